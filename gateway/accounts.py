@@ -1,0 +1,100 @@
+"""Accounts: the rule for their names, the shard that each belongs to, and the directory of their keys."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import ConfigurationError
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+NAME_RULE: Final = "a letter or digit, then at most 62 letters, digits, underscores or hyphens"
+
+_MAX_KEY_BYTES: Final = 64 * 1024
+
+
+def is_account_name(name: str) -> bool:
+    """Tell whether `name` may name an account: it becomes a part of subjects, headers and URLs.
+
+    A name such as `*` would be a wildcard on NATS and erase other accounts' checkpoints.
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def shard_of(account: str, shards: int) -> int:
+    """Give the shard of `account`: the same in every process and release, for one number of shards."""
+    return int.from_bytes(hashlib.blake2b(account.encode(), digest_size=8).digest(), "big") % shards
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An entry of the directory that is no usable account, in words."""
+
+    entry: str
+    problem: str
+
+
+class AccountsDirectory:
+    """Keys of accounts: files in one directory, one an account; the file's name is the account's.
+
+    The layout is that of a mounted Kubernetes Secret: entries that begin with a dot are passed over, and
+    one trailing newline is no part of the key. A key is read afresh at each use and never kept.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def scan(self) -> tuple[frozenset[str], list[Fault]]:
+        """Give the names of the accounts, and what in the directory is none.
+
+        Raises ConfigurationError when there is no such directory or it cannot be read.
+        """
+        try:
+            entries = sorted(self._path.iterdir())
+        except OSError as error:
+            raise ConfigurationError(
+                "accounts.directory",
+                f"{self._path} cannot be read ({error.strerror})",
+                "Name a directory that holds one file an account: its name the account's, its content the API key.",
+            ) from error
+        names, faults = set(), []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not is_account_name(entry.name):
+                faults.append(Fault(entry.name, f"is not an account's name: {NAME_RULE}"))
+            elif not entry.is_file():
+                faults.append(Fault(entry.name, "is not a file"))
+            else:
+                try:
+                    self.key(entry.name)
+                except ConfigurationError as error:
+                    faults.append(Fault(entry.name, error.problem))
+                else:
+                    names.add(entry.name)
+        return frozenset(names), faults
+
+    def key(self, account: str) -> str:
+        """Read the account's key.
+
+        Raises ConfigurationError, which never holds a part of the key.
+        """
+        path = self._path / account
+        setting = f"accounts.directory/{account}"
+        remedy = "Write the account's API key into the file, as one line of printable ASCII."
+        try:
+            with path.open("rb") as file:
+                content = file.read(_MAX_KEY_BYTES + 1)
+        except OSError as error:
+            raise ConfigurationError(setting, f"cannot be read ({error.strerror})", remedy) from error
+        key = content.removesuffix(b"\n").removesuffix(b"\r")
+        if not key:
+            raise ConfigurationError(setting, "is empty", remedy)
+        if len(content) > _MAX_KEY_BYTES:
+            raise ConfigurationError(setting, f"is larger than {_MAX_KEY_BYTES} bytes", remedy)
+        if not all(0x21 <= byte <= 0x7E for byte in key):  # noqa: PLR2004 - printable ASCII without the space
+            raise ConfigurationError(setting, "holds a space, a line break or a character that no key has", remedy)
+        return key.decode("ascii")

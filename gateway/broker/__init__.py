@@ -1,0 +1,1 @@
+"""The broker: one contract (`ports`) and an adapter a broker."""

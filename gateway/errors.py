@@ -1,0 +1,152 @@
+"""Every error the gateway raises on purpose, in one tree; the docstring of a class is its message.
+
+GatewayError
+├── ConfigurationError          exit code 2: no retry can mend it
+├── DecodeError                 one event; becomes a dead letter, never ends a connection
+├── ProtocolError               the peer does not speak SignalR
+├── HubError                    the account loop connects again
+│   ├── ConnectFailed           negotiate, upgrade or handshake did not succeed
+│   │   └── Refused             401 or 403: retried slowly, with the key read afresh
+│   ├── ConnectionLost          the connection ended or fell silent
+│   ├── CallFailed              a completion with an error
+│   ├── CallRejected            an envelope whose status is not success
+│   └── CallTimedOut            no completion in time
+├── BrokerError                 the shard opens its log again
+│   ├── Fenced                  a newer claim owns the shard
+│   ├── OutcomeUnknown          the commit may or may not have happened
+│   ├── TooLarge                one message is above the broker's limit
+│   ├── Rejected                something in the commit is refused, the broker does not say what
+│   └── Unavailable             the broker cannot be reached or has no room
+└── Diverged                    going on could publish the wrong thing
+"""
+
+from __future__ import annotations
+
+
+class GatewayError(Exception):
+    """Something that the gateway knows by name went wrong."""
+
+    def __str__(self) -> str:
+        """Give the message it was raised with, else the class's docstring."""
+        return super().__str__() or (self.__doc__ or "").strip()
+
+
+class ConfigurationError(GatewayError):
+    """A setting is wrong, and only a person can mend it."""
+
+    def __init__(self, setting: str, problem: str, remedy: str) -> None:
+        """Name the setting, what is wrong with its value, and what would be right."""
+        super().__init__(f"{setting}: {problem}. {remedy}")
+        self.setting = setting
+        self.problem = problem
+        self.remedy = remedy
+
+
+class DecodeError(GatewayError):
+    """An event cannot be decoded."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        """Give a reason from a closed list (a label) and a detail for people."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class ProtocolError(GatewayError):
+    """The peer does not speak the SignalR JSON protocol."""
+
+
+class HubError(GatewayError):
+    """The hub, or the way to it, failed."""
+
+
+class ConnectFailed(HubError):
+    """A connection to the hub could not be made."""
+
+    def __init__(self, message: str, *, reason: str, retry_after: float | None = None) -> None:
+        """`reason` is a short label for metrics; `retry_after` is in seconds where the hub named it."""
+        super().__init__(message)
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Refused(ConnectFailed):
+    """The hub refused the account's key."""
+
+
+class ConnectionLost(HubError):
+    """The connection to the hub ended."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """`reason` is a short label for metrics: closed, dropped, silent, protocol, too-large."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class CallFailed(HubError):
+    """The hub answered a call with an error."""
+
+    def __init__(self, method: str, message: str) -> None:
+        """Name the method and give the hub's own words."""
+        super().__init__(f"{method}: {message}")
+        self.method = method
+
+
+class CallRejected(HubError):
+    """The hub answered a call with a status that is not success."""
+
+    def __init__(
+        self, method: str, status: str, code: str | None, detail: str | None, fields: tuple[str, ...] = ()
+    ) -> None:
+        """`status` as it came (a number or a name); the rest from the envelope's error."""
+        super().__init__(f"{method}: status {status}, code {code}: {detail}")
+        self.method = method
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.fields = fields
+        """Names of the arguments that ValidationErrors complains of."""
+
+
+class CallTimedOut(HubError):
+    """The hub did not answer a call in time."""
+
+    def __init__(self, method: str, seconds: float) -> None:
+        """Name the method and the limit in seconds."""
+        super().__init__(f"{method}: no answer within {seconds:g} s")
+        self.method = method
+
+
+class BrokerError(GatewayError):
+    """The broker, or the way to it, failed."""
+
+
+class Fenced(BrokerError):
+    """A newer claim owns the shard; nothing that this writer sends is stored any more."""
+
+
+class OutcomeUnknown(BrokerError):
+    """The commit may or may not have been stored: open the log again and read what is so."""
+
+
+class TooLarge(BrokerError):
+    """One message of the commit is above the broker's limit; nothing of the commit was stored."""
+
+    def __init__(self, index: int, size: int | None = None, limit: int | None = None) -> None:
+        """`index` is the message's place in `Commit.messages`; `size` and `limit` are bytes, where known."""
+        super().__init__(f"message {index} has {size} bytes, the broker takes at most {limit}")
+        self.index = index
+        self.size = size
+        self.limit = limit
+
+
+class Rejected(BrokerError):
+    """The broker refused the commit for something in it; nothing was stored."""
+
+
+class Unavailable(BrokerError):
+    """The broker cannot be reached or has no room; nothing was stored."""
+
+
+class Diverged(GatewayError):
+    """The hub's history is not the one that the checkpoint was made from."""

@@ -1,0 +1,96 @@
+"""How an event, a dead letter or a notification becomes a message: topic, key and CloudEvents attributes.
+
+Nothing else in the gateway decides any of these. The broker adapters only translate: `Message.topic` is a
+logical name that each maps to its own (Kafka `<prefix>.<topic>.v1`, JetStream
+`<prefix>.events.<topic>.v1.<account>`), attributes become headers as CloudEvents 1.0 binds them.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from gateway.events.event import DeadLetter, Event, Notification, digest
+
+DEAD_LETTER: Final = "dead-letter"
+NOTIFICATIONS: Final = "notifications"
+REPLAY: Final = "replay"
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to be: what the log stores, in the words of no broker."""
+
+    topic: str
+    """A kind (`order-update`), or `dead-letter`, `notifications`, `replay`."""
+    account: str
+    key: bytes
+    """EventSeqId in decimal ASCII, else EventId, else a digest."""
+    value: bytes
+    attributes: dict[str, str]
+    """CloudEvents attributes by their own names (`id`, `type`, `sequence`, …), and `datacontenttype`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that the message is about to take, headers included, for limits and budgets."""
+        return len(self.value) + len(self.key) + sum(len(k) + len(v) + 8 for k, v in self.attributes.items())
+
+
+def event_message(event: Event, *, late: bool = False) -> Message:
+    """Give the message of `event`; `late` marks one that the hub gave after later ones."""
+    if event.sequence is not None:
+        key, fallback = str(event.sequence), f"{event.account}/{event.sequence}"
+    else:
+        key = fallback = event.identity
+    attributes = _attributes(event.account, event.kind, event.id or fallback, event.sequence)
+    attributes["time"] = event.time
+    if event.strategy is not None:
+        attributes["subject"] = f"strategy/{event.strategy}"
+    if late:
+        attributes["late"] = "true"
+    return Message(event.kind, event.account, key.encode(), event.body, attributes)
+
+
+def dead_letter_message(letter: DeadLetter, *, limit: int | None = None) -> Message:
+    """Give the message of `letter`; raw bytes above `limit` are cut, their digest and size kept whole."""
+    kept = letter.raw if limit is None else letter.raw[:limit]
+    body: dict[str, str | int | bool | None] = {
+        "Reason": letter.reason,
+        "Detail": letter.detail,
+        "Place": letter.place,
+        "EventId": letter.id,
+        "EventSeqId": letter.sequence,
+        "Size": len(letter.raw),
+        "Digest": digest(letter.raw),
+        "Truncated": len(kept) < len(letter.raw),
+        "Raw": base64.b64encode(kept).decode(),
+    }
+    key = str(letter.sequence) if letter.sequence is not None else letter.identity
+    attributes = _attributes(letter.account, DEAD_LETTER, letter.identity, letter.sequence)
+    attributes["reason"] = letter.reason
+    return Message(DEAD_LETTER, letter.account, key.encode(), msgspec.json.encode(body), attributes)
+
+
+def notification_message(notification: Notification) -> Message:
+    """Give the message of `notification`; its key is the account, so that a compacted view keeps the last."""
+    body = msgspec.json.encode({"Type": notification.type, "Account": notification.account, **notification.detail})
+    attributes = _attributes(notification.account, NOTIFICATIONS, digest(body), None)
+    return Message(NOTIFICATIONS, notification.account, notification.account.encode(), body, attributes)
+
+
+def _attributes(account: str, kind: str, id: str, sequence: int | None) -> dict[str, str]:  # noqa: A002 - its name
+    attributes = {
+        "specversion": "1.0",
+        "id": id,
+        "source": f"/mesolive/{account}",
+        "type": f"mesolive.{kind}.v1",
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:mesolive:{kind}:v1",
+        "account": account,
+    }
+    if sequence is not None:
+        attributes["sequence"] = f"{sequence:020d}"
+    return attributes

@@ -1,0 +1,288 @@
+"""Every setting of the gateway, documented under its field.
+
+They come from a YAML file (`--config`) and then from the environment: `GATEWAY_HUB__URL` sets `hub.url`.
+A setting that does not exist is an error that names the nearest one, in the file and in the environment.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from gateway.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX: Final = "GATEWAY_"
+_KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
+"""What Kubernetes puts into the environment of every pod for a service named `gateway…`."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_hub_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("is no http or https URL; write it as https://api.example.com, without /hubs/event/v1")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or a fragment")
+    if parts.username or parts.password:
+        raise ValueError("must not hold credentials: keys belong into accounts.directory")
+    return url.rstrip("/").removesuffix("/hubs/event/v1")
+
+
+def _read_list(value: object) -> object:
+    """Read what an environment variable can say: `a,b`, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+
+
+class HubSettings(_Section):
+    """The MesoLive Event Hub."""
+
+    url: Annotated[str, AfterValidator(_check_hub_url)] = Field(default="")
+    """Where the hub is, without `/hubs/event/v1`: `https://api.example.com`."""
+    ca_file: Path | None = None
+    """PEM file of a private CA that signed the hub's certificate."""
+    proxy: str | None = None
+    """URL of an HTTP proxy to reach the hub through."""
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Further headers of every request to the hub."""
+    skip_negotiation: bool = False
+    """Open the WebSocket at once, for hubs behind a balancer without sticky sessions."""
+    connect_timeout: float = Field(default=15, gt=0)
+    """Seconds for negotiate, upgrade and handshake each."""
+    call_timeout: float = Field(default=30, gt=0)
+    """Seconds for the answer to a call of a hub method."""
+    ping_interval: float = Field(default=15, gt=0)
+    """Seconds between pings to the hub."""
+    silence_timeout: float = Field(default=30, gt=0)
+    """Seconds without a word from the hub after which the connection is given up."""
+    max_connecting: int = Field(default=20, ge=1)
+    """Connections that may be in the making at once, in one process."""
+    page_limit: int = Field(default=1000, ge=1)
+    """Events to ask for in one page; lowered by itself where the hub takes less."""
+    max_record_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024)
+    """Bytes of one SignalR record above which the connection is given up."""
+
+
+class AccountsSettings(_Section):
+    """The accounts: API keys under names that the operator gives them."""
+
+    directory: Path | None = None
+    """A directory with one file an account: its name is the account's, its content the API key."""
+    start: Literal["earliest", "latest"] | Annotated[int, Field(ge=0)] = "earliest"
+    """Where a new account begins: its `earliest` event, only what comes after the `latest`, or after a sequence."""
+
+
+class SessionSettings(_Section):
+    """How history and live are put together, for each account."""
+
+    history_grace: float = Field(default=30, gt=0)
+    """Seconds after which the hub's history is taken to be complete."""
+    reorder_window: float = Field(default=0.05, ge=0)
+    """Seconds that a push which leaves a hole waits for what is missing."""
+    audit_interval: float = Field(default=30, gt=0)
+    """Seconds between looks at the history for what was never pushed."""
+    buffer_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
+    """Bytes that may wait for the broker, for each account; beyond it history is paged again later."""
+
+
+class TlsSettings(_Section):
+    """TLS towards the broker."""
+
+    ca_file: Path | None = None
+    """PEM file of the CA that signed the broker's certificate."""
+    cert_file: Path | None = None
+    """PEM file of the client's certificate, for mutual TLS."""
+    key_file: Path | None = None
+    """PEM file of the client's key, for mutual TLS."""
+
+
+class SaslSettings(_Section):
+    """User and password towards the broker."""
+
+    mechanism: str | None = None
+    """Kafka's SASL mechanism; NATS has none."""
+    username: str | None = None
+    """The user's name."""
+    password_file: Path | None = None
+    """A file that holds the password."""
+
+
+class BrokerSettings(_Section):
+    """The broker that holds the log."""
+
+    kind: Literal["jetstream"] = "jetstream"
+    """Which broker."""
+    servers: Annotated[list[str], NoDecode, BeforeValidator(_read_list), Field(min_length=1)] = [
+        "nats://127.0.0.1:4222"
+    ]
+    """Addresses to connect to first; a list, or in the environment separated by commas."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] = "mesolive"
+    """What the names of all subjects, streams and buckets begin with."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Copies that the broker keeps, where the gateway creates the stream."""
+    create: bool = True
+    """Create what is missing in the broker; otherwise only check it."""
+    retention: float | None = Field(default=7 * 24 * 3600, gt=0)
+    """Seconds that an event stays in the log; null keeps it for ever."""
+    tls: TlsSettings = TlsSettings()
+    sasl: SaslSettings = SaslSettings()
+    credentials_file: Path | None = None
+    """A NATS credentials file (JWT and nkey)."""
+    commit_timeout: float = Field(default=10, gt=0)
+    """Seconds for the answer to a commit."""
+    max_commits: int = Field(default=4, ge=1)
+    """Commits that may be in flight at once, in one process."""
+
+
+class LogSettings(_Section):
+    """What the gateway says of itself."""
+
+    format: Literal["auto", "console", "json"] = "auto"
+    """For people or for machines; `auto` asks whether standard error is a terminal."""
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least that is said."""
+
+
+class Settings(BaseSettings):
+    """All settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, case_sensitive=False
+    )
+
+    hub: HubSettings = HubSettings()
+    accounts: AccountsSettings = AccountsSettings()
+    session: SessionSettings = SessionSettings()
+    broker: BrokerSettings = BrokerSettings()
+    shards: int = Field(default=16, ge=1, le=1024)
+    """Slices that the accounts are dealt into: fixed when a deployment first starts."""
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the library names them
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _check_required(self) -> Settings:
+        if not self.hub.url:
+            raise ValueError("hub.url is not set")
+        if self.accounts.directory is None:
+            raise ValueError("accounts.directory is not set")
+        return self
+
+
+_REQUIRED: Final = {
+    "hub.url": "Set it to where the hub is, such as https://api.example.com.",
+    "accounts.directory": "Set it to a directory that holds one file an account, with its API key.",
+}
+
+
+def load_settings(config: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from the file, if there is one, and the environment.
+
+    Raises ConfigurationError, whose text names the setting, what is wrong and what would be right, never a secret.
+    """
+    content = _read_file(config) if config else {}
+    _check_environment(environment)
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        raise _explain(error) from error
+    except SettingsError as error:
+        remedy = "A section is set as JSON, a single setting as GATEWAY_<SECTION>__<NAME>."
+        raise ConfigurationError(ENVIRONMENT_PREFIX + "…", str(error), remedy) from error
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(
+            "--config", f"{path} cannot be read ({error})", "Name a readable YAML file."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError("--config", f"{path} is not YAML ({error})", "Mend the file.") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ConfigurationError("--config", f"{path} holds no settings by name", "Write it as `hub: {url: …}`.")
+    return content
+
+
+def names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
+    """Give the dotted name of every setting."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from names(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    """Refuse names that nothing reads: pydantic-settings passes over them in silence."""
+    known = {name for setting in names() for name in _and_its_sections(setting)}
+    for variable in environment:
+        upper = variable.upper()
+        if not upper.startswith(ENVIRONMENT_PREFIX) or _KUBERNETES.search(upper):
+            continue
+        setting = upper.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        if setting not in known and not setting.startswith("hub.headers."):
+            raise ConfigurationError(
+                variable, "no setting has this name in the environment", _nearest(setting, variable)
+            )
+
+
+def _and_its_sections(setting: str) -> Iterator[str]:
+    parts = setting.split(".")
+    return (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+
+
+def _nearest(setting: str, variable: str | None = None) -> str:
+    candidates = list(names())
+    folded = {name.replace(".", "_"): name for name in candidates}
+    close = difflib.get_close_matches(setting.replace(".", "_"), folded, n=1, cutoff=0.5)
+    if not close:
+        return f"There are: {', '.join(candidates)}."
+    nearest = folded[close[0]]
+    if variable is not None:
+        nearest = ENVIRONMENT_PREFIX + nearest.upper().replace(".", "__")
+    return f"Did you mean {nearest}?"
+
+
+def _explain(error: ValidationError) -> ConfigurationError:
+    problems = error.errors(include_url=False, include_context=False)
+    first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
+    setting = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return ConfigurationError(setting, "there is no such setting", _nearest(setting))
+    problem = first["msg"].removeprefix("Value error, ")
+    if not setting:
+        name = problem.split(" ")[0]
+        return ConfigurationError(name, "is not set", _REQUIRED.get(name, ""))
+    value = first["input"]
+    shown = "" if isinstance(value, dict) or "@" in str(value) else f"{value!r} "  # an @ may follow a password
+    return ConfigurationError(
+        setting, f"{shown}{problem[:1].lower()}{problem[1:]}", "See `gateway run --help` and docs/settings.md."
+    )
