@@ -1,0 +1,1 @@
+"""SignalR: the protocol without I/O, and one connection."""
