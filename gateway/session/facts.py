@@ -1,0 +1,108 @@
+"""What goes into a session and what comes out of it: plain frozen records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from gateway.events.event import DeadLetter, Event, Notification
+
+Content = Event | DeadLetter
+"""What the hub showed, decoded or not."""
+
+
+class State(Enum):
+    """Where a session stands."""
+
+    OFFLINE = "offline"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+
+
+class Outcome(Enum):
+    """What became of something that the hub pushed."""
+
+    QUEUED = "queued"
+    LATE = "late"
+    """Queued behind later ones, and marked so."""
+    HELD = "held"
+    """Waits for history, or for what is missing before it."""
+    REPEAT = "repeat"
+    STALE = "stale"
+    """At or below what is verified, and not remembered: too old to place."""
+    OVERFLOW = "overflow"
+    """No room: history will give it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """The bounds of a session."""
+
+    grace: float = 30.0
+    """Seconds by the hub's clock after which its history is taken to be complete."""
+    reorder_window: float = 0.05
+    """Seconds that a push which leaves a hole waits for what is missing."""
+    buffer_bytes: int = 8 * 1024 * 1024
+    """Bytes of pushes and pages that may wait here for the broker."""
+    identities: int = 512
+    """How many identities are remembered."""
+    intervals: int = 8192
+    """How many intervals of settled sequences a checkpoint may hold: about 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something to publish."""
+
+    content: Content | Notification
+    late: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Items in order, and the checkpoint that covers them."""
+
+    items: tuple[Item, ...]
+    checkpoint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """The arguments of the next GetEventsSince."""
+
+    since: int
+    token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The answer to a PageRequest."""
+
+    request: PageRequest
+    contents: Sequence[Content]
+    token: str | None = None
+    """None at the end of the history."""
+
+    def in_order(self) -> list[Content]:
+        """Sort by sequence, what has none behind its predecessor; what is not after `since` is left out."""
+        ordered, last = [], self.request.since
+        for content in self.contents:
+            if content.sequence is not None:
+                if content.sequence <= self.request.since:
+                    continue
+                last = content.sequence
+            ordered.append((last, content))
+        ordered.sort(key=lambda pair: pair[0])
+        return [content for _, content in ordered]
+
+
+def size_of(content: Content | Notification) -> int:
+    """Bytes that `content` holds in memory, roughly: its body and what surrounds it."""
+    match content:
+        case Event():
+            return len(content.body) + 512
+        case DeadLetter():
+            return len(content.raw) + 512
+        case Notification():
+            return 1024
