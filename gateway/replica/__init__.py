@@ -1,0 +1,1 @@
+"""What runs: shards, their accounts, and the retries."""

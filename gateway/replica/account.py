@@ -1,0 +1,340 @@
+"""One account at work: the connection to the hub, every retry towards the hub, and all of its timers.
+
+The session says what to do; this does it. The connection outlives a session: when the shard opens its log
+again, it attaches a new session, which pages history over the connection that stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from random import uniform
+from typing import Final, NoReturn, TypeVar
+
+from gateway.accounts import AccountsDirectory
+from gateway.errors import (
+    CallFailed,
+    CallRejected,
+    CallTimedOut,
+    ConfigurationError,
+    ConnectionLost,
+    Diverged,
+    HubError,
+    Refused,
+)
+from gateway.events.decode import decode_envelope, decode_push
+from gateway.events.event import DeadLetter
+from gateway.hub import EventsPage, Hub
+from gateway.replica.backoff import Backoff
+from gateway.session.facts import Outcome, Page, PageRequest, State
+from gateway.session.session import Session
+from gateway.signalr.connection import Transport, connect
+from gateway.telemetry.logs import get_logger
+
+_POLL: Final = 0.25
+"""Seconds between pages at the end of a history that does not yet show what was pushed."""
+_REFUSED_DELAY: Final = 15.0
+"""Seconds before a refused key is tried again, at the least: it is read afresh each time."""
+
+_Answer = TypeVar("_Answer")
+
+
+class Activity(Enum):
+    """What an account is doing: the session's states, and what only the account knows."""
+
+    OFFLINE = "offline"
+    CATCHING_UP = "catching_up"
+    LIVE = "live"
+    REFUSED = "refused"
+    DIVERGED = "diverged"
+    FENCED = "fenced"
+
+
+@dataclass(slots=True)
+class PageLimit:
+    """Events to ask for in one page: shared by all accounts of a hub, lowered when the hub refuses it."""
+
+    events: int
+
+    def lower(self) -> bool:
+        """Halve it; give False when it cannot be lowered."""
+        if self.events == 1:
+            return False
+        self.events = max(1, self.events // 2)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class HubAccess:
+    """What all accounts of a process share on their way to the hub."""
+
+    url: str
+    """The hub's own URL, with its path."""
+    transport: Transport
+    keys: AccountsDirectory
+    connecting: asyncio.Semaphore
+    """Bounds the connections that are in the making."""
+    page_limit: PageLimit
+    audit_interval: float
+    """Seconds between audits."""
+
+
+@dataclass(slots=True)
+class Account:
+    """One account of this replica."""
+
+    name: str
+    _access: HubAccess
+    _has_work: Callable[[Account], None]
+    """Called when the session may have a batch to take."""
+    session: Session | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    """Pushes and pages by outcome, disconnects by reason."""
+    trouble: str | None = None
+    """The last error, for people."""
+    _activity: Activity | None = None
+    _attached: asyncio.Event = field(default_factory=asyncio.Event)
+    _poke: asyncio.Event = field(default_factory=asyncio.Event)
+    _timer: asyncio.TimerHandle | None = None
+    _connected: bool = False
+
+    @property
+    def activity(self) -> Activity:
+        """What the account is doing."""
+        if self._activity is not None:
+            return self._activity
+        return Activity(self.session.state.value) if self.session is not None else Activity.OFFLINE
+
+    def attach(self, session: Session) -> None:
+        """Go on with `session`: the shard has opened its log."""
+        self.session = session
+        if self._activity in {Activity.DIVERGED, Activity.FENCED}:
+            self._activity = None
+        self._attached.set()
+        self._poke.set()
+
+    def detach(self, activity: Activity | None = None) -> None:
+        """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
+        self.session = None
+        self._activity = activity
+        self._attached.clear()
+        self._poke.set()
+
+    def made_room(self) -> None:
+        """The shard took a batch: there may be room for a page."""
+        if self.session is not None and self.session.wants() is not None:
+            self._poke.set()
+
+    async def run(self) -> NoReturn:
+        """Keep a connection to the hub, for ever."""
+        log = get_logger(account=self.name)
+        backoff = Backoff()
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._attached.wait()
+            began = loop.time()
+            try:
+                await self._connect_and_follow()
+            except Refused as error:
+                self._failed(error, error.reason, Activity.REFUSED)
+                delay = backoff.next_delay(at_least=max(_REFUSED_DELAY, error.retry_after or 0))
+                log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
+            except Diverged as error:
+                self._failed(error, "diverged", Activity.DIVERGED)
+                log.error("the account stands still: its history is not the one published so far", error=str(error))
+                session = self.session
+                while self.session is session:
+                    await self._poked()
+                continue
+            except (HubError, ConfigurationError) as error:
+                reason = getattr(error, "reason", "call")
+                self._failed(error, reason, None)
+                retry_after = getattr(error, "retry_after", None)
+                delay = backoff.next_delay(lasted=loop.time() - began, at_least=retry_after)
+                log.warning("the hub is away", reason=reason, error=str(error), retry_in=round(delay, 2))
+            await asyncio.sleep(delay)
+
+    def _failed(self, error: Exception, reason: str, activity: Activity | None) -> None:
+        self.counts[f"disconnect:{reason}"] += 1
+        self.trouble = str(error)
+        self._activity = activity
+
+    async def _connect_and_follow(self) -> None:
+        async with self._access.connecting:
+            key = await asyncio.to_thread(self._access.keys.key, self.name)
+            connection = await connect(self._access.transport, self._access.url, key)
+        self.counts["connects"] += 1
+        self._activity = None
+        self._connected = True
+        ended: HubError | Diverged | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(connection.run(self._on_push))
+                tasks.create_task(self._follow(Hub(connection)))
+        except* (HubError, Diverged) as group:
+            ended = _most_telling(group)
+        finally:
+            self._connected = False
+            self._cancel_timer()
+            if self.session is not None:
+                self.session.dropped()
+            await connection.close()
+        assert ended is not None  # noqa: S101 - neither task returns
+        raise ended
+
+    # Pushes ---------------------------------------------------------------------------------------------
+
+    def _on_push(self, target: str, arguments: list[bytes]) -> None:
+        session = self.session
+        if session is None or session.state is State.OFFLINE:
+            return  # history will give it
+        if len(arguments) == 1 and target:
+            content = decode_push(self.name, target, arguments[0])
+        else:
+            raw = arguments[0] if arguments and not target else b"[" + b",".join(arguments) + b"]"
+            detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
+            content = DeadLetter(self.name, "malformed-json", detail, target or "record", raw)
+        was_live = session.state is State.LIVE
+        outcome = session.pushed(content, asyncio.get_running_loop().time())
+        self.counts[f"push:{outcome.value}"] += 1
+        if outcome in {Outcome.QUEUED, Outcome.LATE}:
+            self._has_work(self)
+        elif outcome is Outcome.HELD and session.state is State.LIVE:
+            self._set_timer(session)
+        if was_live and session.state is not State.LIVE:
+            self._poke.set()
+
+    def _set_timer(self, session: Session) -> None:
+        if self._timer is None and session.deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(session.deadline, self._expire, session)
+
+    def _expire(self, session: Session) -> None:
+        self._timer = None
+        if session is self.session:
+            session.expire(asyncio.get_running_loop().time())
+            self._has_work(self)
+            self._set_timer(session)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # History --------------------------------------------------------------------------------------------
+
+    async def _follow(self, hub: Hub) -> NoReturn:
+        """Subscribe, then serve one session after the other over this connection."""
+        session = self.session
+        if session is not None:
+            session.connected()
+        await self._until_answered(lambda: hub.subscribe(None))
+        while True:
+            if session is not None and session is self.session:
+                session.subscribed()
+                await self._serve(hub, session)
+            session = await self._next_session()
+            session.connected()
+
+    async def _next_session(self) -> Session:
+        while self.session is None:
+            await self._attached.wait()
+        return self.session
+
+    async def _serve(self, hub: Hub, session: Session) -> None:
+        """Page and audit for `session` until it is replaced."""
+        log = get_logger(account=self.name)
+        loop = asyncio.get_running_loop()
+        was, next_audit = session.state, self._next_audit(loop)
+        while session is self.session:
+            if session.wants_latest:
+                await self._tell_latest(hub, session)
+            request = session.wants()
+            if request is not None:
+                answer = await self._page(hub, request)
+                if session is not self.session:
+                    return
+                contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
+                ended = session.paged(Page(request, contents, answer.token), loop.time())
+                self.counts["pages"] += 1
+                self._has_work(self)
+                self._set_timer(session)
+                if session.state is not was:
+                    was = session.state
+                    log.info("the account changed its state", state=was.value, latest=session.latest)
+                    self.trouble = None
+                if ended and session.state is State.CATCHING_UP:
+                    await asyncio.sleep(uniform(_POLL / 2, _POLL))  # noqa: S311 - jitter
+                    await self._tell_latest(hub, session)
+            elif session.state is State.LIVE:
+                if not await self._poked(next_audit - loop.time()):
+                    await self._tell_latest(hub, session)
+                    session.audit()
+                    next_audit = self._next_audit(loop)
+            else:
+                await self._poked()
+                was = session.state
+
+    async def _page(self, hub: Hub, request: PageRequest) -> EventsPage:
+        limit = self._access.page_limit  # read at each try: a refusal lowers it
+        return await self._until_answered(lambda: hub.events_since(request.since, limit.events, request.token))
+
+    def _next_audit(self, loop: asyncio.AbstractEventLoop) -> float:
+        return loop.time() + self._access.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
+
+    async def _tell_latest(self, hub: Hub, session: Session) -> None:
+        latest = await self._until_answered(hub.latest)
+        session.told_latest(latest.sequence, latest.time)
+        self._has_work(self)
+
+    async def _poked(self, limit: float | None = None) -> bool:
+        """Wait for `_poke`; give False after `limit` seconds without it."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._poke.wait()
+        except TimeoutError:
+            return False
+        self._poke.clear()
+        return True
+
+    async def _until_answered(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+        """Call until the hub gives an answer: a failed call is no reason to drop the connection."""
+        backoff = Backoff(cap=10.0)
+        while True:
+            try:
+                return await call()
+            except CallRejected as error:
+                self._note_call(error)
+                if _is_about_limit(error) and self._access.page_limit.lower():
+                    continue
+            except CallTimedOut as error:
+                self._note_call(error)
+                if error.method == "GetEventsSince":
+                    self._access.page_limit.lower()
+            except CallFailed as error:
+                self._note_call(error)
+            await asyncio.sleep(backoff.next_delay())
+
+    def _note_call(self, error: HubError) -> None:
+        self.counts["failed calls"] += 1
+        self.trouble = str(error)
+        get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
+
+
+def _is_about_limit(error: CallRejected) -> bool:
+    return any("limit" in field.lower() for field in error.fields) or "limit" in (error.detail or "").lower()
+
+
+def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | Diverged:
+    """Of what ended a connection, give what says most: a divergence, else the loss that made calls fail."""
+    errors: list[HubError | Diverged] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        elif isinstance(error, HubError | Diverged):
+            errors.append(error)
+    return min(errors, key=lambda error: (not isinstance(error, Diverged), not isinstance(error, ConnectionLost)))
