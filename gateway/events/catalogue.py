@@ -1,0 +1,104 @@
+"""The 17 kinds of event: one table from which topics, models, schemas and discriminators follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from gateway.events import payloads
+from gateway.events.payloads import EventPayload
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of the catalogue."""
+
+    kind: str
+    """The callback in kebab case without On: `order-update`. It names topic, schema and CloudEvents type."""
+    callback: str
+    """The hub's name of the callback: `OnOrderUpdate`."""
+    model: type[EventPayload]
+    """The payload: `OrderUpdateEvent`."""
+
+
+_ENTRIES: Final = (
+    Entry("entry-signal", "OnEntrySignal", payloads.EntrySignalEvent),
+    Entry("exit-signal", "OnExitSignal", payloads.ExitSignalEvent),
+    Entry("adjustment-signal", "OnAdjustmentSignal", payloads.AdjustmentSignalEvent),
+    Entry("order-update", "OnOrderUpdate", payloads.OrderUpdateEvent),
+    Entry("position-update", "OnPositionUpdate", payloads.PositionUpdateEvent),
+    Entry("leg-update", "OnLegUpdate", payloads.LegUpdateEvent),
+    Entry("agent-status-change", "OnAgentStatusChange", payloads.AgentStatusEvent),
+    Entry("error", "OnError", payloads.ErrorEvent),
+    Entry(
+        "position-entry-preparation-completed",
+        "OnPositionEntryPreparationCompleted",
+        payloads.PositionEntryPreparationCompletedEvent,
+    ),
+    Entry(
+        "position-entry-preparation-failed",
+        "OnPositionEntryPreparationFailed",
+        payloads.PositionEntryPreparationFailedEvent,
+    ),
+    Entry(
+        "position-exit-preparation-completed",
+        "OnPositionExitPreparationCompleted",
+        payloads.PositionExitPreparationCompletedEvent,
+    ),
+    Entry(
+        "position-exit-preparation-failed",
+        "OnPositionExitPreparationFailed",
+        payloads.PositionExitPreparationFailedEvent,
+    ),
+    Entry(
+        "position-adjustment-preparation-completed",
+        "OnPositionAdjustmentPreparationCompleted",
+        payloads.PositionAdjustmentPreparationCompletedEvent,
+    ),
+    Entry(
+        "position-adjustment-preparation-failed",
+        "OnPositionAdjustmentPreparationFailed",
+        payloads.PositionAdjustmentPreparationFailedEvent,
+    ),
+    Entry(
+        "auto-update-vars-adjustment-started",
+        "OnAutoUpdateVarsAdjustmentStarted",
+        payloads.AutoUpdateVarsAdjustmentStartedEvent,
+    ),
+    Entry(
+        "auto-update-vars-adjustment-completed",
+        "OnAutoUpdateVarsAdjustmentCompleted",
+        payloads.AutoUpdateVarsAdjustmentCompletedEvent,
+    ),
+    Entry(
+        "auto-update-vars-adjustment-failed",
+        "OnAutoUpdateVarsAdjustmentFailed",
+        payloads.AutoUpdateVarsAdjustmentFailedEvent,
+    ),
+)
+
+CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType({entry.kind: entry for entry in _ENTRIES})
+"""Kind → entry, in the order of the reference."""
+
+KINDS: Final[tuple[str, ...]] = tuple(CATALOGUE)
+"""All kinds, in the order of the reference."""
+
+
+def find(name: str) -> Entry | None:
+    """Give the entry of a callback's or a discriminator's name; None for one that is unknown.
+
+    Letter case, a leading `On` and a trailing `Event` do not matter; the callback's and the model's name both
+    hold, since history calls `OnAgentStatusChange` an `AgentStatus` (recorded).
+    """
+    return _BY_NAME.get(name) or _BY_NAME.get(name.lower())
+
+
+def _names(entry: Entry) -> set[str]:
+    stems = {entry.callback.removeprefix("On"), entry.model.__name__.removesuffix("Event")}
+    usual = {f"{prefix}{stem}{suffix}" for stem in stems for prefix in ("", "On") for suffix in ("", "Event")}
+    return usual | {name.lower() for name in usual}
+
+
+_BY_NAME: Final = {name: entry for entry in _ENTRIES for name in _names(entry)}

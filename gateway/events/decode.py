@@ -1,0 +1,91 @@
+"""From what the hub sent to an event in its canonical form, or to a dead letter; never an exception.
+
+A push is a callback's name and its argument; a history page holds envelopes. Both end in the same bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.errors import DecodeError
+from gateway.events.catalogue import Entry, find
+from gateway.events.encode import encode
+from gateway.events.envelope import ENVELOPE_LEVELS, discriminate, fold, lacks, payload_of
+from gateway.events.event import DeadLetter, Event
+from gateway.events.faults import bounded, payload_fault
+from gateway.events.reasons import Reason
+from gateway.events.recover import recover
+from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+
+HISTORY: Final = "GetEventsSince"
+"""The place of a dead letter from a history page."""
+
+_MAX_PLACE: Final = 100
+
+
+def decode_push(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
+    """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
+    try:
+        return _event(account, _entry(callback), _object(read(payload), "payload"))
+    except DecodeError as error:
+        return _dead_letter(account, error, callback, payload, enveloped=False)
+
+
+def decode_envelope(account: str, envelope: bytes) -> Event | DeadLetter:
+    """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
+    try:
+        members = _object(read(envelope, levels=ENVELOPE_LEVELS), "envelope")
+        folded = fold(members)
+        entry = discriminate(members, folded)
+        payload = payload_of(members, folded, entry)
+        if envelope.count(b"{") + envelope.count(b"[") > MAX_DEPTH:
+            check(payload)  # to the same depth as a push's, so that both are taken or neither
+        return _event(account, entry, payload)
+    except DecodeError as error:
+        return _dead_letter(account, error, HISTORY, envelope, enveloped=True)
+
+
+def _entry(callback: str) -> Entry:
+    entry = find(callback)
+    if entry is None:
+        detail = f"{shown(callback)} is no callback of the reference; OnOrderUpdate, for one, would be right"
+        raise DecodeError(Reason.UNKNOWN_KIND, detail)
+    return entry
+
+
+def _event(account: str, entry: Entry, members: dict[str, Any]) -> Event:
+    try:
+        payload = entry.model.model_validate(members)
+    except ValidationError as error:
+        raise payload_fault(error) from error
+    return Event(
+        account=account,
+        kind=entry.kind,
+        sequence=payload.EventSeqId or None,
+        id=None if lacks(payload.EventId) else payload.EventId,
+        time=payload.EventTime,
+        strategy=getattr(payload, "StrategyId", None),
+        body=encode(payload),
+    )
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    reason = Reason.INVALID_PAYLOAD if what == "payload" else Reason.MALFORMED_ENVELOPE
+    raise DecodeError(reason, f"the {what} is {shown(value)}; an object would be right")
+
+
+def _dead_letter(account: str, error: DecodeError, place: str, raw: bytes, *, enveloped: bool) -> DeadLetter:
+    sequence, id_ = recover(raw, enveloped=enveloped)
+    return DeadLetter(
+        account=account,
+        reason=str(error.reason),
+        detail=bounded(error.detail),
+        place=bounded(place, _MAX_PLACE),
+        raw=raw,
+        sequence=sequence,
+        id=id_,
+    )

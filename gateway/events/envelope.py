@@ -1,0 +1,130 @@
+"""An entry of a history page: which event it is, and where in it the payload stands.
+
+The vendor publishes no fields of `MesoLiveEventEnvelope`, so every plausible form is taken: a discriminator
+beside a payload (an object, a list of one object, or JSON as a text), or the payload's members beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from gateway.errors import DecodeError
+from gateway.events.catalogue import Entry, find
+from gateway.events.reasons import Reason
+from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+
+DISCRIMINATORS: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
+"""Members that may say which event it is, in lower case; the first that names a known one holds."""
+
+PAYLOADS: Final = ("payload", "event", "data", "args", "body")
+"""Members that may hold the payload, in lower case; the first object holds, else the first text."""
+
+HEADER: Final = {"eventid": "EventId", "eventseqid": "EventSeqId", "eventtime": "EventTime"}
+"""What may stand in the envelope, the payload or both."""
+
+ENVELOPE_LEVELS: Final = MAX_DEPTH + 2
+"""Nesting of an envelope: its own object and a list around the payload."""
+
+NO_SEQUENCE: Final = 0
+"""An EventSeqId that says there is none."""
+
+NO_ID: Final = "00000000-0000-0000-0000-000000000000"
+"""An EventId that says there is none: .NET's Guid.Empty."""
+
+
+def fold(members: dict[str, Any]) -> dict[str, str]:
+    """Give lower-case name → name as it came, of those that an envelope may have; raises duplicate-member."""
+    folded: dict[str, str] = {}
+    for name in members:
+        lower = name.lower()
+        if lower in _KNOWN and name.isascii():
+            if lower in folded:
+                detail = f"the members {shown(folded[lower])} and {shown(name)} are one; each name once would be right"
+                raise DecodeError(Reason.DUPLICATE_MEMBER, detail)
+            folded[lower] = name
+    return folded
+
+
+def discriminate(members: dict[str, Any], folded: dict[str, str]) -> Entry:
+    """Say which event an envelope holds; raises unknown-kind or malformed-envelope."""
+    given = [members[folded[name]] for name in DISCRIMINATORS if name in folded]
+    for value in given:
+        entry = find(value) if isinstance(value, str) else None
+        if entry is not None:
+            return entry
+    if not given:
+        detail = "no member says which event it is; EventType with a callback's name would be right"
+        raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+    detail = f"{' and '.join(map(shown, given))} is no event of the reference; OrderUpdate, for one, would be right"
+    raise DecodeError(Reason.UNKNOWN_KIND, detail)
+
+
+def payload_of(members: dict[str, Any], folded: dict[str, str], entry: Entry) -> dict[str, Any]:
+    """Give the payload with its header filled from the envelope where it lacks any of it.
+
+    Raises malformed-envelope, or what `read` raises for JSON as a text.
+    """
+    names = [folded[name] for name in PAYLOADS if name in folded]
+    if not names:
+        spoken_for = {
+            folded[name] for name in DISCRIMINATORS if name in folded and _names(members[folded[name]], entry)
+        }
+        return {name: value for name, value in members.items() if name not in spoken_for}
+    payload = _object(members, names)
+    for lower, name in HEADER.items():
+        if lower in folded:
+            _fill(payload, lower, name, members[folded[lower]])
+    return payload
+
+
+def lacks(value: object) -> bool:
+    """Say whether a value of the header is as good as none: null, 0, or the all-zero UUID."""
+    return value is None or value == NO_ID or (type(value) is int and value == NO_SEQUENCE)
+
+
+def unwrapped(value: object) -> dict[str, Any] | None:
+    """Give the object that stands for a payload, be it in a list of one; None for anything else."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value if isinstance(value, dict) else None
+
+
+_KNOWN: Final = frozenset({*DISCRIMINATORS, *PAYLOADS, *HEADER})
+
+
+def _names(value: object, entry: Entry) -> bool:
+    return isinstance(value, str) and find(value) is entry
+
+
+def _fill(payload: dict[str, Any], lower: str, name: str, value: object) -> None:
+    if lacks(value):
+        return
+    own = next((own for own in payload if own.lower() == lower), name)
+    if lacks(payload.get(own)):
+        payload[own] = value
+
+
+def _object(members: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    for name in names:
+        payload = unwrapped(members[name])
+        if payload is not None:
+            return payload
+    for name in names:
+        if isinstance(members[name], str):
+            return _from_text(members[name], name)
+    detail = (
+        f"{names[0]} is {shown(members[names[0]])}; an object, a list of one object or JSON as a text would be right"
+    )
+    raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+
+
+def _from_text(text: str, name: str) -> dict[str, Any]:
+    try:
+        payload = unwrapped(read(text, levels=ENVELOPE_LEVELS))
+        check(payload)
+    except DecodeError as error:
+        raise DecodeError(error.reason, f"in the text of {name}: {error.detail}") from error
+    if payload is None:
+        detail = f"the text of {name} holds no object; an object or a list of one would be right"
+        raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+    return payload

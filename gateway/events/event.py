@@ -1,0 +1,70 @@
+"""What travels through the gateway: an event, a dead letter or a notification of one account."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One callback of the hub, decoded and in its canonical form."""
+
+    account: str
+    """The operator's name for the API key that it came over."""
+    kind: str
+    """`order-update`: the callback in kebab case without On."""
+    sequence: int | None
+    """EventSeqId; None where the hub gave none, or 0."""
+    id: str | None
+    """EventId as the hub wrote it, in lower case; None where it gave none, or the all-zero UUID."""
+    time: str
+    """EventTime: RFC 3339 in UTC, every digit that it came with."""
+    strategy: int | None
+    """StrategyId, None where the kind has none or it is null."""
+    body: bytes
+    """Canonical JSON, UTF-8: the message's value."""
+
+    @property
+    def identity(self) -> str:
+        """EventId, else a digest of the canonical body: what makes two sightings one event."""
+        return self.id or digest(self.kind.encode() + b"\0" + self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """Something that the hub sent and the gateway could not decode, kept whole."""
+
+    account: str
+    reason: str
+    """A label from a closed list: `unknown-kind`, `malformed-json`, `invalid-payload`, …."""
+    detail: str
+    """What was wrong, where in the payload, and what would be right."""
+    place: str
+    """Where it was found: the callback's name, or `GetEventsSince`."""
+    raw: bytes
+    """The bytes as they came."""
+    sequence: int | None = None
+    """EventSeqId, where it could be read in spite of the fault."""
+    id: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """EventId where it could be read, else a digest of the raw bytes."""
+        return self.id or digest(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """Something about an account that its consumers must know, such as a gap in the history."""
+
+    account: str
+    type: str
+    """`gap`, `diverged`, `subscription-changed`, `checkpoint-reset`."""
+    detail: dict[str, str | int | None]
+    """Facts, JSON-ready; the keys depend on the type and are in the schema of notifications."""
+
+
+def digest(data: bytes) -> str:
+    """Give 32 hexadecimal digits that stand for `data`: BLAKE2b of 16 bytes."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

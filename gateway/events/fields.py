@@ -1,0 +1,181 @@
+"""The types of fields: what is accepted from the hub, and the one form in which it is kept.
+
+Decimals, times and enums arrive in several spellings and leave in one, without losing a digit; what
+is none of these is refused in words that a dead letter can carry.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, StrictBool, StrictStr, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from gateway.events.strict_json import MAX_DIGITS, Exact, check_plain
+from gateway.events.times import TIME_PATTERN, canonical_time
+
+INT64_MAX: Final = 2**63 - 1
+"""The largest integer of the hub, a .NET long."""
+
+WRONG: Final = "wrong_value"
+"""The type of the validation errors raised here; their message says what would be right."""
+
+
+def _wrong(expected: str) -> PydanticCustomError:
+    return PydanticCustomError(WRONG, "{expected}", {"expected": expected})
+
+
+def _number(text: str) -> Decimal:
+    if len(text) > MAX_DIGITS or _NUMBER.fullmatch(text) is None:
+        raise ValueError(text[:20])
+    number = Decimal(text)
+    if "e" in text or "E" in text:
+        check_plain(number)
+    return number if str(number) == text else Exact(text)
+
+
+def _decimal(value: object) -> Decimal:
+    if isinstance(value, Decimal):
+        if value.is_finite():
+            return value
+    elif isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    elif isinstance(value, str):
+        try:
+            return _number(value)
+        except (ValueError, ArithmeticError):
+            pass
+    raise _wrong("a decimal number, or a text with one, would be right")
+
+
+def _plain(number: Decimal) -> str:
+    return format(number, "f")
+
+
+def _time(value: object) -> str:
+    if not isinstance(value, str):
+        raise _wrong("a time as a text would be right")
+    try:
+        return canonical_time(value)
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+
+
+def _uuid(value: object) -> str:
+    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+        raise _wrong("a UUID such as 10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0 would be right")
+    return value.lower()
+
+
+def _integer(least: int) -> Callable[[object], int]:
+    def integer(value: object) -> int:
+        if type(value) is not int:
+            raise _wrong("an integer would be right")
+        if not least <= value <= INT64_MAX:
+            raise _wrong(f"an integer from {least} to {INT64_MAX} would be right")
+        return value
+
+    return integer
+
+
+def _open_enum(*names: str, numbered: bool = True) -> Callable[[object], int | str]:
+    by_name = {name.lower(): name for name in names}
+    by_number = dict(enumerate(names)) if numbered else {}
+
+    def member(value: object) -> int | str:
+        if isinstance(value, str):
+            return by_name.get(value.lower(), value)
+        if type(value) is int and -INT64_MAX <= value <= INT64_MAX:
+            return by_number.get(value, value)
+        raise _wrong("a name or an integer would be right")
+
+    return member
+
+
+def _given(value: object) -> object:
+    if value is None:
+        raise _wrong("an object would be right")
+    return value
+
+
+def _enum_schema(*names: str) -> WithJsonSchema:
+    schema: dict[str, Any] = {"type": ["string", "integer"]}
+    return WithJsonSchema(schema | ({"examples": list(names)} if names else {}))
+
+
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_SIGNAL_STATES: Final = ("On", "Off")
+_POSITION_STATUSES: Final = ("Created", "Closed", "Adjusted", "RealizedPnLChanged")
+_CONTRACT_TYPES: Final = ("Stock", "Index", "Options", "Futures", "FuturesOptions")
+_OPTION_TYPES: Final = ("Call", "Put")
+_OPERATIONS: Final = ("AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars")
+
+Text = StrictStr
+"""Any text."""
+
+Flag = StrictBool
+"""true or false."""
+
+Int = Annotated[
+    int,
+    PlainValidator(_integer(-INT64_MAX - 1)),
+    WithJsonSchema({"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}),
+]
+"""A signed integer of 64 bits; no text, no fraction, no boolean."""
+
+Sequence = Annotated[
+    int, PlainValidator(_integer(0)), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": INT64_MAX})
+]
+"""EventSeqId: rises within one user of the hub; 0 where the hub gave none."""
+
+Amount = Annotated[
+    Decimal,
+    PlainValidator(_decimal),
+    PlainSerializer(_plain, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$"}),
+]
+"""An exact decimal with its scale: from a JSON number or text, written as a text in plain notation."""
+
+Time = Annotated[
+    str,
+    PlainValidator(_time),
+    WithJsonSchema({"type": "string", "format": "date-time", "pattern": TIME_PATTERN}),
+]
+"""An instant: RFC 3339 in UTC with the fraction digits that it came with."""
+
+Uuid = Annotated[
+    str,
+    PlainValidator(_uuid),
+    WithJsonSchema({"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),
+]
+"""A UUID in lower case."""
+
+Open = Annotated[Any, WithJsonSchema({})]
+"""Whatever the hub gave, with its names and digits, null included: the reference does not give its shape."""
+
+Given = Annotated[Any, AfterValidator(_given), WithJsonSchema({"not": {"type": "null"}})]
+"""Like `Open`, but not null."""
+
+OpenEnum = Annotated[int | str, PlainValidator(_open_enum()), _enum_schema()]
+"""A member of an enum whose members are published nowhere: the number or the name as it came."""
+
+SignalState = Annotated[int | str, PlainValidator(_open_enum(*_SIGNAL_STATES)), _enum_schema(*_SIGNAL_STATES)]
+"""On or Off; an unknown number or name as it came."""
+
+PositionStatus = Annotated[
+    int | str, PlainValidator(_open_enum(*_POSITION_STATUSES)), _enum_schema(*_POSITION_STATUSES)
+]
+"""Created, Closed, Adjusted or RealizedPnLChanged; an unknown number or name as it came."""
+
+ContractType = Annotated[int | str, PlainValidator(_open_enum(*_CONTRACT_TYPES)), _enum_schema(*_CONTRACT_TYPES)]
+"""Stock, Index, Options, Futures or FuturesOptions; an unknown number or name as it came."""
+
+OptionType = Annotated[int | str, PlainValidator(_open_enum(*_OPTION_TYPES)), _enum_schema(*_OPTION_TYPES)]
+"""Call or Put; an unknown number or name as it came."""
+
+Operation = Annotated[int | str, PlainValidator(_open_enum(*_OPERATIONS, numbered=False)), _enum_schema(*_OPERATIONS)]
+"""AddLegs, RemoveLegs, MoveLeg, UpdateVars or another; their numbers are not known, so a number stays one."""

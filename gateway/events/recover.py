@@ -1,0 +1,88 @@
+"""EventSeqId and EventId of what could not be decoded, so that a dead letter keeps its place in the order.
+
+A wrong sequence would be worse than none: the session would take an event for settled that nobody has seen.
+So a member that stands twice, or under two values, gives nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from gateway.errors import DecodeError
+from gateway.events.envelope import HEADER, NO_ID, PAYLOADS, fold, unwrapped
+from gateway.events.fields import INT64_MAX
+from gateway.events.strict_json import Repeating, read_leniently
+
+
+def recover(raw: bytes, *, enveloped: bool) -> tuple[int | None, str | None]:
+    """Give sequence and id as far as they can be trusted; of an envelope, the payload's before its own."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        value = read_leniently(text)
+    except (ValueError, RecursionError):
+        return _scanned(text)
+    if not isinstance(value, dict):
+        return None, None
+    sequence, id_ = _header(value)
+    if enveloped:
+        inner_sequence, inner_id = _header(_payload(value))
+        sequence, id_ = inner_sequence or sequence, inner_id or id_
+    return sequence, id_
+
+
+_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+_SEQUENCE_MEMBER: Final = re.compile(r'(?<!\\)"EventSeqId"\s*:\s*([0-9]{1,19})(?=\s*[,}])', re.IGNORECASE | re.ASCII)
+_ID_MEMBER: Final = re.compile(rf'(?<!\\)"EventId"\s*:\s*"({_UUID.pattern})"', re.IGNORECASE | re.ASCII)
+
+
+def _header(members: dict[str, Any]) -> tuple[int | None, str | None]:
+    repeated = members.repeated if isinstance(members, Repeating) else ()
+    found: dict[str, list[object]] = {}
+    for name, value in members.items():
+        if name.lower() in HEADER and name.isascii():
+            found.setdefault(name.lower(), []).extend([value] if name not in repeated else [value, value])
+    sequences, ids = found.get("eventseqid", []), found.get("eventid", [])
+    return (
+        _sequence(sequences[0]) if len(sequences) == 1 else None,
+        _id(ids[0]) if len(ids) == 1 else None,
+    )
+
+
+def _payload(members: dict[str, Any]) -> dict[str, Any]:
+    try:
+        folded = fold(members)
+    except DecodeError:
+        return {}
+    values = [members[folded[name]] for name in PAYLOADS if name in folded]
+    for value in [*values, *map(_parsed, values)]:
+        payload = unwrapped(value)
+        if payload is not None:
+            return payload
+    return {}
+
+
+def _parsed(value: object) -> object:
+    try:
+        return read_leniently(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _scanned(text: str) -> tuple[int | None, str | None]:
+    sequences = {int(digits) for digits in _SEQUENCE_MEMBER.findall(text)}
+    ids = {id_.lower() for id_ in _ID_MEMBER.findall(text)}
+    return (
+        _sequence(sequences.pop()) if len(sequences) == 1 else None,
+        _id(ids.pop()) if len(ids) == 1 else None,
+    )
+
+
+def _sequence(value: object) -> int | None:
+    return value if type(value) is int and 0 < value <= INT64_MAX else None
+
+
+def _id(value: object) -> str | None:
+    if not isinstance(value, str) or _UUID.fullmatch(value) is None or value == NO_ID:
+        return None
+    return value.lower()
