@@ -1,0 +1,363 @@
+"""The simulator's admin API: JSON over HTTP under `/simulator`, answered on loopback only.
+
+It looks at the hub (status, log, what was emitted) and breaks it on demand. A lasting fault is a field of
+`Faults` and needs nothing here; what happens once is an action with a route of its own.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from http import HTTPStatus
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from gateway.simulator.connection import Connection
+from gateway.simulator.events import CALLBACKS
+from gateway.simulator.faults import Failure, Refusal, Scope
+from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
+from gateway.simulator.server import Ending, Server
+
+_CHUNK: Final = 256 * 1024
+_Body = TypeVar("_Body")
+_Count = Annotated[int, msgspec.Meta(ge=1)]
+_Rate = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class _Strict(msgspec.Struct, forbid_unknown_fields=True):
+    """A request's body: an unknown field is an error."""
+
+
+class UserBody(_Strict):
+    """A user to make or to change; what is absent stays as it is."""
+
+    key: str | None = None
+    strategies: list[int] | None = None
+
+
+class EmitBody(_Strict):
+    """Events to emit: at once, or at a rate from now on."""
+
+    count: _Count | None = None
+    """How many; without it a rate has no end."""
+    kinds: list[str] | None = None
+    """Callbacks to choose from (`OnOrderUpdate`)."""
+    rate: _Rate | None = None
+    """Events a second."""
+
+
+class DropBody(_Strict):
+    """Connections to end: one, those of a user, or all."""
+
+    user: str | None = None
+    connection: str | None = None
+    how: Ending = "abort"
+    error: str | None = None
+    allow_reconnect: bool = False
+
+
+class SilenceBody(_Strict):
+    """Connections to keep silent, or to let speak again."""
+
+    user: str | None = None
+    connection: str | None = None
+    silent: bool = True
+
+
+class RefuseBody(_Strict):
+    """Connects to refuse: the next `count`, those of the next `seconds`, or all until further notice."""
+
+    user: str | None = None
+    status: Annotated[int, msgspec.Meta(ge=400, le=599)] = 503
+    retry_after: int | None = None
+    count: _Count | None = None
+    seconds: _Rate | None = None
+    at: Literal["negotiate", "upgrade", "any"] = "any"
+
+
+class ResetBody(_Strict):
+    """A history to begin again."""
+
+    first: _Count = 1
+
+
+class FailBody(_Strict):
+    """Calls to fail: with a HubException, else with an envelope of this status."""
+
+    method: str = "*"
+    count: _Count = 1
+    hub_exception: str | None = None
+    status: str = "InternalError"
+    status_number: int = 4
+    code: str = "INTERNAL"
+    detail: str = "try again"
+
+
+class RequestError(Exception):
+    """A request cannot be done; the words go to whoever asked."""
+
+    def __init__(self, status: HTTPStatus, words: str) -> None:
+        """Give the HTTP status and what would be right."""
+        super().__init__(words)
+        self.status = status
+
+
+def application(hub: Hub, server: Server) -> web.Application:
+    """Make the application to mount at `/simulator`."""
+    admin = _Admin(hub, server)
+    app = web.Application(middlewares=[_local_only, _problems])
+    app.add_routes(
+        [
+            web.get("/status", admin.status),
+            web.get("/log", admin.log),
+            web.get("/faults", admin.faults),
+            web.patch("/faults", admin.patch_faults),
+            web.delete("/faults", admin.clear_faults),
+            web.post("/drop", admin.drop),
+            web.post("/silence", admin.silence),
+            web.post("/refuse", admin.refuse),
+            web.delete("/refuse", admin.admit),
+            web.post("/pause", admin.pause),
+            web.post("/resume", admin.resume),
+            web.get("/users/{name}", admin.user),
+            web.put("/users/{name}", admin.put_user),
+            web.get("/users/{name}/emitted", admin.emitted),
+            web.post("/users/{name}/emit", admin.emit),
+            web.post("/users/{name}/pause", admin.pause),
+            web.post("/users/{name}/resume", admin.resume),
+            web.post("/users/{name}/fail", admin.fail),
+            web.post("/users/{name}/reset", admin.reset),
+            web.get("/users/{name}/faults", admin.faults),
+            web.patch("/users/{name}/faults", admin.patch_faults),
+            web.delete("/users/{name}/faults", admin.clear_faults),
+        ]
+    )
+    return app
+
+
+class _Admin:
+    """What each route does; a route with a user's name concerns that user, one without concerns the hub."""
+
+    def __init__(self, hub: Hub, server: Server) -> None:
+        self._hub = hub
+        self._server = server
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """Everything at a glance."""
+        users = [self._user(user) for user in self._hub.users.values()]
+        faults = asdict(self._hub.scope.faults)
+        return _json({"form": self._hub.form, "seed": self._hub.seed, "faults": faults, "users": users})
+
+    async def log(self, request: web.Request) -> web.Response:
+        """What clients did, oldest first; `?since=` takes seconds since 1970."""
+        since = _number(request, "since", 0.0)
+        return _json([entry for entry in self._server.log if entry.time > since])
+
+    async def user(self, request: web.Request) -> web.Response:
+        """One user at a glance."""
+        return _json(self._user(self._named(request)))
+
+    async def put_user(self, request: web.Request) -> web.Response:
+        """Make a user, or change its key or its strategies; what the body leaves out stays."""
+        body = await _body(request, UserBody)
+        name = request.match_info["name"]
+        user = self._hub.users.get(name)
+        strategies = None if body.strategies is None else tuple(body.strategies)
+        if user is None:
+            if body.key is None:
+                raise RequestError(HTTPStatus.BAD_REQUEST, "a new user needs a key")
+            user = self._hub.add(name, body.key, strategies or (1, 2, 3, 4, 5))
+        else:
+            if body.key is not None:
+                self._hub.change_key(user, body.key)
+            if strategies is not None:
+                user.set_strategies(strategies)
+        return _json(self._user(user))
+
+    async def emitted(self, request: web.Request) -> web.StreamResponse:
+        """Give the truth as NDJSON; `?since=`, `?limit=`, `?incarnation=` (0 is the first, default the present)."""
+        user = self._named(request)
+        since, limit = int(_number(request, "since", 0)), int(_number(request, "limit", -1))
+        try:
+            lines = user.emitted(int(_number(request, "incarnation", -1)), since, None if limit < 0 else limit)
+        except IndexError as error:
+            raise RequestError(HTTPStatus.NOT_FOUND, "no such incarnation") from error
+        response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+        await response.prepare(request)
+        chunk = bytearray()
+        for line in lines:
+            chunk += line
+            if len(chunk) > _CHUNK:
+                await response.write(bytes(chunk))
+                chunk.clear()
+        await response.write(bytes(chunk))
+        return response
+
+    async def emit(self, request: web.Request) -> web.Response:
+        """Emit events at once, or at a rate from now on."""
+        user = self._named(request)
+        body = await _body(request, EmitBody)
+        if unknown := set(body.kinds or ()) - set(CALLBACKS):
+            raise RequestError(HTTPStatus.BAD_REQUEST, f"unknown kinds: {', '.join(sorted(unknown))}")
+        callbacks = None if not body.kinds else tuple(CALLBACKS.index(kind) for kind in body.kinds)
+        if body.rate is not None:
+            user.begin(Emission(body.rate, body.count, callbacks))
+        else:
+            await emit_in_steps(user, body.count or 1, callbacks)
+        return _json(self._user(user))
+
+    async def pause(self, request: web.Request) -> web.Response:
+        """Let emission at a rate rest."""
+        return self._set_paused(request, paused=True)
+
+    async def resume(self, request: web.Request) -> web.Response:
+        """Let emission at a rate go on, where it stopped."""
+        return self._set_paused(request, paused=False)
+
+    async def reset(self, request: web.Request) -> web.Response:
+        """Begin a new incarnation: another history under the same key."""
+        user = self._named(request)
+        user.reset((await _body(request, ResetBody)).first)
+        return _json(self._user(user))
+
+    async def fail(self, request: web.Request) -> web.Response:
+        """Let the next calls of a method fail."""
+        user = self._named(request)
+        user.failures.append(Failure(**msgspec.structs.asdict(await _body(request, FailBody))))
+        return _json(self._user(user))
+
+    async def drop(self, request: web.Request) -> web.Response:
+        """End connections."""
+        body = await _body(request, DropBody)
+        chosen = self._chosen(body.user, body.connection)
+        self._server.drop(chosen, body.how, error=body.error, allow_reconnect=body.allow_reconnect)
+        return _json({"dropped": len(chosen)})
+
+    async def silence(self, request: web.Request) -> web.Response:
+        """Keep connections silent; those made later speak (the fault `silent` takes them in too)."""
+        body = await _body(request, SilenceBody)
+        chosen = self._chosen(body.user, body.connection)
+        for connection in chosen:
+            connection.silent = body.silent
+            connection.wake()
+        return _json({"connections": len(chosen)})
+
+    async def refuse(self, request: web.Request) -> web.Response:
+        """Refuse connects."""
+        body = await _body(request, RefuseBody)
+        until = None if body.seconds is None else time.monotonic() + body.seconds
+        refusals = self._hub.refusals if body.user is None else self._by_name(body.user).refusals
+        refusals.append(Refusal(body.status, body.retry_after, body.count, until, body.at))
+        return _json({"refusals": len(refusals)})
+
+    async def admit(self, _request: web.Request) -> web.Response:
+        """Take back every refusal."""
+        for refusals in (self._hub.refusals, *(user.refusals for user in self._hub.users.values())):
+            refusals.clear()
+        return _json({"refusals": 0})
+
+    async def faults(self, request: web.Request) -> web.Response:
+        """Give the faults that hold."""
+        return _json(self._scope(request).faults)
+
+    async def patch_faults(self, request: web.Request) -> web.Response:
+        """Set the named faults; null takes one back."""
+        changes = await _body(request, dict[str, object])
+        try:
+            faults = self._scope(request).patch(changes)
+        except ValueError as error:
+            raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
+        self._server.wake()
+        return _json(faults)
+
+    async def clear_faults(self, request: web.Request) -> web.Response:
+        """Take back every fault that was set at this place."""
+        faults = self._scope(request).clear()
+        self._server.wake()
+        return _json(faults)
+
+    def _scope(self, request: web.Request) -> Scope:
+        return self._named(request).scope if "name" in request.match_info else self._hub.scope
+
+    def _set_paused(self, request: web.Request, *, paused: bool) -> web.Response:
+        users = [self._named(request)] if "name" in request.match_info else list(self._hub.users.values())
+        for user in users:
+            user.paused = paused
+        return _json({"paused": paused, "users": len(users)})
+
+    def _named(self, request: web.Request) -> User:
+        return self._by_name(request.match_info["name"])
+
+    def _by_name(self, name: str) -> User:
+        if user := self._hub.users.get(name):
+            return user
+        raise RequestError(HTTPStatus.NOT_FOUND, f"no user is named {name!r}")
+
+    def _chosen(self, user: str | None, connection: str | None) -> list[Connection]:
+        of_user = self._server.of(None if user is None else self._by_name(user))
+        return [item for item in of_user if connection in (None, item.id)]
+
+    def _user(self, user: User) -> dict[str, object]:
+        history = user.history
+        return {
+            "name": user.name,
+            "strategies": user.strategies,
+            "emitted": len(history),
+            "latest": history.sequences[-1] if history else 0,
+            "incarnation": len(user.incarnations) - 1,
+            "paused": user.paused,
+            "emitting": sum(emission.rate for emission in user.emissions),
+            "counts": user.counts,
+            "faults": user.faults,
+            "connections": [
+                {
+                    "id": connection.id,
+                    "strategies": sorted(connection.listener.strategies),
+                    "seconds": time.monotonic() - connection.began,
+                    "waiting": connection.waiting,
+                    "silent": connection.silent,
+                }
+                for connection in self._server.of(user)
+            ],
+        }
+
+
+async def _body(request: web.Request, model: type[_Body]) -> _Body:
+    raw = await request.read()
+    try:
+        return msgspec.json.decode(raw or b"{}", type=model)
+    except msgspec.MsgspecError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
+
+
+def _number(request: web.Request, name: str, default: float) -> float:
+    try:
+        return float(request.query.get(name, default))
+    except ValueError as error:
+        raise RequestError(HTTPStatus.BAD_REQUEST, f"{name} must be a number") from error
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@web.middleware
+async def _local_only(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    if not request.remote or not ipaddress.ip_address(request.remote).is_loopback:
+        raise web.HTTPForbidden(text="the admin API answers on loopback only")
+    return await handler(request)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RequestError as problem:
+        return web.json_response({"error": str(problem)}, status=problem.status)

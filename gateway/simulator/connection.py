@@ -1,0 +1,214 @@
+"""One WebSocket of the simulated hub: the handshake, records in, records out, and every way to end.
+
+What is to be sent waits in a bounded queue, so that a slow client holds up nobody: one that lets too much
+wait is cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from gateway.errors import ProtocolError
+from gateway.signalr import protocol
+from gateway.simulator import methods
+from gateway.simulator.hub import Listener, User
+
+_MESSAGE_BYTES: Final = 64 * 1024
+"""Waiting records are joined into WebSocket messages of about this size."""
+
+
+_MAX_RECORD: Final = 32 * 1024
+"""ASP.NET Core's default for what a client may send."""
+_ERROR: Final = protocol.encode_close("Connection closed with an error.", allow_reconnect=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection puts up with."""
+
+    handshake_timeout: float
+    """Seconds until the handshake must have come."""
+    queue_bytes: int
+    """Bytes that may wait for a slow client."""
+
+
+class Connection:
+    """A client's WebSocket, from its upgrade to its end."""
+
+    def __init__(self, id: str, user: User, transport: asyncio.Transport, limits: Limits) -> None:  # noqa: A002
+        """`transport` is what lies under the WebSocket, to be cut."""
+        self.id = id
+        self.user = user
+        self.listener = Listener(id, self.push)
+        self.began = time.monotonic()
+        self.sent = self.heard = self.began
+        self.pinged = False
+        """Whether the client ever sent a ping: only then its silence counts."""
+        self.silent = False
+        """Nothing leaves while this holds; records wait."""
+        self.ended: str | None = None
+        """Why it ended, once it has."""
+        self._transport = transport
+        self._limits = limits
+        self._waiting: deque[bytes] = deque()
+        self._bytes = 0
+        self._wake = asyncio.Event()
+        self._gone = False
+
+    @property
+    def waiting(self) -> int:
+        """Bytes not yet sent."""
+        return self._bytes
+
+    def push(self, record: bytes) -> None:
+        """Queue a record; above the limit the connection is cut instead."""
+        if self.ended is not None:
+            return
+        self._waiting.append(record)
+        self._bytes += len(record)
+        if self._bytes > self._limits.queue_bytes:
+            if self._muted:  # nothing can be said now, a cut neither: what waits is lost, and the end comes later
+                self._waiting.clear()
+                self.ended = "slow consumer"
+            else:
+                self.cut("slow consumer")
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look again whether what waits may be sent: a fault has changed."""
+        self._wake.set()
+
+    def end(self, why: str, record: bytes | None = None) -> None:
+        """Close in good order: what waits, then `record`, then WebSocket close 1000."""
+        if self.ended is None:
+            if record is not None:
+                self.push(record)
+            self.ended = why
+            self._wake.set()
+
+    def cut(self, why: str) -> None:
+        """Drop the TCP connection without a word; the client sees 1006."""
+        self.ended = self.ended or why
+        self._waiting.clear()
+        self._transport.abort()
+        self._wake.set()
+
+    async def serve(self, socket: web.WebSocketResponse[bool], opened: Callable[[], None]) -> None:
+        """Speak SignalR until the connection is over; `opened` is called after the handshake."""
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self._read(socket, opened))
+            await self._write(socket)
+            reading.cancel()
+        await socket.close()
+
+    async def _read(self, socket: web.WebSocketResponse[bool], opened: Callable[[], None]) -> None:
+        reader = protocol.RecordReader(_MAX_RECORD)
+        shaken = False
+        try:
+            async with asyncio.timeout(self._limits.handshake_timeout) as limit:
+                async for message in socket:
+                    if message.type is WSMsgType.ERROR:
+                        break
+                    for raw in reader.feed(message.data):
+                        if self.ended is not None:
+                            break
+                        if shaken:
+                            await self._record(protocol.decode(raw))
+                        elif shaken := self._shake(raw):
+                            limit.reschedule(None)
+                            opened()
+                    self.heard = time.monotonic()
+        except TimeoutError:
+            self.end("no handshake", protocol.encode_handshake_response("Handshake was canceled."))
+        except ProtocolError:
+            self.end("not SignalR", _ERROR)
+        else:
+            self._gone = True
+            self.end("the client left")
+
+    def _shake(self, raw: bytes) -> bool:
+        try:
+            request = protocol.decode_handshake_request(raw)
+        except ProtocolError:
+            words = "An unexpected error occurred during connection handshake."
+            self.end("bad handshake", protocol.encode_handshake_response(words))
+            return False
+        if request.protocol != "json":
+            words = f"The protocol '{request.protocol}' is not supported."
+            self.end("unknown protocol", protocol.encode_handshake_response(words))
+            return False
+        if request.version > 1:
+            words = f"The server does not support version {request.version} of the 'json' protocol."
+            self.end("unknown protocol", protocol.encode_handshake_response(words))
+            return False
+        self.push(protocol.encode_handshake_response())
+        return True
+
+    async def _record(self, record: protocol.Record) -> None:
+        match record:
+            case protocol.Invocation():
+                await self._invoke(record)
+            case protocol.Ping():
+                self.pinged = True
+            case protocol.Close():
+                self.end("the client closed", protocol.encode_close())
+            case protocol.Malformed():
+                self.end("bad record", _ERROR)
+
+    async def _invoke(self, call: protocol.Invocation) -> None:
+        """Run one call; like the real hub's, a connection's calls run one after the other."""
+        if seconds := methods.delay(self.user, call.target):
+            self.heard = time.monotonic() + seconds  # a client's silence does not count while it waits for us
+            await asyncio.sleep(seconds)
+        try:
+            result = methods.call(self.user, self.listener, call.target, call.arguments)
+        except methods.CallError as error:
+            answer = protocol.encode_completion(call.id or "", error=str(error))
+        else:
+            answer = protocol.encode_completion(call.id or "", msgspec.Raw(result))
+        if call.id is not None:
+            self.push(answer)
+
+    async def _write(self, socket: web.WebSocketResponse[bool]) -> None:
+        """Send what waits until the connection has ended."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                while self._waiting and not self._muted:
+                    for message in self._messages(self._take()):
+                        await socket.send_frame(message, WSMsgType.TEXT)
+                    self.sent = time.monotonic()
+                if self.ended is not None and not self._muted:
+                    return
+        except ConnectionError:
+            self.cut("the client left")
+
+    @property
+    def _muted(self) -> bool:
+        return (self.silent or self.user.faults.silent) and not self._gone and not self._transport.is_closing()
+
+    def _take(self) -> bytes:
+        taken: list[bytes] = []
+        size = 0
+        while self._waiting and size < _MESSAGE_BYTES:
+            taken.append(self._waiting.popleft())
+            size += len(taken[-1])
+        self._bytes -= size
+        return b"".join(taken)
+
+    def _messages(self, data: bytes) -> list[bytes]:
+        """Cut what is to be sent where the fault `split` wants it, but never within a character."""
+        split = self.user.faults.split
+        if not split:
+            return [data]
+        text = data.decode()
+        return [text[at : at + split].encode() for at in range(0, len(text), split)]

@@ -1,0 +1,133 @@
+"""SignalR clients written by others use the simulator: what they understand, the gateway may rely on."""
+
+# ruff: noqa: ANN401 - what the clients say is JSON
+
+import asyncio
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.simulator import CALLBACKS, PATH, Failure, Form, Simulator, SimulatorConfig, simulator
+
+FOREIGN = Path(__file__).parents[1] / "foreign"
+KEY = "k-foreign"
+LIMIT = 60
+
+
+class Visit:
+    """A foreign client's process: what it says, line by line."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def hear(self, name: str) -> Any:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(LIMIT):
+            line = await self.process.stdout.readline()
+        if not line:
+            assert self.process.stderr is not None
+            raise AssertionError(f"it ended before {name!r}: {(await self.process.stderr.read()).decode()}")
+        said = parsed(line)
+        assert name in said, f"expected {name!r}, heard {line.decode()}"
+        return said if name == "callback" else said[name]
+
+
+@asynccontextmanager
+async def visit(simulator: Simulator, *command: str) -> AsyncIterator[Visit]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        simulator.url + PATH,
+        KEY,
+        ",".join(CALLBACKS),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        limit=16 * 1024 * 1024,
+        cwd=FOREIGN,
+    )
+    try:
+        yield Visit(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        reason = "Node.js and npm are needed to run @microsoft/signalr against the simulator, and are not here"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    wanted, installed = FOREIGN / "package-lock.json", FOREIGN / "node_modules" / ".installed"
+    with wanted.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once install once
+        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+            command = [npm, "ci", "--ignore-scripts"]
+            install = subprocess.run(command, cwd=FOREIGN, check=False, timeout=300, capture_output=True, text=True)
+            assert install.returncode == 0, install.stderr
+            shutil.copyfile(wanted, installed)
+    return node
+
+
+def parsed(line: bytes) -> Any:
+    """Read JSON as JavaScript does, every number a float: what is compared here is not digits but arrival."""
+    return json.loads(line, parse_int=float)
+
+
+async def _spends_a_session_at_the_hub(*command: str) -> Any:
+    """Let a client subscribe, receive, page, fail and be closed; check each step and give its last words."""
+    config = SimulatorConfig(users={"foreign": KEY}, form=Form.CAMEL_INT, seed=7)
+    async with simulator(config) as hub, visit(hub, *command) as client:
+        user = hub.user("foreign")
+        subscribed = await client.hear("subscribed")
+        assert subscribed["data"] == {"successfulStrategies": [1, 2, 3, 4, 5], "failedStrategies": []}
+
+        user.failures.append(Failure("GetLatestEventSeqId", hub_exception="the hub is unwell"))
+        user.failures.append(Failure("GetLatestEventSeqId", detail="try again"))
+        user.emit(len(CALLBACKS))
+        truth = [parsed(line) for line in user.emitted()]
+        pushed = [await client.hear("callback") for _ in CALLBACKS]
+        assert [(event["callback"], event["payload"]) for event in pushed] == [
+            (event["callback"], event["payload"]) for event in truth
+        ]
+
+        paged: list[Any] = []
+        for size in (5, 5, 5, 2):
+            page = (await client.hear("page"))["data"]
+            assert len(page["events"]) == size
+            paged += page["events"]
+        assert page["continuationToken"] is None
+        assert [event["payload"] for event in paged] == [event["payload"] for event in truth]
+
+        assert "HubException: the hub is unwell" in await client.hear("error")
+        refused = await client.hear("refused")
+        assert (refused["status"], refused["error"]["detail"], refused["data"]) == (4, "try again", None)
+        assert (await client.hear("latest"))["data"]["latestEventSeqId"] == len(CALLBACKS)
+
+        for connection in hub.server.of(user):
+            connection.end("the test is over", b'{"type":7,"error":"good night"}\x1e')
+        last_words = await client.hear("closed")
+        async with asyncio.timeout(LIMIT):
+            assert await client.process.wait() == 0
+        return last_words
+
+
+async def test_microsofts_client_for_javascript_spends_a_whole_session_at_the_simulator(node: str) -> None:
+    last_words = await _spends_a_session_at_the_hub(node, "client.mjs")
+
+    assert last_words == "Server returned an error on close: good night"
+
+
+async def test_signalrcore_spends_a_whole_session_at_the_simulator() -> None:
+    await _spends_a_session_at_the_hub(sys.executable, "signalrcore_client.py")
