@@ -1,0 +1,75 @@
+"""`gateway check`: whether the settings, the broker, the hub and the keys are as they must be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+
+import typer
+
+from gateway.accounts import AccountsDirectory
+from gateway.cli import loop
+from gateway.cli.parts import open_broker, prepare_broker
+from gateway.cli.run import ConfigOption
+from gateway.errors import GatewayError
+from gateway.hub import PATH, Hub
+from gateway.replica.replica import hub_http, transport_of
+from gateway.settings import Settings, load_settings
+from gateway.signalr.connection import connect
+
+
+def check(config: ConfigOption = None) -> None:
+    """Look at settings, accounts, broker and hub, and say what is wrong and what would be right.
+
+    It changes nothing but what `gateway run` would create in the broker. Exit codes: 0 all is well, 1 something is
+    not, 2 a setting is wrong.
+    """
+    settings = load_settings(config)
+    print("ok    settings")
+    if not loop.run(_check(settings)):
+        raise typer.Exit(1)
+
+
+async def _check(settings: Settings) -> bool:
+    assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
+    keys = AccountsDirectory(settings.accounts.directory)
+    names, faults = keys.scan()
+    for fault in faults:
+        print(f"FAIL  accounts.directory/{fault.entry} {fault.problem}")
+    if not names:
+        print(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account")
+    results = [not faults, bool(names), await _report("broker", _check_broker(settings))]
+    results += [await _report(f"account {name}", _check_account(settings, keys, name)) for name in sorted(names)]
+    return all(results)
+
+
+async def _report(what: str, look: Awaitable[str]) -> bool:
+    try:
+        found = await look
+    except GatewayError as error:
+        print(f"FAIL  {what}: {error}")
+    else:
+        print(f"ok    {what}: {found}")
+        return True
+    return False
+
+
+async def _check_broker(settings: Settings) -> str:
+    async with open_broker(settings.broker) as broker:
+        await prepare_broker(broker, settings.broker)
+        link = broker.connection.link
+        return f"nats-server {link.server_version}, stream {settings.broker.prefix}-gateway as it must be"
+
+
+async def _check_account(settings: Settings, keys: AccountsDirectory, name: str) -> str:
+    async with hub_http(settings.hub) as http:
+        transport = transport_of(settings.hub, http)
+        connection = await connect(transport, settings.hub.url + PATH, keys.key(name))
+        reading = asyncio.create_task(connection.run(lambda _target, _arguments: None))
+        try:
+            latest = await Hub(connection).latest()
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})
+            await connection.close()
+    return f"the hub takes the key; its latest event is {latest.sequence}, its clock says {latest.time}"

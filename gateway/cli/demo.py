@@ -1,0 +1,198 @@
+"""`gateway demo`: the whole gateway at work on one machine, with nothing to set up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from gateway.broker.jetstream.embedded import EmbeddedServer
+from gateway.cli import loop
+from gateway.cli.parts import Broker, open_broker, prepare_broker
+from gateway.events.catalogue import CATALOGUE
+from gateway.replica.replica import AccountStatus, Replica, hub_http
+from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
+from gateway.telemetry.logs import configure_logs
+from gateway.verify.compare import Emitted, Logged, Verdict, compare
+
+ACCOUNTS: Final = ("alpha", "beta", "gamma")
+_STUCK: Final = 30.0
+"""Seconds without a further event after which a demo with an end gives up waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class _House:
+    """Everything that the demo started."""
+
+    hub: Simulator
+    broker: Broker
+    servers: str
+    replica: Replica
+
+
+def demo(
+    events: Annotated[
+        int | None, typer.Option(min=1, help="End after so many events and compare the log with the hub.")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Events a second, over all three accounts.")] = 300.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the gateway's log lines too.")] = False,
+) -> None:
+    """See the gateway at work: a simulated hub, a real nats-server and the gateway, on free ports of this machine.
+
+    With --events it ends by itself, reads the log, compares it with what the hub emitted and prints the verdict:
+    exit code 0 when every event is there once, in order and unchanged, else 1.
+    """
+    configure_logs("console", "info" if verbose else "error")
+    if events is not None:
+        rate = max(rate, events / 20)  # about 20 seconds, whatever the number
+    verdicts = loop.run(_demo(events, rate))
+    if not all(verdict.exact for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+async def _demo(events: int | None, rate: float) -> list[Verdict]:
+    stop = asyncio.Event()
+    loop.on_signal(stop.set)
+    shares = None if events is None else [events // 3 + (index < events % 3) for index in range(len(ACCOUNTS))]
+    async with _house(shares, rate) as house:
+        _introduce(house)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(house.replica.run())
+            showing = tasks.create_task(_show(house))
+            stopping = tasks.create_task(stop.wait())
+            waiting = tasks.create_task(_until_published(house, events))
+            await asyncio.wait({running, stopping, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            house.replica.stop()
+            await asyncio.wait({running})
+            for task in (showing, stopping, waiting):
+                task.cancel()
+        if events is None:
+            return []
+        verdicts = [await _judge(house, account) for account in ACCOUNTS]
+        for verdict in verdicts:
+            print(verdict)
+        exact = all(verdict.exact for verdict in verdicts)
+        logged = sum(verdict.logged for verdict in verdicts)
+        print(f"verdict: {'exact' if exact else 'NOT exact'}: {logged} events in the log, {events} asked for")
+        return verdicts
+
+
+@asynccontextmanager
+async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]:
+    with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
+        keys = Path(folder) / "accounts"
+        keys.mkdir()
+        for account in ACCOUNTS:
+            (keys / account).write_text(f"demo-key-of-{account}\n", "utf-8")
+        config = SimulatorConfig(users={account: f"demo-key-of-{account}" for account in ACCOUNTS})
+        async with EmbeddedServer(Path(folder) / "nats") as server, simulator(config) as hub:
+            settings = Settings(
+                hub=HubSettings(url=hub.url),
+                accounts=AccountsSettings(directory=keys),
+                broker=BrokerSettings(servers=[server.url]),
+            )
+            async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
+                await prepare_broker(broker, settings.broker)
+                for index, account in enumerate(ACCOUNTS):
+                    hub.user(account).begin(Emission(rate / len(ACCOUNTS), None if shares is None else shares[index]))
+                yield _House(hub, broker, server.url, Replica(settings, broker.log, http))
+
+
+def _introduce(house: _House) -> None:
+    print(f"hub:     {house.hub.url}/hubs/event/v1 (simulated; accounts {', '.join(ACCOUNTS)})")
+    print(f"broker:  {house.servers} (a real nats-server; its data is gone when the demo ends)")
+    print("events:  in another terminal, while this runs:")
+    print(f"           .venv/bin/gateway tail --servers {house.servers} --kind order-update")
+    print(f"           .venv/bin/gateway tail --servers {house.servers} --from first --account alpha --output json")
+    print("         Ctrl-C ends it.", flush=True)
+
+
+async def _until_published(house: _House, events: int | None) -> None:
+    """Return when the log must be complete, or when nothing has moved for long."""
+    if events is None:
+        await asyncio.Event().wait()
+    clock = asyncio.get_running_loop()
+    before, moved = -1, clock.time()
+    while clock.time() < moved + _STUCK:
+        published = sum(status.published for status in house.replica.statuses())
+        if published >= (events or 0):
+            return
+        if published != before:
+            before, moved = published, clock.time()
+        await asyncio.sleep(0.05)
+    print(f"nothing was published for {_STUCK:g} s", file=sys.stderr)
+
+
+async def _show(house: _House) -> None:
+    """Show progress: a live table on a terminal, plain lines elsewhere."""
+    console = Console()
+    if console.is_terminal:
+        with Live(console=console, refresh_per_second=4) as live:
+            await _each(0.25, house, lambda statuses, rate: live.update(_table(statuses, rate)))
+    else:
+        await _each(2.0, house, lambda statuses, rate: print(_line(statuses, rate), flush=True))
+
+
+async def _each(seconds: float, house: _House, show: Callable[[list[AccountStatus], float], None]) -> None:
+    before = 0
+    try:
+        while True:
+            await asyncio.sleep(seconds)
+            statuses = house.replica.statuses()
+            published = sum(status.published for status in statuses)
+            show(statuses, (published - before) / seconds)
+            before = published
+    finally:
+        show(house.replica.statuses(), 0.0)
+
+
+def _table(statuses: list[AccountStatus], rate: float) -> Table:
+    table = Table(title=f"{sum(status.published for status in statuses)} events published, {rate:.0f}/s")
+    for column in ("account", "state", "events", "lag", "trouble"):
+        table.add_column(column, justify="right" if column in {"events", "lag"} else "left")
+    for status in statuses:
+        numbers = str(status.published), str(status.lag)
+        table.add_row(status.account, status.activity.value, *numbers, status.trouble or "")
+    return table
+
+
+def _line(statuses: list[AccountStatus], rate: float) -> str:
+    accounts = ", ".join(
+        f"{status.account} {status.activity.value} {status.published} lag {status.lag}" for status in statuses
+    )
+    return f"{sum(status.published for status in statuses)} events, {rate:.0f}/s: {accounts}"
+
+
+async def _judge(house: _House, account: str) -> Verdict:
+    emitted = []
+    for line in house.hub.user(account).emitted():
+        head, _, payload = line.decode().rstrip("\n").removesuffix("}").partition(',"payload":')
+        truth = json.loads(head + "}")
+        emitted.append(Emitted(truth["sequence"], truth["callback"], payload))
+    logged = []
+    async for stored in house.broker.reader.read(
+        topics=list(CATALOGUE), accounts=[account], start="first", follow=False
+    ):
+        message = stored.message
+        sequence = message.attributes.get("sequence")
+        logged.append(
+            Logged(
+                kind=message.topic,
+                sequence=None if sequence is None else int(sequence),
+                value=message.value,
+                late="late" in message.attributes,
+            )
+        )
+    return compare(account, emitted, logged)

@@ -1,0 +1,60 @@
+"""The `gateway` command."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from gateway import __version__
+from gateway.cli import check, demo, run, schemas, simulate, tail
+from gateway.errors import ConfigurationError, GatewayError
+
+USAGE_ERROR = 2
+
+app = typer.Typer(
+    name="gateway",
+    help="Republishes every MesoLive Event Hub callback onto typed topics: in order, exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("demo")(demo.demo)
+app.command("run")(run.run)
+app.command("simulate")(simulate.simulate)
+app.command("check")(check.check)
+app.command("tail")(tail.tail)
+app.command("schemas")(schemas.schemas)
+
+
+def main() -> None:
+    """Run the command; what the gateway knows by name ends as one line, not as a traceback."""
+    try:
+        app()
+    except ConfigurationError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        sys.exit(USAGE_ERROR)
+    except GatewayError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

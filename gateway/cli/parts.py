@@ -1,0 +1,82 @@
+"""Puts the parts together: from settings to an open broker, for every command that needs one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.stream import StreamSettings, prepare
+from gateway.broker.jetstream.topics import Topics
+from gateway.broker.ports import EventLog, LogReader
+from gateway.errors import ConfigurationError
+from gateway.settings import BrokerSettings, TlsSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """An open broker."""
+
+    log: EventLog
+    reader: LogReader
+    connection: Connection
+
+
+@asynccontextmanager
+async def open_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
+    """Connect to the broker that the settings name.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    topics = Topics(settings.prefix)
+    async with connect(_options(settings)) as connection:
+        log_settings = LogSettings(
+            topics=topics,
+            owner=f"{socket.gethostname()}/{os.getpid()}",
+            ttl=None if settings.retention is None else max(1, round(settings.retention)),
+        )
+        yield Broker(JetStreamLog(connection, log_settings), JetStreamReader(connection, topics), connection)
+
+
+async def prepare_broker(broker: Broker, settings: BrokerSettings) -> None:
+    """Create what is missing, or only check it; raises ConfigurationError, Unavailable."""
+    wanted = StreamSettings(topics=Topics(settings.prefix), replicas=settings.replicas, create=settings.create)
+    await prepare(broker.connection, wanted)
+
+
+def _options(settings: BrokerSettings) -> ConnectionOptions:
+    password_file = settings.sasl.password_file
+    return ConnectionOptions(
+        servers=settings.servers,
+        user=settings.sasl.username,
+        password=None if password_file is None else lambda: _read_secret("broker.sasl.password_file", password_file),
+        credentials_file=settings.credentials_file,
+        tls=_tls_context(settings.tls),
+        timeout=settings.commit_timeout,
+    )
+
+
+def _read_secret(setting: str, path: Path) -> str:
+    try:
+        return path.read_text("utf-8").removesuffix("\n")
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError(setting, f"{path} cannot be read ({error})", "Name a readable file.") from error
+
+
+def _tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
+    if tls.ca_file is None and tls.cert_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        if tls.cert_file is not None:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError("broker.tls", f"a file cannot be used ({error})", "Name PEM files.") from error
+    return context

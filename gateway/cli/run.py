@@ -1,0 +1,80 @@
+"""`gateway run`: the gateway itself."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli import loop
+from gateway.cli.parts import open_broker, prepare_broker
+from gateway.errors import Unavailable
+from gateway.replica.backoff import Backoff
+from gateway.replica.replica import Replica, hub_http
+from gateway.settings import Settings, load_settings
+from gateway.telemetry.logs import configure_logs, get_logger
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="YAML file with settings; GATEWAY_… in the environment wins over it."),
+]
+
+
+def run(config: ConfigOption = None) -> None:
+    """Run the gateway: connect to the hub for every account and publish what it says, until SIGTERM.
+
+    Settings come from the file and from the environment: GATEWAY_HUB__URL sets hub.url. Needed are hub.url and
+    accounts.directory (one file an account, its name the account's, its content the API key). Exit codes: 0
+    asked to end, 2 a setting is wrong.
+    """
+    settings = load_settings(config)
+    configure_logs(settings.log.format, settings.log.level)
+    loop.run(_run(settings))
+
+
+async def _run(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop.on_signal(stop.set)
+    async with asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(_serve(settings, stop))
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if stop.is_set():
+            await asyncio.wait({serving}, timeout=8)  # what is not done then is given up: exactly-once stands
+        serving.cancel()
+        stopping.cancel()
+
+
+async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve until asked to stop, however long the broker takes to be there."""
+    log = get_logger()
+    backoff = Backoff(cap=5.0)
+    while not stop.is_set():
+        try:
+            async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
+                await prepare_broker(broker, settings.broker)
+                replica = Replica(settings, broker.log, http)
+                log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
+                await _until_stopped(replica, stop)
+                return
+        except Unavailable as error:
+            delay = backoff.next_delay()
+            log.warning("the broker is not there yet", error=str(error), retry_in=round(delay, 2))
+            await asyncio.sleep(delay)
+
+
+async def _until_stopped(replica: Replica, stop: asyncio.Event) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(replica.run())
+        stopping = tasks.create_task(stop.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.is_set():
+            running.result()
+            get_logger().error("every shard is another gateway's: nothing to do until this one is started again")
+            await stop.wait()
+        replica.stop()
+        await asyncio.wait({running})
+        stopping.cancel()
+    get_logger().info("the gateway ended as asked")

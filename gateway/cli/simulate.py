@@ -1,0 +1,50 @@
+"""`gateway simulate`: a hub to try things on."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from gateway.cli import loop
+from gateway.simulator import Form, SimulatorConfig, simulator
+
+
+def simulate(
+    user: Annotated[
+        list[str] | None, typer.Option(help="A user and its API key, as NAME=KEY; may be given several times.")
+    ] = None,
+    port: Annotated[int, typer.Option(help="Where to listen on 127.0.0.1; 0 takes a free port.")] = 0,
+    rate: Annotated[float, typer.Option(help="Events a second for each user.")] = 10.0,
+    events: Annotated[int | None, typer.Option(help="Events for each user before it falls silent.")] = None,
+    prefill: Annotated[int, typer.Option(help="Events that each user's history has at the start.")] = 0,
+    form: Annotated[Form, typer.Option(help="How names and enums are written.")] = Form.CAMEL_INT,
+    seed: Annotated[int | None, typer.Option(help="Makes the same events each time.")] = None,
+    paused: Annotated[bool, typer.Option("--paused", help="Emit nothing before the admin API says so.")] = False,
+) -> None:
+    """Run a MesoLive-shaped hub on this machine, until interrupted.
+
+    It prints its URL. Its admin API under /simulator shows its state and makes it misbehave.
+    """
+    users = dict(_split(entry) for entry in user) if user else {"demo": "demo-key"}
+    config = SimulatorConfig(
+        users=users, port=port, rate=rate, total=events, prefill=prefill, form=form, seed=seed, paused=paused
+    )
+    loop.run(_simulate(config))
+
+
+def _split(entry: str) -> tuple[str, str]:
+    name, separator, key = entry.partition("=")
+    if not (name and separator and key):
+        raise typer.BadParameter(f"{entry!r} is not NAME=KEY", param_hint="--user")
+    return name, key
+
+
+async def _simulate(config: SimulatorConfig) -> None:
+    stop = asyncio.Event()
+    loop.on_signal(stop.set)
+    async with simulator(config) as hub:
+        print(f"hub: {hub.url}", flush=True)
+        print(f"users: {', '.join(config.users)}", flush=True)
+        await stop.wait()

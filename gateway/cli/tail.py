@@ -1,0 +1,82 @@
+"""`gateway tail`: look at the events in the log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from gateway.accounts import NAME_RULE, is_account_name
+from gateway.broker.ports import Stored
+from gateway.cli import loop
+from gateway.cli.parts import open_broker
+from gateway.events.catalogue import CATALOGUE
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
+from gateway.settings import BrokerSettings
+
+TOPICS = (*CATALOGUE, DEAD_LETTER, NOTIFICATIONS, REPLAY)
+
+
+def tail(
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as order-update; repeatable.")] = None,
+    account: Annotated[list[str] | None, typer.Option(help="Only this account; repeatable.")] = None,
+    start: Annotated[
+        str, typer.Option("--from", help="first, last, new, a position, or a time such as 2026-11-22T13:32:25Z.")
+    ] = "new",
+    follow: Annotated[bool, typer.Option(help="Go on as events come; otherwise end at the log's end.")] = True,
+    output: Annotated[
+        str, typer.Option(help="line (for people) or json (one object a line, with its headers).")
+    ] = "line",
+    servers: Annotated[
+        str, typer.Option(envvar="GATEWAY_BROKER__SERVERS", help="The broker; commas between servers.")
+    ] = ("nats://127.0.0.1:4222"),
+    prefix: Annotated[str, typer.Option(envvar="GATEWAY_BROKER__PREFIX", help="The deployment's prefix.")] = "mesolive",
+) -> None:
+    """Show events from the log, by kind and account, from any position."""
+    for name in kind or []:
+        if name not in TOPICS:
+            raise typer.BadParameter(f"{name!r} is no kind; there are {', '.join(TOPICS)}", param_hint="--kind")
+    for name in account or []:
+        if not is_account_name(name):
+            raise typer.BadParameter(f"{name!r} is not an account's name: {NAME_RULE}", param_hint="--account")
+    if output not in {"line", "json"}:
+        raise typer.BadParameter(f"{output!r} is neither line nor json", param_hint="--output")
+    settings = BrokerSettings(servers=servers.split(","), prefix=prefix)
+    show = _as_json if output == "json" else _as_line
+    loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
+
+
+async def _tail(
+    settings: BrokerSettings,
+    kinds: list[str] | None,
+    accounts: list[str] | None,
+    *,
+    start: str,
+    follow: bool,
+    show: Callable[[Stored], str],
+) -> None:
+    async with open_broker(settings) as broker:
+        async for stored in broker.reader.read(topics=kinds, accounts=accounts, start=start, follow=follow):
+            print(show(stored), flush=True)
+
+
+def _as_line(stored: Stored) -> str:
+    message = stored.message
+    marks = " late" if message.attributes.get("late") else ""
+    key, value = message.key.decode(errors="replace"), message.value.decode(errors="replace")
+    return f"{stored.position} {message.account} {message.topic} {key}{marks} {value}"
+
+
+def _as_json(stored: Stored) -> str:
+    message = stored.message
+    value = message.value.decode(errors="replace")
+    head = {
+        "position": stored.position,
+        "topic": message.topic,
+        "account": message.account,
+        "key": message.key.decode(errors="replace"),
+        "attributes": message.attributes,
+    }
+    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "value": {value}}}'  # the value's own bytes: exact

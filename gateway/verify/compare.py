@@ -1,0 +1,196 @@
+"""Whether the log holds what the hub emitted: each event once, in order, unchanged.
+
+It reads JSON and compares values by rules of its own, and imports neither the models nor the decoder nor the
+session: a fault there must show here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+_SHOWN: Final = 5
+_ENUMS: Final = {
+    "state": ("On", "Off"),
+    "status": ("Created", "Closed", "Adjusted", "RealizedPnLChanged"),
+    "contracttype": ("Stock", "Index", "Options", "Futures", "FuturesOptions"),
+    "optiontype": ("Call", "Put"),
+}
+"""Members of the enums that the hub may write as numbers and the log writes by name, by their field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One event as the hub emitted it."""
+
+    sequence: int
+    callback: str
+    """`OnOrderUpdate`."""
+    payload: str
+    """The exact JSON of the wire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One message as a consumer of the log sees it."""
+
+    kind: str
+    """`order-update`."""
+    sequence: int | None
+    value: bytes
+    late: bool
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What is wrong with one account's log, if anything."""
+
+    account: str
+    emitted: int = 0
+    logged: int = 0
+    lost: list[int] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    out_of_order: list[int] = field(default_factory=list)
+    altered: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    late: int = 0
+
+    @property
+    def exact(self) -> bool:
+        """Whether the log holds each event once, in order (but for those marked late), and unchanged."""
+        return not (self.lost or self.repeated or self.out_of_order or self.altered or self.unexpected)
+
+    def __str__(self) -> str:
+        """Say it in a line, with the first few of each fault."""
+        if self.exact:
+            late = f", {self.late} of them marked late" if self.late else ""
+            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}"
+        faults: dict[str, Sequence[object]] = {
+            "lost": self.lost,
+            "repeated": self.repeated,
+            "out of order": self.out_of_order,
+            "altered": self.altered,
+            "unexpected": self.unexpected,
+        }
+        words = [
+            f"{len(found)} {name} ({', '.join(map(str, found[:_SHOWN]))})" for name, found in faults.items() if found
+        ]
+        return f"{self.account}: NOT exact: {'; '.join(words)}"
+
+
+def compare(account: str, emitted: Iterable[Emitted], logged: Iterable[Logged]) -> Verdict:
+    """Compare one account's log, in the log's order, with everything that its hub emitted."""
+    verdict = Verdict(account)
+    truth = {event.sequence: event for event in emitted}
+    verdict.emitted = len(truth)
+    seen: set[int] = set()
+    highest = 0
+    for message in logged:
+        verdict.logged += 1
+        sequence = message.sequence
+        event = truth.get(sequence) if sequence is not None else None
+        if sequence is None or event is None:
+            verdict.unexpected.append(f"{message.kind} {sequence}")
+            continue
+        if sequence in seen:
+            verdict.repeated.append(sequence)
+            continue
+        seen.add(sequence)
+        if message.late:
+            verdict.late += 1
+        elif sequence < highest:
+            verdict.out_of_order.append(sequence)
+        highest = max(highest, sequence)
+        difference = _difference(event, message)
+        if difference is not None:
+            verdict.altered.append(f"{sequence}: {difference}")
+    verdict.lost = sorted(truth.keys() - seen)
+    return verdict
+
+
+def _difference(event: Emitted, message: Logged) -> str | None:
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "-", event.callback.removeprefix("On")).lower()
+    if kind != message.kind:
+        return f"a {kind} on the topic {message.kind}"
+    try:
+        raw = json.loads(event.payload, parse_float=_Number, parse_int=_Number)
+        value = json.loads(message.value, parse_float=_Number, parse_int=_Number)
+    except ValueError as error:
+        return f"not JSON: {error}"
+    return _differ(raw, value, "")
+
+
+class _Number(str):
+    """A JSON number by its digits."""
+
+    __slots__ = ()
+
+
+def _differ(raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - any JSON
+    """Say where `value` is not what the hub meant by `raw`; None where it is."""
+    if isinstance(raw, dict) and isinstance(value, dict):
+        return _differ_in_members(raw, value, path)
+    if isinstance(raw, list) and isinstance(value, list):
+        if len(raw) != len(value):
+            return f"{path}: {len(raw)} elements became {len(value)}"
+        found = (
+            _differ(one, other, f"{path}[{index}]") for index, (one, other) in enumerate(zip(raw, value, strict=True))
+        )
+        return next((difference for difference in found if difference), None)
+    return None if _is_same(raw, value, path) else f"{path}: {raw!r} became {value!r}"
+
+
+def _differ_in_members(raw: dict[str, Any], value: dict[str, Any], path: str) -> str | None:
+    left = dict(value)
+    folded = {name.lower(): name for name in value}
+    for name, member in raw.items():
+        written = name if name in left else folded.get(name.lower())
+        if written is None or written not in left:
+            return f"{path}.{name} is missing"
+        difference = _differ(member, left.pop(written), f"{path}.{written}")
+        if difference is not None:
+            return difference
+    invented = [name for name, member in left.items() if member is not None]
+    return f"{path}.{invented[0]} was never sent" if invented else None
+
+
+def _is_same(raw: Any, value: Any, path: str) -> bool:  # noqa: ANN401 - any JSON
+    if isinstance(raw, _Number) and isinstance(value, str):
+        if str(raw) == str(value):
+            return True
+        names = _ENUMS.get(path.rsplit(".", 1)[-1].lower(), ())
+        if str(raw).isdigit() and int(raw) < len(names) and names[int(raw)] == value:
+            return True
+        return _is_same_number(raw, value)
+    if isinstance(raw, str) and isinstance(value, str) and not isinstance(value, _Number):
+        return raw == value or _is_same_time(raw, value) or _is_same_number(raw, value)
+    return type(raw) is type(value) and bool(raw == value)
+
+
+def _is_same_number(raw: str, value: str) -> bool:
+    """Compare value and scale: `1E+2` may be written `100`, but `0.10` not `0.1`."""
+    try:
+        one, other = Decimal(raw), Decimal(value)
+    except ArithmeticError:
+        return False
+    return one == other and (one.as_tuple().exponent == other.as_tuple().exponent or "E" in raw.upper())
+
+
+def _is_same_time(raw: str, value: str) -> bool:
+    """Compare the instant and the fraction's digits; a time without a zone is in UTC."""
+    if not value.endswith("Z"):
+        return False
+    pattern = r"(\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d)(\.\d+)?(.*)"
+    one, other = re.fullmatch(pattern, raw), re.fullmatch(pattern, value)
+    if one is None or other is None or one[2] != other[2]:
+        return False
+    try:
+        when = datetime.fromisoformat(one[1] + (one[3] or "+00:00").replace("Z", "+00:00").replace("z", "+00:00"))
+    except ValueError:
+        return False
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S") == other[1]
