@@ -27,9 +27,11 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/gateway schemas --check
+	$(BIN)/python docs/make_settings_page.py | diff -u docs/settings.md - # stale? run: make schemas
 
-schemas: install ## write schemas/ from the models
+schemas: install ## write schemas/ and docs/settings.md from the models and the settings
 	$(BIN)/gateway schemas
+	$(BIN)/python docs/make_settings_page.py > docs/settings.md
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.errors import ConfigurationError
@@ -27,7 +28,7 @@ _KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _check_hub_url(url: str) -> str:
@@ -161,7 +162,12 @@ class Settings(BaseSettings):
     """All settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, case_sensitive=False
+        env_prefix=ENVIRONMENT_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        case_sensitive=False,
+        use_attribute_docstrings=True,
     )
 
     hub: HubSettings = HubSettings()
@@ -231,18 +237,18 @@ def _read_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def names(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[str]:
-    """Give the dotted name of every setting."""
+def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Give every setting: its dotted name, and its field with type, default and description."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from names(field.annotation, f"{prefix}{name}.")
+            yield from fields(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", field
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:
     """Refuse names that nothing reads: pydantic-settings passes over them in silence."""
-    known = {name for setting in names() for name in _and_its_sections(setting)}
+    known = {name for setting, _ in fields() for name in _and_its_sections(setting)}
     for variable in environment:
         upper = variable.upper()
         if not upper.startswith(ENVIRONMENT_PREFIX) or _KUBERNETES.search(upper):
@@ -260,7 +266,7 @@ def _and_its_sections(setting: str) -> Iterator[str]:
 
 
 def _nearest(setting: str, variable: str | None = None) -> str:
-    candidates = list(names())
+    candidates = [name for name, _ in fields()]
     folded = {name.replace(".", "_"): name for name in candidates}
     close = difflib.get_close_matches(setting.replace(".", "_"), folded, n=1, cutoff=0.5)
     if not close:
@@ -277,12 +283,12 @@ def _explain(error: ValidationError) -> ConfigurationError:
     setting = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return ConfigurationError(setting, "there is no such setting", _nearest(setting))
-    problem = first["msg"].removeprefix("Value error, ")
+    problem = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not setting:
         name = problem.split(" ")[0]
         return ConfigurationError(name, "is not set", _REQUIRED.get(name, ""))
     value = first["input"]
-    shown = "" if isinstance(value, dict) or "@" in str(value) else f"{value!r} "  # an @ may follow a password
-    return ConfigurationError(
-        setting, f"{shown}{problem[:1].lower()}{problem[1:]}", "See `gateway run --help` and docs/settings.md."
-    )
+    shown = "" if isinstance(value, dict) or "@" in str(value) else f"{value!r}: "  # an @ may follow a password
+    meaning = next((field.description for name, field in fields() if setting.startswith(name)), None)
+    remedy = f"It says: {meaning}" if meaning else "It is a section, with settings by name."
+    return ConfigurationError(setting, f"{shown}{problem[:1].lower()}{problem[1:]}", remedy)
