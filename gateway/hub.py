@@ -8,19 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from gateway.errors import CallFailed, CallRejected
 from gateway.events.times import canonical_time
+from gateway.signalr import salvage
 from gateway.signalr.connection import Connection
 
 PATH: Final = "/hubs/event/v1"
 _SUCCESS: Final = {"0", "success"}
-_PAYLOAD_NAMES: Final = ("data", "payload", "result", "value")
+_WRAPPERS: Final = ("data", "payload", "result", "value")
+"""Members that may hold the payload, in lower case."""
+_FIELD_NAMES: Final = ("field", "property", "propertyname", "name", "member", "key")
+"""Members of an entry of ValidationErrors, where it is a list, that may name the argument."""
+_MAX_WORDS: Final = 300
 
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_Members = dict[str, msgspec.Raw]
+_decode_members = msgspec.json.Decoder(_Members).decode
+_Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,86 +75,138 @@ class Hub:
     async def latest(self) -> Latest:
         """Give the latest sequence and the hub's time."""
         method = "GetLatestEventSeqId"
-        payload = await self._call(method, {})
-        sequence = _read(method, payload, "latesteventseqid", int)
-        time = _read(method, payload, "snapshottime", str)
+        payload = await self._call(method, {}, "LatestEventSeqId")
+        sequence = _read(method, payload, "LatestEventSeqId", _Sequence)
+        time = _read(method, payload, "SnapshotTime", str)
         try:
             return Latest(sequence, canonical_time(time))
         except ValueError as error:
-            raise CallFailed(method, f"SnapshotTime {time!r} is no time") from error
+            raise CallFailed(method, f"SnapshotTime {time[:40]!r} is no time: {error}") from None
 
     async def events_since(self, since: int, limit: int, token: str | None) -> EventsPage:
         """Give the events after `since`, at most `limit`, going on at `token`."""
         method = "GetEventsSince"
-        payload = await self._call(method, {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token})
-        envelopes = _read(method, payload, "events", list[msgspec.Raw])
-        following = _read(method, payload, "continuationtoken", str | None) if "continuationtoken" in payload else None
-        return EventsPage([bytes(envelope) for envelope in envelopes], following or None)
+        argument: dict[str, object] = {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token}
+        payload = await self._call(method, argument, "Events")
+        following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
+        return EventsPage(_elements(method, payload, "Events"), following or None)
 
     async def _subscription(self, method: str, strategies: Sequence[int] | None) -> Subscription:
-        payload = await self._call(method, {"Strategies": None if strategies is None else list(strategies)})
+        argument: dict[str, object] = {"Strategies": None if strategies is None else list(strategies)}
+        payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
         return Subscription(
-            successful=tuple(_read(method, payload, "successfulstrategies", list[int])),
-            failed=tuple(_read(method, payload, "failedstrategies", list[int])),
+            successful=tuple(_read(method, payload, "SuccessfulStrategies", list[int] | None, otherwise=None) or ()),
+            failed=tuple(_read(method, payload, "FailedStrategies", list[int] | None, otherwise=None) or ()),
         )
 
-    async def _call(self, method: str, argument: dict[str, object]) -> dict[str, msgspec.Raw]:
-        return read_envelope(method, await self._connection.call(method, argument))
+    async def _call(self, method: str, argument: dict[str, object], *names: str) -> _Members:
+        return read_envelope(method, await self._connection.call(method, argument), *names)
 
 
-def read_envelope(method: str, result: bytes) -> dict[str, msgspec.Raw]:
-    """Give the payload's members by their names in lower case.
+def read_envelope(method: str, result: bytes, *names: str) -> _Members:
+    """Give the payload's members by their names in lower case; `names` are members that only the payload has.
 
-    Raises CallRejected for a status that is not success, CallFailed for what is no envelope. A result
-    without Status is taken for the payload itself.
+    Raises CallRejected for a status that is not success, or an error without a status; CallFailed for what is
+    no envelope or has no payload. Where the payload's own members stand beside or without Status, the result
+    is the payload.
     """
-    envelope = _fold(method, result)
-    if "status" not in envelope:
-        return envelope
-    status = _any(envelope["status"])
-    if str(status).lower() not in _SUCCESS:
+    envelope = _fold(method, result, "the result")
+    status = _plain(envelope.get("status"))
+    succeeded = status is not None and str(status).lower() in _SUCCESS
+    if status is not None and not succeeded:
         raise _rejection(method, str(status), envelope)
-    for name in _PAYLOAD_NAMES:
-        if name in envelope:
-            return _fold(method, bytes(envelope[name]))
-    return envelope
+    if any(name.lower() in envelope for name in names):
+        return envelope
+    for name in _WRAPPERS:
+        if name in envelope and not _is_null(envelope[name]):
+            return _fold(method, envelope[name], f"the result's {name}")
+    if not succeeded and not _is_null(envelope.get("error")):
+        raise _rejection(method, "missing", envelope)
+    said = f"Status {status}" if succeeded else "no Status"
+    raise CallFailed(method, f"the result has {said} and no data, only {_listed(envelope)}")
 
 
-def _rejection(method: str, status: str, envelope: dict[str, msgspec.Raw]) -> CallRejected:
-    message = _any(envelope.get("message"))
-    error = _any(envelope.get("error"))
+def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:
+    error = _plain(envelope.get("error"))
     members = {str(name).lower(): value for name, value in error.items()} if isinstance(error, dict) else {}
     validation = members.get("validationerrors")
+    code = members.get("code")
+    detail = members.get("detail") or _plain(envelope.get("message")) or (validation or error)
     return CallRejected(
         method,
-        status,
-        None if members.get("code") is None else str(members["code"]),
-        str(members.get("detail") or message or error),
-        fields=tuple(validation) if isinstance(validation, dict) else (),
+        status[:_MAX_WORDS],
+        None if code is None else str(code)[:_MAX_WORDS],
+        None if detail is None else str(detail)[:_MAX_WORDS],
+        fields=_fields(validation),
     )
 
 
-def _fold(method: str, raw: bytes) -> dict[str, msgspec.Raw]:
+def _fields(validation: object) -> tuple[str, ...]:
+    """Give the arguments that ValidationErrors names: its keys, or those of a list's entries that say one."""
+    if isinstance(validation, dict):
+        return tuple(map(str, validation))
+    if not isinstance(validation, list):
+        return ()
+    entries = [{str(name).lower(): value for name, value in entry.items()} for entry in validation if _is_map(entry)]
+    return tuple(str(entry[name]) for entry in entries for name in _FIELD_NAMES if entry.get(name))
+
+
+def _is_map(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _fold(method: str, raw: bytes | msgspec.Raw, what: str) -> _Members:
     try:
-        return {name.lower(): value for name, value in _members(raw).items()}
+        members = _decode_members(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise CallFailed(method, f"the result is not an object ({error}); it begins {raw[:120]!r}") from error
+        salvaged = salvage.members(bytes(raw))
+        if salvaged is not None:
+            return {name.lower(): msgspec.Raw(value) for name, value in salvaged.items()}
+        raise CallFailed(method, f"{what} is not an object ({error}); it begins {bytes(raw)[:120]!r}") from None
+    folded = {name.lower(): value for name, value in members.items()}
+    if len(folded) != len(members):
+        raise CallFailed(method, f"{what} has members whose names differ only in case: {_listed(members)}")
+    return folded
 
 
-def _read(method: str, payload: dict[str, msgspec.Raw], name: str, type_: Any) -> Any:  # noqa: ANN401 - as `type_` says
-    if name not in payload:
-        raise CallFailed(method, f"the result has no {name}, only {sorted(payload)}")
+_REQUIRED: Final = object()
+
+
+def _read(method: str, payload: _Members, name: str, type_: Any, otherwise: object = _REQUIRED) -> Any:  # noqa: ANN401 - as `type_` says
+    raw = payload.get(name.lower())
+    if raw is None:
+        if otherwise is _REQUIRED:
+            raise CallFailed(method, f"the result has no {name}, only {_listed(payload)}")
+        return otherwise
     try:
-        return msgspec.json.decode(payload[name], type=type_)
+        return msgspec.json.decode(raw, type=type_, strict=False)  # a number may come as a text
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        raise CallFailed(method, f"the result's {name}: {error}") from error
+        raise CallFailed(method, f"the result's {name}: {error}") from None
 
 
-def _any(raw: msgspec.Raw | None) -> object:
+def _elements(method: str, payload: _Members, name: str) -> list[bytes]:
+    """Give the elements of a list as they came: one that is no JSON is its own trouble, not the page's."""
+    try:
+        return [bytes(element) for element in _read(method, payload, name, list[msgspec.Raw])]
+    except CallFailed:
+        salvaged = salvage.elements(bytes(payload.get(name.lower(), b"")))
+        if salvaged is None:
+            raise
+        return salvaged
+
+
+def _plain(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401 - any JSON
     if raw is None:
         return None
     try:
-        value: object = msgspec.json.decode(raw)
+        return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return None
-    return value
+        return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
+
+
+def _is_null(raw: msgspec.Raw | None) -> bool:
+    return raw is None or bytes(raw) == b"null"
+
+
+def _listed(members: _Members) -> str:
+    return ", ".join(sorted(members))[:_MAX_WORDS] or "nothing"

@@ -1,74 +1,74 @@
 """One SignalR connection over a WebSocket, used once: negotiate, upgrade, handshake, calls and pushes.
 
 When it ends it stays ended; whoever owns it makes the next. Every wait has a limit: negotiate, upgrade,
-handshake, each call; and 30 s without a record is the end, whatever TCP says.
+handshake, each call, the goodbye; and 30 s without a record is the end, whatever TCP says.
+
+An open connection is one task, the one in `run`, and one timer: nothing here ever waits for room to write, so
+a peer that takes nothing can hold up nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
-from typing import Any, Final, NoReturn
-from urllib.parse import urlsplit, urlunsplit
+from typing import Final, NoReturn
 
 import aiohttp
-import msgspec
 
-from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError, Refused
+from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
 from gateway.signalr import protocol
+from gateway.signalr.negotiation import Route, negotiate
+from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
 
-_MAX_REDIRECTS: Final = 5
-_HTTP_REFUSALS: Final = {401, 403}
+__all__ = ["Connection", "OnPush", "Transport", "connect"]
 
 OnPush = Callable[[str, list[bytes]], None]
-"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival."""
+"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
+target and the bytes as they came for what is no SignalR record. What it raises, `run` raises."""
+
+_GOODBYE: Final = 1.0
+"""Seconds for closing in good order."""
+_MESSAGE_ROOM: Final = 1024 * 1024
+"""Bytes by which a WebSocket message may be longer than a record: it may hold several."""
+_UNHEARD: Final = {"dropped", "silent"}
+
+_Socket = aiohttp.ClientWebSocketResponse[bool]
+_TEXT: Final = aiohttp.WSMsgType.TEXT
+_BINARY: Final = aiohttp.WSMsgType.BINARY
 
 
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """How connections are made; one for all of a process."""
-
-    http: aiohttp.ClientSession
-    """Holds the TLS context, the connector and the default headers."""
-    connect_timeout: float = 15.0
-    """Seconds for negotiate, upgrade and handshake each."""
-    call_timeout: float = 30.0
-    """Seconds for the answer to a call."""
-    ping_interval: float = 15.0
-    """Seconds between our pings: the hub counts our silence."""
-    silence_timeout: float = 30.0
-    """Seconds without a record after which the hub is taken to be gone; it pings each 15 s."""
-    max_record: int = protocol.MAX_RECORD
-    """Bytes of one record."""
-    proxy: str | None = None
-    skip_negotiation: bool = False
-
-
-class _Negotiation(msgspec.Struct):
-    """The members of a negotiate answer that matter."""
-
-    connectionToken: str | None = None  # noqa: N815 - the wire's name
-    connectionId: str | None = None  # noqa: N815 - the wire's name
-    url: str | None = None
-    accessToken: str | None = None  # noqa: N815 - the wire's name
-    error: str | None = None
-
-
-@dataclass(slots=True)
 class Connection:
-    """An open connection. `run` must be running for calls to be answered."""
+    """An open connection, made by `connect`. `run` must be running for calls to be answered."""
 
-    _transport: Transport
-    _socket: aiohttp.ClientWebSocketResponse[Any]
-    _reader: protocol.RecordReader
-    _early: list[bytes]
-    """Records that came with the handshake's answer."""
-    _calls: dict[str, asyncio.Future[bytes]] = field(default_factory=dict)
-    _ids: count[int] = field(default_factory=lambda: count(1))
-    _lost: ConnectionLost | None = None
+    __slots__ = (
+        *("_calls", "_early", "_heard", "_ids", "_lost", "_ping_due"),
+        *("_reader", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
+    )
+
+    def __init__(
+        self,
+        transport: Transport,
+        socket: _Socket,
+        reader: protocol.RecordReader,
+        *,
+        tcp: asyncio.BaseTransport | None,
+        early: list[bytes],
+        secrets: Iterable[str],
+    ) -> None:
+        """`tcp` lies under `socket`; `early` came with the handshake's answer; no text shows the `secrets`."""
+        self._transport = transport
+        self._socket = socket
+        self._tcp = tcp
+        self._reader = reader
+        self._early = early
+        self._secrets = tuple(secrets)
+        self._calls: dict[str, asyncio.Future[protocol.Completion | protocol.Malformed | None]] = {}
+        self._ids = count(1)
+        self._lost: ConnectionLost | None = None
+        self._heard = self._ping_due = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
@@ -76,77 +76,74 @@ class Connection:
         Raises CallFailed when the hub answers with an error, CallTimedOut, ConnectionLost.
         """
         if self._lost is not None:
-            raise self._lost
+            raise self._end
         id = str(next(self._ids))  # noqa: A001 - its name
         answer = self._calls[id] = asyncio.get_running_loop().create_future()
         try:
+            self._send(protocol.encode_invocation(method, argument, id=id))
             async with asyncio.timeout(self._transport.call_timeout):
-                await self._send(protocol.encode_invocation(method, argument, id=id))
-                result: bytes = await answer
-                return result
-        except TimeoutError as error:
-            raise CallTimedOut(method, self._transport.call_timeout) from error
-        except CallFailed as failure:
-            raise CallFailed(method, str(failure)) from None
+                completion = await answer
+        except TimeoutError:
+            raise CallTimedOut(method, self._transport.call_timeout) from None
         finally:
             del self._calls[id]
+        match completion:
+            case protocol.Completion(error=None):
+                return completion.result or b"null"
+            case protocol.Completion(error=str(words)):
+                raise CallFailed(method, shown(words, self._secrets))
+            case protocol.Malformed():
+                raise CallFailed(method, f"the answer cannot be read: {shown(completion.problem, self._secrets)}")
+            case _:
+                raise self._end
 
     async def run(self, on_push: OnPush) -> NoReturn:
-        """Read until the connection ends, pinging; then raise ConnectionLost."""
+        """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
+        if self._lost is not None:
+            raise self._end
+        loop = asyncio.get_running_loop()
+        self._heard = loop.time()
+        self._ping_due = self._heard + self._transport.ping_interval
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._keep_alive())
-                await self._read(on_push)
-        except* ConnectionLost as group:
-            self._lost = _first(group)
-        assert self._lost is not None  # noqa: S101 - nothing else ends the group but cancellation
-        for answer in self._calls.values():
-            if not answer.done():
-                answer.set_exception(self._lost)
-        raise self._lost
+            self._set_timer(loop)
+            await self._read(on_push, loop)
+        except ConnectionLost as lost:
+            self._lose(lost)
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._lose(ConnectionLost("nobody reads the connection any more", reason="closed"))
 
     async def close(self) -> None:
-        """Say goodbye and close, within a second."""
+        """Say goodbye where there is someone to hear it, and close, within a second."""
+        heard = self._lost is None or self._lost.reason not in _UNHEARD
+        self._lose(ConnectionLost("the gateway closed the connection", reason="closed"))
         try:
-            async with asyncio.timeout(1):
-                if not self._socket.closed:
-                    await self._socket.send_frame(protocol.encode_close(), aiohttp.WSMsgType.TEXT)
-                await self._socket.close()
-        except (TimeoutError, OSError, aiohttp.ClientError):
+            if heard and not self._socket.closed:
+                async with asyncio.timeout(_GOODBYE):
+                    self._send(protocol.encode_close())
+                    await self._socket.close()
+        except (TimeoutError, ConnectionLost):
             pass  # it is to end, and it has
         finally:
-            self._socket._response.close()  # noqa: SLF001 - the socket too, where the goodbye was not answered
+            abort(self._socket, self._tcp)
 
-    async def _keep_alive(self) -> NoReturn:
+    async def _read(self, on_push: OnPush, loop: asyncio.AbstractEventLoop) -> NoReturn:
+        early, self._early = self._early, []
+        self._take(early, on_push)
+        receive = self._socket.receive
         while True:
-            await asyncio.sleep(self._transport.ping_interval)
-            await self._send(protocol.encode_ping())
-
-    async def _send(self, record: bytes) -> None:
-        try:
-            await self._socket.send_frame(record, aiohttp.WSMsgType.TEXT)
-        except (OSError, aiohttp.ClientError) as error:
-            raise ConnectionLost(f"the connection broke while sending: {error}", reason="dropped") from error
-
-    async def _read(self, on_push: OnPush) -> NoReturn:
-        loop = asyncio.get_running_loop()
-        silence = self._transport.silence_timeout
-        try:
-            async with asyncio.timeout(silence) as limit:
-                self._take(self._early, on_push)
-                while True:
-                    message = await self._socket.receive()
-                    now = loop.time()
-                    if (limit.when() or 0) < now + silence - 1:  # a timer a second, not one a message
-                        limit.reschedule(now + silence)
-                    if message.type in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
-                        self._take(self._reader.feed(message.data), on_push)
-                    else:
-                        raise self._ended(message)
-        except TimeoutError as error:
-            raise ConnectionLost(f"nothing was received for {silence:g} s", reason="silent") from error
-        except ProtocolError as error:
-            raise ConnectionLost(str(error), reason="too-large") from error
+            message = await receive()
+            if message.type is not _TEXT and message.type is not _BINARY:
+                raise self._ended(message.type, message.data, message.extra)
+            self._heard = loop.time()
+            try:
+                records = self._reader.feed(message.data)
+            except ProtocolError as error:
+                raise ConnectionLost(str(error), reason="too-large") from None
+            self._take(records, on_push)
 
     def _take(self, raw_records: list[bytes], on_push: OnPush) -> None:
         for raw in raw_records:
@@ -155,178 +152,144 @@ class Connection:
                 case protocol.Invocation():
                     on_push(record.target, record.arguments)
                 case protocol.Completion():
-                    self._complete(record)
+                    self._complete(record.id, record)
                 case protocol.Close():
-                    words = record.error or "no reason given"
+                    words = shown(record.error or "no reason given", self._secrets)
                     raise ConnectionLost(f"the hub closed the connection: {words}", reason="closed")
                 case protocol.Malformed():
-                    on_push("", [record.raw])
+                    if record.id is None or not self._complete(record.id, record):
+                        on_push("", [record.raw])
                 case _:
                     pass  # a ping, or a type that the gateway has no use for
 
-    def _complete(self, completion: protocol.Completion) -> None:
-        answer = self._calls.get(completion.id)
-        if answer is None or answer.done():
-            return  # the caller has given up
-        if completion.error is not None:
-            answer.set_exception(CallFailed("", completion.error))
-        else:
-            answer.set_result(completion.result or b"null")
+    def _complete(self, id: str, answer: protocol.Completion | protocol.Malformed) -> bool:  # noqa: A002 - its name
+        """Answer the call, if its caller has not given up."""
+        call = self._calls.get(id)
+        if call is None:
+            return False
+        if not call.done():
+            call.set_result(answer)
+        return True
 
-    def _ended(self, message: aiohttp.WSMessage) -> ConnectionLost:
-        code = self._socket.close_code
-        if isinstance(message.data, aiohttp.WebSocketError):
-            if message.data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
-                limit = self._transport.max_record
-                return ConnectionLost(f"a message is above the limit of {limit} bytes", reason="too-large")
-            return ConnectionLost(f"the hub broke the WebSocket protocol: {message.data}", reason="protocol")
-        if message.type is aiohttp.WSMsgType.ERROR or code in {None, aiohttp.WSCloseCode.ABNORMAL_CLOSURE}:
+    def _send(self, record: bytes) -> None:
+        """Hand a record to the transport without ever waiting: what the peer does not take, its silence judges.
+
+        `send_frame` writes first and then, when 64 KiB are not yet taken, waits for room; that wait is cut off.
+        Its future is shared by all senders: to cancel one of them there would cancel the others.
+        """
+        sending = self._socket.send_frame(record, _TEXT)
+        try:
+            room = sending.send(None)
+        except StopIteration:
+            return
+        except (OSError, aiohttp.ClientError) as error:
+            words = shown(str(error), self._secrets)
+            raise ConnectionLost(f"the connection broke while sending: {words}", reason="dropped") from None
+        room._asyncio_future_blocking = False  # noqa: SLF001 - as a task does, so that others can wait for it
+        room.add_done_callback(_heed)
+        sending.close()
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ping when it is time, and end the connection when the hub has been silent for too long."""
+        now = loop.time()
+        silence = self._transport.silence_timeout
+        if now >= self._heard + silence:
+            self._lose(ConnectionLost(f"nothing was received for {silence:g} s", reason="silent"))
+            abort(self._socket, self._tcp)  # `_read` hears of it at once
+            return
+        if now >= self._ping_due:
+            self._ping_due = now + self._transport.ping_interval
+            with suppress(ConnectionLost):  # `_read` hears of it too
+                self._send(protocol.encode_ping())
+        self._set_timer(loop)
+
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        due = min(self._ping_due, self._heard + self._transport.silence_timeout)
+        self._timer = loop.call_at(due, self._tick, loop)
+
+    def _lose(self, lost: ConnectionLost) -> None:
+        """Remember why the connection ended, once, and end the calls in flight."""
+        if self._lost is None:
+            self._lost = lost
+            for answer in self._calls.values():
+                if not answer.done():
+                    answer.set_result(None)
+
+    @property
+    def _end(self) -> ConnectionLost:
+        """Why the connection ended, as an error of the caller's own: a traceback belongs to one task."""
+        lost = self._lost
+        assert lost is not None  # noqa: S101 - asked for only after the end
+        return ConnectionLost(str(lost), reason=lost.reason)
+
+    def _ended(self, type_: aiohttp.WSMsgType, data: object, words: str | None) -> ConnectionLost:
+        """Say why a message that is no data is the last."""
+        if self._lost is not None:
+            return self._end
+        if type_ is aiohttp.WSMsgType.CLOSE:
+            said = f": {shown(words, self._secrets)}" if words else ""
+            return ConnectionLost(f"the hub closed the WebSocket with code {data or 'none'}{said}", reason="closed")
+        if not isinstance(data, aiohttp.WebSocketError):
             return ConnectionLost("the connection was dropped without a close", reason="dropped")
-        return ConnectionLost(f"the hub closed the WebSocket with code {code}", reason="closed")
+        if data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
+            limit = self._transport.max_record
+            return ConnectionLost(f"a message is above the limit of {limit} bytes", reason="too-large")
+        words = shown(str(data), self._secrets)
+        return ConnectionLost(f"the hub broke the WebSocket protocol: {words}", reason="protocol")
+
+
+def _heed(room: asyncio.Future[None]) -> None:
+    """Take note of the error that an abandoned wait may end with, which asyncio would complain of otherwise."""
+    if not room.cancelled():
+        room.exception()
 
 
 async def connect(transport: Transport, url: str, key: str) -> Connection:
     """Connect to the hub at `url` with the bearer `key`.
 
-    Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After.
+    Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
+    happens, cancellation at any step included, nothing is left open.
     """
-    token = None
-    if not transport.skip_negotiation:
-        url, key, token = await _negotiate(transport, url, key)
-    socket = await _upgrade(transport, url, key, token)
+    route = Route(url, key) if transport.skip_negotiation else await negotiate(transport, url, key)
+    socket = await _upgrade(transport, route)
+    tcp = tcp_under(socket)
     try:
-        reader, early = await _shake_hands(transport, socket)
+        reader, early = await _shake_hands(transport, socket, route.secrets)
     except BaseException:
-        socket._response.close()  # noqa: SLF001 - at once; a goodbye could hang
+        abort(socket, tcp)
         raise
-    return Connection(transport, socket, reader, early)
+    return Connection(transport, socket, reader, tcp=tcp, early=early, secrets=route.secrets)
 
 
-async def _negotiate(transport: Transport, url: str, key: str) -> tuple[str, str, str | None]:
-    for _ in range(_MAX_REDIRECTS):
-        parts = urlsplit(url)
-        query = f"{parts.query}&negotiateVersion=1" if parts.query else "negotiateVersion=1"
-        target = urlunsplit(parts._replace(path=parts.path.rstrip("/") + "/negotiate", query=query))
-        try:
-            async with (
-                asyncio.timeout(transport.connect_timeout),
-                transport.http.post(
-                    target, headers=_bearer(key), proxy=transport.proxy, allow_redirects=False
-                ) as response,
-            ):
-                _check(response, "negotiate")
-                body = await response.content.read(1024 * 1024)
-        except TimeoutError as error:
-            raise _timed_out("negotiate", transport) from error
-        except (OSError, aiohttp.ClientError) as error:
-            raise ConnectFailed(f"negotiate: {_words(error)}", reason="unreachable") from error
-        answer = _read_negotiation(body)
-        if answer.url is None:
-            return url, key, answer.connectionToken or answer.connectionId
-        url, key = answer.url, answer.accessToken or key
-    raise ConnectFailed(f"negotiate: redirected more than {_MAX_REDIRECTS} times", reason="negotiate")
-
-
-def _read_negotiation(body: bytes) -> _Negotiation:
-    try:
-        answer = msgspec.json.decode(body, type=_Negotiation)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        message = f"negotiate: the answer is no SignalR negotiation ({error}); it begins {body[:80]!r}"
-        raise ConnectFailed(message, reason="negotiate") from error
-    if answer.error is not None:
-        raise ConnectFailed(f"negotiate: {answer.error}", reason="negotiate")
-    return answer
-
-
-async def _upgrade(transport: Transport, url: str, key: str, token: str | None) -> aiohttp.ClientWebSocketResponse[Any]:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
-    query = "&".join(filter(None, [parts.query, f"id={token}" if token else ""]))
-    try:
-        async with asyncio.timeout(transport.connect_timeout):
-            return await transport.http.ws_connect(
-                urlunsplit(parts._replace(scheme=scheme, query=query)),
-                headers=_bearer(key),
-                proxy=transport.proxy,
-                compress=0,
-                decode_text=False,  # money passes as the bytes that came; a record's bad UTF-8 spoils only itself
-                max_msg_size=transport.max_record,
-                timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
-            )
-    except TimeoutError as error:
-        raise _timed_out("upgrade", transport) from error
-    except aiohttp.WSServerHandshakeError as error:
-        raise _refusal("upgrade", error.status, error.headers or {}) from error
-    except (OSError, aiohttp.ClientError) as error:
-        raise ConnectFailed(f"upgrade: {_words(error)}", reason="unreachable") from error
+async def _upgrade(transport: Transport, route: Route) -> _Socket:
+    async with stage("upgrade", transport.connect_timeout, route.secrets):
+        return await transport.http.ws_connect(
+            route.websocket_url(),
+            headers=route.headers(),
+            proxy=transport.proxy,
+            compress=0,
+            decode_text=False,  # money passes as the bytes that came; a record's bad UTF-8 spoils only itself
+            max_msg_size=transport.max_record + _MESSAGE_ROOM,
+            timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE),
+        )
 
 
 async def _shake_hands(
-    transport: Transport, socket: aiohttp.ClientWebSocketResponse[Any]
+    transport: Transport, socket: _Socket, secrets: Iterable[str]
 ) -> tuple[protocol.RecordReader, list[bytes]]:
     reader = protocol.RecordReader(transport.max_record)
-    try:
-        async with asyncio.timeout(transport.connect_timeout):
-            await socket.send_frame(protocol.encode_handshake_request(), aiohttp.WSMsgType.TEXT)
-            records: list[bytes] = []
+    records: list[bytes] = []
+    async with stage("handshake", transport.connect_timeout, secrets):
+        await socket.send_frame(protocol.encode_handshake_request(), _TEXT)
+        try:
             while not records:
                 message = await socket.receive()
-                if message.type not in {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}:
+                if message.type is not _TEXT and message.type is not _BINARY:
                     raise ConnectFailed("handshake: the hub closed the connection", reason="handshake")
                 records = reader.feed(message.data)
-        answer = protocol.decode_handshake_response(records[0])
-    except TimeoutError as error:
-        raise _timed_out("handshake", transport) from error
-    except (OSError, aiohttp.ClientError, ProtocolError) as error:
-        raise ConnectFailed(f"handshake: {_words(error)}", reason="handshake") from error
-    if answer.error is not None:
-        raise ConnectFailed(f"handshake: {answer.error}", reason="handshake")
+            error = protocol.decode_handshake_response(records[0]).error
+        except ProtocolError as problem:
+            error = str(problem)
+    if error is not None:
+        raise ConnectFailed(f"handshake: {shown(error, secrets)}", reason="handshake")
     return reader, records[1:]
-
-
-def _bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def _check(response: aiohttp.ClientResponse, stage: str) -> None:
-    if response.status != 200:  # noqa: PLR2004 - OK
-        raise _refusal(stage, response.status, response.headers)
-
-
-def _refusal(stage: str, status: int, headers: Any) -> ConnectFailed:  # noqa: ANN401 - aiohttp's own mapping
-    message = f"{stage}: the hub answered {status}"
-    retry_after = _retry_after(headers.get("Retry-After"))
-    if status in _HTTP_REFUSALS:
-        return Refused(message, reason="refused", retry_after=retry_after)
-    return ConnectFailed(message, reason=f"http-{status}", retry_after=retry_after)
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Read seconds or an HTTP date; what is neither is no advice."""
-    if value is None:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    return max(0.0, (when - when.now(when.tzinfo)).total_seconds())
-
-
-def _timed_out(stage: str, transport: Transport) -> ConnectFailed:
-    return ConnectFailed(f"{stage}: no answer within {transport.connect_timeout:g} s", reason="timeout")
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
-
-
-def _first(group: BaseExceptionGroup[ConnectionLost]) -> ConnectionLost:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, ConnectionLost)  # noqa: S101 - except* chose it
-    return error

@@ -10,12 +10,15 @@ the tests replay.
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gateway.errors import ProtocolError
+from gateway.signalr import salvage
 
 SEPARATOR: Final = b"\x1e"
 """Ends a record; nothing else does: a WebSocket message may hold several records or a part of one."""
@@ -24,17 +27,16 @@ MAX_RECORD: Final = 32 * 1024 * 1024
 """Bytes of one record above which the peer is taken to have lost its senses."""
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True):
     """Type 1: call `target`; with an `id` the caller waits for a completion."""
 
     target: str
     arguments: list[bytes]
+    """Raw JSON, byte for byte as it came."""
     id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(msgspec.Struct, frozen=True):
     """Type 3: the answer to the invocation `id`: a raw JSON `result`, or the words of an `error`."""
 
     id: str
@@ -42,32 +44,30 @@ class Completion:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """Type 6: I am here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Close:
+class Close(msgspec.Struct, frozen=True):
     """Type 7: the peer is about to close; `allow_reconnect` is advice for clients that give up."""
 
     error: str | None = None
     allow_reconnect: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unused:
+class Unused(msgspec.Struct, frozen=True):
     """A record type that the gateway has no use for (2, 4, 5, 8, 9 and what the future brings)."""
 
     type: int
 
 
-@dataclass(frozen=True, slots=True)
-class Malformed:
+class Malformed(msgspec.Struct, frozen=True):
     """A record that is no SignalR record, with the bytes as they came."""
 
     raw: bytes
     problem: str
+    id: str | None = None
+    """The invocation that it seems to answer, so that its caller need not wait in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,30 @@ class _Wire(msgspec.Struct):
     allowReconnect: bool = False  # noqa: N815 - the wire's name
 
 
+class _HandshakeAnswer(msgspec.Struct):
+    error: str | None = None
+    type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _TypeOnly(msgspec.Struct):
+    type: int
+
+
 _decode_wire = msgspec.json.Decoder(_Wire).decode
-_decode_any = msgspec.json.decode
+_decode_type = msgspec.json.Decoder(_TypeOnly).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 _PING: Final = Ping()
+_R = TypeVar("_R", Invocation, Completion, Ping, Unused)
+_COMPLETION_HEAD: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*3\s*,\s*"invocationId"\s*:\s*"([!#-\[\]-~]{1,64})"')
+_PLAIN_INVOCATION: Final = len('{"type":1,"target":"","arguments":[]}')
+_PLAIN_COMPLETION: Final = len('{"type":3,"invocationId":"","result":}')
 
 
 class RecordReader:
     """Cuts the bytes of one connection into records, however they were split over messages."""
+
+    __slots__ = ("_max_record", "_rest")
 
     def __init__(self, max_record: int = MAX_RECORD) -> None:
         """Refuse records above `max_record` bytes."""
@@ -118,20 +133,26 @@ class RecordReader:
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived and give the records that it completes, without their separator.
 
-        Raises ProtocolError when a record grows above the limit.
+        Only what is new is searched, so a record in n messages costs n steps. Raises ProtocolError when a
+        record grows above the limit.
         """
-        if not self._rest and data.endswith(SEPARATOR) and data.count(SEPARATOR) == 1:
-            raw = [data[:-1]]  # the usual case: one message, one record
-        else:
-            self._rest += data
-            *parts, rest = self._rest.split(SEPARATOR)
-            self._rest = rest
-            raw = [bytes(part) for part in parts]
-        largest = max(len(self._rest), max(map(len, raw), default=0))
+        if not self._rest and data.find(SEPARATOR) == len(data) - 1 and 0 < len(data) <= self._max_record:
+            return [data[:-1]]  # the usual case: one message, one record
+        *records, rest = data.split(SEPARATOR)
+        largest = max(map(len, records), default=0)
+        if self._rest and records:
+            largest = max(largest, len(self._rest) + len(records[0]))
+            if largest <= self._max_record:
+                self._rest += records[0]
+                records[0] = bytes(self._rest)
+            self._rest = bytearray()
+        if rest:
+            self._rest += rest
+            largest = max(largest, len(self._rest))
         if largest > self._max_record:
             message = f"a record of at least {largest} bytes is above the limit of {self._max_record} bytes"
             raise ProtocolError(message)
-        return raw
+        return records
 
 
 def decode(raw: bytes) -> Record:
@@ -139,14 +160,14 @@ def decode(raw: bytes) -> Record:
     try:
         wire = _decode_wire(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        return Malformed(raw, str(error))
+        return _make_out(raw, str(error))
     match wire.type:
         case 1 if wire.target is not None:
-            return Invocation(wire.target, [bytes(argument) for argument in wire.arguments], wire.invocationId)
+            return _invocation(raw, wire, wire.target)
         case 3 if wire.invocationId is not None:
-            return Completion(wire.invocationId, bytes(wire.result) or None, wire.error)
+            return _completion(raw, wire, wire.invocationId)
         case 6:
-            return _PING
+            return _once(raw, _PING)
         case 7:
             return Close(wire.error, wire.allowReconnect)
         case 1:
@@ -154,7 +175,74 @@ def decode(raw: bytes) -> Record:
         case 3:
             return Malformed(raw, "a completion without an invocationId")
         case other:
+            return _once(raw, Unused(other))
+
+
+def _invocation(raw: bytes, wire: _Wire, target: str) -> Invocation | Malformed:
+    arguments = [bytes(argument) for argument in wire.arguments]
+    record = Invocation(target, arguments, wire.invocationId)
+    if len(arguments) == 1 and len(raw) == _PLAIN_INVOCATION + len(target) + len(arguments[0]):
+        return record
+    return _once(raw, record)
+
+
+def _completion(raw: bytes, wire: _Wire, id: str) -> Completion | Malformed:  # noqa: A002 - its name
+    result = bytes(wire.result)
+    record = Completion(id, result or None, wire.error)
+    return record if len(raw) == _PLAIN_COMPLETION + len(id) + len(result) else _once(raw, record, id)
+
+
+def _once(raw: bytes, record: _R, id: str | None = None) -> _R | Malformed:  # noqa: A002 - its name
+    """Give `record` unless a member of `raw` stands twice: which one the sender meant, nobody knows.
+
+    A record of the usual form, without spaces or further members, never comes here: its length says it all.
+    """
+    try:
+        repeats = json.loads(raw, object_pairs_hook=_repeats, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        repeats = salvage.members(raw) is None  # a value of it is no JSON: whoever reads that value will say so
+    return Malformed(raw, "a member stands twice", id) if repeats is True else record
+
+
+def _repeats(members: list[tuple[str, object]]) -> bool:
+    return len({name for name, _ in members}) != len(members)
+
+
+def _make_out(raw: bytes, problem: str) -> Record:
+    """Do justice to a record that does not decode: of some, its type is all that matters, of others the rest."""
+    salvaged = _salvage(raw)
+    if salvaged is not None:
+        return salvaged
+    try:
+        type_ = _decode_type(raw).type
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        type_ = 3
+    match type_:
+        case 1:
+            return Malformed(raw, problem)
+        case 3:
+            head = _COMPLETION_HEAD.match(raw)
+            return Malformed(raw, problem, head[1].decode() if head else None)
+        case 6:
+            return _PING
+        case 7:
+            return Close()
+        case other:
             return Unused(other)
+
+
+def _salvage(raw: bytes) -> Record | None:
+    """Make out an invocation or a completion in which one argument, or something in the result, is no JSON."""
+    found = salvage.members(raw)
+    if found is None:
+        return None
+    id_ = salvage.text(found.get("invocationId"))
+    if found.get("type") == b"3" and id_ is not None and "result" in found and "error" not in found:
+        return Completion(id_, found["result"])
+    target, arguments = salvage.text(found.get("target")), salvage.elements(found.get("arguments", b""))
+    if found.get("type") == b"1" and target is not None and arguments is not None:
+        return Invocation(target, arguments, id_)
+    return None
 
 
 def decode_handshake_request(raw: bytes) -> HandshakeRequest:
@@ -169,10 +257,14 @@ def decode_handshake_request(raw: bytes) -> HandshakeRequest:
 def decode_handshake_response(raw: bytes) -> HandshakeResponse:
     """Decode a server's first record; raises ProtocolError."""
     try:
-        return msgspec.json.decode(raw, type=HandshakeResponse)
+        answer = msgspec.json.decode(raw, type=_HandshakeAnswer)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         message = f"not a handshake response: {error}: {raw[:200]!r}"
         raise ProtocolError(message) from error
+    if answer.type is not msgspec.UNSET:
+        message = f"not a handshake response but a record: {raw[:200]!r}"
+        raise ProtocolError(message)
+    return HandshakeResponse(answer.error)
 
 
 def encode_handshake_request() -> bytes:

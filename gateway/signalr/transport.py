@@ -1,0 +1,141 @@
+"""How connections to the hub are made, and the edge where an HTTP library's errors become ours.
+
+Nothing that leaves here as text holds a key or a token: what the hub or a library says goes through `shown`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import quote
+
+import aiohttp
+
+from gateway.errors import ConnectFailed, Refused
+from gateway.signalr import protocol
+
+MAX_RETRY_AFTER: Final = 600.0
+"""Seconds of a Retry-After that are honoured: no answer keeps an account away for longer than ten minutes."""
+
+_REFUSALS: Final = {401, 403}
+_SWITCHING: Final = 101
+_MIN_SECRET: Final = 6
+_MAX_SHOWN: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Transport:
+    """How connections are made; one for all of a process."""
+
+    http: aiohttp.ClientSession
+    """Holds the TLS context, the connector and the default headers; it must keep no cookies (`DummyCookieJar`),
+    since thousands of accounts share it."""
+    connect_timeout: float = 15.0
+    """Seconds for negotiate (all its redirects), upgrade and handshake each."""
+    call_timeout: float = 30.0
+    """Seconds for the answer to a call."""
+    ping_interval: float = 15.0
+    """Seconds between our pings: the hub counts our silence."""
+    silence_timeout: float = 30.0
+    """Seconds without a record after which the hub is taken to be gone; it pings each 15 s."""
+    max_record: int = protocol.MAX_RECORD
+    """Bytes of one record."""
+    proxy: str | None = field(default=None, repr=False)
+    """URL of an HTTP proxy; may hold a password."""
+    skip_negotiation: bool = False
+
+
+@asynccontextmanager
+async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncIterator[None]:
+    """Do one stage of a connect within `seconds`; raises ConnectFailed or Refused for whatever goes wrong.
+
+    The library's error is not chained: its text may hold a URL with a token.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise ConnectFailed(f"{name}: no answer within {seconds:g} s", reason="timeout") from None
+    except aiohttp.ClientHttpProxyError as error:
+        words = f"{name}: the proxy answered {error.status} {shown(error.message, secrets)}"
+        raise ConnectFailed(words, reason="proxy") from None
+    except aiohttp.WSServerHandshakeError as error:
+        if error.status != _SWITCHING:
+            raise refusal(name, error.status, error.headers or {}, secrets) from None
+        raise ConnectFailed(f"{name}: not a WebSocket: {error.message}", reason="protocol") from None
+    except (OSError, aiohttp.ClientError, ValueError) as error:
+        raise ConnectFailed(f"{name}: {_words(error, secrets)}", reason="unreachable") from None
+
+
+def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterable[str] = ()) -> ConnectFailed:
+    """Give the error for an HTTP status that is not the one hoped for."""
+    message = f"{name}: the hub answered {status}"
+    retry_after = read_retry_after(headers)
+    if status in _REFUSALS:
+        challenge = headers.get("WWW-Authenticate")
+        words = f"{message} ({shown(challenge, secrets)})" if challenge else message
+        return Refused(words, reason="refused", retry_after=retry_after)
+    return ConnectFailed(message, reason=f"http-{status}", retry_after=retry_after)
+
+
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Read Retry-After, seconds or an HTTP date, as seconds up to MAX_RETRY_AFTER; what is neither is no advice.
+
+    A date counts from the answer's own Date, so that a clock that is off does no harm.
+    """
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.isdigit():
+        return MAX_RETRY_AFTER if len(value) > len("1000") else min(float(value), MAX_RETRY_AFTER)
+    when = _date(value)
+    if when is None:
+        return None
+    now = _date(headers.get("Date", "")) or datetime.now(UTC)
+    return min(max((when - now).total_seconds(), 0.0), MAX_RETRY_AFTER)
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def shown(text: str, secrets: Iterable[str] = ()) -> str:
+    """Give foreign words fit for a log: without the secrets, on one line, not longer than a person reads."""
+    for secret in sorted(secrets, key=len, reverse=True):
+        if len(secret) >= _MIN_SECRET:
+            text = text.replace(secret, "…").replace(quote(secret, safe=""), "…")
+    text = "".join(character if character.isprintable() else " " for character in text[: _MAX_SHOWN + 1])
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
+
+
+def tcp_under(socket: aiohttp.ClientWebSocketResponse[bool]) -> asyncio.BaseTransport | None:
+    """Give what lies under an open WebSocket; None if it is gone already."""
+    connection = socket._response.connection  # noqa: SLF001 - aiohttp gives no other way to it
+    return connection.transport if connection is not None else None
+
+
+def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransport | None) -> None:
+    """Drop the connection at once: closing in good order would wait until the peer has taken what was sent."""
+    socket._response.close()  # noqa: SLF001 - lets the connector forget it
+    if isinstance(tcp, asyncio.WriteTransport):
+        tcp.abort()
+
+
+def _words(error: BaseException, secrets: Iterable[str]) -> str:
+    """Say what went wrong without the library's texts that quote a URL or an answer's headers."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        return shown(str(error), secrets)
+    if isinstance(error, aiohttp.ClientResponseError):
+        return shown(f"{error.status} {error.message}", secrets)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection ended before the answer"
+    if isinstance(error, OSError):
+        return shown(error.strerror or type(error).__name__, secrets)
+    return f"{type(error).__name__}: the URL, a header or the answer is not what HTTP allows"
