@@ -35,6 +35,7 @@ class Fault:
 
     entry: str
     problem: str
+    remedy: str
 
 
 class AccountsDirectory:
@@ -65,14 +66,14 @@ class AccountsDirectory:
             if entry.name.startswith("."):
                 continue
             if not is_account_name(entry.name):
-                faults.append(Fault(entry.name, f"is not an account's name: {NAME_RULE}"))
+                faults.append(Fault(entry.name, f"is not an account's name: {NAME_RULE}", "Rename the file."))
             elif not entry.is_file():
-                faults.append(Fault(entry.name, "is not a file"))
+                faults.append(Fault(entry.name, "is not a file", "Move it away, or begin its name with a dot."))
             else:
                 try:
                     self.key(entry.name)
                 except ConfigurationError as error:
-                    faults.append(Fault(entry.name, error.problem))
+                    faults.append(Fault(entry.name, error.problem, error.remedy))
                 else:
                     names.add(entry.name)
         return frozenset(names), faults

@@ -64,7 +64,10 @@ class ConnectFailed(HubError):
     """A connection to the hub could not be made."""
 
     def __init__(self, message: str, *, reason: str, retry_after: float | None = None) -> None:
-        """`reason` is a short label for metrics; `retry_after` is in seconds where the hub named it."""
+        """`retry_after` is in seconds where the hub named it.
+
+        `reason` is a label: timeout, unreachable, refused, http-<status>, negotiate, handshake, protocol, proxy.
+        """
         super().__init__(message)
         self.reason = reason
         self.retry_after = retry_after

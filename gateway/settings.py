@@ -32,8 +32,12 @@ class _Section(BaseModel):
 
 
 def _check_hub_url(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is none
+        is_url = False
+    if not is_url:
         raise ValueError("is no http or https URL; write it as https://api.example.com, without /hubs/event/v1")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
@@ -176,6 +180,8 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     shards: int = Field(default=16, ge=1, le=1024)
     """Slices that the accounts are dealt into: fixed when a deployment first starts."""
+    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
+    """Bytes that may wait for the broker in this process, for all accounts together."""
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -217,8 +223,10 @@ def load_settings(config: Path | None, environment: Mapping[str, str] = os.envir
     except ValidationError as error:
         raise _explain(error) from error
     except SettingsError as error:
-        remedy = "A section is set as JSON, a single setting as GATEWAY_<SECTION>__<NAME>."
-        raise ConfigurationError(ENVIRONMENT_PREFIX + "…", str(error), remedy) from error
+        section = re.search(r'field "(\w+)"', str(error))
+        variable = ENVIRONMENT_PREFIX + (section[1].upper() if section else "…")
+        remedy = f"A section takes a JSON object; a single setting is written as {variable}__<NAME>."
+        raise ConfigurationError(variable, "its value is no JSON", remedy) from error
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -229,12 +237,35 @@ def _read_file(path: Path) -> dict[str, Any]:
             "--config", f"{path} cannot be read ({error})", "Name a readable YAML file."
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigurationError("--config", f"{path} is not YAML ({error})", "Mend the file.") from error
+        raise ConfigurationError("--config", f"{path} is not YAML: {_in_a_line(error)}", "Mend the file.") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigurationError("--config", f"{path} holds no settings by name", "Write it as `hub: {url: …}`.")
-    return content
+    return _without_empty_sections(content, Settings)
+
+
+def _in_a_line(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
+
+
+def _without_empty_sections(content: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """Leave out sections whose settings are all commented out: YAML reads them as null."""
+    kept = {}
+    for name, value in content.items():
+        field = model.model_fields.get(name)
+        section = field.annotation if field else None
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            if value is None:
+                continue
+            if isinstance(value, dict):
+                kept[name] = _without_empty_sections(value, section)
+                continue
+        kept[name] = value
+    return kept
 
 
 def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
@@ -267,7 +298,10 @@ def _and_its_sections(setting: str) -> Iterator[str]:
 
 def _nearest(setting: str, variable: str | None = None) -> str:
     candidates = [name for name, _ in fields()]
-    folded = {name.replace(".", "_"): name for name in candidates}
+    sections = [
+        part for name in candidates for part in _and_its_sections(name) if part.count(".") == setting.count(".")
+    ]
+    folded = {name.replace(".", "_"): name for name in (*candidates, *sections)}
     close = difflib.get_close_matches(setting.replace(".", "_"), folded, n=1, cutoff=0.5)
     if not close:
         return f"There are: {', '.join(candidates)}."
@@ -281,14 +315,21 @@ def _explain(error: ValidationError) -> ConfigurationError:
     problems = error.errors(include_url=False, include_context=False)
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     setting = ".".join(str(part) for part in first["loc"])
+    field = next((field for field in fields() if setting == field[0] or setting.startswith(f"{field[0]}.")), None)
+    if field is not None and field[1].annotation != dict[str, str]:
+        setting = field[0]  # behind it pydantic names the member of a union, or a place in a list
     if first["type"] == "extra_forbidden":
         return ConfigurationError(setting, "there is no such setting", _nearest(setting))
     problem = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if not setting:
         name = problem.split(" ")[0]
         return ConfigurationError(name, "is not set", _REQUIRED.get(name, ""))
+    if field is None:
+        return ConfigurationError(setting, "is a section, not a value", f"Write it as `{setting}: {{<name>: …}}`.")
     value = first["input"]
-    shown = "" if isinstance(value, dict) or "@" in str(value) else f"{value!r}: "  # an @ may follow a password
-    meaning = next((field.description for name, field in fields() if setting.startswith(name)), None)
-    remedy = f"It says: {meaning}" if meaning else "It is a section, with settings by name."
-    return ConfigurationError(setting, f"{shown}{problem[:1].lower()}{problem[1:]}", remedy)
+    problem = problem[:1].lower() + problem[1:]
+    may_hold_a_secret = setting.startswith("hub.headers") or "@" in str(value) or "?" in str(value)
+    if not isinstance(value, dict) and not may_hold_a_secret:
+        reads_on = problem.startswith(("is ", "must ", "should "))
+        problem = f"{value!r} {problem}" if reads_on else f"{value!r}: {problem}"
+    return ConfigurationError(setting, problem, f"It says: {field[1].description}")

@@ -97,6 +97,22 @@ class EventLog(Protocol):
         ...
 
 
+class Registry(Protocol):
+    """What a deployment must never forget, kept apart from the log. Every call raises Unavailable."""
+
+    async def agree(self, shards: int) -> None:
+        """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
+        ...
+
+    async def known(self) -> frozenset[str]:
+        """Give every account that was ever begun."""
+        ...
+
+    async def register(self, account: str) -> None:
+        """Remember that `account` was begun; called once its first checkpoint is committed."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A message as the log gives it back."""

@@ -11,7 +11,7 @@ from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
 from gateway.cli.parts import open_broker, prepare_broker
 from gateway.cli.run import ConfigOption
-from gateway.errors import GatewayError
+from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
 from gateway.hub import PATH, Hub
 from gateway.replica.replica import hub_http, transport_of
 from gateway.settings import Settings, load_settings
@@ -35,9 +35,10 @@ async def _check(settings: Settings) -> bool:
     keys = AccountsDirectory(settings.accounts.directory)
     names, faults = keys.scan()
     for fault in faults:
-        print(f"FAIL  accounts.directory/{fault.entry} {fault.problem}")
+        print(f"FAIL  accounts.directory/{fault.entry}: {fault.problem}. {fault.remedy}")
     if not names:
-        print(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account")
+        remedy = "Write an API key into a file there; the file's name becomes the account's."
+        print(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
     results = [not faults, bool(names), await _report("broker", _check_broker(settings))]
     results += [await _report(f"account {name}", _check_account(settings, keys, name)) for name in sorted(names)]
     return all(results)
@@ -55,13 +56,31 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
 
 
 async def _check_broker(settings: Settings) -> str:
+    try:
+        return await _look_at_broker(settings)
+    except Unavailable as error:
+        raise ConfigurationError("broker.servers", str(error), "Start NATS there, or mend the setting.") from error
+
+
+async def _look_at_broker(settings: Settings) -> str:
     async with open_broker(settings.broker) as broker:
-        await prepare_broker(broker, settings.broker)
+        await prepare_broker(broker, settings)
         link = broker.connection.link
         return f"nats-server {link.server_version}, stream {settings.broker.prefix}-gateway as it must be"
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str) -> str:
+    try:
+        return await _call_hub(settings, keys, name)
+    except Refused as error:
+        remedy = "Write the account's present API key into the file."
+        raise ConfigurationError(f"accounts.directory/{name}", f"its key is refused ({error})", remedy) from error
+    except HubError as error:
+        remedy = "Mend the setting, or find out why the hub cannot be reached from here."
+        raise ConfigurationError("hub.url", f"{settings.hub.url}: {error}", remedy) from error
+
+
+async def _call_hub(settings: Settings, keys: AccountsDirectory, name: str) -> str:
     async with hub_http(settings.hub) as http:
         transport = transport_of(settings.hub, http)
         connection = await connect(transport, settings.hub.url + PATH, keys.key(name))

@@ -104,10 +104,10 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
                 broker=BrokerSettings(servers=[server.url]),
             )
             async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
-                await prepare_broker(broker, settings.broker)
+                await prepare_broker(broker, settings)
                 for index, account in enumerate(ACCOUNTS):
                     hub.user(account).begin(Emission(rate / len(ACCOUNTS), None if shares is None else shares[index]))
-                yield _House(hub, broker, server.url, Replica(settings, broker.log, http))
+                yield _House(hub, broker, server.url, Replica(settings, broker.log, broker.registry, http))
 
 
 def _introduce(house: _House) -> None:

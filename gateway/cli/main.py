@@ -38,12 +38,12 @@ def _options(
     pass
 
 
-app.command("demo")(demo.demo)
-app.command("run")(run.run)
-app.command("simulate")(simulate.simulate)
-app.command("check")(check.check)
-app.command("tail")(tail.tail)
-app.command("schemas")(schemas.schemas)
+app.command("demo", short_help="See the gateway at work, with nothing to set up.")(demo.demo)
+app.command("run", short_help="Run the gateway until SIGTERM.")(run.run)
+app.command("simulate", short_help="Run a MesoLive-shaped hub to try things on.")(simulate.simulate)
+app.command("check", short_help="Look at settings, accounts, broker and hub.")(check.check)
+app.command("tail", short_help="Show events from the log.")(tail.tail)
+app.command("schemas", short_help="Write the JSON Schemas of all messages.")(schemas.schemas)
 
 
 def main() -> None:

@@ -13,11 +13,12 @@ from pathlib import Path
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import EventLog, LogReader
 from gateway.errors import ConfigurationError
-from gateway.settings import BrokerSettings, TlsSettings
+from gateway.settings import BrokerSettings, Settings, TlsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Broker:
 
     log: EventLog
     reader: LogReader
+    registry: JetStreamRegistry
     connection: Connection
 
 
@@ -42,13 +44,21 @@ async def open_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
             owner=f"{socket.gethostname()}/{os.getpid()}",
             ttl=None if settings.retention is None else max(1, round(settings.retention)),
         )
-        yield Broker(JetStreamLog(connection, log_settings), JetStreamReader(connection, topics), connection)
+        yield Broker(
+            log=JetStreamLog(connection, log_settings),
+            reader=JetStreamReader(connection, topics),
+            registry=JetStreamRegistry(connection, topics),
+            connection=connection,
+        )
 
 
-async def prepare_broker(broker: Broker, settings: BrokerSettings) -> None:
+async def prepare_broker(broker: Broker, settings: Settings) -> None:
     """Create what is missing, or only check it; raises ConfigurationError, Unavailable."""
-    wanted = StreamSettings(topics=Topics(settings.prefix), replicas=settings.replicas, create=settings.create)
-    await prepare(broker.connection, wanted)
+    replicas, create = settings.broker.replicas, settings.broker.create
+    topics = Topics(settings.broker.prefix)
+    await prepare(broker.connection, StreamSettings(topics=topics, replicas=replicas, create=create))
+    await broker.registry.prepare(replicas=replicas, create=create)
+    await broker.registry.agree(settings.shards)
 
 
 def _options(settings: BrokerSettings) -> ConnectionOptions:

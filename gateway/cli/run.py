@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
 from gateway.cli.parts import open_broker, prepare_broker
 from gateway.errors import Unavailable
@@ -31,6 +33,8 @@ def run(config: ConfigOption = None) -> None:
     """
     settings = load_settings(config)
     configure_logs(settings.log.format, settings.log.level)
+    assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
+    AccountsDirectory(settings.accounts.directory).scan()  # a wrong directory is told at once, broker or not
     loop.run(_run(settings))
 
 
@@ -54,15 +58,17 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     while not stop.is_set():
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
-                await prepare_broker(broker, settings.broker)
-                replica = Replica(settings, broker.log, http)
+                await prepare_broker(broker, settings)
+                replica = Replica(settings, broker.log, broker.registry, http)
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)
                 return
         except Unavailable as error:
             delay = backoff.next_delay()
             log.warning("the broker is not there yet", error=str(error), retry_in=round(delay, 2))
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await stop.wait()
 
 
 async def _until_stopped(replica: Replica, stop: asyncio.Event) -> None:

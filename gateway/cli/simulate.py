@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import loop
+from gateway.errors import ConfigurationError
 from gateway.simulator import Form, SimulatorConfig, simulator
 
 
@@ -15,10 +16,10 @@ def simulate(
     user: Annotated[
         list[str] | None, typer.Option(help="A user and its API key, as NAME=KEY; may be given several times.")
     ] = None,
-    port: Annotated[int, typer.Option(help="Where to listen on 127.0.0.1; 0 takes a free port.")] = 0,
-    rate: Annotated[float, typer.Option(help="Events a second for each user.")] = 10.0,
-    events: Annotated[int | None, typer.Option(help="Events for each user before it falls silent.")] = None,
-    prefill: Annotated[int, typer.Option(help="Events that each user's history has at the start.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    rate: Annotated[float, typer.Option(min=0, help="Events a second for each user; 0 emits none.")] = 10.0,
+    events: Annotated[int | None, typer.Option(min=1, help="Events for each user before it falls silent.")] = None,
+    prefill: Annotated[int, typer.Option(min=0, help="Events that each user's history has at the start.")] = 0,
     form: Annotated[Form, typer.Option(help="How names and enums are written.")] = Form.CAMEL_INT,
     seed: Annotated[int | None, typer.Option(help="Makes the same events each time.")] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Emit nothing before the admin API says so.")] = False,
@@ -31,7 +32,11 @@ def simulate(
     config = SimulatorConfig(
         users=users, port=port, rate=rate, total=events, prefill=prefill, form=form, seed=seed, paused=paused
     )
-    loop.run(_simulate(config))
+    try:
+        loop.run(_simulate(config))
+    except OSError as error:
+        problem = f"{port} cannot be listened on ({error.strerror})"
+        raise ConfigurationError("--port", problem, "Name a free one, or 0.") from error
 
 
 def _split(entry: str) -> tuple[str, str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
 from gateway.cli import loop
 from gateway.cli.parts import open_broker
+from gateway.errors import ConfigurationError
 from gateway.events.catalogue import CATALOGUE
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.settings import BrokerSettings
@@ -37,15 +42,28 @@ def tail(
     """Show events from the log, by kind and account, from any position."""
     for name in kind or []:
         if name not in TOPICS:
-            raise typer.BadParameter(f"{name!r} is no kind; there are {', '.join(TOPICS)}", param_hint="--kind")
+            near = difflib.get_close_matches(name, TOPICS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(TOPICS)}"
+            raise typer.BadParameter(f"{name!r} is no kind; {hint}", param_hint="--kind")
     for name in account or []:
         if not is_account_name(name):
             raise typer.BadParameter(f"{name!r} is not an account's name: {NAME_RULE}", param_hint="--account")
     if output not in {"line", "json"}:
         raise typer.BadParameter(f"{output!r} is neither line nor json", param_hint="--output")
-    settings = BrokerSettings(servers=servers.split(","), prefix=prefix)
+    try:
+        settings = BrokerSettings.model_validate({"servers": servers, "prefix": prefix})
+    except ValidationError as error:
+        option, given = str(error.errors()[0]["loc"][0]), error.errors()[0]["input"]
+        raise typer.BadParameter(f"{given!r}: {error.errors()[0]['msg']}", param_hint=f"--{option}") from error
     show = _as_json if output == "json" else _as_line
-    loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
+    try:
+        loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
+    except ConfigurationError as error:
+        if error.setting != "start":
+            raise
+        raise typer.BadParameter(f"{error.problem}. {error.remedy}", param_hint="--from") from error
+    except BrokenPipeError:  # whoever read along, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _tail(

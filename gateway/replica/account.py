@@ -29,13 +29,21 @@ from gateway.events.decode import decode_envelope, decode_push
 from gateway.events.event import DeadLetter
 from gateway.hub import EventsPage, Hub
 from gateway.replica.backoff import Backoff
-from gateway.session.facts import Outcome, Page, PageRequest, State
+from gateway.replica.budget import Budget, Share
+from gateway.session.facts import Outcome, Page, PageRequest, State, size_of
 from gateway.session.session import Session
+from gateway.signalr.bearer import subject as subject_of
 from gateway.signalr.connection import Transport, connect
 from gateway.telemetry.logs import get_logger
 
 _POLL: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
+_PAGE_TOO_MUCH: Final = {"too-large", "silent"}
+"""Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
+_COPIES: Final = 4
+"""The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
+_AROUND: Final = 1024
+"""Bytes of the objects around one event."""
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
@@ -55,16 +63,39 @@ class Activity(Enum):
 
 @dataclass(slots=True)
 class PageLimit:
-    """Events to ask for in one page: shared by all accounts of a hub, lowered when the hub refuses it."""
+    """Events to ask for in one page: shared by all accounts of a hub, and remembered."""
 
     events: int
+    most: int = 0
+    """The most that the hub takes: `events` never rises above what was refused."""
+    event_bytes: float = 1024.0
+    """The running average of an envelope's size."""
 
-    def lower(self) -> bool:
-        """Halve it; give False when it cannot be lowered."""
+    def __post_init__(self) -> None:
+        """Begin with the most that the settings allow."""
+        self.most = self.events
+
+    def lower(self, *, refused: bool) -> bool:
+        """Halve it; give False when it cannot be lowered. `refused`: the hub will never take so much."""
         if self.events == 1:
             return False
         self.events = max(1, self.events // 2)
+        if refused:
+            self.most = self.events
         return True
+
+    def served(self, envelopes: list[bytes]) -> None:
+        """A page came whole: note how large events are; after a hub that was only slow, ask for more again."""
+        if envelopes:
+            average = sum(map(len, envelopes)) / len(envelopes)
+            self.event_bytes += (average - self.event_bytes) / 8
+        if len(envelopes) >= self.events:
+            self.events = min(self.most, self.events + max(1, self.events // 10))
+
+    @property
+    def bytes(self) -> int:
+        """What a page is expected to take at its worst moment, when it is there raw and decoded."""
+        return int(self.events * (_COPIES * self.event_bytes + _AROUND))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +111,8 @@ class HubAccess:
     page_limit: PageLimit
     audit_interval: float
     """Seconds between audits."""
+    budget: Budget
+    """Bounds the bytes that wait, of all accounts together."""
 
 
 @dataclass(slots=True)
@@ -99,7 +132,11 @@ class Account:
     _attached: asyncio.Event = field(default_factory=asyncio.Event)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
-    _connected: bool = False
+    _share: Share = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take part in the budget."""
+        self._share = self._access.budget.share()
 
     @property
     def activity(self) -> Activity:
@@ -119,14 +156,17 @@ class Account:
     def detach(self, activity: Activity | None = None) -> None:
         """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
         self.session = None
+        self._share.hold(0)
         self._activity = activity
         self._attached.clear()
         self._poke.set()
 
     def made_room(self) -> None:
         """The shard took a batch: there may be room for a page."""
-        if self.session is not None and self.session.wants() is not None:
-            self._poke.set()
+        if self.session is not None:
+            self._share.hold(self.session.queued_bytes)
+            if self.session.wants_latest or self.session.wants() is not None:
+                self._poke.set()
 
     async def run(self) -> NoReturn:
         """Keep a connection to the hub, for ever."""
@@ -168,16 +208,14 @@ class Account:
             connection = await connect(self._access.transport, self._access.url, key)
         self.counts["connects"] += 1
         self._activity = None
-        self._connected = True
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.run(self._on_push))
-                tasks.create_task(self._follow(Hub(connection)))
+                tasks.create_task(self._follow(Hub(connection), subject_of(key)))
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
         finally:
-            self._connected = False
             self._cancel_timer()
             if self.session is not None:
                 self.session.dropped()
@@ -198,7 +236,9 @@ class Account:
             detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
             content = DeadLetter(self.name, "malformed-json", detail, target or "record", raw)
         was_live = session.state is State.LIVE
-        outcome = session.pushed(content, asyncio.get_running_loop().time())
+        room = self._share.has_room(size_of(content))
+        outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
+        self._share.hold(session.queued_bytes)
         self.counts[f"push:{outcome.value}"] += 1
         if outcome in {Outcome.QUEUED, Outcome.LATE}:
             self._has_work(self)
@@ -225,18 +265,18 @@ class Account:
 
     # History --------------------------------------------------------------------------------------------
 
-    async def _follow(self, hub: Hub) -> NoReturn:
+    async def _follow(self, hub: Hub, subject: str | None) -> NoReturn:
         """Subscribe, then serve one session after the other over this connection."""
         session = self.session
         if session is not None:
-            session.connected()
+            session.connected(subject)
         await self._until_answered(lambda: hub.subscribe(None))
         while True:
             if session is not None and session is self.session:
                 session.subscribed()
                 await self._serve(hub, session)
             session = await self._next_session()
-            session.connected()
+            session.connected(subject)
 
     async def _next_session(self) -> Session:
         while self.session is None:
@@ -251,16 +291,10 @@ class Account:
         while session is self.session:
             if session.wants_latest:
                 await self._tell_latest(hub, session)
-            request = session.wants()
-            if request is not None:
-                answer = await self._page(hub, request)
+            if session.wants() is not None:
+                ended = await self._page(hub, session)
                 if session is not self.session:
                     return
-                contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
-                ended = session.paged(Page(request, contents, answer.token), loop.time())
-                self.counts["pages"] += 1
-                self._has_work(self)
-                self._set_timer(session)
                 if session.state is not was:
                     was = session.state
                     log.info("the account changed its state", state=was.value, latest=session.latest)
@@ -277,9 +311,34 @@ class Account:
                 await self._poked()
                 was = session.state
 
-    async def _page(self, hub: Hub, request: PageRequest) -> EventsPage:
+    async def _page(self, hub: Hub, session: Session) -> bool:
+        """Get the page that `session` wants, when there is room for it; give True when the next can wait."""
+        reservation = await self._share.reserve(self._access.page_limit.bytes)
+        with reservation.until_done():
+            request = session.wants()
+            if request is None or session is not self.session:
+                return False
+            answer = await self._ask_page(hub, request)
+            if session is not self.session:
+                return False
+            contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
+            ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
+            self._share.hold(session.queued_bytes)
+        self.counts["pages"] += 1
+        self._has_work(self)
+        self._set_timer(session)
+        return ended
+
+    async def _ask_page(self, hub: Hub, request: PageRequest) -> EventsPage:
         limit = self._access.page_limit  # read at each try: a refusal lowers it
-        return await self._until_answered(lambda: hub.events_since(request.since, limit.events, request.token))
+        try:
+            page = await self._until_answered(lambda: hub.events_since(request.since, limit.events, request.token))
+        except ConnectionLost as error:
+            if error.reason in _PAGE_TOO_MUCH:
+                limit.lower(refused=error.reason == "too-large")
+            raise
+        limit.served(page.envelopes)
+        return page
 
     def _next_audit(self, loop: asyncio.AbstractEventLoop) -> float:
         return loop.time() + self._access.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
@@ -307,12 +366,12 @@ class Account:
                 return await call()
             except CallRejected as error:
                 self._note_call(error)
-                if _is_about_limit(error) and self._access.page_limit.lower():
+                if _is_about_limit(error) and self._access.page_limit.lower(refused=True):
                     continue
             except CallTimedOut as error:
                 self._note_call(error)
                 if error.method == "GetEventsSince":
-                    self._access.page_limit.lower()
+                    self._access.page_limit.lower(refused=False)
             except CallFailed as error:
                 self._note_call(error)
             await asyncio.sleep(backoff.next_delay())

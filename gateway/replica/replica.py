@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import aiohttp
 
 from gateway.accounts import AccountsDirectory, shard_of
-from gateway.broker.ports import EventLog
+from gateway.broker.ports import EventLog, Registry
 from gateway.errors import ConfigurationError
 from gateway.hub import PATH
 from gateway.replica.account import Account, Activity, HubAccess, PageLimit
+from gateway.replica.budget import Budget
 from gateway.replica.shard import Shard, ShardSettings
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
@@ -47,7 +48,7 @@ class AccountStatus:
 class Replica:
     """All shards of this process and their accounts."""
 
-    def __init__(self, settings: Settings, log: EventLog, http: aiohttp.ClientSession) -> None:
+    def __init__(self, settings: Settings, log: EventLog, registry: Registry, http: aiohttp.ClientSession) -> None:
         """Read the accounts directory; raises ConfigurationError when it cannot be read."""
         assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
         keys = AccountsDirectory(settings.accounts.directory)
@@ -64,6 +65,7 @@ class Replica:
             connecting=asyncio.Semaphore(settings.hub.max_connecting),
             page_limit=PageLimit(settings.hub.page_limit),
             audit_interval=settings.session.audit_interval,
+            budget=Budget(settings.memory_bytes),
         )
         shard_settings = ShardSettings(
             start=settings.accounts.start,
@@ -72,6 +74,7 @@ class Replica:
                 reorder_window=settings.session.reorder_window,
                 buffer_bytes=settings.session.buffer_bytes,
             ),
+            registry=registry,
             commits=asyncio.Semaphore(settings.broker.max_commits),
         )
         self._shards: dict[int, Shard] = {}
@@ -128,7 +131,10 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
         ) from error
     connector = aiohttp.TCPConnector(limit=0, ssl=context, ttl_dns_cache=30)
     async with aiohttp.ClientSession(
-        connector=connector, headers=settings.headers, timeout=aiohttp.ClientTimeout(total=None), auto_decompress=True
+        connector=connector,
+        headers=settings.headers,
+        timeout=aiohttp.ClientTimeout(total=None),
+        cookie_jar=aiohttp.DummyCookieJar(),  # a shared jar would carry one account's affinity into another's
     ) as http:
         yield http
 

@@ -13,9 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
+from gateway.broker.ports import Commit, EventLog, Limits, Registry, ShardLog
 from gateway.errors import BrokerError, Fenced, Rejected, TooLarge
 from gateway.events.event import DeadLetter, Event, Notification
+from gateway.events.reasons import Reason
 from gateway.publication import Message, dead_letter_message, event_message, notification_message
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
@@ -34,6 +35,7 @@ class ShardSettings:
 
     start: str | int
     session: SessionSettings
+    registry: Registry
     commits: asyncio.Semaphore
     """Bounds the commits in flight in this process."""
 
@@ -62,6 +64,7 @@ class Shard:
         self._work = asyncio.Event()
         self._stopping = False
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
+        self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._suspect: Item | None = None  # what stood alone in a rejected commit
         self._log = get_logger(shard=number)
 
@@ -103,7 +106,11 @@ class Shard:
 
     async def _open_and_commit(self) -> None:
         async with self._event_log.open(self.number) as writer:
-            self._attach(await writer.checkpoints())
+            checkpoints = await writer.checkpoints()
+            known = await self._settings.registry.known()
+            for name in self.accounts.keys() & checkpoints.keys() - known:
+                await self._settings.registry.register(name)
+            self._attach(checkpoints, known)
             self._log.info("the shard's log is open", accounts=len(self.accounts))
             while not self._stopping:
                 await self._work.wait()
@@ -111,7 +118,8 @@ class Shard:
                 while not self._stopping and (filling := self._fill(self._limits(writer))) is not None:
                     await self._commit(writer, filling)
 
-    def _attach(self, checkpoints: dict[str, bytes]) -> None:
+    def _attach(self, checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
+        self._unknown = self.accounts.keys() - checkpoints.keys() - known
         for name, account in self.accounts.items():
             value = checkpoints.get(name)
             try:
@@ -121,7 +129,15 @@ class Shard:
                 account.detach(Activity.DIVERGED)
                 self._log.error("the account stands still", account=name, error=str(error))
                 continue
-            account.attach(Session(name, checkpoint, start=self._settings.start, settings=self._settings.session))
+            account.attach(
+                Session(
+                    name,
+                    checkpoint,
+                    start=self._settings.start,
+                    settings=self._settings.session,
+                    known=name in known,
+                )
+            )
 
     def _detach(self, activity: Activity | None) -> None:
         self._ready.clear()
@@ -157,14 +173,14 @@ class Shard:
 
     async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
         if self._suspect is not None and len(filling.items) == 1 and filling.items[0] == self._suspect:
-            filling.messages[0] = self._bury(filling.items[0], "refused-by-broker", "the broker refuses this message")
+            filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         async with self._settings.commits:
             while True:
                 try:
                     await writer.commit(Commit(filling.messages, filling.checkpoints))
                     break
                 except TooLarge as error:
-                    filling.messages[error.index] = self._bury(filling.items[error.index], "too-large", str(error))
+                    filling.messages[error.index] = self._bury(filling.items[error.index], Reason.TOO_LARGE, str(error))
                 except Rejected:
                     self._at_most = max(1, len(filling.messages) // 2)
                     self._suspect = filling.items[0] if len(filling.items) == 1 else None
@@ -175,6 +191,9 @@ class Shard:
         self.counts["messages"] += len(filling.messages)
         for name in filling.checkpoints:
             self.accounts[name].made_room()
+        for name in self._unknown & filling.checkpoints.keys():
+            await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
+            self._unknown.discard(name)
         for item in filling.items:
             self.accounts[item.content.account].counts[_label(item)] += 1
 

@@ -2,21 +2,28 @@
 
 Everything up to `verified` is settled, and the history there is old enough to be final. Above it single
 sequences are settled, kept as intervals. The anchor is what the hub's history must begin with when it is
-read again from just before `verified`: if it does not, this is another history, or one with a hole.
+read again from just before it: if it does not, this is another history, or one with a hole.
 
 The format carries a version. This release reads and writes version 1; one that it does not know is
-refused, never overwritten.
+refused in words and never overwritten. A checkpoint stays below 128 KiB: 64 of intervals, 24 of subscriptions,
+11 of identities, and little else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import binascii
+from dataclasses import dataclass, field, replace
 from itertools import chain, pairwise
 from typing import Final
 
 import msgspec
 
 from gateway.errors import GatewayError
+from gateway.events.event import Notification
+from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.session.facts import Content
+from gateway.session.identities import DIGEST_BYTES
+from gateway.session.subscriptions import ALL, Subscription
 
 VERSION: Final = 1
 
@@ -27,11 +34,31 @@ class CheckpointUnreadable(GatewayError):
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """The last verified event, as the hub's history must show it again."""
+    """The last verified event that history showed, as it must show it again; before one is verified, the first."""
 
     sequence: int
-    id: str | None
-    """EventId; None where the hub gave none, then only the sequence is compared."""
+    id: str | None = None
+    """EventId; None where the hub gave none."""
+    time: str | None = None
+    """EventTime: what is compared where one of two sightings has no EventId; None for a dead letter."""
+
+    @classmethod
+    def of(cls, content: Content) -> Anchor:
+        """Remember `content`, which has a sequence."""
+        assert content.sequence is not None  # noqa: S101 - the caller looked
+        return cls(content.sequence, content.id, getattr(content, "time", None))
+
+    def contradicts(self, other: Anchor) -> bool:
+        """Tell whether `other`, of the same sequence, is certainly another event."""
+        if self.id is not None and other.id is not None:
+            return self.id != other.id
+        if self.time is not None and other.time is not None:
+            return ticks(self.time) // TICKS_PER_SECOND != ticks(other.time) // TICKS_PER_SECOND
+        return False
+
+    def __str__(self) -> str:
+        """Say which event it is."""
+        return self.id or (f"one of {self.time}" if self.time else "one without EventId")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,41 +67,84 @@ class Checkpoint:
 
     verified: int
     anchor: Anchor | None = None
-    """None until the first event is verified, or where the account began at the hub's latest."""
+    """None until history has shown an event; above `verified` until the first is verified."""
     settled: tuple[tuple[int, int], ...] = ()
     """Inclusive intervals of sequences above `verified` that are published, filtered or dead-lettered."""
-    identities: tuple[str, ...] = field(default=(), repr=False)
-    """Digests of the last identities published, oldest first: what an event without a sequence is known by."""
+    identities: tuple[bytes, ...] = field(default=(), repr=False)
+    """Digests of the last identities published with a sequence, oldest first."""
+    unsequenced: tuple[bytes, ...] = field(default=(), repr=False)
+    """Digests of the last identities published without a sequence, oldest first."""
     incarnation: int = 1
     """Rises by one when an operator declares the hub's history to be another one."""
+    subject: str | None = None
+    """Whose key this was made with, where the key is a JWT that says so."""
+    subscriptions: tuple[Subscription, ...] = ALL
+    """What held at which sequence, as far as an event above `verified` may fall under it."""
 
 
-class _Wire(msgspec.Struct):
+def reset_checkpoint(old: Checkpoint | None, start: int) -> Checkpoint:
+    """Give the checkpoint that begins a new incarnation after sequence `start` of a history that is another.
+
+    What was settled, remembered and pinned is forgotten; the newest subscription holds from the beginning.
+    """
+    if start < 0:
+        raise ValueError(f"a history has no sequence {start}; 0 begins at its earliest event")
+    if old is None:
+        return Checkpoint(verified=start)
+    return Checkpoint(
+        verified=start,
+        incarnation=old.incarnation + 1,
+        subscriptions=(replace(old.subscriptions[-1], since=0),),
+    )
+
+
+def reset_notification(account: str, new: Checkpoint) -> Notification:
+    """Give what tells consumers of a reset, to be committed with it: sequences may begin again."""
+    return Notification(account, "checkpoint-reset", {"Incarnation": new.incarnation, "SinceSeqId": new.verified})
+
+
+class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int
     verified: int
-    incarnation: int
-    anchor: tuple[int, str | None] | None
-    settled: list[int]
+    incarnation: int = 1
+    anchor: tuple[int, str | None, str | None] | None = None
+    settled: list[int] = []
     """Gap before and length of each interval in turn, counted from `verified`: a few digits each."""
-    identities: str
-    """16 hexadecimal digits each, in one string."""
+    identities: str = ""
+    """Base64 of all in turn, 8 bytes each."""
+    unsequenced: str = ""
+    subject: str | None = None
+    subscriptions: list[tuple[int, list[int] | None]] = []
+    """None at all for the usual case: everything, from the beginning."""
 
 
-_DIGITS: Final = 16
+class _Version(msgspec.Struct):
+    version: int
+
+
 _decode = msgspec.json.Decoder(_Wire).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Give the bytes to commit: JSON."""
+    anchor = checkpoint.anchor
     bounds = [checkpoint.verified, *chain.from_iterable((low, high + 1) for low, high in checkpoint.settled)]
     return msgspec.json.encode(
         _Wire(
             version=VERSION,
             verified=checkpoint.verified,
             incarnation=checkpoint.incarnation,
-            anchor=(checkpoint.anchor.sequence, checkpoint.anchor.id) if checkpoint.anchor else None,
+            anchor=(anchor.sequence, anchor.id, anchor.time) if anchor else None,
             settled=[after - before for before, after in pairwise(bounds)],
-            identities="".join(checkpoint.identities),
+            identities=_joined(checkpoint.identities),
+            unsequenced=_joined(checkpoint.unsequenced),
+            subject=checkpoint.subject,
+            subscriptions=[
+                (held.since, None if held.strategies is None else sorted(held.strategies))
+                for held in checkpoint.subscriptions
+                if checkpoint.subscriptions != ALL
+            ],
         )
     )
 
@@ -82,23 +152,61 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
 def decode_checkpoint(value: bytes) -> Checkpoint:
     """Read what `encode_checkpoint` gave; raises CheckpointUnreadable."""
     try:
+        _check_version(_decode_version(value).version)
         wire = _decode(value)
-    except msgspec.MsgspecError as error:
-        raise CheckpointUnreadable(f"not a checkpoint of version {VERSION}: {error}: {value[:200]!r}") from error
-    if wire.version != VERSION:
-        raise CheckpointUnreadable(
-            f"the checkpoint has version {wire.version}, this release reads version {VERSION}: "
-            "run the release that wrote it"
+        return Checkpoint(
+            verified=_natural(wire.verified),
+            anchor=Anchor(*wire.anchor) if wire.anchor else None,
+            settled=_intervals(wire.verified, wire.settled),
+            identities=_split(wire.identities),
+            unsequenced=_split(wire.unsequenced),
+            incarnation=wire.incarnation,
+            subject=wire.subject,
+            subscriptions=_subscriptions(wire.subscriptions),
         )
-    settled, at = [], wire.verified
-    for gap, length in zip(wire.settled[::2], wire.settled[1::2], strict=True):
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise CheckpointUnreadable(f"not a checkpoint of version {VERSION}: {error}: {value[:200]!r}") from error
+
+
+def _check_version(version: int) -> None:
+    if version > VERSION:
+        raise CheckpointUnreadable(
+            f"the checkpoint has version {version}, this release reads up to version {VERSION}: "
+            "run the release that wrote it, or a later one"
+        )
+    if version != VERSION:
+        raise ValueError(f"there is no version {version}")
+
+
+def _natural(number: int) -> int:
+    if number < 0:
+        raise ValueError(f"{number} is below 0")
+    return number
+
+
+def _intervals(verified: int, numbers: list[int]) -> tuple[tuple[int, int], ...]:
+    settled, at = [], verified
+    for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
+        if gap < 1 or length < 1:
+            raise ValueError(f"the interval of gap {gap} and length {length} is none")
         settled.append((at + gap, at + gap + length - 1))
         at += gap + length
-    ids = wire.identities
-    return Checkpoint(
-        verified=wire.verified,
-        anchor=Anchor(*wire.anchor) if wire.anchor else None,
-        settled=tuple(settled),
-        identities=tuple(ids[start : start + _DIGITS] for start in range(0, len(ids), _DIGITS)),
-        incarnation=wire.incarnation,
-    )
+    return tuple(settled)
+
+
+def _subscriptions(wire: list[tuple[int, list[int] | None]]) -> tuple[Subscription, ...]:
+    if any(one[0] >= following[0] for one, following in pairwise(wire)):
+        raise ValueError("the subscriptions are not in rising order")
+    held = (Subscription(since, None if ids is None else frozenset(ids)) for since, ids in wire)
+    return tuple(held) or ALL
+
+
+def _joined(digests: tuple[bytes, ...]) -> str:
+    return binascii.b2a_base64(b"".join(digests), newline=False).decode()
+
+
+def _split(text: str) -> tuple[bytes, ...]:
+    joined = binascii.a2b_base64(text.encode(), strict_mode=True) if text else b""
+    if len(joined) % DIGEST_BYTES:
+        raise ValueError(f"identities have {DIGEST_BYTES} bytes each, {len(joined)} are no multiple")
+    return tuple(joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES))

@@ -29,6 +29,8 @@ class Outcome(Enum):
     HELD = "held"
     """Waits for history, or for what is missing before it."""
     REPEAT = "repeat"
+    FILTERED = "filtered"
+    """Settled without being published: no subscription held for its strategy at its sequence."""
     STALE = "stale"
     """At or below what is verified, and not remembered: too old to place."""
     OVERFLOW = "overflow"
@@ -46,9 +48,9 @@ class SessionSettings:
     buffer_bytes: int = 8 * 1024 * 1024
     """Bytes of pushes and pages that may wait here for the broker."""
     identities: int = 512
-    """How many identities are remembered."""
-    intervals: int = 8192
-    """How many intervals of settled sequences a checkpoint may hold: about 64 KiB."""
+    """How many identities of events with a sequence are remembered, and as many of events without one."""
+    interval_bytes: int = 64 * 1024
+    """Bytes that the settled sequences above `verified` may take in a checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Batch:
 
     items: tuple[Item, ...]
     checkpoint: bytes
+    filtered: int = 0
+    """Events that the checkpoint covers besides, and that no subscription wanted."""
 
 
 @dataclass(frozen=True, slots=True)

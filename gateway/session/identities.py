@@ -1,12 +1,26 @@
-"""The last identities published: what an event without a sequence is known by."""
+"""The last identities published: what an event without a sequence is known by.
+
+Live may lack a sequence that history has, and the other way round, so events with a sequence enter their
+identity too. They are kept apart: two events with different sequences are two, whatever their EventIds, and a
+flow of sequenced events must not push out the others.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterable
+from typing import Final
 
 from gateway.session.facts import Content
+
+DIGEST_BYTES: Final = 8
+"""What stands for an identity, here and in the checkpoint."""
+
+
+def short(content: Content) -> bytes:
+    """Give the digest that stands for the identity of `content`."""
+    return hashlib.blake2b(content.identity.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 class Identities:
@@ -15,40 +29,65 @@ class Identities:
     Only what a batch took is in the checkpoint: remembered but not published would be lost.
     """
 
-    def __init__(self, published: Iterable[str], limit: int) -> None:
-        """Remember `published`, oldest first, and at most `limit` in all."""
-        self._published = OrderedDict.fromkeys(published)
+    def __init__(self, sequenced: Iterable[bytes], unsequenced: Iterable[bytes], limit: int) -> None:
+        """Remember what was published with and without a sequence, oldest first, and at most `limit` of each."""
+        self._sequenced = OrderedDict.fromkeys(sequenced)
+        self._unsequenced = OrderedDict.fromkeys(unsequenced)
         self._limit = limit
-        self._queued: Counter[str] = Counter()
+        self._queued: Counter[bytes] = Counter()  # with a sequence
+        self._queued_unsequenced: set[bytes] = set()
+        self._claimed: set[bytes] = set()
 
-    def __contains__(self, content: Content) -> bool:
-        """Tell whether `content` was published lately or is about to be."""
-        identity = _short(content)
-        if identity in self._published:
-            self._published.move_to_end(identity)
-            return True
-        return identity in self._queued
+    def has_seen(self, identity: bytes) -> bool:
+        """Tell whether an event of this identity was published lately or is about to be."""
+        for ring in (self._unsequenced, self._sequenced):
+            if identity in ring:
+                ring.move_to_end(identity)
+                return True
+        return identity in self._queued or identity in self._queued_unsequenced
 
-    def queued(self, content: Content) -> None:
-        """`content` is in the queue."""
-        self._queued[_short(content)] += 1
+    def claim(self, identity: bytes) -> bool:
+        """Tell whether an event that shows its sequence now was published without it, which can be so once."""
+        if identity in self._claimed:
+            return False
+        if identity not in self._unsequenced and identity not in self._queued_unsequenced:
+            return False
+        self._claimed.add(identity)
+        return True
 
-    def taken(self, content: Content) -> None:
-        """`content` left the queue in a batch."""
-        identity = _short(content)
-        self._queued[identity] -= 1
-        if self._queued[identity] <= 0:
-            del self._queued[identity]
-        self._published[identity] = None
-        self._published.move_to_end(identity)
-        if len(self._published) > self._limit:
-            self._published.popitem(last=False)
+    def queued(self, identity: bytes, *, sequenced: bool) -> None:
+        """It is in the queue."""
+        if sequenced:
+            self._queued[identity] += 1
+        else:
+            self._queued_unsequenced.add(identity)
 
-    def published(self) -> tuple[str, ...]:
-        """Give what the checkpoint keeps, oldest first."""
-        return tuple(self._published)
+    def taken(self, identity: bytes, *, sequenced: bool) -> None:
+        """It left the queue in a batch."""
+        if sequenced:
+            self._queued[identity] -= 1
+            if self._queued[identity] <= 0:
+                del self._queued[identity]
+        else:
+            self._queued_unsequenced.discard(identity)
+        self._remember(self._sequenced if sequenced else self._unsequenced, identity)
 
+    def claimed(self, identity: bytes) -> None:
+        """The sequence of what was published without one left the queue: it is known by that from here on."""
+        self._claimed.discard(identity)
+        self._unsequenced.pop(identity, None)
+        self._remember(self._sequenced, identity)
 
-def _short(content: Content) -> str:
-    """Give 16 hexadecimal digits that stand for the identity."""
-    return hashlib.blake2b(content.identity.encode(), digest_size=8).hexdigest()
+    def _remember(self, ring: OrderedDict[bytes, None], identity: bytes) -> None:
+        ring[identity] = None
+        ring.move_to_end(identity)
+        if len(ring) > self._limit:
+            ring.popitem(last=False)
+
+    def sequenced(self) -> tuple[bytes, ...]:
+        """Give what the checkpoint keeps of events with a sequence, oldest first."""
+        return tuple(self._sequenced)
+
+    def unsequenced(self) -> tuple[bytes, ...]:
+        """Give what the checkpoint keeps of events without one, oldest first."""
+        return tuple(self._unsequenced)

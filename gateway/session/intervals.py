@@ -1,4 +1,8 @@
-"""A set of whole numbers as sorted, disjoint intervals: small where the numbers are dense."""
+"""A set of whole numbers as sorted, disjoint intervals: small where the numbers are dense.
+
+It knows how many bytes it takes in a checkpoint, where an interval is two decimal numbers: the gap before it
+and its length.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,16 @@ from collections.abc import Iterable, Iterator
 class Intervals:
     """Numbers as inclusive intervals, grown mostly at the upper end; neighbours are joined."""
 
-    __slots__ = ("_highs", "_lows")
+    __slots__ = ("_highs", "_lows", "size")
 
     def __init__(self, intervals: Iterable[tuple[int, int]] = ()) -> None:
         """Take intervals in rising order, disjoint."""
         pairs = list(intervals)
         self._lows = [low for low, _ in pairs]
         self._highs = [high for _, high in pairs]
+        self.size = 0
+        """Bytes in a checkpoint, the first gap counted as if `verified` were 0: at least what it really takes."""
+        self.size = self._cost(0, len(pairs))
 
     def __contains__(self, number: int) -> bool:
         index = bisect_right(self._lows, number) - 1
@@ -25,7 +32,7 @@ class Intervals:
         return zip(self._lows, self._highs, strict=True)
 
     def __len__(self) -> int:
-        """Give the number of intervals, which is what they cost."""
+        """Give the number of intervals."""
         return len(self._lows)
 
     @property
@@ -36,7 +43,7 @@ class Intervals:
     def copy(self) -> Intervals:
         """Give an equal set that changes by itself."""
         other = Intervals()
-        other._lows, other._highs = self._lows.copy(), self._highs.copy()
+        other._lows, other._highs, other.size = self._lows.copy(), self._highs.copy(), self.size
         return other
 
     def add(self, number: int) -> None:
@@ -44,10 +51,15 @@ class Intervals:
         lows, highs = self._lows, self._highs
         if highs and number == highs[-1] + 1:  # the usual case: the next of a dense flow
             highs[-1] = number
+            length = number - lows[-1] + 1
+            if length % 10 == 0:  # only there a digit more may be needed
+                self.size += _digits(length) - _digits(length - 1)
             return
         index = bisect_right(lows, number)
         if index and number <= highs[index - 1]:
             return
+        around = max(0, index - 1)
+        count, before = len(lows), self._cost(around, index + 2)
         joins_left = index > 0 and number == highs[index - 1] + 1
         joins_right = index < len(lows) and number == lows[index] - 1
         if joins_left and joins_right:
@@ -60,6 +72,7 @@ class Intervals:
         else:
             lows.insert(index, number)
             highs.insert(index, number)
+        self.size += self._cost(around, index + 2 + len(lows) - count) - before
 
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
         """Give what of `first` to `last` is not in the set, as inclusive intervals."""
@@ -77,6 +90,23 @@ class Intervals:
     def drop_through(self, number: int) -> None:
         """Forget everything up to and with `number`."""
         index = bisect_right(self._highs, number)
+        cuts = index < len(self._lows) and self._lows[index] <= number
+        if not index and not cuts:
+            return
+        before = self._cost(0, index + 1)
         del self._lows[:index], self._highs[:index]
-        if self._lows and self._lows[0] <= number:
+        if cuts:
             self._lows[0] = number + 1
+        self.size += self._cost(0, 1) - before
+
+    def _cost(self, first: int, last: int) -> int:
+        """Give the bytes of the intervals `first` to `last`, exclusive: two numbers and two commas each."""
+        lows, highs = self._lows, self._highs
+        return sum(
+            _digits(lows[index] - (highs[index - 1] if index else 0)) + _digits(highs[index] - lows[index] + 1) + 2
+            for index in range(first, min(last, len(lows)))
+        )
+
+
+def _digits(number: int) -> int:
+    return len(str(number))

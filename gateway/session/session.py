@@ -14,40 +14,22 @@ Sequences may have holes, so a hole proves nothing by itself; the audit, a later
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable
 
 from gateway.errors import Diverged
-from gateway.events.event import DeadLetter, Notification
+from gateway.events.event import digest
 from gateway.events.times import TICKS_PER_SECOND, ticks
-from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
-from gateway.session.facts import (
-    Batch,
-    Content,
-    Item,
-    Outcome,
-    Page,
-    PageRequest,
-    SessionSettings,
-    State,
-    size_of,
-)
-from gateway.session.identities import Identities
-from gateway.session.intervals import Intervals
+from gateway.session.checkpoint import Checkpoint
+from gateway.session.facts import Batch, Content, Outcome, Page, PageRequest, SessionSettings, State
+from gateway.session.intake import Intake
+from gateway.session.outbox import Outbox
+from gateway.session.overlap import Overlap
+from gateway.session.subscriptions import MAX_BYTES, Strategies, Subscription
 from gateway.session.waiting import WaitingPushes
+from gateway.session.walk import Step, Walk
 
-_MAX_STALLS: Final = 3
-"""Pages in a row that may bring nothing new before their continuation token is given up."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Mark:
-    """Stands in the queue: once all before it is taken, everything up to `verified` is settled and final."""
-
-    verified: int
-    anchor: Anchor | None
+_MAX_SUBJECT = 256
+"""Characters of a subject that the checkpoint keeps as they are; a longer one is kept as its digest."""
 
 
 class Session:
@@ -60,64 +42,126 @@ class Session:
         *,
         start: str | int = "earliest",
         settings: SessionSettings | None = None,
+        known: bool = False,
     ) -> None:
-        """Go on from `checkpoint`, or begin a new account at `start` (`earliest`, `latest`, a sequence)."""
+        """Go on from `checkpoint`, or begin a new account at `start` (`earliest`, `latest`, a sequence).
+
+        `known` tells whether the registry has the account: then a missing checkpoint was lost, and `connected`
+        raises Diverged.
+        """
         self.account = account
         self.state = State.OFFLINE
         self.latest = 0
-        """The hub's latest sequence as last told."""
+        """The hub's latest sequence, as last told or pushed."""
+        self.let_go = 0
+        """Pushes that found no room, or had to make some: only history can give them again."""
         self._settings = settings or SessionSettings()
         self._grace = int(self._settings.grace * TICKS_PER_SECOND)
         self._start = start if checkpoint is None else None
-        begun = checkpoint or Checkpoint(verified=0)
-        self._incarnation = begun.incarnation
-        # What the next checkpoint says; only take() changes it.
-        self._verified = begun.verified
-        self._anchor = begun.anchor
-        self._settled = Intervals(begun.settled)
-        # What is settled, or taken, or queued.
-        self._identities = Identities(begun.identities, self._settings.identities)
-        self._placed = self._settled.copy()
-        self._high = max(begun.verified, self._settled.highest or 0)
-        self._marked = begun.verified
-        self._queue: deque[Item | _Mark] = deque()
-        self._queue_bytes = 0
-        # What waits: with a sequence, and without.
+        self._lost = known and checkpoint is None
+        self._outbox = Outbox(account, checkpoint or Checkpoint(verified=0), self._settings)
         self._waiting = WaitingPushes()
-        self._unsequenced: dict[str, Content] = {}
+        self._wanted: Subscription | None = None
+        self._tells = 0
+        # Where paging stands.
+        self._walk = Walk(self._settings.grace)
+        self._intake = Intake(self._outbox, self._waiting, self._walk, self._grace)
+        self._overlap = Overlap(self._grace)
+        self._subject: str | None = None
+        self._subscribed = False
         self._begin_paging()
 
     def _begin_paging(self) -> None:
-        self._subscribed = False
+        """Ask for the latest sequence, then page from the anchor."""
         self._hub_time: int | None = None
-        self._first_hub_time = 0
-        self._target = self._high
-        self._overlap: tuple[int, int] | None = None
-        self._probation = False
-        self._auditing = False
-        self._anchored = self._anchor is None
-        self._page_from(self._verified if self._anchor is None else self._anchor.sequence - 1)
-
-    def _page_from(self, sequence: int) -> None:
-        self._cursor = PageRequest(sequence)
-        self._reached = sequence
-        self._stalls = 0
+        self._starved = False
+        self._auditing = self._probation = False
+        self._walk.begin(self._outbox.marked, self._outbox.anchor)
 
     @property
     def highest(self) -> int:
         """The highest sequence that is settled: committed, or about to be."""
-        return max(self._verified, self._settled.highest or 0)
+        return self._outbox.highest
+
+    @property
+    def incarnation(self) -> int:
+        """How often an operator declared the history to be another, and one."""
+        return self._outbox.incarnation
+
+    @property
+    def strategies(self) -> Strategies:
+        """The subscription that holds for events to come, or is about to."""
+        return self._wanted.strategies if self._wanted is not None else self._outbox.subscriptions.newest
+
+    @property
+    def strays(self) -> int:
+        """Events that pages gave out of place, below what is verified and not remembered: they are not published."""
+        return self._intake.strays
 
     @property
     def queued_bytes(self) -> int:
         """Bytes of everything that waits here."""
-        return self._queue_bytes + self._waiting.bytes
+        return self._outbox.bytes + self._waiting.bytes
+
+    def checkpoint(self) -> Checkpoint:
+        """Say what is settled once everything taken so far is committed."""
+        return self._outbox.checkpoint()
+
+    # What the operator wants ----------------------------------------------------------------------------
+
+    def subscribe(self, strategies: Iterable[int] | None) -> None:
+        """Publish only events of `strategies` (None: of all) from the hub's latest sequence on.
+
+        For an account that has not begun it holds from the beginning. `told_latest` comes next, twice, since the
+        hub must say what its latest is (`wants_latest`). To widen, subscribe at the hub first; to narrow, last.
+
+        Raises ValueError for more strategies than a checkpoint can remember.
+        """
+        wanted = Subscription(0, None if strategies is None else frozenset(strategies))
+        if wanted.size > MAX_BYTES // 2:
+            raise ValueError(
+                f"{len(wanted.strategies or ())} strategies are more than one subscription can name: "
+                "subscribe to all, and let consumers choose"
+            )
+        if self._start is not None:
+            self._outbox.subscribe_from_the_beginning(wanted)
+        else:
+            self._tells = 0  # an answer that is under way now may be older than the change: the second one holds
+            self._wanted = wanted if wanted.strategies != self._outbox.subscriptions.newest else None
+
+    @property
+    def _can_change(self) -> bool:
+        wanted = self._wanted
+        return (
+            wanted is not None
+            and self._walk.step is Step.ONWARD
+            and self._outbox.subscriptions.has_room(wanted.strategies)
+        )
 
     # What the hub tells ---------------------------------------------------------------------------------
 
-    def connected(self) -> None:
-        """A connection stands: from here on pushes may come."""
-        self._waiting.clear()
+    def connected(self, subject: str | None = None) -> None:
+        """A connection stands: from here on pushes may come. `subject` is the key's, where it is a JWT.
+
+        Raises Diverged when the checkpoint of a known account is gone, or was made with another subject's key.
+        """
+        if self._lost:
+            raise Diverged(
+                f"the checkpoint of {self.account} is gone, though the account is known: beginning anew could publish "
+                "its history again. If that is meant, reset the checkpoint"
+            )
+        subject = subject if subject is None or len(subject) <= _MAX_SUBJECT else digest(subject.encode())
+        pinned = self._outbox.subject
+        if subject is not None and pinned is not None and subject != pinned:
+            raise Diverged(
+                f"the key is of subject {subject!r}, the events published so far came with one of {pinned!r}. "
+                "If that is meant, reset the checkpoint"
+            )
+        self._subject = subject
+        self._subscribed = False
+        self._waiting.disprove()
+        self._overlap.connected(max(self._outbox.high, self._waiting.highest))
+        self.latest = self._outbox.high
         self._begin_paging()
         self.state = State.CATCHING_UP
 
@@ -132,17 +176,28 @@ class Session:
         """
         if self._start is not None:
             self._begin_account(self._start, sequence)
-        if sequence < self._verified:
+        if sequence < self._outbox.marked:
             raise Diverged(
-                f"the hub's latest event is {sequence}, but {self._verified} is published already: "
-                "the hub started again, or the key is another user's"
+                f"the hub's latest event is {sequence}, but {self._outbox.marked} is published already: "
+                "the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
             )
-        self.latest = sequence
-        if self._hub_time is None:
-            self._first_hub_time = ticks(time)
-            self._target = max(self._target, sequence)
-            self._overlap = self._waiting.first_proof_after(self._target)
-        self._hub_time = ticks(time)
+        self.latest = max(self.latest, sequence)
+        before, now = self._hub_time, ticks(time)
+        self._hub_time = now
+        self._walk.told(now)
+        if self._overlap.told(max(sequence, self._waiting.highest_unproven), now):
+            proof = self._waiting.first_proof_after(self._overlap.floor)
+            if proof is not None:
+                self._overlap.proves(proof)
+        if self._starved and before is not None and now - before > self._grace:
+            # The history may have lost its beginning while there was no room for it.
+            self._walk.begin(self._outbox.marked, self._outbox.anchor)
+        self._starved = False
+        self._tells += 1
+        if self._wanted is not None and self._can_change and self._tells > 1:
+            since = max(self.latest, self._outbox.high, self._waiting.highest) + 1
+            self._outbox.subscribe(Subscription(since, self._wanted.strategies))
+            self._wanted = None
 
     def _begin_account(self, start: str | int, latest: int) -> None:
         match start:
@@ -153,49 +208,60 @@ class Session:
             case _:
                 verified = min(int(start), latest)
         self._start = None
-        self._verified = self._high = self._marked = verified
-        self._page_from(verified)
-        self._queue.append(_Mark(verified, None))  # committed before anything else: now the account is known
+        self._outbox.begin(verified)
+        self._outbox.subject = self._subject
+        self._waiting.drop_through(verified)
+        self._walk.begin(verified, None)
 
     def dropped(self) -> None:
-        """The connection is gone: what is queued stays, what history can give again is let go."""
-        self._waiting.clear()
+        """The connection is gone. What is held stays: history may never show it."""
         self.state = State.OFFLINE
 
-    def pushed(self, content: Content, now: float) -> Outcome:
-        """The hub pushed `content`; `now` is a monotonic time in seconds."""
+    # Pushes ---------------------------------------------------------------------------------------------
+
+    def pushed(self, content: Content, now: float, *, room: bool = True) -> Outcome:
+        """The hub pushed `content`; `now` is a monotonic time in seconds.
+
+        Without `room`, it is let go as if the buffer were full: history gives it again.
+        """
+        room = room and self.queued_bytes <= self._settings.buffer_bytes
         sequence = content.sequence
         if sequence is None:
-            return self._pushed_without_sequence(content)
+            return self._pushed_without_sequence(content, room=room)
         self.latest = max(self.latest, sequence)
-        if sequence <= self._verified:
-            return Outcome.REPEAT if content in self._identities else Outcome.STALE
-        if sequence in self._placed or sequence in self._waiting:
+        if sequence <= self._outbox.verified:
+            return Outcome.REPEAT if self._outbox.remembers(content) else Outcome.STALE
+        if sequence in self._outbox or sequence in self._waiting:
             return Outcome.REPEAT
-        if self.queued_bytes > self._settings.buffer_bytes or len(self._placed) > self._settings.intervals:
+        if not room or self._outbox.crowded:
             self._retreat(sequence)
             return Outcome.OVERFLOW
-        if self.state is State.LIVE and sequence <= self._high + 1:
-            self._probation = self._probation and sequence <= self._high
-            outcome = self._place(content)
+        if self.state is State.LIVE and sequence <= self._outbox.high + 1:
+            self._probation = self._probation and sequence <= self._outbox.high
+            outcome = self._outbox.place(content)
             if self._waiting:
                 self._drain(now)
             return outcome
         if self._probation:
             self._catch_up_again()
         self._waiting.add(sequence, content, now, proves=self._subscribed)
-        is_first_proof = self._overlap is None or sequence < self._overlap[0]
-        if self.state is State.CATCHING_UP and self._hub_time is not None and is_first_proof:
-            self._overlap = self._waiting.first_proof_after(self._target)
+        if self._subscribed:
+            self._overlap.proves(sequence)
         return Outcome.HELD
 
-    def _pushed_without_sequence(self, content: Content) -> Outcome:
-        if content in self._identities or content.identity in self._unsequenced:
+    def _pushed_without_sequence(self, content: Content, *, room: bool) -> Outcome:
+        if self._outbox.remembers(content):
             return Outcome.REPEAT
+        if not room:
+            # History need not have it: so it goes after everything that history gives again.
+            self._retreat(0)
+            if self.queued_bytes > 2 * self._settings.buffer_bytes:
+                self.let_go += 1
+                return Outcome.OVERFLOW
         if self.state is State.LIVE:
-            return self._place(content)
-        self._unsequenced[content.identity] = content  # history may give it with its sequence: that comes first
-        return Outcome.HELD
+            return self._outbox.place(content)
+        # History may give it with its sequence: that comes first.
+        return Outcome.HELD if self._waiting.hold(content) else Outcome.REPEAT
 
     # Time -----------------------------------------------------------------------------------------------
 
@@ -213,214 +279,111 @@ class Session:
             self._drain(now)
 
     def audit(self) -> None:
-        """Begin to look at the history from `verified` again; `told_latest` comes just before."""
-        if self.state is State.LIVE and self.latest > self._marked:
+        """Begin to look at the history from `verified` again; `told_latest` comes just before.
+
+        Also where the hub's latest is verified: what has no sequence may have come after it.
+        """
+        if self.state is State.LIVE:
             self._auditing = True
-            self._page_from(self._marked)
+            self._walk.begin(self._outbox.marked, self._outbox.anchor)
 
     # Pages ----------------------------------------------------------------------------------------------
 
     @property
     def wants_latest(self) -> bool:
         """Whether `told_latest` must come before the next page."""
-        return self._subscribed and self._hub_time is None
+        if not self._subscribed or self.state is State.OFFLINE:
+            return False
+        return self._hub_time is None or self._starved or self._can_change
 
     def wants(self) -> PageRequest | None:
         """Give the page to ask for now; None when there is none to ask for, or no room for it."""
-        if self._hub_time is None or not self._subscribed:
+        if self._hub_time is None or not self._subscribed or self._outbox.full:
             return None
-        if self.queued_bytes > self._settings.buffer_bytes:
-            return None
-        if self.state is State.CATCHING_UP or (self.state is State.LIVE and self._auditing):
-            return self._cursor
-        return None
+        return self._walk.cursor if self._is_paging else None
+
+    @property
+    def _is_paging(self) -> bool:
+        return self.state is State.CATCHING_UP or (self.state is State.LIVE and self._auditing)
 
     def paged(self, page: Page, now: float) -> bool:
         """Take the answer to `wants()`; give True when asking again only makes sense later.
 
         Raises Diverged when the history is not the one that the checkpoint was made from.
         """
-        if page.request != self._cursor or self._hub_time is None:
+        walk = self._walk
+        if page.request != walk.cursor or self._hub_time is None or not self._is_paging:
             return False  # the question has changed since: the answer is to another one
         contents = page.in_order()
-        if not self._anchored:
-            self._check_anchor(contents, ended=page.token is None)
-        before = self._reached
-        stopped = self._take_in(contents, final=self._hub_time - self._grace)
-        ended = stopped or self._turn_page(page, moved=self._reached > before)
-        if stopped:
-            self._page_from(self._reached)
-        if self.state is State.LIVE:
-            self._auditing = not ended
-        elif self._has_caught_up(ended=ended):
-            self._go_live(now)
-        return ended
-
-    def _take_in(self, contents: Sequence[Content], *, final: int) -> bool:
-        """Queue what is new in a page; give True where it must stop before the page's end.
-
-        Events up to the time `final` (in ticks) are taken to be complete: they move `verified`.
-        """
-        anchor, is_final, stopped = None, True, False
-        for content in contents:
-            sequence = content.sequence
-            if sequence is None:
-                if content not in self._identities:
-                    self._place(content)
-                continue
-            # What has no readable time is as final as what stands before it.
-            is_final = is_final and (isinstance(content, DeadLetter) or ticks(content.time) <= final)
-            if not is_final and (self.state is State.LIVE or len(self._placed) > self._settings.intervals):
-                # Live, it may still be on its way as a push. With a full checkpoint it waits until it is final.
-                stopped = True
-                break
-            if sequence > self._verified and sequence not in self._placed:
-                for earlier in self._waiting.before(sequence):
-                    self._place(self._waiting.pop(earlier))
-                self._place(self._waiting.pop(sequence) if sequence in self._waiting else content)
-            self._reached = max(self._reached, sequence)
-            if is_final:
-                anchor = Anchor(sequence, content.id)
-        if anchor is not None and anchor.sequence > self._marked:
-            self._marked = anchor.sequence
-            self._queue.append(_Mark(anchor.sequence, anchor))
-        return stopped
-
-    def _turn_page(self, page: Page, *, moved: bool) -> bool:
-        """Set the cursor to the next page; give True at the end of what there is now."""
-        self._stalls = 0 if moved else self._stalls + 1
-        leads_on = page.token is not None and page.token != page.request.token and bool(page.contents)
-        if leads_on and self._stalls < _MAX_STALLS:
-            self._cursor = PageRequest(page.request.since, page.token)
+        ended = walk.read(page, contents)
+        if walk.step is not Step.ONWARD:
+            asks = self._intake.look_for_anchor(contents, ended=ended, latest=self.latest, now=self._hub_time)
+            if asks is not None:
+                self._auditing = self._auditing and not asks
+                if walk.waits and self.state is State.LIVE:
+                    self._catch_up_again()  # until it is clear whose history this is, nothing more is published
+                return asks
+        if self._subject is not None:
+            self._outbox.subject = self._subject
+        if walk.has_seam(contents, self._outbox.anchor):
+            walk.wary = True
+            walk.begin(self._outbox.marked, self._outbox.anchor)
             return False
-        self._cursor = PageRequest(self._reached)
-        return True
-
-    def _check_anchor(self, contents: Sequence[Content], *, ended: bool) -> None:
-        anchor = self._anchor
-        assert anchor is not None  # noqa: S101 - _begin_paging: without one there is nothing to check
-        first = next((content for content in contents if content.sequence is not None), None)
-        if first is None or first.sequence is None:
-            if ended:
-                self._anchored = True
-                self._announce_gap(anchor.sequence + 1, self.latest)
-                self._reached = max(self._reached, self.latest)
-            return
-        if first.sequence == anchor.sequence and None not in (first.id, anchor.id) and first.id != anchor.id:
-            raise Diverged(
-                f"event {anchor.sequence} was {anchor.id} when it was published and is {first.id} in the hub's "
-                "history now: the hub started again, or the key is another user's"
-            )
-        self._anchored = True
-        self._announce_gap(anchor.sequence + 1, first.sequence - 1)
-
-    def _announce_gap(self, first: int, last: int) -> None:
-        """Say that the hub no longer has what was never published between `first` and `last`, if anything."""
-        missing = self._placed.missing(first, last)
-        if missing:
-            detail: dict[str, str | int | None] = {"FirstSeqId": missing[0][0], "LastSeqId": missing[-1][1]}
-            self._enqueue(Item(Notification(self.account, "gap", detail)))
-            self._high = max(self._high, last)
+        before = walk.reached
+        stopped = self._intake.take(contents, live=self.state is State.LIVE)
+        reached = walk.reached
+        paused = stopped or (ended and reached == before)
+        if stopped or (walk.wary and walk.clean and reached > before):
+            walk.begin(self._outbox.marked, self._outbox.anchor)
+        else:
+            walk.turn()
+        if self.state is State.LIVE:
+            self._auditing = not paused
+        elif self._overlap.is_reached(reached, self._hub_time, paused=paused):
+            self._go_live(now)
+            return True
+        return paused
 
     # From catching up to live, and back -----------------------------------------------------------------
 
-    def _has_caught_up(self, *, ended: bool) -> bool:
-        assert self._hub_time is not None  # noqa: S101 - paged() saw to it
-        # What history does not show by the end of its grace it will never show.
-        reached = self._reached >= self._target or (ended and self._first_hub_time + self._grace < self._hub_time)
-        if not reached or self._overlap is None:
-            return reached
-        return self._reached >= self._overlap[0] or (ended and self._overlap[1] + self._grace < self._hub_time)
-
     def _go_live(self, now: float) -> None:
         self.state = State.LIVE
-        self._probation = self._overlap is None
-        self._overlap = None
-        for content in self._unsequenced.values():
-            if content not in self._identities:
-                self._place(content)
-        self._unsequenced.clear()
+        self._probation = not self._overlap.is_proven
+        for content in self._waiting.release():
+            self._outbox.place(content)
         self._waiting.restart(now)
         self._drain(now)
 
     def _catch_up_again(self) -> None:
         self.state = State.CATCHING_UP
-        self._hub_time = None  # what the hub last told is of another time
-        self._probation = False
-        self._auditing = False
-        self._page_from(self._high)
+        self._overlap.again(self._outbox.high)
+        self._begin_paging()
 
     def _retreat(self, sequence: int) -> None:
         """There is no room for a push: let go of all that wait, and page history when there is room again."""
-        self._target = max(self._target, sequence, self._waiting.highest)
+        self._overlap.must_reach(max(sequence, self._waiting.highest))
+        self.let_go += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
-        self._overlap = None
         if self.state is State.LIVE:
             self._catch_up_again()
 
     def _drain(self, now: float) -> None:
         """Queue what waits: all before the last that waited long enough, then what follows without a hole."""
         expired = self._waiting.highest_arrived_by(now - self._settings.reorder_window)
-        while (lowest := self._waiting.lowest) is not None and (lowest <= expired or lowest <= self._high + 1):
-            self._place(self._waiting.pop(lowest))
+        while (lowest := self._waiting.lowest) is not None and (lowest <= expired or lowest <= self._outbox.high + 1):
+            if self._outbox.crowded:
+                self._retreat(0)
+                return
+            self._outbox.place(self._waiting.pop(lowest))
 
-    # The queue ------------------------------------------------------------------------------------------
-
-    def _place(self, content: Content) -> Outcome:
-        """Queue `content`, unless its identity was published under another sequence or none."""
-        sequence, late = content.sequence, False
-        if sequence is not None:
-            late = sequence < self._high
-            self._high = max(self._high, sequence)
-            self._placed.add(sequence)
-            if content in self._identities:
-                return Outcome.REPEAT
-        self._identities.queued(content)
-        self._enqueue(Item(content, late))
-        return Outcome.LATE if late else Outcome.QUEUED
-
-    def _enqueue(self, item: Item) -> None:
-        self._queue.append(item)
-        self._queue_bytes += size_of(item.content)
+    # Batches --------------------------------------------------------------------------------------------
 
     def take(self, messages: int, size: int) -> Batch | None:
         """Give the next batch, of at most `messages` items and about `size` bytes; None when nothing waits.
 
         The batch is taken to be committed: after anything but a clean answer the session is thrown away.
         """
-        if not self._queue:
-            return None
-        items: list[Item] = []
-        taken = 0
-        while self._queue:
-            entry = self._queue[0]
-            if isinstance(entry, _Mark):
-                self._verified, self._anchor = entry.verified, entry.anchor
-                self._settled.drop_through(entry.verified)
-                self._placed.drop_through(entry.verified)
-            else:
-                taken += size_of(entry.content)
-                if len(items) == messages or (items and taken > size):
-                    break
-                items.append(entry)
-                self._settle(entry.content)
-            self._queue.popleft()
-        return Batch(tuple(items), encode_checkpoint(self.checkpoint()))
-
-    def _settle(self, content: Content | Notification) -> None:
-        self._queue_bytes -= size_of(content)
-        if isinstance(content, Notification):
-            return
-        if content.sequence is not None and content.sequence > self._verified:
-            self._settled.add(content.sequence)
-        self._identities.taken(content)
-
-    def checkpoint(self) -> Checkpoint:
-        """Say what is settled once everything taken so far is committed."""
-        return Checkpoint(
-            verified=self._verified,
-            anchor=self._anchor,
-            settled=tuple(self._settled),
-            identities=self._identities.published(),
-            incarnation=self._incarnation,
-        )
+        was_full = self._outbox.full
+        batch = self._outbox.take(messages, size)
+        self._starved = self._starved or (was_full and not self._outbox.full and self._is_paging)
+        return batch

@@ -1,17 +1,19 @@
-"""Pushes that wait: for history to reach them, or for what is missing before them."""
+"""Pushes that wait: for history to reach them, or for what is missing before them.
+
+Those without a sequence are held apart: they wait for history to show them with one, and are never let go.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-from gateway.events.event import Event
-from gateway.events.times import ticks
 from gateway.session.facts import Content, size_of
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
     content: Content
     arrived: float
@@ -19,18 +21,24 @@ class _Waiting:
 
 
 class WaitingPushes:
-    """Sequenced pushes by sequence, taken out in rising order; what arrived first is known too."""
+    """Pushes by sequence, taken out in rising order; what arrived first is known too."""
 
     def __init__(self) -> None:
-        self._by_sequence: dict[int, _Waiting] = {}
+        self._by_sequence: OrderedDict[int, _Waiting] = OrderedDict()  # in the order of arrival
         self._sequences: list[int] = []  # a heap; may name some that are gone already
+        self._unsequenced: dict[str, Content] = {}
         self.bytes = 0
+        """Of everything that waits."""
 
     def __contains__(self, sequence: int) -> bool:
         return sequence in self._by_sequence
 
     def __len__(self) -> int:
+        """Give how many with a sequence wait."""
         return len(self._by_sequence)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._by_sequence)
 
     def add(self, sequence: int, content: Content, arrived: float, *, proves: bool) -> None:
         """Hold `content`; it `proves` that all after it is pushed where it came after the subscription."""
@@ -45,10 +53,30 @@ class WaitingPushes:
         return waiting.content
 
     def clear(self) -> None:
-        """Let all go."""
+        """Let go of all that history gives again."""
         self._by_sequence.clear()
         self._sequences.clear()
-        self.bytes = 0
+        self.bytes = sum(map(size_of, self._unsequenced.values()))
+
+    def hold(self, content: Content) -> bool:
+        """Hold what has no sequence; give False where it is held already."""
+        if content.identity in self._unsequenced:
+            return False
+        self._unsequenced[content.identity] = content
+        self.bytes += size_of(content)
+        return True
+
+    def release(self) -> list[Content]:
+        """Let go of what has no sequence, and give it in the order of arrival."""
+        released = list(self._unsequenced.values())
+        self._unsequenced.clear()
+        self.bytes -= sum(map(size_of, released))
+        return released
+
+    def drop_through(self, sequence: int) -> None:
+        """Let go of `sequence` and what is below."""
+        for lowest in self.through(sequence):
+            self.pop(lowest)
 
     @property
     def lowest(self) -> int | None:
@@ -65,6 +93,11 @@ class WaitingPushes:
         return max(self._by_sequence, default=0)
 
     @property
+    def highest_unproven(self) -> int:
+        """The highest that came before the subscription was confirmed: what is below it need not be pushed."""
+        return max((number for number, waiting in self._by_sequence.items() if not waiting.proves), default=0)
+
+    @property
     def first_arrival(self) -> float | None:
         """When the one that waits longest arrived: a monotonic time in seconds."""
         return next((waiting.arrived for waiting in self._by_sequence.values()), None)
@@ -72,7 +105,7 @@ class WaitingPushes:
     def highest_arrived_by(self, moment: float) -> int:
         """Give the highest sequence among those that arrived at `moment` or before, else 0."""
         highest = 0
-        for sequence, waiting in self._by_sequence.items():  # in the order of arrival
+        for sequence, waiting in self._by_sequence.items():
             if waiting.arrived > moment:
                 break
             highest = max(highest, sequence)
@@ -80,22 +113,20 @@ class WaitingPushes:
 
     def restart(self, now: float) -> None:
         """Count the wait of all from `now`."""
-        self._by_sequence = {
-            sequence: _Waiting(waiting.content, now, waiting.proves) for sequence, waiting in self._by_sequence.items()
-        }
+        for waiting in self._by_sequence.values():
+            waiting.arrived = now
 
-    def first_proof_after(self, sequence: int) -> tuple[int, int] | None:
-        """Give the lowest push above `sequence` that came after the subscription: its sequence and time in ticks."""
-        return min(
-            (
-                (number, ticks(waiting.content.time) if isinstance(waiting.content, Event) else 0)
-                for number, waiting in self._by_sequence.items()
-                if waiting.proves and number > sequence
-            ),
-            default=None,
-        )
+    def disprove(self) -> None:
+        """What waits came over another connection than the one that stands now."""
+        for waiting in self._by_sequence.values():
+            waiting.proves = False
 
-    def before(self, sequence: int) -> Iterator[int]:
-        """Give those below `sequence` in rising order; each must be popped before the next is asked for."""
-        while (lowest := self.lowest) is not None and lowest < sequence:
+    def first_proof_after(self, sequence: int) -> int | None:
+        """Give the first push above `sequence` that came after the subscription."""
+        proofs = (number for number, waiting in self._by_sequence.items() if waiting.proves and number > sequence)
+        return next(proofs, None)
+
+    def through(self, sequence: int) -> Iterator[int]:
+        """Give those up to `sequence` in rising order; each must be popped before the next is asked for."""
+        while (lowest := self.lowest) is not None and lowest <= sequence:
             yield lowest

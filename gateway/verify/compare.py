@@ -22,6 +22,13 @@ _ENUMS: Final = {
     "optiontype": ("Call", "Put"),
 }
 """Members of the enums that the hub may write as numbers and the log writes by name, by their field."""
+_DICTIONARIES: Final = frozenset(
+    {
+        *("leggroupgreeks", "leggroupprices", "leggroupqtys", "leggroups", "leggreeks", "legprices"),
+        *("orderlegs", "positionlegs", "selectedlegs", "updatedvars", "vars"),
+    }
+)
+"""Fields whose members' names are data: there, letter case counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +123,7 @@ def compare(account: str, emitted: Iterable[Emitted], logged: Iterable[Logged]) 
 def _difference(event: Emitted, message: Logged) -> str | None:
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", event.callback.removeprefix("On")).lower()
     if kind != message.kind:
-        return f"a {kind} on the topic {message.kind}"
+        return f"one of {kind} is on the topic {message.kind}"
     try:
         raw = json.loads(event.payload, parse_float=_Number, parse_int=_Number)
         value = json.loads(message.value, parse_float=_Number, parse_int=_Number)
@@ -147,7 +154,8 @@ def _differ(raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - an
 
 def _differ_in_members(raw: dict[str, Any], value: dict[str, Any], path: str) -> str | None:
     left = dict(value)
-    folded = {name.lower(): name for name in value}
+    is_dictionary = path.rsplit(".", 1)[-1].lower() in _DICTIONARIES
+    folded = {} if is_dictionary else {name.lower(): name for name in value}
     for name, member in raw.items():
         written = name if name in left else folded.get(name.lower())
         if written is None or written not in left:

@@ -1,0 +1,1 @@
+"""NATS JetStream: fenced atomic batches on one stream."""

@@ -1,0 +1,101 @@
+"""A commit as JetStream takes it: one atomic batch, fenced by the last sequence of the shard's fence.
+
+The form is that of the NATS design ADR-50; the server checks the fence when it commits the batch, so a claim
+that came in between refuses all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from gateway.broker.jetstream.topics import Topics, headers_of
+from gateway.broker.ports import Commit
+from gateway.errors import Rejected, TooLarge
+
+MOST_MESSAGES: Final = 1000
+"""Of one batch, by the server's default; the 1,001st refuses all of it with error 10199."""
+
+_MOST_HEADERS: Final = 65_535
+"""Bytes of headers that JetStream stores with one message."""
+
+_HEAD: Final = "NATS/1.0\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Protocol frames, ready to be written."""
+
+    id: str
+    """Never used twice: the server abandons a batch whose id it knows."""
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What all batches of one writer have in common."""
+
+    topics: Topics
+    shard: int
+    fence: int
+    """The stream sequence of the claim: what the fence's last one must still be."""
+    ttl: int | None
+    """Seconds until a message expires; None keeps it for ever. Checkpoints never expire."""
+
+
+def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
+    """Give the batch of `commit`, whose answers go to `answer_to`.
+
+    `largest` is in bytes, headers included. Raises TooLarge for a message, Rejected for a checkpoint above it.
+    """
+    identity = uuid4().hex
+    last = len(commit.messages) + len(commit.checkpoints)
+    place = 0
+    frames: list[bytes] = []
+
+    def add(subject: str, own: str, payload: bytes) -> None:
+        nonlocal place
+        place += 1
+        parts = [_HEAD, f"Nats-Batch-Id: {identity}\r\nNats-Batch-Sequence: {place}\r\n"]
+        if place == 1:
+            parts.append(_fenced(form))
+        if place == last:
+            parts.append("Nats-Batch-Commit: 1\r\n")
+        parts.append(own)
+        parts.append("\r\n")
+        headers = "".join(parts).encode()
+        size = len(headers) + len(payload)
+        if size > largest or len(headers) > _MOST_HEADERS:
+            raise _Oversize(place - 1, size, largest if size > largest else _MOST_HEADERS)
+        to = f" {answer_to} " if place in {1, last} else " "
+        frames.append(
+            b"HPUB %b%b%d %d\r\n%b%b\r\n" % (subject.encode(), to.encode(), len(headers), size, headers, payload)
+        )
+
+    retention = "" if form.ttl is None else f"Nats-TTL: {form.ttl}\r\n"
+    try:
+        for message in commit.messages:
+            add(form.topics.message(message.topic, message.account), retention + headers_of(message), message.value)
+        for account, checkpoint in commit.checkpoints.items():
+            add(form.topics.checkpoint(form.shard, account), "Nats-Rollup: sub\r\n", checkpoint)
+    except _Oversize as oversize:
+        if oversize.place < len(commit.messages):
+            raise TooLarge(oversize.place, oversize.size, oversize.limit) from None
+        raise Rejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
+    return Batch(identity, frames)
+
+
+def _fenced(form: Form) -> str:
+    return (
+        f"Nats-Expected-Last-Subject-Sequence: {form.fence}\r\n"
+        f"Nats-Expected-Last-Subject-Sequence-Subject: {form.topics.fence(form.shard)}\r\n"
+    )
+
+
+class _Oversize(Exception):
+    def __init__(self, place: int, size: int, limit: int) -> None:
+        super().__init__(place, size, limit)
+        self.place = place
+        self.size = size
+        self.limit = limit

@@ -1,0 +1,297 @@
+"""One live connection to NATS, from its first answer until it is lost; it never comes back to life.
+
+Whatever waits on a link hears of its loss at once, and nothing written to it can reach a later one. So a
+caller that keeps a link knows that all its words went over one connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Any, Final
+from uuid import uuid4
+
+import nats.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from gateway.broker.jetstream import innards
+from gateway.errors import BrokerError, Unavailable
+
+log = logging.getLogger(__name__)
+
+API: Final = "$JS.API"
+_REPEAT: Final = 0.5
+"""Seconds until a call of JetStream's API is made again."""
+_CLOSING: Final = 1.0
+"""Seconds for a farewell before the socket is dropped."""
+
+
+class Denied(Unavailable):
+    """The server refused to let this user publish or subscribe."""
+
+
+class Unserved(Unavailable):
+    """Nobody listens on the subject: no JetStream, or no stream that takes it."""
+
+
+class Refusal(Unavailable):
+    """JetStream answered with an error."""
+
+    def __init__(self, call: str, error: Mapping[str, Any]) -> None:
+        """`error` as JetStream gives it: `code` (as in HTTP), `err_code` (which one), `description`."""
+        super().__init__(f"{call}: {error.get('description')} (error {error.get('err_code')})")
+        self.status = int(error.get("code", 0))
+        self.code = int(error.get("err_code", 0))
+        self.description = str(error.get("description", ""))
+
+
+class Ear:
+    """A subject of one's own on which answers arrive, for as long as the context lasts."""
+
+    def __init__(self, subject: str, spoken_to: str) -> None:
+        self.subject = subject
+        """To be given as the reply subject."""
+        self._spoken_to = spoken_to.lower()
+        self._heard: asyncio.Queue[Msg | BrokerError] = asyncio.Queue()
+
+    async def hear(self) -> Msg:
+        """Wait for the next answer.
+
+        Raises:
+            Unavailable: the link was lost.
+            Denied: the server does not let this user publish where the answer was to come from.
+
+        """
+        heard = await self._heard.get()
+        if isinstance(heard, BrokerError):
+            raise heard
+        return heard
+
+    def heard(self, message: Msg | BrokerError) -> None:
+        """Put an answer, or the reason why none can come any more."""
+        self._heard.put_nowait(message)
+
+    def denied(self, violation: str) -> None:
+        """Hear of a permission violation, if it is about the subject that this ear waits on."""
+        if f'"{self._spoken_to}"' in violation:
+            self.heard(Denied(violation))
+
+
+class Link:
+    """A connected client with one inbox for all answers."""
+
+    def __init__(self, client: Client, *, timeout: float) -> None:
+        self.client = client
+        """For what the gateway's own calls do not cover, such as key-value buckets; replaced when lost."""
+        self.timeout = timeout
+        """Seconds that any one call may take."""
+        self.violations = 0
+        """How many times the server refused something for want of a permission."""
+        self._lost = asyncio.Event()
+        self._why = "the connection to NATS was lost"
+        self._ears: dict[str, Ear] = {}
+        self._inbox: str = client.new_inbox()
+
+    async def begin(self) -> None:
+        """Subscribe to the inbox; raises Unavailable, Denied."""
+        with _ours("subscribe"):
+            await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
+            # nats-py writes the first ping before the subscription that waits to be sent, and the second one
+            # after it, so that a refusal comes before its pong.
+            await innards.bounded(self.client.flush(), self.timeout)
+            await innards.bounded(self.client.flush(), self.timeout)
+        if self.violations:
+            raise Denied(self._why)
+
+    @property
+    def max_payload(self) -> int:
+        """Bytes that the server takes as headers and payload of one message."""
+        return int(self.client.max_payload)
+
+    @property
+    def server_version(self) -> str:
+        """The version that the server gives itself."""
+        version = self.client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
+
+    @property
+    def is_lost(self) -> bool:
+        """True for good once the connection ended or fell silent."""
+        return self._lost.is_set()
+
+    @contextmanager
+    def listening(self, to: str) -> Iterator[Ear]:
+        """Give an ear for what `to` answers."""
+        if self.is_lost:
+            raise Unavailable(self._why)
+        token = uuid4().hex
+        ear = self._ears[token] = Ear(f"{self._inbox}.{token}", to)
+        try:
+            yield ear
+        finally:
+            del self._ears[token]
+
+    @asynccontextmanager
+    async def subscribed(self, to: str) -> AsyncIterator[Ear]:
+        """Give an ear with a subscription of its own, for a consumer, whose messages keep their own subjects.
+
+        Raises Unavailable.
+        """
+        with self.listening(to) as ear:
+            ear.subject = self.client.new_inbox()
+
+            async def on_message(message: Msg) -> None:
+                ear.heard(message)
+
+            with _ours("subscribe"):
+                subscription = await self.client.subscribe(ear.subject, cb=on_message, pending_bytes_limit=0)
+            try:
+                yield ear
+            finally:
+                if not self.is_lost:
+                    with suppress(Unavailable), _ours("unsubscribe"):
+                        await subscription.unsubscribe()
+
+    async def send(self, frames: Sequence[bytes]) -> None:
+        """Write whole protocol frames in one go; raises Unavailable where the link is seen to be lost."""
+        if self.is_lost:
+            raise Unavailable(self._why)
+        with _ours("send"):
+            await innards.write(self.client, b"".join(frames))
+
+    async def publish(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
+        """Write one message without waiting for anything."""
+        if self.is_lost:
+            raise Unavailable(self._why)
+        with _ours(subject):
+            await self.client.publish(subject, payload, reply=reply)
+
+    async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
+        """Send a request and give its answer.
+
+        Raises Unavailable: the link was lost, or nothing came in time, and then the request may still be
+        served; Denied; Unserved.
+        """
+        with self.listening(subject) as ear, _ours(subject):
+            async with asyncio.timeout(self.timeout):
+                await self.client.publish(subject, payload, reply=ear.subject, headers=headers)
+                answer = await ear.hear()
+        if is_unserved(answer):
+            raise Unserved(f"nobody serves {subject}")
+        return answer
+
+    async def api(self, call: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Call JetStream's API (`STREAM.INFO.x`), again and again until it answers: each call of ours may be.
+
+        Nobody answers while a stream elects its leader, 4 to 9 s after the last one died, and what was asked
+        meanwhile is never answered. Raises as `ask`, and Refusal for an error in the answer.
+        """
+        subject = f"{API}.{call}"
+        payload = json.dumps(body).encode() if body is not None else b""
+        with self.listening(subject) as ear, _ours(subject):
+            async with asyncio.timeout(self.timeout):
+                while True:
+                    await self.client.publish(subject, payload, reply=ear.subject)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(_REPEAT):
+                            answer = await ear.hear()
+                            break
+        if is_unserved(answer):
+            raise Unserved(f"nobody serves {subject}")
+        return _result(call, answer)
+
+    async def api_many(self, call: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Refusal]:
+        """Make one call with many bodies at once; the results come in no particular order.
+
+        Raises as `ask`.
+        """
+        subject = f"{API}.{call}"
+        results: list[dict[str, Any] | Refusal] = []
+        with self.listening(subject) as ear, _ours(subject):
+            async with asyncio.timeout(self.timeout):
+                for body in bodies:
+                    await self.client.publish(subject, json.dumps(body).encode(), reply=ear.subject)
+                for _ in bodies:
+                    answer = await ear.hear()
+                    if is_unserved(answer):
+                        raise Unserved(f"nobody serves {subject}")
+                    try:
+                        results.append(_result(call, answer))
+                    except Refusal as refusal:
+                        results.append(refusal)
+        return results
+
+    async def watch(self, interval: float) -> None:
+        """Return when the link is lost; it is, too, when a ping finds no answer in `interval` seconds."""
+        while not self.is_lost:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval):
+                    await self._lost.wait()
+                    return
+            try:
+                # A pong that comes after this gave up would end nats-py's read loop (it sets a cancelled
+                # future), so a link is never used again after a silence.
+                with _ours("ping"):
+                    await innards.bounded(self.client.flush(), interval)
+            except Unavailable as error:
+                self.lose(f"NATS did not answer a ping within {interval:g} s: {error}")
+
+    def lose(self, why: str) -> None:
+        """Tell everyone who waits on this link that it is gone."""
+        if not self.is_lost:
+            self._why = why
+            self._lost.set()
+            for ear in self._ears.values():
+                ear.heard(Unavailable(why))
+
+    def violated(self, violation: str) -> None:
+        """Hear that the server refused a publish or a subscription."""
+        self.violations += 1
+        if not self.is_lost:
+            self._why = violation
+        for ear in self._ears.values():
+            ear.denied(violation)
+
+    async def close(self) -> None:
+        """Say farewell and drop the socket; never waits for long."""
+        self.lose("the connection to NATS was closed")
+        try:
+            with suppress(Unavailable), _ours("close"):
+                await innards.bounded(self.client.close(), _CLOSING)
+        finally:
+            innards.abort(self.client)
+
+    async def _on_message(self, message: Msg) -> None:
+        ear = self._ears.get(message.subject[len(self._inbox) + 1 :])
+        if ear is not None:
+            ear.heard(message)
+
+
+def is_unserved(message: Msg) -> bool:
+    """Tell whether the server answered in place of a listener that is not there."""
+    return not message.data and message.headers is not None and message.headers.get("Status") == "503"
+
+
+def _result(call: str, answer: Msg) -> dict[str, Any]:
+    try:
+        result = json.loads(answer.data)
+    except ValueError as error:
+        raise Unavailable(f"{call}: the answer is not JSON: {answer.data[:100]!r}") from error
+    if "error" in result:
+        raise Refusal(call, result["error"])
+    return dict(result)
+
+
+@contextmanager
+def _ours(what: str) -> Iterator[None]:
+    """Turn what nats-py and the socket raise into Unavailable: the one place that knows them."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable(f"{what}: NATS did not answer in time") from error
+    except (nats.errors.Error, OSError, RuntimeError) as error:  # uvloop: RuntimeError on a closed transport
+        raise Unavailable(f"{what}: {error}") from error

@@ -1,0 +1,327 @@
+"""The event log on JetStream: a claim moves the shard's fence, and each commit is a batch that expects it unmoved.
+
+Whatever a server may do with a batch that nobody waits for any more, it cannot store it after the fence has
+moved. So after an unclear answer a new claim makes the outcome final, and the checkpoints tell what it was.
+Measured on one node and on three with replicas 3, through kills of the leader: batches are never torn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import uuid4
+
+from nats.aio.msg import Msg
+
+from gateway.broker.jetstream import batch, stream
+from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
+from gateway.broker.jetstream.topics import Topics
+from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
+
+DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
+"""The server buffers up to 128 MiB a stream before it drops messages; a process has a few batches in flight."""
+
+_PIPELINED: Final = 256
+"""Checkpoints that are asked for at the same time."""
+
+# Error codes of nats-server 2.12 to 2.15 (server/errors.json there).
+_NO_MESSAGE: Final = 10037
+_FENCE_MOVED: Final = frozenset({10071, 10164})
+"""Wrong last sequence; another batch on the same fence is in flight (only with replicas)."""
+_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047, 10077, 10167, 10210})
+"""Limits of account, server, storage and stream; too many requests; too many open batches."""
+_REFUSED: Final = frozenset({10054, 10097, 10111, 10165, 10166, 10174, 10175, 10176, 10177, 10179, 10199, 10201})
+"""Too large; headers, rollup or TTL not taken; batches off, incomplete, too long or with repeated ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How the log is written."""
+
+    topics: Topics
+    owner: str
+    """Names this process in the fence, for people."""
+    ttl: int | None = None
+    """Seconds that events, dead letters, notifications and replays are kept; None for ever."""
+    batch_bytes: int = DEFAULT_BATCH_BYTES
+    """Bytes of one commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands in the fence of a shard."""
+
+    sequence: int
+    """The stream sequence of the claim, which batches expect."""
+    owner: str
+    epoch: int
+    """How many claims the shard has seen, for people; claims that raced may share a number."""
+    token: str
+    """Tells this claim from every other one."""
+
+
+class JetStreamLog:
+    """The event log of one deployment on JetStream (`gateway.broker.ports.EventLog`)."""
+
+    def __init__(self, connection: Connection, settings: LogSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._topics = settings.topics
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[JetStreamShard]:
+        """Claim `shard`; see the contract."""
+        link = self._connection.link
+        facts = await stream.facts(link, self._topics)
+        claim = await self._claim(link, shard)
+        yield JetStreamShard(self._connection, self._settings, shard=shard, claim=claim, link=link, facts=facts)
+
+    async def _claim(self, link: Link, shard: int) -> Claim:
+        """Move the fence, whoever held it.
+
+        Not a compare-and-set: with replicas the server refuses one (10164) for as long as any batch that
+        expects the fence is in flight, so an old owner in full swing kept a new one out for 12 s: measured. A
+        plain publish is never kept waiting, and of 3,000 batches that crossed one none was stored after it.
+        """
+        fence = self._topics.fence(shard)
+        standing = await read_fence(link, self._topics, shard)
+        mine = Claim(0, self._settings.owner, 1 + (standing.epoch if standing else 0), uuid4().hex)
+        value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
+        try:
+            answer = _parsed(await link.ask(fence, json.dumps(value).encode(), {"Nats-Rollup": "sub"}))
+        except (Denied, Unserved):
+            raise
+        except Unavailable as error:
+            standing = None if link.is_lost else await read_fence(link, self._topics, shard)
+            if standing is not None and standing.token == mine.token:
+                return standing
+            raise OutcomeUnknown(f"the claim of shard {shard} may have succeeded: {error}") from error
+        problem = _problem(answer)
+        if isinstance(problem, (Unavailable, OutcomeUnknown)):
+            raise problem
+        if problem is not None:
+            raise Unavailable(f"the claim of shard {shard} was refused: {problem}")
+        return replace(mine, sequence=int(answer["seq"]))
+
+
+class JetStreamShard:
+    """The writer of one shard (`gateway.broker.ports.ShardLog`)."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: LogSettings,
+        *,
+        shard: int,
+        claim: Claim,
+        link: Link,
+        facts: stream.StreamFacts,
+    ) -> None:
+        self.claim = claim
+        """The claim that this writer writes under."""
+        self._connection = connection
+        self._topics = settings.topics
+        self._form = batch.Form(settings.topics, shard, claim.sequence, settings.ttl)
+        self._limits = Limits(messages=batch.MOST_MESSAGES, bytes=settings.batch_bytes)
+        self._verified_on = link
+        self._facts = facts
+        self._stored_up_to = claim.sequence
+        self._spent: BrokerError | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one commit may hold."""
+        return self._limits
+
+    async def checkpoints(self) -> dict[str, bytes]:
+        """Give every checkpoint of the shard, as the stream's leader has it; see the contract."""
+        link = self._connection.link
+        await self._verify(link)
+        subjects = await _subjects(link, self._topics, self._topics.checkpoints(self._form.shard))
+        found: dict[str, bytes] = {}
+        for start in range(0, len(subjects), _PIPELINED):
+            for stored in await _last_messages(link, self._topics, subjects[start : start + _PIPELINED]):
+                found[stored["subject"].rpartition(".")[2]] = payload_of(stored)
+        standing = await read_fence(link, self._topics, self._form.shard)
+        if standing is None or standing.sequence != self.claim.sequence:
+            raise self._spend(_fenced(self._form.shard, standing))
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        """Store all of `commit` or nothing; see the contract."""
+        if self._spent is not None:
+            raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
+        check_limits(commit, self._limits)
+        if not commit.messages and not commit.checkpoints:
+            return
+        try:
+            link = self._connection.link
+            await self._verify(link)
+            violations = link.violations
+            made, answer = await self._exchange(link, commit)
+        except TooLarge:
+            raise
+        except BrokerError as error:
+            raise self._spend(error) from None
+        stored_up_to, problem = _judge(answer, made, self._stored_up_to)
+        if problem is None:
+            self._stored_up_to = stored_up_to
+            self._spent = None
+            return
+        if isinstance(problem, Fenced):
+            problem = await self._who_moved_it(link)
+        elif isinstance(problem, Rejected) and link.violations != violations:
+            problem = Unavailable(f"NATS refused a message for want of a permission: {problem}")
+        raise self._spend(problem)
+
+    async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
+        """Send the batch of `commit` and give the answer to it: the first error, or the acknowledgement."""
+        with link.listening(self._topics.stream) as ear:
+            largest = min(link.max_payload, self._facts.max_message or link.max_payload)
+            made = batch.make(self._form, commit, answer_to=ear.subject, largest=largest)
+            self._spent = OutcomeUnknown("a commit was cancelled")
+            try:
+                async with asyncio.timeout(link.timeout):
+                    await link.send(made.frames)
+                    while True:
+                        answer = await ear.hear()
+                        if not _is_bare(answer):  # as the first message's answer is when nothing is wrong with it
+                            return made, answer
+            except TimeoutError:
+                raise OutcomeUnknown(f"no answer to a commit within {link.timeout:g} s") from None
+            except Unavailable as error:
+                raise OutcomeUnknown(f"the commit may have been stored: {error}") from error
+
+    async def _verify(self, link: Link) -> None:
+        """After a reconnect, make sure that this is the stream in which the claim stands."""
+        if link is self._verified_on:
+            return
+        facts = await stream.facts(link, self._topics)
+        if facts.created != self._facts.created:
+            raise self._spend(Fenced(f"the stream {self._topics.stream} was made anew at {facts.created}"))
+        self._facts = facts
+        self._verified_on = link
+
+    async def _who_moved_it(self, link: Link) -> BrokerError:
+        try:
+            standing = await read_fence(link, self._topics, self._form.shard)
+        except Unavailable as error:
+            return OutcomeUnknown(f"the commit was refused, and the fence cannot be read: {error}")
+        if standing is not None and standing.sequence == self.claim.sequence:
+            return OutcomeUnknown("the commit was refused although the fence stands")
+        return _fenced(self._form.shard, standing)
+
+    def _spend(self, error: BrokerError) -> BrokerError:
+        self._spent = error
+        return error
+
+
+async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
+    """Give the claim that stands, as the stream's leader has it; None where there never was one.
+
+    Raises Unavailable.
+    """
+    stored = await last_message(link, topics, topics.fence(shard))
+    if stored is None:
+        return None
+    value = json.loads(payload_of(stored))
+    return Claim(int(stored["seq"]), str(value["owner"]), int(value["epoch"]), str(value["token"]))
+
+
+async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, Any] | None:
+    """Give the last message under `subject` as the stream's leader has it; raises Unavailable.
+
+    A direct get would be answered by any replica, and may be behind.
+    """
+    try:
+        answer = await link.api(f"STREAM.MSG.GET.{topics.stream}", {"last_by_subj": subject})
+    except Refusal as refusal:
+        if refusal.code == _NO_MESSAGE:
+            return None
+        raise
+    return dict(answer["message"])
+
+
+async def _last_messages(link: Link, topics: Topics, subjects: list[str]) -> list[dict[str, Any]]:
+    answers = await link.api_many(f"STREAM.MSG.GET.{topics.stream}", [{"last_by_subj": one} for one in subjects])
+    found: list[dict[str, Any]] = []
+    for answer in answers:
+        if not isinstance(answer, Refusal):
+            found.append(answer["message"])
+        elif answer.code != _NO_MESSAGE:
+            raise answer
+    return found
+
+
+def payload_of(stored: dict[str, Any]) -> bytes:
+    """Give the payload of a message that came from the API."""
+    return base64.b64decode(stored.get("data", ""))
+
+
+async def _subjects(link: Link, topics: Topics, pattern: str) -> list[str]:
+    """List the subjects under `pattern` that hold a message; the server gives up to 100,000 at once."""
+    found: dict[str, int] = {}
+    while True:
+        body = {"subjects_filter": pattern, "offset": len(found)}
+        page = await link.api(f"STREAM.INFO.{topics.stream}", body)
+        subjects = page["state"].get("subjects") or {}
+        found |= subjects
+        if not subjects or len(found) >= page.get("total", 0):
+            return list(found)
+
+
+def _is_bare(answer: Msg) -> bool:
+    return not answer.data and not is_unserved(answer)
+
+
+def _judge(answer: Msg, made: batch.Batch, stored_up_to: int) -> tuple[int, BrokerError | None]:
+    """Tell the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
+    if is_unserved(answer):
+        return 0, OutcomeUnknown("no stream takes the commit's messages")
+    said = _parsed(answer)
+    problem = _problem(said)
+    if problem is not None:
+        return 0, problem
+    if said.get("batch") != made.id or said.get("count") != len(made.frames):
+        return 0, OutcomeUnknown(f"the acknowledgement is not of this batch: {said}")
+    sequence = int(said.get("seq", 0))
+    if sequence < stored_up_to + len(made.frames):
+        return 0, OutcomeUnknown(f"the stream went back to {sequence} from {stored_up_to}: it was made anew")
+    return sequence, None
+
+
+def _parsed(answer: Msg) -> dict[str, Any]:
+    try:
+        said = json.loads(answer.data)
+    except ValueError:
+        said = None
+    return said if isinstance(said, dict) else {"error": {"description": f"unclear answer {answer.data[:100]!r}"}}
+
+
+def _problem(said: dict[str, Any]) -> BrokerError | None:
+    """Sort what JetStream says to a publish; Fenced here means that the fence is to be looked at."""
+    error = said.get("error")
+    if error is None:
+        return None
+    code = int(error.get("err_code", 0))
+    words = f"{error.get('description')} (error {code})"
+    if code in _FENCE_MOVED:
+        return Fenced(words)
+    if code in _NO_ROOM:
+        return Unavailable(words)
+    if code in _REFUSED:
+        return Rejected(words)
+    return OutcomeUnknown(words)
+
+
+def _fenced(shard: int, standing: Claim | None) -> Fenced:
+    if standing is None:
+        return Fenced(f"the claim of shard {shard} is gone from the stream")
+    return Fenced(f"shard {shard} was claimed by {standing.owner} (epoch {standing.epoch})")

@@ -1,0 +1,115 @@
+"""What a deployment must never forget, apart from the log: which accounts it has begun, and its number of shards.
+
+It is a stream of its own, so that it still knows the accounts when somebody deletes or empties the log: then
+a missing checkpoint is a loss to be looked at, not a new account whose whole history is published again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any, Final
+
+from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.link import Link, Refusal
+from gateway.broker.jetstream.topics import Topics
+from gateway.errors import ConfigurationError, Unavailable
+
+VERSION: Final = 1
+_NOT_FOUND: Final = 10059
+_NAME_IN_USE: Final = 10058
+_ALREADY_THERE: Final = 10071
+_FORGETFUL: Final = ("max_age", "max_bytes", "max_msgs")
+
+
+class JetStreamRegistry:
+    """The registry of one deployment (`gateway.broker.ports.Registry`)."""
+
+    def __init__(self, connection: Connection, topics: Topics) -> None:
+        self._connection = connection
+        self._stream = f"{topics.prefix}-gateway-control"
+        self._subject = f"{topics.prefix}.gateway.control"
+
+    async def prepare(self, *, replicas: int, create: bool) -> None:
+        """Make the stream if there is none; raises ConfigurationError, Unavailable."""
+        link = self._connection.link
+        try:
+            info = await link.api(f"STREAM.INFO.{self._stream}")
+        except Refusal as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+            if not create:
+                remedy = "Make it, or let the gateway make it."
+                raise ConfigurationError(f"stream {self._stream}", "there is no such stream", remedy) from refusal
+            info = await self._create(link, replicas)
+        config = info["config"]
+        wrong = [f"{name} is {config[name]}" for name in _FORGETFUL if int(config.get(name, 0)) > 0]
+        if wrong:
+            raise ConfigurationError(
+                f"stream {self._stream}", f"{'; '.join(wrong)}: it would forget accounts", "Take the limits away."
+            )
+
+    async def _create(self, link: Link, replicas: int) -> dict[str, Any]:
+        wanted = {
+            "name": self._stream,
+            "description": "Accounts and the number of shards of the gateway; small, and never to be lost",
+            "subjects": [f"{self._subject}.>"],
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": replicas,
+            "max_msgs_per_subject": 1,
+            "discard": "old",
+        }
+        try:
+            return await link.api(f"STREAM.CREATE.{self._stream}", wanted)
+        except Refusal as refusal:
+            if refusal.code == _NAME_IN_USE:  # another replica was quicker
+                return await link.api(f"STREAM.INFO.{self._stream}")
+            raise
+
+    async def agree(self, shards: int) -> None:
+        """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
+        subject = f"{self._subject}.deployment"
+        await self._write_first(subject, {"version": VERSION, "shards": shards})
+        stored = await self._last(subject)
+        if stored["shards"] != shards:
+            raise ConfigurationError(
+                "shards",
+                f"{shards} is not the number that this deployment started with: {stored['shards']}",
+                f"Set it to {stored['shards']}; another number would look for checkpoints where they are not.",
+            )
+
+    async def known(self) -> frozenset[str]:
+        """Give every account that was ever begun; raises Unavailable."""
+        prefix = f"{self._subject}.account."
+        found: dict[str, int] = {}
+        while True:
+            body = {"subjects_filter": f"{prefix}*", "offset": len(found)}
+            page = await self._connection.link.api(f"STREAM.INFO.{self._stream}", body)
+            subjects = page["state"].get("subjects") or {}
+            found |= subjects
+            if not subjects or len(found) >= page.get("total", 0):
+                return frozenset(subject.removeprefix(prefix) for subject in found)
+
+    async def register(self, account: str) -> None:
+        """Remember `account`; it is no error that it is known. Raises Unavailable."""
+        await self._write_first(f"{self._subject}.account.{account}", {"version": VERSION})
+
+    async def _write_first(self, subject: str, value: dict[str, Any]) -> None:
+        """Write `value` unless there is one; writing it twice, after a lost answer, does no harm."""
+        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
+        answer = json.loads((await self._connection.link.ask(subject, json.dumps(value).encode(), headers)).data)
+        error = answer.get("error")
+        if error is not None and error.get("err_code") != _ALREADY_THERE:
+            raise Unavailable(f"{subject}: {error.get('description')}")
+
+    async def _last(self, subject: str) -> dict[str, Any]:
+        answer = await self._connection.link.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
+        stored: dict[str, Any] = json.loads(base64.b64decode(answer["message"]["data"]))
+        if stored.get("version") != VERSION:
+            raise ConfigurationError(
+                f"stream {self._stream}",
+                f"its records have version {stored.get('version')}, this release reads version {VERSION}",
+                "Run the release that wrote them.",
+            )
+        return stored

@@ -1,0 +1,208 @@
+"""The one stream of a deployment: how it is made, and what about an existing one would break a promise.
+
+Nothing may leave the stream but by the time to live of its own message: a lost checkpoint would publish an
+account's whole history again. So the stream has no age limit (`Nats-TTL: never` under one held only until
+the server restarted: measured), and a limit of size only together with `discard: new`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved
+from gateway.broker.jetstream.topics import Topics
+from gateway.errors import ConfigurationError
+
+OLDEST_SERVER: Final = (2, 14, 0)
+"""The oldest that passes the contract suite. 2.12 has atomic batches, but says of a batch for which it has no
+room (50 are open) only that it is incomplete, as of one with something wrong in it."""
+
+SMALLEST_MESSAGE: Final = 128 * 1024
+"""Bytes that the server must take: a checkpoint has up to 64 KiB."""
+
+_NOT_FOUND: Final = 10059
+_NAME_IN_USE: Final = 10058
+_MAY_PASS: Final = frozenset({10005})
+"""No suitable servers for as many replicas: one may be down."""
+_NOT_CLUSTERED: Final = 10074
+_YOURS: Final = 4
+"""The first digit of a status that is the caller's to mend, as in HTTP."""
+_NOT_ENABLED: Final = frozenset({10039, 10076})
+_REMEDY: Final = "Mend it with `nats stream edit {stream}`, or delete the stream and let the gateway make it."
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """How the stream is to be."""
+
+    topics: Topics
+    replicas: int = 1
+    """Servers that hold a copy: 1, 3 or 5."""
+    create: bool = True
+    """Make the stream where there is none; an existing one is only ever checked."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFacts:
+    """What a writer must know of the stream."""
+
+    created: str
+    """RFC 3339, to the nanosecond: another time means another stream, in which nothing of ours is true."""
+    max_message: int | None
+    """Bytes of headers and payload that the stream takes at most; None where only the server limits it."""
+
+
+async def prepare(connection: Connection, settings: StreamSettings) -> None:
+    """Make the stream if there is none, and refuse one that would break a promise.
+
+    Raises:
+        ConfigurationError: JetStream is off, the server too old, a permission missing, the stream missing
+            (and not to be made) or dangerous; says which, and what to do.
+        Unavailable: NATS did not answer, or has no room for the stream now.
+
+    """
+    link = connection.link
+    _check_server(link)
+    stream = settings.topics.stream
+    try:
+        try:
+            info = await link.api(f"STREAM.INFO.{stream}")
+        except Refusal as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+            info = await _create(link, settings)
+    except Denied as denied:
+        raise ConfigurationError(
+            "broker", str(denied), f"Let the gateway's user publish to $JS.API.> and {settings.topics.prefix}.>."
+        ) from denied
+    except Unserved as unserved:
+        raise _off("JetStream is not enabled") from unserved
+    except Refusal as refusal:
+        if refusal.code in _NOT_ENABLED:
+            raise _off(refusal.description) from refusal
+        raise
+    wrong = [*_missing(info["config"]), *_evicting(info["config"]), *_different(info["config"], settings)]
+    if wrong:
+        raise ConfigurationError(f"stream {stream}", "; ".join(wrong), _REMEDY.format(stream=stream))
+
+
+async def facts(link: Link, topics: Topics) -> StreamFacts:
+    """Ask the stream's leader what it is like; raises Unavailable."""
+    info = await link.api(f"STREAM.INFO.{topics.stream}")
+    largest = int(info["config"].get("max_msg_size", -1))
+    return StreamFacts(created=str(info["created"]), max_message=largest if largest > 0 else None)
+
+
+def _check_server(link: Link) -> None:
+    if tuple(int(part) for part in link.server_version.split(".")) < OLDEST_SERVER:
+        oldest = ".".join(str(part) for part in OLDEST_SERVER)
+        raise ConfigurationError(
+            "broker.servers", f"nats-server {link.server_version} is too old", f"Run {oldest} or later."
+        )
+    if link.max_payload < SMALLEST_MESSAGE:
+        raise ConfigurationError(
+            "broker.servers",
+            f"the server takes messages of up to {link.max_payload} bytes, too few for a checkpoint",
+            f"Set max_payload to {SMALLEST_MESSAGE} or more.",
+        )
+
+
+async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
+    stream = settings.topics.stream
+    if not settings.create:
+        raise ConfigurationError(f"stream {stream}", "there is no such stream", "Make it, or let the gateway make it.")
+    try:
+        return await link.api(f"STREAM.CREATE.{stream}", wanted(settings))
+    except Refusal as refusal:
+        if refusal.code == _NAME_IN_USE:  # another replica was quicker
+            return await link.api(f"STREAM.INFO.{stream}")
+        if refusal.code in _MAY_PASS or refusal.code in _NOT_ENABLED:
+            raise
+        if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _YOURS:
+            raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
+        raise
+
+
+def wanted(settings: StreamSettings) -> dict[str, Any]:
+    """Give the stream's configuration as JetStream's API takes it."""
+    return {
+        "name": settings.topics.stream,
+        "description": "Events, dead letters, notifications, replays, checkpoints and fences of the gateway",
+        "subjects": settings.topics.subjects,
+        "retention": "limits",
+        "storage": "file",
+        "num_replicas": settings.replicas,
+        "max_age": 0,
+        "discard": "new",
+        "allow_atomic": True,
+        "allow_msg_ttl": True,
+        "allow_rollup_hdrs": True,
+    }
+
+
+def _missing(config: dict[str, Any]) -> Iterator[str]:
+    for setting, purpose in (
+        ("allow_atomic", "events and checkpoints could not be stored together"),
+        ("allow_msg_ttl", "events could not expire"),
+        ("allow_rollup_hdrs", "checkpoints could not be replaced"),
+    ):
+        if not config.get(setting):
+            yield f"{setting} is off: {purpose}"
+    for setting, harm in (
+        ("deny_purge", "checkpoints could not be replaced"),
+        ("sealed", "nothing could be stored"),
+        ("no_ack", "nobody would say what was stored"),
+        ("mirror", "nothing of ours could be stored"),
+        ("subject_transform", "checkpoints would be stored where they are not looked for"),
+    ):
+        if config.get(setting):
+            yield f"{setting} is set: {harm}"
+
+
+def _evicting(config: dict[str, Any]) -> Iterator[str]:
+    if config.get("max_age", 0):
+        yield f"max_age is {config['max_age'] / 1e9:g} s: checkpoints would expire; only messages may, by their own TTL"
+    for setting in ("max_bytes", "max_msgs"):
+        if config.get(setting, -1) > 0 and config.get("discard") != "new":
+            yield f"{setting} is {config[setting]} with discard old: it would evict checkpoints; set discard to new"
+    if config.get("max_msgs_per_subject", -1) > 0:
+        yield f"max_msgs_per_subject is {config['max_msgs_per_subject']}: it would evict events, whatever discard says"
+    if config.get("retention") != "limits":
+        yield f"retention is {config.get('retention')}: a consumer's acknowledgement would delete checkpoints"
+
+
+def _different(config: dict[str, Any], settings: StreamSettings) -> Iterator[str]:
+    if config.get("storage") != "file":
+        yield f"storage is {config.get('storage')}: a restart of the server would forget everything"
+    if config.get("persist_mode") == "async":
+        yield "persist_mode is async: what was acknowledged could be lost"
+    if config.get("num_replicas", 1) < settings.replicas:
+        yield f"num_replicas is {config.get('num_replicas', 1)}, not {settings.replicas}: too few servers may fail"
+    absent = [subject for subject in settings.topics.subjects if not _covered(subject, config.get("subjects") or [])]
+    if absent:
+        yield f"subjects lack {', '.join(absent)}"
+    if 0 < config.get("max_msg_size", -1) < SMALLEST_MESSAGE:
+        yield f"max_msg_size is {config['max_msg_size']}: a checkpoint needs {SMALLEST_MESSAGE}"
+
+
+def _covered(subject: str, patterns: list[str]) -> bool:
+    return any(_covers(pattern.split("."), subject.split(".")) for pattern in patterns)
+
+
+def _covers(pattern: list[str], subject: list[str]) -> bool:
+    """Tell whether each subject that `subject` stands for is under `pattern`."""
+    if pattern[-1] == ">":
+        subject = subject[: len(pattern) - 1]
+        pattern = pattern[:-1]
+    return len(pattern) == len(subject) and all(
+        wanted == given or (wanted == "*" and given != ">") for wanted, given in zip(pattern, subject, strict=True)
+    )
+
+
+def _off(problem: str) -> ConfigurationError:
+    return ConfigurationError(
+        "broker.servers", f"{problem} on this NATS server or account", "Enable it: `jetstream { store_dir: … }`."
+    )

@@ -1,0 +1,117 @@
+"""What things are called on NATS, and how a message becomes a subject, headers and a payload and back.
+
+The form is CloudEvents 1.0 in binary mode: each attribute is a header `ce-<name>`, the content type is
+`ce-datacontenttype`, and values are percent-encoded as the CloudEvents NATS binding says. NATS has no
+record key, so the key travels in a header of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
+
+from gateway.publication import Message
+
+KEY: Final = "Gateway-Key"
+_ATTRIBUTE: Final = "ce-"
+_VERSION: Final = "v1"
+
+_TOKEN: Final = re.compile(r"[^\s.*>\x00-\x20\x7f]+")
+"""One token of a subject. A checkpoint of an account `*` would roll up every other one: measured."""
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+")
+"""Letters that subjects, stream names and bucket names all take."""
+
+_NAME: Final = re.compile(r"[a-z0-9]+")
+"""A CloudEvents attribute's name."""
+
+_UNSAFE: Final = re.compile(r'[^!-~]|["%]')
+"""Outside U+0021 to U+007E, and the double quote and the percent sign, as the binding lists them."""
+
+_SAFE: Final = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names that one deployment uses on NATS; all of them begin with its prefix."""
+
+    prefix: str
+    """The first token of each subject and the first part of the stream's name."""
+
+    def __post_init__(self) -> None:
+        """Refuse a prefix that could not be a token and a part of a stream's name."""
+        if not _PREFIX.fullmatch(self.prefix):
+            raise ValueError(f"prefix {self.prefix!r} must be of letters, digits, _ and - only")
+
+    @property
+    def stream(self) -> str:
+        """The one stream of everything."""
+        return f"{self.prefix}-gateway"
+
+    @property
+    def subjects(self) -> list[str]:
+        """What the stream stores."""
+        return [f"{self.prefix}.events.>", f"{self.prefix}.gateway.fence.*", f"{self.prefix}.gateway.checkpoint.*.*"]
+
+    def message(self, topic: str, account: str) -> str:
+        """Give the subject of a message."""
+        return f"{self.prefix}.events.{_token(topic)}.{_VERSION}.{_token(account)}"
+
+    def messages(self, topic: str | None, account: str | None) -> str:
+        """Give the subject filter for a topic, an account, or any where None."""
+        if topic is None and account is None:
+            return f"{self.prefix}.events.>"
+        of_topic = "*" if topic is None else _token(topic)
+        return f"{self.prefix}.events.{of_topic}.{_VERSION}.{'*' if account is None else _token(account)}"
+
+    def fence(self, shard: int) -> str:
+        """Give the subject whose last message says who owns `shard`."""
+        return f"{self.prefix}.gateway.fence.{shard}"
+
+    def checkpoint(self, shard: int, account: str) -> str:
+        """Give the subject of the checkpoint of `account`."""
+        return f"{self.prefix}.gateway.checkpoint.{shard}.{_token(account)}"
+
+    def checkpoints(self, shard: int) -> str:
+        """Give the subject filter for all checkpoints of `shard`."""
+        return f"{self.prefix}.gateway.checkpoint.{shard}.*"
+
+
+def headers_of(message: Message) -> str:
+    """Give the message's own header lines, each with its line end.
+
+    Raises ValueError for an attribute that CloudEvents does not allow.
+    """
+    lines = [f"{KEY}: {quote_from_bytes(message.key, safe=_SAFE)}\r\n"]
+    for name, value in message.attributes.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
+        lines.append(f"{_ATTRIBUTE}{name}: {value if _UNSAFE.search(value) is None else _encode(value)}\r\n")
+    return "".join(lines)
+
+
+def message_of(subject: str, headers: Mapping[str, str], value: bytes) -> Message | None:
+    """Give the message that was stored, None for anything that is not the gateway's (a delete marker)."""
+    tokens = subject.split(".")
+    key = headers.get(KEY)
+    if len(tokens) != 5 or key is None:  # noqa: PLR2004 - prefix, events, topic, version, account
+        return None
+    attributes = {
+        name[len(_ATTRIBUTE) :]: unquote(text) if "%" in text else text
+        for name, text in headers.items()
+        if name.startswith(_ATTRIBUTE)
+    }
+    return Message(tokens[2], tokens[4], unquote_to_bytes(key), value, attributes)
+
+
+def _encode(value: str) -> str:
+    return quote_from_bytes(value.encode(), safe=_SAFE)
+
+
+def _token(name: str) -> str:
+    if not _TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} cannot be a part of a subject: it is empty or has a space, a dot, * or >")
+    return name

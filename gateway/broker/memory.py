@@ -1,0 +1,267 @@
+"""The broker's contract in memory: many replicas on one `MemoryBroker`, with faults at each of its edges.
+
+It is for simulations on virtual time. It does nothing but what the contract promises, at once, so that all
+delays, losses and outages are those that the simulation injects through `Faults`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+from gateway.broker.ports import Commit, Limits, Stored, check_limits
+from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A moment at which a fault can strike."""
+
+    call: Literal["open", "checkpoints", "commit", "read"]
+    when: Literal["before", "after"]
+    """Whether the call has had its effect on the broker."""
+    owner: str
+    shard: int | None
+    """None for a read."""
+    land: Callable[[], bool]
+    """Has the effect now, unless it has been had; gives whether it took, as a fence refuses it silently.
+
+    A fault that keeps `land` for later and raises OutcomeUnknown makes a request that was still under way when
+    its sender gave up.
+    """
+
+
+Faults = Callable[[Edge], Awaitable[None]]
+"""Consulted before and after each effect: returns for no fault, waits for a delay, raises OutcomeUnknown, or
+(only before the effect) Unavailable or Rejected."""
+
+
+async def no_faults(_: Edge) -> None:
+    """Let everything succeed, and others run meanwhile."""
+    await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class _Entry:
+    stored: Stored
+    at: float
+
+
+@dataclass(slots=True)
+class MemoryBroker:
+    """The one broker of a simulation, shared by all its replicas."""
+
+    limits: Limits = field(default_factory=lambda: Limits(messages=1000, bytes=16 * 1024 * 1024))
+    largest: int | None = None
+    """Bytes of one message (`Message.size`); None for no limit."""
+    faults: Faults = no_faults
+    """May be exchanged at any time."""
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970, for reads from a time."""
+    entries: list[_Entry] = field(default_factory=list)
+    stored_checkpoints: dict[int, dict[str, bytes]] = field(default_factory=dict)
+    """By shard and account."""
+    epochs: dict[int, int] = field(default_factory=dict)
+    """By shard: how many claims it has seen; the last one owns it."""
+    owners: dict[int, str] = field(default_factory=dict)
+    _grown: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def log(self, owner: str) -> MemoryLog:
+        """Give the log as the replica `owner` sees it."""
+        return MemoryLog(self, owner)
+
+    def reader(self, owner: str = "reader") -> MemoryReader:
+        """Give a reader of the topics."""
+        return MemoryReader(self, owner)
+
+    def claim(self, shard: int, owner: str) -> int:
+        """Make `owner` the shard's writer and give its epoch."""
+        self.epochs[shard] = self.epochs.get(shard, 0) + 1
+        self.owners[shard] = owner
+        return self.epochs[shard]
+
+    def store(self, shard: int, epoch: int, commit: Commit) -> bool:
+        """Store a commit, unless a newer claim stands."""
+        if self.epochs.get(shard) != epoch:
+            return False
+        now = self.clock()
+        for message in commit.messages:
+            self.entries.append(_Entry(Stored(message, str(len(self.entries) + 1)), now))
+        self.stored_checkpoints.setdefault(shard, {}).update(commit.checkpoints)
+        self._grown.set()
+        self._grown = asyncio.Event()
+        return True
+
+    async def grown(self) -> None:
+        """Wait until something is stored."""
+        await self._grown.wait()
+
+
+class MemoryLog:
+    """The event log in memory (`gateway.broker.ports.EventLog`)."""
+
+    def __init__(self, broker: MemoryBroker, owner: str) -> None:
+        self._broker = broker
+        self._owner = owner
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[MemoryShard]:
+        """Claim `shard`; see the contract."""
+        effect = _Effect(lambda: self._broker.claim(shard, self._owner) > 0)
+        await self._broker.faults(Edge("open", "before", self._owner, shard, effect.land))
+        effect.land()
+        epoch = self._broker.epochs[shard]
+        await self._broker.faults(Edge("open", "after", self._owner, shard, effect.land))
+        yield MemoryShard(self._broker, self._owner, shard, epoch)
+
+
+class MemoryShard:
+    """The writer of one shard (`gateway.broker.ports.ShardLog`)."""
+
+    def __init__(self, broker: MemoryBroker, owner: str, shard: int, epoch: int) -> None:
+        self._broker = broker
+        self._owner = owner
+        self._shard = shard
+        self._epoch = epoch
+        self._spent: BrokerError | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one commit may hold."""
+        return self._broker.limits
+
+    async def checkpoints(self) -> dict[str, bytes]:
+        """Give every checkpoint of the shard; see the contract."""
+        await self._broker.faults(Edge("checkpoints", "before", self._owner, self._shard, _nothing))
+        if self._broker.epochs[self._shard] != self._epoch:
+            raise self._spend(self._fenced())
+        found = dict(self._broker.stored_checkpoints.get(self._shard, {}))
+        await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, _nothing))
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        """Store all of `commit` or nothing; see the contract."""
+        if self._spent is not None:
+            raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
+        check_limits(commit, self._broker.limits)
+        if not commit.messages and not commit.checkpoints:
+            return
+        for index, message in enumerate(commit.messages):
+            if self._broker.largest is not None and message.size > self._broker.largest:
+                raise TooLarge(index, message.size, self._broker.largest)
+        self._spent = OutcomeUnknown("a commit was cancelled")
+        kept = Commit(tuple(commit.messages), dict(commit.checkpoints))
+        effect = _Effect(lambda: self._broker.store(self._shard, self._epoch, kept))
+        try:
+            await self._broker.faults(Edge("commit", "before", self._owner, self._shard, effect.land))
+            stored = effect.land()
+            await self._broker.faults(Edge("commit", "after", self._owner, self._shard, effect.land))
+        except BrokerError as error:
+            raise self._spend(error) from None
+        if not stored:
+            raise self._spend(self._fenced())
+        self._spent = None
+
+    def _fenced(self) -> Fenced:
+        owner, epoch = self._broker.owners.get(self._shard), self._broker.epochs.get(self._shard)
+        return Fenced(f"shard {self._shard} was claimed by {owner} (epoch {epoch})")
+
+    def _spend(self, error: BrokerError) -> BrokerError:
+        self._spent = error
+        return error
+
+
+class MemoryReader:
+    """Reads the topics in memory (`gateway.broker.ports.LogReader`)."""
+
+    def __init__(self, broker: MemoryBroker, owner: str) -> None:
+        self._broker = broker
+        self._owner = owner
+
+    async def read(
+        self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
+    ) -> AsyncIterator[Stored]:
+        """Give the messages in the log's order; see the contract."""
+        await self._broker.faults(Edge("read", "before", self._owner, None, _nothing))
+
+        def wanted(entry: _Entry) -> bool:
+            message = entry.stored.message
+            return (topics is None or message.topic in topics) and (accounts is None or message.account in accounts)
+
+        entries = self._broker.entries
+        end = len(entries)
+        place = self._first(start, wanted)
+        while True:
+            while place < (len(entries) if follow else end):
+                entry = entries[place]
+                place += 1
+                if wanted(entry):
+                    yield entry.stored
+            if not follow:
+                return
+            await self._broker.grown()
+
+    def _first(self, start: str, wanted: Callable[[_Entry], bool]) -> int:
+        entries = self._broker.entries
+        if start == "first":
+            return 0
+        if start == "new":
+            return len(entries)
+        if start == "last":
+            return max((place for place, entry in enumerate(entries) if wanted(entry)), default=len(entries))
+        if start.isdecimal():
+            return max(int(start) - 1, 0)
+        try:
+            since = datetime.fromisoformat(start).timestamp()
+        except ValueError as error:
+            raise ConfigurationError(
+                "start", f"{start!r}: {error}", "Give first, last, new, a position or a time."
+            ) from error
+        return next((place for place, entry in enumerate(entries) if entry.at >= since), len(entries))
+
+
+class _Effect:
+    """Something that happens to the broker once, now or by a fault's doing."""
+
+    def __init__(self, happen: Callable[[], bool]) -> None:
+        self._happen = happen
+        self._took: bool | None = None
+
+    def land(self) -> bool:
+        if self._took is None:
+            self._took = self._happen()
+        return self._took
+
+
+def _nothing() -> bool:
+    return True
+
+
+@dataclass(slots=True)
+class MemoryRegistry:
+    """The registry's contract in memory (`gateway.broker.ports.Registry`)."""
+
+    shards: int | None = None
+    accounts: set[str] = field(default_factory=set)
+
+    async def agree(self, shards: int) -> None:
+        """See the contract."""
+        await asyncio.sleep(0)
+        self.shards = self.shards or shards
+        if self.shards != shards:
+            raise ConfigurationError("shards", f"{shards} is not {self.shards}", f"Set it to {self.shards}.")
+
+    async def known(self) -> frozenset[str]:
+        """See the contract."""
+        await asyncio.sleep(0)
+        return frozenset(self.accounts)
+
+    async def register(self, account: str) -> None:
+        """See the contract."""
+        await asyncio.sleep(0)
+        self.accounts.add(account)

@@ -1,0 +1,132 @@
+"""How a page of the history becomes part of the queue, in order with the pushes that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.session.checkpoint import Anchor
+from gateway.session.facts import Content
+from gateway.session.outbox import Outbox
+from gateway.session.waiting import WaitingPushes
+from gateway.session.walk import Step, Walk
+
+
+class Intake:
+    """Queues what pages show, and moves `verified` behind what is final."""
+
+    def __init__(self, outbox: Outbox, waiting: WaitingPushes, walk: Walk, grace: int) -> None:
+        """`grace` in ticks by the hub's clock."""
+        self.strays = 0
+        """Events at or below what is verified that are neither the anchor nor remembered."""
+        self._outbox = outbox
+        self._waiting = waiting
+        self._walk = walk
+        self._grace = grace
+        self._aside: list[Content] = []
+        self._empty_since: tuple[int, int] | None = None
+
+    def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int, now: int) -> bool | None:
+        """Check whose history it is; give None where the page can be taken in, else whether to ask again only later.
+
+        `now` is the hub's time in ticks. Raises Diverged.
+        """
+        walk, before = self._walk, self._walk.step
+        if any(content.sequence is not None for content in contents):
+            self._empty_since = None
+        if walk.check(contents, ended=ended):
+            for content in self._aside:
+                self._outbox.place(content)
+            self._aside.clear()
+            if walk.adopted is not None:
+                self._outbox.mark(self._outbox.marked, walk.adopted)
+            return None
+        if walk.step is before and walk.step is Step.ANCHOR:
+            self._aside += [content for content in contents if content.sequence is None]
+        else:
+            self._aside.clear()  # it will be shown again
+        if walk.waits:
+            return True
+        if walk.step is before:
+            if ended:
+                return self._found_nothing(latest, now)
+            walk.turn()
+        return False
+
+    def _found_nothing(self, latest: int, now: int) -> bool:
+        """The whole history is empty. Where it has to have something it may lag, but not longer than its grace."""
+        if latest > self._outbox.marked:
+            self._empty_since = self._empty_since or (now, latest)
+            since, last = self._empty_since
+            if now <= since + self._grace:
+                self._walk.begin(self._outbox.marked, self._outbox.anchor)
+                return True
+            self._pass_gap(last)
+        self._empty_since = None
+        self._walk.go_onward()
+        return False
+
+    def take(self, contents: Sequence[Content], *, live: bool) -> bool:
+        """Queue what is new in a page; give True where it must stop before the page's end."""
+        walk, outbox = self._walk, self._outbox
+        last = walk.final_through(contents)
+        final = outbox.marked if last is None or last.sequence is None else last.sequence
+        if walk.origin is not None and final >= walk.origin:
+            self._pass_gap(walk.origin - 1)
+            walk.origin = None
+        stopped = False
+        for content in contents:
+            sequence = content.sequence
+            if sequence is None:
+                outbox.place(content)
+            elif stopped:
+                continue  # but what has no sequence may stand anywhere, if the page is not sorted
+            elif sequence <= outbox.marked:
+                self._look_at_known(content)
+            elif self._must_wait(sequence, final, live=live) or not self._place_waiting(sequence - 1, final):
+                stopped = True
+            else:
+                self._take(sequence, content, final)
+        if last is not None and final > outbox.marked:
+            outbox.mark(final, Anchor.of(last))
+        return stopped
+
+    def _must_wait(self, sequence: int, final: int, *, live: bool) -> bool:
+        """Live, what is not final may still be on its way as a push. With a full checkpoint it waits until it is."""
+        return sequence > final and (live or self._outbox.crowded)
+
+    def _take(self, sequence: int, content: Content, final: int) -> None:
+        walk, outbox = self._walk, self._outbox
+        if sequence not in outbox:
+            outbox.place(self._waiting.pop(sequence) if sequence in self._waiting else content)
+        walk.reached = max(walk.reached, sequence)
+        if sequence > final:
+            walk.clean = False
+            if outbox.anchor is None:  # better a young anchor than none, should the hub start again now
+                outbox.mark(outbox.marked, Anchor.of(content))
+        elif outbox.filling:
+            outbox.mark(sequence, Anchor.of(content))
+
+    def _look_at_known(self, content: Content) -> None:
+        outbox, sequence = self._outbox, content.sequence
+        is_anchor = outbox.anchor is not None and sequence == outbox.anchor.sequence
+        if not is_anchor and sequence != outbox.marked and not outbox.remembers(content):
+            self.strays += 1
+
+    def _place_waiting(self, through: int, final: int) -> bool:
+        """Queue the pushes that history has passed; give False where the checkpoint has no room for one."""
+        for sequence in self._waiting.through(through):
+            if sequence > final and self._outbox.crowded:
+                return False
+            self._outbox.place(self._waiting.pop(sequence))
+            if sequence <= final and self._outbox.filling:
+                self._outbox.mark(sequence, self._outbox.anchor)
+        return True
+
+    def _pass_gap(self, last: int) -> None:
+        """Announce what the hub no longer has, up to `last`, and go on after it; what was pushed of it is not lost."""
+        for sequence in self._waiting.through(last):
+            if self._outbox.filling:
+                self._outbox.pass_gap(sequence - 1)
+            self._outbox.place(self._waiting.pop(sequence))
+        self._outbox.pass_gap(last)
+        self._walk.reached = max(self._walk.reached, last)

@@ -1,0 +1,233 @@
+"""What was found worth publishing, in order, until batches take it; and what is settled once they are committed.
+
+There are two sights of the same things: what is queued (decisions look at it) and what is taken (the next
+checkpoint says it). Everything that changes a checkpoint goes through the queue, in its place among the
+events, so that a checkpoint never speaks of more than the batches up to its own hold.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.events.event import Notification
+from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
+from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
+from gateway.session.identities import Identities, short
+from gateway.session.intervals import Intervals
+from gateway.session.subscriptions import Subscription, Subscriptions
+
+_SETTLED_SIZE: Final = 160
+"""Bytes in memory of a settled sequence that waits for a checkpoint."""
+_SLACK: Final = 128
+"""Bytes that intervals may grow by one number: two intervals of 20 digits each, and the first gap."""
+_GAPS: Final = 16
+"""Ranges that are announced apart; more are announced as one."""
+
+
+@dataclass(slots=True)
+class _Settled:
+    """An event or dead letter to publish, or, without an item, one that is settled without that."""
+
+    item: Item | None
+    size: int
+    sequence: int | None
+    identity: bytes
+    claims: bool = False
+    """It was published already, without its sequence."""
+
+
+@dataclass(slots=True)
+class _Mark:
+    """Once all before it is taken, everything up to `verified` is settled and final."""
+
+    item: Item | None
+    """A gap that ends at `verified`."""
+    size: int
+    verified: int
+    anchor: Anchor | None
+    alone: bool = False
+    """Nothing may stand in the same commit: it makes the account known."""
+
+
+@dataclass(slots=True)
+class _Change:
+    """A subscription and its announcement."""
+
+    item: Item
+    size: int
+    subscription: Subscription
+
+
+class Outbox:
+    """The queue and the checkpoint of one account."""
+
+    def __init__(self, account: str, checkpoint: Checkpoint, settings: SessionSettings) -> None:
+        """Go on from `checkpoint`."""
+        self._account = account
+        self._settings = settings
+        # As taken: what the next checkpoint says. Only take() changes it.
+        self.verified = checkpoint.verified
+        self.incarnation = checkpoint.incarnation
+        self.subject = checkpoint.subject
+        self._anchor = checkpoint.anchor
+        self._settled = Intervals(checkpoint.settled)
+        self._subscribed = Subscriptions(checkpoint.subscriptions)
+        # As queued.
+        self.marked = checkpoint.verified
+        self.anchor = checkpoint.anchor
+        """The last event that a mark stands for: what history must begin with."""
+        self.high = max(checkpoint.verified, self._settled.highest or 0)
+        """The highest sequence that is queued or settled."""
+        self.subscriptions = Subscriptions(checkpoint.subscriptions)
+        self._placed = self._settled.copy()
+        self._identities = Identities(checkpoint.identities, checkpoint.unsequenced, settings.identities)
+        self._queue: deque[_Settled | _Mark | _Change] = deque()
+        self.bytes = 0
+        """Of everything in the queue."""
+        self.full = False
+        """Whether pages must wait: from the limit on, until half of it is taken."""
+
+    @property
+    def highest(self) -> int:
+        """The highest sequence that is settled: committed, or about to be."""
+        return max(self.verified, self._settled.highest or 0)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether the checkpoint has no room for one more sequence above `verified`."""
+        return self._placed.size + _SLACK > self._settings.interval_bytes
+
+    @property
+    def filling(self) -> bool:
+        """Whether `verified` should follow each event, so that the checkpoint never gets crowded by final ones."""
+        return 2 * self._placed.size > self._settings.interval_bytes
+
+    def __contains__(self, sequence: int) -> bool:
+        """Tell whether `sequence`, above `verified`, is settled or queued."""
+        return sequence in self._placed
+
+    def remembers(self, content: Content) -> bool:
+        """Tell whether the identity of `content` was published lately or is about to be."""
+        return self._identities.has_seen(short(content))
+
+    # Queueing -------------------------------------------------------------------------------------------
+
+    def place(self, content: Content) -> Outcome:
+        """Queue `content`, unless no subscription wanted it or its identity was published without a sequence."""
+        sequence, identity, late = content.sequence, short(content), False
+        if sequence is not None:
+            late = sequence < self.high
+            self.high = max(self.high, sequence)
+            self._placed.add(sequence)
+            if self._identities.claim(identity):
+                self._append(_Settled(None, _SETTLED_SIZE, sequence, identity, claims=True))
+                return Outcome.REPEAT
+        elif self._identities.has_seen(identity):
+            return Outcome.REPEAT
+        self._identities.queued(identity, sequenced=sequence is not None)
+        if not self.subscriptions.wants(content):
+            self._append(_Settled(None, _SETTLED_SIZE, sequence, identity))
+            return Outcome.FILTERED
+        self._append(_Settled(Item(content, late), size_of(content), sequence, identity))
+        return Outcome.LATE if late else Outcome.QUEUED
+
+    def _append(self, entry: _Settled | _Mark | _Change) -> None:
+        self._queue.append(entry)
+        self.bytes += entry.size
+        self.full = self.full or self.bytes > self._settings.buffer_bytes
+
+    def begin(self, verified: int) -> None:
+        """Make the account known: this checkpoint is committed before anything else."""
+        self.verified = self.marked = self.high = verified
+        self._append(_Mark(None, 0, verified, None, alone=True))
+
+    def mark(self, verified: int, anchor: Anchor | None) -> None:
+        """Let everything up to `verified` be final; all of it that is known is queued."""
+        if (verified, anchor) != (self.marked, self.anchor) and verified >= self.marked:
+            self.marked, self.anchor = verified, anchor
+            self._append(_Mark(None, 0, verified, anchor))
+
+    def pass_gap(self, last: int) -> None:
+        """Move past what the hub no longer has, up to `last`, and announce what of it is missing."""
+        missing = self._placed.missing(self.marked + 1, last)
+        if len(missing) > _GAPS:
+            missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
+        for first, final in missing:
+            item = Item(Notification(self._account, "gap", {"FirstSeqId": first, "LastSeqId": final}))
+            self._append(_Mark(item, size_of(item.content), final, self.anchor))
+        self.mark(max(last, self.marked), self.anchor)
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Let `subscription` hold from its sequence on, and say so."""
+        self.subscriptions.change(subscription)
+        strategies = subscription.strategies
+        detail: dict[str, str | int | None] = {
+            "FromSeqId": subscription.since,
+            "Strategies": None if strategies is None else ",".join(map(str, sorted(strategies))),
+        }
+        item = Item(Notification(self._account, "subscription-changed", detail))
+        self._append(_Change(item, size_of(item.content), subscription))
+
+    def subscribe_from_the_beginning(self, subscription: Subscription) -> None:
+        """Let `subscription` hold for an account that has not begun."""
+        self.subscriptions.change(subscription)
+        self._subscribed.change(subscription)
+
+    # Taking ---------------------------------------------------------------------------------------------
+
+    def take(self, messages: int, size: int) -> Batch | None:
+        """Give the next batch, of at most `messages` items and about `size` bytes; None when nothing waits."""
+        if not self._queue:
+            return None
+        items: list[Item] = []
+        taken = filtered = 0
+        while self._queue:
+            entry = self._queue[0]
+            if entry.item is not None:
+                if items and (len(items) >= messages or taken + entry.size > size):
+                    break
+                items.append(entry.item)
+                taken += entry.size
+            self._queue.popleft()
+            self.bytes -= entry.size
+            if isinstance(entry, _Settled):
+                filtered += entry.item is None and not entry.claims
+                self._settle(entry)
+            elif isinstance(entry, _Change):
+                self._subscribed.change(entry.subscription)
+            else:
+                self._verify(entry)
+                if entry.alone:
+                    break
+        self.full = self.full and 2 * self.bytes > self._settings.buffer_bytes
+        return Batch(tuple(items), encode_checkpoint(self.checkpoint()), filtered)
+
+    def _settle(self, entry: _Settled) -> None:
+        if entry.sequence is not None and entry.sequence > self.verified:
+            self._settled.add(entry.sequence)
+        if entry.claims:
+            self._identities.claimed(entry.identity)
+        else:
+            self._identities.taken(entry.identity, sequenced=entry.sequence is not None)
+
+    def _verify(self, mark: _Mark) -> None:
+        self.verified, self._anchor = mark.verified, mark.anchor
+        for intervals in (self._settled, self._placed):
+            intervals.drop_through(mark.verified)
+        for subscriptions in (self._subscribed, self.subscriptions):
+            subscriptions.forget_through(mark.verified)
+
+    def checkpoint(self) -> Checkpoint:
+        """Say what is settled once everything taken so far is committed."""
+        return Checkpoint(
+            verified=self.verified,
+            anchor=self._anchor,
+            settled=tuple(self._settled),
+            identities=self._identities.sequenced(),
+            unsequenced=self._identities.unsequenced(),
+            incarnation=self.incarnation,
+            subject=self.subject,
+            subscriptions=self._subscribed.held(),
+        )

@@ -1,0 +1,74 @@
+"""When history has met what is pushed: the proof that nothing lies between them.
+
+A push that came after the subscription proves that all after it is pushed. So history has been read far
+enough when it has passed the latest sequence known at the subscription and reached such a push.
+"""
+
+from __future__ import annotations
+
+
+class Overlap:
+    """What history must reach before the pushes of one connection can stand alone."""
+
+    def __init__(self, grace: int) -> None:
+        """`grace` in ticks by the hub's clock: what history does not show by then it will never show."""
+        self._grace = grace
+        self._target = 0
+        self._began: int | None = None
+        self._floor: int | None = None
+        self._proof: int | None = None
+        self._proven_at: int | None = None
+        """By the hub's clock, told since the proof came."""
+
+    def connected(self, highest: int) -> None:
+        """A new connection: its pushes prove nothing about those of an older one; `highest` is known already."""
+        self._floor = self._proof = self._proven_at = None
+        self._target = highest
+        self._began = None
+
+    def again(self, highest: int) -> None:
+        """Read history once more over the same connection, at least up to `highest`."""
+        self._target = max(self._target, highest)
+        self._began = None
+
+    def must_reach(self, sequence: int) -> None:
+        """A push was let go: only history has it now."""
+        self._target = max(self._target, sequence)
+
+    def told(self, latest: int, now: int) -> bool:
+        """The hub told its latest sequence; give True when that is the first time over this connection."""
+        if self._proof is not None and self._proven_at is None:
+            self._proven_at = now
+        if self._began is not None:
+            return False
+        self._began = now
+        self._target = max(self._target, latest)
+        if self._floor is not None:
+            return False
+        self._floor = self._target
+        return True
+
+    def proves(self, sequence: int) -> None:
+        """A push came after the subscription; the first one counts. A lower one may be an old event shown again."""
+        if self._floor is not None and sequence > self._floor and self._proof is None:
+            self._proof, self._proven_at = sequence, None
+
+    @property
+    def floor(self) -> int:
+        """The sequence above which a push is a proof."""
+        return self._floor or 0
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether there is a push to overlap with; without one, what follows is live on probation."""
+        return self._proof is not None
+
+    def is_reached(self, reached: int, now: int, *, paused: bool) -> bool:
+        """Tell whether history, read up to `reached`, is enough; `paused` where it shows nothing more for now."""
+        settled = now - self._grace
+        began = now if self._began is None else self._began
+        if reached < self._target and not (paused and began < settled):
+            return False
+        if self._proof is None or reached >= self._proof:
+            return True
+        return paused and self._proven_at is not None and self._proven_at < settled

@@ -1,0 +1,221 @@
+"""Where the paging of the history stands: the next question, what the answers prove, and what they may not.
+
+Every walk begins just before the last event that is known to be final, the anchor, and checks that the
+history still has it. That is how a hub that started again, another user's key and a history that lost its
+beginning are told apart from holes, which prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from gateway.errors import Diverged
+from gateway.events.event import DeadLetter
+from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.session.checkpoint import Anchor
+from gateway.session.facts import Content, Page, PageRequest
+
+_MAX_STALLS: Final = 32
+"""Pages in a row that may bring nothing new before their continuation token is given up."""
+_LOOKS: Final = 8
+"""How often the anchor must be missed, besides for how long, before the history counts as another."""
+_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is in UTC, without zones
+
+
+class Step(Enum):
+    """What a walk is about."""
+
+    ANCHOR = "anchor"
+    """It looks for the anchor."""
+    ORIGIN = "origin"
+    """The anchor is gone: it looks whether the history begins after it, or is another."""
+    ONWARD = "onward"
+    """It reads what is new."""
+
+
+class Walk:
+    """One way through the history, from the anchor on."""
+
+    def __init__(self, grace: float) -> None:
+        """Take history to be complete `grace` seconds after its events, by the hub's clock."""
+        self._grace = int(grace * TICKS_PER_SECOND)
+        self._final_ticks = 0
+        self._final_second = ""
+        self._aged = 0
+        self._sighted = 0
+        self._witness: tuple[int, int] | None = None
+        self._missed: tuple[int, int] | None = None
+        self.wary = False
+        """Whether every page begins with the last event of the one before."""
+        self.begin(0, None)
+
+    def begin(self, marked: int, anchor: Anchor | None) -> None:
+        """Start again at `anchor`, the last event known to be final; everything up to `marked` is."""
+        self._marked, self._anchor = marked, anchor
+        self.step = Step.ANCHOR if marked or anchor else Step.ONWARD
+        self.reached = marked
+        """The highest sequence taken in."""
+        self.clean = True
+        """Whether all that was taken in was final when it was read: only then may `verified` follow."""
+        self.origin: int | None = None
+        """Where the history begins that has lost the anchor."""
+        self.adopted: Anchor | None = None
+        """The event at `marked`, where the account began there without having seen it."""
+        self.waits = False
+        """Whether to ask again only makes sense later."""
+        self._go_to(max(0, (anchor.sequence if anchor else marked) - 1))
+
+    def _go_to(self, since: int) -> None:
+        self.cursor = PageRequest(since)
+        self._furthest = since
+        self._next_token: str | None = None
+        self._stalls = 0
+        self._tokens: set[str] = set()
+
+    # What is final --------------------------------------------------------------------------------------
+
+    def told(self, now: int) -> None:
+        """The hub's clock shows `now`, in ticks."""
+        self._final_ticks = now - self._grace
+        # What was sighted until now is final a grace from now, whatever its time says.
+        if self._witness is not None and self._witness[0] <= self._final_ticks:
+            self._aged, self._witness = self._witness[1], None
+        if self._witness is None:
+            self._witness = (now, self._sighted)
+        seconds = max(self._final_ticks // TICKS_PER_SECOND, -62_135_596_800)  # the year 1
+        self._final_second = (_EPOCH + timedelta(seconds=seconds)).isoformat()
+
+    def final_through(self, contents: Sequence[Content]) -> Content | None:
+        """Give the last event of a page that is final, as all before it in the page are.
+
+        An event is final when it is older than the grace, or was seen in the history that long ago: a time in
+        the future must not hold everything up. A dead letter, which has no time, is as final as what follows.
+        """
+        final = None
+        if not self.clean:
+            return None
+        for content in contents:
+            if content.sequence is None:
+                continue
+            if content.sequence <= self._aged or (not isinstance(content, DeadLetter) and self._is_old(content.time)):
+                final = content
+            elif not isinstance(content, DeadLetter):
+                break
+        return final
+
+    def _is_old(self, time: str) -> bool:
+        second = time[:19]  # canonical times compare as text, a tenth of what parsing costs
+        return second < self._final_second or (second == self._final_second and ticks(time) <= self._final_ticks)
+
+    # Turning pages --------------------------------------------------------------------------------------
+
+    def read(self, page: Page, contents: Sequence[Content]) -> bool:
+        """Look at the answer to `cursor`; give True where it does not lead on.
+
+        A token is followed as long as it brings something new. Where it does not, it may not come again, and
+        not for ever.
+        """
+        highest = next((content.sequence for content in reversed(contents) if content.sequence is not None), 0)
+        self._sighted = max(self._sighted, highest)
+        if highest > self._furthest:
+            self._furthest, self._stalls = highest, 0
+            self._tokens.clear()
+            self._next_token = page.token
+        else:
+            self._stalls += 1
+            is_worn = page.token == page.request.token or page.token in self._tokens or self._stalls > _MAX_STALLS
+            self._next_token = None if is_worn else page.token
+        if self._next_token is None:
+            return True
+        self._tokens.add(self._next_token)
+        return False
+
+    def turn(self) -> None:
+        """Set the cursor to the next page."""
+        if self._next_token is not None:
+            self.cursor = PageRequest(self.cursor.since, self._next_token)
+        else:
+            self._go_to(self.reached)
+
+    def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
+        """Tell whether this page may not join what was taken before it, which ended with `last`, verified.
+
+        Where sequences are sparse that is nothing. But between two pages a history can lose its beginning, up to
+        beyond the first of them: only a page that shows `last` again proves that nothing after it is gone.
+        """
+        if not self.clean or last is None or last.sequence != self.reached or self.reached == self._marked:
+            return False
+        sequences = (content.sequence for content in contents if content.sequence is not None)
+        return next((sequence for sequence in sequences if sequence > self.reached), 0) > self.reached + 1
+
+    # The anchor -----------------------------------------------------------------------------------------
+
+    def check(self, contents: Sequence[Content], *, ended: bool) -> bool:
+        """Look for the anchor in a page; give True where the page goes on from it and can be taken in.
+
+        Else the walk asks for something else now (or `waits` first), or for more of the same. Only where it has
+        `ended` and still looks for the ORIGIN is there nothing to ask for: the whole history is empty.
+
+        Raises Diverged when the history is not the one that the checkpoint was made from.
+        """
+        self.waits = False
+        first = next((content for content in contents if content.sequence is not None), None)
+        anchor = self._anchor
+        if anchor is None:
+            if first is not None or ended:
+                self.adopted = Anchor.of(first) if first is not None and first.sequence == self._marked else None
+                self.step = Step.ONWARD
+            return self.step is Step.ONWARD
+        if first is None or first.sequence is None:
+            if ended and self.step is Step.ANCHOR:
+                self._look_for_origin()
+            return False
+        if self.step is Step.ANCHOR and first.sequence > anchor.sequence:
+            self._look_for_origin()
+            return False
+        found = Anchor.of(first)
+        if self.step is Step.ANCHOR:
+            if anchor.contradicts(found):
+                raise Diverged(
+                    f"event {anchor.sequence} was {anchor} when it was published and is {found} in the hub's history "
+                    "now: the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
+                )
+            self._missed = None
+            if anchor.sequence > self._marked:  # what is before it may have come into view since
+                self.go_onward()
+                return False
+            self.step = Step.ONWARD
+            return True
+        if first.sequence <= anchor.sequence:
+            self._miss(anchor, first.sequence)
+            return False
+        self._missed = None
+        self.origin = first.sequence
+        self.go_onward()
+        return False
+
+    def _miss(self, anchor: Anchor, earlier: int) -> None:
+        """History has what is before the anchor but not the anchor: once may be a hiccup."""
+        now = self._final_ticks + self._grace
+        since, looks = self._missed or (now, 0)
+        self._missed = (since, looks + 1)
+        if now - since > self._grace and looks >= _LOOKS:
+            raise Diverged(
+                f"the hub's history has event {earlier} but no longer event {anchor.sequence} ({anchor}), "
+                "which was published from it: the hub started again, or the key is another user's. "
+                "If that is meant, reset the checkpoint"
+            )
+        self.begin(self._marked, anchor)
+        self.waits = True
+
+    def _look_for_origin(self) -> None:
+        self.step = Step.ORIGIN
+        self._go_to(0)
+
+    def go_onward(self) -> None:
+        """Read what is new: there is no anchor to find."""
+        self.step = Step.ONWARD
+        self._go_to(self.reached)

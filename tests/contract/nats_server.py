@@ -1,0 +1,81 @@
+"""Real nats-servers for tests: killed, frozen and started again at will, one alone or a cluster."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from gateway.broker.jetstream.embedded import EmbeddedServer
+
+
+class NatsServer(EmbeddedServer):
+    """A nats-server that faults can be done to; use it as a context, sync or async."""
+
+    def kill(self) -> None:
+        """SIGKILL: no farewell, nothing flushed."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open and nobody answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def cluster(folder: Path, size: int = 3) -> Iterator[list[NatsServer]]:
+    """Give the servers of a cluster that has elected its leader."""
+    routes = [free_port() for _ in range(size)]
+    monitors = [free_port() for _ in range(size)]
+    with ExitStack() as stack:
+        servers = [
+            NatsServer(
+                folder / f"n{place}",
+                config={
+                    "server_name": f"n{place}",
+                    "http": f"127.0.0.1:{monitors[place]}",
+                    "cluster": {
+                        "name": "test",
+                        "listen": f"127.0.0.1:{routes[place]}",
+                        "routes": [f"nats://127.0.0.1:{port}" for port in routes],
+                    },
+                },
+            )
+            for place in range(size)
+        ]
+        for server in servers:
+            server.begin()
+            stack.callback(server.stop)
+        for server in servers:
+            server.wait()
+        deadline = time.monotonic() + 30
+        while not all(_has_leader(port, size) for port in monitors):
+            assert time.monotonic() < deadline, "the cluster elected no leader"
+            time.sleep(0.05)
+        yield servers
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _has_leader(monitor: int, size: int) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/jsz") as answer:
+        meta = json.load(answer).get("meta_cluster") or {}
+    return bool(meta.get("leader")) and meta.get("cluster_size") == size

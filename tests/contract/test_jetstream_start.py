@@ -1,0 +1,237 @@
+"""What is refused at start, and in which words."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from gateway.broker.jetstream import stream
+from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.embedded import EmbeddedServer
+from gateway.broker.jetstream.stream import StreamSettings, prepare, wanted
+from gateway.broker.jetstream.topics import Topics
+from gateway.errors import ConfigurationError, Unavailable
+from tests.contract.nats_server import NatsServer, free_port
+
+
+@pytest.fixture
+async def connection(nats_server: NatsServer) -> AsyncIterator[Connection]:
+    async with connect(ConnectionOptions(servers=[nats_server.url])) as made:
+        yield made
+
+
+@pytest.fixture
+def settings() -> StreamSettings:
+    return StreamSettings(Topics(f"t{uuid4().hex}"))
+
+
+async def test_a_stream_is_made_once_and_passes_its_own_check(connection: Connection, settings: StreamSettings) -> None:
+    await prepare(connection, settings)
+    await prepare(connection, settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"max_age": 3_600_000_000_000}, "max_age is 3600 s"),
+        ({"max_bytes": 1_000_000, "discard": "old"}, "max_bytes is 1000000 with discard old"),
+        ({"max_msgs": 1000, "discard": "old"}, "max_msgs is 1000 with discard old"),
+        ({"max_msgs_per_subject": 10}, "max_msgs_per_subject is 10"),
+        ({"storage": "memory"}, "storage is memory"),
+        ({"retention": "interest"}, "retention is interest"),
+        ({"retention": "workqueue"}, "retention is workqueue"),
+        ({"allow_atomic": False}, "allow_atomic is off"),
+        ({"allow_msg_ttl": False}, "allow_msg_ttl is off"),
+        ({"allow_msg_ttl": False, "allow_rollup_hdrs": False}, "allow_rollup_hdrs is off"),
+        ({"allow_rollup_hdrs": False, "allow_msg_ttl": False, "deny_purge": True}, "deny_purge is set"),
+        ({"max_msg_size": 1000}, "max_msg_size is 1000"),
+        ({"no_ack": True, "allow_atomic": False}, "no_ack is set"),
+    ],
+)
+async def test_a_dangerous_stream_is_refused_in_words(
+    connection: Connection, settings: StreamSettings, change: dict[str, Any], words: str
+) -> None:
+    await connection.link.api(f"STREAM.CREATE.{settings.topics.stream}", wanted(settings) | change)
+
+    with pytest.raises(ConfigurationError, match=words):
+        await prepare(connection, settings)
+
+
+async def test_all_dangers_are_named_at_once(connection: Connection, settings: StreamSettings) -> None:
+    change = {"storage": "memory", "max_age": 3_600_000_000_000}
+    await connection.link.api(f"STREAM.CREATE.{settings.topics.stream}", wanted(settings) | change)
+
+    with pytest.raises(ConfigurationError, match=r"max_age.*storage"):
+        await prepare(connection, settings)
+
+
+async def test_a_stream_that_stores_only_some_subjects_is_refused(
+    connection: Connection, settings: StreamSettings
+) -> None:
+    prefix = settings.topics.prefix
+    subjects = {"subjects": [f"{prefix}.events.>", f"{prefix}.gateway.fence.1", f"{prefix}.gateway.checkpoint.>"]}
+    await connection.link.api(f"STREAM.CREATE.{settings.topics.stream}", wanted(settings) | subjects)
+
+    with pytest.raises(ConfigurationError, match=rf"subjects lack {prefix}\.gateway\.fence\.\*$|subjects lack"):
+        await prepare(connection, settings)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_bytes": 10_000_000},
+        {"max_msgs": 10_000},
+        {"compression": "s2"},
+        {"allow_direct": True},
+        {"description": ""},
+    ],
+)
+async def test_a_harmless_difference_is_let_be(
+    connection: Connection, settings: StreamSettings, change: dict[str, Any]
+) -> None:
+    await connection.link.api(f"STREAM.CREATE.{settings.topics.stream}", wanted(settings) | change)
+
+    await prepare(connection, settings)
+
+
+async def test_a_missing_stream_is_not_made_against_the_operators_will(
+    connection: Connection, settings: StreamSettings
+) -> None:
+    with pytest.raises(ConfigurationError, match="there is no such stream"):
+        await prepare(connection, StreamSettings(settings.topics, create=False))
+
+
+async def test_more_replicas_than_servers_are_refused(connection: Connection, settings: StreamSettings) -> None:
+    with pytest.raises(ConfigurationError, match="replicas > 1"):
+        await prepare(connection, StreamSettings(settings.topics, replicas=3))
+
+
+async def test_a_stream_with_too_few_replicas_is_refused(connection: Connection, settings: StreamSettings) -> None:
+    await prepare(connection, settings)
+    with pytest.raises(ConfigurationError, match="num_replicas is 1, not 3"):
+        await prepare(connection, StreamSettings(settings.topics, replicas=3))
+
+
+async def test_an_old_server_is_refused_by_its_version(
+    connection: Connection, settings: StreamSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "OLDEST_SERVER", (99, 0, 0))
+    with pytest.raises(ConfigurationError, match=r"is too old. Run 99\.0\.0 or later"):
+        await prepare(connection, settings)
+
+
+async def test_a_server_without_jetstream_is_named(folder: Path, settings: StreamSettings) -> None:
+    async with (
+        EmbeddedServer(folder, config={"jetstream": None}) as server,
+        connect(ConnectionOptions(servers=[server.url])) as connection,
+    ):
+        with pytest.raises(ConfigurationError, match="JetStream is not enabled"):
+            await prepare(connection, settings)
+
+
+async def test_a_server_that_takes_too_little_for_a_checkpoint_is_refused(
+    folder: Path, settings: StreamSettings
+) -> None:
+    async with (
+        EmbeddedServer(folder, config={"max_payload": 65_536}) as server,
+        connect(ConnectionOptions(servers=[server.url])) as connection,
+    ):
+        with pytest.raises(ConfigurationError, match="up to 65536 bytes"):
+            await prepare(connection, settings)
+
+
+async def test_a_wrong_port_is_unavailable_and_names_the_address() -> None:
+    address = f"nats://127.0.0.1:{free_port()}"
+    with pytest.raises(Unavailable, match=address):
+        async with connect(ConnectionOptions(servers=[address])):
+            pass
+
+
+async def test_a_server_that_is_away_does_not_matter_while_another_is_there(nats_server: NatsServer) -> None:
+    servers = [f"nats://127.0.0.1:{free_port()}", nats_server.url]
+    async with connect(ConnectionOptions(servers=servers)) as connection:
+        assert connection.link.max_payload == 1024 * 1024
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "http://localhost:4222", "nats://:4222", "nats://host:many"])
+async def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"broker\.servers"):
+        async with connect(ConnectionOptions(servers=[address])):
+            pass
+
+
+async def test_a_wrong_password_is_refused_and_not_shown(folder: Path) -> None:
+    config = {"authorization": {"user": "u", "password": "right"}}
+    async with EmbeddedServer(folder, config=config) as server:
+        options = ConnectionOptions(servers=[server.url], user="u", password="wr0ng")
+        assert "wr0ng" not in repr(options)
+        with pytest.raises(ConfigurationError, match="refused the login") as refused:
+            async with connect(options):
+                pass
+        assert "wr0ng" not in str(refused.value)
+        async with connect(ConnectionOptions(servers=[server.url], user="u", password=lambda: "right")) as connection:
+            await prepare(connection, StreamSettings(Topics("meso")))
+
+
+async def test_a_server_without_tls_never_sees_the_password_of_a_client_that_wants_tls(folder: Path) -> None:
+    asked: list[str] = []
+
+    def password() -> str:
+        asked.append("password")
+        return "secret"
+
+    config = {"authorization": {"user": "u", "password": "secret"}}
+    async with EmbeddedServer(folder, config=config) as server:
+        options = ConnectionOptions(servers=[server.url], user="u", password=password, tls=ssl.create_default_context())
+        with pytest.raises(ConfigurationError, match="no TLS"):
+            async with connect(options):
+                pass
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words"),
+    [
+        ({"publish": "meso.>", "subscribe": "_INBOX.>"}, "js.api"),
+        ({"publish": ["meso.>", "$JS.>"], "subscribe": "meso.>"}, "_INBOX"),
+    ],
+)
+async def test_a_missing_permission_is_named(folder: Path, allowed: dict[str, Any], words: str) -> None:
+    users = [{"user": "u", "password": "p", "permissions": allowed}]
+    async with EmbeddedServer(folder, config={"authorization": {"users": users}}) as server:
+        options = ConnectionOptions(servers=[server.url], user="u", password="p")
+        with pytest.raises(ConfigurationError, match=words):
+            async with connect(options) as connection:
+                await prepare(connection, StreamSettings(Topics("meso")))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not credentials\n"])
+async def test_a_credentials_file_that_holds_none_is_named(
+    nats_server: NatsServer, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "user.creds"
+    if content is not None:
+        file.write_bytes(content)
+    options = ConnectionOptions(servers=[nats_server.url], credentials_file=file)
+    with pytest.raises(ConfigurationError, match=r"broker\.credentials_file"):
+        async with connect(options):
+            pass
+
+
+async def test_a_server_that_cannot_start_says_why(folder: Path, nats_server: NatsServer) -> None:
+    with pytest.raises(Unavailable, match="address already in use"):
+        async with EmbeddedServer(folder, port=nats_server.port):
+            pass
+
+
+def test_an_embedded_server_is_a_plain_context_too(folder: Path) -> None:
+    with EmbeddedServer(folder) as server:
+        assert server.url.startswith("nats://127.0.0.1:")
+        process = server.process
+        assert process is not None
+    assert process.poll() == 0

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gateway.broker.memory import MemoryBroker, MemoryRegistry
+from gateway.broker.ports import EventLog
+from gateway.publication import Message
+from gateway.replica.account import Activity
+from gateway.replica.replica import AccountStatus, Replica, hub_http
+from gateway.settings import AccountsSettings, HubSettings, Settings
+from gateway.settings import SessionSettings as Session
+from gateway.simulator import Simulator, SimulatorConfig, simulator
+
+LIMIT = 20.0
+
+
+@dataclass
+class World:
+    """A simulated hub, a broker in memory, and replicas between them, all in this process."""
+
+    hub: Simulator
+    broker: MemoryBroker
+    keys: Path
+    stack: AsyncExitStack
+    replicas: list[Replica] = field(default_factory=list)
+    registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+
+    async def replica(self, log: EventLog | None = None, *, shards: int = 1) -> Replica:
+        """Start a replica; it is stopped at the end."""
+        settings = Settings(
+            hub=HubSettings(url=self.hub.url),
+            accounts=AccountsSettings(directory=self.keys),
+            session=Session(history_grace=0.5, audit_interval=0.2),
+            shards=shards,
+        )
+        http = await self.stack.enter_async_context(hub_http(settings.hub))
+        owner = f"replica-{len(self.replicas) + 1}"
+        replica = Replica(settings, log or self.broker.log(owner), self.registry, http)
+        self.replicas.append(replica)
+        running = asyncio.create_task(replica.run())
+
+        async def end() -> None:
+            replica.stop()
+            async with asyncio.timeout(LIMIT):
+                await running
+
+        self.stack.push_async_callback(end)
+        return replica
+
+    def status(self, account: str) -> AccountStatus:
+        """Give what the last replica says of an account."""
+        return next(status for status in self.replicas[-1].statuses() if status.account == account)
+
+    async def becomes(self, account: str, activity: Activity) -> None:
+        """Wait until the last replica says so."""
+        await self.until(lambda: self.status(account).activity is activity, f"{account} becomes {activity.value}")
+
+    def messages(self, account: str) -> list[Message]:
+        """Give what is in the log, in its order."""
+        return [entry.stored.message for entry in self.broker.entries if entry.stored.message.account == account]
+
+    def keys_of(self, account: str) -> list[int]:
+        """Give the sequences in the log, in its order."""
+        return [int(message.key) for message in self.messages(account)]
+
+    async def published(self, account: str, sequences: Iterable[int]) -> None:
+        """Wait until the log has these; what it has besides is for the test to look at."""
+        wanted = set(sequences)
+        await self.until(lambda: wanted <= set(self.keys_of(account)), f"{account} is published")
+
+    async def until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until `condition` holds."""
+        try:
+            async with asyncio.timeout(LIMIT):
+                while not condition():
+                    await asyncio.sleep(0.005)
+        except TimeoutError:
+            statuses = [status for replica in self.replicas for status in replica.statuses()]
+            raise AssertionError(f"it did not happen: {what}; {statuses}") from None
+
+
+Build = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture
+async def build(tmp_path: Path) -> AsyncIterator[Build]:
+    """Make a world with a hub and accounts that have `prefill` events each."""
+    async with AsyncExitStack() as stack:
+
+        async def build(*accounts: str, prefill: int = 0) -> World:
+            users = {account: f"key-of-{account}" for account in accounts}
+            for account, key in users.items():
+                (tmp_path / account).write_text(key)
+            hub = await stack.enter_async_context(simulator(SimulatorConfig(users=users, prefill=prefill, seed=1)))
+            inner = await stack.enter_async_context(AsyncExitStack())
+            return World(hub, MemoryBroker(), tmp_path, inner)
+
+        yield build

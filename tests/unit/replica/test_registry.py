@@ -1,0 +1,40 @@
+"""A replica and the registry: an account that was begun is never begun again by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.replica.account import Activity
+
+Build = Callable[..., Awaitable[Any]]
+
+
+async def test_an_account_is_registered_once_its_first_checkpoint_is_committed(build: Build) -> None:
+    world = await build("main", prefill=10)
+    await world.replica()
+    await world.published("main", range(1, 11))
+    assert world.registry.accounts == {"main"}
+
+
+async def test_an_account_whose_checkpoint_is_lost_stands_still_instead_of_publishing_its_history_again(
+    build: Build,
+) -> None:
+    world = await build("main", prefill=10)
+    await world.replica()
+    await world.published("main", range(1, 11))
+    world.broker.stored_checkpoints.clear()
+    await world.replica()
+    await world.becomes("main", Activity.DIVERGED)
+    assert "the checkpoint of main is gone" in world.status("main").trouble
+    assert world.keys_of("main") == list(range(1, 11))
+
+
+async def test_an_account_of_before_the_registry_is_registered_from_its_checkpoint(build: Build) -> None:
+    world = await build("main", prefill=10)
+    await world.replica()
+    await world.published("main", range(1, 11))
+    world.registry.accounts.clear()
+    await world.replica()
+    await world.until(lambda: world.registry.accounts == {"main"}, "main is registered")
+    assert world.keys_of("main") == list(range(1, 11))

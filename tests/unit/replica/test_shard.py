@@ -1,0 +1,215 @@
+"""A replica between a simulated hub and a broker in memory: what it does about each answer of the broker."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from random import Random
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.accounts import shard_of
+from gateway.broker.memory import Edge
+from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
+from gateway.errors import OutcomeUnknown, Rejected, Unavailable
+from gateway.replica.account import Activity
+
+Build = Callable[..., Awaitable[Any]]
+
+
+def enlarge(world: Any, account: str, sequence: int, size: int) -> None:  # noqa: ANN401 - a world
+    """Make one event of the hub's history a large one."""
+    payloads = world.hub.user(account).history.payloads
+    mark = b'ame":"'
+    payload = payloads[sequence - 1]
+    assert mark in payload
+    payloads[sequence - 1] = payload.replace(mark, mark + b"x" * size, 1)
+
+
+class Picky:
+    """A log that refuses every commit in which the event `culprit` stands, without saying why."""
+
+    def __init__(self, log: EventLog, culprit: int) -> None:
+        self.commits: list[int] = []
+        self._log = log
+        self._culprit = str(culprit).encode()
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[ShardLog]:
+        async with self._log.open(shard) as good:
+            yield _PickyShard(self, good, self._culprit)
+
+
+class _PickyShard:
+    def __init__(self, log: Picky, good: ShardLog, culprit: bytes) -> None:
+        self._picky = log
+        self._good = good
+        self._culprit = culprit
+
+    @property
+    def limits(self) -> Limits:
+        return self._good.limits
+
+    async def checkpoints(self) -> dict[str, bytes]:
+        return await self._good.checkpoints()
+
+    async def commit(self, commit: Commit) -> None:
+        self._picky.commits.append(len(commit.messages))
+        if any(message.key == self._culprit and message.topic != "dead-letter" for message in commit.messages):
+            raise Rejected("something in the batch was refused")
+        await self._good.commit(commit)
+
+
+async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_account_goes_on(build: Build) -> None:
+    world = await build("alpha", prefill=20)
+    world.broker.largest = 16 * 1024
+    enlarge(world, "alpha", 5, 20_000)
+    await world.replica()
+    await world.published("alpha", range(1, 21))
+    world.hub.user("alpha").emit(5)
+    await world.published("alpha", range(21, 26))
+
+    assert world.keys_of("alpha") == list(range(1, 26))
+    (letter,) = [message for message in world.messages("alpha") if message.topic == "dead-letter"]
+    body = json.loads(letter.value)
+    assert (letter.key, body["Reason"], body["EventSeqId"], body["Truncated"]) == (b"5", "too-large", 5, True)
+    assert body["Size"] > 20_000
+    assert len(base64.b64decode(body["Raw"])) < 16 * 1024
+    assert world.status("alpha").activity is Activity.LIVE
+
+
+async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_becomes_a_dead_letter(
+    build: Build,
+) -> None:
+    world = await build("alpha", "beta", prefill=64)
+    picky = Picky(world.broker.log("picky"), culprit=23)
+    await world.replica(picky)
+    for account in ("alpha", "beta"):
+        await world.published(account, range(1, 65))
+        world.hub.user(account).emit(5)
+        await world.published(account, range(65, 70))
+
+        assert world.keys_of(account) == list(range(1, 70))
+        (letter,) = [message for message in world.messages(account) if message.topic == "dead-letter"]
+        assert letter.key == b"23"
+        assert json.loads(letter.value)["Reason"] == "rejected"
+    assert len(picky.commits) < 60  # by halves, not one by one
+
+
+async def test_an_unknown_outcome_loses_and_doubles_nothing_and_keeps_the_connection_to_the_hub(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=200)
+    fates = ["stored", "under way", "lost", "no room"]
+    later: list[Callable[[], bool]] = []
+
+    async def faults(edge: Edge) -> None:
+        await asyncio.sleep(0)
+        if edge.call == "open" and edge.when == "after":
+            for land in later:
+                land()  # under way all the time: the claim must have fenced it
+        if edge.call != "commit" or not fates or (edge.when == "after") != (fates[0] == "stored"):
+            return
+        fate = fates.pop(0)
+        if fate == "no room":
+            raise Unavailable(fate)
+        if fate == "under way":
+            later.append(edge.land)
+        raise OutcomeUnknown(fate)
+
+    world.broker.faults = faults
+    replica = await world.replica()
+    for emitted in range(20):
+        for account in ("alpha", "beta"):
+            world.hub.user(account).emit(20)
+        await asyncio.sleep(Random(emitted).uniform(0, 0.05))
+    for account in ("alpha", "beta"):
+        await world.published(account, range(1, 601))
+        assert world.keys_of(account) == list(range(1, 601))
+        assert world.hub.user(account).counts["connects"] == 1
+        assert world.status(account).connects == 1
+        assert not [message for message in world.messages(account) if "late" in message.attributes]
+    assert fates == []
+    assert later
+    assert replica.commits() > 0
+
+
+async def test_a_fenced_shard_stays_off_and_says_so_while_the_others_go_on(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=10)
+    assert shard_of("alpha", 16) != shard_of("beta", 16)
+    with structlog.testing.capture_logs() as logs:
+        await world.replica(shards=16)
+        for account in ("alpha", "beta"):
+            await world.published(account, range(1, 11))
+            await world.becomes(account, Activity.LIVE)
+        async with world.broker.log("another").open(shard_of("alpha", 16)):
+            world.hub.user("alpha").emit(5)
+            world.hub.user("beta").emit(5)
+            await world.becomes("alpha", Activity.FENCED)
+            await world.published("beta", range(11, 16))
+
+    assert world.keys_of("alpha") == list(range(1, 11))
+    assert world.keys_of("beta") == list(range(1, 16))
+    assert world.broker.owners[shard_of("alpha", 16)] == "another"
+    (error,) = [entry for entry in logs if entry["log_level"] == "error"]
+    assert error["shard"] == shard_of("alpha", 16)
+    assert "was claimed by another" in error["error"]
+
+
+@pytest.mark.parametrize("checkpoint", [b'{"version":99,"verified":0}', b"not JSON", b"{}", b"\xff"])
+async def test_an_account_whose_checkpoint_cannot_be_read_stands_still_and_its_neighbours_go_on(
+    build: Build, checkpoint: bytes
+) -> None:
+    world = await build("alpha", "beta", prefill=10)
+    world.broker.stored_checkpoints[0] = {"alpha": checkpoint}
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.published("beta", range(1, 11))
+        await world.becomes("alpha", Activity.DIVERGED)
+        world.hub.user("alpha").emit(5)
+        world.hub.user("beta").emit(5)
+        await world.published("beta", range(11, 16))
+
+    assert world.keys_of("alpha") == []
+    assert world.broker.stored_checkpoints[0]["alpha"] == checkpoint
+    assert world.status("alpha").trouble
+    assert [entry["account"] for entry in logs if entry["log_level"] == "error"] == ["alpha"]
+
+
+async def test_a_refused_key_is_said_and_read_afresh(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.replica.account._REFUSED_DELAY", 0.05)  # only a timer: what it does stays
+    world = await build("alpha", "beta", prefill=10)
+    (world.keys / "alpha").write_text("yesterdays-key")
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.becomes("alpha", Activity.REFUSED)
+        await world.published("beta", range(1, 11))
+        assert world.keys_of("alpha") == []
+        assert "401" in (world.status("alpha").trouble or "")
+        (world.keys / "alpha").write_text("key-of-alpha\n")
+        await world.published("alpha", range(1, 11))
+        await world.becomes("alpha", Activity.LIVE)
+
+    assert world.status("alpha").trouble is None
+    refusals = [entry for entry in logs if entry["log_level"] == "error"]
+    assert refusals
+    assert {entry["account"] for entry in refusals} == {"alpha"}
+    assert "yesterdays-key" not in json.dumps(logs)
+
+
+async def test_an_account_goes_on_where_the_last_replica_stopped(build: Build) -> None:
+    world = await build("alpha", prefill=10)
+    for first in (1, 16, 31):
+        replica = await world.replica()
+        await world.published("alpha", range(1, first + 10))
+        world.hub.user("alpha").emit(5)
+        await world.published("alpha", range(1, first + 15))
+        replica.stop()
+        world.hub.user("alpha").emit(10)
+
+    await world.replica()
+    await world.published("alpha", range(1, 56))
+    assert world.keys_of("alpha") == list(range(1, 56))
