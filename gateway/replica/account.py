@@ -14,7 +14,6 @@ from enum import Enum
 from random import uniform
 from typing import Final, NoReturn, TypeVar
 
-from gateway.accounts import AccountsDirectory
 from gateway.errors import (
     CallFailed,
     CallRejected,
@@ -28,22 +27,21 @@ from gateway.errors import (
 from gateway.events.decode import decode_envelope, decode_push
 from gateway.events.event import DeadLetter
 from gateway.hub import EventsPage, Hub
+from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
-from gateway.replica.budget import Budget, Share
+from gateway.replica.budget import Share
 from gateway.session.facts import Outcome, Page, PageRequest, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
-from gateway.signalr.connection import Transport, connect
+from gateway.signalr.connection import connect
 from gateway.telemetry.logs import get_logger
 
 _POLL: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
 _PAGE_TOO_MUCH: Final = {"too-large", "silent"}
 """Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
-_COPIES: Final = 4
-"""The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
-_AROUND: Final = 1024
-"""Bytes of the objects around one event."""
+_CALL_CAP: Final = 10.0
+"""Seconds that the longest delay between two tries of a call may take."""
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
@@ -59,60 +57,6 @@ class Activity(Enum):
     REFUSED = "refused"
     DIVERGED = "diverged"
     FENCED = "fenced"
-
-
-@dataclass(slots=True)
-class PageLimit:
-    """Events to ask for in one page: shared by all accounts of a hub, and remembered."""
-
-    events: int
-    most: int = 0
-    """The most that the hub takes: `events` never rises above what was refused."""
-    event_bytes: float = 1024.0
-    """The running average of an envelope's size."""
-
-    def __post_init__(self) -> None:
-        """Begin with the most that the settings allow."""
-        self.most = self.events
-
-    def lower(self, *, refused: bool) -> bool:
-        """Halve it; give False when it cannot be lowered. `refused`: the hub will never take so much."""
-        if self.events == 1:
-            return False
-        self.events = max(1, self.events // 2)
-        if refused:
-            self.most = self.events
-        return True
-
-    def served(self, envelopes: list[bytes]) -> None:
-        """A page came whole: note how large events are; after a hub that was only slow, ask for more again."""
-        if envelopes:
-            average = sum(map(len, envelopes)) / len(envelopes)
-            self.event_bytes += (average - self.event_bytes) / 8
-        if len(envelopes) >= self.events:
-            self.events = min(self.most, self.events + max(1, self.events // 10))
-
-    @property
-    def bytes(self) -> int:
-        """What a page is expected to take at its worst moment, when it is there raw and decoded."""
-        return int(self.events * (_COPIES * self.event_bytes + _AROUND))
-
-
-@dataclass(frozen=True, slots=True)
-class HubAccess:
-    """What all accounts of a process share on their way to the hub."""
-
-    url: str
-    """The hub's own URL, with its path."""
-    transport: Transport
-    keys: AccountsDirectory
-    connecting: asyncio.Semaphore
-    """Bounds the connections that are in the making."""
-    page_limit: PageLimit
-    audit_interval: float
-    """Seconds between audits."""
-    budget: Budget
-    """Bounds the bytes that wait, of all accounts together."""
 
 
 @dataclass(slots=True)
@@ -321,6 +265,9 @@ class Account:
             answer = await self._ask_page(hub, request)
             if session is not self.session:
                 return False
+            if answer is None:
+                session.token_refused()
+                return False
             contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
             ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
             self._share.hold(session.queued_bytes)
@@ -329,16 +276,32 @@ class Account:
         self._set_timer(session)
         return ended
 
-    async def _ask_page(self, hub: Hub, request: PageRequest) -> EventsPage:
-        limit = self._access.page_limit  # read at each try: a refusal lowers it
-        try:
-            page = await self._until_answered(lambda: hub.events_since(request.since, limit.events, request.token))
-        except ConnectionLost as error:
-            if error.reason in _PAGE_TOO_MUCH:
-                limit.lower(refused=error.reason == "too-large")
-            raise
-        limit.served(page.envelopes)
-        return page
+    async def _ask_page(self, hub: Hub, request: PageRequest) -> EventsPage | None:
+        """Ask until the hub answers, for fewer events where it wants so; None where it refuses the token."""
+        limit = self._access.page_limit
+        backoff = Backoff(cap=_CALL_CAP)
+        while True:
+            asked = limit.events
+            try:
+                page = await hub.events_since(request.since, asked, request.token)
+            except ConnectionLost as error:
+                if error.reason in _PAGE_TOO_MUCH:
+                    limit.lower(asked, refused=error.reason == "too-large")
+                raise
+            except CallRejected as error:
+                self._note_call(error)
+                if _is_about_limit(error) and limit.lower(asked, refused=True):
+                    continue
+                if request.token is not None:
+                    return None
+            except (CallFailed, CallTimedOut) as error:
+                self._note_call(error)
+                if isinstance(error, CallTimedOut):
+                    limit.lower(asked, refused=False)
+            else:
+                limit.served(page.envelopes)
+                return page
+            await asyncio.sleep(backoff.next_delay())
 
     def _next_audit(self, loop: asyncio.AbstractEventLoop) -> float:
         return loop.time() + self._access.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
@@ -360,19 +323,11 @@ class Account:
 
     async def _until_answered(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Call until the hub gives an answer: a failed call is no reason to drop the connection."""
-        backoff = Backoff(cap=10.0)
+        backoff = Backoff(cap=_CALL_CAP)
         while True:
             try:
                 return await call()
-            except CallRejected as error:
-                self._note_call(error)
-                if _is_about_limit(error) and self._access.page_limit.lower(refused=True):
-                    continue
-            except CallTimedOut as error:
-                self._note_call(error)
-                if error.method == "GetEventsSince":
-                    self._access.page_limit.lower(refused=False)
-            except CallFailed as error:
+            except (CallFailed, CallRejected, CallTimedOut) as error:
                 self._note_call(error)
             await asyncio.sleep(backoff.next_delay())
 

@@ -14,7 +14,8 @@ from gateway.accounts import AccountsDirectory, shard_of
 from gateway.broker.ports import EventLog, Registry
 from gateway.errors import ConfigurationError
 from gateway.hub import PATH
-from gateway.replica.account import Account, Activity, HubAccess, PageLimit
+from gateway.replica.access import HubAccess, PageLimit
+from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
 from gateway.replica.shard import Shard, ShardSettings
 from gateway.session.facts import SessionSettings

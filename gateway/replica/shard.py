@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.broker.ports import Commit, EventLog, Limits, Registry, ShardLog
-from gateway.errors import BrokerError, Fenced, Rejected, TooLarge
+from gateway.errors import BrokerError, Fenced, Rejected, TooLarge, Unavailable
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.reasons import Reason
 from gateway.publication import Message, dead_letter_message, event_message, notification_message
@@ -90,7 +90,7 @@ class Shard:
         backoff = Backoff(cap=5.0)
         loop = asyncio.get_running_loop()
         while not self._stopping:
-            began = loop.time()
+            began, commits = loop.time(), self.counts["commits"]
             try:
                 await self._open_and_commit()
             except Fenced as error:
@@ -99,7 +99,9 @@ class Shard:
                 return
             except BrokerError as error:
                 self._detach(None)
-                delay = 0.0 if isinstance(error, Rejected) else backoff.next_delay(lasted=loop.time() - began)
+                # A commit in between is a success: what fails now is another fault.
+                lasted = backoff.stable_after if self.counts["commits"] > commits else loop.time() - began
+                delay = 0.0 if isinstance(error, Rejected) else backoff.next_delay(lasted=lasted)
                 self._log.warning("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
                 self.counts["reopened"] += 1
                 await asyncio.sleep(delay)
@@ -174,13 +176,20 @@ class Shard:
     async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
         if self._suspect is not None and len(filling.items) == 1 and filling.items[0] == self._suspect:
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
+        buried: dict[int, int] = {}
         async with self._settings.commits:
             while True:
                 try:
                     await writer.commit(Commit(filling.messages, filling.checkpoints))
                     break
                 except TooLarge as error:
-                    filling.messages[error.index] = self._bury(filling.items[error.index], Reason.TOO_LARGE, str(error))
+                    tries = buried[error.index] = buried.get(error.index, 0) + 1
+                    if tries > 2:  # noqa: PLR2004 - a dead letter of its head alone is the least that can be said
+                        raise Unavailable(f"the broker does not even take a dead letter: {error}") from error
+                    letter = self._bury(
+                        filling.items[error.index], Reason.TOO_LARGE, str(error), keep=_CUT if tries == 1 else 0
+                    )
+                    filling.messages[error.index] = letter
                 except Rejected:
                     self._at_most = max(1, len(filling.messages) // 2)
                     self._suspect = filling.items[0] if len(filling.items) == 1 else None
@@ -197,8 +206,8 @@ class Shard:
         for item in filling.items:
             self.accounts[item.content.account].counts[_label(item)] += 1
 
-    def _bury(self, item: Item, reason: str, detail: str) -> Message:
-        """Give the dead letter of what the broker does not take."""
+    def _bury(self, item: Item, reason: str, detail: str, *, keep: int = _CUT) -> Message:
+        """Give the dead letter of what the broker does not take, with its first `keep` bytes."""
         content = item.content
         message = to_message(item)
         letter = DeadLetter(
@@ -213,7 +222,7 @@ class Shard:
         self._log.error(
             "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
-        return dead_letter_message(letter, limit=_CUT)
+        return dead_letter_message(letter, limit=keep)
 
 
 def to_message(item: Item) -> Message:

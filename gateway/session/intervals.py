@@ -103,7 +103,7 @@ class Intervals:
         """Give the bytes of the intervals `first` to `last`, exclusive: two numbers and two commas each."""
         lows, highs = self._lows, self._highs
         return sum(
-            _digits(lows[index] - (highs[index - 1] if index else 0)) + _digits(highs[index] - lows[index] + 1) + 2
+            _digits(lows[index] - (highs[index - 1] + 1 if index else 0)) + _digits(highs[index] - lows[index] + 1) + 2
             for index in range(first, min(last, len(lows)))
         )
 

@@ -197,6 +197,7 @@ class Outbox:
                 self._settle(entry)
             elif isinstance(entry, _Change):
                 self._subscribed.change(entry.subscription)
+                self._subscribed.forget_through(self.verified)
             else:
                 self._verify(entry)
                 if entry.alone:

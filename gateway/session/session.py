@@ -344,6 +344,11 @@ class Session:
             return True
         return paused
 
+    def token_refused(self) -> None:
+        """The hub no longer takes the continuation token of the page that was asked for."""
+        if self.wants() is not None and self._walk.cursor.token is not None:
+            self._walk.forget_token()
+
     # From catching up to live, and back -----------------------------------------------------------------
 
     def _go_live(self, now: float) -> None:

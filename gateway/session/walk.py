@@ -140,6 +140,11 @@ class Walk:
         else:
             self._go_to(self.reached)
 
+    def forget_token(self) -> None:
+        """The hub no longer takes the cursor's token: go on from the last event taken in."""
+        self._next_token = None
+        self.turn()
+
     def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
         """Tell whether this page may not join what was taken before it, which ended with `last`, verified.
 

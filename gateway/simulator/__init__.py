@@ -9,7 +9,7 @@ admin API under `/simulator`). It shares only the SignalR codec with the gateway
 
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import Failure, Faults, Refusal
-from gateway.simulator.hub import Emission
+from gateway.simulator.hub import UNKNOWN, Emission, Injection
 from gateway.simulator.server import PATH, Timing
 from gateway.simulator.simulation import Simulator, SimulatorConfig, simulator
 from gateway.simulator.wire import Form
@@ -17,10 +17,12 @@ from gateway.simulator.wire import Form
 __all__ = [
     "CALLBACKS",
     "PATH",
+    "UNKNOWN",
     "Emission",
     "Failure",
     "Faults",
     "Form",
+    "Injection",
     "Refusal",
     "Simulator",
     "SimulatorConfig",

@@ -6,6 +6,8 @@ It looks at the hub (status, log, what was emitted) and breaks it on demand. A l
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import time
 from collections.abc import Awaitable, Callable
@@ -17,9 +19,10 @@ import msgspec
 from aiohttp import web
 
 from gateway.simulator.connection import Connection
+from gateway.simulator.door import Door
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import Failure, Refusal, Scope
-from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
+from gateway.simulator.hub import Emission, Hub, Injection, User, emit_in_steps
 from gateway.simulator.server import Ending, Server
 
 _CHUNK: Final = 256 * 1024
@@ -85,6 +88,31 @@ class ResetBody(_Strict):
     first: _Count = 1
 
 
+class InjectBody(_Strict):
+    """Raw bytes to say, as `text` or in `base64`; see `Injection` for what the rest means."""
+
+    text: str | None = None
+    base64: str | None = None
+    callback: str = "OnOrderUpdate"
+    what: Literal["payload", "record"] = "payload"
+    push: bool = True
+    history: Literal["no", "payload", "envelope"] = "no"
+    sequence: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | Literal["next", "none"] = "next"
+
+
+class SwapBody(_Strict):
+    """Two users whose keys are to be swapped."""
+
+    users: tuple[str, str]
+
+
+class UnlistenBody(_Strict):
+    """How long to refuse connections at TCP, and whether to cut those that stand."""
+
+    seconds: _Rate
+    cut: bool = False
+
+
 class FailBody(_Strict):
     """Calls to fail: with a HubException, else with an envelope of this status."""
 
@@ -106,9 +134,9 @@ class RequestError(Exception):
         self.status = status
 
 
-def application(hub: Hub, server: Server) -> web.Application:
+def application(hub: Hub, server: Server, door: Door) -> web.Application:
     """Make the application to mount at `/simulator`."""
-    admin = _Admin(hub, server)
+    admin = _Admin(hub, server, door)
     app = web.Application(middlewares=[_local_only, _problems])
     app.add_routes(
         [
@@ -121,12 +149,15 @@ def application(hub: Hub, server: Server) -> web.Application:
             web.post("/silence", admin.silence),
             web.post("/refuse", admin.refuse),
             web.delete("/refuse", admin.admit),
+            web.post("/unlisten", admin.unlisten),
+            web.post("/swap", admin.swap),
             web.post("/pause", admin.pause),
             web.post("/resume", admin.resume),
             web.get("/users/{name}", admin.user),
             web.put("/users/{name}", admin.put_user),
             web.get("/users/{name}/emitted", admin.emitted),
             web.post("/users/{name}/emit", admin.emit),
+            web.post("/users/{name}/inject", admin.inject),
             web.post("/users/{name}/pause", admin.pause),
             web.post("/users/{name}/resume", admin.resume),
             web.post("/users/{name}/fail", admin.fail),
@@ -142,9 +173,10 @@ def application(hub: Hub, server: Server) -> web.Application:
 class _Admin:
     """What each route does; a route with a user's name concerns that user, one without concerns the hub."""
 
-    def __init__(self, hub: Hub, server: Server) -> None:
+    def __init__(self, hub: Hub, server: Server, door: Door) -> None:
         self._hub = hub
         self._server = server
+        self._door = door
 
     async def status(self, _request: web.Request) -> web.Response:
         """Everything at a glance."""
@@ -209,6 +241,41 @@ class _Admin:
         else:
             await emit_in_steps(user, body.count or 1, callbacks)
         return _json(self._user(user))
+
+    async def inject(self, request: web.Request) -> web.Response:
+        """Say raw bytes; the answer has the number that they have in the hub's order, if any."""
+        user = self._named(request)
+        body = await _body(request, InjectBody)
+        if (body.text is None) == (body.base64 is None):
+            raise RequestError(HTTPStatus.BAD_REQUEST, "give the bytes as text or in base64")
+        try:
+            raw = (body.text or "").encode() if body.base64 is None else base64.b64decode(body.base64, validate=True)
+        except binascii.Error as error:
+            raise RequestError(HTTPStatus.BAD_REQUEST, f"base64: {error}") from error
+        wish = Injection(
+            raw,
+            body.callback,
+            is_record=body.what == "record",
+            push=body.push,
+            history=body.history,
+            sequence=body.sequence if isinstance(body.sequence, int) else None,
+            numbered=body.sequence != "none",
+        )
+        return _json({"sequence": user.inject(wish), **self._user(user)})
+
+    async def swap(self, request: web.Request) -> web.Response:
+        """Give each of two users the other's key."""
+        one, other = map(self._by_name, (await _body(request, SwapBody)).users)
+        self._hub.swap_keys(one, other)
+        return _json({"swapped": [one.name, other.name]})
+
+    async def unlisten(self, request: web.Request) -> web.Response:
+        """Refuse connections at TCP for a while: this API's, too."""
+        body = await _body(request, UnlistenBody)
+        await self._door.shut(body.seconds)
+        connections = self._server.of(None) if body.cut else []
+        self._server.drop(connections, "cut")
+        return _json({"seconds": body.seconds, "dropped": len(connections)})
 
     async def pause(self, request: web.Request) -> web.Response:
         """Let emission at a rate rest."""
@@ -320,6 +387,7 @@ class _Admin:
                     "seconds": time.monotonic() - connection.began,
                     "waiting": connection.waiting,
                     "silent": connection.silent,
+                    "half_open": connection.half_open,
                 }
                 for connection in self._server.of(user)
             ],

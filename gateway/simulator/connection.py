@@ -54,6 +54,8 @@ class Connection:
         """Whether the client ever sent a ping: only then its silence counts."""
         self.silent = False
         """Nothing leaves while this holds; records wait."""
+        self.half_open = False
+        """The hub knows nothing of it any more, but TCP stands, unread and unanswered, until the client gives up."""
         self.ended: str | None = None
         """Why it ended, once it has."""
         self._transport = transport
@@ -70,7 +72,7 @@ class Connection:
 
     def push(self, record: bytes) -> None:
         """Queue a record; above the limit the connection is cut instead."""
-        if self.ended is not None:
+        if self.ended is not None or self.half_open:
             return
         self._waiting.append(record)
         self._bytes += len(record)
@@ -86,9 +88,17 @@ class Connection:
         """Look again whether what waits may be sent: a fault has changed."""
         self._wake.set()
 
+    def forget(self) -> None:
+        """Let go of the connection without closing it, as a crashed host or a balancer's lost state does."""
+        self.half_open = True
+        self.user.detach(self.listener)
+        self._waiting.clear()
+        self._bytes = 0
+        self._transport.pause_reading()
+
     def end(self, why: str, record: bytes | None = None) -> None:
         """Close in good order: what waits, then `record`, then WebSocket close 1000."""
-        if self.ended is None:
+        if self.ended is None and not self.half_open:
             if record is not None:
                 self.push(record)
             self.ended = why
@@ -118,13 +128,13 @@ class Connection:
                     if message.type is WSMsgType.ERROR:
                         break
                     for raw in reader.feed(message.data):
-                        if self.ended is not None:
+                        if self.ended is not None or self.half_open:
                             break
                         if shaken:
                             await self._record(protocol.decode(raw))
-                        elif shaken := self._shake(raw):
+                        else:
                             limit.reschedule(None)
-                            opened()
+                            shaken = await self._shake(raw, opened)
                     self.heard = time.monotonic()
         except TimeoutError:
             self.end("no handshake", protocol.encode_handshake_response("Handshake was canceled."))
@@ -134,7 +144,8 @@ class Connection:
             self._gone = True
             self.end("the client left")
 
-    def _shake(self, raw: bytes) -> bool:
+    async def _shake(self, raw: bytes, opened: Callable[[], None]) -> bool:
+        await asyncio.sleep(methods.delay(self.user, "handshake"))
         try:
             request = protocol.decode_handshake_request(raw)
         except ProtocolError:
@@ -150,6 +161,7 @@ class Connection:
             self.end("unknown protocol", protocol.encode_handshake_response(words))
             return False
         self.push(protocol.encode_handshake_response())
+        opened()
         return True
 
     async def _record(self, record: protocol.Record) -> None:
@@ -194,7 +206,8 @@ class Connection:
 
     @property
     def _muted(self) -> bool:
-        return (self.silent or self.user.faults.silent) and not self._gone and not self._transport.is_closing()
+        silent = self.silent or self.half_open or self.user.faults.silent
+        return silent and not self._gone and not self._transport.is_closing()
 
     def _take(self) -> bytes:
         taken: list[bytes] = []

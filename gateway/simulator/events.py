@@ -12,8 +12,8 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from gateway.simulator.shapes import SHAPES, SIGNAL_STATE, Scene
-from gateway.simulator.wire import Clock, Form, Member, Slot, Tree, render
+from gateway.simulator.shapes import SHAPES, SIGNAL_STATE, UNKNOWN_MEMBERS, Scene
+from gateway.simulator.wire import DIGITS, Clock, Member, Slot, Style, Tree, render, time_in
 
 CALLBACKS: Final = tuple(SHAPES)
 """The names of the 17 callbacks, in the reference's order."""
@@ -62,7 +62,7 @@ class EventSource:
         self._first = list(reversed(range(len(CALLBACKS))))
 
     def make(
-        self, sequence: int, form: Form, moment: int, callbacks: Collection[int] | None = None
+        self, sequence: int, style: Style, moment: int, callbacks: Collection[int] | None = None
     ) -> tuple[Template, bytes]:
         """Make the event `sequence` that occurs at `moment` (ticks): its template and its payload as JSON.
 
@@ -76,14 +76,18 @@ class EventSource:
             callback = self._first.pop()
         else:
             callback = _MIX[int(self._dice.random() * len(_MIX))]
-        template = _templates(self._seed, self._strategies, form)[callback][bits(_VARIANTS_BITS)]
+        template = _templates(self._seed, self._strategies, style)[callback][bits(_VARIANTS_BITS)]
         filling: list[bytes | int] = [
-            self._uuid() if slot == "uuid" else _POOLS[slot][bits(_POOL_BITS)] for slot in template.slots
+            self.uuid() if slot == "uuid" else _POOLS[slot][bits(_POOL_BITS)] for slot in template.slots
         ]
-        filling += (self._uuid(), sequence, self._clock.write(moment))
+        time = self._clock.write(moment)
+        if style.zone != "utc" or style.digits < DIGITS:
+            time = time_in(style, time.decode()).encode()
+        filling += (self.uuid(), sequence, time)
         return template, template.text % tuple(filling)
 
-    def _uuid(self) -> bytes:
+    def uuid(self) -> bytes:
+        """Make an EventId."""
         digits = b"%032x" % self._dice.getrandbits(128)
         return b"%b-%b-%b-%b-%b" % (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
 
@@ -107,20 +111,21 @@ _POOLS: Final = {name: _pool(name) for name in ("id", "job", "money")}
 
 
 @lru_cache(maxsize=64)
-def _templates(seed: int, strategies: tuple[int, ...], form: Form) -> tuple[tuple[Template, ...], ...]:
+def _templates(seed: int, strategies: tuple[int, ...], style: Style) -> tuple[tuple[Template, ...], ...]:
     """Render the variants of every kind; all users with the same strategies share them."""
     dice = Random(f"{seed}/{strategies}")
     return tuple(
-        tuple(_template(index, Scene(dice, dice.choice(strategies or (0,))), form) for _ in range(1 << _VARIANTS_BITS))
+        tuple(_template(index, Scene(dice, dice.choice(strategies or (0,))), style) for _ in range(1 << _VARIANTS_BITS))
         for index in range(len(CALLBACKS))
     )
 
 
-def _template(callback: int, scene: Scene, form: Form) -> Template:
+def _template(callback: int, scene: Scene, style: Style) -> Template:
     members = SHAPES[CALLBACKS[callback]](scene)
     tail: Mapping[str, Tree] = {"EventId": Slot("uuid"), "EventSeqId": Slot("sequence"), "EventTime": Slot("time")}
     slots: list[str] = []
-    text = render({**members, **tail}, form, slots)
+    unknown = UNKNOWN_MEMBERS if style.unknown_members else {}
+    text = render({**members, **unknown, **tail}, style, slots)
     strategy = members.get("StrategyId")
     state = members.get("State")
     return Template(

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gateway.simulator.wire import Form
+from gateway.simulator.wire import DIGITS, Form, Zone
 
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0)]
@@ -22,8 +22,13 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Lasting faults of a user or of the whole hub; the defaults are a hub in good health."""
+    """Lasting faults of a user or of the whole hub; the defaults are a hub in good health.
 
+    The truth, `emitted`, has every event once under the number that the hub ordered it by, its payload as it was
+    written. A fault changes what is shown and when; where it also changes the truth, its docstring says so.
+    """
+
+    # Pushes
     duplicate: Chance = 0.0
     """Pushes sent twice (User.push)."""
     drop: Chance = 0.0
@@ -33,29 +38,86 @@ class Faults:
     reorder: Seconds = 0.0
     """Each push is held back by a random time up to this, so that pushes overtake one another (User.push)."""
     sequence_missing: Chance = 0.0
-    """Pushes without EventSeqId; the history has it (User.push)."""
+    """Pushes without EventSeqId; the truth has its number (User.push)."""
     sequence_zero: Chance = 0.0
-    """Pushes with EventSeqId 0; the history has the real one (User.push)."""
+    """Pushes with EventSeqId 0; the truth has its number (User.push)."""
+    id_missing: Chance = 0.0
+    """Pushes without EventId; the truth has it (User.push)."""
+    active_signals: bool = False
+    """Signals and errors that are on are pushed as soon as a client connects: repeats of the truth (User.attach)."""
+
+    # Events
     sequence_step: Positive = 1
-    """Sequence ids rise by a random step from 1 to this (User.emit)."""
+    """Sequence ids rise by a random step from 1 to this, in the truth too (User.emit)."""
+    unknown_kind: Chance = 0.0
+    """Events of a callback that the reference does not have; the truth names it `OnMarginCall` (User.emit)."""
+    live_only: Chance = 0.0
+    """Events that the history never shows: the truth has what only a push could bring (User.emit)."""
+    form: Form | None = None
+    """Wire form of what is emitted and answered from now on; payloads in the truth have it too (User.form)."""
+    decimals_as_text: bool = False
+    """Decimals are JSON strings, in the truth too (User.style)."""
+    time_zone: Zone = "utc"
+    """Times end in `Z`, are `offset` by +05:30, or are `unmarked`; payloads in the truth too (User.style)."""
+    time_digits: Annotated[int, msgspec.Meta(ge=0, le=DIGITS)] = DIGITS
+    """Fraction digits of times at the most; payloads in the truth have no more either (User.style)."""
+    unknown_members: bool = False
+    """Payloads have members that the reference does not have, in the truth too (User.style)."""
+
+    # History
     history_lag: Seconds = 0.0
     """How long GetEventsSince does not know an event (History)."""
     latest_lag: Seconds = 0.0
     """How long GetLatestEventSeqId does not know an event (History)."""
     straggle: Chance = 0.0
-    """Events that the history shows only `straggle_seconds` later, after those numbered behind them (History)."""
+    """Events that the history shows only `straggle_seconds` later, after those numbered behind them (User.emit)."""
     straggle_seconds: Seconds = 2.0
     """See `straggle`."""
     forget_below: Natural = 0
-    """Retention: the history no longer has events numbered below this (History)."""
+    """Retention: the history no longer has events numbered below this; the truth has them (History)."""
+    history_sequence_missing: Chance = 0.0
+    """Entries without EventSeqId, the same events as at `sequence_missing`; the truth has the number (Wrapping)."""
+    history_id_missing: Chance = 0.0
+    """Entries without EventId, the same events as at `id_missing`; the truth has it (Wrapping)."""
+    discriminator: Literal["EventType", "Type", "EventName", "Callback", "CallbackName", "Method", "Name"] = "EventType"
+    """The member of an entry that says which event it is (Wrapping)."""
+    discriminator_value: Literal["model", "model-event", "callback", "callback-event"] = "model"
+    """What it says: `OrderUpdate`, `OrderUpdateEvent`, `OnOrderUpdate` or `OnOrderUpdateEvent` (Wrapping)."""
+    discriminator_case: Literal["pascal", "camel", "lower", "upper"] = "pascal"
+    """In which letter case it says so (Wrapping)."""
+    payload_member: Literal["Payload", "Event", "Data", "Args", "Body"] = "Payload"
+    """The member of an entry that holds the payload (Wrapping)."""
+    payload_as: Literal["object", "list", "text", "flat"] = "object"
+    """Whether it holds an object, a list of one, JSON as a text, or is not there and its members are (Wrapping)."""
+    header_in: Literal["both", "envelope", "payload", "differing"] = "both"
+    """Where an entry has EventId, EventSeqId and EventTime; where they are `differing`, the truth has the payload's
+    (Wrapping)."""
+
+    # Methods
     max_events_limit: Positive = 1000
     """Largest Limit of GetEventsSince (methods)."""
-    empty_end_token: bool = False
-    """The last page's ContinuationToken is an empty string instead of null (methods)."""
-    repeat_token: bool = False
-    """GetEventsSince never ends: past the last event it gives the same token again and again (methods)."""
+    page_end: Literal["null", "empty", "missing", "repeat", "fresh"] = "null"
+    """The last page's ContinuationToken: null, an empty string, left out; or there is no last page: past the last
+    event come empty ones for ever, with the same token each time or with a fresh one (methods)."""
+    page_token_seconds: Seconds | None = None
+    """A ContinuationToken is refused this long after it was given (methods)."""
+    pages_unsorted: bool = False
+    """The events of a page are in no order (methods)."""
+    empty_pages: Natural = 0
+    """So many pages without events, each with a token that leads on, between any two pages with events (methods)."""
+    empty_start: Natural = 0
+    """The same before the first page (methods)."""
+    answer_data: Literal["Data", "Payload", "Result", "Value"] = "Data"
+    """The member of a successful answer that holds what was asked for (methods)."""
+    answer_status: Literal["usual", "number", "name", "lower", "digits", "absent"] = "usual"
+    """Its Status: as the form has it, 0, "Success", "success", "0", or left out (methods)."""
+    answer_bare: bool = False
+    """What was asked for is the whole answer, without an envelope (methods)."""
     slow: Mapping[str, Seconds] = field(default_factory=dict)
-    """Seconds that a method takes, by its name; `*` stands for all others (methods)."""
+    """Seconds that a method takes, by its name; `*` stands for all others. `negotiate`, `upgrade` and `handshake`
+    are steps that can be slow too, but `*` does not mean them (methods, Server, Connection)."""
+
+    # Connections
     silent: bool = False
     """Nothing leaves any WebSocket of the user, pings and handshakes included (Connection.write)."""
     split: Natural = 0
@@ -64,17 +126,14 @@ class Faults:
     """A connection's token expires this long after the connection began (Server.watch)."""
     redirects: Natural = 0
     """How many times negotiation sends the client on before it answers (Server.negotiate)."""
-    active_signals: bool = False
-    """Signals and errors that are on are pushed as soon as a client connects (User.attach)."""
-    form: Form | None = None
-    """Wire form of what is emitted and answered from now on (User.form)."""
+    negotiate_html: bool = False
+    """Negotiation answers 200 with a page of HTML, as a portal or a proxy in between does (Server.negotiate)."""
 
     @property
     def disturb_pushes(self) -> bool:
         """Whether a push may be anything but sent once, whole and at once."""
-        return bool(
-            self.duplicate or self.drop or self.delay or self.reorder or self.sequence_missing or self.sequence_zero
-        )
+        chances = self.duplicate or self.drop or self.sequence_missing or self.sequence_zero or self.id_missing
+        return bool(chances or self.delay or self.reorder)
 
 
 HEALTHY: Final = Faults()

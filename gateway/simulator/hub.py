@@ -6,26 +6,60 @@ Everything happens on one event loop; nothing here waits.
 from __future__ import annotations
 
 import asyncio
+import base64
 import heapq
+import json
+import math
 import secrets
 import time
 from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from random import Random
 from typing import Final
 
+from gateway.simulator.envelopes import Members, Wrapping, join, lot, split, thinned
 from gateway.simulator.events import CALLBACKS, EventSource, Template
 from gateway.simulator.faults import HEALTHY, Failure, Faults, Refusal, Scope
-from gateway.simulator.wire import TICKS, Clock, Form
+from gateway.simulator.wire import TICKS, Clock, Form, Style, name_in
 
-_CALLBACKS: Final = tuple(name.encode() for name in CALLBACKS)
-_RECORDS: Final = tuple(b'{"type":1,"target":"%b","arguments":[' % name for name in _CALLBACKS)
+UNKNOWN: Final = "OnMarginCall"
+"""A callback that the reference does not have."""
+
+_NAMES: Final = (*CALLBACKS, UNKNOWN)
+_RECORDS: Final = tuple(b'{"type":1,"target":"%b","arguments":[' % name.encode() for name in _NAMES)
 _STEP: Final = 1_000
-_SEQUENCE_ENDS: Final = (b',"eventTime":"', b',"EventTime":"')
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Raw bytes that somebody wants the hub to say."""
+
+    raw: bytes
+    """In it `$SEQUENCE`, `$ID` and `$TIME` stand for a number, a new EventId and the present."""
+    callback: str = "OnOrderUpdate"
+    is_record: bool = False
+    """Whether `raw` is a whole record, but for its end, instead of a callback's argument."""
+    push: bool = True
+    """Whether it is pushed to whoever has a subscription; the faults of pushes do not touch it."""
+    history: str = "no"
+    """`no`; as the `payload` of an envelope; or as the whole `envelope`."""
+    sequence: int | None = None
+    """Its number in the hub's order; None: the next."""
+    numbered: bool = True
+    """Whether it has a number; without one it stands behind the latest event, and no EventSeqId goes around it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Injected:
+    """What an entry of the history is that was injected."""
+
+    wish: Injection
+    raw: bytes
+    header: Members
 
 
 class History:
@@ -41,6 +75,7 @@ class History:
         self.payloads: list[bytes] = []
         self._emitted_at = array("d")
         self._stragglers: dict[int, float] = {}
+        self._injected: dict[int, _Injected] = {}
 
     def __len__(self) -> int:
         return len(self.payloads)
@@ -51,6 +86,19 @@ class History:
         self.callbacks.append(callback)
         self.payloads.append(payload)
         self._emitted_at.append(now)
+
+    def inject(self, sequence: int, injected: _Injected, now: float) -> None:
+        """Add what was injected, at its place by its number."""
+        at = self.after(sequence)
+        self._emitted_at.insert(at, now if at == len(self) else self._emitted_at[at])
+        self.sequences.insert(at, sequence)
+        self.callbacks.insert(at, 0)
+        self.payloads.insert(at, injected.raw)
+        self._stragglers = {index + (index >= at): until for index, until in self._stragglers.items()}
+        self._injected = {index + (index >= at): other for index, other in self._injected.items()}
+        self._injected[at] = injected
+        if injected.wish.history == "no":
+            self._stragglers[at] = math.inf
 
     def hide(self, until: float) -> None:
         """Let the latest event be unknown to `page` until then."""
@@ -75,10 +123,33 @@ class History:
         shown = [index for index in range(start, end) if index not in self._stragglers]
         return shown[:limit], len(shown) > limit
 
+    def entry(self, index: int, wrapping: Wrapping) -> bytes:
+        """Give an event as an entry of a page."""
+        injected = self._injected.get(index)
+        if injected is None:
+            return wrapping.entry(_NAMES[self.callbacks[index]], self.payloads[index], self.sequences[index])
+        if injected.wish.history == "envelope":
+            return injected.raw
+        return wrapping.around(injected.wish.callback, injected.raw, injected.header)
+
     def line(self, index: int) -> bytes:
-        """Give an event as a line of JSON: sequence, callback and payload, the payload as it is on the wire."""
-        parts = (self.sequences[index], _CALLBACKS[self.callbacks[index]], self.payloads[index])
-        return b'{"sequence":%d,"callback":"%b","payload":%b}\n' % parts
+        """Give an event as a line of JSON: sequence, callback and payload, the payload as it is on the wire.
+
+        What was injected has `raw`, in base64, in the payload's place, and how it was shown.
+        """
+        injected = self._injected.get(index)
+        if injected is None:
+            parts = (self.sequences[index], _NAMES[self.callbacks[index]].encode(), self.payloads[index])
+            return b'{"sequence":%d,"callback":"%b","payload":%b}\n' % parts
+        wish = injected.wish
+        line = {
+            "sequence": self.sequences[index] if wish.numbered else None,
+            "callback": wish.callback,
+            "raw": base64.b64encode(injected.raw).decode(),
+            "pushed": wish.push,
+            "history": wish.history,
+        }
+        return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 
     def _shown(self, lag: float, now: float) -> int:
         return bisect_right(self._emitted_at, now - lag) if lag else len(self)
@@ -157,6 +228,12 @@ class User:
         return self.faults.form or self._form
 
     @property
+    def style(self) -> Style:
+        """How this user's events are written now."""
+        faults = self.faults
+        return Style(self.form, faults.decimals_as_text, faults.time_zone, faults.time_digits, faults.unknown_members)
+
+    @property
     def history(self) -> History:
         """What the present incarnation emitted."""
         return self.incarnations[-1]
@@ -178,7 +255,7 @@ class User:
 
         They occurred `age` seconds ago, `spread` seconds apart, so that a history can be made to lie in the past.
         """
-        faults, form, history = self.faults, self.form, self.history
+        faults, style, history = self.faults, self.style, self.history
         now = time.monotonic()
         moment = self._clock.now() - int(age * TICKS)
         for _ in range(number):
@@ -188,17 +265,21 @@ class User:
                 moment = self._clock.now()
             sequence = self._next + (self._dice.randrange(faults.sequence_step) if faults.sequence_step > 1 else 0)
             self._next = sequence + 1
-            template, payload = self._source.make(sequence, form, moment, callbacks)
+            template, payload = self._source.make(sequence, style, moment, callbacks)
+            if faults.unknown_kind and lot(sequence, "kind") < faults.unknown_kind:
+                template = replace(template, callback=len(CALLBACKS), active=None)
             history.append(sequence, template.callback, payload, now)
-            if faults.straggle and self._dice.random() < faults.straggle:
+            if faults.live_only and lot(sequence, "live") < faults.live_only:
+                history.hide(math.inf)
+            elif faults.straggle and self._dice.random() < faults.straggle:
                 history.hide(now + faults.straggle_seconds)
             if template.active is not None:
                 self._remember(template, payload)
             if self.listeners:
-                self.push(template, payload, faults, now)
+                self.push(sequence, template, payload, faults, now)
         self.counts["emitted"] += number
 
-    def push(self, template: Template, payload: bytes, faults: Faults, now: float) -> None:
+    def push(self, sequence: int, template: Template, payload: bytes, faults: Faults, now: float) -> None:
         """Push an event to whoever subscribed, with the faults that pushes suffer."""
         if not faults.disturb_pushes:
             self._deliver(template.strategy, _record(template.callback, payload))
@@ -207,17 +288,40 @@ class User:
         if chance() < faults.drop:
             self.counts["dropped pushes"] += 1
             return
-        if chance() < faults.sequence_missing:
-            payload = without_sequence(payload)
-        elif chance() < faults.sequence_zero:
-            payload = with_sequence(payload, 0)
-        record = _record(template.callback, payload)
+        record = _record(template.callback, _spoiled(payload, sequence, faults))
         for _ in range(2 if chance() < faults.duplicate else 1):
             if wait := faults.delay + chance() * faults.reorder:
                 self._busy.add(self)
                 heapq.heappush(self._held, (now + wait, next(self._turn), template.strategy, record))
             else:
                 self._deliver(template.strategy, record)
+
+    def inject(self, wish: Injection) -> int | None:
+        """Say raw bytes, and give the number that they have in the hub's order; the truth has them as `raw`."""
+        sequence = self._next if wish.sequence is None else wish.sequence
+        header: Members = tuple(
+            (name_in(self.form, name).encode(), value)
+            for name, value in (
+                ("EventId", b'"%b"' % self._source.uuid()),
+                ("EventSeqId", b"%d" % sequence),
+                ("EventTime", b'"%b"' % self._clock.write(self._clock.now())),
+            )
+        )
+        raw = wish.raw
+        for place, (_, value) in zip((b"$ID", b"$SEQUENCE", b"$TIME"), header, strict=True):
+            raw = raw.replace(place, value.strip(b'"'))
+        if not wish.numbered:
+            sequence = self._next - 1
+        injected = _Injected(wish, raw, thinned(header, without_sequence=not wish.numbered))
+        self.history.inject(sequence, injected, time.monotonic())
+        self._next = max(self._next, sequence + 1)
+        if wish.push:
+            name = json.dumps(wish.callback).encode()
+            self._deliver(
+                None, raw + b"\x1e" if wish.is_record else b'{"type":1,"target":%b,"arguments":[%b]}\x1e' % (name, raw)
+            )
+        self.counts["injected"] += 1
+        return sequence if wish.numbered else None
 
     def tick(self, seconds: float) -> None:
         """Let `seconds` pass: emit what is due, release what was held back for long enough."""
@@ -253,7 +357,8 @@ class User:
     def emitted(self, incarnation: int = -1, since: int = 0, limit: int | None = None) -> Iterator[bytes]:
         """Give the truth line by line: sequence, callback and payload of everything emitted, faults or not.
 
-        A line is `{"sequence": …, "callback": …, "payload": …}`, the payload the exact JSON of the wire.
+        A line is `{"sequence": …, "callback": …, "payload": …}`, the payload the exact JSON of the wire; see
+        `History.line` for what was injected.
         Raises IndexError for an incarnation that never was.
         """
         history = self.incarnations[incarnation]
@@ -279,22 +384,17 @@ def _record(callback: int, payload: bytes) -> bytes:
     return b"%b%b]}\x1e" % (_RECORDS[callback], payload)
 
 
-def with_sequence(payload: bytes, sequence: int) -> bytes:
-    """Give a payload with another EventSeqId."""
-    start, end = _sequence_at(payload)
-    return b"%b:%d%b" % (payload[: payload.rindex(b":", start, end)], sequence, payload[end:])
-
-
-def without_sequence(payload: bytes) -> bytes:
-    """Give a payload without EventSeqId."""
-    start, end = _sequence_at(payload)
-    return payload[:start] + payload[end:]
-
-
-def _sequence_at(payload: bytes) -> tuple[int, int]:
-    """Where `,"EventSeqId":n` begins and ends."""
-    end = max(payload.rfind(mark) for mark in _SEQUENCE_ENDS)
-    return payload.rindex(b",", 0, end), end
+def _spoiled(payload: bytes, sequence: int, faults: Faults) -> bytes:
+    """Give a payload as it is pushed: without EventId, without EventSeqId or with 0, as its lot will have it."""
+    if not (faults.sequence_missing or faults.sequence_zero or faults.id_missing):
+        return payload
+    body, header = split(payload)
+    without_sequence = lot(sequence, "sequence") < faults.sequence_missing
+    if lot(sequence, "zero") < faults.sequence_zero:
+        id_, (name, _), time_ = header
+        header = (id_, (name, b"0"), time_)
+    without_id = lot(sequence, "id") < faults.id_missing
+    return join(body, thinned(header, without_id=without_id, without_sequence=without_sequence))
 
 
 async def emit_in_steps(
@@ -339,6 +439,11 @@ class Hub:
         self._by_key.pop(user.key, None)
         user.key = key
         self._by_key[key] = user
+
+    def swap_keys(self, one: User, other: User) -> None:
+        """Give each of two users the other's key; connections that stand stay whose they are."""
+        one.key, other.key = other.key, one.key
+        self._by_key[one.key], self._by_key[other.key] = one, other
 
     def user_of(self, key: str) -> User | None:
         """Give the user that a bearer key belongs to."""

@@ -8,21 +8,22 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from typing import Annotated, Final, TypeVar
+from dataclasses import dataclass
+from random import shuffle
+from typing import Annotated, Final, Self, TypeVar
 
 import msgspec
 
-from gateway.simulator.events import CALLBACKS
-from gateway.simulator.faults import Failure
+from gateway.simulator.envelopes import Wrapping
+from gateway.simulator.faults import HEALTHY, Failure, Faults
 from gateway.simulator.hub import Listener, User
-from gateway.simulator.wire import Clock, Dictionary, Form, Member, Tree, encode, name_in
+from gateway.simulator.wire import Clock, Dictionary, Member, Moment, Tree, encode, member_in, name_in
 
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _VALIDATION: Final = Member("ValidationError", 3)
-_EVENT_TYPES: Final = tuple(
-    (b"AgentStatus" if name == "OnAgentStatusChange" else name.removeprefix("On").encode()) for name in CALLBACKS
-)
-"""What the history calls a kind: its model's name without Event, which is the callback's but for one."""
+_SUCCESS: Final = Member("Success", 0)
+_STATUSES: Final = {"number": b"0", "name": b'"Success"', "lower": b'"success"', "digits": b'"0"'}
+_STEPS: Final = frozenset({"negotiate", "upgrade", "handshake"})
 
 
 class CallError(Exception):
@@ -47,9 +48,9 @@ _Args = TypeVar("_Args", bound=msgspec.Struct)
 
 
 def delay(user: User, method: str) -> float:
-    """Give the seconds that a call of `method` is to take."""
+    """Give the seconds that a call of `method`, or a step of connecting, is to take."""
     slow = user.faults.slow
-    return slow.get(method, slow.get("*", 0.0))
+    return slow.get(method, 0.0 if method in _STEPS else slow.get("*", 0.0))
 
 
 def call(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
@@ -72,7 +73,7 @@ def _fail(user: User, method: str, failure: Failure) -> bytes:
     if failure.hub_exception is not None:
         words = f"An unexpected error occurred invoking '{method}' on the server. HubException: {failure.hub_exception}"
         raise CallError(words)
-    return _refused(user.form, Member(failure.status, failure.status_number), failure.code, failure.detail)
+    return _refused(user, Member(failure.status, failure.status_number), failure.code, failure.detail)
 
 
 def _subscribe(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
@@ -95,44 +96,61 @@ def _unsubscribe(user: User, listener: Listener, method: str, arguments: list[by
 
 def _strategies(user: User, done: list[int], failed: list[int]) -> bytes:
     data: Tree = {"SuccessfulStrategies": list(done), "FailedStrategies": list(failed)}
-    return _success(user.form, encode(data, user.form))
+    return _success(user, encode(data, user.style))
 
 
 def _latest(user: User, _listener: Listener, method: str, arguments: list[bytes]) -> bytes:
     _bind(method, arguments, _Nothing)
     clock = Clock()
     latest = user.history.latest(user.faults, time.monotonic())
-    data: Tree = {"LatestEventSeqId": latest, "SnapshotTime": clock.write(clock.now()).decode()}
-    return _success(user.form, encode(data, user.form))
+    data: Tree = {"LatestEventSeqId": latest, "SnapshotTime": Moment(clock.write(clock.now()).decode())}
+    return _success(user, encode(data, user.style))
 
 
 def _since(user: User, _listener: Listener, method: str, arguments: list[bytes]) -> bytes:
     args = _bind(method, arguments, _Since)
-    form, faults, history = user.form, user.faults, user.history
+    faults, history = user.faults, user.history
     if not 1 <= args.limit <= faults.max_events_limit:
         words = f"Limit must be between 1 and {faults.max_events_limit}"
-        return _refused(form, _VALIDATION, "VALIDATION", words, "Limit")
-    since = args.sinceeventseqid
+        return _refused(user, _VALIDATION, "VALIDATION", words, "Limit")
+    place = _Place(args.sinceeventseqid, empty=faults.empty_start)
     if args.continuationtoken:
         try:
-            since = _position(args.continuationtoken)
+            place = _Place.read(args.continuationtoken, faults.page_token_seconds)
         except ValueError:
             words = "ContinuationToken is not one that the server gave"
-            return _refused(form, _VALIDATION, "VALIDATION", words, "ContinuationToken")
-    indices, more = history.page(since, args.limit, faults, time.monotonic())
-    last = history.sequences[indices[-1]] if indices else since
-    token = _token(last) if more or faults.repeat_token else "" if faults.empty_end_token else None
-    events = b",".join([envelope(form, history.callbacks[index], history.payloads[index]) for index in indices])
+            return _refused(user, _VALIDATION, "VALIDATION", words, "ContinuationToken")
+    if place.empty:
+        return _page(user, [], _Place(place.since, place.empty - 1).token(faults))
+    indices, more = history.page(place.since, args.limit, faults, time.monotonic())
+    last = history.sequences[indices[-1]] if indices else place.since
+    if more:
+        token = _Place(last, faults.empty_pages).token(faults)
+    else:
+        match faults.page_end:
+            case "repeat":
+                token = _Place(last).token()
+            case "fresh":
+                token = _Place(last).token(faults, fresh=True)
+            case _:
+                token = None
+    if faults.pages_unsorted:
+        shuffle(indices)
+    wrapping = Wrapping(faults, user.form)
     user.counts["history events"] += len(indices)
-    names = (name_in(form, "Events").encode(), events, name_in(form, "ContinuationToken").encode(), encode(token, form))
-    return _success(form, b'{"%b":[%b],"%b":%b}' % names)
+    return _page(user, [history.entry(index, wrapping) for index in indices], token)
 
 
-def envelope(form: Form, callback: int, payload: bytes) -> bytes:
-    """Wrap a payload as the history does: its kind, a copy of the base class's members, and itself."""
-    tail = payload[payload.rindex(b'"', 0, payload.rindex(b'ventId":"')) : -1]
-    kind, body = (b'"EventType"', b'"Payload"') if form is Form.PASCAL_STRING else (b'"eventType"', b'"payload"')
-    return b'{%b:"%b",%b,%b:%b}' % (kind, _EVENT_TYPES[callback], tail, body, payload)
+def _page(user: User, entries: list[bytes], token: str | None) -> bytes:
+    style, end = user.style, user.faults.page_end
+    events = b'"%b":[%b]' % (name_in(style.form, "Events").encode(), b",".join(entries))
+    if token is None and end == "missing":
+        return _success(user, b"{%b}" % events)
+    if token is None and end == "empty":
+        token = ""
+    return _success(
+        user, b'{%b,"%b":%b}' % (events, name_in(style.form, "ContinuationToken").encode(), encode(token, style))
+    )
 
 
 _METHODS: Final = {
@@ -160,29 +178,53 @@ def _bind(method: str, arguments: list[bytes], model: type[_Args]) -> _Args:
         raise CallError(failed) from error
 
 
-def _success(form: Form, data: bytes) -> bytes:
-    if form is Form.PASCAL_STRING:
-        return b'{"Status":"Success","Message":null,"Error":null,"Data":%b}' % data
-    return b'{"status":0,"message":null,"error":null,"data":%b}' % data
+def _success(user: User, data: bytes) -> bytes:
+    faults, form = user.faults, user.form
+    if faults.answer_bare:
+        return data
+    status, message, error, name = (
+        name_in(form, member).encode() for member in ("Status", "Message", "Error", faults.answer_data)
+    )
+    rest = b'"%b":null,"%b":null,"%b":%b}' % (message, error, name, data)
+    if faults.answer_status == "absent":
+        return b"{" + rest
+    return b'{"%b":%b,%b' % (status, _STATUSES.get(faults.answer_status) or member_in(form, _SUCCESS).encode(), rest)
 
 
-def _refused(form: Form, status: Member, code: str, words: str, invalid: str | None = None) -> bytes:
+def _refused(user: User, status: Member, code: str, words: str, invalid: str | None = None) -> bytes:
     """Write an envelope that refuses; `invalid` names the argument to blame."""
     errors = None if invalid is None else Dictionary({invalid: [words]})
     error: Tree = {"Code": code, "Detail": words, "Provider": None, "ValidationErrors": errors}
-    return encode({"Status": status, "Message": words, "Error": error, "Data": None}, form)
+    return encode({"Status": status, "Message": words, "Error": error, "Data": None}, user.style)
 
 
-def _token(sequence: int) -> str:
-    return base64.b64encode(b"v1:%d" % sequence).decode()
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a page begins: after a sequence id, and after some pages without events."""
 
+    since: int
+    empty: int = 0
 
-def _position(token: str) -> int:
-    """Raises ValueError for a token that is none of ours."""
-    try:
-        version, _, position = base64.b64decode(token, validate=True).partition(b":")
-    except binascii.Error as error:
-        raise ValueError(token) from error
-    if version != b"v1":
-        raise ValueError(token)
-    return int(position)
+    def token(self, faults: Faults = HEALTHY, *, fresh: bool = False) -> str:
+        """Give the token that leads here; one that expires or is fresh has its time in it."""
+        parts = f"v1:{self.since}"
+        timed = fresh or faults.page_token_seconds is not None
+        if timed or self.empty:
+            parts += f":{self.empty}"
+        if timed:
+            parts += f":{time.monotonic_ns()}"
+        return base64.b64encode(parts.encode()).decode()
+
+    @classmethod
+    def read(cls, token: str, lifetime: float | None) -> Self:
+        """Raises ValueError for a token that is none of ours or has expired."""
+        try:
+            version, since, *rest = base64.b64decode(token, validate=True).decode().split(":")
+        except binascii.Error as error:
+            raise ValueError(token) from error
+        if version != "v1":
+            raise ValueError(token)
+        empty, given = (*map(int, rest), 0, 0)[:2]
+        if lifetime is not None and given and time.monotonic_ns() - given > lifetime * 1e9:
+            raise ValueError(token)
+        return cls(int(since), empty)

@@ -15,13 +15,14 @@ import msgspec
 from aiohttp import web
 
 from gateway.signalr import protocol
+from gateway.simulator import methods
 from gateway.simulator.connection import Connection, Limits
 from gateway.simulator.hub import Hub, User
 
 PATH: Final = "/hubs/event/v1"
-Ending = Literal["abort", "close", "expire", "cut"]
+Ending = Literal["abort", "close", "expire", "cut", "half-open"]
 """`abort`: type 7, then close 1000. `close`: the same with an error and advice. `expire`: as at a token's end.
-`cut`: TCP is cut without a word, 1006."""
+`cut`: TCP is cut without a word, 1006. `half-open`: the hub forgets it, and the client is not told."""
 _REDIRECTED: Final = "/redirected/{hop:[0-9]+}"
 _REDIRECTED_KEY: Final = ".redirected"
 _TRANSPORTS: Final = (
@@ -30,6 +31,7 @@ _TRANSPORTS: Final = (
     {"transport": "LongPolling", "transferFormats": ["Text", "Binary"]},
 )
 """As a real hub answers, though only WebSockets are served here: the others get 404."""
+_HTML: Final = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in.</body></html>"
 _CHALLENGE: Final = 'Bearer error="invalid_token"'
 _TICK: Final = 0.01
 _CLOSING_SECONDS: Final = 2.0
@@ -105,6 +107,8 @@ class Server:
                     connection.end("token expired", protocol.encode_close(allow_reconnect=True))
                 case "cut":
                     connection.cut("cut")
+                case "half-open":
+                    connection.forget()
 
     def wake(self) -> None:
         """Let every connection look again whether it may send: faults have changed."""
@@ -171,7 +175,10 @@ class Server:
         user = self._admit(request, "negotiate")
         if isinstance(user, web.Response):
             return user
+        await asyncio.sleep(methods.delay(user, "negotiate"))
         self._note("negotiate", user.name, status=HTTPStatus.OK)
+        if user.faults.negotiate_html:
+            return web.Response(text=_HTML, content_type="text/html")
         hop = int(request.match_info.get("hop", "0"))
         if hop < user.faults.redirects:
             url = f"{request.scheme}://{request.host}{_REDIRECTED.partition('{')[0]}{hop + 1}{PATH}"
@@ -197,6 +204,7 @@ class Server:
         user = self._admit(request, "upgrade")
         if isinstance(user, web.Response):
             return user
+        await asyncio.sleep(methods.delay(user, "upgrade"))
         token = request.query.get("id")
         negotiated = self._negotiated.get(token) if token else (user, secrets.token_urlsafe(16))
         socket = web.WebSocketResponse(compress=False, timeout=_CLOSING_SECONDS, decode_text=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from gateway.simulator.wire import Dictionary, Member, Number, Slot, Tree
+from gateway.simulator.wire import Dictionary, Member, Moment, Number, Slot, Tree
 
 NAMES: Final = (
     "Iron Condor 45DTE",
@@ -85,11 +85,12 @@ class Scene:
         """Give a decimal with a fixed scale."""
         return Number(f"{self.dice.uniform(low, high):.{digits}f}")
 
-    def moment(self) -> str:
+    def moment(self) -> Moment:
         """Give a time with up to seven digits."""
         dice = self.dice
         fraction = f".{dice.randrange(10_000_000):07d}".rstrip("0")
-        return f"2026-01-{dice.randint(5, 30):02d}T{dice.randint(14, 20)}:{dice.randrange(60):02d}:07{fraction}Z"
+        day, hour, minute = dice.randint(5, 30), dice.randint(14, 20), dice.randrange(60)
+        return Moment(f"2026-01-{day:02d}T{hour}:{minute:02d}:07{fraction}Z")
 
 
 def _condition(scene: Scene) -> Tree:
@@ -117,7 +118,7 @@ def _contract(scene: Scene) -> Tree:
         "Underlying": dice.choice(_UNDERLYINGS),
         "Root": "SPXW",
         "OptionType": dice.choice(OPTION_TYPE),
-        "Expiration": f"2026-12-{dice.randint(1, 31):02d}T00:00:00Z",
+        "Expiration": Moment(f"2026-12-{dice.randint(1, 31):02d}T00:00:00Z"),
         "Strike": Number(f"{dice.randint(3000, 5500)}.5"),
         "Multiplier": 100,
     }
@@ -337,6 +338,12 @@ def _auto_update_completed(scene: Scene) -> Mapping[str, Tree]:
 def _failed(error: str, members: Callable[[Scene], Mapping[str, Tree]]) -> Callable[[Scene], Mapping[str, Tree]]:
     return lambda scene: {"Error": error, **members(scene)}
 
+
+UNKNOWN_MEMBERS: Final[Mapping[str, Tree]] = {
+    "Venue": "ISE",
+    "Extension": {"Ratio": Number("0.100"), "Tags": ["a", None, True], "Nested": {"PnL": Number("-0.0"), "X": 7}},
+}
+"""Members that a later release of the hub might add to any event."""
 
 SHAPES: Final[Mapping[str, Callable[[Scene], Mapping[str, Tree]]]] = {
     "OnEntrySignal": _entry_signal,

@@ -13,11 +13,13 @@ from typing import Final
 from aiohttp import web
 
 from gateway.simulator import admin
+from gateway.simulator.door import Door
 from gateway.simulator.faults import HEALTHY, Faults
 from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
 from gateway.simulator.server import Ending, Server, Timing
 from gateway.simulator.wire import Form
 
+_MOST_INJECTED: Final = 64 * 1024 * 1024
 _PREFILL_SPREAD: Final = 0.01
 """Seconds between the events of a history that is there at the start."""
 
@@ -62,6 +64,8 @@ class Simulator:
     """What a gateway is given as `hub.url`: scheme, host and port."""
     hub: Hub
     server: Server
+    door: Door
+    """The listening socket; `await door.shut(seconds)` refuses connections at TCP."""
 
     def user(self, name: str) -> User:
         """Give a user; raises KeyError."""
@@ -91,21 +95,25 @@ async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
         user.paused = config.paused
         if config.rate:
             user.begin(Emission(config.rate, config.total))
-    app = web.Application()
-    server.add_routes(app.router)
-    app.add_subapp("/simulator", admin.application(hub, server))
+    app = web.Application(client_max_size=_MOST_INJECTED)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+    door = Door(runner, config.host, config.port, config.tls)
+    server.add_routes(app.router)
+    app.add_subapp("/simulator", admin.application(hub, server, door))
     await runner.setup()
     failure: BaseException | None = None
     try:
         async with asyncio.TaskGroup() as group:
             clockwork = group.create_task(server.run())
+            porter = group.create_task(door.run())
             try:
-                await web.TCPSite(runner, config.host, config.port, ssl_context=config.tls, backlog=4096).start()
-                yield Simulator(_url(runner, config), hub, server)
+                await door.open()
+                yield Simulator(_url(door, config), hub, server, door)
             finally:
                 server.cut()
+                porter.cancel()
                 await runner.cleanup()
+                door.end()
                 clockwork.cancel()
     except BaseExceptionGroup as errors:  # what the caller's block raised should reach the caller as it was
         if len(errors.exceptions) > 1:
@@ -115,7 +123,7 @@ async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
         raise failure
 
 
-def _url(runner: web.AppRunner, config: SimulatorConfig) -> str:
-    host, port = runner.addresses[0][:2]
+def _url(door: Door, config: SimulatorConfig) -> str:
+    host, port = door.address
     scheme = "http" if config.tls is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

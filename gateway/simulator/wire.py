@@ -1,7 +1,7 @@
-"""How the simulated hub writes JSON: the two wire forms of ASP.NET Core, and .NET's times and escapes.
+"""How the simulated hub writes JSON: ASP.NET Core's wire forms, and .NET's times and escapes.
 
-The two forms are those recorded from a real hub: `camel-int` is ASP.NET Core's default, `pascal-string` is
-the vendor's reference to the letter.
+Two forms were recorded from a real hub: `camel-int` is ASP.NET Core's default, `pascal-string` is the vendor's
+reference to the letter. The others, and the variations of a `Style`, are what a hub could be set to.
 """
 
 from __future__ import annotations
@@ -11,14 +11,19 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal, NamedTuple
+from zlib import crc32
 
 TICKS: Final = 10_000_000
 """Ticks of .NET in a second: its times have seven digits."""
 
 _PLACES: Final = {"sequence": "%d", "uuid": '"%b"', "time": '"%b"'}
 """How a template leaves a place open; places not named take bytes of JSON as they are."""
+DIGITS: Final = 7
+"""Fraction digits of .NET's times at the most."""
+_OFFSET: Final = timedelta(hours=5, minutes=30)
 _BEYOND_BMP: Final = re.compile("[\U00010000-\U0010ffff]")
 
 
@@ -29,6 +34,29 @@ class Form(StrEnum):
     """camelCase names, enums as numbers."""
     PASCAL_STRING = "pascal-string"
     """PascalCase names, enums by name."""
+    CAMEL_STRING = "camel-string"
+    """camelCase names, enums by name."""
+    PASCAL_INT = "pascal-int"
+    """PascalCase names, enums as numbers."""
+    MIXED = "mixed"
+    """Some names in camelCase and some in PascalCase, some enums as numbers and some by name."""
+
+
+Zone = Literal["utc", "offset", "unmarked"]
+"""How a time says where it is: `Z`; `+05:30`; nothing, which then means UTC."""
+
+
+class Style(NamedTuple):
+    """A form and its variations: everything that decides how an event is written."""
+
+    form: Form
+    decimals_as_text: bool = False
+    """Decimals as JSON strings, with the same digits."""
+    zone: Zone = "utc"
+    digits: int = DIGITS
+    """Fraction digits of times at the most; the others are cut off."""
+    unknown_members: bool = False
+    """With members that the reference does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +75,13 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A time in UTC as .NET writes it: `2026-11-22T13:32:25.0533061Z`."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dictionary:
     """A map whose keys are data: no form changes their case."""
 
@@ -60,13 +95,40 @@ class Slot:
     name: str
 
 
-Tree = None | bool | int | str | Member | Number | Dictionary | Slot | Mapping[str, "Tree"] | Sequence["Tree"]
+Tree = None | bool | int | str | Member | Number | Moment | Dictionary | Slot | Mapping[str, "Tree"] | Sequence["Tree"]
 """A value before it has a form: no floats, since there is money in it; a form re-cases the names of a plain mapping."""
 
 
 def name_in(form: Form, name: str) -> str:
     """Give a property's name as `form` writes it."""
-    return name if form is Form.PASCAL_STRING else name[:1].lower() + name[1:]
+    return name if _either(form, name, _PASCAL) else name[:1].lower() + name[1:]
+
+
+def member_in(form: Form, member: Member) -> str:
+    """Give an enum's member as `form` writes it, as JSON."""
+    return f'"{member.name}"' if _either(form, member.name, _BY_NAME) else str(member.number)
+
+
+_PASCAL: Final = frozenset({Form.PASCAL_STRING, Form.PASCAL_INT})
+_BY_NAME: Final = frozenset({Form.PASCAL_STRING, Form.CAMEL_STRING})
+
+
+def _either(form: Form, name: str, forms: frozenset[Form]) -> bool:
+    """Whether `form` is one of `forms`; in the mixed form each name has its own mind, always the same."""
+    return crc32(name.encode()) % 2 == 0 if form is Form.MIXED else form in forms
+
+
+def time_in(style: Style, text: str) -> str:
+    """Give a time in UTC, as .NET writes it, in the style's way."""
+    if style.zone == "utc" and style.digits == DIGITS:
+        return text
+    whole, fraction = text[:19], text[19:-1][: style.digits + 1]
+    if len(fraction) == 1:  # but the point
+        fraction = ""
+    if style.zone == "offset":
+        local = datetime.fromisoformat(whole) + _OFFSET
+        return f"{local.isoformat()}{fraction}+05:30"
+    return whole + fraction + ("Z" if style.zone == "utc" else "")
 
 
 def text(value: str) -> str:
@@ -79,37 +141,41 @@ def _surrogates(match: re.Match[str]) -> str:
     return f"\\u{0xD800 + high:04X}\\u{0xDC00 + low:04X}"
 
 
-def render(tree: Tree, form: Form, slots: list[str]) -> str:
-    """Write `tree` in `form` as a %-template; the names of its slots are added to `slots` in order."""
+def render(tree: Tree, style: Style, slots: list[str]) -> str:
+    """Write `tree` in `style` as a %-template; the names of its slots are added to `slots` in order."""
     match tree:
-        case None:
-            return "null"
-        case bool():
-            return "true" if tree else "false"
-        case int():
-            return str(tree)
+        case None | bool() | int():
+            return json.dumps(tree)
         case str():
             return text(tree).replace("%", "%%")
         case Number():
-            return tree.text
+            return f'"{tree.text}"' if style.decimals_as_text else tree.text
+        case Moment():
+            return f'"{time_in(style, tree.text)}"'
         case Member():
-            return f'"{tree.name}"' if form is Form.PASCAL_STRING else str(tree.number)
+            return member_in(style.form, tree)
         case Slot():
             slots.append(tree.name)
-            return _PLACES.get(tree.name, "%b")
+            return _place(style, tree.name)
         case Dictionary():
-            pairs = (f"{render(key, form, [])}:{render(value, form, slots)}" for key, value in tree.entries.items())
+            pairs = (f"{render(key, style, [])}:{render(value, style, slots)}" for key, value in tree.entries.items())
             return "{" + ",".join(pairs) + "}"
         case Mapping():
-            members = (f'"{name_in(form, key)}":{render(value, form, slots)}' for key, value in tree.items())
+            members = (f'"{name_in(style.form, key)}":{render(value, style, slots)}' for key, value in tree.items())
             return "{" + ",".join(members) + "}"
         case _:
-            return "[" + ",".join([render(item, form, slots) for item in tree]) + "]"
+            return "[" + ",".join([render(item, style, slots) for item in tree]) + "]"
 
 
-def encode(tree: Tree, form: Form) -> bytes:
-    """Write `tree`, which has no slots, in `form`."""
-    return (render(tree, form, []) % ()).encode()
+def _place(style: Style, name: str) -> str:
+    if name == "money" and style.decimals_as_text:
+        return '"%b"'
+    return _PLACES.get(name, "%b")
+
+
+def encode(tree: Tree, style: Style) -> bytes:
+    """Write `tree`, which has no slots, in `style`."""
+    return (render(tree, style, []) % ()).encode()
 
 
 class Clock:

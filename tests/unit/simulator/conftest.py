@@ -1,6 +1,7 @@
 # ruff: noqa: ANN401 - what the hub says is JSON
 
 import asyncio
+import io
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,6 +78,7 @@ class Client:
 
 Connect = Callable[..., Awaitable[Client]]
 Run = Callable[..., Awaitable[Simulator]]
+Ask = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture
@@ -123,3 +125,19 @@ async def connect(session: aiohttp.ClientSession, run: Run) -> AsyncIterator[Con
             return client
 
         yield connect
+
+
+@pytest.fixture
+def ask(session: aiohttp.ClientSession) -> Ask:
+    """Ask the admin API; give the JSON that it answers."""
+
+    async def ask(hub: Simulator, request: str, expect: int = 200, **body: Any) -> Any:
+        method, path = request.split()
+        async with session.request(
+            method, f"{hub.url}/simulator{path}", data=io.BytesIO(json.dumps(body).encode())
+        ) as response:
+            text = await response.text()
+            assert response.status == expect, text
+            return json.loads(text)
+
+    return ask

@@ -1,7 +1,5 @@
 """The admin API: what an operator of the simulator can see and break over HTTP."""
 
-# ruff: noqa: ANN401 - what the hub says is JSON
-
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
@@ -16,20 +14,6 @@ KEY = "demo-key"
 Run = Callable[..., Awaitable[Simulator]]
 Connect = Callable[..., Awaitable[Any]]
 Ask = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture
-def ask(session: aiohttp.ClientSession) -> Ask:
-    """Ask the admin API; give the JSON that it answers."""
-
-    async def ask(hub: Simulator, request: str, expect: int = 200, **body: Any) -> Any:
-        method, path = request.split()
-        async with session.request(method, f"{hub.url}/simulator{path}", json=body) as response:
-            text = await response.text()
-            assert response.status == expect, text
-            return json.loads(text)
-
-    return ask
 
 
 async def test_status_shows_users_their_connections_and_what_they_subscribed_to(

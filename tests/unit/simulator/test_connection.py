@@ -197,7 +197,7 @@ async def test_a_token_that_the_hub_never_gave_is_refused(run: Run, connect: Con
 
 
 async def test_a_history_may_seem_to_have_no_end(run: Run, connect: Connect) -> None:
-    client = await connect(await run(prefill=3, faults=Faults(repeat_token=True)))
+    client = await connect(await run(prefill=3, faults=Faults(page_end="repeat")))
     args = {"SinceEventSeqId": 0, "Limit": 3}
     first = (await client.call("GetEventsSince", args))["data"]
     again = (await client.call("GetEventsSince", {**args, "ContinuationToken": first["continuationToken"]}))["data"]

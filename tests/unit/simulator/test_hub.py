@@ -11,7 +11,7 @@ import pytest
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import HEALTHY, Faults, Refusal, Scope
 from gateway.simulator.hub import Emission, Hub, Listener, User, emit_in_steps
-from gateway.simulator.wire import Form
+from gateway.simulator.wire import Form, name_in
 
 
 @pytest.fixture
@@ -130,7 +130,7 @@ def test_a_live_push_may_have_sequence_id_zero_and_nothing_else_changes(
 ) -> None:
     user.scope.patch({"sequence_zero": 1, "form": form})
     user.emit(20)
-    name = "eventSeqId" if form is Form.CAMEL_INT else "EventSeqId"
+    name = name_in(form, "EventSeqId")
     truth = [json.loads(line)["payload"] for line in user.emitted()]
     assert payloads(pushed) == [{**payload, name: 0} for payload in truth]
 

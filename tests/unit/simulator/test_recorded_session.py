@@ -15,6 +15,7 @@ KEY = "demo-key"
 Run = Callable[..., Awaitable[Simulator]]
 Connect = Callable[..., Awaitable[Any]]
 RECORDED = Path(__file__).parent / "recorded"
+RECORDED_FORMS = (Form.CAMEL_INT, Form.PASCAL_STRING)
 
 
 def frames(form: Form) -> list[tuple[str, str]]:
@@ -36,7 +37,7 @@ def without_times(text: str) -> str:
     return re.sub(r'("[sS]napshotTime":)"[^"]+"', r'\1"…"', text)
 
 
-@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("form", RECORDED_FORMS)
 async def test_every_call_of_the_recorded_session_has_the_recorded_answer(
     form: Form, run: Run, connect: Connect
 ) -> None:
@@ -61,7 +62,7 @@ async def test_every_call_of_the_recorded_session_has_the_recorded_answer(
         assert without_times(answer) == without_times(answers[number])
 
 
-@pytest.mark.parametrize("form", Form)
+@pytest.mark.parametrize("form", RECORDED_FORMS)
 async def test_a_push_looks_as_recorded_and_history_repeats_its_payload(form: Form, run: Run, connect: Connect) -> None:
     hub = await run(form=form)
     client = await connect(hub)

@@ -1,0 +1,72 @@
+"""What all accounts of a process share on their way to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.accounts import AccountsDirectory
+from gateway.replica.budget import Budget
+from gateway.signalr.connection import Transport
+
+_COPIES: Final = 4
+"""The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
+_AROUND: Final = 1024
+"""Bytes of the objects around one event."""
+
+
+@dataclass(slots=True)
+class PageLimit:
+    """Events to ask for in one page: shared by all accounts of a hub, and remembered."""
+
+    events: int
+    most: int = 0
+    """The most that the hub takes: `events` never rises above what was refused."""
+    event_bytes: float = 1024.0
+    """The running average of an envelope's size."""
+
+    def __post_init__(self) -> None:
+        """Begin with the most that the settings allow."""
+        self.most = self.events
+
+    def lower(self, asked: int, *, refused: bool) -> bool:
+        """Halve what was `asked` for, unless another account has done it; give False where it cannot be lowered.
+
+        `refused`: the hub will never take so much.
+        """
+        half = max(1, asked // 2)
+        if half < asked:
+            self.events = min(self.events, half)
+            self.most = min(self.most, half) if refused else self.most
+        return half < asked
+
+    def served(self, envelopes: list[bytes]) -> None:
+        """A page came whole: note how large events are; after a hub that was only slow, ask for more again."""
+        if envelopes:
+            average = sum(map(len, envelopes)) / len(envelopes)
+            self.event_bytes += (average - self.event_bytes) / 8
+        if len(envelopes) >= self.events:
+            self.events = min(self.most, self.events + max(1, self.events // 10))
+
+    @property
+    def bytes(self) -> int:
+        """What a page is expected to take at its worst moment, when it is there raw and decoded."""
+        return int(self.events * (_COPIES * self.event_bytes + _AROUND))
+
+
+@dataclass(frozen=True, slots=True)
+class HubAccess:
+    """What all accounts of a process share on their way to the hub."""
+
+    url: str
+    """The hub's own URL, with its path."""
+    transport: Transport
+    keys: AccountsDirectory
+    connecting: asyncio.Semaphore
+    """Bounds the connections that are in the making."""
+    page_limit: PageLimit
+    audit_interval: float
+    """Seconds between audits."""
+    budget: Budget
+    """Bounds the bytes that wait, of all accounts together."""

@@ -1,0 +1,205 @@
+"""Each part that the promises rest on, taken away: the simulation must notice, or it proves nothing.
+
+Each fault is a session that lacks one thing, driven by the same lives and judged by the same checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from driver import Life
+from verdict import complaints
+
+from gateway.session.checkpoint import Anchor
+from gateway.session.facts import Batch, Content, Item, Outcome, Page
+from gateway.session.identities import Identities
+from gateway.session.outbox import Outbox
+from gateway.session.overlap import Overlap
+from gateway.session.session import Session
+from gateway.session.subscriptions import Subscription
+from gateway.session.walk import Step, Walk
+
+ENOUGH = 400
+"""Seeds within which a fault must show."""
+
+
+class _LiveAtTheLastPage(Overlap):
+    is_proven = True  # type: ignore[assignment]
+
+    def is_reached(self, reached: int, now: int, *, paused: bool) -> bool:  # noqa: ARG002
+        return paused
+
+
+class WithoutOverlap(Session):
+    """Is live when a page is the last."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._overlap = _LiveAtTheLastPage(self._grace)
+
+
+class _Trusting(Walk):
+    def begin(self, marked: int, anchor: Anchor | None) -> None:
+        super().begin(marked, anchor)
+        self.step = Step.ONWARD
+
+
+class WithoutAnchor(Session):
+    """Takes any history for the one that it knows."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._walk.__class__ = _Trusting
+        self._walk.begin(self._outbox.marked, self._outbox.anchor)
+
+
+class _Forgetful(Outbox):
+    def __contains__(self, sequence: int) -> bool:
+        return False
+
+
+class WithoutDedupe(Session):
+    """Publishes what it is shown, however often."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox.__class__ = _Forgetful
+
+
+class _Nameless(Identities):
+    def has_seen(self, identity: bytes) -> bool:  # noqa: ARG002
+        return False
+
+
+class WithoutIdentities(Session):
+    """Knows events by their sequence only."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox._identities.__class__ = _Nameless
+
+
+class _Unclaimed(Identities):
+    def claim(self, identity: bytes) -> bool:  # noqa: ARG002
+        return False
+
+
+class WithoutClaims(Session):
+    """Takes an event for another when it shows its sequence later."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox._identities.__class__ = _Unclaimed
+
+
+class WithoutLateMarks(Session):
+    """Publishes late events as if they were in order."""
+
+    def take(self, messages: int, size: int) -> Batch | None:
+        batch = super().take(messages, size)
+        return None if batch is None else replace(batch, items=tuple(Item(item.content) for item in batch.items))
+
+
+class _Hasty(Walk):
+    def final_through(self, contents: Sequence[Content]) -> Content | None:
+        return next((content for content in reversed(contents) if content.sequence is not None), None)
+
+
+class WithoutGrace(Session):
+    """Takes every page of the history to be complete."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._walk.__class__ = _Hasty
+
+
+class WithoutAudit(Session):
+    """Never looks at the history again."""
+
+    def audit(self) -> None:
+        pass
+
+
+class WithoutTarget(Session):
+    """Forgets what it let go of for want of room."""
+
+    def _retreat(self, sequence: int) -> None:
+        self.let_go += len(self._waiting) + (sequence > 0)
+        self._waiting.clear()
+
+    def audit(self) -> None:
+        pass
+
+
+class WithoutGaps(Session):
+    """Says nothing of what the hub no longer has."""
+
+    def take(self, messages: int, size: int) -> Batch | None:
+        batch = super().take(messages, size)
+        if batch is None:
+            return None
+        kept = tuple(item for item in batch.items if getattr(item.content, "type", None) != "gap")
+        return replace(batch, items=kept)
+
+
+class _Backdating(Outbox):
+    def subscribe(self, subscription: Subscription) -> None:
+        super().subscribe(Subscription(self.verified + 1, subscription.strategies))
+
+
+class WithBackdatedSubscriptions(Session):
+    """Lets a change of the subscription hold for what came before it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox.__class__ = _Backdating
+
+
+class WithoutFilter(Session):
+    """Publishes every strategy."""
+
+    def pushed(self, content: Content, now: float, *, room: bool = True) -> Outcome:
+        self._outbox.subscriptions._filters = False
+        return super().pushed(content, now, room=room)
+
+    def paged(self, page: Page, now: float) -> bool:
+        self._outbox.subscriptions._filters = False
+        return super().paged(page, now)
+
+
+def _session(kind: type[Session]) -> Callable[[int], Life]:
+    return lambda seed: Life(seed, make_session=kind)
+
+
+FAULTS: dict[str, Callable[[int], Life]] = {
+    "overlap removed: live when a page is the last": _session(WithoutOverlap),
+    "anchor not checked": _session(WithoutAnchor),
+    "checkpoint not atomic with the events": lambda seed: Life(seed, is_atomic=False),
+    "a failed page taken for the end": lambda seed: Life(seed, takes_failures_for_ends=True),
+    "sequences not deduplicated": _session(WithoutDedupe),
+    "identities not remembered": _session(WithoutIdentities),
+    "an identity not joined with its sequence": _session(WithoutClaims),
+    "late events not marked": _session(WithoutLateMarks),
+    "history taken to be complete at once": _session(WithoutGrace),
+    "no audit": _session(WithoutAudit),
+    "no way back to what was let go": _session(WithoutTarget),
+    "gaps not announced": _session(WithoutGaps),
+    "a subscription that holds too early": _session(WithBackdatedSubscriptions),
+    "no filter": _session(WithoutFilter),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_simulation_notices(fault: str) -> None:
+    for seed in range(ENOUGH):
+        life = FAULTS[fault](seed)
+        try:
+            life.live()
+        except AssertionError:
+            return
+        if complaints(life):
+            return
+    raise AssertionError(f"{ENOUGH} seeds did not notice: {fault}")

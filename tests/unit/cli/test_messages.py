@@ -1,0 +1,158 @@
+"""What commands say to a newcomer: help that names its options, and one line for what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner
+
+from gateway import __version__
+from gateway.cli.main import app, main
+from gateway.events.schemas import schema_files
+
+SECRET = "s3cret"
+OPTIONS = {
+    "demo": ["--events", "--rate", "--verbose"],
+    "run": ["--config"],
+    "simulate": ["--user", "--port", "--rate", "--events", "--prefill", "--form", "--seed", "--paused"],
+    "check": ["--config"],
+    "tail": ["--kind", "--account", "--from", "--follow", "--output", "--servers", "--prefix"],
+    "schemas": ["--directory", "--check"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("GATEWAY_HUB__URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("GATEWAY_ACCOUNTS__DIRECTORY", "/tmp")  # noqa: S108 - never read
+    yield
+    structlog.reset_defaults()  # a command configured them for the standard error of this test
+
+
+Say = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Run a command in this process; give its exit code and what it wrote."""
+
+    def say(*arguments: str, **environment: str) -> tuple[int, str]:
+        monkeypatch.setattr("sys.argv", ["gateway", *arguments])
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, said.out + said.err
+
+    return say
+
+
+def test_the_help_names_every_command_with_a_whole_sentence() -> None:
+    said = CliRunner().invoke(app, ["--help"]).output
+
+    for command in OPTIONS:
+        (line,) = [line for line in said.splitlines() if line.startswith(f"  {command} ")]
+        assert line.endswith(".")
+        assert not line.endswith("...")
+
+
+@pytest.mark.parametrize("command", OPTIONS)
+def test_the_help_of_a_command_names_its_options_and_says_what_each_does(command: str) -> None:
+    result = CliRunner().invoke(app, [command, "--help"])
+
+    assert result.exit_code == 0
+    for option in OPTIONS[command]:
+        lines = [line for line in result.output.splitlines() if f"{option} " in line and line.startswith("  -")]
+        assert lines, f"{option} is not in the help of {command}"
+    said = " ".join(result.output.lower().split())
+    assert ("exit code" in said) == (command in {"demo", "run", "check"})
+
+
+def test_the_version_is_printed() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"{__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("GATEWAY_HUB__URL", "ftp://hub", "hub.url: 'ftp://hub' is no http or https URL"),
+        ("GATEWAY_HUB__URL", f"http://h/?access_token={SECRET}", "hub.url: must not have a query"),
+        ("GATEWAY_HUB__URL", f"http://me:{SECRET}@hub", "hub.url: must not hold credentials"),
+        ("GATEWAY_HUBURL", "x", "GATEWAY_HUBURL: no setting has this name in the environment. Did you mean"),
+        ("GATEWAY_SHARD", "8", "Did you mean GATEWAY_SHARDS?"),
+        ("GATEWAY_SHARDS", "none", "shards: 'none' should be a valid integer"),
+        ("GATEWAY_ACCOUNTS__DIRECTORY", "/nowhere", "accounts.directory: /nowhere cannot be read"),
+    ],
+)
+def test_a_wrong_setting_is_told_in_one_line(say: Say, command: str, variable: str, value: str, words: str) -> None:
+    code, said = say(command, **{variable: value})
+
+    (line,) = [line for line in said.splitlines() if not line.startswith("ok ")]
+    assert code == 2
+    assert line.startswith("gateway: ")
+    assert words in line
+    assert SECRET not in said
+
+
+def test_a_yaml_mistake_is_told_with_its_place(say: Say, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("hub:\n  url: http://h\n bad: [\n")
+    code, said = say("run", "--config", str(file))
+
+    assert code == 2
+    assert said == (
+        f"gateway: --config: {file} is not YAML: line 3, column 2: "
+        "expected <block end>, but found '<block mapping start>'. Mend the file.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["tail", "--kind", "order-updat"], "--kind: 'order-updat' is no kind; did you mean order-update?"),
+        (["tail", "--kind", "OnOrderUpdate"], "--kind: 'OnOrderUpdate' is no kind"),
+        (["tail", "--kind", "zzz"], "'zzz' is no kind; there are entry-signal, exit-signal"),
+        (["tail", "--account", "a*"], "--account: 'a*' is not an account's name: a letter or digit, then"),
+        (["tail", "--output", "xml"], "--output: 'xml' is neither line nor json"),
+        (["tail", "--prefix", "a.b"], "--prefix: 'a.b'"),
+        (["tail", "--servers", '["a'], "--servers"),
+        (["simulate", "--user", "alice"], "--user: 'alice' is not NAME=KEY"),
+        (["simulate", "--port", "70000"], "--port"),
+        (["simulate", "--rate", "-1"], "--rate"),
+        (["simulate", "--form", "snake"], "'snake' is not one of 'camel-int', 'pascal-string'"),
+        (["demo", "--events", "0"], "--events"),
+        (["frobnicate"], "No such command 'frobnicate'"),
+    ],
+)
+def test_a_wrong_argument_is_a_usage_error_that_says_what_would_be_right(arguments: list[str], words: str) -> None:
+    result = CliRunner().invoke(app, arguments)
+
+    assert result.exit_code == 2
+    assert words in result.output
+
+
+def test_fresh_schemas_pass_and_a_stale_or_an_orphaned_file_fails(tmp_path: Path) -> None:
+    runner = CliRunner()
+    written = runner.invoke(app, ["schemas", "--directory", str(tmp_path)])
+    assert f"{len(schema_files())} of {len(schema_files())} schemas written" in written.output
+    assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
+
+    stale, orphan = min(tmp_path.rglob("*.schema.json")), tmp_path / "old.schema.json"
+    stale.write_text(stale.read_text("utf-8") + " ", "utf-8")
+    orphan.write_text("{}", "utf-8")
+    checked = runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"])
+    assert checked.exit_code == 1
+    assert f"stale: {stale}" in checked.output
+    assert f"of no model: {orphan}" in checked.output
+    assert "Run `gateway schemas`" in checked.output
+
+    assert "1 of" in runner.invoke(app, ["schemas", "--directory", str(tmp_path)]).output
+    assert not orphan.exists()
+    assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0

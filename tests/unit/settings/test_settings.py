@@ -1,0 +1,251 @@
+"""Settings: where they come from, and what is said of a wrong one; a secret is never repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.errors import ConfigurationError
+from gateway.settings import Settings, fields, load_settings
+
+GOOD = "hub: {url: 'https://hub.example.com'}\naccounts: {directory: /keys}\n"
+Load = Callable[..., Settings]
+
+
+@pytest.fixture
+def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
+    """Load settings from YAML and an environment."""
+
+    def load(yaml: str | bytes | None = GOOD, **environment: str) -> Settings:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        if yaml is None:
+            return load_settings(None, environment)
+        file = tmp_path / "gateway.yaml"
+        file.write_bytes(yaml if isinstance(yaml, bytes) else yaml.encode())
+        return load_settings(file, environment)
+
+    return load
+
+
+@pytest.fixture
+def refuse(load: Load) -> Callable[..., ConfigurationError]:
+    """Load settings that must be refused, and give what is said."""
+
+    def refuse(yaml: str | bytes | None = GOOD, **environment: str) -> ConfigurationError:
+        with pytest.raises(ConfigurationError) as refused:
+            load(yaml, **environment)
+        assert "\n" not in str(refused.value)
+        assert refused.value.remedy
+        return refused.value
+
+    return refuse
+
+
+Refuse = Callable[..., ConfigurationError]
+
+
+def test_settings_come_from_the_file_and_the_environment_wins(load: Load) -> None:
+    settings = load(GOOD + "shards: 4\n", GATEWAY_SHARDS="8", GATEWAY_BROKER__SERVERS="nats://a:1, nats://b:2")
+
+    assert settings.hub.url == "https://hub.example.com"
+    assert settings.accounts.directory == Path("/keys")
+    assert settings.shards == 8
+    assert settings.broker.servers == ["nats://a:1", "nats://b:2"]
+
+
+def test_the_environment_alone_is_enough(load: Load) -> None:
+    settings = load(None, GATEWAY_HUB__URL="http://h:1/hubs/event/v1", GATEWAY_ACCOUNTS__DIRECTORY="/keys")
+
+    assert settings.hub.url == "http://h:1"  # the hub's path is added by the gateway
+
+
+@pytest.mark.parametrize(
+    "written", ["nats://a:1,nats://b:2", '["nats://a:1","nats://b:2"]', " nats://a:1 , nats://b:2"]
+)
+def test_a_list_in_the_environment_is_commas_or_json(load: Load, written: str) -> None:
+    assert load(GATEWAY_BROKER__SERVERS=written).broker.servers == ["nats://a:1", "nats://b:2"]
+
+
+@pytest.mark.parametrize(("written", "start"), [("latest", "latest"), ("earliest", "earliest"), ("17", 17), ("0", 0)])
+def test_an_account_starts_at_a_word_or_a_sequence(load: Load, written: str, start: str | int) -> None:
+    assert load(GATEWAY_ACCOUNTS__START=written).accounts.start == start
+
+
+def test_a_section_whose_settings_are_all_commented_out_is_as_if_it_were_not_there(load: Load) -> None:
+    assert load(GOOD + "broker:\n  # prefix: x\nsession:\n").broker.prefix == "mesolive"
+    assert load(GOOD + "broker:\n  prefix: x\n  tls:\n").broker.tls.ca_file is None
+
+
+def test_a_null_means_what_the_setting_says_it_means(load: Load) -> None:
+    assert load(GOOD + "broker: {retention: null}\n").broker.retention is None
+
+
+@pytest.mark.parametrize("yaml", ["", "# nothing\n", "hub:\naccounts: {directory: /keys}\n"])
+def test_a_missing_url_is_asked_for(refuse: Refuse, yaml: str) -> None:
+    assert str(refuse(yaml)) == "hub.url: is not set. Set it to where the hub is, such as https://api.example.com."
+
+
+def test_a_missing_directory_is_asked_for(refuse: Refuse) -> None:
+    error = refuse("hub: {url: http://h}\n")
+
+    assert (error.setting, error.problem) == ("accounts.directory", "is not set")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("hub.example.com", "'hub.example.com' is no http or https URL"),
+        ("ws://hub", "'ws://hub' is no http or https URL"),
+        ("https://", "'https://' is no http or https URL"),
+        ("https://h/#x", "must not have a query or a fragment"),
+        ("https://h/?access_token=s3cret", "must not have a query or a fragment"),
+        ("https://me:s3cret@h", "must not hold credentials"),
+        ("https://s3cret@h", "must not hold credentials"),
+    ],
+)
+def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str, words: str) -> None:
+    error = refuse(GATEWAY_HUB__URL=url)
+
+    assert error.setting == "hub.url"
+    assert words in error.problem
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "setting", "words"),
+    [
+        ("GATEWAY_SHARDS", "0", "shards", "'0' should be greater than or equal to 1"),
+        ("GATEWAY_SHARDS", "many", "shards", "'many' should be a valid integer"),
+        ("GATEWAY_BROKER__PREFIX", "a.b", "broker.prefix", "'a.b': string should match pattern"),
+        ("GATEWAY_BROKER__PREFIX", "*", "broker.prefix", "'*': string should match pattern"),
+        ("GATEWAY_BROKER__KIND", "rabbit", "broker.kind", "'rabbit' should be"),
+        ("GATEWAY_BROKER__SERVERS", "[]", "broker.servers", "should have at least 1 item"),
+        ("GATEWAY_BROKER__SERVERS", '["a', "broker.servers", "unterminated string"),
+        ("GATEWAY_BROKER__REPLICAS", "6", "broker.replicas", "'6' should be less than or equal to 5"),
+        ("GATEWAY_BROKER__RETENTION", "0", "broker.retention", "'0' should be greater than 0"),
+        ("GATEWAY_ACCOUNTS__START", "lastest", "accounts.start", "'lastest' should be 'earliest' or 'latest'"),
+        ("GATEWAY_ACCOUNTS__START", "-1", "accounts.start", "'-1' should be"),
+        ("GATEWAY_SESSION__HISTORY_GRACE", "0", "session.history_grace", "'0' should be greater than 0"),
+        ("GATEWAY_LOG__LEVEL", "loud", "log.level", "'loud' should be"),
+        ("GATEWAY_HUB__SKIP_NEGOTIATION", "perhaps", "hub.skip_negotiation", "'perhaps' should be a valid boolean"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_setting_and_meaning(
+    refuse: Refuse, variable: str, value: str, setting: str, words: str
+) -> None:
+    error = refuse(**{variable: value})
+
+    assert error.setting == setting
+    assert words in error.problem
+    assert error.remedy.startswith("It says: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        ("GATEWAY_SHARD", "GATEWAY_SHARDS"),
+        ("GATEWAY_BROKER_KIND", "GATEWAY_BROKER__KIND"),
+        ("GATEWAY_HUB_URL", "GATEWAY_HUB__URL"),
+        ("gateway_hub__ulr", "GATEWAY_HUB__URL"),
+        ("GATEWAY_ACCOUNT__DIRECTORY", "GATEWAY_ACCOUNTS__DIRECTORY"),
+        ("GATEWAY_BROKER__SERVER", "GATEWAY_BROKER__SERVERS"),
+    ],
+)
+def test_an_unknown_name_in_the_environment_is_refused_with_the_nearest(
+    refuse: Refuse, variable: str, nearest: str
+) -> None:
+    error = refuse(**{variable: "x"})
+
+    assert error.setting == variable
+    assert error.remedy == f"Did you mean {nearest}?"
+
+
+def test_a_name_like_nothing_is_refused_with_all_there_are(refuse: Refuse) -> None:
+    assert "hub.url, " in refuse(GATEWAY_QQQQ="x").remedy
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "GATEWAY_PORT",
+        "GATEWAY_PORT_8080_TCP_ADDR",
+        "GATEWAY_SERVICE_HOST",
+        "GATEWAY_SERVICE_PORT_HTTP",
+        "GATEWAY_CONTROL_SERVICE_HOST",
+        "OTHER_SHARD",
+    ],
+)
+def test_what_kubernetes_puts_into_the_environment_is_passed_over(load: Load, variable: str) -> None:
+    assert load(**{variable: "tcp://10.0.0.1:80"}).shards == 16
+
+
+@pytest.mark.parametrize(
+    ("yaml", "setting", "remedy"),
+    [
+        ("acounts: {directory: /keys}\n", "acounts", "Did you mean accounts?"),
+        ("hub: {url: http://h, page_limt: 5}\n", "hub.page_limt", "Did you mean hub.page_limit?"),
+        ("broker: {tls: {ca: x}}\n", "broker.tls.ca", "Did you mean broker.tls.ca_file?"),
+    ],
+)
+def test_an_unknown_setting_in_the_file_is_refused_with_the_nearest(
+    refuse: Refuse, yaml: str, setting: str, remedy: str
+) -> None:
+    error = refuse(yaml)
+
+    assert (error.setting, error.problem, error.remedy) == (setting, "there is no such setting", remedy)
+
+
+@pytest.mark.parametrize("yaml", ["hub: http://h\n", "hub: [1]\n"])
+def test_a_section_that_is_none_is_told_how_to_be_one(refuse: Refuse, yaml: str) -> None:
+    assert str(refuse(yaml)) == "hub: is a section, not a value. Write it as `hub: {<name>: …}`."
+
+
+def test_a_section_in_the_environment_must_be_json(refuse: Refuse) -> None:
+    error = refuse(GATEWAY_HUB="http://h")
+
+    assert str(error).startswith("GATEWAY_HUB: its value is no JSON. ")
+    assert "GATEWAY_HUB__<NAME>" in error.remedy
+
+
+def test_a_header_of_the_hub_may_be_a_secret_and_is_not_repeated(refuse: Refuse) -> None:
+    error = refuse(GOOD.replace("}\n", ", headers: {X-Key: [s3cret]}}\n", 1))
+
+    assert error.setting == "hub.headers.X-Key"
+    assert "s3cret" not in str(error)
+
+
+def test_headers_of_the_hub_can_be_set_one_by_one_in_the_environment(load: Load) -> None:
+    assert load(GATEWAY_HUB__HEADERS__X_KEY="v").hub.headers == {"x_key": "v"}
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("hub:\n  url: x\n bad: [\n", "is not YAML: line 3, column 2: expected <block end>"),
+        ("a: b: c\n", "is not YAML: line 1, column 5: mapping values are not allowed here"),
+        ("\thub: x\n", "is not YAML: line 1, column 1: found character"),
+        ("- a\n", "holds no settings by name"),
+        ("just words\n", "holds no settings by name"),
+        ("1: 2\n", "holds no settings by name"),
+        (b"\xff\xfe", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_refused_in_one_line(refuse: Refuse, yaml: str | bytes, words: str) -> None:
+    error = refuse(yaml)
+
+    assert error.setting == "--config"
+    assert words in error.problem
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.yaml", tmp_path):
+        with pytest.raises(ConfigurationError, match=r"--config: .* cannot be read"):
+            load_settings(path, {})
+
+
+def test_every_setting_says_what_it_means() -> None:
+    for name, field in fields():
+        assert field.description, name
