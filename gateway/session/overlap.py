@@ -32,8 +32,9 @@ class Overlap:
         self._began = None
 
     def must_reach(self, sequence: int) -> None:
-        """A push was let go: only history has it now."""
-        self._target = max(self._target, sequence)
+        """A push was let go: only history has it now, and has its grace from now on to show it."""
+        if sequence > self._target:
+            self._target, self._began = sequence, None
 
     def told(self, latest: int, now: int) -> bool:
         """The hub told its latest sequence; give True when that is the first time over this connection."""

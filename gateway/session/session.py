@@ -15,6 +15,7 @@ Sequences may have holes, so a hole proves nothing by itself; the audit, a later
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from gateway.errors import Diverged
 from gateway.events.event import digest
@@ -28,7 +29,7 @@ from gateway.session.subscriptions import MAX_BYTES, Strategies, Subscription
 from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk
 
-_MAX_SUBJECT = 256
+_MAX_SUBJECT: Final = 256
 """Characters of a subject that the checkpoint keeps as they are; a longer one is kept as its digest."""
 
 

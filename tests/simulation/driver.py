@@ -41,7 +41,8 @@ class Fate:
     """Whether an operator resets the checkpoint then."""
     subscriptions: tuple[tuple[float, tuple[int, ...] | None], ...]
     outage: tuple[float, float] | None
-    """From when to when every page fails."""
+    """From when to when every page fails, or no connection can be made."""
+    is_away: bool
     start: str | int
     buffer_bytes: int
     interval_bytes: int
@@ -53,7 +54,13 @@ class Fate:
         events, rate = random.randint(10, 60), random.choice([2.0, 8.0, 30.0])
         length = events / rate + weather.grace
         outages = Random(f"outage {events} {weather}")
-        outage = _outage(outages, length, weather.grace) if outages.random() < 0.2 else None
+        outage = None
+        shortened: tuple[float, ...] = ()
+        if outages.random() < 0.3:
+            begins = outages.uniform(0.3, 0.3 + events / rate)
+            outage = begins, begins + outages.uniform(0, 3 * weather.grace)
+            if outages.random() < 0.5:
+                shortened = (outage[1] - 0.01,)
         subscriptions: tuple[tuple[float, tuple[int, ...] | None], ...] = ()
         if weather.strategies:
             changes = sorted(random.uniform(0, length) for _ in range(random.choice([0, 1, 2, 4])))
@@ -66,22 +73,18 @@ class Fate:
             restart_every=random.choice([None, None, None, 0.6 * weather.grace]),
             refused_commits=random.choice([0, 0, 0.1]),
             lost_answers=random.choice([0, 0, 0.1]),
-            shortened=(random.uniform(0, length),) if random.random() < 0.1 else (),
+            shortened=shortened or ((random.uniform(0, length),) if random.random() < 0.1 else ()),
             reset_at=random.uniform(weather.grace, 2 * length) if random.random() < 0.1 else None,
             is_mended=random.random() < 0.5,
             subscriptions=subscriptions,
             outage=outage,
+            is_away=bool(shortened) or outages.random() < 0.3,
             start=random.choice(["earliest", "earliest", "latest", 5]),
             buffer_bytes=random.choice([8 * 1024 * 1024, 8 * 1024 * 1024, 6000]),
             interval_bytes=random.choice([64 * 1024, 64 * 1024, 600]),
             batch=random.choice([1, 3, 1000]),
             idle_broker=random.choice([0.0, 0.0, 0.5, 0.95]),
         )
-
-
-def _outage(random: Random, length: float, grace: float) -> tuple[float, float]:
-    begins = random.uniform(0, length)
-    return begins, begins + random.uniform(0, 3 * grace)
 
 
 def _strategies(random: Random, count: int) -> tuple[int, ...] | None:
@@ -163,9 +166,9 @@ class Life:
         self._pause_until = 0.0
         self._next_audit = 0.0
         self._known = False
-        if random.random() < 0.3:  # the hub has a past
-            for _ in range(random.randint(1, 20)):
-                self.hub.happen(-2 * self.weather.grace + random.random())
+        if random.random() < 0.3 or self.fate.shortened:  # the hub has a past
+            for moment in sorted(random.random() for _ in range(random.randint(1, 20))):
+                self.hub.happen(moment - 2 * self.weather.grace)
             self.hub._pending.clear()
             for happening in self.hub.happenings:
                 happening.pushed_at = ()
@@ -302,8 +305,7 @@ class Life:
         if session.wants_latest:
             self._ask_latest(session)
         elif (request := session.wants()) is not None:
-            outage = self.fate.outage
-            failed = self._fails() or (outage is not None and outage[0] <= self.now <= outage[1])
+            failed = self._fails() or self._is_out
             if failed and not self.takes_failures_for_ends:
                 self._pause_until = self.now + 0.05
                 return
@@ -342,6 +344,11 @@ class Life:
             self._flight = None
             if flight.session is self.session:
                 flight.land()
+
+    @property
+    def _is_out(self) -> bool:
+        outage = self.fate.outage
+        return outage is not None and outage[0] <= self.now <= outage[1]
 
     def _fails(self) -> bool:
         return not self.quiet and self.random.random() < self.weather.failing
@@ -418,6 +425,10 @@ class Life:
 
     def _strike(self) -> None:
         random, fate = self.random, self.fate
+        if self._is_out and fate.is_away and fate.outage is not None:
+            if self._phase != "away":
+                self._disconnect()
+            self._pause_until = fate.outage[1]
         if random.random() < fate.drops * 0.06 and self._phase != "away":
             self._disconnect()
         if random.random() < fate.crashes * 0.06:

@@ -6,7 +6,7 @@ compares the published list with.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from random import Random
 from typing import Final
@@ -57,7 +57,7 @@ class Weather:
             return value * random.random() if random.random() < chance else 0.0
 
         grace = random.choice([1.0, 5.0, 30.0])
-        return cls(
+        weather = cls(
             grace=grace,
             lag=maybe(0.7, 0.8 * grace),
             ragged=random.random() < 0.5,
@@ -76,6 +76,21 @@ class Weather:
             lying=maybe(0.5, 0.3),
             page=random.choice([1, 3, 10, 50]),
             strategies=random.choice([0, 2, 5]),
+        )
+        return weather if random.random() < 0.8 else weather.in_order(random)
+
+    def in_order(self, random: Random) -> Weather:
+        """Give the same where history lags but shows all in order: who waits for it sees nothing late."""
+        return replace(
+            self,
+            lag=random.uniform(0.1, 0.8) * self.grace,
+            ragged=False,
+            unpushed=0.0,
+            push_only=0.0,
+            half_sequenced=0.0,
+            duplicated=0.0,
+            reordered=0.0,
+            lying=0.0,
         )
 
 

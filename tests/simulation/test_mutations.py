@@ -130,9 +130,6 @@ class WithoutTarget(Session):
         self.let_go += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
 
-    def audit(self) -> None:
-        pass
-
 
 class WithoutGaps(Session):
     """Says nothing of what the hub no longer has."""

@@ -68,6 +68,8 @@ def _content(life: Life, hub: HubModel, published: list[Published], incarnation:
     counts = Counter(int(_body(entry)) for entry in published if _body(entry))
     gaps, changes = _notified(published)
     found = [*_gaps(life, hub, gaps), *_changes(life, changes)]
+    happened = {happening.number for one in life.hubs for happening in one.happenings}
+    found += [f"published {number}, which never happened" for number in counts if number not in happened]
     if tells_hubs_apart(life) or incarnation:
         found += [f"published {number} of another history" for number in counts if number not in numbers]
     initial = life.initial[incarnation] if life.initial else None

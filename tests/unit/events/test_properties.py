@@ -49,7 +49,7 @@ def test_random_bytes_never_raise(callback: str, raw: bytes) -> None:
 
 @PATIENT
 @given(CALLBACKS, st.dictionaries(NAMES | ENVELOPES | st.text(), JSON), st.booleans())
-def test_random_objects_never_raise(callback: str, members: dict[str, Any], ascii_only: bool) -> None:  # noqa: FBT001
+def test_random_objects_never_raise(callback: str, members: dict[str, Any], ascii_only: bool) -> None:
     raw = json.dumps({**members, "EventType": callback}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     holds(decode_push("acme", callback, raw))
     holds(decode_envelope("acme", raw))
