@@ -141,9 +141,11 @@ class Walk:
             self._go_to(self.reached)
 
     def forget_token(self) -> None:
-        """The hub no longer takes the cursor's token: go on from the last event taken in."""
-        self._next_token = None
-        self.turn()
+        """The hub no longer takes the cursor's token: go on from the last event taken in.
+
+        While the anchor is looked for, nothing is: the same question is asked again from its beginning.
+        """
+        self._go_to(self.reached if self.step is Step.ONWARD else self.cursor.since)
 
     def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
         """Tell whether this page may not join what was taken before it, which ended with `last`, verified.

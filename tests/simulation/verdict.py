@@ -48,7 +48,12 @@ def _gives_nothing_late(life: Life) -> bool:
         weather.half_sequenced,
         weather.lying,
     )
-    return len(life.hubs) == 1 and not any(faults) and not any(desired is not None for _, desired in life.change_bounds)
+    return (
+        len(life.hubs) == 1
+        and not life.hub.cut
+        and not any(faults)
+        and not any(desired is not None for _, desired in life.change_bounds)
+    )
 
 
 def _order(published: list[Published]) -> list[str]:

@@ -65,10 +65,13 @@ class Connection:
         self._link: Link | None = None
         self._discovered: list[str] = []
         self._changed = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
 
     @property
     def link(self) -> Link:
         """The live link; raises Unavailable while there is none."""
+        if self._keeper is not None and self._keeper.done():
+            self._keeper.result()  # it never ends: what ended it is a fault of ours, and must be seen
         if self._link is None or self._link.is_lost:
             raise Unavailable(f"not connected to NATS at {', '.join(self.options.servers)}")
         return self._link
@@ -124,8 +127,15 @@ class Connection:
                 else:
                     log.warning("connected to NATS again")
 
+    def begin(self) -> None:
+        """Keep the connection from now on."""
+        self._keeper = asyncio.create_task(self.keep(), name="nats-connection")
+
     async def close(self) -> None:
-        """End the link, if there is one."""
+        """Keep it no longer, and end the link, if there is one."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
         if self._link is not None:
             await self._link.close()
 
@@ -143,15 +153,11 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         _check_address(server)
     connection = Connection(options)
     await connection.dial()
-    keeper = asyncio.create_task(connection.keep(), name="nats-connection")
+    connection.begin()
     try:
         yield connection
     finally:
-        keeper.cancel()
-        await asyncio.wait({keeper})
         await connection.close()
-        if not keeper.cancelled():
-            keeper.result()  # it never returns: what ended it is a fault of ours, and must be seen
 
 
 async def _dial_until_told(options: ConnectionOptions, server: str) -> Link:

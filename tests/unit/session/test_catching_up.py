@@ -300,6 +300,25 @@ def test_an_empty_page_with_a_token_is_not_the_end() -> None:
     assert scene.published() == [1, 2]
 
 
+def test_after_a_token_that_the_hub_refuses_it_goes_on_from_the_last_event() -> None:
+    scene = Scene()
+    scene.connect(latest=5)
+    scene.answers(*events([1, 2]), token="a")
+
+    scene.session.token_refused()
+
+    assert scene.asks() == PageRequest(2)
+
+
+def test_a_refused_token_without_a_token_in_question_changes_nothing() -> None:
+    scene = Scene()
+    scene.connect(latest=5)
+
+    scene.session.token_refused()
+
+    assert scene.asks() == PageRequest(0)
+
+
 def test_the_answer_to_another_question_is_ignored() -> None:
     scene = Scene()
     scene.connect(latest=2)

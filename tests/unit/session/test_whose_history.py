@@ -176,6 +176,24 @@ def test_a_hiccup_of_the_history_is_not_taken_for_another_one() -> None:
     assert scene.published() == [11, 12]
 
 
+def test_a_token_refused_while_the_anchor_is_looked_for_proves_no_gap() -> None:
+    scene = Scene(KNOWN)
+    scene.connect(latest=12)
+    scene.answers(event(None, id="x"), token="a")
+    scene.session.token_refused()
+    assert scene.asks() == PageRequest(9)
+    scene.answers()
+    scene.answers(event(None, id="y"), token="b")
+    scene.session.token_refused()
+    assert scene.asks() == PageRequest(0)
+
+    scene.answers(*events([1, 2]))
+    scene.answers(*events([10, 11, 12]))
+
+    assert scene.notifications("gap") == []
+    assert [number for number in scene.published() if number] == [11, 12]
+
+
 def test_live_is_left_while_it_is_not_clear_whose_history_it_is() -> None:
     scene = live(*events([10, 11]), latest=11, checkpoint=KNOWN)
     assert scene.session.state is State.LIVE
