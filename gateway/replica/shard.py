@@ -25,6 +25,8 @@ from gateway.session.facts import Item, SessionSettings
 from gateway.session.session import Session
 from gateway.telemetry.logs import get_logger
 
+_LONE_REFUSALS: Final = 3
+"""How often a message must be refused alone before it is buried: a server that changes its leader refuses too."""
 _CUT: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
 
@@ -65,6 +67,7 @@ class Shard:
         self._stopping = False
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
+        self._refusals = 0
         self._suspect: Item | None = None  # what stood alone in a rejected commit
         self._log = get_logger(shard=number)
 
@@ -101,7 +104,8 @@ class Shard:
                 self._detach(None)
                 # A commit in between is a success: what fails now is another fault.
                 lasted = backoff.stable_after if self.counts["commits"] > commits else loop.time() - began
-                delay = 0.0 if isinstance(error, Rejected) else backoff.next_delay(lasted=lasted)
+                halving = isinstance(error, Rejected) and self._at_most != 1
+                delay = 0.0 if halving else backoff.next_delay(lasted=lasted)
                 self._log.warning("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
                 self.counts["reopened"] += 1
                 await asyncio.sleep(delay)
@@ -174,7 +178,7 @@ class Shard:
         return filling if filling.checkpoints else None
 
     async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
-        if self._suspect is not None and len(filling.items) == 1 and filling.items[0] == self._suspect:
+        if self._refusals >= _LONE_REFUSALS and len(filling.items) == 1 and filling.items[0] == self._suspect:
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
         async with self._settings.commits:
@@ -192,7 +196,9 @@ class Shard:
                     filling.messages[error.index] = letter
                 except Rejected:
                     self._at_most = max(1, len(filling.messages) // 2)
-                    self._suspect = filling.items[0] if len(filling.items) == 1 else None
+                    alone = filling.items[0] if len(filling.items) == 1 else None
+                    self._refusals = self._refusals + 1 if alone is not None and alone == self._suspect else 1
+                    self._suspect = alone
                     raise
         if self._at_most is not None:
             self._at_most = self._at_most * 2 if self._at_most < writer.limits.messages else None
