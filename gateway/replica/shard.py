@@ -27,6 +27,8 @@ from gateway.telemetry.logs import get_logger
 
 _LONE_REFUSALS: Final = 3
 """How often a message must be refused alone before it is buried: a server that changes its leader refuses too."""
+_CHECKPOINT: Final = 128 * 1024
+"""Bytes that a checkpoint takes at the most."""
 _CUT: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
 
@@ -160,8 +162,9 @@ class Shard:
         for _ in range(len(self._ready)):
             name, account = next(iter(self._ready.items()))
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-            space = limits.bytes - filling.bytes
-            if filling.checkpoints and (room < 2 or space < limits.bytes // 8):  # noqa: PLR2004 - an item, its checkpoint
+            space = limits.bytes - filling.bytes - _CHECKPOINT
+            # Room for an item and its checkpoint, and for the largest message that _message lets through.
+            if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
                 break
             del self._ready[name]
             if account.session is None:
@@ -172,10 +175,19 @@ class Shard:
                 continue
             self._ready[name] = account  # behind the others: it may have more
             filling.items += batch.items
-            filling.messages += map(to_message, batch.items)
+            messages = [self._message(item, limits) for item in batch.items]
+            filling.messages += messages
             filling.checkpoints[name] = batch.checkpoint
-            filling.bytes = sum(message.size for message in filling.messages)
+            filling.bytes += sum(message.size for message in messages) + len(batch.checkpoint) + len(name)
+            account.counts["filtered"] += batch.filtered
         return filling if filling.checkpoints else None
+
+    def _message(self, item: Item, limits: Limits) -> Message:
+        message = to_message(item)
+        if message.size > limits.bytes // 4:
+            words = f"a message of {message.size} bytes is too large for a commit of {limits.bytes}"
+            return self._bury(item, Reason.TOO_LARGE, words)
+        return message
 
     async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
         if self._refusals >= _LONE_REFUSALS and len(filling.items) == 1 and filling.items[0] == self._suspect:
