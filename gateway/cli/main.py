@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import check, demo, run, schemas, simulate, tail
+from gateway.cli import check, demo, run, schemas, simulate, tail, verify
 from gateway.errors import ConfigurationError, GatewayError
 
 USAGE_ERROR = 2
@@ -43,6 +43,7 @@ app.command("run", short_help="Run the gateway until SIGTERM.")(run.run)
 app.command("simulate", short_help="Run a MesoLive-shaped hub to try things on.")(simulate.simulate)
 app.command("check", short_help="Look at settings, accounts, broker and hub.")(check.check)
 app.command("tail", short_help="Show events from the log.")(tail.tail)
+app.command("verify", short_help="Compare the topics with the hub's history.")(verify.verify)
 app.command("schemas", short_help="Write the JSON Schemas of all messages.")(schemas.schemas)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Annotated, Final
 
@@ -14,8 +15,9 @@ from gateway.cli import loop
 from gateway.cli.parts import open_broker
 from gateway.cli.run import ConfigOption
 from gateway.errors import GatewayError
-from gateway.events.catalogue import CATALOGUE
+from gateway.events.catalogue import KINDS
 from gateway.hub import PATH, Hub
+from gateway.publication import DEAD_LETTER
 from gateway.replica.replica import hub_http, transport_of
 from gateway.settings import Settings, load_settings
 from gateway.signalr.connection import connect
@@ -84,7 +86,8 @@ async def _judge(
         await asyncio.sleep(_POLL)
     # What has no sequence is in no history, and what came since is not in what was read of it.
     inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
-    return compare(account, emitted, inside)
+    dead = {message.sequence for message in await _read_log(reader, account, topics=[DEAD_LETTER]) if message.sequence}
+    return compare(account, emitted, inside, dead)
 
 
 async def _read_hub(settings: Settings, key: str, since: int, until: int | None) -> list[Emitted]:
@@ -102,9 +105,11 @@ async def _read_hub(settings: Settings, key: str, since: int, until: int | None)
             await connection.close()
 
 
-async def _read_log(reader: LogReader, account: str, *, first_only: bool = False) -> list[Logged]:
+async def _read_log(
+    reader: LogReader, account: str, *, topics: Sequence[str] = KINDS, first_only: bool = False
+) -> list[Logged]:
     found = []
-    messages = reader.read(topics=list(CATALOGUE), accounts=[account], start="first", follow=False)
+    messages = reader.read(topics=topics, accounts=[account], start="first", follow=False)
     async with aclosing(messages) as stored_messages:  # type: ignore[type-var]
         async for stored in stored_messages:
             sequence = stored.message.attributes.get("sequence")

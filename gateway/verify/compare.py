@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -66,6 +66,7 @@ class Verdict:
     altered: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     late: int = 0
+    dead_letters: int = 0
 
     @property
     def exact(self) -> bool:
@@ -76,7 +77,8 @@ class Verdict:
         """Say it in a line, with the first few of each fault."""
         if self.exact:
             late = f", {self.late} of them marked late" if self.late else ""
-            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}"
+            dead = f"; {self.dead_letters} more are dead letters" if self.dead_letters else ""
+            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}{dead}"
         faults: dict[str, Sequence[object]] = {
             "lost": self.lost,
             "repeated": self.repeated,
@@ -90,8 +92,16 @@ class Verdict:
         return f"{self.account}: NOT exact: {'; '.join(words)}"
 
 
-def compare(account: str, emitted: Iterable[Emitted], logged: Iterable[Logged]) -> Verdict:
-    """Compare one account's log, in the log's order, with everything that its hub emitted."""
+def compare(
+    account: str,
+    emitted: Iterable[Emitted],
+    logged: Iterable[Logged],
+    dead_letters: Collection[int] = frozenset(),
+) -> Verdict:
+    """Compare one account's log, in the log's order, with everything that its hub emitted.
+
+    What is among the `dead_letters`, by its sequence, could not be published and is not lost.
+    """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
     verdict.emitted = len(truth)
@@ -116,7 +126,9 @@ def compare(account: str, emitted: Iterable[Emitted], logged: Iterable[Logged]) 
         difference = _difference(event, message)
         if difference is not None:
             verdict.altered.append(f"{sequence}: {difference}")
-    verdict.lost = sorted(truth.keys() - seen)
+    missing = truth.keys() - seen
+    verdict.dead_letters = len(missing & set(dead_letters))
+    verdict.lost = sorted(missing - set(dead_letters))
     return verdict
 
 

@@ -1,0 +1,104 @@
+"""What people do with the log: `gateway verify` finds every planted defect, and the consumer of the docs is exact."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from pathlib import Path
+from types import ModuleType
+
+import nats
+import pytest
+
+from tests.acceptance.processes import GATEWAY, ROOT, House, house, process
+
+
+def example() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("nats_consumer", ROOT / "examples" / "nats_consumer.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+async def verdict(world: House) -> tuple[int, str]:
+    command = (GATEWAY, "verify", "--config", world.config, "--wait", "0")
+    async with process(world.folder, *command, name="verify") as verify:
+        code = await verify.ended()
+        assert "Traceback" not in verify.complained
+        return code, verify.said
+
+
+async def test_verify_says_exact_and_names_what_is_skipped_altered_repeated_and_out_of_order(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=2, prefill=300) as world:
+        gateway = await world.gateway()
+        await world.settled(300)
+        gateway.kill()
+        code, said = await verdict(world)
+        assert (code, said.splitlines()[-1]) == (0, "verdict: exact")
+        assert "account-1: exact: 300 of 300" in said
+
+        client = await nats.connect(world.server.url, allow_reconnect=False)
+        stream = client.jetstream()
+        one = await stream.get_last_msg("mesolive-gateway", "mesolive.events.order-update.v1.account-1")
+        two = await stream.get_last_msg("mesolive-gateway", "mesolive.events.leg-update.v1.account-2")
+        assert one.seq is not None
+        assert one.headers is not None
+        assert two.headers is not None
+        await stream.delete_msg("mesolive-gateway", one.seq)
+        skipped = int(one.headers["ce-sequence"])
+        code, said = await verdict(world)
+        assert code == 1
+        assert f"account-1: NOT exact: 1 lost ({skipped})" in said
+
+        assert one.data is not None
+        await stream.publish(one.subject or "", one.data.replace(b"1", b"2", 1), headers=_own(one.headers))
+        code, said = await verdict(world)
+        assert f"1 out of order ({skipped})" in said
+        assert "1 altered" in said
+
+        await stream.publish(two.subject or "", two.data or b"", headers=_own(two.headers))
+        code, said = await verdict(world)
+        assert f"account-2: NOT exact: 1 repeated ({int(two.headers['ce-sequence'])})" in said
+        await client.close()
+
+
+async def test_the_consumer_of_the_docs_applies_each_event_once_however_often_it_is_stopped(tmp_path: Path) -> None:
+    consumer = example()
+    async with house(tmp_path, accounts=2, prefill=400) as world:
+        await world.gateway()
+        await world.settled(400)
+        truth = [event for events in (await world.truth()).values() for event in events]
+        orders = sum(event.callback == "OnOrderUpdate" for event in truth)
+        state = str(tmp_path / "orders.sqlite")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(consumer, "read_event", _fails_at(consumer.read_event, orders // 2))
+            with pytest.raises(ConnectionError):
+                await consumer.consume(world.server.url, state, until_idle=True)
+        rest = await consumer.consume(world.server.url, state, until_idle=True)
+        assert rest == orders - orders // 2
+        assert await consumer.consume(world.server.url, state, until_idle=True) == 0
+        database = sqlite3.connect(state)
+        (rows,) = database.execute("SELECT count(*) FROM filled").fetchone()
+        database.close()
+        assert 0 < rows <= orders
+
+
+def _own(headers: dict[str, str]) -> dict[str, str]:
+    """Leave out what belongs to the batch that the message came in."""
+    return {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+
+
+def _fails_at(read: object, limit: int) -> object:
+    count = 0
+
+    def reading(kind: str, value: bytes) -> object:
+        nonlocal count
+        count += 1
+        if count > limit:
+            raise ConnectionError("the consumer's process dies")
+        return read(kind, value)  # type: ignore[operator]
+
+    return reading
