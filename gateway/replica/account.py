@@ -267,7 +267,7 @@ class Account:
                 return False
             if answer is None:
                 session.token_refused()
-                return False
+                return True  # not at once: it may be refused again
             contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
             ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
             self._share.hold(session.queued_bytes)
