@@ -14,10 +14,20 @@ from gateway.errors import GatewayError
 _Result = TypeVar("_Result")
 
 
+class _InterruptedError(Exception):
+    """A signal asked the command to end, and the command had no way of its own to do so."""
+
+
 def run(command: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run `command` to its end; of a group of errors the first that the gateway knows by name is raised."""
+    """Run `command` to its end; of a group of errors the first that the gateway knows by name is raised.
+
+    SIGTERM and SIGINT cancel it, also where a shell started it with SIGINT ignored, as it does with what runs in
+    the background; a command that ends politely says so by `on_signal`. Raises KeyboardInterrupt when cancelled so.
+    """
     try:
-        return uvloop.run(command)
+        return uvloop.run(_interruptible(command))
+    except _InterruptedError:
+        raise KeyboardInterrupt from None
     except BaseExceptionGroup as group:
         known, rest = group.split(GatewayError)
         if known is None or rest is not None:
@@ -26,6 +36,23 @@ def run(command: Coroutine[Any, Any, _Result]) -> _Result:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from group
+
+
+async def _interruptible(command: Coroutine[Any, Any, _Result]) -> _Result:
+    task = asyncio.ensure_future(command)
+    signals: list[bool] = []
+
+    def interrupt() -> None:
+        signals.append(True)
+        task.cancel()
+
+    on_signal(interrupt)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if signals:
+            raise _InterruptedError from None
+        raise
 
 
 def on_signal(request: Callable[[], None]) -> None:
