@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 
 import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.parts import open_broker, prepare_broker
+from gateway.cli.parts import open_broker, open_hub, prepare_broker
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
-from gateway.hub import PATH, Hub
-from gateway.replica.replica import hub_http, transport_of
 from gateway.settings import Settings, load_settings
-from gateway.signalr.connection import connect
 
 
 def check(config: ConfigOption = None) -> None:
@@ -81,14 +77,6 @@ async def _check_account(settings: Settings, keys: AccountsDirectory, name: str)
 
 
 async def _call_hub(settings: Settings, keys: AccountsDirectory, name: str) -> str:
-    async with hub_http(settings.hub) as http:
-        transport = transport_of(settings.hub, http)
-        connection = await connect(transport, settings.hub.url + PATH, keys.key(name))
-        reading = asyncio.create_task(connection.run(lambda _target, _arguments: None))
-        try:
-            latest = await Hub(connection).latest()
-        finally:
-            reading.cancel()
-            await asyncio.wait({reading})
-            await connection.close()
+    async with open_hub(settings, keys.key(name)) as hub:
+        latest = await hub.latest()
     return f"the hub takes the key; its latest event is {latest.sequence}, its clock says {latest.time}"

@@ -19,13 +19,12 @@ from rich.table import Table
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.cli import loop
-from gateway.cli.parts import Broker, open_broker, prepare_broker
-from gateway.events.catalogue import CATALOGUE
+from gateway.cli.parts import Broker, open_broker, prepare_broker, read_log
 from gateway.replica.replica import AccountStatus, Replica, hub_http
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
 from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
 from gateway.telemetry.logs import configure_logs
-from gateway.verify.compare import Emitted, Logged, Verdict, compare
+from gateway.verify.compare import Emitted, Verdict, compare
 
 ACCOUNTS: Final = ("alpha", "beta", "gamma")
 _STUCK: Final = 30.0
@@ -181,18 +180,5 @@ async def _judge(house: _House, account: str) -> Verdict:
         head, _, payload = line.decode().rstrip("\n").removesuffix("}").partition(',"payload":')
         truth = json.loads(head + "}")
         emitted.append(Emitted(truth["sequence"], truth["callback"], payload))
-    logged = []
-    async for stored in house.broker.reader.read(
-        topics=list(CATALOGUE), accounts=[account], start="first", follow=False
-    ):
-        message = stored.message
-        sequence = message.attributes.get("sequence")
-        logged.append(
-            Logged(
-                kind=message.topic,
-                sequence=None if sequence is None else int(sequence),
-                value=message.value,
-                late="late" in message.attributes,
-            )
-        )
+    logged = [message async for message in read_log(house.broker.reader, account)]
     return compare(account, emitted, logged)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import EventLog, LogReader
 from gateway.errors import ConfigurationError
+from gateway.events.catalogue import KINDS
+from gateway.hub import PATH, Hub
+from gateway.replica.replica import hub_http, transport_of
 from gateway.settings import BrokerSettings, Settings, TlsSettings
+from gateway.signalr.connection import connect as connect_hub
+from gateway.verify.compare import Logged
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,35 @@ async def prepare_broker(broker: Broker, settings: Settings) -> None:
     await prepare(broker.connection, StreamSettings(topics=topics, replicas=replicas, create=create))
     await broker.registry.prepare(replicas=replicas, create=create)
     await broker.registry.agree(settings.shards)
+
+
+@asynccontextmanager
+async def open_hub(settings: Settings, key: str) -> AsyncIterator[Hub]:
+    """Connect to the hub to ask it something; pushes are passed over. Raises HubError."""
+    async with hub_http(settings.hub) as http:
+        connection = await connect_hub(transport_of(settings.hub, http), settings.hub.url + PATH, key)
+        reading = asyncio.create_task(connection.run(lambda _target, _arguments: None))
+        try:
+            yield Hub(connection)
+        finally:
+            reading.cancel()
+            await asyncio.wait({reading})  # what ended it, the calls have raised
+            await connection.close()
+
+
+async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KINDS) -> AsyncGenerator[Logged, None]:
+    """Give what the log holds of an account now, as a comparison takes it; raises Unavailable."""
+    reading = reader.read(topics=topics, accounts=[account], start="first", follow=False)
+    async with aclosing(reading) as messages:  # type: ignore[type-var]
+        async for stored in messages:
+            message = stored.message
+            sequence = message.attributes.get("sequence")
+            yield Logged(
+                kind=message.topic,
+                sequence=None if sequence is None else int(sequence),
+                value=message.value,
+                late="late" in message.attributes,
+            )
 
 
 def _options(settings: BrokerSettings) -> ConnectionOptions:

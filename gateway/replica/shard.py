@@ -218,11 +218,11 @@ class Shard:
         self.counts["messages"] += len(filling.messages)
         for name in filling.checkpoints:
             self.accounts[name].made_room()
+        for item in filling.items:
+            self.accounts[item.content.account].counts[_label(item)] += 1
         for name in self._unknown & filling.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self._unknown.discard(name)
-        for item in filling.items:
-            self.accounts[item.content.account].counts[_label(item)] += 1
 
     def _bury(self, item: Item, reason: str, detail: str, *, keep: int = _CUT) -> Message:
         """Give the dead letter of what the broker does not take, with its first `keep` bytes."""

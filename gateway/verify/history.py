@@ -97,7 +97,7 @@ def _with_header(payload: dict[str, Any], envelope: dict[str, Any]) -> dict[str,
     own = {name.lower(): name for name in payload}
     for name in ("EventId", "EventSeqId", "EventTime"):
         written = own.get(name.lower(), name)
-        if payload.get(written) in {None, "0"} and envelope.get(name.lower()) is not None:
+        if payload.get(written) in (None, "0") and envelope.get(name.lower()) is not None:
             payload = payload | {written: envelope[name.lower()]}
     return payload
 
