@@ -44,10 +44,14 @@ async def write(client: Client, frames: bytes) -> None:
 
 
 def abort(client: Client) -> None:
-    """Drop the socket without flushing it.
+    """Drop the socket without flushing it, and end the subscriptions' tasks that an unfinished close left.
 
     `Client.close` waits until everything written was sent, which a frozen server never lets happen.
     """
+    for subscription in list(client._subs.values()):  # noqa: SLF001
+        task = getattr(subscription, "_wait_for_msgs_task", None)
+        if task is not None:
+            task.cancel()
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - None before a connect; not on WebSockets
     if writer is None:
         return
