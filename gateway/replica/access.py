@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.accounts import AccountsDirectory
@@ -21,7 +21,10 @@ class PageLimit:
     """Events to ask for in one page: shared by all accounts of a hub, and remembered."""
 
     events: int
-    most: int = 0
+    """What the hub takes, as far as is known."""
+    room: int
+    """Bytes that a page may be expected to take: events are asked for one by one, if they are that large."""
+    most: int = field(init=False)
     """The most that the hub takes: `events` never rises above what was refused."""
     event_bytes: float = 1024.0
     """The running average of an envelope's size."""
@@ -29,6 +32,20 @@ class PageLimit:
     def __post_init__(self) -> None:
         """Begin with the most that the settings allow."""
         self.most = self.events
+
+    @property
+    def asks(self) -> int:
+        """Events to ask for in the next page."""
+        return max(1, min(self.events, int(self.room / self._cost)))
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the next page is expected to take at its worst moment, when it is there raw and decoded."""
+        return int(self.asks * self._cost)
+
+    @property
+    def _cost(self) -> float:
+        return _COPIES * self.event_bytes + _AROUND
 
     def lower(self, asked: int, *, refused: bool) -> bool:
         """Halve what was `asked` for, unless another account has done it; give False where it cannot be lowered.
@@ -48,11 +65,6 @@ class PageLimit:
             self.event_bytes += (average - self.event_bytes) / 8
         if len(envelopes) >= self.events:
             self.events = min(self.most, self.events + max(1, self.events // 10))
-
-    @property
-    def bytes(self) -> int:
-        """What a page is expected to take at its worst moment, when it is there raw and decoded."""
-        return int(self.events * (_COPIES * self.event_bytes + _AROUND))
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,7 +257,7 @@ class Account:
 
     async def _page(self, hub: Hub, session: Session) -> bool:
         """Get the page that `session` wants, when there is room for it; give True when the next can wait."""
-        reservation = await self._share.reserve(self._access.page_limit.bytes)
+        reservation = await self._share.reserve(self._access.page_limit.expected_bytes)
         with reservation.until_done():
             request = session.wants()
             if request is None or session is not self.session:
@@ -281,7 +281,7 @@ class Account:
         limit = self._access.page_limit
         backoff = Backoff(cap=_CALL_CAP)
         while True:
-            asked = limit.events
+            asked = limit.asks
             try:
                 page = await hub.events_since(request.since, asked, request.token)
             except ConnectionLost as error:

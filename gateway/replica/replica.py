@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import aiohttp
 
@@ -22,6 +23,9 @@ from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
 from gateway.telemetry.logs import get_logger
+
+_PAGE_PART: Final = 8
+"""The part of the memory that one page may be expected to take, as a divisor: others must find room beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class Replica:
             transport=transport_of(settings.hub, http),
             keys=keys,
             connecting=asyncio.Semaphore(settings.hub.max_connecting),
-            page_limit=PageLimit(settings.hub.page_limit),
+            page_limit=PageLimit(settings.hub.page_limit, room=settings.memory_bytes // _PAGE_PART),
             audit_interval=settings.session.audit_interval,
             budget=Budget(settings.memory_bytes),
         )

@@ -70,10 +70,10 @@ class Checkpoint:
     """None until history has shown an event; above `verified` until the first is verified."""
     settled: tuple[tuple[int, int], ...] = ()
     """Inclusive intervals of sequences above `verified` that are published, filtered or dead-lettered."""
-    identities: tuple[bytes, ...] = field(default=(), repr=False)
-    """Digests of the last identities published with a sequence, oldest first."""
-    unsequenced: tuple[bytes, ...] = field(default=(), repr=False)
-    """Digests of the last identities published without a sequence, oldest first."""
+    identities: bytes = field(default=b"", repr=False)
+    """Digests of the last identities published with a sequence, 8 bytes each, oldest first."""
+    unsequenced: bytes = field(default=b"", repr=False)
+    """Digests of the last identities published without a sequence, likewise."""
     incarnation: int = 1
     """Rises by one when an operator declares the hub's history to be another one."""
     subject: str | None = None
@@ -137,8 +137,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             incarnation=checkpoint.incarnation,
             anchor=(anchor.sequence, anchor.id, anchor.time) if anchor else None,
             settled=[after - before for before, after in pairwise(bounds)],
-            identities=_joined(checkpoint.identities),
-            unsequenced=_joined(checkpoint.unsequenced),
+            identities=_text(checkpoint.identities),
+            unsequenced=_text(checkpoint.unsequenced),
             subject=checkpoint.subject,
             subscriptions=[
                 (held.since, None if held.strategies is None else sorted(held.strategies))
@@ -158,8 +158,8 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
             verified=_natural(wire.verified),
             anchor=Anchor(*wire.anchor) if wire.anchor else None,
             settled=_intervals(wire.verified, wire.settled),
-            identities=_split(wire.identities),
-            unsequenced=_split(wire.unsequenced),
+            identities=_digests(wire.identities),
+            unsequenced=_digests(wire.unsequenced),
             incarnation=wire.incarnation,
             subject=wire.subject,
             subscriptions=_subscriptions(wire.subscriptions),
@@ -201,12 +201,12 @@ def _subscriptions(wire: list[tuple[int, list[int] | None]]) -> tuple[Subscripti
     return tuple(held) or ALL
 
 
-def _joined(digests: tuple[bytes, ...]) -> str:
-    return binascii.b2a_base64(b"".join(digests), newline=False).decode()
+def _text(digests: bytes) -> str:
+    return binascii.b2a_base64(digests, newline=False).decode()
 
 
-def _split(text: str) -> tuple[bytes, ...]:
-    joined = binascii.a2b_base64(text.encode(), strict_mode=True) if text else b""
-    if len(joined) % DIGEST_BYTES:
-        raise ValueError(f"identities have {DIGEST_BYTES} bytes each, {len(joined)} are no multiple")
-    return tuple(joined[at : at + DIGEST_BYTES] for at in range(0, len(joined), DIGEST_BYTES))
+def _digests(text: str) -> bytes:
+    digests = binascii.a2b_base64(text.encode(), strict_mode=True) if text else b""
+    if len(digests) % DIGEST_BYTES:
+        raise ValueError(f"identities have {DIGEST_BYTES} bytes each, {len(digests)} are no multiple")
+    return digests

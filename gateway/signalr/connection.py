@@ -131,8 +131,8 @@ class Connection:
             abort(self._socket, self._tcp)
 
     async def _read(self, on_push: OnPush, loop: asyncio.AbstractEventLoop) -> NoReturn:
-        early, self._early = self._early, []
-        self._take(early, on_push)
+        records, self._early = self._early, []
+        self._take(records, on_push)
         receive = self._socket.receive
         while True:
             message = await receive()
@@ -144,6 +144,7 @@ class Connection:
             except ProtocolError as error:
                 raise ConnectionLost(str(error), reason="too-large") from None
             self._take(records, on_push)
+            del message, records  # a large page would stay here, twice, until the hub says something again
 
     def _take(self, raw_records: list[bytes], on_push: OnPush) -> None:
         for raw in raw_records:

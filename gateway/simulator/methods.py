@@ -193,6 +193,7 @@ def _success(user: User, data: bytes) -> bytes:
 
 def _refused(user: User, status: Member, code: str, words: str, invalid: str | None = None) -> bytes:
     """Write an envelope that refuses; `invalid` names the argument to blame."""
+    user.counts["refused"] += 1
     errors = None if invalid is None else Dictionary({invalid: [words]})
     error: Tree = {"Code": code, "Detail": words, "Provider": None, "ValidationErrors": errors}
     return encode({"Status": status, "Message": words, "Error": error, "Data": None}, user.style)

@@ -172,7 +172,8 @@ class House:
             found.append((message.subject.split(".")[2], dict(message.headers or {}), value))
 
     async def events(self, account: str) -> list[int]:
-        return [value["EventSeqId"] for kind, _, value in await self.log(account) if kind != "dead-letter"]
+        others = {"dead-letter", "notifications"}
+        return [value["EventSeqId"] for kind, _, value in await self.log(account) if kind not in others]
 
     async def letters(self, account: str) -> list[tuple[dict[str, str], dict[str, Any]]]:
         return [(headers, value) for kind, headers, value in await self.log(account) if kind == "dead-letter"]

@@ -3,7 +3,7 @@
 It reads just enough of the NATS protocol to see the messages of atomic batches go by, and their answers. A trap
 catches the next batch of events and lets something happen to it: `half` keeps its last message and strikes once the
 server has opened the batch, so that it can never be stored; `unanswered` strikes once the server says that the batch
-is stored, and keeps that answer.
+is stored, and keeps that answer. Answers can also be held back for a while, as a broker with a slow disk would.
 """
 
 from __future__ import annotations
@@ -60,13 +60,14 @@ class Wire:
     target: Callable[[], int]
     """The port of the server on loopback."""
     acknowledged: int = 0
-    """Events in batches whose good answer was passed on to the gateway."""
+    """Events in batches whose good answer was passed on to the gateway, or is held."""
     flights: dict[str, Flight] = field(default_factory=dict)
     _trap: _Trap | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _server: asyncio.Server | None = None
     _failures: list[BaseException] = field(default_factory=list)
+    _held: list[tuple[asyncio.StreamWriter, bytes]] | None = None
 
     @property
     def url(self) -> str:
@@ -95,6 +96,16 @@ class Wire:
         for writer in self._writers:
             writer.transport.abort()
 
+    def hold(self) -> None:
+        """Keep the good answers to batches from now on; everything else passes."""
+        self._held = []
+
+    def release(self) -> None:
+        """Pass on what was kept."""
+        held, self._held = self._held or [], None
+        for writer, answer in held:
+            writer.write(answer)
+
     async def strike(self, how: How, strike: Callable[[], None], *, skip: int = 0) -> Catch:
         """Let `strike` happen to a batch of events, once `skip` others have gone by; give what it hit."""
         trap = _Trap(how, skip, strike, asyncio.get_running_loop().create_future())
@@ -120,7 +131,7 @@ class Wire:
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target())
             self._writers.add(server)
-            link = _Link()
+            link = _Link(writer)
             ways = {
                 asyncio.create_task(_pump(reader, server, _client_frames, lambda frame: self._sent(link, frame))),
                 asyncio.create_task(_pump(answers, writer, _server_frames, lambda frame: self._answered(link, frame))),
@@ -188,6 +199,9 @@ class Wire:
         del self.flights[flight.id]
         link.flights.discard(flight.id)
         self.acknowledged += flight.events
+        if self._held is not None:
+            self._held.append((link.gateway, frame))
+            return False
         return True
 
     def _spring(self, trap: _Trap, link: _Link, stored_at: int | None) -> None:
@@ -204,6 +218,7 @@ class Wire:
 class _Link:
     """One connection of the gateway."""
 
+    gateway: asyncio.StreamWriter
     flights: set[str] = field(default_factory=set)
     keeps: bool = False
     """The gateway's last words were kept back."""

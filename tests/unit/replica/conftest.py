@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,10 +32,10 @@ class World:
     replicas: list[Replica] = field(default_factory=list)
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
 
-    async def replica(self, log: EventLog | None = None, *, shards: int = 1) -> Replica:
-        """Start a replica; it is stopped at the end."""
+    async def replica(self, log: EventLog | None = None, *, shards: int = 1, **hub: Any) -> Replica:  # noqa: ANN401
+        """Start a replica, with further settings of the hub's; it is stopped at the end."""
         settings = Settings(
-            hub=HubSettings(url=self.hub.url),
+            hub=HubSettings(url=self.hub.url, **hub),
             accounts=AccountsSettings(directory=self.keys),
             session=Session(history_grace=0.5, audit_interval=0.2),
             shards=shards,

@@ -29,8 +29,8 @@ MEANT = Checkpoint(
     verified=41,
     anchor=Anchor(40, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.0923668Z"),
     settled=((43, 45), (56, 56)),
-    identities=(bytes(range(1, 9)), b"\xff" * 8),
-    unsequenced=(b"\0" * 8,),
+    identities=bytes(range(1, 9)) + b"\xff" * 8,
+    unsequenced=b"\0" * 8,
     incarnation=2,
     subject="user-7",
     subscriptions=(Subscription(0), Subscription(45, frozenset({1, 2}))),
@@ -49,7 +49,7 @@ def intervals(draw: st.DrawFn, above: int) -> tuple[tuple[int, int], ...]:
 @st.composite
 def checkpoints(draw: st.DrawFn) -> Checkpoint:
     verified = draw(SEQUENCES)
-    digests = st.lists(st.binary(min_size=8, max_size=8), max_size=5).map(tuple)
+    digests = st.lists(st.binary(min_size=8, max_size=8), max_size=5).map(b"".join)
     since = sorted(draw(st.sets(st.integers(1, 10**9), max_size=4)))
     strategies = st.none() | st.frozensets(st.integers(), max_size=3)
     return Checkpoint(

@@ -4,6 +4,7 @@ from scenes import Scene, clock, event, events, letter, live
 
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.facts import Outcome, PageRequest, State
+from gateway.session.identities import DIGEST_BYTES
 
 # Order -----------------------------------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ def test_the_settled_sequence_of_such_an_event_survives_a_crash() -> None:
     scene.commits()
 
     assert scene.checkpoint.settled == ((2, 3),)
-    assert scene.checkpoint.unsequenced == ()
+    assert scene.checkpoint.unsequenced == b""
     other = scene.crashes()
     other.connect(latest=3)
     other.answers(*events([1, 2, 3]))
@@ -220,7 +221,7 @@ def test_a_flow_with_sequences_does_not_push_out_what_has_none() -> None:
     scene.commits()
 
     assert scene.pushes(event(None, id="x")) == [Outcome.REPEAT]
-    assert len(scene.checkpoint.identities) == 10
+    assert len(scene.checkpoint.identities) == 10 * DIGEST_BYTES
 
 
 def test_an_identity_that_is_seen_again_is_kept_longer() -> None:

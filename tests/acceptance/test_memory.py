@@ -1,0 +1,81 @@
+"""A thousand accounts that all page at once after an outage, within a byte budget that holds a fraction of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from pathlib import Path
+
+from tests.acceptance.processes import House, Process, house, until
+
+ACCOUNTS = 1_000
+EVENTS = 100
+BUDGET = 16
+"""MiB; without it, all that waits here takes over 110."""
+AROUND = 24
+"""MiB that a thousand accounts may take besides, having been idle: their identities, and pieces of free memory."""
+
+
+def memory(gateway: Process, what: str) -> float:
+    """Give a figure of the kernel, in MiB."""
+    found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{gateway.popen.pid}/status").read_text("utf-8"))
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+async def count(here: House, what: str) -> int:
+    """Add up what the hub counted of its users."""
+    return sum(user["counts"].get(what, 0) for user in (await here.ask("GET /status"))["users"])
+
+
+async def connected(here: House) -> None:
+    """Wait until each account has one connection."""
+
+    async def all_are() -> bool:
+        await asyncio.sleep(0.25)  # a status of a thousand users keeps the hub busy
+        return all(len(user["connections"]) == 1 for user in (await here.ask("GET /status"))["users"])
+
+    await until(all_are, "all accounts are connected")
+
+
+async def test_a_thousand_accounts_that_page_at_once_stay_within_the_byte_budget(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=ACCOUNTS) as here:
+        config = here.config.read_text("utf-8").replace("audit_interval: 0.5", "audit_interval: 30")
+        config = config.replace("broker: {", "broker: {commit_timeout: 120, ")
+        here.config.write_text(f"{config}memory_bytes: {BUDGET * 2**20}\n", "utf-8")
+        gateway = await here.gateway()
+        await connected(here)
+        idle = memory(gateway, "VmRSS")
+
+        here.wire.hold()  # what is read must wait: the broker is slow
+        await here.ask("POST /unlisten", seconds=4)
+        await here.ask("POST /drop", how="cut")
+        await here.emit(EVENTS, 1_000_000)
+        shown = 0
+
+        async def is_full() -> bool:
+            nonlocal shown
+            await asyncio.sleep(2)
+            before, shown = shown, await count(here, "history events")
+            return 0 < before == shown
+
+        await until(is_full, "nobody pages any more")
+        assert shown < ACCOUNTS * EVENTS
+        here.wire.release()
+        await here.settled(EVENTS)
+        peak = memory(gateway, "VmHWM")
+        verdict = await here.verdict()
+
+    logging.getLogger(__name__).info(
+        "%s; %d of %d events were read when memory was full; %.0f MiB idle, %.0f MiB at the most, budget %d MiB",
+        verdict,
+        shown,
+        ACCOUNTS * EVENTS,
+        idle,
+        peak,
+        BUDGET,
+    )
+    assert verdict.faults == {}
+    assert verdict.emitted == ACCOUNTS * EVENTS
+    assert peak - idle < BUDGET + AROUND
