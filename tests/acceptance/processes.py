@@ -153,8 +153,15 @@ class House:
         for account in self.accounts:
             await self.ask(f"POST /users/{account}/emit", count=count, rate=rate)
 
-    async def settled(self, last: int) -> None:
-        """Wait until every account's checkpoint in the stream says that all up to `last` was looked at again."""
+    async def settled(self, count: int) -> None:
+        """Wait until every account's hub has emitted `count` events, and its checkpoint says that they are final."""
+
+        async def have_emitted() -> bool:
+            users = (await self.ask("GET /status"))["users"]
+            return all(user["counts"].get("emitted", 0) >= count for user in users)
+
+        await until(have_emitted, f"every account's hub emitted {count} events")
+        last = {account: events[-1].sequence for account, events in (await self.truth()).items()}
         client = await nats.connect(self.server.url, allow_reconnect=False)
         try:
             stream = client.jetstream()
@@ -167,7 +174,7 @@ class House:
                     except NotFoundError:
                         return False
                     found = re.search(rb'"verified":(\d+)', message.data or b"")
-                    if found is None or int(found[1]) < last:
+                    if found is None or int(found[1]) < last[account]:
                         return False
                 return True
 

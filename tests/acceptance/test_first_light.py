@@ -7,16 +7,15 @@ server had of it at that moment. The log is read and judged by `checker.py`, whi
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.acceptance.processes import House, house, meanwhile
+from tests.acceptance.processes import house, meanwhile
+from tests.acceptance.strikes import CUTS, RATE, cut_connections, strike, summary, were_in_flight
 from tests.acceptance.wire import Catch, How
 
 log = logging.getLogger(__name__)
@@ -27,11 +26,11 @@ async def test_20000_events_of_5_accounts_are_exact_through_five_kills_and_cut_c
     async with house(tmp_path, seed=1) as here:
         gateway = await here.gateway()
         catches: list[Catch] = []
-        async with meanwhile(_cut_connections(here, dice)):
+        async with meanwhile(cut_connections(here, dice)):
             for how in KILLS:
-                catches.append(await _strike(here, how, gateway.kill, dice, count=600))
+                catches.append(await strike(here, how, gateway.kill, dice, count=600))
                 gateway = await here.gateway()
-            catches.append(await _strike(here, "unanswered", here.wire.cut, dice, count=600))
+            catches.append(await strike(here, "unanswered", here.wire.cut, dice, count=600))
             await here.emit(count=400, rate=RATE)
             await asyncio.sleep(400 / RATE)
         await here.settled(4000)
@@ -40,12 +39,12 @@ async def test_20000_events_of_5_accounts_are_exact_through_five_kills_and_cut_c
         verdict = await here.verdict()
         cuts = len([entry for entry in await here.ask("GET /log") if entry["why"] in CUTS])
 
-    log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, _summary(catches))
+    log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found, verdict.late) == (20_000, 20_000, 0)
     assert here.complaints() == []
     assert cuts >= 5
-    _were_in_flight(catches, [*KILLS, "unanswered"])
+    were_in_flight(catches, [*KILLS, "unanswered"])
 
 
 async def test_sigterm_under_load_ends_within_10_s_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
@@ -76,16 +75,16 @@ async def test_a_nats_server_killed_under_load_loses_and_doubles_nothing(tmp_pat
         await here.gateway()
         catches = []
         for how in kills:
-            catches.append(await _strike(here, how, here.server.kill, dice, count=500))
+            catches.append(await strike(here, how, here.server.kill, dice, count=500))
             await asyncio.to_thread(here.server.start)
         await here.settled(1500)
         verdict = await here.verdict()
 
-    log.info("%s; struck in flight: %s", verdict, _summary(catches))
+    log.info("%s; struck in flight: %s", verdict, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.late) == (7500, 0)
     assert here.complaints() == []
-    _were_in_flight(catches, kills)
+    were_in_flight(catches, kills)
 
 
 async def test_two_kills_during_the_first_catch_up_lose_and_double_nothing(tmp_path: Path) -> None:
@@ -99,42 +98,11 @@ async def test_two_kills_during_the_first_catch_up_lose_and_double_nothing(tmp_p
         await here.settled(5000)
         verdict = await here.verdict()
 
-    log.info("%s; struck in flight: %s", verdict, _summary(catches))
+    log.info("%s; struck in flight: %s", verdict, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.late) == (15_000, 0)
     assert here.complaints() == []
-    _were_in_flight(catches, kills)
+    were_in_flight(catches, kills)
 
 
-RATE: Final = 450.0
-"""Events a second of each account."""
 KILLS: Final[list[How]] = ["half", "unanswered", "half", "unanswered", "unanswered"]
-CUTS: Final = {"cut", "aborted", "closed", "token expired"}
-"""What the hub's log says of the connections that were ended on purpose."""
-
-
-async def _strike(here: House, how: How, strike: Callable[[], None], dice: Random, *, count: int) -> Catch:
-    """Strike at a random moment while each account's hub emits `count` events more.
-
-    Each account has events after that moment, so at least one commit an account goes by then.
-    """
-    await here.emit(count=count, rate=RATE)
-    await asyncio.sleep(dice.uniform(0, 0.6 * count / RATE))
-    return await here.wire.strike(how, strike, skip=dice.randrange(len(here.accounts) - 1))
-
-
-async def _cut_connections(here: House, dice: Random) -> None:
-    """End connections to the hub at random times, in every way that a hub has."""
-    for how in itertools.cycle(("cut", "abort", "close", "expire")):
-        await asyncio.sleep(dice.uniform(0.1, 0.4))
-        await here.ask("POST /drop", user=dice.choice(here.accounts), how=how)
-
-
-def _were_in_flight(catches: list[Catch], wanted: list[How]) -> None:
-    """Make sure that every strike met a commit of events on its way: none was counted on good faith."""
-    assert [catch.how for catch in catches if catch.events and catch.in_flight] == wanted
-    assert [catch.stored_at is not None for catch in catches] == [how == "unanswered" for how in wanted]
-
-
-def _summary(catches: list[Catch]) -> str:
-    return ", ".join(f"{one.how} ({one.events} events, {one.in_flight} commits)" for one in catches)

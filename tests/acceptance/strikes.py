@@ -1,0 +1,45 @@
+"""What is done to a gateway and its broker while commits are in flight, and the proof that they were."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+from tests.acceptance.processes import House
+from tests.acceptance.wire import Catch, How
+
+RATE: Final = 450.0
+"""Events a second of each account."""
+CUTS: Final = {"cut", "aborted", "closed", "token expired"}
+"""What the hub's log says of the connections that were ended on purpose."""
+
+
+async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, *, count: int) -> Catch:
+    """Strike at a random moment while each account's hub emits `count` events more.
+
+    Each account has events after that moment, so at least one commit an account goes by then.
+    """
+    await here.emit(count=count, rate=RATE)
+    await asyncio.sleep(dice.uniform(0, 0.6 * count / RATE))
+    return await here.wire.strike(how, blow, skip=dice.randrange(len(here.accounts) - 1))
+
+
+async def cut_connections(here: House, dice: Random) -> None:
+    """End connections to the hub at random times, in every way that a hub has."""
+    for how in itertools.cycle(("cut", "abort", "close", "expire")):
+        await asyncio.sleep(dice.uniform(0.1, 0.4))
+        await here.ask("POST /drop", user=dice.choice(here.accounts), how=how)
+
+
+def were_in_flight(catches: list[Catch], wanted: list[How]) -> None:
+    """Make sure that every strike met a commit of events on its way: none was counted on good faith."""
+    assert [catch.how for catch in catches if catch.events and catch.in_flight] == wanted
+    assert [catch.stored_at is not None for catch in catches] == [how == "unanswered" for how in wanted]
+
+
+def summary(catches: list[Catch]) -> str:
+    """Give what was caught, for people."""
+    return ", ".join(f"{one.how} ({one.events} events, {one.in_flight} commits)" for one in catches)

@@ -1,0 +1,112 @@
+"""The JetStream log under everything at once, and under two gateways that nobody coordinates."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pytest
+
+from gateway.accounts import shard_of
+from tests.acceptance.processes import house, meanwhile, until
+from tests.acceptance.strikes import CUTS, RATE, cut_connections, strike, summary, were_in_flight
+from tests.acceptance.wire import Catch, How
+
+log = logging.getLogger(__name__)
+
+BLOWS: Final[list[tuple[str, How]]] = [
+    ("gateway", "half"),
+    ("gateway", "unanswered"),
+    ("server", "unanswered"),
+    ("gateway", "unanswered"),
+    ("gateway", "half"),
+    ("gateway", "unanswered"),
+    ("server", "half"),
+    ("gateway", "half"),
+    ("gateway", "unanswered"),
+    ("gateway", "unanswered"),
+    ("server", "unanswered"),
+    ("gateway", "half"),
+    ("gateway", "unanswered"),
+]
+"""Who is killed, and with what of a commit in flight: ten times the gateway, three times the broker."""
+FAULTS: Final = {
+    "duplicate": 0.05,
+    "drop": 0.02,
+    "reorder": 0.03,
+    "history_lag": 0.3,
+    "straggle": 0.02,
+    "straggle_seconds": 0.3,
+    "pages_unsorted": True,
+    "empty_pages": 1,
+    "page_end": "fresh",
+    "sequence_step": 3,
+}
+"""What the hub does wrong meanwhile; all of it within the history's grace of 2 s."""
+
+
+SHARDS: Final = len({shard_of(f"account-{number}", 16) for number in range(1, 6)})
+"""Shards that five accounts fall into."""
+
+
+def stood_down(words: str) -> int:
+    """Count the shards that a gateway says it stays off."""
+    return words.count("another gateway has taken the shard: this one stays off it")
+
+
+@pytest.mark.timeout(240)
+async def test_50000_events_are_exact_through_a_bad_hub_ten_kills_of_the_gateway_and_three_of_the_broker(
+    tmp_path: Path,
+) -> None:
+    dice = Random(50_000)
+    async with house(tmp_path, seed=5, grace=2.0) as here:
+        for account in here.accounts:
+            await here.ask(f"PATCH /users/{account}/faults", **FAULTS)
+        gateway = await here.gateway()
+        catches: list[Catch] = []
+        async with meanwhile(cut_connections(here, dice)):
+            for who, how in BLOWS:
+                if who == "gateway":
+                    catches.append(await strike(here, how, gateway.kill, dice, count=700))
+                    gateway = await here.gateway()
+                else:
+                    catches.append(await strike(here, how, here.server.kill, dice, count=700))
+                    await asyncio.to_thread(here.server.start)
+            await here.emit(count=10_000 - 700 * len(BLOWS), rate=RATE)
+            await asyncio.sleep(900 / RATE)
+        await here.settled(10_000)
+        verdict = await here.verdict()
+        cuts = len([entry for entry in await here.ask("GET /log") if entry["why"] in CUTS])
+
+    log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, summary(catches))
+    assert verdict.faults == {}
+    assert (verdict.emitted, verdict.found) == (50_000, 50_000)
+    assert here.complaints() == []
+    assert cuts >= 5
+    were_in_flight(catches, [how for _, how in BLOWS])
+
+
+async def test_of_two_gateways_that_nobody_coordinates_the_newer_goes_on_and_the_older_stays_away(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, seed=6) as here:
+        older = await here.gateway()
+        await here.emit(count=2_000, rate=RATE)
+        await here.acknowledged(2_000)
+        newer = await here.gateway()
+        await until(lambda: stood_down(older.complained) == SHARDS, "the older gives every shard up")
+        await here.settled(2_000)
+        verdict = await here.verdict()
+        connections = [len(user["connections"]) for user in (await here.ask("GET /status"))["users"]]
+
+    log.info("%s; hub connections by account: %s", verdict, connections)
+    assert verdict.faults == {}
+    assert verdict.emitted == 10_000
+    assert connections == [1] * 5
+    assert "opened again" not in older.complained  # it does not fight
+    assert "opened again" not in newer.complained  # and is not disturbed
+    assert stood_down(newer.complained) == 0
+    assert older.popen.returncode == -9  # it lived until the end of the test
