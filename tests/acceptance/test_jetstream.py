@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from pathlib import Path
 from random import Random
 from typing import Final
 
+import nats
 import pytest
 
 from gateway.accounts import shard_of
+from tests.acceptance.checker import judge
 from tests.acceptance.processes import house, meanwhile, until
 from tests.acceptance.strikes import CUTS, RATE, cut_connections, strike, summary, were_in_flight
 from tests.acceptance.wire import Catch, How
@@ -48,6 +51,10 @@ FAULTS: Final = {
 """What the hub does wrong meanwhile; all of it within the history's grace of 2 s."""
 
 
+LARGE: Final = (
+    '{"OrderId":7,"StrategyId":1,"StrategyName":"%s","EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
+) % ("x" * 20_000)
+"""A sound event above 16 KB."""
 SHARDS: Final = len({shard_of(f"account-{number}", 16) for number in range(1, 6)})
 """Shards that five accounts fall into."""
 
@@ -110,3 +117,31 @@ async def test_of_two_gateways_that_nobody_coordinates_the_newer_goes_on_and_the
     assert "opened again" not in newer.complained  # and is not disturbed
     assert stood_down(newer.complained) == 0
     assert older.popen.returncode == -9  # it lived until the end of the test
+
+
+async def test_a_message_that_the_server_refuses_is_isolated_and_all_others_are_exact(tmp_path: Path) -> None:
+    """An operator lowers the stream's max_msg_size under a gateway at work: one event of 20 KB fits no longer."""
+    async with house(tmp_path, seed=7) as here:
+        gateway = await here.gateway()
+        await here.emit(count=300, rate=RATE)
+        await here.acknowledged(500)
+        client = await nats.connect(here.server.url)
+        stream = (await client.jetstream().stream_info("mesolive-gateway")).config
+        await client.jetstream().update_stream(stream.evolve(max_msg_size=16 * 1024))
+        await client.close()
+        await here.ask("POST /users/account-1/inject", text=LARGE, history="payload")
+        await here.emit(count=300, rate=RATE)
+        await gateway.complains("a message became a dead letter")
+        await here.settled(600)
+        truth, found = await here.truth(), await here.log()
+
+    letters = [json.loads(one.value) for one in found if ".dead-letter." in one.subject]
+    truth["account-1"] = [event for event in truth["account-1"] if event.sequence != letters[0]["EventSeqId"]]
+    verdict = judge(truth, [one for one in found if ".dead-letter." not in one.subject])
+    log.info("%s; besides %d dead letter", verdict, len(letters))
+    assert verdict.faults == {}
+    assert verdict.emitted == 3_000
+    (letter,) = letters
+    assert letter["Reason"] == "rejected"
+    assert letter["Size"] > 20_000
+    assert gateway.complained.count("a message became a dead letter") == 1
