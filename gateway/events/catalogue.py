@@ -95,10 +95,11 @@ def find(name: str) -> Entry | None:
     return _BY_NAME.get(name) or _BY_NAME.get(name.lower())
 
 
-def _names(entry: Entry) -> set[str]:
+def names_of(entry: Entry) -> set[str]:
+    """Give the usual spellings of an event's name."""
     stems = {entry.callback.removeprefix("On"), entry.model.__name__.removesuffix("Event")}
     usual = {f"{prefix}{stem}{suffix}" for stem in stems for prefix in ("", "On") for suffix in ("", "Event")}
     return usual | {name.lower() for name in usual}
 
 
-_BY_NAME: Final = {name: entry for entry in _ENTRIES for name in _names(entry)}
+_BY_NAME: Final = {name: entry for entry in _ENTRIES for name in names_of(entry)}

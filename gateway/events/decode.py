@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from gateway.errors import DecodeError
 from gateway.events.catalogue import Entry, find
+from gateway.events.compiled import Unusual
 from gateway.events.encode import encode
 from gateway.events.envelope import ENVELOPE_LEVELS, discriminate, fold, lacks, payload_of
 from gateway.events.event import DeadLetter, Event
@@ -18,6 +19,7 @@ from gateway.events.faults import bounded, payload_fault
 from gateway.events.reasons import Reason
 from gateway.events.recover import recover
 from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+from gateway.events.usual import usual_envelope, usual_push
 
 HISTORY: Final = "GetEventsSince"
 """The place of a dead letter from a history page."""
@@ -28,13 +30,29 @@ _MAX_PLACE: Final = 100
 def decode_push(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
     """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
     try:
+        return usual_push(account, callback, payload)
+    except Unusual:
+        return decode_push_at_length(account, callback, payload)
+
+
+def decode_envelope(account: str, envelope: bytes) -> Event | DeadLetter:
+    """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
+    try:
+        return usual_envelope(account, envelope)
+    except Unusual:
+        return decode_envelope_at_length(account, envelope)
+
+
+def decode_push_at_length(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
+    """Decode as `decode_push` does, through the model: for what is unusual, and to find out what is wrong."""
+    try:
         return _event(account, _entry(callback), _object(read(payload), "payload"))
     except DecodeError as error:
         return _dead_letter(account, error, callback, payload, enveloped=False)
 
 
-def decode_envelope(account: str, envelope: bytes) -> Event | DeadLetter:
-    """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
+def decode_envelope_at_length(account: str, envelope: bytes) -> Event | DeadLetter:
+    """Decode as `decode_envelope` does, through the model."""
     try:
         members = _object(read(envelope, levels=ENVELOPE_LEVELS), "envelope")
         folded = fold(members)
@@ -66,7 +84,7 @@ def _event(account: str, entry: Entry, members: dict[str, Any]) -> Event:
         sequence=payload.EventSeqId or None,
         id=None if lacks(payload.EventId) else payload.EventId,
         time=payload.EventTime,
-        strategy=getattr(payload, "StrategyId", None),
+        strategy=payload.StrategyId if "StrategyId" in entry.model.model_fields else None,  # type: ignore[attr-defined]
         body=encode(payload),
     )
 

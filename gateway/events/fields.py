@@ -106,8 +106,15 @@ def _enum_schema(*names: str) -> WithJsonSchema:
     return WithJsonSchema(schema | ({"examples": list(names)} if names else {}))
 
 
-_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_PLAIN: Final = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
+_NUMBER: Final = re.compile(_PLAIN + r"([eE][+-]?[0-9]+)?")
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
+QUOTED_NUMBER: Final = re.compile(f'"{_PLAIN}"'.encode())
+"""A number without an exponent, as JSON has it when it is a text."""
+
+QUOTED_UUID: Final = re.compile(f'"{_UUID.pattern}"'.encode())
+"""A UUID as JSON has it."""
 _SIGNAL_STATES: Final = ("On", "Off")
 _POSITION_STATUSES: Final = ("Created", "Closed", "Adjusted", "RealizedPnLChanged")
 _CONTRACT_TYPES: Final = ("Stock", "Index", "Options", "Futures", "FuturesOptions")

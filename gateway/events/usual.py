@@ -1,0 +1,79 @@
+"""Pushes and history entries in their usual form, decoded by the compiled models; see `compiled`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from gateway.events.catalogue import CATALOGUE, Entry, find, names_of
+from gateway.events.compiled import CompiledEvent, Unusual, check_text, members_of
+from gateway.events.envelope import DISCRIMINATORS, HEADER, PAYLOADS
+from gateway.events.event import Event
+
+
+def usual_push(account: str, callback: str, payload: bytes) -> Event:
+    """Decode the argument of a callback; raises Unusual."""
+    entry = find(callback)
+    if entry is None:
+        raise Unusual
+    check_text(payload)
+    return _COMPILED[entry.kind].event(account, entry.kind, payload)
+
+
+def usual_envelope(account: str, envelope: bytes) -> Event:
+    """Decode an entry that has one discriminator, and beside it one payload with its whole header; raises Unusual."""
+    check_text(envelope)
+    entry: Entry | None = None
+    payload: bytes | None = None
+    seen = set()
+    for name, value in members_of(envelope).items():
+        role = _ROLES.get(name)
+        if role is None:
+            if name.isascii() and name.lower() in _ROLES:
+                raise Unusual
+            continue
+        if role in seen:
+            raise Unusual
+        seen.add(role)
+        if role == _DISCRIMINATOR:
+            entry = _ENTRIES.get(bytes(value))
+        elif role == _PAYLOAD:
+            payload = bytes(value)
+    if entry is None or payload is None:
+        raise Unusual
+    event = _COMPILED[entry.kind].event(account, entry.kind, _object(payload))
+    if event.id is None or event.sequence is None:
+        raise Unusual  # the envelope may know better
+    return event
+
+
+def _object(payload: bytes) -> bytes:
+    if not payload.startswith(b'"'):
+        return payload
+    try:
+        text = _string(payload).encode()
+    except msgspec.DecodeError as error:
+        raise Unusual from error
+    check_text(text)
+    return text
+
+
+def _spellings(name: str) -> set[str]:
+    pascal = _PASCAL.get(name) or name.capitalize()
+    return {name, pascal, pascal[0].lower() + pascal[1:]}
+
+
+_DISCRIMINATOR: Final = "discriminator"
+_PAYLOAD: Final = "payload"
+_PASCAL: Final = {"eventtype": "EventType", "eventname": "EventName", "callbackname": "CallbackName", **HEADER}
+_ROLES: Final[dict[str, str]] = {
+    spelling: role or name
+    for names, role in ((DISCRIMINATORS, _DISCRIMINATOR), (PAYLOADS, _PAYLOAD), (HEADER, None))
+    for name in names
+    for spelling in _spellings(name)
+}
+"""What a member of an envelope is for, by its usual spellings; a member of the header is for itself."""
+_COMPILED: Final = {kind: CompiledEvent(entry.model) for kind, entry in CATALOGUE.items()}
+_ENTRIES: Final = {f'"{name}"'.encode(): entry for entry in CATALOGUE.values() for name in names_of(entry)}
+_string: Final = msgspec.json.Decoder(str).decode

@@ -1,0 +1,104 @@
+"""The usual way takes what hubs usually say, and says of it what the models say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gateway.events.compiled import Unusual
+from gateway.events.decode import decode_envelope_at_length, decode_push, decode_push_at_length
+from gateway.events.usual import usual_envelope, usual_push
+
+FIELDS = {
+    "FillPrice": [
+        "1",
+        "-0",
+        "1e5",
+        "0.10",
+        '"0.10"',
+        '"1e5"',
+        '"-0.00"',
+        '""',
+        '"x"',
+        "true",
+        "[]",
+        '"' + "9" * 400 + '"',
+    ],
+    "OrderId": ["-5", "-0", "9223372036854775807", "9223372036854775808", "-9223372036854775808", "1.0", '"1"', "null"],
+    "EventSeqId": ["0", "7", "-1", "9223372036854775807", "9223372036854775808", "null", '"7"'],
+    "EventId": ['"10F687B3-C9A7-6CAA-FD89-7D99FE7AD0B0"', '"00000000-0000-0000-0000-000000000000"', "null", '"x"', "7"],
+    "EventTime": [
+        '"2026-11-22T13:32:25Z"',
+        '"2026-11-22T13:32:25.1234567Z"',
+        '"2026-11-22T13:32:25.12345678901Z"',
+        '"2026-11-22T13:32:25.5"',
+        '"2026-11-22T13:32:25+05:30"',
+        '"2026-11-22t13:32:25z"',
+        '"2026-02-30T13:32:25Z"',
+        '"2026-11-22T13:32:25ZZ"',
+        "null",
+        "7",
+    ],
+    "StrategyName": ['"S"', '"\\u0053 \\u003e"', '"\\ud83d\\ude00"', '"\\ud83d"', '"ü"', '"a\\/b"', '""', "null", "7"],
+    "State": ["4", "-4", '"filled"', '"\\u0053"', "1.5", "null", "true", "18446744073709551616"],
+    "Rejection": [
+        '{"a":[1,{"b":-0.0}],"ü":"\\u00fc"}',
+        '{"a":1,"a":2}',
+        '{"a": 1}',
+        '{"\\u0061":1}',
+        "[]",
+        "{}",
+        "[1,2]",
+        "[1, 2]",
+        "[1e400]",
+        "[1e5]",
+        "-0",
+        "1e999999999",
+        "9" * 401,
+        "[[]]" * 1,
+        "[" * 70 + "]" * 70,
+        "true",
+    ],
+    "New": ["1", '{"x":[0.10,null]}', '"\\u0041"'],
+    "strategyname": ['"twice"'],
+    "ORDERID": ["7"],
+}
+
+
+def test_every_recorded_event_goes_the_usual_way_to_the_same_event(sightings: list[Any]) -> None:
+    assert len(sightings) == 34
+    for sighting in sightings:
+        event = usual_push("acme", sighting.callback, sighting.push)
+        assert event == decode_push_at_length("acme", sighting.callback, sighting.push)
+        assert event == usual_envelope("acme", sighting.envelope)
+        assert event == decode_envelope_at_length("acme", sighting.envelope)
+
+
+@pytest.mark.parametrize(("name", "literal"), [(name, literal) for name in FIELDS for literal in FIELDS[name]])
+def test_both_ways_agree_on_each_spelling_of_a_member(
+    with_literal: Callable[[str, str], bytes], name: str, literal: str
+) -> None:
+    for raw in (with_literal(name, literal), with_literal(name, literal).replace(b'": ', b'":').replace(b', "', b',"')):
+        assert decode_push("acme", "OnOrderUpdate", raw) == decode_push_at_length("acme", "OnOrderUpdate", raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"EventType":"OrderUpdate","Name":"OrderUpdate","Payload":{}}',
+        b'{"EventType":"OrderUpdate","eventType":"OrderUpdate","Payload":{}}',
+        b'{"EVENTTYPE":"OrderUpdate","Payload":{}}',
+        b'{"EventType":"OrderUpdate","Payload":{},"Data":{}}',
+        b'{"EventType":"OrderUpdate"}',
+        b'{"EventType":7,"Payload":{}}',
+        b'{"EventType":"OrderUpdate","Payload":[{}]}',
+        b'{"EventType":"OrderUpdate","Payload":"{"}',
+        b"[]",
+        b"\xff",
+    ],
+)
+def test_what_is_not_plain_goes_the_long_way(raw: bytes) -> None:
+    with pytest.raises(Unusual):
+        usual_envelope("acme", raw)
