@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 import msgspec
 
@@ -32,8 +31,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
         return self.id or digest(self.kind.encode() + b"\0" + self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
+class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     """Something that the hub sent and the gateway could not decode, kept whole."""
 
     account: str
@@ -55,8 +53,7 @@ class DeadLetter:
         return self.id or digest(self.raw)
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
+class Notification(msgspec.Struct, frozen=True):
     """Something about an account that its consumers must know, such as a gap in the history."""
 
     account: str

@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from dataclasses import replace
 
+import msgspec.structs
 import pytest
 from driver import Life
 from verdict import complaints
@@ -112,7 +113,7 @@ def test_the_checker_notices_a_byte_that_is_changed() -> None:
     content = life.published[place].item.content
     assert isinstance(content, Event)
 
-    changed = replace(content, body=b"9" + content.body)
+    changed = msgspec.structs.replace(content, body=b"9" + content.body)
     life.published[place] = replace(life.published[place], item=Item(changed))
 
     assert any("never happened" in complaint for complaint in complaints(life))

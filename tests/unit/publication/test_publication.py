@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.events.event import DeadLetter, Event, Notification, digest
 from gateway.publication import dead_letter_message, event_message, notification_message
