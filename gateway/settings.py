@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
@@ -108,14 +108,19 @@ class SessionSettings(_Section):
 
 
 class TlsSettings(_Section):
-    """TLS towards the broker."""
+    """TLS towards the broker: a connection without it is refused as soon as one of these is set.
+
+    The files, as those of passwords and credentials, are read again for each new connection.
+    """
 
     ca_file: Path | None = None
-    """PEM file of the CA that signed the broker's certificate."""
+    """PEM file of the CA that signed the broker's certificate; without it the system's CAs vouch."""
     cert_file: Path | None = None
     """PEM file of the client's certificate, for mutual TLS."""
     key_file: Path | None = None
-    """PEM file of the client's key, for mutual TLS."""
+    """PEM file of the client's key, for mutual TLS, without a passphrase; not needed where `cert_file` holds it."""
+    handshake_first: bool = False
+    """Begin with TLS before the server's first word, for a nats-server with `handshake_first: true`."""
 
 
 class SaslSettings(_Section):
@@ -149,7 +154,9 @@ class BrokerSettings(_Section):
     tls: TlsSettings = TlsSettings()
     sasl: SaslSettings = SaslSettings()
     credentials_file: Path | None = None
-    """A NATS credentials file (JWT and nkey)."""
+    """A NATS credentials file (JWT and nkey), or a file that holds a user's nkey seed alone."""
+    inbox_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] = "_INBOX"
+    """What the NATS subjects begin with on which the broker answers: the user must be allowed to subscribe below it."""
     commit_timeout: float = Field(default=10, gt=0)
     """Seconds for the answer to a commit."""
     max_commits: int = Field(default=4, ge=1)
@@ -165,8 +172,8 @@ class LogSettings(_Section):
     """The least that is said."""
 
 
-class Settings(BaseSettings):
-    """All settings."""
+class _Sourced(BaseSettings):
+    """Settings whose environment wins over their file."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
@@ -176,16 +183,6 @@ class Settings(BaseSettings):
         case_sensitive=False,
         use_attribute_docstrings=True,
     )
-
-    hub: HubSettings = HubSettings()
-    accounts: AccountsSettings = AccountsSettings()
-    session: SessionSettings = SessionSettings()
-    broker: BrokerSettings = BrokerSettings()
-    shards: int = Field(default=16, ge=1, le=1024)
-    """Slices that the accounts are dealt into: fixed when a deployment first starts."""
-    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
-    """Bytes that may wait for the broker in this process, for all accounts together."""
-    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -199,6 +196,20 @@ class Settings(BaseSettings):
         """Let the environment win over the file."""
         return env_settings, init_settings
 
+
+class Settings(_Sourced):
+    """All settings."""
+
+    hub: HubSettings = HubSettings()
+    accounts: AccountsSettings = AccountsSettings()
+    session: SessionSettings = SessionSettings()
+    broker: BrokerSettings = BrokerSettings()
+    shards: int = Field(default=16, ge=1, le=1024)
+    """Slices that the accounts are dealt into: fixed when a deployment first starts."""
+    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
+    """Bytes that may wait for the broker in this process, for all accounts together."""
+    log: LogSettings = LogSettings()
+
     @model_validator(mode="after")
     def _check_required(self) -> Settings:
         if not self.hub.url:
@@ -208,10 +219,20 @@ class Settings(BaseSettings):
         return self
 
 
+_Loaded = TypeVar("_Loaded", bound=_Sourced)
+
 _REQUIRED: Final = {
     "hub.url": "Set it to where the hub is, such as https://api.example.com.",
     "accounts.directory": "Set it to a directory that holds one file an account, with its API key.",
 }
+
+
+class _BrokerAlone(_Sourced):
+    """What a command needs that only looks at the log."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    broker: BrokerSettings = BrokerSettings()
 
 
 def load_settings(config: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -219,10 +240,19 @@ def load_settings(config: Path | None, environment: Mapping[str, str] = os.envir
 
     Raises ConfigurationError, whose text names the setting, what is wrong and what would be right, never a secret.
     """
+    return _load(Settings, config, environment)
+
+
+def load_broker_settings(config: Path | None, environment: Mapping[str, str] = os.environ) -> BrokerSettings:
+    """Read the section `broker` alone: the others may be absent or wrong. Raises as `load_settings`."""
+    return _load(_BrokerAlone, config, environment).broker
+
+
+def _load(model: type[_Loaded], config: Path | None, environment: Mapping[str, str]) -> _Loaded:
     content = _read_file(config) if config else {}
     _check_environment(environment)
     try:
-        return Settings(**content)
+        return model(**content)
     except ValidationError as error:
         raise _explain(error) from error
     except SettingsError as error:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
+from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.read import JetStreamReader
@@ -22,7 +21,7 @@ from gateway.errors import ConfigurationError
 from gateway.events.catalogue import KINDS
 from gateway.hub import PATH, Hub
 from gateway.replica.replica import hub_http, transport_of
-from gateway.settings import BrokerSettings, Settings, TlsSettings
+from gateway.settings import BrokerSettings, Settings
 from gateway.signalr.connection import connect as connect_hub
 from gateway.verify.compare import Logged
 
@@ -97,31 +96,19 @@ async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KIND
 
 
 def _options(settings: BrokerSettings) -> ConnectionOptions:
-    password_file = settings.sasl.password_file
+    if settings.sasl.mechanism is not None:
+        raise ConfigurationError("broker.sasl.mechanism", "is set, and NATS has none", "Take it away.")
     return ConnectionOptions(
         servers=settings.servers,
-        user=settings.sasl.username,
-        password=None if password_file is None else lambda: _read_secret("broker.sasl.password_file", password_file),
-        credentials_file=settings.credentials_file,
-        tls=_tls_context(settings.tls),
+        access=Access(
+            user=settings.sasl.username,
+            password_file=settings.sasl.password_file,
+            credentials_file=settings.credentials_file,
+            ca_file=settings.tls.ca_file,
+            cert_file=settings.tls.cert_file,
+            key_file=settings.tls.key_file,
+            handshake_first=settings.tls.handshake_first,
+        ),
+        inbox_prefix=settings.inbox_prefix,
         timeout=settings.commit_timeout,
     )
-
-
-def _read_secret(setting: str, path: Path) -> str:
-    try:
-        return path.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(setting, f"{path} cannot be read ({error})", "Name a readable file.") from error
-
-
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
-    if tls.ca_file is None and tls.cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError("broker.tls", f"a file cannot be used ({error})", "Name PEM files.") from error
-    return context

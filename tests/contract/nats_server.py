@@ -13,9 +13,28 @@ from pathlib import Path
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 
+_RELOADED = "Reloaded server configuration"
+
 
 class NatsServer(EmbeddedServer):
     """A nats-server that faults can be done to; use it as a context, sync or async."""
+
+    text = ""
+    """More of its configuration, in the server's own form."""
+
+    def _configuration(self) -> str:
+        return f"{super()._configuration().strip()[1:-1]}\n{self.text}"
+
+    def reload(self) -> None:
+        """Write `config` and `text` anew, and block until the running server goes by them (SIGHUP)."""
+        assert self.process is not None
+        (self.folder / "nats-server.conf").write_text(self._configuration())
+        before = self._log.read_text().count(_RELOADED)
+        self.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while self._log.read_text().count(_RELOADED) == before:
+            assert time.monotonic() < deadline, f"the server did not take its configuration: {self._last_words()}"
+            time.sleep(0.01)
 
     def kill(self) -> None:
         """SIGKILL: no farewell, nothing flushed."""

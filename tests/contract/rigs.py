@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
+from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.link import Unserved
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
@@ -40,11 +41,17 @@ class NatsRig(Rig):
 
 @asynccontextmanager
 async def nats_rig(
-    *urls: str, topics: Topics | None = None, replicas: int = 1, ttl: int | None = None, timeout: float = 5.0
+    *urls: str,
+    topics: Topics | None = None,
+    replicas: int = 1,
+    ttl: int | None = None,
+    timeout: float = 5.0,
+    access: Access | None = None,
 ) -> AsyncIterator[NatsRig]:
     """Give a rig on a running server, with a stream of its own."""
     topics = topics or Topics(f"t{uuid4().hex}")
-    async with connect(ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5)) as connection:
+    options = ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5, access=access or Access())
+    async with connect(options) as connection:
         settings = StreamSettings(topics, replicas=replicas)
         await (prepare(connection, settings) if replicas == 1 else _prepare_when_whole(connection, settings))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted
@@ -306,12 +307,14 @@ async def test_a_user_without_the_permission_to_publish_is_told_so_and_nothing_i
     topics = Topics("meso")
     allowed = {"allow": ["$JS.>", "meso.gateway.>"]}
     users = [{"user": "u", "password": "p", "permissions": {"publish": allowed, "subscribe": "_INBOX.>"}}]
+    password_file = folder.with_name("password")
+    password_file.write_text("p")
     async with (
         NatsServer(folder, config={"authorization": {"users": users}}) as server,
-        nats_rig(f"nats://u:p@127.0.0.1:{server.port}", topics=topics) as rig,
+        nats_rig(server.url, topics=topics, access=Access(user="u", password_file=password_file)) as rig,
         rig.log("a").open(1) as shard,
     ):
-        with pytest.raises(Unavailable, match="permission"):
+        with pytest.raises(Unavailable, match=r'publish to "meso\.events\.order-update\.v1\.demo"'):
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
 
 

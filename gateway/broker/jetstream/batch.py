@@ -30,6 +30,8 @@ class Batch:
     id: str
     """Never used twice: the server abandons a batch whose id it knows."""
     frames: list[bytes]
+    subjects: set[str]
+    """Where they go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
     last = len(commit.messages) + len(commit.checkpoints)
     place = 0
     frames: list[bytes] = []
+    subjects: set[str] = set()
 
     def add(subject: str, own: str, payload: bytes) -> None:
         nonlocal place
@@ -68,6 +71,7 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
         size = len(headers) + len(payload)
         if size > largest or len(headers) > _MOST_HEADERS:
             raise _Oversize(place - 1, size, largest if size > largest else _MOST_HEADERS)
+        subjects.add(subject)
         to = f" {answer_to} " if place in {1, last} else " "
         frames.append(
             b"HPUB %b%b%d %d\r\n%b%b\r\n" % (subject.encode(), to.encode(), len(headers), size, headers, payload)
@@ -83,7 +87,7 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
         if oversize.place < len(commit.messages):
             raise TooLarge(oversize.place, oversize.size, oversize.limit) from None
         raise Rejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
-    return Batch(identity, frames)
+    return Batch(identity, frames, subjects)
 
 
 def _fenced(form: Form) -> str:

@@ -11,25 +11,26 @@ import asyncio
 import logging
 import math
 import random
-import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
+from ipaddress import ip_address
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
 
 from gateway.broker.jetstream import innards
+from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.link import Denied, Link
+from gateway.broker.jetstream.refusals import explained
 from gateway.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 
 _SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
+_ENCRYPTED: Final = frozenset({"tls", "wss"})
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
 """Seconds before the connection is tried again: full jitter below a ceiling that doubles between the two."""
@@ -44,13 +45,10 @@ class ConnectionOptions:
     """URLs: `nats://host:4222`, `tls://…`, `ws://…`, `wss://…`."""
     name: str = "gateway"
     """Shown in the server's list of connections."""
-    user: str | None = None
-    password: str | Callable[[], str] | None = field(default=None, repr=False)
-    """A callable is asked at each connect, so that a changed secret is picked up."""
-    credentials_file: Path | None = None
-    """A `.creds` file with a JWT and an nkey; read at each connect."""
-    tls: ssl.SSLContext | None = None
-    """With it a server that offers no TLS is refused, before it sees the password."""
+    access: Access = field(default_factory=Access)
+    """How to be let in; its files are read at each connect."""
+    inbox_prefix: str = "_INBOX"
+    """What the subjects begin with on which answers come: the user must be allowed to subscribe below it."""
     timeout: float = 5.0
     """Seconds that any one call to the broker may take, connecting included."""
     ping_interval: float = 2.0
@@ -63,7 +61,7 @@ class Connection:
     def __init__(self, options: ConnectionOptions) -> None:
         self.options = options
         self._link: Link | None = None
-        self._discovered: list[str] = []
+        self._discovered: dict[str, str | None] = {}
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -87,20 +85,22 @@ class Connection:
         """Try each known server once, in random order.
 
         Raises:
-            ConfigurationError: a server refused the login, or the credentials cannot be read.
+            ConfigurationError: a server refused the login or its certificate is refused, or a file cannot be used.
             Unavailable: no server could be reached.
 
         """
-        servers = list(dict.fromkeys([*self.options.servers, *self._discovered]))
+        certified = self._discovered | dict.fromkeys(self.options.servers)
+        servers = list(certified)
         random.shuffle(servers)
         failures: dict[str, Exception] = {}
         for server in servers:
             try:
-                link = await _dial_until_told(self.options, server)
+                link = await _dial_until_told(self.options, server, certified[server])
             except (ConfigurationError, Unavailable) as error:
                 failures[server] = error
                 continue
-            self._discovered = [uri.geturl() for uri in link.client.discovered_servers]
+            name = certified[server] or urlsplit(server).hostname
+            self._discovered = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
             self._link = link
             self._changed.set()
             return
@@ -145,12 +145,13 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
     """Connect to NATS and stay connected until the context ends.
 
     Raises:
-        ConfigurationError: a server's address is none, or the login is refused.
+        ConfigurationError: a server's address is none, a file cannot be used, or the login is refused.
         Unavailable: no server can be reached now.
 
     """
+    options.access.check()
     for server in options.servers or [""]:
-        _check_address(server)
+        _check_address(options.access, server)
     connection = Connection(options)
     await connection.dial()
     connection.begin()
@@ -160,14 +161,27 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-async def _dial_until_told(options: ConnectionOptions, server: str) -> Link:
+def _certified(discovered: ParseResult, name: str | None) -> str | None:
+    """Give the name that must stand in a server's certificate; None for that in its address.
+
+    Servers tell of each other by IP address, which their certificates need not have: then the name holds by
+    which the one that told was reached, as in the other NATS clients.
+    """
+    try:
+        ip_address(discovered.hostname or "")
+    except ValueError:
+        return None
+    return name
+
+
+async def _dial_until_told(options: ConnectionOptions, server: str, certified: str | None) -> Link:
     """Dial again where the server hung up in the middle of the login.
 
     It does so after a wrong password, and its words about it are lost where our next ones cross them.
     """
     for _ in range(_LOGINS):
         try:
-            return await _dial(options, server)
+            return await _dial(options, server, certified)
         except Unavailable as error:
             if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
                 raise
@@ -175,11 +189,10 @@ async def _dial_until_told(options: ConnectionOptions, server: str) -> Link:
     raise failure
 
 
-async def _dial(options: ConnectionOptions, server: str) -> Link:
-    if options.credentials_file is not None:
-        _check_credentials(options.credentials_file)
+async def _dial(options: ConnectionOptions, server: str, certified: str | None) -> Link:
     client = Client()
     link = Link(client, timeout=options.timeout)
+    secured = _secured(options, server, client)
     failures: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
@@ -202,80 +215,59 @@ async def _dial(options: ConnectionOptions, server: str) -> Link:
             connect_timeout=math.ceil(options.timeout),
             ping_interval=3600,  # Link.watch pings
             pending_size=0,
+            inbox_prefix=options.inbox_prefix,
+            tls_hostname=certified,
             error_cb=on_error,
             disconnected_cb=on_end,
             closed_cb=on_end,
-            **_login(options, client),
+            **secured,
         )
         await innards.bounded(login, options.timeout)
         if not client.is_connected:  # nats-py takes the end of the stream for a greeting
             raise ConnectionResetError("the server hung up during the login")  # noqa: TRY301
+        _guard(options, server, client)
         await link.begin()
     except BaseException as error:
         await link.close()
         if isinstance(error, Denied):
-            raise _denied(str(error)) from error
+            raise _denied(options, str(error)) from error
         if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
             reason = failures[-1] if failures else error
-            raise _explained(reason) from reason
+            raise explained(options.access, reason) from reason
         raise
     return link
 
 
-def _login(options: ConnectionOptions, client: Client) -> dict[str, Any]:
-    login: dict[str, Any] = {}
-    if options.tls is not None:
-        login["tls"] = options.tls
-
-    def password() -> str:
-        if options.tls is not None and not innards.encrypted(client):
-            raise nats.errors.SecureConnWantedError
-        return options.password() if callable(options.password) else options.password or ""
-
-    if options.user is not None:
-        login |= {"user": options.user, "password": password}
-    if options.credentials_file is not None:
-        login["user_credentials"] = options.credentials_file
-    return login
+def _secured(options: ConnectionOptions, server: str, client: Client) -> dict[str, Any]:
+    """Give what the client needs for TLS and the login; raises ConfigurationError."""
+    secured = options.access.login(lambda: _guard(options, server, client))
+    if _wants_tls(options, server):
+        secured |= {"tls": options.access.tls(), "tls_handshake_first": options.access.handshake_first}
+    return secured
 
 
-def _explained(error: BaseException) -> ConfigurationError | Unavailable:
-    if isinstance(error, nats.errors.SecureConnWantedError):
-        return ConfigurationError(
-            "broker.tls", "the server offers no TLS", "Take broker.tls away or configure the server."
-        )
-    if isinstance(error, nats.errors.AuthorizationError) or "authorization" in str(error).lower():
-        return ConfigurationError(
-            "broker", f"NATS refused the login: {error}", "Check the user, password or credentials."
-        )
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return ConfigurationError(
-            "broker.tls.ca_file", str(error), "Name the authority that signed the server's certificate."
-        )
-    return Unavailable(str(error) or type(error).__name__)
+def _guard(options: ConnectionOptions, server: str, client: Client) -> None:
+    """Raise where TLS is wanted and the connection has none: nats-py goes on in plain text."""
+    if _wants_tls(options, server) and not innards.encrypted(client):
+        raise nats.errors.SecureConnWantedError
 
 
-def _check_credentials(file: Path) -> None:
-    """Refuse what nats-py cannot read: it looks for the end of a file without a JWT for ever."""
-    setting = "broker.credentials_file"
-    if find_spec("nkeys") is None:
-        raise ConfigurationError(setting, "the package nkeys is missing", "Install nats-py[nkeys].")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(setting, str(error), "Name a file that can be read.") from error
-    if b"BEGIN NATS USER JWT" not in content or b"BEGIN USER NKEY SEED" not in content:
-        raise ConfigurationError(
-            setting, f"{file} has no user JWT and nkey seed", "Name a .creds file, as nsc makes it."
-        )
+def _wants_tls(options: ConnectionOptions, server: str) -> bool:
+    return options.access.wants_tls or urlsplit(server).scheme in _ENCRYPTED
 
 
-def _denied(violation: str) -> ConfigurationError:
-    return ConfigurationError("broker", violation, "Let the gateway's user subscribe to _INBOX.>.")
+def _denied(options: ConnectionOptions, violation: str) -> ConfigurationError:
+    remedy = (
+        f"Let the gateway's user subscribe to {options.inbox_prefix}.>, or set broker.inbox_prefix to where it may."
+    )
+    return ConfigurationError("broker.inbox_prefix", violation, remedy)
 
 
-def _check_address(server: str) -> None:
+def _check_address(access: Access, server: str) -> None:
     remedy = "Give nats://host:port, tls://, ws:// or wss://."
+    if "@" in server:  # not shown: it may hold a password
+        remedy = "Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file."
+        raise ConfigurationError("broker.servers", "an address must not hold a user or a password", remedy)
     try:
         address = urlsplit(server)
         port = address.port
@@ -283,3 +275,5 @@ def _check_address(server: str) -> None:
         raise ConfigurationError("broker.servers", f"{server!r}: {error}", remedy) from error
     if address.scheme not in _SCHEMES or not address.hostname or port == 0:
         raise ConfigurationError("broker.servers", f"{server!r} is not the address of a NATS server", remedy)
+    if address.scheme == "ws" and access.wants_tls:
+        raise ConfigurationError("broker.servers", f"{server!r} is without TLS, and broker.tls is set", "Write wss://.")

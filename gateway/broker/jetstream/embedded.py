@@ -68,6 +68,18 @@ class EmbeddedServer:
         self.folder.mkdir(parents=True, exist_ok=True)
         for stale in self.folder.glob("*.ports"):
             stale.unlink()
+        file = self.folder / "nats-server.conf"
+        file.write_text(self._configuration())
+        self.process = subprocess.Popen(  # noqa: S603 - our own arguments
+            [find_server(), "-c", file],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._deadline = time.monotonic() + _READY
+
+    def _configuration(self) -> str:
         config = {
             "server_name": "gateway",
             "host": "127.0.0.1",
@@ -77,16 +89,7 @@ class EmbeddedServer:
             "jetstream": {"store_dir": str(self.folder / "jetstream"), "sync_interval": "always"},
             **self.config,
         }
-        file = self.folder / "nats-server.conf"
-        file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}, indent=2))
-        self.process = subprocess.Popen(  # noqa: S603 - our own arguments
-            [find_server(), "-c", file],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._deadline = time.monotonic() + _READY
+        return json.dumps({key: value for key, value in config.items() if value is not None}, indent=2)
 
     def wait(self) -> None:
         """Block until clients can connect; raises Unavailable."""

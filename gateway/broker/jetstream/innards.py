@@ -55,7 +55,7 @@ def abort(client: Client) -> None:
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - None before a connect; not on WebSockets
     if writer is None:
         return
-    socket = writer.get_extra_info("socket")
+    socket = _extra(writer, "socket")
     if socket is not None and socket.fileno() != -1:  # asyncio's abort raises AttributeError on a closed one
         writer.transport.abort()
 
@@ -63,4 +63,12 @@ def abort(client: Client) -> None:
 def encrypted(client: Client) -> bool:
     """Tell whether the connection is over TLS: nats-py goes on in plain text where the server offers none."""
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
-    return writer is None or writer.get_extra_info("ssl_object") is not None
+    return writer is None or _extra(writer, "ssl_object") is not None
+
+
+def _extra(writer: asyncio.StreamWriter, name: str) -> Any:  # noqa: ANN401 - as asyncio has it
+    """Give what asyncio knows of a connection; None after the end of a TLS connection, where it raises."""
+    try:
+        return writer.get_extra_info(name)
+    except AttributeError:
+        return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final
 from uuid import uuid4
@@ -21,11 +21,10 @@ from nats.aio.msg import Msg
 from gateway.broker.jetstream import innards
 from gateway.errors import BrokerError, Unavailable
 
-log = logging.getLogger(__name__)
-
 API: Final = "$JS.API"
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
+_REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
 _CLOSING: Final = 1.0
 """Seconds for a farewell before the socket is dropped."""
 
@@ -52,11 +51,16 @@ class Refusal(Unavailable):
 class Ear:
     """A subject of one's own on which answers arrive, for as long as the context lasts."""
 
-    def __init__(self, subject: str, spoken_to: str) -> None:
+    def __init__(self, subject: str, spoken_to: Iterable[str]) -> None:
         self.subject = subject
         """To be given as the reply subject."""
-        self._spoken_to = spoken_to.lower()
+        self._spoken_to: dict[str, str] = {}
         self._heard: asyncio.Queue[Msg | BrokerError] = asyncio.Queue()
+        self.speaks_to(spoken_to)
+
+    def speaks_to(self, subjects: Iterable[str]) -> None:
+        """Note what is published to: the server's refusal of it is for this ear, too."""
+        self._spoken_to |= {subject.lower(): subject for subject in subjects}
 
     async def hear(self) -> Msg:
         """Wait for the next answer.
@@ -75,10 +79,17 @@ class Ear:
         """Put an answer, or the reason why none can come any more."""
         self._heard.put_nowait(message)
 
-    def denied(self, violation: str) -> None:
-        """Hear of a permission violation, if it is about the subject that this ear waits on."""
-        if f'"{self._spoken_to}"' in violation:
-            self.heard(Denied(violation))
+    def refusals(self) -> list[str]:
+        """Give the refusals heard so far that nobody waited for."""
+        heard = [self._heard.get_nowait() for _ in range(self._heard.qsize())]
+        return [str(one) for one in heard if isinstance(one, Denied)]
+
+    def denied(self, subject: str) -> None:
+        """Hear that a subject is refused (as nats-py has it, in small letters), if it is one of this ear's."""
+        if subject == self.subject.lower():
+            self.heard(Denied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
+        elif subject in self._spoken_to:
+            self.heard(Denied(f'NATS refuses to let this user publish to "{self._spoken_to[subject]}"'))
 
 
 class Link:
@@ -89,23 +100,28 @@ class Link:
         """For what the gateway's own calls do not cover, such as key-value buckets; replaced when lost."""
         self.timeout = timeout
         """Seconds that any one call may take."""
-        self.violations = 0
-        """How many times the server refused something for want of a permission."""
         self._lost = asyncio.Event()
         self._why = "the connection to NATS was lost"
         self._ears: dict[str, Ear] = {}
         self._inbox: str = client.new_inbox()
+        self._deaf = False
 
     async def begin(self) -> None:
         """Subscribe to the inbox; raises Unavailable, Denied."""
         with _ours("subscribe"):
             await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
-            # nats-py writes the first ping before the subscription that waits to be sent, and the second one
-            # after it, so that a refusal comes before its pong.
-            await innards.bounded(self.client.flush(), self.timeout)
-            await innards.bounded(self.client.flush(), self.timeout)
-        if self.violations:
+            await self._refusals_told()
+        if self._deaf:
             raise Denied(self._why)
+
+    async def _refusals_told(self) -> None:
+        """Wait until the server has told every refusal of what was asked of it so far.
+
+        nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal
+        comes before its pong.
+        """
+        await innards.bounded(self.client.flush(), self.timeout)
+        await innards.bounded(self.client.flush(), self.timeout)
 
     @property
     def max_payload(self) -> int:
@@ -124,7 +140,7 @@ class Link:
         return self._lost.is_set()
 
     @contextmanager
-    def listening(self, to: str) -> Iterator[Ear]:
+    def listening(self, *to: str) -> Iterator[Ear]:
         """Give an ear for what `to` answers."""
         if self.is_lost:
             raise Unavailable(self._why)
@@ -204,6 +220,17 @@ class Link:
             raise Unserved(f"nobody serves {subject}")
         return _result(call, answer)
 
+    async def refused(self, subjects: Sequence[str]) -> list[str]:
+        """Give a refusal for each of `subjects` that this user may not publish to; nothing is stored anywhere.
+
+        What is sent expects a stream whose name none can have, so that every stream refuses it. Raises Unavailable.
+        """
+        with self.listening(*subjects) as ear, _ours("publish"):
+            for subject in subjects:
+                await self.client.publish(subject, headers={"Nats-Expected-Stream": "."})
+            await self._refusals_told()
+            return ear.refusals()
+
     async def api_many(self, call: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Refusal]:
         """Make one call with many bodies at once; the results come in no particular order.
 
@@ -249,12 +276,14 @@ class Link:
                 ear.heard(Unavailable(why))
 
     def violated(self, violation: str) -> None:
-        """Hear that the server refused a publish or a subscription."""
-        self.violations += 1
-        if not self.is_lost:
-            self._why = violation
+        """Hear that the server refused a publish or a subscription, now or after its permissions changed."""
+        found = _REFUSED.search(violation)
+        subject = found[1] if found else ""
+        if subject == f"{self._inbox}.*".lower():  # no answer can come any more
+            self._deaf = True
+            self.lose(f'NATS refuses to let this user subscribe to "{self._inbox}.*"')
         for ear in self._ears.values():
-            ear.denied(violation)
+            ear.denied(subject)
 
     async def close(self) -> None:
         """Say farewell and drop the socket; never waits for long."""

@@ -164,7 +164,6 @@ class JetStreamShard:
         try:
             link = self._connection.link
             await self._verify(link)
-            violations = link.violations
             made, answer = await self._exchange(link, commit)
         except TooLarge:
             raise
@@ -177,8 +176,6 @@ class JetStreamShard:
             return
         if isinstance(problem, Fenced):
             problem = await self._who_moved_it(link)
-        elif isinstance(problem, Rejected) and link.violations != violations:
-            problem = Unavailable(f"NATS refused a message for want of a permission: {problem}")
         raise self._spend(problem)
 
     async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
@@ -186,6 +183,7 @@ class JetStreamShard:
         with link.listening(self._topics.stream) as ear:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
             made = batch.make(self._form, commit, answer_to=ear.subject, largest=largest)
+            ear.speaks_to(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
                 async with asyncio.timeout(link.timeout):
@@ -196,6 +194,8 @@ class JetStreamShard:
                             return made, answer
             except TimeoutError:
                 raise OutcomeUnknown(f"no answer to a commit within {link.timeout:g} s") from None
+            except Denied:  # a batch that lacks a message is never stored
+                raise
             except Unavailable as error:
                 raise OutcomeUnknown(f"the commit may have been stored: {error}") from error
 

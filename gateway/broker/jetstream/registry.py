@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Link, Refusal
+from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, Unavailable
 
@@ -27,21 +28,13 @@ class JetStreamRegistry:
 
     def __init__(self, connection: Connection, topics: Topics) -> None:
         self._connection = connection
-        self._stream = f"{topics.prefix}-gateway-control"
-        self._subject = f"{topics.prefix}.gateway.control"
+        self._topics = topics
+        self._stream = topics.control
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
         """Make the stream if there is none; raises ConfigurationError, Unavailable."""
-        link = self._connection.link
-        try:
-            info = await link.api(f"STREAM.INFO.{self._stream}")
-        except Refusal as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
-            if not create:
-                remedy = "Make it, or let the gateway make it."
-                raise ConfigurationError(f"stream {self._stream}", "there is no such stream", remedy) from refusal
-            info = await self._create(link, replicas)
+        with permissions_needed():
+            info = await self._made(self._connection.link, replicas=replicas, create=create)
         config = info["config"]
         wrong = [f"{name} is {config[name]}" for name in _FORGETFUL if int(config.get(name, 0)) > 0]
         if wrong:
@@ -49,11 +42,22 @@ class JetStreamRegistry:
                 f"stream {self._stream}", f"{'; '.join(wrong)}: it would forget accounts", "Take the limits away."
             )
 
+    async def _made(self, link: Link, *, replicas: int, create: bool) -> dict[str, Any]:
+        try:
+            return await link.api(f"STREAM.INFO.{self._stream}")
+        except Refusal as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+            if not create:
+                remedy = "Make it, or let the gateway make it."
+                raise ConfigurationError(f"stream {self._stream}", "there is no such stream", remedy) from refusal
+            return await self._create(link, replicas)
+
     async def _create(self, link: Link, replicas: int) -> dict[str, Any]:
         wanted = {
             "name": self._stream,
             "description": "Accounts and the number of shards of the gateway; small, and never to be lost",
-            "subjects": [f"{self._subject}.>"],
+            "subjects": [f"{self._topics.prefix}.gateway.control.>"],
             "retention": "limits",
             "storage": "file",
             "num_replicas": replicas,
@@ -69,9 +73,10 @@ class JetStreamRegistry:
 
     async def agree(self, shards: int) -> None:
         """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
-        subject = f"{self._subject}.deployment"
-        await self._write_first(subject, {"version": VERSION, "shards": shards})
-        stored = await self._last(subject)
+        subject = self._topics.deployment
+        with permissions_needed():
+            await self._write_first(subject, {"version": VERSION, "shards": shards})
+            stored = await self._last(subject)
         if stored["shards"] != shards:
             raise ConfigurationError(
                 "shards",
@@ -81,19 +86,18 @@ class JetStreamRegistry:
 
     async def known(self) -> frozenset[str]:
         """Give every account that was ever begun; raises Unavailable."""
-        prefix = f"{self._subject}.account."
         found: dict[str, int] = {}
         while True:
-            body = {"subjects_filter": f"{prefix}*", "offset": len(found)}
+            body = {"subjects_filter": self._topics.begun(None), "offset": len(found)}
             page = await self._connection.link.api(f"STREAM.INFO.{self._stream}", body)
             subjects = page["state"].get("subjects") or {}
             found |= subjects
             if not subjects or len(found) >= page.get("total", 0):
-                return frozenset(subject.removeprefix(prefix) for subject in found)
+                return frozenset(subject.rpartition(".")[2] for subject in found)
 
     async def register(self, account: str) -> None:
         """Remember `account`; it is no error that it is known. Raises Unavailable."""
-        await self._write_first(f"{self._subject}.account.{account}", {"version": VERSION})
+        await self._write_first(self._topics.begun(account), {"version": VERSION})
 
     async def _write_first(self, subject: str, value: dict[str, Any]) -> None:
         """Write `value` unless there is one; writing it twice, after a lost answer, does no harm."""

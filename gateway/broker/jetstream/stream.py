@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from gateway.broker.jetstream.connect import Connection
-from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved
+from gateway.broker.jetstream.link import Link, Refusal, Unserved
+from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError
 
@@ -68,21 +69,15 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
     _check_server(link)
     stream = settings.topics.stream
     try:
-        try:
-            info = await link.api(f"STREAM.INFO.{stream}")
-        except Refusal as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
-            info = await _create(link, settings)
-    except Denied as denied:
-        raise ConfigurationError(
-            "broker", str(denied), f"Let the gateway's user publish to $JS.API.> and {settings.topics.prefix}.>."
-        ) from denied
+        with permissions_needed():
+            info = await _made(link, settings)
     except Unserved as unserved:
-        raise _off("JetStream is not enabled") from unserved
+        remedy = "Enable it: `jetstream { store_dir: … }`."
+        raise ConfigurationError("broker.servers", "JetStream is not enabled on this NATS server", remedy) from unserved
     except Refusal as refusal:
         if refusal.code in _NOT_ENABLED:
-            raise _off(refusal.description) from refusal
+            remedy = "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."
+            raise ConfigurationError("broker", f"NATS says: {refusal.description}", remedy) from refusal
         raise
     wrong = [*_missing(info["config"]), *_evicting(info["config"]), *_different(info["config"], settings)]
     if wrong:
@@ -108,6 +103,15 @@ def _check_server(link: Link) -> None:
             f"the server takes messages of up to {link.max_payload} bytes, too few for a checkpoint",
             f"Set max_payload to {SMALLEST_MESSAGE} or more.",
         )
+
+
+async def _made(link: Link, settings: StreamSettings) -> dict[str, Any]:
+    try:
+        return await link.api(f"STREAM.INFO.{settings.topics.stream}")
+    except Refusal as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+        return await _create(link, settings)
 
 
 async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
@@ -199,10 +203,4 @@ def _covers(pattern: list[str], subject: list[str]) -> bool:
         pattern = pattern[:-1]
     return len(pattern) == len(subject) and all(
         wanted == given or (wanted == "*" and given != ">") for wanted, given in zip(pattern, subject, strict=True)
-    )
-
-
-def _off(problem: str) -> ConfigurationError:
-    return ConfigurationError(
-        "broker.servers", f"{problem} on this NATS server or account", "Enable it: `jetstream { store_dir: … }`."
     )

@@ -56,6 +56,20 @@ class Topics:
         """What the stream stores."""
         return [f"{self.prefix}.events.>", f"{self.prefix}.gateway.fence.*", f"{self.prefix}.gateway.checkpoint.*.*"]
 
+    @property
+    def control(self) -> str:
+        """The stream of what must never be forgotten."""
+        return f"{self.prefix}-gateway-control"
+
+    @property
+    def deployment(self) -> str:
+        """The subject of the number of shards."""
+        return f"{self.prefix}.gateway.control.deployment"
+
+    def begun(self, account: str | None) -> str:
+        """Give the subject that says that `account` was begun, or the filter for all accounts where None."""
+        return f"{self.prefix}.gateway.control.account.{'*' if account is None else _token(account)}"
+
     def message(self, topic: str, account: str) -> str:
         """Give the subject of a message."""
         return f"{self.prefix}.events.{_token(topic)}.{_VERSION}.{_token(account)}"
