@@ -103,11 +103,12 @@ class Link:
         self._lost = asyncio.Event()
         self._why = "the connection to NATS was lost"
         self._ears: dict[str, Ear] = {}
-        self._inbox: str = client.new_inbox()
+        self._inbox = ""
         self._deaf = False
 
     async def begin(self) -> None:
         """Subscribe to the inbox; raises Unavailable, Denied."""
+        self._inbox = self.client.new_inbox()  # not before: it is the connecting client that learns its prefix
         with _ours("subscribe"):
             await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
             await self._refusals_told()

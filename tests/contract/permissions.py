@@ -1,0 +1,62 @@
+"""The least permissions, as docs/nats.md gives them: the very text of its configuration."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
+NOTHING = '"nothing.at.all"'
+ADMIN = "{ user: admin, password: admin }"
+PASSWORDS = {
+    f"{user.upper()}_PASSWORD": f"of-{user}" for user in ("gateway", "reader", "orders", "positions", "example")
+}
+"""What the text expects in the server's environment."""
+
+_USERS = "  users: [\n"
+_CREATES = "# not with broker.create: false"
+
+
+def documented() -> str:
+    """Give the configuration of the page, and a user `admin` besides who may do everything."""
+    (text,) = re.findall(r"```conf\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert text.count(_USERS) == 1
+    return text.replace(_USERS, f"{_USERS}    {ADMIN}\n")
+
+
+def without_create(text: str) -> str:
+    """Give the text for `broker.create: false`."""
+    kept = [line for line in text.splitlines(keepends=True) if _CREATES not in line]
+    assert len(kept) == len(text.splitlines()) - 2
+    return "".join(kept)
+
+
+def permissions(text: str, user: str) -> list[str]:
+    """Give the permissions of a user."""
+    section = text[slice(*_span(text, user))]
+    return re.findall(r'^ +"([^"]+)"', section, re.MULTILINE)
+
+
+def lacking(text: str, user: str, permission: str) -> str:
+    """Give the text in which `user` has one permission less."""
+    begin, end = _span(text, user)
+    section = text[begin:end]
+    assert section.count(f'"{permission}"') == 1
+    return text[:begin] + section.replace(f'"{permission}"', NOTHING) + text[end:]
+
+
+def covers(permission: str, subject: str) -> bool:
+    """Tell whether a subject is one that the permission speaks of."""
+    pattern = re.escape(permission.lower()).replace(r"\*", r"[^.]+").replace(">", ".+")
+    return re.fullmatch(pattern, subject.lower()) is not None
+
+
+def named(words: str) -> list[str]:
+    """Give the subjects whose refusal the words speak of."""
+    return re.findall(r'(?:publish|subscribe|subscription) to "([^"]+)"', words)
+
+
+def _span(text: str, user: str) -> tuple[int, int]:
+    begin = text.index(f"user: {user},")
+    end = text.find("user: ", begin + 1)
+    return begin, len(text) if end < 0 else end

@@ -1,0 +1,337 @@
+"""The least permissions of docs/nats.md: enough as they stand, and not one too many."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import nats
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import NotFoundError
+
+from gateway.broker.jetstream.access import Access
+from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.link import Denied
+from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.jetstream.stream import StreamSettings, prepare
+from gateway.broker.jetstream.topics import Topics
+from gateway.broker.ports import Commit
+from gateway.errors import ConfigurationError, GatewayError, Unavailable
+from tests.contract.behaviours import message, messages, numbers
+from tests.contract.nats_server import NatsServer
+from tests.contract.permissions import PASSWORDS, covers, documented, lacking, named, permissions, without_create
+
+TOPICS = Topics("mesolive")
+STREAMS = (TOPICS.stream, TOPICS.control)
+TEXT = documented()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("permissions"))
+    server.text = TEXT
+    with pytest.MonkeyPatch.context() as patch:
+        for name, password in PASSWORDS.items():
+            patch.setenv(name, password)
+        with server:
+            yield server
+
+
+@pytest.fixture
+async def admin(server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    client = await nats.connect(server.url, user="admin", password="admin", allow_reconnect=False)
+    yield client.jetstream()
+    await client.close()
+
+
+def going_by(server: NatsServer, text: str) -> None:
+    server.text = text
+    server.reload()
+
+
+@asynccontextmanager
+async def connected(server: NatsServer, folder: Path, user: str) -> AsyncIterator[Connection]:
+    """Connect as the gateway does, with the user's password and inbox."""
+    password_file = folder / user
+    password_file.write_text(PASSWORDS[f"{user.upper()}_PASSWORD"])
+    access = Access(user=user, password_file=password_file)
+    options = ConnectionOptions(
+        servers=[server.url], access=access, inbox_prefix=f"_INBOX_{user}", timeout=3, ping_interval=0.5
+    )
+    async with connect(options) as connection:
+        yield connection
+
+
+async def live(connection: Connection, *, create: bool) -> None:
+    """Do all that a gateway ever does on NATS."""
+    await prepare(connection, StreamSettings(TOPICS, create=create))
+    registry = JetStreamRegistry(connection, TOPICS)
+    await registry.prepare(replicas=1, create=create)
+    await registry.agree(16)
+    for _ in range(2):
+        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+            await shard.checkpoints()
+            await registry.known()
+            letters = [message(4, topic="dead-letter"), message(5, topic="notifications")]
+            await shard.commit(Commit([*messages(1, 3), *letters], {"demo": b"5"}))
+            await registry.register("demo")
+
+
+async def forget(admin: JetStreamContext) -> None:
+    for stream in STREAMS:
+        try:
+            await admin.delete_stream(stream)
+        except NotFoundError:
+            continue
+
+
+# The gateway -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("create", [True, False])
+async def test_the_gateway_works_with_its_permissions_and_with_not_one_less(
+    server: NatsServer, admin: JetStreamContext, tmp_path: Path, caplog: pytest.LogCaptureFixture, *, create: bool
+) -> None:
+    text = TEXT if create else without_create(TEXT)
+
+    async def prepared() -> None:
+        await forget(admin)
+        if not create:
+            going_by(server, TEXT)
+            async with connected(server, tmp_path, "gateway") as connection:
+                await live(connection, create=True)
+
+    await prepared()
+    going_by(server, text)
+    async with connected(server, tmp_path, "gateway") as connection:
+        await live(connection, create=create)
+    assert "NATS refuses" not in caplog.text
+
+    needed = permissions(text, "gateway")
+    assert len(needed) == (12 if create else 10)
+    for permission in needed:
+        await prepared()
+        going_by(server, lacking(text, "gateway", permission))
+        with pytest.raises(GatewayError) as refused:
+            async with connected(server, tmp_path, "gateway") as connection:
+                await live(connection, create=create)
+        assert [subject for subject in named(str(refused.value)) if covers(permission, subject)], permission
+        assert isinstance(refused.value, (ConfigurationError, Unavailable))
+
+
+async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permission(
+    server: NatsServer, admin: JetStreamContext, tmp_path: Path
+) -> None:
+    await forget(admin)
+    going_by(server, without_create(TEXT))
+    with pytest.raises(ConfigurationError, match="stream mesolive-gateway: there is no such stream"):
+        async with connected(server, tmp_path, "gateway") as connection:
+            await live(connection, create=False)
+    with pytest.raises(ConfigurationError, match=r'publish to "\$JS\.API\.STREAM\.CREATE\.mesolive-gateway"'):
+        async with connected(server, tmp_path, "gateway") as connection:
+            await live(connection, create=True)
+
+
+async def test_the_gateway_may_do_nothing_else(server: NatsServer, tmp_path: Path) -> None:
+    going_by(server, TEXT)
+    others = ["mesolive.other", "mesolive.events.order-update.v2.demo", "$JS.API.STREAM.DELETE.mesolive-gateway"]
+    async with connected(server, tmp_path, "gateway") as connection:
+        refusals = await connection.link.refused(["mesolive.gateway.fence.1", *others])
+    assert named(" ".join(refusals)) == others
+
+
+# Readers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stored(server: NatsServer, admin: JetStreamContext, tmp_path: Path) -> None:
+    """Let the log hold three orders and three positions."""
+    await forget(admin)
+    going_by(server, TEXT)
+    async with connected(server, tmp_path, "gateway") as connection:
+        await prepare(connection, StreamSettings(TOPICS))
+        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+            positions = [message(number, topic="position-update") for number in range(4, 7)]
+            await shard.commit(Commit([*messages(1, 3), *positions], {"demo": b"6"}))
+
+
+@pytest.mark.usefixtures("stored")
+async def test_tail_and_verify_read_with_their_permissions_and_with_not_one_less(
+    server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def read() -> str:
+        """Read all, and give what was complained of."""
+        caplog.clear()
+        try:
+            async with connected(server, tmp_path, "reader") as connection:
+                assert await numbers(JetStreamReader(connection, TOPICS)) == [1, 2, 3, 4, 5, 6]
+                await connection.link.refused([])  # what was refused is told now
+        except GatewayError as error:
+            return f"{error} {caplog.text}"
+        return caplog.text
+
+    assert named(await read()) == []
+    needed = permissions(TEXT, "reader")
+    assert len(needed) == 6
+    for permission in needed:
+        going_by(server, lacking(TEXT, "reader", permission))
+        assert [subject for subject in named(await read()) if covers(permission, subject)], permission
+
+
+async def orders(stream: JetStreamContext) -> list[int]:
+    """Take what a durable consumer that stands already has to give."""
+    subscription = await stream.pull_subscribe_bind(consumer="orders", stream=TOPICS.stream)
+    return await taken(subscription)
+
+
+async def positions(stream: JetStreamContext) -> list[int]:
+    """Make a durable consumer and take what it has to give."""
+    subscription = await stream.pull_subscribe(
+        "mesolive.events.position-update.v1.*",
+        durable="positions",
+        stream=TOPICS.stream,
+        config=ConsumerConfig(ack_policy=AckPolicy.EXPLICIT),
+    )
+    return await taken(subscription)
+
+
+async def example(stream: JetStreamContext) -> list[int]:
+    """Make a consumer as examples/nats_consumer.py does."""
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=1)
+    subscription = await stream.pull_subscribe("mesolive.events.order-update.v1.*", stream=TOPICS.stream, config=config)
+    return [int((one.headers or {})["Gateway-Key"]) for one in await subscription.fetch(3, timeout=10)]
+
+
+async def taken(subscription: JetStreamContext.PullSubscription) -> list[int]:
+    messages = await subscription.fetch(3, timeout=10)
+    for one in messages:
+        await one.ack_sync(timeout=10)
+    return [int((one.headers or {})["Gateway-Key"]) for one in messages]
+
+
+async def consume(
+    server: NatsServer, user: str, service: Callable[[JetStreamContext], Awaitable[list[int]]]
+) -> list[int] | str:
+    """Let a service, with plain nats-py, take its events; give them, or the first refusal that it hears."""
+    violation: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def hear(error: Exception) -> None:
+        if "permissions violation" in str(error) and not violation.done():
+            violation.set_result(str(error))
+
+    client = await nats.connect(
+        server.url,
+        user=user,
+        password=PASSWORDS[f"{user.upper()}_PASSWORD"],
+        inbox_prefix=f"_INBOX_{user}",
+        allow_reconnect=False,
+        error_cb=hear,
+    )
+    working = asyncio.ensure_future(service(client.jetstream()))
+    try:
+        await asyncio.wait({working, violation}, return_when=asyncio.FIRST_COMPLETED)
+        return violation.result() if violation.done() else working.result()
+    finally:
+        working.cancel()
+        await asyncio.wait({working})
+        await client.close()
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("service", "expected", "count"), [(orders, [1, 2, 3], 3), (positions, [4, 5, 6], 5), (example, [1, 2, 3], 3)]
+)
+async def test_a_service_consumes_with_its_permissions_and_with_not_one_less(
+    server: NatsServer,
+    admin: JetStreamContext,
+    service: Callable[[JetStreamContext], Awaitable[list[int]]],
+    expected: list[int],
+    count: int,
+) -> None:
+    user = service.__name__
+
+    async def anew() -> None:
+        for consumer in await admin.consumers_info(TOPICS.stream):
+            await admin.delete_consumer(TOPICS.stream, consumer.name)
+        await admin.add_consumer(
+            TOPICS.stream,
+            durable_name="orders",
+            filter_subject="mesolive.events.order-update.v1.*",
+            ack_policy="explicit",
+        )
+
+    await anew()
+    assert await consume(server, user, service) == expected
+    needed = permissions(TEXT, user)
+    assert len(needed) == count
+    for permission in needed:
+        going_by(server, lacking(TEXT, user, permission))
+        await anew()
+        words = await consume(server, user, service)
+        assert isinstance(words, str), f"{permission} is not needed"
+        assert covers(permission, named(words)[0])
+
+
+@pytest.mark.usefixtures("stored")
+async def test_a_service_with_a_consumer_of_its_own_cannot_read_what_its_filter_does_not_say(
+    server: NatsServer,
+) -> None:
+    async def curious(stream: JetStreamContext) -> list[int]:
+        await stream.pull_subscribe("mesolive.events.error.v1.*", durable="positions", stream=TOPICS.stream)
+        return []
+
+    words = await consume(server, "positions", curious)
+    assert "positions.mesolive.events.error.v1.*" in str(words)
+
+
+# While it runs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize(
+    ("permission", "subject"),
+    [
+        ("mesolive.events.*.v1.*", "mesolive.events.order-update.v1.demo"),
+        ("mesolive.gateway.checkpoint.*.*", "mesolive.gateway.checkpoint.1.demo"),
+    ],
+)
+async def test_a_commit_that_is_refused_ends_at_once_with_the_subject_and_nothing_is_stored(
+    server: NatsServer, tmp_path: Path, permission: str, subject: str
+) -> None:
+    async with connected(server, tmp_path, "gateway") as connection:
+        log = JetStreamLog(connection, LogSettings(TOPICS, "a"))
+        async with log.open(1) as shard:
+            going_by(server, lacking(TEXT, "gateway", permission))
+            async with asyncio.timeout(1):
+                with pytest.raises(Denied, match=f'publish to "{subject}"'):
+                    await shard.commit(Commit(messages(7, 9), {"demo": b"9"}))
+        going_by(server, TEXT)
+        await connection.connected()
+        async with log.open(1) as shard:
+            assert await shard.checkpoints() == {"demo": b"6"}
+            await shard.commit(Commit(messages(7, 9), {"demo": b"9"}))
+    async with connected(server, tmp_path, "reader") as connection:
+        assert await numbers(JetStreamReader(connection, TOPICS)) == list(range(1, 10))
+
+
+@pytest.mark.usefixtures("stored")
+async def test_an_inbox_that_is_taken_away_is_said_and_waited_for(
+    server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(server, tmp_path, "gateway") as connection:
+        log = JetStreamLog(connection, LogSettings(TOPICS, "a"))
+        before = connection.link
+        going_by(server, lacking(TEXT, "gateway", "_INBOX_gateway.>"))
+        while "broker.inbox_prefix: NATS refuses to let this user subscribe" not in caplog.text:
+            await asyncio.sleep(0.01)
+        assert before.is_lost
+        going_by(server, TEXT)
+        await connection.connected()
+        async with log.open(1) as shard:
+            assert await shard.checkpoints() == {"demo": b"6"}
