@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
+from typing import Final
 
 import typer
 
-from gateway.accounts import AccountsDirectory
+from gateway.accounts import AccountsDirectory, shard_of
+from gateway.broker.jetstream.topics import Topics
 from gateway.cli import loop
 from gateway.cli.parts import open_broker, open_hub, prepare_broker
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
+from gateway.events.catalogue import KINDS
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.settings import Settings, load_settings
+
+_SHOWN: Final = 3
+"""Refused subjects that are named: there may be twenty for each account."""
 
 
 def check(config: ConfigOption = None) -> None:
@@ -35,7 +42,7 @@ async def _check(settings: Settings) -> bool:
     if not names:
         remedy = "Write an API key into a file there; the file's name becomes the account's."
         print(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
-    results = [not faults, bool(names), await _report("broker", _check_broker(settings))]
+    results = [not faults, bool(names), await _report("broker", _check_broker(settings, names))]
     results += [await _report(f"account {name}", _check_account(settings, keys, name)) for name in sorted(names)]
     return all(results)
 
@@ -51,18 +58,34 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
     return False
 
 
-async def _check_broker(settings: Settings) -> str:
+async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
     try:
-        return await _look_at_broker(settings)
+        return await _look_at_broker(settings, accounts)
     except Unavailable as error:
         raise ConfigurationError("broker.servers", str(error), "Start NATS there, or mend the setting.") from error
 
 
-async def _look_at_broker(settings: Settings) -> str:
+async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
     async with open_broker(settings.broker) as broker:
         await prepare_broker(broker, settings)
         link = broker.connection.link
+        refusals = await link.refused(_written(settings, accounts))
+        if refusals:
+            remedy = "Give the user the permissions that docs/nats.md lists."
+            more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
+            raise ConfigurationError("broker", "; ".join(refusals[:_SHOWN]) + more, remedy)
         return f"nats-server {link.server_version}, stream {settings.broker.prefix}-gateway as it must be"
+
+
+def _written(settings: Settings, accounts: Iterable[str]) -> list[str]:
+    """Give every subject that the gateway will write to for these accounts, in the order of their names."""
+    topics = Topics(settings.broker.prefix)
+    subjects: list[str] = []
+    for account in sorted(accounts):
+        shard = shard_of(account, settings.shards)
+        subjects += [topics.fence(shard), topics.checkpoint(shard, account), topics.begun(account)]
+        subjects += [topics.message(topic, account) for topic in (*KINDS, DEAD_LETTER, NOTIFICATIONS)]
+    return subjects
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str) -> str:

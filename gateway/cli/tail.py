@@ -16,10 +16,11 @@ from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
 from gateway.cli import loop
 from gateway.cli.parts import open_broker
+from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError
 from gateway.events.catalogue import CATALOGUE
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
-from gateway.settings import BrokerSettings
+from gateway.settings import BrokerSettings, load_broker_settings
 
 TOPICS = (*CATALOGUE, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 
@@ -34,12 +35,18 @@ def tail(
     output: Annotated[
         str, typer.Option(help="line (for people) or json (one object a line, with its headers).")
     ] = "line",
+    config: ConfigOption = None,
     servers: Annotated[
-        str, typer.Option(envvar="GATEWAY_BROKER__SERVERS", help="The broker; commas between servers.")
-    ] = ("nats://127.0.0.1:4222"),
-    prefix: Annotated[str, typer.Option(envvar="GATEWAY_BROKER__PREFIX", help="The deployment's prefix.")] = "mesolive",
+        str | None, typer.Option(envvar="GATEWAY_BROKER__SERVERS", help="The broker; commas between servers.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(envvar="GATEWAY_BROKER__PREFIX", help="The deployment's prefix.")
+    ] = None,
 ) -> None:
-    """Show events from the log, by kind and account, from any position."""
+    """Show events from the log, by kind and account, from any position.
+
+    The broker, and how to be let in, come from the section `broker` of the settings.
+    """
     for name in kind or []:
         if name not in TOPICS:
             near = difflib.get_close_matches(name, TOPICS, n=1)
@@ -50,11 +57,15 @@ def tail(
             raise typer.BadParameter(f"{name!r} is not an account's name: {NAME_RULE}", param_hint="--account")
     if output not in {"line", "json"}:
         raise typer.BadParameter(f"{output!r} is neither line nor json", param_hint="--output")
+    options = {"servers": servers, "prefix": prefix}
+    given = {name: value for name, value in options.items() if value is not None}
     try:
-        settings = BrokerSettings.model_validate({"servers": servers, "prefix": prefix})
+        settings = BrokerSettings.model_validate(load_broker_settings(config).model_dump() | given)
     except ValidationError as error:
-        option, given = str(error.errors()[0]["loc"][0]), error.errors()[0]["input"]
-        raise typer.BadParameter(f"{given!r}: {error.errors()[0]['msg']}", param_hint=f"--{option}") from error
+        problem = error.errors()[0]
+        raise typer.BadParameter(
+            f"{problem['input']!r}: {problem['msg']}", param_hint=f"--{problem['loc'][0]}"
+        ) from error
     show = _as_json if output == "json" else _as_line
     try:
         loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))

@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
 NOTHING = '"nothing.at.all"'
 ADMIN = "{ user: admin, password: admin }"
 PASSWORDS = {
-    f"{user.upper()}_PASSWORD": f"of-{user}" for user in ("gateway", "reader", "orders", "positions", "example")
+    f"{user.upper()}_PASSWORD": f"s3cret.{user}" for user in ("gateway", "reader", "orders", "positions", "example")
 }
 """What the text expects in the server's environment."""
 

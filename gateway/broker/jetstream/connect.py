@@ -149,6 +149,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         Unavailable: no server can be reached now.
 
     """
+    innards.hush()
     options.access.check()
     for server in options.servers or [""]:
         _check_address(options.access, server)

@@ -27,6 +27,8 @@ _REPEAT: Final = 0.5
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
 _CLOSING: Final = 1.0
 """Seconds for a farewell before the socket is dropped."""
+_CLOSING_UNGREETED: Final = 0.1
+"""The same where the login failed: after a failed TLS handshake nats-py waits for ever for the socket's end."""
 
 
 class Denied(Unavailable):
@@ -289,9 +291,10 @@ class Link:
     async def close(self) -> None:
         """Say farewell and drop the socket; never waits for long."""
         self.lose("the connection to NATS was closed")
+        limit = _CLOSING if self.client.is_connected else _CLOSING_UNGREETED
         try:
             with suppress(Unavailable), _ours("close"):
-                await innards.bounded(self.client.close(), _CLOSING)
+                await innards.bounded(self.client.close(), limit)
         finally:
             innards.abort(self.client)
 
