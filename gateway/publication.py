@@ -8,7 +8,7 @@ logical name that each maps to its own (Kafka `<prefix>.<topic>.v1`, JetStream
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -19,9 +19,11 @@ DEAD_LETTER: Final = "dead-letter"
 NOTIFICATIONS: Final = "notifications"
 REPLAY: Final = "replay"
 
+_DIGITS: Final = 20
+"""Of a sequence that compares as text as it does as a number."""
 
-@dataclass(frozen=True, slots=True)
-class Message:
+
+class Message(msgspec.Struct, frozen=True):
     """One message to be: what the log stores, in the words of no broker."""
 
     topic: str
@@ -36,16 +38,17 @@ class Message:
     @property
     def size(self) -> int:
         """Bytes that the message is about to take, headers included, for limits and budgets."""
-        return len(self.value) + len(self.key) + sum(len(k) + len(v) + 8 for k, v in self.attributes.items())
+        attributes = self.attributes
+        headers = sum(map(len, attributes)) + sum(map(len, attributes.values())) + 8 * len(attributes)
+        return len(self.value) + len(self.key) + headers
 
 
 def event_message(event: Event, *, late: bool = False) -> Message:
     """Give the message of `event`; `late` marks one that the hub gave after later ones."""
-    if event.sequence is not None:
-        key, fallback = str(event.sequence), f"{event.account}/{event.sequence}"
-    else:
-        key = fallback = event.identity
-    attributes = _attributes(event.account, event.kind, event.id or fallback, event.sequence)
+    sequence = event.sequence
+    key = event.identity if sequence is None else str(sequence)
+    id_ = event.id or (key if sequence is None else f"{event.account}/{key}")
+    attributes = _attributes(event.account, event.kind, id_, sequence)
     attributes["time"] = event.time
     if event.strategy is not None:
         attributes["subject"] = f"strategy/{event.strategy}"
@@ -82,15 +85,21 @@ def notification_message(notification: Notification) -> Message:
 
 
 def _attributes(account: str, kind: str, id: str, sequence: int | None) -> dict[str, str]:  # noqa: A002 - its name
-    attributes = {
+    attributes = _common(account, kind).copy()
+    attributes["id"] = id
+    if sequence is not None:
+        attributes["sequence"] = str(sequence).zfill(_DIGITS)
+    return attributes
+
+
+@lru_cache(maxsize=4096)
+def _common(account: str, kind: str) -> dict[str, str]:
+    return {
         "specversion": "1.0",
-        "id": id,
+        "id": "",
         "source": f"/mesolive/{account}",
         "type": f"mesolive.{kind}.v1",
         "datacontenttype": "application/json",
         "dataschema": f"urn:mesolive:{kind}:v1",
         "account": account,
     }
-    if sequence is not None:
-        attributes["sequence"] = f"{sequence:020d}"
-    return attributes

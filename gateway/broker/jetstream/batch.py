@@ -20,8 +20,6 @@ MOST_MESSAGES: Final = 1000
 _MOST_HEADERS: Final = 65_535
 """Bytes of headers that JetStream stores with one message."""
 
-_HEAD: Final = "NATS/1.0\r\n"
-
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -52,6 +50,7 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
     `largest` is in bytes, headers included. Raises TooLarge for a message, Rejected for a checkpoint above it.
     """
     identity = uuid4().hex
+    head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "
     last = len(commit.messages) + len(commit.checkpoints)
     place = 0
     frames: list[bytes] = []
@@ -60,14 +59,9 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
     def add(subject: str, own: str, payload: bytes) -> None:
         nonlocal place
         place += 1
-        parts = [_HEAD, f"Nats-Batch-Id: {identity}\r\nNats-Batch-Sequence: {place}\r\n"]
-        if place == 1:
-            parts.append(_fenced(form))
-        if place == last:
-            parts.append("Nats-Batch-Commit: 1\r\n")
-        parts.append(own)
-        parts.append("\r\n")
-        headers = "".join(parts).encode()
+        fence = _fenced(form) if place == 1 else ""
+        end = "Nats-Batch-Commit: 1\r\n" if place == last else ""
+        headers = f"{head}{place}\r\n{fence}{end}{own}\r\n".encode()
         size = len(headers) + len(payload)
         if size > largest or len(headers) > _MOST_HEADERS:
             raise _Oversize(place - 1, size, largest if size > largest else _MOST_HEADERS)

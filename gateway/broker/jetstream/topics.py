@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
@@ -72,7 +73,7 @@ class Topics:
 
     def message(self, topic: str, account: str) -> str:
         """Give the subject of a message."""
-        return f"{self.prefix}.events.{_token(topic)}.{_VERSION}.{_token(account)}"
+        return _subject(self.prefix, topic, account)
 
     def messages(self, topic: str | None, account: str | None) -> str:
         """Give the subject filter for a topic, an account, or any where None."""
@@ -99,11 +100,12 @@ def headers_of(message: Message) -> str:
 
     Raises ValueError for an attribute that CloudEvents does not allow.
     """
-    lines = [f"{KEY}: {quote_from_bytes(message.key, safe=_SAFE)}\r\n"]
-    for name, value in message.attributes.items():
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
-        lines.append(f"{_ATTRIBUTE}{name}: {value if _UNSAFE.search(value) is None else _encode(value)}\r\n")
+    key = message.key.decode() if message.key.isdigit() else quote_from_bytes(message.key, safe=_SAFE)
+    lines = [f"{KEY}: {key}\r\n"]
+    lines += [
+        _line(name, value) if name in _VARYING else _usual_line(name, value)
+        for name, value in message.attributes.items()
+    ]
     return "".join(lines)
 
 
@@ -119,6 +121,22 @@ def message_of(subject: str, headers: Mapping[str, str], value: bytes) -> Messag
         if name.startswith(_ATTRIBUTE)
     }
     return Message(tokens[2], tokens[4], unquote_to_bytes(key), value, attributes)
+
+
+@lru_cache(maxsize=4096)
+def _subject(prefix: str, topic: str, account: str) -> str:
+    return f"{prefix}.events.{_token(topic)}.{_VERSION}.{_token(account)}"
+
+
+def _line(name: str, value: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
+    return f"{_ATTRIBUTE}{name}: {value if _UNSAFE.search(value) is None else _encode(value)}\r\n"
+
+
+_usual_line: Final = lru_cache(maxsize=16_384)(_line)
+_VARYING: Final = frozenset({"id", "sequence", "time", "traceparent"})
+"""Attributes whose values do not come again."""
 
 
 def _encode(value: str) -> str:
