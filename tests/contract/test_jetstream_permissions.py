@@ -30,6 +30,14 @@ from tests.contract.permissions import PASSWORDS, covers, documented, lacking, n
 TOPICS = Topics("mesolive")
 STREAMS = (TOPICS.stream, TOPICS.control)
 TEXT = documented()
+_NEEDED_LATER = {
+    "$JS.API.STREAM.MSG.GET.mesolive-gateway",
+    "mesolive.events.*.v1.*",
+    "mesolive.gateway.fence.*",
+    "mesolive.gateway.checkpoint.*.*",
+    "mesolive.gateway.control.account.*",
+}
+"""Without one of the others the gateway ends at its start; without one of these it runs, says so and tries again."""
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +130,7 @@ async def test_the_gateway_works_with_its_permissions_and_with_not_one_less(
             async with connected(server, tmp_path, "gateway") as connection:
                 await live(connection, create=create)
         assert [subject for subject in named(str(refused.value)) if covers(permission, subject)], permission
-        assert isinstance(refused.value, (ConfigurationError, Unavailable))
+        assert isinstance(refused.value, Unavailable if permission in _NEEDED_LATER else ConfigurationError), permission
 
 
 async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permission(

@@ -125,6 +125,7 @@ async def test_tls_that_comes_first_is_spoken_where_it_is_set(
     first, usual = Access(ca_file=authority.file, handshake_first=True), Access(ca_file=authority.file)
     async with NatsServer(folder / "first", config=tls(server_pair, handshake_first=True)) as server:
         await stores_and_reads(server.url, first)
+        assert "broker.tls.ca_file is not set" in await refused(server.url, Access(handshake_first=True))
         with pytest.raises(Unavailable, match=r"if it waits for TLS, set broker\.tls\.handshake_first"):
             async with connect(ConnectionOptions(servers=[server.url], access=usual)):
                 pass
