@@ -63,9 +63,8 @@ def tail(
         settings = BrokerSettings.model_validate(load_broker_settings(config).model_dump() | given)
     except ValidationError as error:
         problem = error.errors()[0]
-        raise typer.BadParameter(
-            f"{problem['input']!r}: {problem['msg']}", param_hint=f"--{problem['loc'][0]}"
-        ) from error
+        shown = "" if "@" in str(problem["input"]) else f"{problem['input']!r}: "  # an address may hold a password
+        raise typer.BadParameter(f"{shown}{problem['msg']}", param_hint=f"--{problem['loc'][0]}") from error
     show = _as_json if output == "json" else _as_line
     try:
         loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))

@@ -190,6 +190,9 @@ async def test_a_wrong_file_or_login_ends_run_with_exit_code_2_and_check_says_th
         assert (code, said.splitlines()[-1].startswith(f"gateway: {words}")) == (2, True), said
     code, said = await fortress.run("check", fortress.config("gateway", **wrong[1][0]))
     assert (code, f"FAIL  broker: {wrong[1][1]}" in said) == (1, True), said
+    for servers in ("nats://u:wr0ng@127.0.0.1", '["nats://u:wr0ng@127.0.0.1'):
+        code, said = await fortress.run("tail", fortress.config("reader"), "--servers", servers)
+        assert (code, "Traceback" in said) == (2, False), said
     assert "wr0ng" not in fortress.said()
 
 
