@@ -16,11 +16,14 @@ GatewayError
 │   ├── OutcomeUnknown          the commit may or may not have happened
 │   ├── TooLarge                one message is above the broker's limit
 │   ├── Rejected                something in the commit is refused, the broker does not say what
-│   └── Unavailable             the broker cannot be reached or has no room
+│   └── Unavailable             the broker cannot be reached, or is busy
+│       └── NoRoom              somebody must make room in it
 └── Diverged                    going on could publish the wrong thing
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 
 class GatewayError(Exception):
@@ -93,6 +96,11 @@ class CallFailed(HubError):
         """Name the method and give the hub's own words."""
         super().__init__(f"{method}: {message}")
         self.method = method
+        self.words = message
+
+    def told(self, tell: Callable[[str], str]) -> CallFailed:
+        """Give the error with the hub's words as `tell` puts them."""
+        return CallFailed(self.method, tell(self.words))
 
 
 class CallRejected(HubError):
@@ -109,6 +117,11 @@ class CallRejected(HubError):
         self.detail = detail
         self.fields = fields
         """Names of the arguments that ValidationErrors complains of."""
+
+    def told(self, tell: Callable[[str], str]) -> CallRejected:
+        """Give the error with the hub's words as `tell` puts them."""
+        code, detail = (None if words is None else tell(words) for words in (self.code, self.detail))
+        return CallRejected(self.method, tell(self.status), code, detail, tuple(map(tell, self.fields)))
 
 
 class CallTimedOut(HubError):
@@ -148,7 +161,11 @@ class Rejected(BrokerError):
 
 
 class Unavailable(BrokerError):
-    """The broker cannot be reached or has no room; nothing was stored."""
+    """The broker cannot be reached, is busy or has no room; nothing was stored."""
+
+
+class NoRoom(Unavailable):
+    """The broker has no room for the commit until somebody makes some; nothing was stored."""
 
 
 class Diverged(GatewayError):

@@ -6,7 +6,8 @@ is read in every plausible form.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -75,29 +76,41 @@ class Hub:
     async def latest(self) -> Latest:
         """Give the latest sequence and the hub's time."""
         method = "GetLatestEventSeqId"
-        payload = await self._call(method, {}, "LatestEventSeqId")
-        sequence = _read(method, payload, "LatestEventSeqId", _Sequence)
-        time = _read(method, payload, "SnapshotTime", str)
-        try:
-            return Latest(sequence, canonical_time(time))
-        except ValueError as error:
-            raise CallFailed(method, f"SnapshotTime {time[:40]!r} is no time: {error}") from None
+        with self._without_secrets():
+            payload = await self._call(method, {}, "LatestEventSeqId")
+            sequence = _read(method, payload, "LatestEventSeqId", _Sequence)
+            time = _read(method, payload, "SnapshotTime", str)
+            try:
+                return Latest(sequence, canonical_time(time))
+            except ValueError as error:
+                raise CallFailed(method, f"SnapshotTime {time[:40]!r} is no time: {error}") from None
 
     async def events_since(self, since: int, limit: int, token: str | None) -> EventsPage:
         """Give the events after `since`, at most `limit`, going on at `token`."""
         method = "GetEventsSince"
         argument: dict[str, object] = {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token}
-        payload = await self._call(method, argument, "Events")
-        following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
-        return EventsPage(_elements(method, payload, "Events"), following or None)
+        with self._without_secrets():
+            payload = await self._call(method, argument, "Events")
+            following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
+            return EventsPage(_elements(method, payload, "Events"), following or None)
 
     async def _subscription(self, method: str, strategies: Sequence[int] | None) -> Subscription:
         argument: dict[str, object] = {"Strategies": None if strategies is None else list(strategies)}
-        payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
-        return Subscription(
-            successful=tuple(_read(method, payload, "SuccessfulStrategies", list[int] | None, otherwise=None) or ()),
-            failed=tuple(_read(method, payload, "FailedStrategies", list[int] | None, otherwise=None) or ()),
-        )
+        with self._without_secrets():
+            payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
+            successful, failed = (
+                tuple(_read(method, payload, name, list[int] | None, otherwise=None) or ())
+                for name in ("SuccessfulStrategies", "FailedStrategies")
+            )
+            return Subscription(successful, failed)
+
+    @contextmanager
+    def _without_secrets(self) -> Iterator[None]:
+        """Keep the key out of the errors: a hub may quote it."""
+        try:
+            yield
+        except (CallFailed, CallRejected) as error:
+            raise error.told(self._connection.shown) from None
 
     async def _call(self, method: str, argument: dict[str, object], *names: str) -> _Members:
         return read_envelope(method, await self._connection.call(method, argument), *names)

@@ -27,8 +27,13 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """EventId, else a digest of the canonical body: what makes two sightings one event."""
-        return self.id or digest(self.kind.encode() + b"\0" + self.body)
+        """EventId, else `anonymous`: what makes two sightings one event."""
+        return self.id or self.anonymous
+
+    @property
+    def anonymous(self) -> str:
+        """A digest of everything but EventId and EventSeqId, which one sighting may have and another lack."""
+        return digest(self.kind.encode() + b"\0" + self.body[max(0, self.body.find(b'"EventTime"')) :])
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
@@ -49,8 +54,13 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def identity(self) -> str:
-        """EventId where it could be read, else a digest of the raw bytes."""
-        return self.id or digest(self.raw)
+        """EventId where it could be read, else `anonymous`."""
+        return self.id or self.anonymous
+
+    @property
+    def anonymous(self) -> str:
+        """A digest of the raw bytes."""
+        return digest(self.raw)
 
 
 class Notification(msgspec.Struct, frozen=True):

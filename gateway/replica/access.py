@@ -28,6 +28,8 @@ class PageLimit:
     """The most that the hub takes: `events` never rises above what was refused."""
     event_bytes: float = 1024.0
     """The running average of an envelope's size."""
+    proven: int = 1
+    """The largest page that came whole."""
 
     def __post_init__(self) -> None:
         """Begin with the most that the settings allow."""
@@ -58,8 +60,13 @@ class PageLimit:
             self.most = min(self.most, half) if refused else self.most
         return half < asked
 
+    def forgive(self) -> None:
+        """A page of one event was too large: it is that event, and others may ask for what went well before."""
+        self.events = self.most = self.proven
+
     def served(self, envelopes: list[bytes]) -> None:
         """A page came whole: note how large events are; after a hub that was only slow, ask for more again."""
+        self.proven = max(self.proven, min(len(envelopes), self.most))
         if envelopes:
             average = sum(map(len, envelopes)) / len(envelopes)
             self.event_bytes += (average - self.event_bytes) / 8

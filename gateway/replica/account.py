@@ -26,11 +26,12 @@ from gateway.errors import (
 )
 from gateway.events.decode import decode_envelope, decode_push
 from gateway.events.event import DeadLetter
-from gateway.hub import EventsPage, Hub
+from gateway.hub import Hub
 from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
 from gateway.replica.budget import Share
-from gateway.session.facts import Outcome, Page, PageRequest, State, size_of
+from gateway.replica.history import CALL_CAP, History
+from gateway.session.facts import Outcome, Page, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
 from gateway.signalr.connection import connect
@@ -38,12 +39,22 @@ from gateway.telemetry.logs import get_logger
 
 _POLL: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
-_PAGE_TOO_MUCH: Final = {"too-large", "silent"}
-"""Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
-_CALL_CAP: Final = 10.0
-"""Seconds that the longest delay between two tries of a call may take."""
+_LONGEST_POLL: Final = 2.0
+"""Seconds to which that grows while nothing new is shown."""
+_DIVERGED_DELAY: Final = 60.0
+"""Seconds before a history that diverged is looked at again; at once when the key was changed."""
+_KEY_POLL: Final = 5.0
+"""Seconds between looks at the key of an account that stands still."""
+_RESUBSCRIBE: Final = 600.0
+"""Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
+
+_UNPLACED: Final = {
+    f"push:{Outcome.STALE.value}": "pushed events are too old to place, and are not published",
+    "forgotten": "more events have no EventSeqId than can be remembered: they may be published again",
+    "strays": "events of the history are out of place, below what was verified, and are not published",
+}
 
 _Answer = TypeVar("_Answer")
 
@@ -76,11 +87,15 @@ class Account:
     _attached: asyncio.Event = field(default_factory=asyncio.Event)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
+    _subscribe_at: float = 0.0
+    _failed_strategies: tuple[int, ...] = ()
     _share: Share = field(init=False)
+    _history: History = field(init=False)
 
     def __post_init__(self) -> None:
         """Take part in the budget."""
         self._share = self._access.budget.share()
+        self._history = History(self.name, self._access.page_limit, self._note_call)
 
     @property
     def activity(self) -> Activity:
@@ -127,19 +142,35 @@ class Account:
                 delay = backoff.next_delay(at_least=max(_REFUSED_DELAY, error.retry_after or 0))
                 log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
             except Diverged as error:
+                if str(error) != self.trouble:
+                    log.error("the account stands still: its history is not the one published so far", error=str(error))
                 self._failed(error, "diverged", Activity.DIVERGED)
-                log.error("the account stands still: its history is not the one published so far", error=str(error))
-                session = self.session
-                while self.session is session:
-                    await self._poked()
+                await self._stand_still()
                 continue
-            except (HubError, ConfigurationError) as error:
+            except ConfigurationError as error:
+                self._failed(error, "key", None)
+                delay = backoff.next_delay()
+                log.error("the account's key cannot be read", error=str(error), retry_in=round(delay, 2))
+            except HubError as error:
                 reason = getattr(error, "reason", "call")
                 self._failed(error, reason, None)
                 retry_after = getattr(error, "retry_after", None)
                 delay = backoff.next_delay(lasted=loop.time() - began, at_least=retry_after)
                 log.warning("the hub is away", reason=reason, error=str(error), retry_in=round(delay, 2))
             await asyncio.sleep(delay)
+
+    async def _stand_still(self) -> None:
+        """Wait until another look may show another history: with a new session, a new key, or after a while."""
+        session, key = self.session, await self._key()
+        again = asyncio.get_running_loop().time() + _DIVERGED_DELAY * uniform(1, 1.5)  # noqa: S311 - jitter
+        while self.session is session and asyncio.get_running_loop().time() < again and await self._key() == key:
+            await self._poked(_KEY_POLL)
+
+    async def _key(self) -> str | None:
+        try:
+            return await asyncio.to_thread(self._access.keys.key, self.name)
+        except ConfigurationError:
+            return None
 
     def _failed(self, error: Exception, reason: str, activity: Activity | None) -> None:
         self.counts[f"disconnect:{reason}"] += 1
@@ -151,7 +182,8 @@ class Account:
             key = await asyncio.to_thread(self._access.keys.key, self.name)
             connection = await connect(self._access.transport, self._access.url, key)
         self.counts["connects"] += 1
-        self._activity = None
+        if self._activity is not Activity.DIVERGED:  # that is so until its history was looked at
+            self._activity = None
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -183,13 +215,20 @@ class Account:
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
         self._share.hold(session.queued_bytes)
-        self.counts[f"push:{outcome.value}"] += 1
+        self._count(f"push:{outcome.value}", 1)
         if outcome in {Outcome.QUEUED, Outcome.LATE}:
             self._has_work(self)
         elif outcome is Outcome.HELD and session.state is State.LIVE:
             self._set_timer(session)
         if was_live and session.state is not State.LIVE:
             self._poke.set()
+
+    def _count(self, what: str, more: int) -> None:
+        """Count, and tell of what is not published: the first time, the tenth, the hundredth."""
+        before, after = self.counts[what], self.counts[what] + more
+        self.counts[what] = after
+        if what in _UNPLACED and more and len(str(after)) > (len(str(before)) if before else 0):
+            get_logger(account=self.name).warning(_UNPLACED[what], count=after)
 
     def _set_timer(self, session: Session) -> None:
         if self._timer is None and session.deadline is not None:
@@ -214,13 +253,22 @@ class Account:
         session = self.session
         if session is not None:
             session.connected(subject)
-        await self._until_answered(lambda: hub.subscribe(None))
+        await self._subscribe(hub)
         while True:
             if session is not None and session is self.session:
                 session.subscribed()
                 await self._serve(hub, session)
             session = await self._next_session()
             session.connected(subject)
+
+    async def _subscribe(self, hub: Hub) -> None:
+        """Subscribe to all strategies; those that the hub does not give are asked for at the next audit again."""
+        answer = await self._until_answered(lambda: hub.subscribe(None))
+        again = asyncio.get_running_loop().time() + _RESUBSCRIBE
+        self._subscribe_at = 0.0 if answer.failed else again
+        if answer.failed != self._failed_strategies:
+            self._failed_strategies = answer.failed
+            get_logger(account=self.name).warning("the hub's answer to the subscription", failed=list(answer.failed))
 
     async def _next_session(self) -> Session:
         while self.session is None:
@@ -229,79 +277,67 @@ class Account:
 
     async def _serve(self, hub: Hub, session: Session) -> None:
         """Page and audit for `session` until it is replaced."""
-        log = get_logger(account=self.name)
         loop = asyncio.get_running_loop()
         was, next_audit = session.state, self._next_audit(loop)
+        poll, highest = _POLL, session.highest
         while session is self.session:
+            if session.state is not was:
+                was = session.state
+                self._changed_state(session)
             if session.wants_latest:
                 await self._tell_latest(hub, session)
-            if session.wants() is not None:
+                if session.wants_latest:
+                    await asyncio.sleep(_POLL)
+            elif session.wants() is not None:
                 ended = await self._page(hub, session)
-                if session is not self.session:
-                    return
-                if session.state is not was:
-                    was = session.state
-                    log.info("the account changed its state", state=was.value, latest=session.latest)
-                    self.trouble = None
-                if ended and session.state is State.CATCHING_UP:
-                    await asyncio.sleep(uniform(_POLL / 2, _POLL))  # noqa: S311 - jitter
+                if ended and session.state is State.CATCHING_UP and session is self.session:
+                    poll = _POLL if session.highest > highest else min(2 * poll, _LONGEST_POLL)
+                    highest = session.highest
+                    await asyncio.sleep(uniform(poll / 2, poll))  # noqa: S311 - jitter
                     await self._tell_latest(hub, session)
-            elif session.state is State.LIVE:
-                if not await self._poked(next_audit - loop.time()):
-                    await self._tell_latest(hub, session)
-                    session.audit()
-                    next_audit = self._next_audit(loop)
-            else:
+            elif session.state is not State.LIVE:
                 await self._poked()
-                was = session.state
+            elif not await self._poked(next_audit - loop.time()):
+                await self._audit(hub, session)
+                next_audit = self._next_audit(loop)
+
+    def _changed_state(self, session: Session) -> None:
+        """Note where the session stands now; whatever went wrong before is over."""
+        self.trouble = self._activity = None
+        state, latest = session.state.value, session.latest
+        get_logger(account=self.name).info("the account changed its state", state=state, latest=latest)
+
+    async def _audit(self, hub: Hub, session: Session) -> None:
+        """Look at the history again from what is verified."""
+        if asyncio.get_running_loop().time() >= self._subscribe_at:
+            await self._subscribe(hub)
+        await self._tell_latest(hub, session)
+        session.audit()
 
     async def _page(self, hub: Hub, session: Session) -> bool:
         """Get the page that `session` wants, when there is room for it; give True when the next can wait."""
+        await self._history.rest()
         reservation = await self._share.reserve(self._access.page_limit.expected_bytes)
         with reservation.until_done():
             request = session.wants()
             if request is None or session is not self.session:
                 return False
-            answer = await self._ask_page(hub, request)
+            answer = await self._history.page(hub, request)
             if session is not self.session:
                 return False
             if answer is None:
                 session.token_refused()
                 return True  # not at once: it may be refused again
             contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
+            strays, forgotten = session.strays, session.forgotten
             ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
             self._share.hold(session.queued_bytes)
         self.counts["pages"] += 1
+        self._count("strays", session.strays - strays)
+        self._count("forgotten", session.forgotten - forgotten)
         self._has_work(self)
         self._set_timer(session)
         return ended
-
-    async def _ask_page(self, hub: Hub, request: PageRequest) -> EventsPage | None:
-        """Ask until the hub answers, for fewer events where it wants so; None where it refuses the token."""
-        limit = self._access.page_limit
-        backoff = Backoff(cap=_CALL_CAP)
-        while True:
-            asked = limit.asks
-            try:
-                page = await hub.events_since(request.since, asked, request.token)
-            except ConnectionLost as error:
-                if error.reason in _PAGE_TOO_MUCH:
-                    limit.lower(asked, refused=error.reason == "too-large")
-                raise
-            except CallRejected as error:
-                self._note_call(error)
-                if _is_about_limit(error) and limit.lower(asked, refused=True):
-                    continue
-                if request.token is not None:
-                    return None
-            except (CallFailed, CallTimedOut) as error:
-                self._note_call(error)
-                if isinstance(error, CallTimedOut):
-                    limit.lower(asked, refused=False)
-            else:
-                limit.served(page.envelopes)
-                return page
-            await asyncio.sleep(backoff.next_delay())
 
     def _next_audit(self, loop: asyncio.AbstractEventLoop) -> float:
         return loop.time() + self._access.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
@@ -323,7 +359,7 @@ class Account:
 
     async def _until_answered(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
         """Call until the hub gives an answer: a failed call is no reason to drop the connection."""
-        backoff = Backoff(cap=_CALL_CAP)
+        backoff = Backoff(cap=CALL_CAP)
         while True:
             try:
                 return await call()
@@ -335,10 +371,6 @@ class Account:
         self.counts["failed calls"] += 1
         self.trouble = str(error)
         get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
-
-
-def _is_about_limit(error: CallRejected) -> bool:
-    return any("limit" in field.lower() for field in error.fields) or "limit" in (error.detail or "").lower()
 
 
 def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | Diverged:

@@ -23,7 +23,10 @@ class Budget:
     def __init__(self, total: int) -> None:
         """Deal out `total` bytes."""
         self.total = total
-        self.used = 0
+        self.held = 0
+        """Bytes that are there."""
+        self.reserved = 0
+        """Bytes that pages under way are expected to bring."""
         self.peak = 0
         """The most that was ever in use."""
         self._holders = 0
@@ -33,30 +36,41 @@ class Budget:
         """Give an account its share, of nothing yet."""
         return Share(self)
 
-    def _change(self, by: int, holders: int) -> None:
-        self.used += by
-        self.peak = max(self.peak, self.used)
+    @property
+    def used(self) -> int:
+        """Bytes that are taken."""
+        return self.held + self.reserved
+
+    def _hold(self, by: int, holders: int) -> None:
+        self.held += by
         self._holders += holders
-        if by < 0:
-            self._admit()
+        self._changed()
+
+    def _reserve(self, by: int) -> None:
+        self.reserved += by
+        self._changed()
+
+    def _changed(self) -> None:
+        self.peak = max(self.peak, self.used)
+        while self._waiting:  # those go on who waited longest, as far as there is room
+            size, turn = self._waiting[0]
+            given_up = turn.done()
+            if not given_up and not self._has_room(size):
+                return
+            self._waiting.popleft()
+            if not given_up:
+                self.reserved += size
+                turn.set_result(None)
+
+    def _has_room(self, size: int) -> bool:
+        """Tell whether a page may be asked for: one at least always may, since it is pages that let pushes go on."""
+        return self.reserved == 0 or self.used + size <= self.total
 
     def _fits(self, held: int, more: int) -> bool:
         after = self.used + more
         if after > self.total:
             return self.used == 0  # one that is larger than all goes alone: it must go some time
         return after <= self.total * _RELAXED or held + more <= self.total // max(1, self._holders)
-
-    def _admit(self) -> None:
-        """Let those go on who waited longest, as far as there is room."""
-        while self._waiting:
-            size, turn = self._waiting[0]
-            given_up = turn.done()
-            if not given_up and self.used and self.used + size > self.total:
-                return
-            self._waiting.popleft()
-            if not given_up:
-                self._change(size, 0)
-                turn.set_result(None)
 
 
 class Share:
@@ -73,7 +87,7 @@ class Share:
         if size != self.held:
             holders = (size > 0) - (self.held > 0)
             change, self.held = size - self.held, size
-            self._budget._change(change, holders)  # noqa: SLF001 - a budget and its shares are one thing
+            self._budget._hold(change, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
         """Tell whether the account may hold `more` bytes besides."""
@@ -82,17 +96,17 @@ class Share:
     async def reserve(self, size: int) -> Reservation:
         """Wait, first come first served, until `size` bytes are free, and keep them until released."""
         budget = self._budget
-        if budget._waiting or not (budget.used == 0 or budget.used + size <= budget.total):  # noqa: SLF001 - likewise
+        if budget._waiting or not budget._has_room(size):  # noqa: SLF001 - likewise
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             budget._waiting.append((size, turn))  # noqa: SLF001 - likewise
             try:
                 await turn
             except asyncio.CancelledError:
                 if turn.done() and not turn.cancelled():
-                    budget._change(-size, 0)  # noqa: SLF001 - it was given and cannot be used
+                    budget._reserve(-size)  # noqa: SLF001 - it was given and cannot be used
                 raise
         else:
-            budget._change(size, 0)  # noqa: SLF001 - likewise
+            budget._reserve(size)  # noqa: SLF001 - likewise
         return Reservation(budget, size)
 
 
@@ -105,7 +119,7 @@ class Reservation:
 
     def release(self) -> None:
         """Give the bytes back; what came instead is held by the account."""
-        self._budget._change(-self._size, 0)  # noqa: SLF001 - likewise
+        self._budget._reserve(-self._size)  # noqa: SLF001 - likewise
         self._size = 0
 
     @contextmanager

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.broker.ports import Commit, EventLog, Limits, Registry, ShardLog
-from gateway.errors import BrokerError, Fenced, Rejected, TooLarge, Unavailable
+from gateway.errors import BrokerError, Fenced, NoRoom, Rejected, TooLarge, Unavailable
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.reasons import Reason
 from gateway.publication import Message, dead_letter_message, event_message, notification_message
@@ -27,7 +27,7 @@ from gateway.telemetry.logs import get_logger
 
 _LONE_REFUSALS: Final = 3
 """How often a message must be refused alone before it is buried: a server that changes its leader refuses too."""
-_CHECKPOINT: Final = 128 * 1024
+_CHECKPOINT: Final = 144 * 1024
 """Bytes that a checkpoint takes at the most."""
 _CUT: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
@@ -92,7 +92,7 @@ class Shard:
                 follower.cancel()
 
     async def _serve(self) -> None:
-        backoff = Backoff(cap=5.0)
+        backoff, patience = Backoff(cap=5.0), Backoff(first=1.0)
         loop = asyncio.get_running_loop()
         while not self._stopping:
             began, commits = loop.time(), self.counts["commits"]
@@ -107,7 +107,8 @@ class Shard:
                 # A commit in between is a success: what fails now is another fault.
                 lasted = backoff.stable_after if self.counts["commits"] > commits else loop.time() - began
                 halving = isinstance(error, Rejected) and self._at_most != 1
-                delay = 0.0 if halving else backoff.next_delay(lasted=lasted)
+                waiting = patience if isinstance(error, NoRoom) else backoff
+                delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
                 self._log.warning("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
                 self.counts["reopened"] += 1
                 await asyncio.sleep(delay)

@@ -5,8 +5,8 @@ sequences are settled, kept as intervals. The anchor is what the hub's history m
 read again from just before it: if it does not, this is another history, or one with a hole.
 
 The format carries a version. This release reads and writes version 1; one that it does not know is
-refused in words and never overwritten. A checkpoint stays below 128 KiB: 64 of intervals, 24 of subscriptions,
-11 of identities, and little else.
+refused in words and never overwritten. A checkpoint stays below 144 KiB: 64 of intervals, 24 of subscriptions,
+49 of identities, and little else.
 """
 
 from __future__ import annotations

@@ -48,7 +48,9 @@ class SessionSettings:
     buffer_bytes: int = 8 * 1024 * 1024
     """Bytes of pushes and pages that may wait here for the broker."""
     identities: int = 512
-    """How many identities of events with a sequence are remembered, and as many of events without one."""
+    """How many identities of events with a sequence are remembered."""
+    unsequenced: int = 4096
+    """How many of events without one: all that a history shows between two that have one, it is hoped."""
     interval_bytes: int = 64 * 1024
     """Bytes that the settled sequences above `verified` may take in a checkpoint."""
 

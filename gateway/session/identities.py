@@ -19,7 +19,16 @@ DIGEST_BYTES: Final = 8
 
 def short(content: Content) -> bytes:
     """Give the digest that stands for the identity of `content`."""
-    return hashlib.blake2b(content.identity.encode(), digest_size=DIGEST_BYTES).digest()
+    return _short(content.identity)
+
+
+def anonymous(content: Content) -> bytes:
+    """Give the digest of `content` as it would be without EventId."""
+    return _short(content.anonymous)
+
+
+def _short(identity: str) -> bytes:
+    return hashlib.blake2b(identity.encode(), digest_size=DIGEST_BYTES).digest()
 
 
 class _Ring:
@@ -37,17 +46,22 @@ class _Ring:
     def __bytes__(self) -> bytes:
         return bytes(self._bytes)
 
+    def __len__(self) -> int:
+        return len(self._bytes) // DIGEST_BYTES
+
     def _find(self, identity: bytes) -> int | None:
         at = self._bytes.find(identity)
         while at > 0 and at % DIGEST_BYTES:  # the end of one and the beginning of the next
             at = self._bytes.find(identity, at + 1)
         return None if at < 0 else at
 
-    def append(self, identity: bytes) -> None:
-        """Remember it as the newest, and forget the oldest where there is no room."""
+    def append(self, identity: bytes) -> bool:
+        """Remember it as the newest; give True where there was no room, and the oldest is forgotten."""
         self._bytes += identity
-        if len(self._bytes) > self._size:
+        is_full = len(self._bytes) > self._size
+        if is_full:
             del self._bytes[:DIGEST_BYTES]
+        return is_full
 
     def discard(self, identity: bytes) -> bool:
         """Forget it; give False where it was not there."""
@@ -63,10 +77,12 @@ class Identities:
     Only what a batch took is in the checkpoint: remembered but not published would be lost.
     """
 
-    def __init__(self, sequenced: bytes, unsequenced: bytes, limit: int) -> None:
-        """Remember what was published with and without a sequence, oldest first, and at most `limit` of each."""
+    def __init__(self, sequenced: bytes, unsequenced: bytes, limit: int, most: int) -> None:
+        """Remember what was published, oldest first: `limit` with a sequence, and `most` without one."""
         self._sequenced = _Ring(sequenced, limit)
-        self._unsequenced = _Ring(unsequenced, limit)
+        self._unsequenced = _Ring(unsequenced, most)
+        self.forgotten = 0
+        """Identities without a sequence that there was no room for: their events may be published again."""
         self._queued: Counter[bytes] = Counter()  # with a sequence
         self._queued_unsequenced: set[bytes] = set()
         self._claimed: set[bytes] = set()
@@ -104,7 +120,7 @@ class Identities:
             self._sequenced.append(identity)
         else:
             self._queued_unsequenced.discard(identity)
-            self._unsequenced.append(identity)
+            self.forgotten += self._unsequenced.append(identity)
 
     def claimed(self, identity: bytes) -> None:
         """The sequence of what was published without one left the queue: it is known by that from here on."""
@@ -115,6 +131,11 @@ class Identities:
     def sequenced(self) -> bytes:
         """Give what the checkpoint keeps of events with a sequence, oldest first."""
         return bytes(self._sequenced)
+
+    @property
+    def knows_unsequenced(self) -> bool:
+        """Whether anything without a sequence was published lately, or is about to be."""
+        return bool(self._unsequenced) or bool(self._queued_unsequenced)
 
     def unsequenced(self) -> bytes:
         """Give what the checkpoint keeps of events without one, oldest first."""

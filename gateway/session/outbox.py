@@ -14,7 +14,7 @@ from typing import Final
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
-from gateway.session.identities import Identities, short
+from gateway.session.identities import Identities, anonymous, short
 from gateway.session.intervals import Intervals
 from gateway.session.subscriptions import Subscription, Subscriptions
 
@@ -36,6 +36,8 @@ class _Settled:
     identity: bytes
     claims: bool = False
     """It was published already, without its sequence."""
+    anonymous: bytes | None = None
+    """What it would be known by without its EventId, where that may come."""
 
 
 @dataclass(slots=True)
@@ -82,7 +84,10 @@ class Outbox:
         """The highest sequence that is queued or settled."""
         self.subscriptions = Subscriptions(checkpoint.subscriptions)
         self._placed = self._settled.copy()
-        self._identities = Identities(checkpoint.identities, checkpoint.unsequenced, settings.identities)
+        self._identities = Identities(
+            checkpoint.identities, checkpoint.unsequenced, settings.identities, settings.unsequenced
+        )
+        self._heeds_nameless = False
         self._queue: deque[_Settled | _Mark | _Change] = deque()
         self.bytes = 0
         """Of everything in the queue."""
@@ -108,29 +113,44 @@ class Outbox:
         """Tell whether `sequence`, above `verified`, is settled or queued."""
         return sequence in self._placed
 
+    @property
+    def forgotten(self) -> int:
+        """Identities that there was no room to remember."""
+        return self._identities.forgotten
+
     def remembers(self, content: Content) -> bool:
         """Tell whether the identity of `content` was published lately or is about to be."""
         return self._identities.has_seen(short(content))
+
+    def heed(self, content: Content) -> None:
+        """Note what sort of thing is pushed: where it has neither sequence nor EventId, history may know both."""
+        self._heeds_nameless = self._heeds_nameless or content.id is None
 
     # Queueing -------------------------------------------------------------------------------------------
 
     def place(self, content: Content) -> Outcome:
         """Queue `content`, unless no subscription wanted it or its identity was published without a sequence."""
         sequence, identity, late = content.sequence, short(content), False
+        nameless = None
         if sequence is not None:
             late = sequence < self.high
             self.high = max(self.high, sequence)
             self._placed.add(sequence)
-            if self._identities.claim(identity):
-                self._append(_Settled(None, _SETTLED_SIZE, sequence, identity, claims=True))
-                return Outcome.REPEAT
+            if content.id is not None and (self._heeds_nameless or self._identities.knows_unsequenced):
+                nameless = anonymous(content)
+            for known in (identity, nameless):
+                if known is not None and self._identities.claim(known):
+                    self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
+                    return Outcome.REPEAT
         elif self._identities.has_seen(identity):
             return Outcome.REPEAT
-        self._identities.queued(identity, sequenced=sequence is not None)
+        for known in (identity, nameless):
+            if known is not None:
+                self._identities.queued(known, sequenced=sequence is not None)
         if not self.subscriptions.wants(content):
-            self._append(_Settled(None, _SETTLED_SIZE, sequence, identity))
+            self._append(_Settled(None, _SETTLED_SIZE, sequence, identity, anonymous=nameless))
             return Outcome.FILTERED
-        self._append(_Settled(Item(content, late), size_of(content), sequence, identity))
+        self._append(_Settled(Item(content, late), size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
@@ -212,6 +232,8 @@ class Outbox:
             self._identities.claimed(entry.identity)
         else:
             self._identities.taken(entry.identity, sequenced=entry.sequence is not None)
+        if entry.anonymous is not None:
+            self._identities.taken(entry.anonymous, sequenced=True)
 
     def _verify(self, mark: _Mark) -> None:
         self.verified, self._anchor = mark.verified, mark.anchor

@@ -27,7 +27,7 @@ from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
 from gateway.session.subscriptions import MAX_BYTES, Strategies, Subscription
 from gateway.session.waiting import WaitingPushes
-from gateway.session.walk import Step, Walk
+from gateway.session.walk import Step, Walk, is_newer
 
 _MAX_SUBJECT: Final = 256
 """Characters of a subject that the checkpoint keeps as they are; a longer one is kept as its digest."""
@@ -98,6 +98,11 @@ class Session:
     def strays(self) -> int:
         """Events that pages gave out of place, below what is verified and not remembered: they are not published."""
         return self._intake.strays
+
+    @property
+    def forgotten(self) -> int:
+        """Events without a sequence that are more than can be remembered: shown again, they are published again."""
+        return self._outbox.forgotten
 
     @property
     def queued_bytes(self) -> int:
@@ -173,17 +178,16 @@ class Session:
     def told_latest(self, sequence: int, time: str) -> None:
         """GetLatestEventSeqId answered; `time` is its SnapshotTime. Call it before paging and before an audit.
 
-        Raises Diverged when the hub has less than what is verified.
+        Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
+        stays so for longer than the grace.
         """
         if self._start is not None:
             self._begin_account(self._start, sequence)
-        if sequence < self._outbox.marked:
-            raise Diverged(
-                f"the hub's latest event is {sequence}, but {self._outbox.marked} is published already: "
-                "the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
-            )
-        self.latest = max(self.latest, sequence)
         before, now = self._hub_time, ticks(time)
+        if self._walk.is_behind(sequence, self._outbox.marked, now):
+            self._catch_up_again()  # until it has caught up itself, nothing is published
+            return
+        self.latest = max(self.latest, sequence)
         self._hub_time = now
         self._walk.told(now)
         if self._overlap.told(max(sequence, self._waiting.highest_unproven), now):
@@ -231,7 +235,7 @@ class Session:
             return self._pushed_without_sequence(content, room=room)
         self.latest = max(self.latest, sequence)
         if sequence <= self._outbox.verified:
-            return Outcome.REPEAT if self._outbox.remembers(content) else Outcome.STALE
+            return self._pushed_again(content)
         if sequence in self._outbox or sequence in self._waiting:
             return Outcome.REPEAT
         if not room or self._outbox.crowded:
@@ -250,7 +254,19 @@ class Session:
             self._overlap.proves(sequence)
         return Outcome.HELD
 
+    def _pushed_again(self, content: Content) -> Outcome:
+        """Take a push that is at or below what is verified: a new event with an old number is a hub that started again.
+
+        What else it pushes must wait, then, until it is clear whose history this is.
+        """
+        if self._outbox.remembers(content):
+            return Outcome.REPEAT
+        if self.state is State.LIVE and is_newer(content, self._outbox.anchor):
+            self._catch_up_again()
+        return Outcome.STALE
+
     def _pushed_without_sequence(self, content: Content, *, room: bool) -> Outcome:
+        self._outbox.heed(content)
         if self._outbox.remembers(content):
             return Outcome.REPEAT
         if not room:

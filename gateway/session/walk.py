@@ -13,13 +13,15 @@ from enum import Enum
 from typing import Final
 
 from gateway.errors import Diverged
-from gateway.events.event import DeadLetter
+from gateway.events.event import DeadLetter, Event
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.session.checkpoint import Anchor
 from gateway.session.facts import Content, Page, PageRequest
 
 _MAX_STALLS: Final = 32
-"""Pages in a row that may bring nothing new before their continuation token is given up."""
+"""Pages that may bring nothing before their continuation token is given up."""
+_MAX_UNNUMBERED: Final = 10_000
+"""Pages in a row that may bring nothing with a sequence above the last one."""
 _LOOKS: Final = 8
 """How often the anchor must be missed, besides for how long, before the history counts as another."""
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is in UTC, without zones
@@ -48,6 +50,7 @@ class Walk:
         self._sighted = 0
         self._witness: tuple[int, int] | None = None
         self._missed: tuple[int, int] | None = None
+        self._behind_since: int | None = None
         self.wary = False
         """Whether every page begins with the last event of the one before."""
         self.begin(0, None)
@@ -72,8 +75,25 @@ class Walk:
         self.cursor = PageRequest(since)
         self._furthest = since
         self._next_token: str | None = None
-        self._stalls = 0
+        self._stalls = self._unnumbered = 0
         self._tokens: set[str] = set()
+
+    def is_behind(self, latest: int, verified: int, now: int) -> bool:
+        """Tell whether the hub has less than what is `verified`: for its grace that may be a lag.
+
+        Raises Diverged when it stays so.
+        """
+        if latest >= verified:
+            self._behind_since = None
+            return False
+        if self._behind_since is None:
+            self._behind_since = now
+        if now > self._behind_since + self._grace:
+            raise Diverged(
+                f"the hub's latest event is {latest}, but {verified} is published already: "
+                "the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
+            )
+        return True
 
     # What is final --------------------------------------------------------------------------------------
 
@@ -121,12 +141,13 @@ class Walk:
         highest = next((content.sequence for content in reversed(contents) if content.sequence is not None), 0)
         self._sighted = max(self._sighted, highest)
         if highest > self._furthest:
-            self._furthest, self._stalls = highest, 0
+            self._furthest, self._stalls, self._unnumbered = highest, 0, 0
             self._tokens.clear()
             self._next_token = page.token
         else:
-            self._stalls += 1
-            is_worn = page.token == page.request.token or page.token in self._tokens or self._stalls > _MAX_STALLS
+            self._stalls, self._unnumbered = (self._stalls, self._unnumbered + 1) if contents else (self._stalls + 1, 0)
+            is_known = page.token == page.request.token or page.token in self._tokens
+            is_worn = is_known or self._stalls > _MAX_STALLS or self._unnumbered > _MAX_UNNUMBERED
             self._next_token = None if is_worn else page.token
         if self._next_token is None:
             return True
@@ -226,3 +247,10 @@ class Walk:
         """Read what is new: there is no anchor to find."""
         self.step = Step.ONWARD
         self._go_to(self.reached)
+
+
+def is_newer(content: Content, anchor: Anchor | None) -> bool:
+    """Tell whether `content` certainly happened after `anchor`."""
+    if not isinstance(content, Event) or anchor is None or anchor.time is None:
+        return False
+    return ticks(content.time) > ticks(anchor.time)

@@ -97,6 +97,10 @@ class Connection:
             case _:
                 raise self._end
 
+    def shown(self, text: str) -> str:
+        """Give foreign words fit for a log: without the key and the tokens, and not too long."""
+        return shown(text, self._secrets)
+
     async def run(self, on_push: OnPush) -> NoReturn:
         """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:

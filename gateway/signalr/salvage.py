@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
+_TOKEN: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)|[\[\]{},]', re.DOTALL)
+"""A string ends at the end at the latest: else each escaped quote in it would be tried as a beginning."""
 _NAME: Final = re.compile(rb'\s*"([^"\\\x80-\xff]*)"\s*:', re.DOTALL)
 _BLANK: Final = b" \t\r\n"
 

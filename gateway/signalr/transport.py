@@ -68,6 +68,8 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
         if error.status != _SWITCHING:
             raise refusal(name, error.status, error.headers or {}, secrets) from None
         raise ConnectFailed(f"{name}: not a WebSocket: {error.message}", reason="protocol") from None
+    except aiohttp.TooManyRedirects as error:
+        raise ConnectFailed(f"{name}: redirected {len(error.history)} times", reason="protocol") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:
         raise ConnectFailed(f"{name}: {_words(error, secrets)}", reason="unreachable") from None
 

@@ -60,29 +60,35 @@ class Connection:
         """Why it ended, once it has."""
         self._transport = transport
         self._limits = limits
-        self._waiting: deque[bytes] = deque()
+        self._waiting: deque[tuple[bytes, int]] = deque()
         self._bytes = 0
         self._wake = asyncio.Event()
         self._gone = False
 
     @property
     def waiting(self) -> int:
-        """Bytes not yet sent."""
+        """Bytes not yet sent that nobody asked for."""
         return self._bytes
 
     def push(self, record: bytes) -> None:
-        """Queue a record; above the limit the connection is cut instead."""
-        if self.ended is not None or self.half_open:
-            return
-        self._waiting.append(record)
-        self._bytes += len(record)
+        """Queue a record that nobody asked for; above the limit the connection is cut instead."""
+        self._queue(record, len(record))
         if self._bytes > self._limits.queue_bytes:
             if self._muted:  # nothing can be said now, a cut neither: what waits is lost, and the end comes later
                 self._waiting.clear()
                 self.ended = "slow consumer"
             else:
                 self.cut("slow consumer")
-        self._wake.set()
+
+    def answer(self, record: bytes) -> None:
+        """Queue what was asked for: however large, it is no sign of a slow consumer."""
+        self._queue(record, 0)
+
+    def _queue(self, record: bytes, counts: int) -> None:
+        if self.ended is None and not self.half_open:
+            self._waiting.append((record, counts))
+            self._bytes += counts
+            self._wake.set()
 
     def wake(self) -> None:
         """Look again whether what waits may be sent: a fault has changed."""
@@ -187,7 +193,7 @@ class Connection:
         else:
             answer = protocol.encode_completion(call.id or "", msgspec.Raw(result))
         if call.id is not None:
-            self.push(answer)
+            self.answer(answer)
 
     async def _write(self, socket: web.WebSocketResponse[bool]) -> None:
         """Send what waits until the connection has ended."""
@@ -213,9 +219,10 @@ class Connection:
         taken: list[bytes] = []
         size = 0
         while self._waiting and size < _MESSAGE_BYTES:
-            taken.append(self._waiting.popleft())
-            size += len(taken[-1])
-        self._bytes -= size
+            record, counts = self._waiting.popleft()
+            taken.append(record)
+            size += len(record)
+            self._bytes -= counts
         return b"".join(taken)
 
     def _messages(self, data: bytes) -> list[bytes]:

@@ -113,6 +113,8 @@ class Faults:
     """Its Status: as the form has it, 0, "Success", "success", "0", or left out (methods)."""
     answer_bare: bool = False
     """What was asked for is the whole answer, without an envelope (methods)."""
+    failed_strategies: tuple[int, ...] = ()
+    """Strategies that SubscribeToStrategies says it cannot subscribe to (methods)."""
     slow: Mapping[str, Seconds] = field(default_factory=dict)
     """Seconds that a method takes, by its name; `*` stands for all others. `negotiate`, `upgrade` and `handshake`
     are steps that can be slow too, but `*` does not mean them (methods, Server, Connection)."""

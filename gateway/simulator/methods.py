@@ -79,9 +79,10 @@ def _fail(user: User, method: str, failure: Failure) -> bytes:
 def _subscribe(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
     args = _bind(method, arguments, _Strategies)
     wanted = list(user.strategies) if args.strategies is None else args.strategies
-    done = [strategy for strategy in wanted if strategy in user.strategies]
+    possible = set(user.strategies) - set(user.faults.failed_strategies)
+    done = [strategy for strategy in wanted if strategy in possible]
     listener.strategies.update(done)
-    return _strategies(user, done, [strategy for strategy in wanted if strategy not in user.strategies])
+    return _strategies(user, done, [strategy for strategy in wanted if strategy not in possible])
 
 
 def _unsubscribe(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:

@@ -23,7 +23,7 @@ from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, check_limits
-from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import BrokerError, Fenced, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
 """The server buffers up to 128 MiB a stream before it drops messages; a process has a few batches in flight."""
@@ -35,8 +35,10 @@ _PIPELINED: Final = 256
 _NO_MESSAGE: Final = 10037
 _FENCE_MOVED: Final = frozenset({10071, 10164})
 """Wrong last sequence; another batch on the same fence is in flight (only with replicas)."""
-_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047, 10077, 10167, 10210})
-"""Limits of account, server, storage and stream; too many requests; too many open batches."""
+_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047, 10077})
+"""Limits of account, server, storage and stream."""
+_BUSY: Final = frozenset({10167, 10210})
+"""Too many requests; too many open batches."""
 _REFUSED: Final = frozenset({10054, 10097, 10111, 10165, 10166, 10174, 10175, 10176, 10177, 10179, 10199, 10201})
 """Too large; headers, rollup or TTL not taken; batches off, incomplete, too long or with repeated ids."""
 
@@ -205,7 +207,7 @@ class JetStreamShard:
             return
         facts = await stream.facts(link, self._topics)
         if facts.created != self._facts.created:
-            raise self._spend(Fenced(f"the stream {self._topics.stream} was made anew at {facts.created}"))
+            raise self._spend(OutcomeUnknown(f"the stream {self._topics.stream} was made anew at {facts.created}"))
         self._facts = facts
         self._verified_on = link
 
@@ -315,13 +317,15 @@ def _problem(said: dict[str, Any]) -> BrokerError | None:
     if code in _FENCE_MOVED:
         return Fenced(words)
     if code in _NO_ROOM:
+        return NoRoom(words)
+    if code in _BUSY:
         return Unavailable(words)
     if code in _REFUSED:
         return Rejected(words)
     return OutcomeUnknown(words)
 
 
-def _fenced(shard: int, standing: Claim | None) -> Fenced:
+def _fenced(shard: int, standing: Claim | None) -> BrokerError:
     if standing is None:
-        return Fenced(f"the claim of shard {shard} is gone from the stream")
+        return OutcomeUnknown(f"the claim of shard {shard} is gone from the stream: it was purged, or made anew")
     return Fenced(f"shard {shard} was claimed by {standing.owner} (epoch {standing.epoch})")

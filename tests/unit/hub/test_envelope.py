@@ -19,6 +19,9 @@ class Answers:
         self.asked.append((method, argument))
         return self._answer
 
+    def shown(self, text: str) -> str:
+        return text.replace("the-key", "…")
+
 
 def hub(answer: str) -> Hub:
     connection: Any = Answers(answer)
@@ -177,3 +180,18 @@ async def test_one_event_that_is_no_json_does_not_spoil_its_page(bad: str) -> No
     page = await hub(answer).events_since(0, 10, None)
     assert page.envelopes == [b'{"a":1}', bad.encode(), b'{"b":2}']
     assert page.token == "t"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        '{"Status":1,"Error":{"Code":"the-key","Detail":"the-key is unknown","ValidationErrors":{"the-key":["x"]}}}',
+        '["the-key"]',
+        '{"Status":"the-key"}',
+    ],
+)
+async def test_a_key_that_the_hub_quotes_is_not_repeated(answer: str) -> None:
+    with pytest.raises((CallRejected, CallFailed)) as caught:
+        await hub(answer).latest()
+    assert "the-key" not in f"{caught.value!r} {vars(caught.value)}"
+    assert "…" in str(caught.value)

@@ -78,3 +78,17 @@ async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stu
         first.release()
     (await behind).release()
     assert budget.used == 0
+
+
+async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_for() -> None:
+    """It is the page that lets them go on."""
+    budget = Budget(100)
+    budget.share().hold(100)
+    async with asyncio.timeout(1):
+        first = await budget.share().reserve(50)
+    second = asyncio.create_task(budget.share().reserve(50))
+    await asyncio.sleep(0)
+    assert not second.done()
+    first.release()
+    (await second).release()
+    assert (budget.held, budget.reserved) == (100, 0)

@@ -482,3 +482,13 @@ def test_a_push_while_offline_is_held() -> None:
 
     assert scene.pushes(event(2)) == [Outcome.HELD]
     assert scene.published() == []
+
+
+def test_page_after_page_without_a_sequence_is_read_to_the_end() -> None:
+    scene = Scene()
+    scene.connect(latest=100)
+    for number in range(60):
+        scene.answers(event(None, id=f"{number}-a"), event(None, id=f"{number}-b"), token=f"token-{number}")
+
+    assert len(scene.published()) == 120
+    assert scene.asks() == PageRequest(0, "token-59")

@@ -12,7 +12,7 @@ identities = st.text("ab", min_size=8, max_size=8).map(str.encode)
 
 @given(st.lists(st.tuples(st.sampled_from(["publish", "see"]), identities), max_size=40))
 def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str, bytes]]) -> None:
-    memory = Identities(b"", b"", LIMIT)
+    memory = Identities(b"", b"", LIMIT, LIMIT)
     model: list[bytes] = []
     for step, identity in steps:
         knows = identity in model
@@ -28,7 +28,7 @@ def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str
 
 
 def test_what_is_not_at_its_place_is_not_found() -> None:
-    memory = Identities(b"aaaabbbb" + b"bbbbaaaa", b"", LIMIT)
+    memory = Identities(b"aaaabbbb" + b"bbbbaaaa", b"", LIMIT, LIMIT)
 
     assert not memory.has_seen(b"bbbbbbbb")
     assert memory.has_seen(b"bbbbaaaa")

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from scenes import Scene, clock, event, events, letter, live
+from scenes import OLD, Scene, clock, event, events, letter, live
 
+from gateway.events.event import Event
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.facts import Outcome, PageRequest, State
 from gateway.session.identities import DIGEST_BYTES
@@ -225,7 +226,7 @@ def test_a_flow_with_sequences_does_not_push_out_what_has_none() -> None:
 
 
 def test_an_identity_that_is_seen_again_is_kept_longer() -> None:
-    scene = live(event(1), latest=1, identities=3)
+    scene = live(event(1), latest=1, unsequenced=3)
     for name in "abc":
         scene.pushes(event(None, id=name))
     scene.commits()
@@ -482,3 +483,43 @@ def test_after_a_long_wait_for_room_the_anchor_is_checked_again() -> None:
     scene.commits()
     scene.session.told_latest(99, clock(100))
     assert scene.asks() == PageRequest(22)
+
+
+# Without EventId, too -------------------------------------------------------------------------------------
+
+
+def nameless(sequence: int | None, *, id: str | None, at: float = OLD) -> Event:  # noqa: A002 - its name
+    """Give one event as one sighting has it: with or without EventId and EventSeqId."""
+    known = b'{"EventId":%s,"EventSeqId":%s,' % (
+        b"null" if id is None else f'"{id}"'.encode(),
+        b"null" if sequence is None else str(sequence).encode(),
+    )
+    return event(sequence, id=id, at=at, body=known + f'"EventTime":"{clock(at)}"}}'.encode())
+
+
+def test_what_was_pushed_without_either_id_is_known_when_history_shows_both() -> None:
+    scene = live(event(1), latest=1)
+    scene.pushes(nameless(None, id=None, at=-100), nameless(None, id=None, at=-99))
+    assert scene.published() == [1, None, None]
+
+    scene.audits(event(1), nameless(2, id="b", at=-100), nameless(3, id="c", at=-99), latest=3)
+
+    assert scene.published() == [1, None, None]
+    assert scene.checkpoint.verified == 3
+
+
+def test_what_history_showed_with_both_ids_is_known_when_it_is_pushed_without() -> None:
+    scene = live(event(1), latest=1)
+    scene.pushes(nameless(None, id=None, at=-100))
+    scene.audits(event(1), nameless(2, id="b", at=-100), nameless(3, id="c", at=-99), latest=3)
+    assert scene.published() == [1, None, 3]
+
+    assert scene.pushes(nameless(None, id=None, at=-99)) == [Outcome.REPEAT]
+
+
+def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:
+    scene = live(event(1), latest=1, unsequenced=3)
+    scene.pushes(*(event(None, id=name) for name in "abcde"))
+    scene.commits()
+
+    assert scene.session.forgotten == 2

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from scenes import Scene, clock, event, events, live
+from scenes import OLD, Scene, clock, event, events, live
 
 from gateway.errors import Diverged
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import PageRequest, State
+from gateway.session.facts import Outcome, PageRequest, State
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 
@@ -50,10 +50,50 @@ def test_the_anchor_without_an_id_and_of_the_same_time_is_the_same() -> None:
 
 
 def test_a_hub_that_has_less_than_what_is_verified_started_again() -> None:
-    scene = Scene(KNOWN)
+    scene = Scene(KNOWN, grace=3.0)
+    scene.connect(latest=9)
+    scene.pushes(event(11, id="another's"))
+    scene.session.told_latest(9, clock(3))
+    assert scene.published() == []
 
     with pytest.raises(Diverged, match="the hub's latest event is 9, but 10 is published already"):
-        scene.connect(latest=9)
+        scene.session.told_latest(9, clock(3.1))
+
+
+def test_a_hub_whose_latest_lags_is_asked_again_and_then_believed() -> None:
+    scene = live(event(9), event(10), checkpoint=KNOWN, latest=10, grace=3.0)
+    scene.session.told_latest(9, clock(0))
+    assert (scene.session.state, scene.session.wants_latest, scene.asks()) == (State.CATCHING_UP, True, None)
+    scene.pushes(event(12, at=2))
+
+    scene.session.told_latest(12, clock(2))
+    scene.answers(*events([10, 11, 12]))
+
+    assert scene.published() == [11, 12]
+    assert scene.session.state is State.LIVE
+
+
+def test_a_new_event_with_an_old_number_makes_the_rest_wait_until_it_is_clear_whose_history_this_is() -> None:
+    scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
+    assert scene.published() == [11, 12]
+
+    assert scene.pushes(event(3, at=0, id="another's"), event(13, at=0, id="another's-13")) == [
+        Outcome.STALE,
+        Outcome.HELD,
+    ]
+    scene.session.told_latest(13, clock(0))
+    with pytest.raises(Diverged):
+        scene.answers(event(12, id="another's-12"), event(13, id="another's-13"))
+
+    assert scene.published() == [11, 12]
+
+
+def test_an_old_event_that_is_pushed_again_disturbs_nobody() -> None:
+    scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
+
+    assert scene.pushes(event(3, at=OLD - 100)) == [Outcome.STALE]
+
+    assert scene.session.state is State.LIVE
 
 
 def test_pushes_of_another_history_are_not_published_before_it_is_known_for_one() -> None:

@@ -1,0 +1,175 @@
+"""What a refusal of the hub means for the next question, and what an account does that stands still."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost
+from gateway.hub import EventsPage
+from gateway.replica.access import PageLimit
+from gateway.replica.account import Activity
+from gateway.replica.history import History
+from gateway.session.facts import PageRequest
+from gateway.simulator import Failure, Injection
+
+Build = Callable[..., Awaitable[Any]]
+ROOM = 2**30
+PAGE = EventsPage([], None)
+FAILED = CallFailed("GetEventsSince", "HubException: Limit must be between 1 and 50")
+REJECTED = CallRejected("GetEventsSince", "4", "VALIDATION", "no", fields=("Limit",))
+
+
+class Answers:
+    """A hub that gives these answers in turn, and notes how much was asked for."""
+
+    def __init__(self, *answers: EventsPage | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[int] = []
+
+    async def events_since(self, _since: int, limit: int, _token: str | None) -> EventsPage:
+        self.asked.append(limit)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only timers: what happens after them stays."""
+    monkeypatch.setattr("gateway.replica.history.CALL_CAP", 0.0)
+
+
+async def ask(hub: Any, *, limit: PageLimit, token: str | None = None) -> EventsPage | None:  # noqa: ANN401
+    return await History("acme", limit, lambda _: None).page(hub, PageRequest(1, token))
+
+
+@pytest.mark.parametrize("refusal", [FAILED, REJECTED])
+async def test_a_refused_limit_is_halved_however_the_hub_says_it(refusal: Exception) -> None:
+    hub, limit = Answers(refusal, refusal, PAGE), PageLimit(1000, ROOM)
+    assert await ask(hub, limit=limit) == PAGE
+    assert hub.asked == [1000, 500, 250]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        CallFailed("GetEventsSince", "HubException: Rate limit exceeded, try again later"),
+        CallRejected("GetEventsSince", "9", "THROTTLED", "rate limit exceeded"),
+        CallFailed("GetEventsSince", "HubException: out of memory"),
+    ],
+)
+async def test_a_hub_that_is_busy_is_asked_for_as_much_again(refusal: Exception) -> None:
+    hub, limit = Answers(*[refusal] * 5, PAGE), PageLimit(1000, ROOM)
+    assert await ask(hub, limit=limit) == PAGE
+    assert hub.asked == [1000] * 6
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_hub_that_is_slow_is_asked_for_less() -> None:
+    hub, limit = Answers(CallTimedOut("GetEventsSince", 30), PAGE), PageLimit(1000, ROOM)
+    assert await ask(hub, limit=limit) == PAGE
+    assert hub.asked == [1000, 500]
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_token_that_fails_and_fails_is_given_up() -> None:
+    hub = Answers(*[CallFailed("GetEventsSince", "HubException: token expired")] * 3)
+    assert await ask(hub, limit=PageLimit(1000, ROOM), token="t") is None
+    rejected = Answers(CallRejected("GetEventsSince", "4", "VALIDATION", "token"))
+    assert await ask(rejected, limit=PageLimit(1000, ROOM), token="t") is None
+
+
+async def test_a_connection_that_drops_with_each_page_makes_pages_smaller() -> None:
+    limit = PageLimit(1000, ROOM)
+    history = History("acme", limit, lambda _: None)
+    for _ in range(2):
+        with pytest.raises(ConnectionLost):
+            await history.page(Answers(ConnectionLost("gone", reason="dropped")), PageRequest(1))  # type: ignore[arg-type]
+    assert limit.asks == 500
+
+
+async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_everybody_page_one_by_one() -> None:
+    limit = PageLimit(4, ROOM)
+    limit.served([b"{}"] * 4)
+    history = History("acme", limit, lambda _: None)
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            with pytest.raises(ConnectionLost):
+                await history.page(Answers(ConnectionLost("33 MB", reason="too-large")), PageRequest(7))  # type: ignore[arg-type]
+    assert limit.asks == 4
+    (entry,) = logs
+    assert (entry["log_level"], entry["account"], entry["since"]) == ("error", "acme", 7)
+    assert "hub.max_record_bytes" in entry["event"]
+
+
+async def test_an_account_that_diverged_goes_on_when_its_key_is_mended(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.replica.account._KEY_POLL", 0.02)
+    world = await build("alpha", "beta", prefill=10)
+    await world.replica()
+    await world.published("alpha", range(1, 11))
+    world.hub.user("alpha").emit(5)
+    await world.published("alpha", range(1, 16))
+    (world.keys / "alpha").write_text("key-of-beta")
+    world.hub.drop("alpha")
+    await world.becomes("alpha", Activity.DIVERGED)
+
+    (world.keys / "alpha").write_text("key-of-alpha")
+    world.hub.user("alpha").emit(5)
+    await world.published("alpha", range(1, 21))
+
+    await world.becomes("alpha", Activity.LIVE)
+    assert world.keys_of("alpha") == list(range(1, 21))
+
+
+async def test_a_missing_key_is_called_so(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=3)
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.published("alpha", range(1, 4))
+        (world.keys / "alpha").unlink()
+        world.hub.drop("alpha")
+        await world.until(lambda: any("key cannot be read" in entry["event"] for entry in logs), "it is said")
+        (world.keys / "alpha").write_text("key-of-alpha")
+        world.hub.user("alpha").emit(2)
+        await world.published("alpha", range(1, 6))
+
+
+async def test_a_stale_push_is_counted_and_told(build: Build) -> None:
+    world = await build("alpha", prefill=30)
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.published("alpha", range(1, 31))
+        user = world.hub.user("alpha")
+        await world.until(lambda: user.counts["GetLatestEventSeqId"] > 5, "all is verified")
+        old = '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,'
+        old += '"FillPrice":null,"AvgFillPrice":null,"EventId":"$ID","EventSeqId":2,"EventTime":"2020-01-01T00:00:00Z"}'
+        user.inject(Injection(old.encode(), history="no", sequence=2))
+        await world.until(lambda: any("too old to place" in entry["event"] for entry in logs), "it is told")
+    assert world.keys_of("alpha") == list(range(1, 31))
+
+
+async def test_a_subscription_that_fails_for_some_is_told_and_tried_again(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    failing = min(world.hub.user("alpha").strategies)
+    world.hub.patch_faults("alpha", failed_strategies=[failing])
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.until(lambda: world.hub.user("alpha").counts["SubscribeToStrategies"] >= 2, "it is tried again")
+        world.hub.patch_faults("alpha", failed_strategies=None)
+        await world.until(lambda: any(entry.get("failed") == [] for entry in logs), "it is told that all is well")
+    assert [entry["failed"] for entry in logs if "failed" in entry] == [[failing], []]
+
+
+async def test_an_answer_that_fails_is_tried_again(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    world.hub.user("alpha").failures.append(Failure("GetEventsSince", 2, hub_exception="busy"))
+    await world.replica()
+    await world.published("alpha", range(1, 4))
