@@ -110,6 +110,8 @@ class SessionSettings(_Section):
 class TlsSettings(_Section):
     """TLS towards the broker."""
 
+    enabled: bool = False
+    """Use TLS also where no file is named, with the system's CAs; NATS says so by `tls://`."""
     ca_file: Path | None = None
     """PEM file of the CA that signed the broker's certificate."""
     cert_file: Path | None = None
@@ -121,27 +123,31 @@ class TlsSettings(_Section):
 class SaslSettings(_Section):
     """User and password towards the broker."""
 
-    mechanism: str | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     """Kafka's SASL mechanism; NATS has none."""
     username: str | None = None
     """The user's name."""
     password_file: Path | None = None
     """A file that holds the password."""
+    token_file: Path | None = None
+    """A file that holds the token of OAUTHBEARER, read at each connect."""
 
 
 class BrokerSettings(_Section):
     """The broker that holds the log."""
 
-    kind: Literal["jetstream"] = "jetstream"
-    """Which broker."""
+    kind: Literal["jetstream", "kafka"] = "jetstream"
+    """Which broker: NATS JetStream or Kafka."""
     servers: Annotated[list[str], NoDecode, BeforeValidator(_read_list), Field(min_length=1)] = [
         "nats://127.0.0.1:4222"
     ]
-    """Addresses to connect to first; a list, or in the environment separated by commas."""
+    """Addresses to connect to first, with Kafka `host:port`; a list, or in the environment separated by commas."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] = "mesolive"
-    """What the names of all subjects, streams and buckets begin with."""
+    """What the names of all subjects, streams, buckets, topics and transactional ids begin with."""
     replicas: int = Field(default=1, ge=1, le=5)
-    """Copies that the broker keeps, where the gateway creates the stream."""
+    """Copies that the broker keeps, where the gateway creates the stream or the topics."""
+    partitions: int = Field(default=8, ge=1, le=10_000)
+    """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
     create: bool = True
     """Create what is missing in the broker; otherwise only check it."""
     retention: float | None = Field(default=7 * 24 * 3600, gt=0)
@@ -165,9 +171,7 @@ class LogSettings(_Section):
     """The least that is said."""
 
 
-class Settings(BaseSettings):
-    """All settings."""
-
+class _Sourced(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
         env_nested_delimiter="__",
@@ -176,16 +180,6 @@ class Settings(BaseSettings):
         case_sensitive=False,
         use_attribute_docstrings=True,
     )
-
-    hub: HubSettings = HubSettings()
-    accounts: AccountsSettings = AccountsSettings()
-    session: SessionSettings = SessionSettings()
-    broker: BrokerSettings = BrokerSettings()
-    shards: int = Field(default=16, ge=1, le=1024)
-    """Slices that the accounts are dealt into: fixed when a deployment first starts."""
-    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
-    """Bytes that may wait for the broker in this process, for all accounts together."""
-    log: LogSettings = LogSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -199,6 +193,20 @@ class Settings(BaseSettings):
         """Let the environment win over the file."""
         return env_settings, init_settings
 
+
+class Settings(_Sourced):
+    """All settings."""
+
+    hub: HubSettings = HubSettings()
+    accounts: AccountsSettings = AccountsSettings()
+    session: SessionSettings = SessionSettings()
+    broker: BrokerSettings = BrokerSettings()
+    shards: int = Field(default=16, ge=1, le=1024)
+    """Slices that the accounts are dealt into: fixed when a deployment first starts."""
+    memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
+    """Bytes that may wait for the broker in this process, for all accounts together."""
+    log: LogSettings = LogSettings()
+
     @model_validator(mode="after")
     def _check_required(self) -> Settings:
         if not self.hub.url:
@@ -206,6 +214,12 @@ class Settings(BaseSettings):
         if self.accounts.directory is None:
             raise ValueError("accounts.directory is not set")
         return self
+
+
+class _BrokerAlone(_Sourced):
+    model_config = SettingsConfigDict(extra="ignore")
+
+    broker: BrokerSettings = BrokerSettings()
 
 
 _REQUIRED: Final = {
@@ -230,6 +244,16 @@ def load_settings(config: Path | None, environment: Mapping[str, str] = os.envir
         variable = ENVIRONMENT_PREFIX + (section[1].upper() if section else "…")
         remedy = f"A section takes a JSON object; a single setting is written as {variable}__<NAME>."
         raise ConfigurationError(variable, "its value is no JSON", remedy) from error
+
+
+def load_broker_settings(config: Path | None, environment: Mapping[str, str] = os.environ) -> BrokerSettings:
+    """Read the settings of the broker alone, for commands that need nothing else; as `load_settings` does."""
+    content = _read_file(config) if config else {}
+    _check_environment(environment)
+    try:
+        return _BrokerAlone(**content).broker
+    except ValidationError as error:
+        raise _explain(error) from error
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.parts import open_broker, open_hub, prepare_broker
+from gateway.cli.brokers import NAMES, open_broker, prepare_broker
+from gateway.cli.parts import open_hub
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
 from gateway.settings import Settings, load_settings
@@ -55,14 +56,13 @@ async def _check_broker(settings: Settings) -> str:
     try:
         return await _look_at_broker(settings)
     except Unavailable as error:
-        raise ConfigurationError("broker.servers", str(error), "Start NATS there, or mend the setting.") from error
+        remedy = f"Start {NAMES[settings.broker.kind]} there, or mend the setting."
+        raise ConfigurationError("broker.servers", str(error), remedy) from error
 
 
 async def _look_at_broker(settings: Settings) -> str:
     async with open_broker(settings.broker) as broker:
-        await prepare_broker(broker, settings)
-        link = broker.connection.link
-        return f"nats-server {link.server_version}, stream {settings.broker.prefix}-gateway as it must be"
+        return await prepare_broker(broker, settings)
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str) -> str:

@@ -1,70 +1,18 @@
-"""Puts the parts together: from settings to an open broker, for every command that needs one."""
+"""Puts the parts together: a hub to ask, and a log to compare with it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from pathlib import Path
 
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
-from gateway.broker.jetstream.read import JetStreamReader
-from gateway.broker.jetstream.registry import JetStreamRegistry
-from gateway.broker.jetstream.stream import StreamSettings, prepare
-from gateway.broker.jetstream.topics import Topics
-from gateway.broker.ports import EventLog, LogReader
-from gateway.errors import ConfigurationError
+from gateway.broker.ports import LogReader
 from gateway.events.catalogue import KINDS
 from gateway.hub import PATH, Hub
 from gateway.replica.replica import hub_http, transport_of
-from gateway.settings import BrokerSettings, Settings, TlsSettings
+from gateway.settings import Settings
 from gateway.signalr.connection import connect as connect_hub
 from gateway.verify.compare import Logged
-
-
-@dataclass(frozen=True, slots=True)
-class Broker:
-    """An open broker."""
-
-    log: EventLog
-    reader: LogReader
-    registry: JetStreamRegistry
-    connection: Connection
-
-
-@asynccontextmanager
-async def open_broker(settings: BrokerSettings) -> AsyncIterator[Broker]:
-    """Connect to the broker that the settings name.
-
-    Raises ConfigurationError, Unavailable.
-    """
-    topics = Topics(settings.prefix)
-    async with connect(_options(settings)) as connection:
-        log_settings = LogSettings(
-            topics=topics,
-            owner=f"{socket.gethostname()}/{os.getpid()}",
-            ttl=None if settings.retention is None else max(1, round(settings.retention)),
-        )
-        yield Broker(
-            log=JetStreamLog(connection, log_settings),
-            reader=JetStreamReader(connection, topics),
-            registry=JetStreamRegistry(connection, topics),
-            connection=connection,
-        )
-
-
-async def prepare_broker(broker: Broker, settings: Settings) -> None:
-    """Create what is missing, or only check it; raises ConfigurationError, Unavailable."""
-    replicas, create = settings.broker.replicas, settings.broker.create
-    topics = Topics(settings.broker.prefix)
-    await prepare(broker.connection, StreamSettings(topics=topics, replicas=replicas, create=create))
-    await broker.registry.prepare(replicas=replicas, create=create)
-    await broker.registry.agree(settings.shards)
 
 
 @asynccontextmanager
@@ -94,34 +42,3 @@ async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KIND
                 value=message.value,
                 late="late" in message.attributes,
             )
-
-
-def _options(settings: BrokerSettings) -> ConnectionOptions:
-    password_file = settings.sasl.password_file
-    return ConnectionOptions(
-        servers=settings.servers,
-        user=settings.sasl.username,
-        password=None if password_file is None else lambda: _read_secret("broker.sasl.password_file", password_file),
-        credentials_file=settings.credentials_file,
-        tls=_tls_context(settings.tls),
-        timeout=settings.commit_timeout,
-    )
-
-
-def _read_secret(setting: str, path: Path) -> str:
-    try:
-        return path.read_text("utf-8").removesuffix("\n")
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(setting, f"{path} cannot be read ({error})", "Name a readable file.") from error
-
-
-def _tls_context(tls: TlsSettings) -> ssl.SSLContext | None:
-    if tls.ca_file is None and tls.cert_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        if tls.cert_file is not None:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError("broker.tls", f"a file cannot be used ({error})", "Name PEM files.") from error
-    return context

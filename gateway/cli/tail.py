@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
 from gateway.cli import loop
-from gateway.cli.parts import open_broker
+from gateway.cli.brokers import open_broker
+from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError
 from gateway.events.catalogue import CATALOGUE
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
-from gateway.settings import BrokerSettings
+from gateway.settings import BrokerSettings, load_broker_settings
 
 TOPICS = (*CATALOGUE, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 
@@ -34,10 +35,14 @@ def tail(
     output: Annotated[
         str, typer.Option(help="line (for people) or json (one object a line, with its headers).")
     ] = "line",
+    config: ConfigOption = None,
+    broker: Annotated[str | None, typer.Option(help="jetstream or kafka; otherwise what broker.kind says.")] = None,
     servers: Annotated[
-        str, typer.Option(envvar="GATEWAY_BROKER__SERVERS", help="The broker; commas between servers.")
-    ] = ("nats://127.0.0.1:4222"),
-    prefix: Annotated[str, typer.Option(envvar="GATEWAY_BROKER__PREFIX", help="The deployment's prefix.")] = "mesolive",
+        str | None, typer.Option(help="The broker, commas between servers; otherwise what broker.servers says.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="The deployment's prefix; otherwise what broker.prefix says.")
+    ] = None,
 ) -> None:
     """Show events from the log, by kind and account, from any position."""
     for name in kind or []:
@@ -51,10 +56,12 @@ def tail(
     if output not in {"line", "json"}:
         raise typer.BadParameter(f"{output!r} is neither line nor json", param_hint="--output")
     try:
-        settings = BrokerSettings.model_validate({"servers": servers, "prefix": prefix})
+        given = {"kind": broker, "servers": servers, "prefix": prefix}
+        told = load_broker_settings(config).model_dump() | {name: one for name, one in given.items() if one is not None}
+        settings = BrokerSettings.model_validate(told)
     except ValidationError as error:
-        option, given = str(error.errors()[0]["loc"][0]), error.errors()[0]["input"]
-        raise typer.BadParameter(f"{given!r}: {error.errors()[0]['msg']}", param_hint=f"--{option}") from error
+        option, wrong = str(error.errors()[0]["loc"][0]).replace("kind", "broker"), error.errors()[0]["input"]
+        raise typer.BadParameter(f"{wrong!r}: {error.errors()[0]['msg']}", param_hint=f"--{option}") from error
     show = _as_json if output == "json" else _as_line
     try:
         loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
