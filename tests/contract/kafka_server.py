@@ -79,6 +79,8 @@ class KafkaServer:
         self.number = number
         self.port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
+        self.wire_port = 0
+        """Where it says it is, for tests that put something in between."""
         self._voters = voters or {number: free_port()}
         self._config = config or {}
         self._scram = scram or {}

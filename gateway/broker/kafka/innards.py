@@ -44,6 +44,7 @@ async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
     if transaction.is_in_transaction():
         with suppress(TimeoutError, KafkaError, AssertionError):  # AssertionError: it failed for good just now
             async with asyncio.timeout(farewell):
+                await producer.flush()  # else the abort waits for batches that nobody takes, and never ends
                 await producer.abort_transaction()
     producer._closed = True  # noqa: SLF001 - else its destructor complains that stop was not called
     sender = producer._sender.sender_task  # noqa: SLF001
