@@ -62,9 +62,9 @@ class Wire:
         """Cut everything."""
         assert self._server is not None
         self._server.close()
+        for snag in self._snags:
+            snag.let_go()
         self.cut()
-        for task in self._tasks:
-            task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self._server.wait_closed()
