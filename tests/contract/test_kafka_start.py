@@ -128,7 +128,7 @@ async def test_missing_topics_that_are_not_to_be_made_are_named(kafka_address: s
 
 
 async def test_too_few_brokers_are_waited_for(kafka_address: str, wanted: ClusterSettings) -> None:
-    with pytest.raises(Unavailable, match="cannot be made: .*replicat"):
+    with pytest.raises(Unavailable, match=r"cannot be made: .*replicat"):
         await prepared(kafka_address, replace(wanted, replicas=5))
 
 
