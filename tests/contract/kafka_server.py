@@ -195,7 +195,11 @@ class KafkaServer:
         text = "".join(f"{name}={value}\n" for name, value in properties.items())
         self._file.write_text(text.replace("{port}", str(self.port)).replace("{controller}", str(own)))
         (self.folder / "log4j2.properties").write_text(_LOGGING)
-        known = [f"--add-scram={_scram(user, password)}" for user, password in self._scram.items()]
+        known = [
+            f"--add-scram={mechanism}=[name={user},password={password}]"
+            for user, password in self._scram.items()
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        ]
         tool = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._file), *known]
         done = subprocess.run([*_java(), *tool], capture_output=True, check=False, timeout=_READY)
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
@@ -270,10 +274,6 @@ def _fetched() -> Path:
             except OSError:  # another run was quicker
                 assert jars.exists()
     return jars
-
-
-def _scram(user: str, password: str) -> str:
-    return f"SCRAM-SHA-256=[name={user},password={password}]"
 
 
 def _has_docker() -> bool:
