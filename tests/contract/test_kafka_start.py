@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import replace
 from uuid import uuid4
@@ -210,6 +211,21 @@ def _first_record(address: str, topic: str) -> Delivered:
                 return record
     finally:
         consumer.close()
+
+
+async def test_a_hundred_thousand_checkpoints_are_read_in_under_three_seconds(kafka: KafkaRig) -> None:
+    """What a takeover waits for; twice as many records lie there, since half of them are superseded."""
+    names = [f"account-{number}" for number in range(100_000)]
+    for state in (b"old" * 60, b"new" * 60):
+        async with kafka.log("a").open(1) as shard:
+            step = shard.limits.messages
+            for start in range(0, len(names), step):
+                await shard.commit(Commit([], dict.fromkeys(names[start : start + step], state)))
+    began = time.monotonic()
+    async with kafka.log("b").open(1) as shard:
+        found = await shard.checkpoints()
+    assert time.monotonic() - began < 3
+    assert found == dict.fromkeys(names, b"new" * 60)
 
 
 def test_a_value_cannot_bring_headers_of_its_own() -> None:

@@ -27,6 +27,7 @@ from aiokafka.errors import (
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
 )
+from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import innards
 from gateway.errors import ConfigurationError, Unavailable
@@ -84,6 +85,8 @@ class Connection:
         self.options = options
         self._client: AIOKafkaClient | None = None
         self._dialling = asyncio.Lock()
+        self._plain: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
@@ -123,26 +126,24 @@ class Connection:
             acks="all",
             max_batch_size=largest,
         )
-        try:
-            with ours(f"the producer {transactional_id}"):
-                async with asyncio.timeout(self.options.timeout):
-                    await producer.start()
-        except BaseException:
-            self.end(innards.end_producer(producer, farewell=0))
-            raise
-        return producer
+        with ours(f"the producer {transactional_id}"):
+            async with asyncio.timeout(self.options.timeout):
+                return await self._started(producer)
 
-    async def plain_producer(self) -> AIOKafkaProducer:
-        """Start an idempotent producer without transactions; raises Unavailable; end it with `end`."""
-        producer = AIOKafkaProducer(**self._common(), enable_idempotence=True, acks="all")
-        try:
-            with ours("a producer"):
-                async with asyncio.timeout(self.options.timeout):
-                    await producer.start()
-        except BaseException:
-            self.end(innards.end_producer(producer, farewell=0))
-            raise
-        return producer
+    async def write(self, tp: TopicPartition, key: bytes, value: bytes) -> None:
+        """Write one record without a transaction; raises Unavailable, and then it may have been written."""
+        with ours(tp.topic):
+            async with asyncio.timeout(self.options.timeout):
+                async with self._starting:
+                    if self._plain is None:
+                        self._plain = await self._started(AIOKafkaProducer(**self._common(), enable_idempotence=True))
+                    producer = self._plain
+                try:
+                    await producer.send_and_wait(tp.topic, value, key, tp.partition)
+                except BaseException:
+                    self._plain = None
+                    self.end(innards.end_producer(producer, farewell=0))
+                    raise
 
     @asynccontextmanager
     async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
@@ -178,8 +179,18 @@ class Connection:
         """End everything; takes as long as requests to frozen brokers do."""
         if self._client is not None:
             self._forget(self._client)
+        if self._plain is not None:
+            self.end(innards.end_producer(self._plain, farewell=0))
         while self._ending:
             await asyncio.wait(self._ending)
+
+    async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
+        try:
+            await producer.start()
+        except BaseException:
+            self.end(innards.end_producer(producer, farewell=0))
+            raise
+        return producer
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)

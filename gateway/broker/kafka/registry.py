@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import Connection, ours
+from gateway.broker.kafka.connect import Connection
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ConfigurationError
@@ -69,16 +69,11 @@ class KafkaRegistry:
         """Remember `account`; it is no error that it is known. Raises Unavailable."""
         if account not in self._accounts:
             await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
+            self._accounts.add(account)
 
     async def _write(self, key: bytes, value: dict[str, Any]) -> None:
         """Write a record; writing it twice, after a lost answer, does no harm."""
-        producer = await self._connection.plain_producer()
-        try:
-            with ours(self._tp.topic):
-                async with asyncio.timeout(self._connection.options.timeout):
-                    await producer.send_and_wait(self._tp.topic, json.dumps(value).encode(), key=key, partition=0)
-        finally:
-            await self._connection.end_producer(producer)
+        await self._connection.write(self._tp, key, json.dumps(value).encode())
 
     async def _read(self) -> None:
         """Read what was written since the last time: it may be a hundred thousand accounts."""
