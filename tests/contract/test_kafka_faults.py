@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import aiokafka.producer.sender
@@ -348,6 +348,25 @@ async def test_a_zombie_that_thaws_does_not_disturb_the_new_owner(kafka: KafkaRi
         if zombie.returncode is None:
             zombie.kill()
             await zombie.wait()
+
+
+async def test_a_writer_that_timed_out_does_not_take_its_shard_back_from_an_heir(rig: KafkaRig, wire: Wire) -> None:
+    """As one that was frozen for long: it hears of a time limit first, and not that it is fenced."""
+    log = rig.log("frozen")
+    async with AsyncExitStack() as stack:
+        async with log.open(1) as old:
+            await old.commit(commit(1, 2))
+            snag = wire.snag(Api.PRODUCE, "request")
+            writing = asyncio.create_task(old.commit(commit(3, 4)))
+            await snag.caught.wait()
+            heir = await stack.enter_async_context(rig.log("heir").open(1))
+            with pytest.raises(Unavailable):
+                await writing
+        with pytest.raises(Fenced, match="claimed by heir"):
+            async with log.open(1):
+                pass
+        await heir.commit(commit(3, 5))
+    assert await reopened(log, rig) == 5  # told of the rival, it may claim the shard if that is wished
 
 
 # Topics that change under way ----------------------------------------------------------------------------

@@ -80,6 +80,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class _Interrupted:
+    """A writer of this process that failed, while its claim was the newest as far as it knew."""
+
+    since: int
+    """The place of its claim."""
+    claims: set[Claim]
+    """Its claim, and those with which we have tried to follow it."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     tp: TopicPartition
     builder: Any
@@ -93,26 +103,46 @@ class KafkaLog:
         self._settings = settings
         self._facts: Facts | None = None
         self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._interrupted: dict[int, _Interrupted] = {}
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[KafkaShard]:
-        """Claim `shard`; see the contract."""
+        """Claim `shard`; see the contract.
+
+        Where a writer of ours failed, and a rival has claimed the shard since, this raises Fenced and claims
+        nothing: a process that was frozen past its time limits would else take the shard back from its heir.
+        """
         facts = await self._known()
         if shard >= facts.shards:
             raise ValueError(f"shard {shard} of {facts.shards}")
         async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
+            await self._check_rivals(shard)
             opened = KafkaShard(self._connection, self._settings, shard, facts, await self._start(shard, facts))
+            if shard in self._interrupted:
+                self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
             try:
                 await opened.claim()
             except BaseException:
                 await self._connection.end_producer(opened.producer)
                 raise
+            self._interrupted.pop(shard, None)
         try:
             yield opened
         finally:
             if opened.failed:
                 self._facts = None  # what failed may have been changed
+                self._interrupted[shard] = _Interrupted(opened.claimed_at, {opened.own_claim})
             await self._connection.end_producer(opened.producer)
+
+    async def _check_rivals(self, shard: int) -> None:
+        interrupted = self._interrupted.get(shard)
+        if interrupted is None:
+            return
+        own = TopicPartition(self._settings.topics.checkpoints, shard)
+        _, newest = await _read(self._connection, own, interrupted.since)
+        if newest not in interrupted.claims:
+            del self._interrupted[shard]  # who opens it again knows of the rival
+            raise _fenced(shard, newest)
 
     async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
         return await self._connection.producer(
@@ -139,8 +169,8 @@ class KafkaShard:
         self._topics = settings.topics
         self._shard = shard
         self._facts = facts
-        self._claim = Claim(settings.owner, uuid4().hex)
-        self._claimed_at = 0
+        self.own_claim = Claim(settings.owner, uuid4().hex)
+        self.claimed_at = 0
         self._own = TopicPartition(self._topics.checkpoints, shard)
         self._stored_up_to = -1
         self._spent: BrokerError | None = None
@@ -158,17 +188,17 @@ class KafkaShard:
     async def claim(self) -> None:
         """Commit the claim; raises Unavailable or OutcomeUnknown."""
         builder = self.producer.create_batch()
-        builder.append(key=CLAIM, value=self._claim.encode(), timestamp=_now())
+        builder.append(key=CLAIM, value=self.own_claim.encode(), timestamp=_now())
         try:
             await self._commit([_Batch(self._own, builder)])
         except Fenced as fenced:
             raise OutcomeUnknown(f"a rival claimed the shard at the same moment: {fenced}") from fenced
-        self._claimed_at = self._stored_up_to
+        self.claimed_at = self._stored_up_to
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
-        found, newest = await self._read(0)
-        if newest != self._claim:
+        found, newest = await _read(self._connection, self._own, 0)
+        if newest != self.own_claim:
             raise self._spend(_fenced(self._shard, newest))
         return found
 
@@ -200,7 +230,7 @@ class KafkaShard:
             problem = OutcomeUnknown(words(error)) if is_ending else Rejected(words(error))
         except BrokerError as error:
             problem = error
-        except (kafka.KafkaError, OSError) as error:
+        except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
             problem = OutcomeUnknown(words(error)) if is_ending else Unavailable(words(error))
         else:
             self._spent = None
@@ -276,34 +306,34 @@ class KafkaShard:
         deadline = asyncio.get_running_loop().time() + _GRACE
         while True:
             try:
-                _, newest = await self._read(self._claimed_at)
+                _, newest = await _read(self._connection, self._own, self.claimed_at)
             except BrokerError as unread:
                 return OutcomeUnknown(f"{words(error)}, and the claims cannot be read: {unread}")
-            if newest != self._claim:
+            if newest != self.own_claim:
                 return _fenced(self._shard, newest)
             if asyncio.get_running_loop().time() > deadline:
                 return OutcomeUnknown(f"{words(error)}, although nobody else has claimed shard {self._shard}")
             await asyncio.sleep(_LOOK)
 
-    async def _read(self, start: int) -> tuple[dict[str, bytes], Claim | None]:
-        """Read our partition to the end that it has now: the checkpoints, and the newest claim."""
-        places = await cluster.places(self._connection, [self._own])
-        found: dict[str, bytes] = {}
-        newest: bytes | None = None
-        end = {self._own: places[self._own] or 0}
-        async with aclosing(read_all(self._connection, {self._own: start}, end)) as records:  # type: ignore[type-var]
-            async for record in records:
-                if record.key == CLAIM:
-                    newest = record.value
-                elif record.value is None:
-                    found.pop(record.key.decode(), None)
-                else:
-                    found[record.key.decode()] = record.value
-        return found, None if newest is None else _claim_of(newest)
-
     def _spend(self, error: BrokerError) -> BrokerError:
         self._spent = error
         return error
+
+
+async def _read(connection: Connection, own: TopicPartition, start: int) -> tuple[dict[str, bytes], Claim | None]:
+    """Read a shard's partition to the end that it has now: the checkpoints, and the newest claim."""
+    places = await cluster.places(connection, [own])
+    found: dict[str, bytes] = {}
+    newest: bytes | None = None
+    async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
+        async for record in records:
+            if record.key == CLAIM:
+                newest = record.value
+            elif record.value is None:
+                found.pop(record.key.decode(), None)
+            else:
+                found[record.key.decode()] = record.value
+    return found, None if newest is None else _claim_of(newest)
 
 
 def _claim_of(value: bytes) -> Claim:
