@@ -22,9 +22,8 @@ from confluent_kafka import Consumer, TopicPartition
 from tests.acceptance.checker import Found, judge, read_truth
 from tests.acceptance.processes import GATEWAY, Process, process, until
 from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.contract.kafka_server import KafkaServer, free_port
 from tests.contract.kafka_wire import Api, Wire
-from tests.contract.nats_server import free_port
 
 ACCOUNTS = ("alpha", "beta", "gamma")
 

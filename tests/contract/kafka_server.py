@@ -9,8 +9,10 @@ CI set a missing Kafka fails; else the tests that need it are skipped, and say s
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -22,8 +24,6 @@ from typing import NoReturn, Self
 from uuid import uuid4
 
 import pytest
-
-from tests.contract.nats_server import free_port
 
 POM = Path(__file__).parents[1] / "pom.xml"
 _CLUSTER_ID = "Z2F0ZXdheS10ZXN0cy0wMQ"
@@ -56,6 +56,21 @@ _QUICK = {
 }
 """Small, and quick to start, also after a kill, whose session must end first. A transaction that timed out is
 aborted within half a second, not ten."""
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now, and below those that systems give to outgoing connections.
+
+    A broker binds its port seconds later, and again after each restart: another's connection could have it by then.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 class KafkaServer:

@@ -16,14 +16,13 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from gateway.broker.kafka import cluster, innards
-from gateway.broker.kafka.log import KafkaShard
+from gateway.broker.kafka.log import KafkaLog, KafkaShard, LogSettings
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
 from tests.contract import kafka_server
 from tests.contract.behaviours import message, messages, numbers
-from tests.contract.kafka_server import KafkaServer
+from tests.contract.kafka_server import KafkaServer, free_port
 from tests.contract.kafka_wire import Api, Wire
-from tests.contract.nats_server import free_port
 from tests.contract.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
 
 BOTH = (Unavailable, OutcomeUnknown)
@@ -352,7 +351,7 @@ async def test_a_zombie_that_thaws_does_not_disturb_the_new_owner(kafka: KafkaRi
 
 async def test_a_writer_that_timed_out_does_not_take_its_shard_back_from_an_heir(rig: KafkaRig, wire: Wire) -> None:
     """As one that was frozen for long: it hears of a time limit first, and not that it is fenced."""
-    log = rig.log("frozen")
+    log = KafkaLog(rig.connection, LogSettings(rig.topics, "frozen", commit_timeout=0.7))
     async with AsyncExitStack() as stack:
         async with log.open(1) as old:
             await old.commit(commit(1, 2))

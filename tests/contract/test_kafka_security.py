@@ -35,8 +35,7 @@ from gateway.broker.ports import Commit
 from gateway.errors import BrokerError, ConfigurationError, GatewayError
 from tests.contract import kafka_server
 from tests.contract.behaviours import message, numbers
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.nats_server import free_port
+from tests.contract.kafka_server import KafkaServer, free_port
 
 DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
 PASSWORD = "pass-word"
