@@ -279,7 +279,7 @@ async def test_the_end_of_everything_waits_for_no_batch_that_nobody_takes(wire: 
 
 
 async def test_a_killed_broker_has_exactly_what_it_acknowledged_and_perhaps_the_last(direct: KafkaServer) -> None:
-    async with kafka_rig(direct.address, timeout=5.0) as rig:
+    async with kafka_rig(direct.address, timeout=2.0) as rig:
         settled = 0
         log = rig.log("a")
         for _ in range(2):
@@ -380,6 +380,8 @@ async def test_a_topic_that_is_deleted_under_way_is_missed_and_not_made_by_accid
     async with log.open(1) as shard:
         await shard.commit(commit(1, 2))
         await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+        while await cluster.partitions(rig.connection, [topic]):  # the broker hears of it a moment later
+            await asyncio.sleep(0.01)
         with pytest.raises(BrokerError):
             await shard.commit(commit(3, 4))
     with pytest.raises(Unavailable, match=f"there is no topic {topic}"):
