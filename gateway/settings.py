@@ -113,6 +113,8 @@ class TlsSettings(_Section):
     The files, as those of passwords and credentials, are read again for each new connection.
     """
 
+    enabled: bool = False
+    """Use TLS also where no file is named, with the system's CAs; NATS says so by `tls://`."""
     ca_file: Path | None = None
     """PEM file of the CA that signed the broker's certificate; without it the system's CAs vouch."""
     cert_file: Path | None = None
@@ -126,27 +128,31 @@ class TlsSettings(_Section):
 class SaslSettings(_Section):
     """User and password towards the broker."""
 
-    mechanism: str | None = None
+    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
     """Kafka's SASL mechanism; NATS has none."""
     username: str | None = None
     """The user's name."""
     password_file: Path | None = None
     """A file that holds the password."""
+    token_file: Path | None = None
+    """A file that holds the token of OAUTHBEARER, read at each connect."""
 
 
 class BrokerSettings(_Section):
     """The broker that holds the log."""
 
-    kind: Literal["jetstream"] = "jetstream"
-    """Which broker."""
+    kind: Literal["jetstream", "kafka"] = "jetstream"
+    """Which broker: NATS JetStream or Kafka."""
     servers: Annotated[list[str], NoDecode, BeforeValidator(_read_list), Field(min_length=1)] = [
         "nats://127.0.0.1:4222"
     ]
-    """Addresses to connect to first; a list, or in the environment separated by commas."""
+    """Addresses to connect to first, with Kafka `host:port`; a list, or in the environment separated by commas."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] = "mesolive"
-    """What the names of all subjects, streams and buckets begin with."""
+    """What the names of all subjects, streams, buckets, topics and transactional ids begin with."""
     replicas: int = Field(default=1, ge=1, le=5)
-    """Copies that the broker keeps, where the gateway creates the stream."""
+    """Copies that the broker keeps, where the gateway creates the stream or the topics."""
+    partitions: int = Field(default=8, ge=1, le=10_000)
+    """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
     create: bool = True
     """Create what is missing in the broker; otherwise only check it."""
     retention: float | None = Field(default=7 * 24 * 3600, gt=0)

@@ -92,7 +92,8 @@ class EventLog(Protocol):
     def open(self, shard: int) -> AbstractAsyncContextManager[ShardLog]:
         """Claim `shard` and give its writer: when it yields, every older writer is fenced.
 
-        Entering raises Unavailable or OutcomeUnknown; leaving never raises and never waits for long.
+        Entering raises Unavailable or OutcomeUnknown, or Fenced where a rival is known to have claimed it since
+        a writer of ours failed; leaving never raises and never waits for long.
         """
         ...
 

@@ -7,14 +7,12 @@ from typing import Final
 
 import typer
 
-from gateway.accounts import AccountsDirectory, shard_of
-from gateway.broker.jetstream.topics import Topics
+from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.parts import open_broker, open_hub, prepare_broker
+from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
+from gateway.cli.parts import open_hub
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
-from gateway.events.catalogue import KINDS
-from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.settings import Settings, load_settings
 
 _SHOWN: Final = 3
@@ -62,30 +60,19 @@ async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
     try:
         return await _look_at_broker(settings, accounts)
     except Unavailable as error:
-        raise ConfigurationError("broker.servers", str(error), "Start NATS there, or mend the setting.") from error
+        remedy = f"Start {NAMES[settings.broker.kind]} there, or mend the setting."
+        raise ConfigurationError("broker.servers", str(error), remedy) from error
 
 
 async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
     async with open_broker(settings.broker) as broker:
-        await prepare_broker(broker, settings)
-        link = broker.connection.link
-        refusals = await link.refused(_written(settings, accounts))
+        found = await prepare_broker(broker, settings)
+        refusals = await broker.refused(settings, accounts)
         if refusals:
-            remedy = "Give the user the permissions that docs/nats.md lists."
+            remedy = f"Give the user the permissions that docs/{DOCS[settings.broker.kind]} lists."
             more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
             raise ConfigurationError("broker", "; ".join(refusals[:_SHOWN]) + more, remedy)
-        return f"nats-server {link.server_version}, stream {settings.broker.prefix}-gateway as it must be"
-
-
-def _written(settings: Settings, accounts: Iterable[str]) -> list[str]:
-    """Give every subject that the gateway will write to for these accounts, in the order of their names."""
-    topics = Topics(settings.broker.prefix)
-    subjects: list[str] = []
-    for account in sorted(accounts):
-        shard = shard_of(account, settings.shards)
-        subjects += [topics.fence(shard), topics.checkpoint(shard, account), topics.begun(account)]
-        subjects += [topics.message(topic, account) for topic in (*KINDS, DEAD_LETTER, NOTIFICATIONS)]
-    return subjects
+        return found
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str) -> str:

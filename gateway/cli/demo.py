@@ -19,7 +19,8 @@ from rich.table import Table
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.cli import loop
-from gateway.cli.parts import Broker, open_broker, prepare_broker, read_log
+from gateway.cli.brokers import Broker, open_broker, prepare_broker
+from gateway.cli.parts import read_log
 from gateway.replica.replica import AccountStatus, Replica, hub_http
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
 from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
@@ -181,4 +182,4 @@ async def _judge(house: _House, account: str) -> Verdict:
         truth = json.loads(head + "}")
         emitted.append(Emitted(truth["sequence"], truth["callback"], payload))
     logged = [message async for message in read_log(house.broker.reader, account)]
-    return compare(account, emitted, logged)
+    return compare(account, emitted, logged, by_kind=not house.broker.one_order)

@@ -11,7 +11,7 @@ import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.parts import open_broker, prepare_broker
+from gateway.cli.brokers import open_broker, prepare_broker
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.replica import Replica, hub_http

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
 from gateway.cli import loop
-from gateway.cli.parts import open_broker
+from gateway.cli.brokers import open_broker
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError
 from gateway.events.catalogue import CATALOGUE
@@ -36,11 +36,12 @@ def tail(
         str, typer.Option(help="line (for people) or json (one object a line, with its headers).")
     ] = "line",
     config: ConfigOption = None,
+    broker: Annotated[str | None, typer.Option(help="jetstream or kafka; otherwise what broker.kind says.")] = None,
     servers: Annotated[
-        str | None, typer.Option(envvar="GATEWAY_BROKER__SERVERS", help="The broker; commas between servers.")
+        str | None, typer.Option(help="The broker, commas between servers; otherwise what broker.servers says.")
     ] = None,
     prefix: Annotated[
-        str | None, typer.Option(envvar="GATEWAY_BROKER__PREFIX", help="The deployment's prefix.")
+        str | None, typer.Option(help="The deployment's prefix; otherwise what broker.prefix says.")
     ] = None,
 ) -> None:
     """Show events from the log, by kind and account, from any position.
@@ -57,14 +58,15 @@ def tail(
             raise typer.BadParameter(f"{name!r} is not an account's name: {NAME_RULE}", param_hint="--account")
     if output not in {"line", "json"}:
         raise typer.BadParameter(f"{output!r} is neither line nor json", param_hint="--output")
-    options = {"servers": servers, "prefix": prefix}
+    options = {"kind": broker, "servers": servers, "prefix": prefix}
     given = {name: value for name, value in options.items() if value is not None}
     try:
         settings = BrokerSettings.model_validate(load_broker_settings(config).model_dump() | given)
     except ValidationError as error:
         problem = error.errors()[0]
+        option = str(problem["loc"][0]).replace("kind", "broker")
         shown = "" if "@" in str(problem["input"]) else f"{problem['input']!r}: "  # an address may hold a password
-        raise typer.BadParameter(f"{shown}{problem['msg']}", param_hint=f"--{problem['loc'][0]}") from error
+        raise typer.BadParameter(f"{shown}{problem['msg']}", param_hint=f"--{option}") from error
     show = _as_json if output == "json" else _as_line
     try:
         loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))

@@ -11,7 +11,8 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.broker.ports import LogReader
 from gateway.cli import loop
-from gateway.cli.parts import open_broker, open_hub, read_log
+from gateway.cli.brokers import Broker, open_broker
+from gateway.cli.parts import open_hub, read_log
 from gateway.cli.run import ConfigOption
 from gateway.errors import GatewayError
 from gateway.publication import DEAD_LETTER
@@ -52,7 +53,7 @@ async def _verify(
     async with open_broker(settings.broker) as broker:
         for name in names:
             try:
-                verdict = await _judge(settings, keys.key(name), broker.reader, name, since, until, wait)
+                verdict = await _judge(settings, keys.key(name), broker, name, since, until, wait)
             except GatewayError as error:
                 print(f"{name}: cannot be compared: {error}")
                 exact = False
@@ -64,8 +65,9 @@ async def _verify(
 
 
 async def _judge(
-    settings: Settings, key: str, reader: LogReader, account: str, since: int | None, until: int | None, wait: float
+    settings: Settings, key: str, broker: Broker, account: str, since: int | None, until: int | None, wait: float
 ) -> Verdict:
+    reader = broker.reader
     if since is None:
         since = await _before_first(reader, account)
     emitted = await _read_hub(settings, key, since, until)
@@ -81,16 +83,17 @@ async def _judge(
     # What has no sequence is in no history, and what came since is not in what was read of it.
     inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
     dead = {message.sequence async for message in read_log(reader, account, [DEAD_LETTER]) if message.sequence}
-    return compare(account, emitted, inside, dead)
+    return compare(account, emitted, inside, dead, by_kind=not broker.one_order)
 
 
 async def _before_first(reader: LogReader, account: str) -> int:
     """Give the sequence after which the log of the account begins."""
+    first: int | None = None
     async with aclosing(read_log(reader, account)) as messages:
         async for message in messages:
-            if message.sequence is not None:
-                return message.sequence - 1
-    return 0
+            if message.sequence is not None and (first is None or message.sequence < first):
+                first = message.sequence
+    return 0 if first is None else first - 1
 
 
 async def _read_hub(settings: Settings, key: str, since: int, until: int | None) -> list[Emitted]:

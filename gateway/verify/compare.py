@@ -97,16 +97,19 @@ def compare(
     emitted: Iterable[Emitted],
     logged: Iterable[Logged],
     dead_letters: Collection[int] = frozenset(),
+    *,
+    by_kind: bool = False,
 ) -> Verdict:
     """Compare one account's log, in the log's order, with everything that its hub emitted.
 
-    What is among the `dead_letters`, by its sequence, could not be published and is not lost.
+    `by_kind` is for a log that has an order for each kind alone. What is among the `dead_letters`, by its
+    sequence, could not be published and is not lost.
     """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
     verdict.emitted = len(truth)
     seen: set[int] = set()
-    highest = 0
+    highest: dict[str, int] = {}
     for message in logged:
         verdict.logged += 1
         sequence = message.sequence
@@ -118,11 +121,12 @@ def compare(
             verdict.repeated.append(sequence)
             continue
         seen.add(sequence)
+        order = message.kind if by_kind else ""
         if message.late:
             verdict.late += 1
-        elif sequence < highest:
+        elif sequence < highest.get(order, 0):
             verdict.out_of_order.append(sequence)
-        highest = max(highest, sequence)
+        highest[order] = max(highest.get(order, 0), sequence)
         difference = _difference(event, message)
         if difference is not None:
             verdict.altered.append(f"{sequence}: {difference}")

@@ -120,12 +120,17 @@ def parse_truth(lines: str) -> list[Truth]:
 # Judging -------------------------------------------------------------------------------------------------
 
 
-def judge(truth: Mapping[str, Sequence[Truth]], log: Iterable[Found], prefix: str = PREFIX) -> Verdict:
-    """Compare a log, in the stream's order, with everything that the hub emitted, by account."""
+def judge(
+    truth: Mapping[str, Sequence[Truth]], log: Iterable[Found], prefix: str = PREFIX, *, by_kind: bool = False
+) -> Verdict:
+    """Compare a log, in the stream's order, with everything that the hub emitted, by account.
+
+    `by_kind` is for a log that keeps an order for each kind of an account alone.
+    """
     emitted = {account: {event.sequence: event for event in events} for account, events in truth.items()}
     verdict = Verdict(emitted=sum(map(len, emitted.values())))
     seen: dict[str, set[int]] = {account: set() for account in truth}
-    highest = dict.fromkeys(truth, 0)
+    highest: dict[str, int] = {}
     for message in log:
         verdict.found += 1
         account = message.subject.rpartition(".")[2]
@@ -143,9 +148,10 @@ def judge(truth: Mapping[str, Sequence[Truth]], log: Iterable[Found], prefix: st
         seen[account].add(sequence)
         late = message.headers.get("ce-late") == "true"
         verdict.late += late
-        if sequence < highest[account] and not late:
+        order = message.subject if by_kind else account
+        if sequence < highest.get(order, 0) and not late:
             verdict.out_of_order.append(name)
-        highest[account] = max(highest[account], sequence)
+        highest[order] = max(highest.get(order, 0), sequence)
         kind = re.sub("(?<!^)([A-Z])", r"-\1", event.callback.removeprefix("On")).lower()
         subject = f"{prefix}.events.{kind}.v1.{account}"
         if message.subject != subject:

@@ -8,13 +8,18 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gateway.broker.jetstream.access import Access
+from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.link import Unserved
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
+from gateway.broker.kafka import cluster as kafka_cluster
+from gateway.broker.kafka import connect as kafka_connect
+from gateway.broker.kafka import log as kafka_log
+from gateway.broker.kafka import topics as kafka_topics
+from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.ports import EventLog, LogReader
 from gateway.errors import Unavailable
 
@@ -29,6 +34,8 @@ class Rig:
     log: Callable[[str], EventLog]
     """The log as a replica sees it, by the replica's name."""
     reader: LogReader
+    one_order: bool
+    """Whether the log has one order over all topics and accounts, or one for each account in each topic."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,8 @@ async def nats_rig(
 
         if replicas > 1:
             await _known_everywhere(log("rig"))
-        yield NatsRig(log, JetStreamReader(connection, topics), connection, topics)
+        reader = JetStreamReader(connection, topics)
+        yield NatsRig(log, reader, one_order=True, connection=connection, topics=topics)
 
 
 async def _known_everywhere(log: JetStreamLog) -> None:
@@ -81,3 +89,41 @@ async def _prepare_when_whole(connection: Connection, settings: StreamSettings) 
         except Unavailable:
             await connection.connected()
             await asyncio.sleep(0.05)
+
+
+KINDS = ("order-update", "dead-letter", "notifications", "x", "y", "z")
+"""What a rig on Kafka has topics for."""
+SHARDS = 12
+PARTITIONS = 3
+
+
+@dataclass(frozen=True)
+class KafkaRig(Rig):
+    """A rig on Kafka, where a test can reach below the contract."""
+
+    connection: kafka_connect.Connection
+    topics: kafka_topics.Topics
+
+
+@asynccontextmanager
+async def kafka_rig(
+    *servers: str,
+    topics: kafka_topics.Topics | None = None,
+    replicas: int = 1,
+    timeout: float = 10.0,
+    transaction_timeout: float = 10.0,
+) -> AsyncIterator[KafkaRig]:
+    """Give a rig on a running cluster, with topics of its own."""
+    topics = topics or kafka_topics.Topics(f"t{uuid4().hex[:12]}", KINDS)
+    async with kafka_connect.connect(kafka_connect.ConnectionOptions(servers, timeout=timeout)) as connection:
+        wanted = kafka_cluster.ClusterSettings(topics, partitions=PARTITIONS, shards=SHARDS, replicas=replicas)
+        await kafka_cluster.prepare(connection, wanted)
+
+        def log(owner: str) -> kafka_log.KafkaLog:
+            settings = kafka_log.LogSettings(
+                topics, owner, commit_timeout=timeout, transaction_timeout=transaction_timeout
+            )
+            return kafka_log.KafkaLog(connection, settings)
+
+        reader = KafkaReader(connection, topics)
+        yield KafkaRig(log, reader, one_order=False, connection=connection, topics=topics)

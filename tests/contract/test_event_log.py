@@ -22,7 +22,7 @@ async def test_opening_a_shard_fences_every_older_writer(rig: Rig) -> None:
 
 
 async def test_messages_are_read_back_in_order_with_key_value_and_attributes_equal(rig: Rig) -> None:
-    await behaviours.a_commit_is_read_back_as_it_was(rig.log("a"), rig.reader)
+    await behaviours.a_commit_is_read_back_as_it_was(rig.log("a"), rig.reader, one_order=rig.one_order)
 
 
 async def test_a_cancelled_commit_is_all_or_nothing_and_a_reopened_log_tells_which(rig: Rig) -> None:
@@ -164,7 +164,8 @@ async def test_a_read_filters_by_topic_and_account(rig: Rig) -> None:
         await shard.commit(Commit(stored, {"a": b"", "b": b""}))
 
     async def given(topics: list[str] | None, accounts: list[str] | None) -> list[int]:
-        return [int(one.message.key) for one in await read(rig.reader, topics=topics, accounts=accounts)]
+        found = [int(one.message.key) for one in await read(rig.reader, topics=topics, accounts=accounts)]
+        return found if rig.one_order else sorted(found)
 
     assert await given(None, None) == [1, 2, 3, 4]
     assert await given(["x"], None) == [1, 2]

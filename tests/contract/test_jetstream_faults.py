@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.jetstream.access import Access
+from gateway.broker.access import Access
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted

@@ -12,7 +12,7 @@ from typing import Any
 import nkeys
 import pytest
 
-from gateway.broker.jetstream.access import Access
+from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import ConnectionOptions, connect
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics

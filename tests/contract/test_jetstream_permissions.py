@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from gateway.broker.jetstream.access import Access
+from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.link import Denied
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings

@@ -9,8 +9,8 @@ from uuid import uuid4
 
 import pytest
 
+from gateway.broker.access import Access
 from gateway.broker.jetstream import stream
-from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.broker.jetstream.stream import StreamSettings, prepare, wanted

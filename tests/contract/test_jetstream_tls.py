@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.jetstream.access import Access
+from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import ConnectionOptions, connect
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable

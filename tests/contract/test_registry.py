@@ -8,17 +8,22 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.memory import MemoryRegistry
 from gateway.broker.ports import Registry
 from gateway.errors import ConfigurationError
 from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import NatsRig, nats_rig
+from tests.contract.rigs import SHARDS, NatsRig, kafka_rig, nats_rig
 
 
-@pytest.fixture(params=["memory", "jetstream"])
+@pytest.fixture(params=["memory", "jetstream", "kafka"])
 async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
     if request.param == "memory":
         yield MemoryRegistry()
+        return
+    if request.param == "kafka":
+        async with kafka_rig(request.getfixturevalue("kafka_address")) as on_kafka:
+            yield KafkaRegistry(on_kafka.connection, on_kafka.topics)
         return
     server: NatsServer = request.getfixturevalue("nats_server")
     async with nats_rig(server.url) as rig:
@@ -28,9 +33,9 @@ async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
 
 
 async def test_the_first_number_of_shards_holds_and_another_is_refused_in_words(registry: Registry) -> None:
-    await registry.agree(16)
-    await registry.agree(16)
-    with pytest.raises(ConfigurationError, match=r"shards: 8 is not .*16"):
+    await registry.agree(SHARDS)
+    await registry.agree(SHARDS)
+    with pytest.raises(ConfigurationError, match=rf"shards: 8 is not .*{SHARDS}"):
         await registry.agree(8)
 
 

@@ -21,8 +21,8 @@ from urllib.parse import ParseResult, urlsplit
 import nats.errors
 from nats.aio.client import Client
 
+from gateway.broker.access import Access
 from gateway.broker.jetstream import innards
-from gateway.broker.jetstream.access import Access
 from gateway.broker.jetstream.link import Denied, Link
 from gateway.broker.jetstream.refusals import explained
 from gateway.errors import ConfigurationError, Unavailable

@@ -10,7 +10,7 @@ from typing import Final
 
 import nats.errors
 
-from gateway.broker.jetstream.access import (
+from gateway.broker.access import (
     CA_FILE,
     CERT_FILE,
     CREDENTIALS_FILE,

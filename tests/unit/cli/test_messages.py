@@ -19,7 +19,7 @@ OPTIONS = {
     "run": ["--config"],
     "simulate": ["--user", "--port", "--rate", "--events", "--prefill", "--form", "--seed", "--paused"],
     "check": ["--config"],
-    "tail": ["--kind", "--account", "--from", "--follow", "--output", "--servers", "--prefix"],
+    "tail": ["--kind", "--account", "--from", "--follow", "--output", "--config", "--broker", "--servers", "--prefix"],
     "schemas": ["--directory", "--check"],
 }
 
@@ -123,6 +123,7 @@ def test_a_yaml_mistake_is_told_with_its_place(say: Say, tmp_path: Path) -> None
         (["tail", "--output", "xml"], "--output: 'xml' is neither line nor json"),
         (["tail", "--prefix", "a.b"], "--prefix: 'a.b'"),
         (["tail", "--servers", '["a'], "--servers"),
+        (["tail", "--broker", "rabbit"], "--broker: 'rabbit'"),
         (["simulate", "--user", "alice"], "--user: 'alice' is not NAME=KEY"),
         (["simulate", "--port", "70000"], "--port"),
         (["simulate", "--rate", "-1"], "--rate"),

@@ -139,3 +139,17 @@ def test_the_comparison_knows_neither_models_nor_session() -> None:
     assert not [name for name in vars(module) if getattr(vars(module)[name], "__module__", "").startswith(
         ("gateway.events", "gateway.session")
     )]  # fmt: skip
+
+
+def test_a_log_with_an_order_for_each_kind_alone_is_held_to_that() -> None:
+    emitted = [
+        Emitted(number, callback, "{}") for number, callback in ((1, "OnError"), (2, "OnLegUpdate"), (3, "OnError"))
+    ]
+
+    def logged(*numbers: int) -> list[Logged]:
+        kinds = {1: "error", 2: "leg-update", 3: "error"}
+        return [Logged(kinds[number], number, b"{}", late=False) for number in numbers]
+
+    assert compare("a", emitted, logged(1, 3, 2), by_kind=True).exact
+    assert compare("a", emitted, logged(1, 3, 2)).out_of_order == [2]
+    assert compare("a", emitted, logged(3, 2, 1), by_kind=True).out_of_order == [1]

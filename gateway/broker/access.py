@@ -1,4 +1,4 @@
-"""How NATS lets the gateway in: who it says it is, and TLS, from files that are read afresh for each connection.
+"""How a broker lets the gateway in: who it says it is, and TLS, from files that are read afresh for each connection.
 
 So a secret that was renewed is used from the next connection on, and one that was spoiled is complained of,
 with its setting and its path, until it is mended. Nothing that is kept or said here is a secret.
@@ -41,6 +41,8 @@ class Access:
     password_file: Path | None = None
     credentials_file: Path | None = None
     """A `.creds` file with a JWT and an nkey seed, or a user's nkey seed alone."""
+    tls_wanted: bool = False
+    """Refuse a connection without TLS also where no file is named."""
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -51,7 +53,7 @@ class Access:
     @property
     def wants_tls(self) -> bool:
         """Whether a connection without TLS is to be refused."""
-        return self.handshake_first or self.ca_file is not None or self.cert_file is not None
+        return self.tls_wanted or self.handshake_first or self.ca_file is not None or self.cert_file is not None
 
     def check(self) -> None:
         """Refuse settings that do not go together; raises ConfigurationError."""
@@ -108,7 +110,7 @@ class Access:
         ConfigurationError for a file that cannot be used.
         """
         if self.password_file is not None:
-            password = _read_password(self.password_file)
+            password = read_password(self.password_file)
 
             def tell_password() -> str:
                 guard()
@@ -187,7 +189,8 @@ def _claims(file: Path, jwt: str) -> dict[str, Any]:
     return dict(claims)
 
 
-def _read_password(file: Path) -> str:
+def read_password(file: Path) -> str:
+    """Read a password, without the line end that editors leave; raises ConfigurationError."""
     password = _read(PASSWORD_FILE, file).removesuffix("\n")
     if not password:
         raise ConfigurationError(PASSWORD_FILE, f"{file} is empty", "Write the password into it.")

@@ -1,0 +1,284 @@
+"""What the cluster says of our topics, and how they are made: what about an existing one would break a promise.
+
+A compacted topic of events keeps only the last of those that share a key, and keys of two accounts may be equal.
+A changed number of partitions would give accounts another partition than their older events have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka.errors import for_code
+from aiokafka.protocol.admin import CreateTopicsRequest, DescribeConfigsRequest
+from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.offset import OffsetRequest
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka.connect import Connection, ours
+from gateway.broker.kafka.topics import Topics
+from gateway.errors import ConfigurationError, Unavailable
+
+SMALLEST_MESSAGE: Final = 128 * 1024
+"""Bytes that the checkpoint topic must take: a checkpoint has up to 64 KiB."""
+
+FIRST: Final = -2
+END: Final = -1
+"""Instead of a time, in milliseconds since 1970: the place of the first record, and the one behind the last."""
+
+_TOPIC: Final = 2
+_UNKNOWN: Final = 3
+_DENIED: Final = frozenset({29, 31})
+_EXISTS: Final = 36
+_YOURS: Final = frozenset({17, 37, 40, 44})
+"""Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
+_AGAIN: Final = 0.05
+
+_QUICKLY_COMPACTED: Final = {
+    "segment.bytes": str(32 * 1024 * 1024),
+    "segment.ms": str(3600 * 1000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+"""A takeover reads all of a partition, so what is superseded must not stay for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """How the topics are to be."""
+
+    topics: Topics
+    partitions: int = 8
+    """Of each topic of events."""
+    shards: int = 16
+    """Partitions of the checkpoint topic."""
+    replicas: int = 1
+    retention: float | None = None
+    """Seconds; None keeps events for ever."""
+    create: bool = True
+    """Make the topics that are missing; existing ones are only ever checked."""
+
+    @property
+    def in_sync(self) -> int:
+        """Replicas that must have a message before it counts: one may be away, where there are three."""
+        return max(1, self.replicas - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a writer must know of the topics."""
+
+    partitions: int
+    """Of each topic of events."""
+    shards: int
+    largest: dict[str, int]
+    """Bytes of one batch of records that a topic takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    name: str
+    partitions: int
+    config: dict[str, str]
+    setting: str
+    """What says how many partitions there are to be."""
+
+
+async def prepare(connection: Connection, settings: ClusterSettings) -> None:
+    """Make the topics that are missing, and refuse those that would break a promise.
+
+    Raises:
+        ConfigurationError: a permission is missing, a topic missing (and not to be made) or dangerous; says
+            which, and what to do.
+        Unavailable: Kafka did not answer, or has too few brokers now.
+
+    """
+    wanted = list(_wanted(settings))
+    names = [one.name for one in wanted]
+    with ours("the topics"):
+        async with asyncio.timeout(connection.options.timeout):
+            found = await _described(connection, names)
+            missing = [one for one in wanted if one.name not in found]
+            if missing:
+                await _create(connection, settings, missing)
+                while missing := [one for one in wanted if one.name not in found]:
+                    found = await _described(connection, names)
+                    await asyncio.sleep(_AGAIN)
+            while any(leader < 0 for topic in found.values() for leader, _ in topic.values()):
+                await asyncio.sleep(_AGAIN)
+                found = await _described(connection, names)
+    configs = await _configs(connection, names)
+    problems = [
+        f"{one.name}: {problem}"
+        for one in wanted
+        for problem in _problems(one, settings, [len(replicas) for _, replicas in found[one.name].values()])
+        + list(_differences(one, settings, configs[one.name]))
+    ]
+    if problems:
+        remedy = "Mend what it names, or delete the topics and let the gateway make them."
+        raise ConfigurationError("topics", "; ".join(problems), remedy)
+
+
+async def facts(connection: Connection, topics: Topics) -> Facts:
+    """Ask what a writer must know; raises Unavailable, ConfigurationError for a missing permission."""
+    names = [*topics.events, topics.checkpoints]
+    found = await _described(connection, names)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise Unavailable(f"there is no topic {', '.join(missing)}")
+    counts = {len(found[name]) for name in topics.events}
+    if len(counts) != 1:
+        raise Unavailable(f"the topics of events have different numbers of partitions: {sorted(counts)}")
+    configs = await _configs(connection, names, ["max.message.bytes"])
+    largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
+    return Facts(counts.pop(), len(found[topics.checkpoints]), largest)
+
+
+async def partitions(connection: Connection, topics: Iterable[str]) -> list[TopicPartition]:
+    """Give all partitions of those of the topics that there are; raises Unavailable."""
+    found = await _described(connection, list(topics))
+    return [TopicPartition(name, number) for name, leaders in found.items() for number in sorted(leaders)]
+
+
+async def places(
+    connection: Connection, tps: Sequence[TopicPartition], when: int = END
+) -> dict[TopicPartition, int | None]:
+    """Give the place of the first record from a time on in each partition; None where there is none yet.
+
+    The end is that of what is written, open transactions included: a reader of committed records that reads up
+    to it knows what became of them. Raises Unavailable.
+    """
+    result: dict[TopicPartition, int | None] = {}
+    with ours("the places of records"):
+        async with asyncio.timeout(connection.options.timeout):
+            while left := [tp for tp in tps if tp not in result]:
+                leaders = await _described(connection, list({tp.topic for tp in left}))
+                by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
+                for tp in left:
+                    leader, _ = leaders.get(tp.topic, {}).get(tp.partition, (-1, []))
+                    if leader >= 0:
+                        by_leader[leader][tp.topic].append((tp.partition, when))
+                for leader, asked in by_leader.items():
+                    answer = await connection.ask(OffsetRequest(-1, 0, list(asked.items())), node=leader)
+                    result |= _offsets(answer)
+                if not all(tp in result for tp in left):
+                    await asyncio.sleep(_AGAIN)
+    return result
+
+
+def _offsets(answer: Any) -> dict[TopicPartition, int | None]:  # noqa: ANN401 - aiokafka's own
+    found: dict[TopicPartition, int | None] = {}
+    for topic, parts in answer.topics:
+        for partition, code, _, offset in parts:
+            error = for_code(code)
+            if code == 0:
+                found[TopicPartition(topic, partition)] = offset if offset >= 0 else None
+            elif not error.retriable:
+                raise _denied(topic) if code in _DENIED else error(topic)
+    return found
+
+
+async def _described(connection: Connection, names: list[str]) -> dict[str, dict[int, tuple[int, list[int]]]]:
+    """Give leader and replicas of each partition of the topics that there are; nothing is created by asking."""
+    answer = (await connection.ask(MetadataRequest(names, allow_auto_topic_creation=False))).to_object()
+    found = {}
+    for topic in answer["topics"]:
+        code = topic["error_code"]
+        if code in _DENIED:
+            raise _denied(topic["topic"])
+        if code != _UNKNOWN and topic["partitions"]:
+            parts = topic["partitions"]
+            found[topic["topic"]] = {one["partition"]: (one["leader"], one["replicas"]) for one in parts}
+    return found
+
+
+async def _configs(
+    connection: Connection, names: list[str], keys: list[str] | None = None
+) -> dict[str, dict[str, str]]:
+    answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in names]))
+    found = {}
+    for code, said, _, name, entries in answer.resources:
+        if code in _DENIED:
+            raise _denied(name, "DescribeConfigs")
+        if code != 0:
+            raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
+        found[name] = {entry[0]: entry[1] for entry in entries}
+    return found
+
+
+async def _create(connection: Connection, settings: ClusterSettings, missing: list[_Wanted]) -> None:
+    names = ", ".join(one.name for one in missing)
+    if not settings.create:
+        raise ConfigurationError("topics", f"there is no {names}", "Make them, or let the gateway make them.")
+    request = CreateTopicsRequest(
+        [(one.name, one.partitions, settings.replicas, [], list(one.config.items())) for one in missing],
+        round(connection.options.request_timeout * 1000),
+        False,  # noqa: FBT003 - not only validated
+    )
+    answer = await connection.ask(request)
+    for name, code, said in answer.topic_errors:
+        problem = said or for_code(code).__name__
+        if code in _DENIED:
+            raise _denied(name, "Create")
+        if code in _YOURS:
+            raise ConfigurationError(f"topic {name}", f"cannot be made: {problem}", "Mend what it names.")
+        if code not in {0, _EXISTS}:  # another replica may have been quicker
+            raise Unavailable(f"topic {name} cannot be made: {problem}")
+
+
+def _wanted(settings: ClusterSettings) -> Iterator[_Wanted]:
+    topics = settings.topics
+    in_sync = {"min.insync.replicas": str(settings.in_sync)}
+    retention = "-1" if settings.retention is None else str(round(settings.retention * 1000))
+    events = {"cleanup.policy": "delete", "retention.ms": retention, **in_sync}
+    kept = {"cleanup.policy": "compact", **_QUICKLY_COMPACTED, **in_sync}
+    for name in topics.events:
+        yield _Wanted(name, settings.partitions, events, "broker.partitions")
+    yield _Wanted(topics.checkpoints, settings.shards, kept, "shards")
+    yield _Wanted(topics.accounts, 1, kept, "")
+
+
+def _problems(wanted: _Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
+    problems = []
+    if len(replicas) != wanted.partitions:
+        what = f"and {wanted.setting} is {wanted.partitions}" if wanted.setting else f"not {wanted.partitions}"
+        problems.append(
+            f"it has {len(replicas)} partitions, {what}: accounts would be looked for where they are not; set it back"
+        )
+    if min(replicas) < settings.replicas:
+        problems.append(f"it has {min(replicas)} replicas, not {settings.replicas}: too few brokers may fail")
+    return problems
+
+
+def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
+    policy = config["cleanup.policy"]
+    if wanted.config["cleanup.policy"] == "delete":
+        if "compact" in policy:
+            yield f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete"
+        elif not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
+            yield (
+                f"retention.ms is {config['retention.ms']}, events would leave before broker.retention "
+                f"({wanted.config['retention.ms']} ms)"
+            )
+    else:
+        if policy != "compact":
+            yield f"cleanup.policy is {policy}: checkpoints would expire; set it to compact"
+        if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
+            yield f"max.message.bytes is {config['max.message.bytes']}: a checkpoint needs {SMALLEST_MESSAGE}"
+    in_sync = int(config["min.insync.replicas"])
+    if in_sync < settings.in_sync:
+        yield f"min.insync.replicas is {in_sync}, not {settings.in_sync}: what was acknowledged could be lost"
+    if in_sync > settings.replicas:
+        yield f"min.insync.replicas is {in_sync} of {settings.replicas} replicas: nothing could be written"
+
+
+def _long_enough(given: str, wanted: str) -> bool:
+    return given == "-1" or (wanted != "-1" and int(given) >= int(wanted))
+
+
+def _denied(name: str, operation: str = "Describe") -> ConfigurationError:
+    return ConfigurationError(
+        f"topic {name}", f"Kafka does not permit {operation}", "Give the gateway's user the ACLs of docs/kafka.md."
+    )

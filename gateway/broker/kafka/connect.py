@@ -1,0 +1,338 @@
+"""How the process reaches Kafka: what all its clients have in common, and questions to the cluster.
+
+Each writer and each read has clients of its own, made when they are wanted and gone afterwards, so that nothing
+of a broken one lives on. What ends a client may take as long as a request to a frozen broker: nobody waits for
+it but the connection's own end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka import innards
+from gateway.errors import ConfigurationError, Unavailable
+
+log = logging.getLogger(__name__)
+
+MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+_AGAIN: Final = 50
+"""Milliseconds before a request is made again."""
+_FAREWELL: Final = 1.0
+"""Seconds that a writer who leaves waits for the end of its clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Where Kafka is and how to be let in."""
+
+    servers: Sequence[str]
+    """Bootstrap servers, `host:port`."""
+    name: str = "gateway"
+    """The client id: shown in the broker's logs and metrics, and in quotas."""
+    mechanism: str | None = None
+    """One of MECHANISMS; None for no SASL."""
+    user: str | None = None
+    password: str | Callable[[], str] | None = field(default=None, repr=False)
+    """A callable is asked for each client, so that a changed secret is picked up."""
+    token_file: Path | None = None
+    """The token of OAUTHBEARER, read at each connect."""
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
+    """A callable is asked for each client, so that a changed file is picked up."""
+    timeout: float = 10.0
+    """Seconds that any one call may take, connecting included."""
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds for the answer to one request: there is time for another one, to another broker."""
+        return self.timeout / 2
+
+
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no annotations
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def token(self) -> str:
+        """Read the token afresh: it expires, and something renews the file."""
+        try:
+            return (await asyncio.to_thread(self._path.read_text, "utf-8")).strip()
+        except (OSError, UnicodeError) as error:
+            raise SaslAuthenticationFailed(f"{self._path} cannot be read ({error})") from error
+
+
+class Connection:
+    """Makes clients, asks the cluster, and ends what it made."""
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self.options = options
+        self._client: AIOKafkaClient | None = None
+        self._dialling = asyncio.Lock()
+        self._plain: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """See whether we are let in; raises ConfigurationError, Unavailable."""
+        with ours(f"cannot connect to {', '.join(self.options.servers)}"):
+            async with asyncio.timeout(self.options.timeout):
+                await self._dialled()
+
+    async def ask(self, request: Any, *, node: int | None = None) -> Any:  # noqa: ANN401 - aiokafka's own
+        """Send a request to a broker, any where none is named, and give its answer.
+
+        Raises ConfigurationError where the login is refused, Unavailable.
+        """
+        with ours("Kafka"):
+            async with asyncio.timeout(self.options.timeout):
+                client = await self._dialled()
+                nodes = [broker.nodeId for broker in client.cluster.brokers()] if node is None else [node]
+                random.shuffle(nodes)
+                failure: KafkaError = KafkaError("no broker is known")
+                for one in nodes:
+                    try:
+                        return await client.send(one, request)
+                    except KafkaError as error:
+                        failure = error
+                self._forget(client)
+                raise failure
+
+    async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
+        """Start a transactional producer, which fences every older one of its name; `largest` bounds its batches.
+
+        Raises Unavailable; end it with `end`.
+        """
+        producer = AIOKafkaProducer(
+            **self._common(),
+            transactional_id=transactional_id,
+            transaction_timeout_ms=round(transaction_timeout * 1000),
+            acks="all",
+            max_batch_size=largest,
+        )
+        with ours(f"the producer {transactional_id}"):
+            async with asyncio.timeout(self.options.timeout):
+                return await self._started(producer)
+
+    async def write(self, tp: TopicPartition, key: bytes, value: bytes) -> None:
+        """Write one record without a transaction; raises Unavailable, and then it may have been written."""
+        with ours(tp.topic):
+            async with asyncio.timeout(self.options.timeout):
+                async with self._starting:
+                    if self._plain is None:
+                        self._plain = await self._started(AIOKafkaProducer(**self._common(), enable_idempotence=True))
+                    producer = self._plain
+                try:
+                    await producer.send_and_wait(tp.topic, value, key, tp.partition)
+                except BaseException:
+                    self._plain = None
+                    self.end(innards.end_producer(producer, farewell=0))
+                    raise
+
+    @asynccontextmanager
+    async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
+        """Give a consumer that belongs to no group and sees committed records only; raises Unavailable."""
+        consumer = AIOKafkaConsumer(
+            **self._common(),
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            **options,
+        )
+        try:
+            with ours("a consumer"):
+                async with asyncio.timeout(self.options.timeout):
+                    await consumer.start()
+            yield consumer
+        finally:
+            self.end(innards.end_consumer(consumer))
+
+    def end(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let something end by itself; the connection's own end waits for it."""
+        task = asyncio.create_task(ending, name="kafka-ending")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def end_producer(self, producer: AIOKafkaProducer) -> None:
+        """End a producer, and wait for it, though not for long."""
+        await asyncio.wait({self.end(innards.end_producer(producer, farewell=_FAREWELL))}, timeout=_FAREWELL)
+
+    async def close(self) -> None:
+        """End everything; takes as long as requests to frozen brokers do."""
+        if self._client is not None:
+            self._forget(self._client)
+        if self._plain is not None:
+            self.end(innards.end_producer(self._plain, farewell=0))
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
+        try:
+            await producer.start()
+        except BaseException:
+            self.end(innards.end_producer(producer, farewell=0))
+            raise
+        return producer
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            log.error("a client of Kafka did not end well: %r", None if task.cancelled() else task.exception())
+
+    def _forget(self, client: AIOKafkaClient) -> None:
+        if self._client is client:
+            self._client = None
+            self.end(innards.end_client(client))
+
+    async def _dialled(self) -> AIOKafkaClient:
+        async with self._dialling:
+            if self._client is None:
+                await self._dial()
+                common = self._common()
+                client = AIOKafkaClient(**common)
+                try:
+                    await client.bootstrap()
+                except BaseException:
+                    self.end(innards.end_client(client))
+                    raise
+                self._client = client
+            return self._client
+
+    async def _dial(self) -> None:
+        """Find a server that lets us in: aiokafka itself does not say why none does."""
+        failures: dict[str, Exception] = {}
+        options = self._common()
+        options.pop("bootstrap_servers")
+        options.pop("retry_backoff_ms")
+        for server in self.options.servers:
+            host, _, port = server.rpartition(":")
+            try:
+                connection = await create_conn(host.strip("[]"), int(port), **options)
+            except (OSError, KafkaError, TimeoutError, EOFError) as error:
+                failures[server] = error
+                continue
+            connection.close()
+            return
+        for failure in failures.values():
+            explained = _explained(failure)
+            if explained is not None:
+                raise explained from failure
+        said = "; ".join(f"{at}: {str(why) or type(why).__name__}" for at, why in failures.items())
+        raise Unavailable(f"cannot connect to Kafka: {said}")
+
+    def _common(self) -> dict[str, Any]:
+        options = self.options
+        common: dict[str, Any] = {
+            "bootstrap_servers": list(options.servers),
+            "client_id": options.name,
+            "request_timeout_ms": max(1, round(options.request_timeout * 1000)),
+            "retry_backoff_ms": _AGAIN,
+        }
+        if options.tls is not None:
+            common["ssl_context"] = options.tls() if callable(options.tls) else options.tls
+        if options.mechanism is not None:
+            common["sasl_mechanism"] = options.mechanism
+            if options.mechanism == "OAUTHBEARER":
+                assert options.token_file is not None  # noqa: S101 - connect() sees to it
+                common["sasl_oauth_token_provider"] = _TokenFile(options.token_file)
+            else:
+                password = options.password() if callable(options.password) else options.password
+                common |= {"sasl_plain_username": options.user, "sasl_plain_password": password}
+        secured = ("SASL_" if options.mechanism is not None else "") + ("SSL" if options.tls is not None else "")
+        common["security_protocol"] = {"": "PLAINTEXT", "SASL_": "SASL_PLAINTEXT"}.get(secured, secured)
+        return common
+
+
+@asynccontextmanager
+async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
+    """Give the process's connection to Kafka; a first question shows that it is let in.
+
+    Raises:
+        ConfigurationError: a server's address is none, the login is refused or cannot be made.
+        Unavailable: no server can be reached now.
+
+    """
+    for server in options.servers or [""]:
+        _check_address(server)
+    _check_login(options)
+    innards.mend()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it complains of, it also raises: we say it
+    connection = Connection(options)
+    try:
+        await connection.begin()
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def ours(what: str) -> Iterator[None]:
+    """Turn what aiokafka and the socket raise into Unavailable: for calls that store nothing."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable(f"{what}: Kafka did not answer in time") from error
+    except (KafkaError, OSError) as error:
+        raise Unavailable(f"{what}: {words(error)}") from error
+
+
+def words(error: BaseException) -> str:
+    """Say what aiokafka means."""
+    text = str(error)
+    name = type(error).__name__
+    return text if name in text else f"{name}: {text}" if text else name
+
+
+def _explained(error: Exception) -> ConfigurationError | None:
+    if isinstance(error, (SaslAuthenticationFailed, AuthenticationFailedError)):
+        return ConfigurationError("broker.sasl", f"Kafka refused the login: {words(error)}", "Check user and password.")
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return ConfigurationError("broker.sasl.mechanism", words(error), f"There are: {', '.join(MECHANISMS)}.")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            "broker.tls.ca_file", str(error), "Name the authority that signed the brokers' certificates."
+        )
+    return None
+
+
+def _check_login(options: ConnectionOptions) -> None:
+    if options.mechanism is None:
+        if options.user is not None:
+            remedy = f"Set it to one of {', '.join(MECHANISMS)}."
+            raise ConfigurationError("broker.sasl.mechanism", "is not set, although there is a user", remedy)
+        return
+    if options.mechanism not in MECHANISMS:
+        remedy = f"There are: {', '.join(MECHANISMS)}."
+        raise ConfigurationError("broker.sasl.mechanism", f"{options.mechanism!r} is none", remedy)
+    if options.mechanism == "OAUTHBEARER":
+        if options.token_file is None:
+            raise ConfigurationError("broker.sasl.token_file", "is not set", "Name the file that holds the token.")
+    elif options.user is None or options.password is None:
+        raise ConfigurationError("broker.sasl", "has no user and password", "Set username and password_file.")
+
+
+def _check_address(server: str) -> None:
+    host, _, port = server.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigurationError(
+            "broker.servers", f"{server!r} is not the address of a Kafka broker", "Give host:port, without a scheme."
+        )

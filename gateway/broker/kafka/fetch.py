@@ -1,0 +1,86 @@
+"""Reading partitions from one place to another, committed records only."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any, Final, TypeAlias
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka.connect import Connection, ours
+from gateway.errors import Unavailable
+
+Record: TypeAlias = Any
+"""aiokafka's ConsumerRecord, which has no published types."""
+
+_AT_ONCE: Final = 8 * 1024 * 1024
+"""Bytes of one partition that a broker gives at once."""
+_WAIT: Final = 10
+"""Milliseconds to wait for records before looking whether the end is reached: what ends a transaction is none."""
+_LONG_WAIT: Final = 500
+
+
+async def read_to(
+    connection: Connection, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
+) -> AsyncIterator[list[Record]]:
+    """Give the records of partitions from `begin` up to, but not including, `end`, by partition in order.
+
+    Waits for transactions that are open before `end`. Raises Unavailable when nothing comes in time.
+    """
+    begin = {tp: place for tp, place in begin.items() if place < end[tp]}
+    if not begin:
+        return
+    clock = asyncio.get_running_loop().time
+    async with connection.consumer(max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=100) as consumer:
+        _assign(consumer, begin)
+        places = dict(begin)
+        moved = clock()
+        while left := [tp for tp in places if places[tp] < end[tp]]:
+            with ours("a read"):
+                batches = await consumer.getmany(*left, timeout_ms=_WAIT)
+                for tp in left:
+                    place = await consumer.position(tp)
+                    if place != places[tp]:
+                        places[tp], moved = place, clock()
+            if clock() - moved > connection.options.timeout:
+                raise Unavailable(
+                    f"nothing can be read of {left[0].topic}, partition {left[0].partition}, from {places[left[0]]} "
+                    f"on: Kafka does not answer, or a transaction is open there"
+                )
+            for tp in left:
+                if places[tp] >= end[tp]:
+                    consumer.pause(tp)
+            found = [record for tp, records in batches.items() for record in records if record.offset < end[tp]]
+            if found:
+                yield found
+
+
+async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
+    """Give the records of partitions from `begin` on, for ever. Raises Unavailable."""
+    async with connection.consumer(max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=_LONG_WAIT) as consumer:
+        _assign(consumer, begin)
+        while True:
+            with ours("a read"):
+                batches = await consumer.getmany(timeout_ms=_LONG_WAIT)
+            found = [record for records in batches.values() for record in records]
+            if found:
+                yield found
+
+
+async def read_all(
+    connection: Connection, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
+) -> AsyncIterator[Record]:
+    """Give single records, as `read_to` does."""
+    async with aclosing(read_to(connection, begin, end)) as batches:  # type: ignore[type-var]
+        async for records in batches:
+            for record in records:
+                yield record
+
+
+def _assign(consumer: AIOKafkaConsumer[Any, Any], begin: Mapping[TopicPartition, int]) -> None:
+    consumer.assign(list(begin))
+    for tp, place in begin.items():
+        consumer.seek(tp, place)

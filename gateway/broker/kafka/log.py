@@ -1,0 +1,352 @@
+"""The event log on Kafka: a transactional producer a shard, whose start fences every older one of its name.
+
+A commit is one transaction over the events' partitions and the shard's partition of the checkpoint topic. aiokafka
+commits a transaction in which a batch failed, and says that all is well: so each batch is awaited, and only when
+all of them are stored is the transaction ended.
+
+Kafka says `ProducerFenced` also where nobody else is: after a transaction timed out, or a broker was away for
+long. So a writer begins with a claim, a record in the checkpoint partition that only the newest producer can
+commit; who is told that it is fenced looks whose claim is the newest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, Final
+from uuid import uuid4
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka import cluster
+from gateway.broker.kafka.cluster import Facts
+from gateway.broker.kafka.connect import Connection, words
+from gateway.broker.kafka.fetch import read_all
+from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
+from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
+
+VERSION: Final = 1
+LIMITS: Final = Limits(messages=2000, bytes=16 * 1024 * 1024)
+
+_BATCH: Final = 1024 * 1024
+"""Bytes of one batch of records, unless a topic takes less; a larger message stands alone."""
+_GRACE: Final = 1.0
+"""Seconds that a rival may take between fencing us and its claim."""
+_LOOK: Final = 0.1
+_REFUSED: Final = (
+    kafka.MessageSizeTooLargeError,
+    kafka.RecordListTooLargeError,
+    kafka.InvalidTimestampError,
+    kafka.CorruptRecordException,
+    kafka.PolicyViolationError,
+)
+"""A batch was not taken for something in it."""
+_FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """How the log is written."""
+
+    topics: Topics
+    owner: str
+    """Names this process in its claims, for people."""
+    commit_timeout: float = 10.0
+    """Seconds for one commit."""
+    transaction_timeout: float = 10.0
+    """Seconds after which the broker aborts a transaction whose writer is gone; readers wait for that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the newest writer of a shard committed before anything else."""
+
+    owner: str
+    token: str
+    """Tells this claim from every other one."""
+
+    def encode(self) -> bytes:
+        """Give the record's value."""
+        return json.dumps({"version": VERSION, "owner": self.owner, "token": self.token}).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupted:
+    """A writer of this process that failed, while its claim was the newest as far as it knew."""
+
+    since: int
+    """The place of its claim."""
+    claims: set[Claim]
+    """Its claim, and those with which we have tried to follow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    tp: TopicPartition
+    builder: Any
+
+
+class KafkaLog:
+    """The event log of one deployment on Kafka (`gateway.broker.ports.EventLog`)."""
+
+    def __init__(self, connection: Connection, settings: LogSettings) -> None:
+        self._connection = connection
+        self._settings = settings
+        self._facts: Facts | None = None
+        self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._interrupted: dict[int, _Interrupted] = {}
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[KafkaShard]:
+        """Claim `shard`; see the contract.
+
+        Where a writer of ours failed, and a rival has claimed the shard since, this raises Fenced and claims
+        nothing: a process that was frozen past its time limits would else take the shard back from its heir.
+        """
+        facts = await self._known()
+        if shard >= facts.shards:
+            raise ValueError(f"shard {shard} of {facts.shards}")
+        async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
+            await self._check_rivals(shard)
+            opened = KafkaShard(self._connection, self._settings, shard, facts, await self._start(shard, facts))
+            if shard in self._interrupted:
+                self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
+            try:
+                await opened.claim()
+            except BaseException:
+                await self._connection.end_producer(opened.producer)
+                raise
+            self._interrupted.pop(shard, None)
+        try:
+            yield opened
+        finally:
+            if opened.failed:
+                self._facts = None  # what failed may have been changed
+                self._interrupted[shard] = _Interrupted(opened.claimed_at, {opened.own_claim})
+            await self._connection.end_producer(opened.producer)
+
+    async def _check_rivals(self, shard: int) -> None:
+        interrupted = self._interrupted.get(shard)
+        if interrupted is None:
+            return
+        own = TopicPartition(self._settings.topics.checkpoints, shard)
+        _, newest = await _read(self._connection, own, interrupted.since)
+        if newest not in interrupted.claims:
+            del self._interrupted[shard]  # who opens it again knows of the rival
+            raise _fenced(shard, newest)
+
+    async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
+        return await self._connection.producer(
+            transactional_id=self._settings.topics.transactional_id(shard),
+            largest=min(_BATCH, *facts.largest.values()),
+            transaction_timeout=self._settings.transaction_timeout,
+        )
+
+    async def _known(self) -> Facts:
+        if self._facts is None:
+            self._facts = await cluster.facts(self._connection, self._settings.topics)
+        return self._facts
+
+
+class KafkaShard:
+    """The writer of one shard (`gateway.broker.ports.ShardLog`)."""
+
+    def __init__(
+        self, connection: Connection, settings: LogSettings, shard: int, facts: Facts, producer: AIOKafkaProducer
+    ) -> None:
+        self.producer = producer
+        self._connection = connection
+        self._settings = settings
+        self._topics = settings.topics
+        self._shard = shard
+        self._facts = facts
+        self.own_claim = Claim(settings.owner, uuid4().hex)
+        self.claimed_at = 0
+        self._own = TopicPartition(self._topics.checkpoints, shard)
+        self._stored_up_to = -1
+        self._spent: BrokerError | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """What one commit may hold."""
+        return LIMITS
+
+    @property
+    def failed(self) -> bool:
+        """Whether it was spent by anything but a newer claim."""
+        return self._spent is not None and not isinstance(self._spent, Fenced)
+
+    async def claim(self) -> None:
+        """Commit the claim; raises Unavailable or OutcomeUnknown."""
+        builder = self.producer.create_batch()
+        builder.append(key=CLAIM, value=self.own_claim.encode(), timestamp=_now())
+        try:
+            await self._commit([_Batch(self._own, builder)])
+        except Fenced as fenced:
+            raise OutcomeUnknown(f"a rival claimed the shard at the same moment: {fenced}") from fenced
+        self.claimed_at = self._stored_up_to
+
+    async def checkpoints(self) -> dict[str, bytes]:
+        """Give every checkpoint of the shard; see the contract."""
+        found, newest = await _read(self._connection, self._own, 0)
+        if newest != self.own_claim:
+            raise self._spend(_fenced(self._shard, newest))
+        return found
+
+    async def commit(self, commit: Commit) -> None:
+        """Store all of `commit` or nothing of it; see the contract."""
+        if self._spent is not None:
+            raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
+        check_limits(commit, LIMITS)
+        if not commit.messages and not commit.checkpoints:
+            return
+        await self._commit(self._batches(commit))
+
+    async def _commit(self, batches: Sequence[_Batch]) -> None:
+        self._spent = OutcomeUnknown("a commit was cancelled")
+        is_ending = False
+        problem: BrokerError
+        try:
+            async with asyncio.timeout(self._settings.commit_timeout):
+                await self.producer.begin_transaction()
+                await self._store(batches)
+                is_ending = True
+                await self.producer.commit_transaction()
+        except TimeoutError:
+            said = f"Kafka did not answer within {self._settings.commit_timeout:g} s"
+            problem = OutcomeUnknown(said) if is_ending else Unavailable(f"{said}; nothing was stored")
+        except _FENCED as error:
+            problem = await self._who_fenced(error)
+        except _REFUSED as error:
+            problem = OutcomeUnknown(words(error)) if is_ending else Rejected(words(error))
+        except BrokerError as error:
+            problem = error
+        except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
+            problem = OutcomeUnknown(words(error)) if is_ending else Unavailable(words(error))
+        else:
+            self._spent = None
+            return
+        raise self._spend(problem)
+
+    async def _store(self, batches: Sequence[_Batch]) -> None:
+        """Send all batches, in order within each partition, and wait until all of them are stored."""
+        by_partition: dict[TopicPartition, list[_Batch]] = defaultdict(list)
+        for batch in batches:
+            by_partition[batch.tp].append(batch)
+        for topic in {tp.topic for tp in by_partition}:
+            await self._check_partitions(topic)
+        sent = []
+        for rank in zip_longest(*by_partition.values()):
+            for batch in rank:
+                if batch is not None:
+                    tp = batch.tp
+                    sent.append(await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition))
+        stored: list[Any] = await asyncio.gather(*sent, return_exceptions=True)
+        failures = [one for one in stored if isinstance(one, BaseException)]
+        for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
+            raise failure
+        for one in stored:
+            if one.topic_partition == self._own:
+                if 0 <= one.offset <= self._stored_up_to:
+                    raise Unavailable(f"{self._own.topic} went back to {one.offset}: it was made anew")
+                self._stored_up_to = max(self._stored_up_to, one.offset)
+
+    async def _check_partitions(self, topic: str) -> None:
+        """Refuse a topic that was made anew with other partitions, or given more: accounts would change theirs."""
+        count = len(await self.producer.partitions_for(topic))
+        expected = self._facts.shards if topic == self._own.topic else self._facts.partitions
+        if count != expected:
+            raise Unavailable(f"{topic} has {count} partitions now, not {expected}; nothing was stored")
+
+    def _batches(self, commit: Commit) -> list[_Batch]:
+        """Put records into batches; raises TooLarge for a message, Rejected for a checkpoint that no batch holds."""
+        now = _now()
+        filling: dict[TopicPartition, _Batch] = {}
+        full: list[_Batch] = []
+
+        def add(tp: TopicPartition, key: bytes, value: bytes, headers: Headers) -> int | None:
+            """Add a record; give its size where the topic does not take it."""
+            batch = filling.get(tp)
+            if batch is None or batch.builder.append(key=key, value=value, timestamp=now, headers=headers) is None:
+                if batch is not None:
+                    full.append(batch)
+                batch = filling[tp] = _Batch(tp, self.producer.create_batch())
+                batch.builder.append(key=key, value=value, timestamp=now, headers=headers)
+                size = int(batch.builder.size())
+                return size if size > self._facts.largest[tp.topic] else None
+            return None
+
+        for index, message in enumerate(commit.messages):
+            topic = self._topics.message(message.topic)
+            tp = TopicPartition(topic, partition_of(message.account, self._facts.partitions))
+            size = add(tp, message.key, message.value, headers_of(message))
+            if size is not None:
+                raise TooLarge(index, size, self._facts.largest[topic])
+        for account, checkpoint in commit.checkpoints.items():
+            size = add(self._own, account.encode(), checkpoint, [])
+            if size is not None:
+                most = self._facts.largest[self._own.topic]
+                raise self._spend(Rejected(f"a checkpoint has {size} bytes, Kafka takes at most {most}"))
+        return [*full, *filling.values()]
+
+    async def _who_fenced(self, error: Exception) -> BrokerError:
+        """Tell a rival from a transaction that timed out: the broker fences its writer, too.
+
+        A rival that has fenced us and not claimed yet is given a moment, lest we fence it in turn.
+        """
+        deadline = asyncio.get_running_loop().time() + _GRACE
+        while True:
+            try:
+                _, newest = await _read(self._connection, self._own, self.claimed_at)
+            except BrokerError as unread:
+                return OutcomeUnknown(f"{words(error)}, and the claims cannot be read: {unread}")
+            if newest != self.own_claim:
+                return _fenced(self._shard, newest)
+            if asyncio.get_running_loop().time() > deadline:
+                return OutcomeUnknown(f"{words(error)}, although nobody else has claimed shard {self._shard}")
+            await asyncio.sleep(_LOOK)
+
+    def _spend(self, error: BrokerError) -> BrokerError:
+        self._spent = error
+        return error
+
+
+async def _read(connection: Connection, own: TopicPartition, start: int) -> tuple[dict[str, bytes], Claim | None]:
+    """Read a shard's partition to the end that it has now: the checkpoints, and the newest claim."""
+    places = await cluster.places(connection, [own])
+    found: dict[str, bytes] = {}
+    newest: bytes | None = None
+    async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
+        async for record in records:
+            if record.key == CLAIM:
+                newest = record.value
+            elif record.value is None:
+                found.pop(record.key.decode(), None)
+            else:
+                found[record.key.decode()] = record.value
+    return found, None if newest is None else _claim_of(newest)
+
+
+def _claim_of(value: bytes) -> Claim:
+    said = json.loads(value)
+    return Claim(str(said["owner"]), str(said["token"]))
+
+
+def _fenced(shard: int, newest: Claim | None) -> Fenced:
+    if newest is None:
+        return Fenced(f"the claim of shard {shard} is gone from the checkpoint topic")
+    return Fenced(f"shard {shard} was claimed by {newest.owner}")
+
+
+def _now() -> int:
+    """Give the records' timestamp: retention counts from it, so it is our time, not the event's."""
+    return int(time.time() * 1000)

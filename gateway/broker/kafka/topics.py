@@ -1,0 +1,121 @@
+"""What things are called on Kafka, and how a message becomes a record and back.
+
+The form is CloudEvents 1.0 in binary mode: each attribute is a header `ce_<name>`, the content type is
+`content-type`. An event's partition is that of its account, as if the account were the record's key: so an
+account stays in order, and joins with what others key by account.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from aiokafka.partitioner import murmur2
+
+from gateway.events.catalogue import KINDS
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY, Message
+
+CLAIM: Final = b".claim"
+"""The key of a claim in the checkpoint topic: no account's name begins with a dot."""
+
+_ATTRIBUTE: Final = "ce_"
+_CONTENT_TYPE: Final = "content-type"
+_ACCOUNT: Final = "gateway-account"
+"""Only where no attribute names the account."""
+_VERSION: Final = "v1"
+
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_-]+")
+_NAME: Final = re.compile(r"[a-z0-9]+")
+"""A CloudEvents attribute's name."""
+
+Headers = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names that one deployment uses on Kafka; all of them begin with its prefix and a dot."""
+
+    prefix: str
+    """The first part of each name."""
+    kinds: Sequence[str] = field(default=(*KINDS, DEAD_LETTER, NOTIFICATIONS, REPLAY))
+    """What there are topics for."""
+
+    def __post_init__(self) -> None:
+        """Refuse a prefix that could not be part of a topic's name."""
+        if not _PREFIX.fullmatch(self.prefix):
+            raise ValueError(f"prefix {self.prefix!r} must be of letters, digits, _ and - only")
+
+    @property
+    def events(self) -> list[str]:
+        """All topics that hold messages."""
+        return [self.message(kind) for kind in self.kinds]
+
+    @property
+    def checkpoints(self) -> str:
+        """The compacted topic of checkpoints and claims: a partition a shard."""
+        return f"{self.prefix}.gateway.checkpoints"
+
+    @property
+    def accounts(self) -> str:
+        """The compacted topic of what must never be forgotten: accounts, and how the deployment began."""
+        return f"{self.prefix}.gateway.accounts"
+
+    def message(self, kind: str) -> str:
+        """Give the topic of messages of a kind."""
+        return f"{self.prefix}.{kind}.{_VERSION}"
+
+    def kind(self, topic: str) -> str:
+        """Give the kind of a topic that `message` named."""
+        return topic.removeprefix(f"{self.prefix}.").removesuffix(f".{_VERSION}")
+
+    def transactional_id(self, shard: int) -> str:
+        """Give what only the newest writer of `shard` can use."""
+        return f"{self.prefix}.gateway-{shard}"
+
+
+@lru_cache(maxsize=1 << 17)
+def _hash(account: str) -> int:
+    return int(murmur2(account.encode())) & 0x7FFFFFFF
+
+
+def partition_of(account: str, partitions: int) -> int:
+    """Give the partition of an account, as the Java client's and librdkafka's murmur2 partitioners do for a key."""
+    return _hash(account) % partitions
+
+
+def headers_of(message: Message) -> Headers:
+    """Give a message's headers; raises ValueError for an attribute that CloudEvents does not allow."""
+    headers = []
+    for name, text in message.attributes.items():
+        if name == "datacontenttype":
+            headers.append((_CONTENT_TYPE, text.encode()))
+            continue
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
+        headers.append((_ATTRIBUTE + name, text.encode()))
+    if message.attributes.get("account") != message.account:
+        headers.append((_ACCOUNT, message.account.encode()))
+    return headers
+
+
+def message_of(
+    kind: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]
+) -> Message | None:
+    """Give the message that was stored, None for anything that is not the gateway's."""
+    account = None
+    attributes = {}
+    for name, raw in headers:
+        text = raw.decode(errors="replace")
+        if name.startswith(_ATTRIBUTE):
+            attributes[name[len(_ATTRIBUTE) :]] = text
+        elif name == _CONTENT_TYPE:
+            attributes["datacontenttype"] = text
+        elif name == _ACCOUNT:
+            account = text
+    account = account or attributes.get("account")
+    if account is None or key is None or value is None:
+        return None
+    return Message(kind, account, key, value, attributes)

@@ -1,0 +1,167 @@
+"""The brokers there are: from settings to an open one, whichever it is."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.accounts import shard_of
+from gateway.broker.access import Access, read_password
+from gateway.broker.jetstream import connect as jetstream
+from gateway.broker.jetstream import log as jetstream_log
+from gateway.broker.jetstream import stream
+from gateway.broker.jetstream import topics as jetstream_topics
+from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.kafka import cluster
+from gateway.broker.kafka import connect as kafka
+from gateway.broker.kafka import log as kafka_log
+from gateway.broker.kafka import topics as kafka_topics
+from gateway.broker.kafka.read import KafkaReader
+from gateway.broker.kafka.registry import KafkaRegistry
+from gateway.broker.ports import EventLog, LogReader, Registry
+from gateway.errors import ConfigurationError
+from gateway.events.catalogue import KINDS
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS
+from gateway.settings import BrokerSettings, Settings
+
+NAMES: Final = {"jetstream": "NATS", "kafka": "Kafka"}
+DOCS: Final = {"jetstream": "nats.md", "kafka": "kafka.md"}
+_TRANSACTION: Final = 10.0
+"""Seconds after which Kafka aborts the transaction of a writer that is gone; its readers wait for that long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """An open broker."""
+
+    log: EventLog
+    reader: LogReader
+    registry: Registry
+    one_order: bool
+    """Whether the log has one order over all kinds of an account, or one for each kind."""
+    prepare: Callable[[Settings], Awaitable[str]]
+    """Creates what is missing, or only checks it, and says what is there; raises ConfigurationError, Unavailable."""
+    refused: Callable[[Settings, Iterable[str]], Awaitable[list[str]]]
+    """Says in words what the broker would not let the gateway write for these accounts, without writing it."""
+
+
+def open_broker(settings: BrokerSettings) -> AbstractAsyncContextManager[Broker]:
+    """Connect to the broker that the settings name; entering raises ConfigurationError, Unavailable."""
+    return _open_kafka(settings) if settings.kind == "kafka" else _open_jetstream(settings)
+
+
+async def prepare_broker(broker: Broker, settings: Settings) -> str:
+    """Make the broker ready to be written to, and say what is there; raises ConfigurationError, Unavailable."""
+    found = await broker.prepare(settings)
+    await broker.registry.agree(settings.shards)
+    return found
+
+
+@asynccontextmanager
+async def _open_jetstream(settings: BrokerSettings) -> AsyncIterator[Broker]:
+    topics = jetstream_topics.Topics(settings.prefix)
+    if settings.sasl.mechanism is not None:
+        raise ConfigurationError("broker.sasl.mechanism", "is set, and NATS has none", "Take it away.")
+    options = jetstream.ConnectionOptions(
+        servers=settings.servers,
+        access=_access(settings),
+        inbox_prefix=settings.inbox_prefix,
+        timeout=settings.commit_timeout,
+    )
+    async with jetstream.connect(options) as connection:
+        log_settings = jetstream_log.LogSettings(
+            topics=topics,
+            owner=_owner(),
+            ttl=None if settings.retention is None else max(1, round(settings.retention)),
+        )
+        registry = JetStreamRegistry(connection, topics)
+
+        async def prepare(whole: Settings) -> str:
+            replicas, create = whole.broker.replicas, whole.broker.create
+            await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
+            await registry.prepare(replicas=replicas, create=create)
+            return f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
+
+        async def refused(whole: Settings, accounts: Iterable[str]) -> list[str]:
+            return await connection.link.refused(_written(topics, whole.shards, accounts))
+
+        reader = JetStreamReader(connection, topics)
+        log = jetstream_log.JetStreamLog(connection, log_settings)
+        yield Broker(log, reader, registry, one_order=True, prepare=prepare, refused=refused)
+
+
+def _written(topics: jetstream_topics.Topics, shards: int, accounts: Iterable[str]) -> list[str]:
+    """Give every subject that the gateway will write to for these accounts, in the order of their names."""
+    subjects: list[str] = []
+    for account in sorted(accounts):
+        shard = shard_of(account, shards)
+        subjects += [topics.fence(shard), topics.checkpoint(shard, account), topics.begun(account)]
+        subjects += [topics.message(topic, account) for topic in (*KINDS, DEAD_LETTER, NOTIFICATIONS)]
+    return subjects
+
+
+@asynccontextmanager
+async def _open_kafka(settings: BrokerSettings) -> AsyncIterator[Broker]:
+    topics = kafka_topics.Topics(settings.prefix)
+    access, password_file = _access(settings), settings.sasl.password_file
+    options = kafka.ConnectionOptions(
+        servers=settings.servers,
+        mechanism=settings.sasl.mechanism,
+        user=settings.sasl.username,
+        password=None if password_file is None else lambda: read_password(password_file),
+        token_file=settings.sasl.token_file,
+        tls=access.tls if access.wants_tls else None,
+        timeout=settings.commit_timeout,
+    )
+    async with kafka.connect(options) as connection:
+        log_settings = kafka_log.LogSettings(
+            topics=topics,
+            owner=_owner(),
+            commit_timeout=settings.commit_timeout,
+            transaction_timeout=max(_TRANSACTION, settings.commit_timeout),
+        )
+
+        async def prepare(whole: Settings) -> str:
+            wanted = cluster.ClusterSettings(
+                topics,
+                partitions=settings.partitions,
+                shards=whole.shards,
+                replicas=settings.replicas,
+                retention=settings.retention,
+                create=settings.create,
+            )
+            await cluster.prepare(connection, wanted)
+            count = len(topics.events) + 2
+            return (
+                f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {settings.partitions} partitions"
+            )
+
+        reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics)
+        log = kafka_log.KafkaLog(connection, log_settings)
+        yield Broker(log, reader, registry, one_order=False, prepare=prepare, refused=_none_refused)
+
+
+async def _none_refused(_settings: Settings, _accounts: Iterable[str]) -> list[str]:
+    return []  # preparing has described every topic, and opening a shard says what is refused
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
+
+
+def _access(settings: BrokerSettings) -> Access:
+    return Access(
+        user=settings.sasl.username,
+        password_file=settings.sasl.password_file,
+        credentials_file=settings.credentials_file,
+        tls_wanted=settings.tls.enabled,
+        ca_file=settings.tls.ca_file,
+        cert_file=settings.tls.cert_file,
+        key_file=settings.tls.key_file,
+        handshake_first=settings.tls.handshake_first,
+    )

@@ -1,0 +1,310 @@
+"""Real Kafka for tests: an address that is given, a container, or the broker's own jars under Java 17 or later.
+
+`GATEWAY_TEST_KAFKA` names the bootstrap servers of a cluster that tests may make topics on. Without it a Docker
+engine is asked (testcontainers), then Maven for the jars of tests/pom.xml, once, into the user's cache folder. Only
+a broker from jars can be killed and frozen, or given listeners of one's own: what needs that, needs Java. With
+CI set a missing Kafka fails; else the tests that need it are skipped, and say so.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn, Self
+from uuid import uuid4
+
+import pytest
+
+POM = Path(__file__).parents[1] / "pom.xml"
+_CLUSTER_ID = "Z2F0ZXdheS10ZXN0cy0wMQ"
+_READY = 60.0
+"""Seconds that a broker may take to serve; it takes 4, three at once on two cores 15."""
+_STARTED = "Kafka Server started"
+_IMAGE = "confluentinc/cp-kafka:8.1.0"
+
+_LOGGING = """
+status = error
+appender.file.type = Console
+appender.file.name = out
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d %p %m (%c)%n
+rootLogger.level = info
+rootLogger.appenderRef.file.ref = out
+"""
+
+_QUICK = {
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "4",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "500",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    "log.cleaner.threads": "1",
+    "num.recovery.threads.per.data.dir": "1",
+    "share.coordinator.state.topic.num.partitions": "1",
+}
+"""Small, and quick to start, also after a kill, whose session must end first. A transaction that timed out is
+aborted within half a second, not ten."""
+
+
+def free_port() -> int:
+    """Give a port that nobody listens on now, and below those that systems give to outgoing connections.
+
+    A broker binds its port seconds later, and again after each restart: another's connection could have it by then.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+class KafkaServer:
+    """A Kafka node, broker and controller in one, in a folder; a context, and startable again after a kill."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: dict[str, str] | None = None,
+        number: int = 1,
+        voters: dict[int, int] | None = None,
+        scram: dict[str, str] | None = None,
+    ) -> None:
+        """`config` adds to the properties or replaces some; `{port}` and `{controller}` in values are its ports.
+
+        `voters` are the ports of all controllers by node, where there are several; `scram` are passwords by user,
+        known from the first start on.
+        """
+        self.folder = folder
+        self.number = number
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.wire_port = 0
+        """Where it says it is, for tests that put something in between."""
+        self._voters = voters or {number: free_port()}
+        self._config = config or {}
+        self._scram = scram or {}
+
+    @property
+    def address(self) -> str:
+        """What clients bootstrap from."""
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the broker and block until it serves."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start the broker without waiting for it."""
+        assert self.process is None, "it was started already"
+        if not (self.folder / "log").exists():
+            self._format()
+        with self._words.open("ab") as words:
+            self._since = words.tell()
+            self.process = subprocess.Popen(
+                [*_java(), f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties", "kafka.Kafka", self._file],
+                stdin=subprocess.DEVNULL,
+                stdout=words,
+                stderr=words,
+                start_new_session=True,
+            )
+
+    def wait(self) -> None:
+        """Block until the broker serves."""
+        deadline = time.monotonic() + _READY
+        while _STARTED not in (words := self.words()):
+            assert self.process is not None
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise AssertionError(f"Kafka did not start:\n{words[-4000:]}")
+            time.sleep(0.05)
+
+    def words(self) -> str:
+        """Give what the broker said of itself since its last start."""
+        return self._words.read_bytes()[self._since :].decode(errors="replace")
+
+    def kill(self) -> None:
+        """SIGKILL: no farewell, nothing flushed."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open and nobody answers."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep it frozen for as long as the context lasts."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "server.properties"
+
+    @property
+    def _words(self) -> Path:
+        return self.folder / "server.log"
+
+    def _format(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        replicas = min(3, len(self._voters))
+        own = self._voters[self.number]
+        properties = {
+            "process.roles": "broker,controller",
+            "node.id": str(self.number),
+            "controller.quorum.voters": ",".join(f"{one}@127.0.0.1:{port}" for one, port in self._voters.items()),
+            "listeners": "PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": "PLAINTEXT://127.0.0.1:{port}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+            "log.dirs": str(self.folder / "log"),
+            "default.replication.factor": str(replicas),
+            "min.insync.replicas": str(max(1, replicas - 1)),
+            "offsets.topic.replication.factor": str(replicas),
+            "transaction.state.log.replication.factor": str(replicas),
+            "transaction.state.log.min.isr": str(max(1, replicas - 1)),
+            "share.coordinator.state.topic.replication.factor": str(replicas),
+            "share.coordinator.state.topic.min.isr": str(max(1, replicas - 1)),
+            **_QUICK,
+            **self._config,
+        }
+        text = "".join(f"{name}={value}\n" for name, value in properties.items())
+        self._file.write_text(text.replace("{port}", str(self.port)).replace("{controller}", str(own)))
+        (self.folder / "log4j2.properties").write_text(_LOGGING)
+        known = [
+            f"--add-scram={mechanism}=[name={user},password={password}]"
+            for user, password in self._scram.items()
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+        ]
+        tool = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._file), *known]
+        done = subprocess.run([*_java(), *tool], capture_output=True, check=False, timeout=_READY)
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+
+
+@contextmanager
+def cluster(folder: Path, size: int = 3) -> Iterator[list[KafkaServer]]:
+    """Give the nodes of a cluster that serves; topics have as many replicas, and may miss one."""
+    voters = {number: free_port() for number in range(1, size + 1)}
+    with ExitStack() as stack:
+        servers = [KafkaServer(folder / f"k{number}", number=number, voters=voters) for number in voters]
+        for server in servers:
+            server.begin()
+            stack.callback(server.kill)
+        for server in servers:
+            server.wait()
+        yield servers
+
+
+@contextmanager
+def any_kafka(folder: Path) -> Iterator[str]:
+    """Give the bootstrap servers of some Kafka to make topics on; skips, or fails, where there is none."""
+    given = os.environ.get("GATEWAY_TEST_KAFKA")
+    if given:
+        yield given
+    elif _has_docker():
+        with _container() as address:
+            yield address
+    else:
+        require_java()
+        with KafkaServer(folder) as server:
+            yield server.address
+
+
+def require_java() -> None:
+    """Skip, or fail in CI, where no broker can be started from its jars."""
+    missing = [tool for tool in ("java", *(() if _jars().exists() else ("mvn",))) if shutil.which(tool) is None]
+    if missing:
+        _without(f"{' and '.join(missing)} not found; install Java 17 or later and Maven, or set GATEWAY_TEST_KAFKA")
+
+
+def _without(problem: str) -> NoReturn:
+    words = f"no Kafka to test with: {problem}"
+    if os.environ.get("CI"):
+        pytest.fail(words)
+    pytest.skip(words)
+
+
+def _java() -> Sequence[str]:
+    lean = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
+    return ["java", *lean, "-cp", f"{_fetched()}/*"]
+
+
+def _jars() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    version = ET.parse(POM).getroot().findtext("{http://maven.apache.org/POM/4.0.0}version")  # noqa: S314 - our own
+    return cache / "mesolive-gateway" / f"kafka-{version}"
+
+
+def _fetched() -> Path:
+    """Give the folder of the jars, after fetching them where they are not there; whole or not at all."""
+    jars = _jars()
+    if not jars.exists():
+        jars.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=jars.parent) as folder:
+            command = ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={folder}/lib"]
+            done = subprocess.run(command, capture_output=True, check=False, timeout=600)
+            if done.returncode != 0:
+                _without(f"Maven could not fetch the broker: {done.stdout.decode()[-2000:]}")
+            try:
+                Path(folder, "lib").rename(jars)
+            except OSError:  # another run was quicker
+                assert jars.exists()
+    return jars
+
+
+def _has_docker() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False, timeout=60).returncode == 0
+
+
+@contextmanager
+def _container() -> Iterator[str]:
+    from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - slow to import, and rarely wanted
+
+    container = KafkaContainer(_IMAGE).with_kraft().with_name(f"gateway-test-{uuid4().hex[:8]}")
+    for name, value in _QUICK.items():
+        container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
+    container.with_env("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
+    container.with_env("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
+    with container:
+        yield container.get_bootstrap_server()
