@@ -59,6 +59,8 @@ class ClusterSettings:
     """Seconds; None keeps events for ever."""
     create: bool = True
     """Make the topics that are missing; existing ones are only ever checked."""
+    account_in_key: bool = False
+    """Whether keys begin with the account, so that a compacted topic of events loses nothing."""
 
     @property
     def in_sync(self) -> int:
@@ -255,9 +257,12 @@ def _problems(wanted: _Wanted, settings: ClusterSettings, replicas: list[int]) -
 def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     policy = config["cleanup.policy"]
     if wanted.config["cleanup.policy"] == "delete":
-        if "compact" in policy:
-            yield f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete"
-        elif not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
+        if "compact" in policy and not settings.account_in_key:
+            yield (
+                f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete, or "
+                f"messages.key to account-sequence"
+            )
+        elif "delete" in policy and not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
             yield (
                 f"retention.ms is {config['retention.ms']}, events would leave before broker.retention "
                 f"({wanted.config['retention.ms']} ms)"
