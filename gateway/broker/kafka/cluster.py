@@ -36,6 +36,8 @@ _EXISTS: Final = 36
 _YOURS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
 _AGAIN: Final = 0.05
+_HEARSAY: Final = 1.0
+"""Seconds after which every broker has heard of a topic that another one has made."""
 
 _QUICKLY_COMPACTED: Final = {
     "segment.bytes": str(32 * 1024 * 1024),
@@ -126,9 +128,13 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
 async def facts(connection: Connection, topics: Topics) -> Facts:
     """Ask what a writer must know; raises Unavailable, ConfigurationError for a missing permission."""
     names = [*topics.events, topics.checkpoints]
+    deadline = asyncio.get_running_loop().time() + _HEARSAY
     found = await _described(connection, names)
-    missing = [name for name in names if name not in found]
-    if missing:
+    while missing := [name for name in names if name not in found]:
+        if asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_AGAIN)
+            found = await _described(connection, names)
+            continue
         raise Unavailable(f"there is no topic {', '.join(missing)}")
     counts = {len(found[name]) for name in topics.events}
     if len(counts) != 1:
@@ -199,14 +205,19 @@ async def _described(connection: Connection, names: list[str]) -> dict[str, dict
 async def _configs(
     connection: Connection, names: list[str], keys: list[str] | None = None
 ) -> dict[str, dict[str, str]]:
-    answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in names]))
-    found = {}
-    for code, said, _, name, entries in answer.resources:
-        if code in _DENIED:
-            raise _denied(name, "DescribeConfigs")
-        if code != 0:
-            raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
-        found[name] = {entry[0]: entry[1] for entry in entries}
+    found: dict[str, dict[str, str]] = {}
+    deadline = asyncio.get_running_loop().time() + _HEARSAY
+    while left := [name for name in names if name not in found]:
+        answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in left]))
+        for code, said, _, name, entries in answer.resources:
+            if code in _DENIED:
+                raise _denied(name, "DescribeConfigs")
+            if code == 0:
+                found[name] = {entry[0]: entry[1] for entry in entries}
+            elif code != _UNKNOWN or asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
+        if len(found) < len(names):
+            await asyncio.sleep(_AGAIN)
     return found
 
 
