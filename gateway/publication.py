@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.events.event import DeadLetter, Event, Notification, digest
 
@@ -30,7 +31,7 @@ class Message(msgspec.Struct, frozen=True):
     """A kind (`order-update`), or `dead-letter`, `notifications`, `replay`."""
     account: str
     key: bytes
-    """EventSeqId in decimal ASCII, else EventId, else a digest."""
+    """EventSeqId in decimal ASCII, else EventId, else a digest; on request behind the account and a colon."""
     value: bytes
     attributes: dict[str, str]
     """CloudEvents attributes by their own names (`id`, `type`, `sequence`, …), and `datacontenttype`."""
@@ -82,6 +83,13 @@ def notification_message(notification: Notification) -> Message:
     body = msgspec.json.encode({"Type": notification.type, "Account": notification.account, **notification.detail})
     attributes = _attributes(notification.account, NOTIFICATIONS, digest(body), None)
     return Message(NOTIFICATIONS, notification.account, notification.account.encode(), body, attributes)
+
+
+def with_account_in_key(message: Message) -> Message:
+    """Put the account before the key of an event or a dead letter: sequences of two accounts may be equal."""
+    if message.topic == NOTIFICATIONS:
+        return message
+    return replace(message, key=message.account.encode() + b":" + message.key)
 
 
 def _attributes(account: str, kind: str, id: str, sequence: int | None) -> dict[str, str]:  # noqa: A002 - its name

@@ -169,6 +169,13 @@ class BrokerSettings(_Section):
     """Commits that may be in flight at once, in one process."""
 
 
+class MessagesSettings(_Section):
+    """What messages look like."""
+
+    key: Literal["sequence", "account-sequence"] = "sequence"
+    """An event's key: EventSeqId (`42`), or account and EventSeqId (`main:42`), which a compacted topic needs."""
+
+
 class LogSettings(_Section):
     """What the gateway says of itself."""
 
@@ -210,6 +217,7 @@ class Settings(_Sourced):
     accounts: AccountsSettings = AccountsSettings()
     session: SessionSettings = SessionSettings()
     broker: BrokerSettings = BrokerSettings()
+    messages: MessagesSettings = MessagesSettings()
     shards: int = Field(default=16, ge=1, le=1024)
     """Slices that the accounts are dealt into: fixed when a deployment first starts."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)

@@ -134,6 +134,7 @@ async def _open_kafka(settings: BrokerSettings) -> AsyncIterator[Broker]:
                 replicas=settings.replicas,
                 retention=settings.retention,
                 create=settings.create,
+                account_in_key=whole.messages.key == "account-sequence",
             )
             await cluster.prepare(connection, wanted)
             count = len(topics.events) + 2

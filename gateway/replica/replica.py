@@ -81,6 +81,7 @@ class Replica:
             ),
             registry=registry,
             commits=asyncio.Semaphore(settings.broker.max_commits),
+            account_in_key=settings.messages.key == "account-sequence",
         )
         self._shards: dict[int, Shard] = {}
         for name in sorted(names):

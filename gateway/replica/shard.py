@@ -17,7 +17,13 @@ from gateway.broker.ports import Commit, EventLog, Limits, Registry, ShardLog
 from gateway.errors import BrokerError, Fenced, NoRoom, Rejected, TooLarge, Unavailable
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.reasons import Reason
-from gateway.publication import Message, dead_letter_message, event_message, notification_message
+from gateway.publication import (
+    Message,
+    dead_letter_message,
+    event_message,
+    notification_message,
+    with_account_in_key,
+)
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
@@ -42,6 +48,8 @@ class ShardSettings:
     registry: Registry
     commits: asyncio.Semaphore
     """Bounds the commits in flight in this process."""
+    account_in_key: bool = False
+    """Whether the keys of events and dead letters begin with the account."""
 
 
 @dataclass(slots=True)
@@ -184,7 +192,7 @@ class Shard:
         return filling if filling.checkpoints else None
 
     def _message(self, item: Item, limits: Limits) -> Message:
-        message = to_message(item)
+        message = self._keyed(to_message(item))
         if message.size > limits.bytes // 4:
             words = f"a message of {message.size} bytes is too large for a commit of {limits.bytes}"
             return self._bury(item, Reason.TOO_LARGE, words)
@@ -241,7 +249,10 @@ class Shard:
         self._log.error(
             "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
-        return dead_letter_message(letter, limit=keep)
+        return self._keyed(dead_letter_message(letter, limit=keep))
+
+    def _keyed(self, message: Message) -> Message:
+        return with_account_in_key(message) if self._settings.account_in_key else message
 
 
 def to_message(item: Item) -> Message:

@@ -13,6 +13,7 @@ from pathlib import Path
 import aiokafka.producer.sender
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from gateway.broker.kafka import cluster, innards
@@ -78,6 +79,11 @@ def set_largest(address: str, topic: str, size: int) -> None:
     admin = AdminClient({"bootstrap.servers": address})
     for done in admin.incremental_alter_configs([change]).values():
         done.result()
+    refused: list[bool] = []
+    producer = Producer({"bootstrap.servers": address})
+    while not any(refused):  # until the broker goes by it; what it takes before is none of the gateway's
+        producer.produce(topic, b"x" * (size + 1), on_delivery=lambda error, _: refused.append(error is not None))
+        producer.flush()
 
 
 async def test_a_batch_that_failed_takes_the_whole_commit_with_it(kafka: KafkaRig, kafka_address: str) -> None:

@@ -91,6 +91,13 @@ async def test_a_topic_that_would_break_a_promise_is_refused_in_words(
     assert f"{wanted.topics.message(topic)}: {said}" in str(refused.value)
 
 
+async def test_a_compacted_topic_of_events_is_taken_where_keys_have_the_account(
+    kafka_address: str, wanted: ClusterSettings
+) -> None:
+    await made(kafka_address, wanted.topics.message("error"), cleanup_policy="compact")
+    await prepared(kafka_address, replace(wanted, retention=3600.0, account_in_key=True))
+
+
 async def test_checkpoints_that_would_expire_are_refused(kafka_address: str, wanted: ClusterSettings) -> None:
     await made(kafka_address, wanted.topics.checkpoints, 5, cleanup_policy="delete", max_message_bytes="50000")
     with pytest.raises(ConfigurationError, match="checkpoints would expire") as refused:

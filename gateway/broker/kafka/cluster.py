@@ -36,6 +36,8 @@ _EXISTS: Final = 36
 _YOURS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
 _AGAIN: Final = 0.05
+_HEARSAY: Final = 1.0
+"""Seconds after which every broker has heard of a topic that another one has made."""
 
 _QUICKLY_COMPACTED: Final = {
     "segment.bytes": str(32 * 1024 * 1024),
@@ -59,6 +61,8 @@ class ClusterSettings:
     """Seconds; None keeps events for ever."""
     create: bool = True
     """Make the topics that are missing; existing ones are only ever checked."""
+    account_in_key: bool = False
+    """Whether keys begin with the account, so that a compacted topic of events loses nothing."""
 
     @property
     def in_sync(self) -> int:
@@ -124,9 +128,13 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
 async def facts(connection: Connection, topics: Topics) -> Facts:
     """Ask what a writer must know; raises Unavailable, ConfigurationError for a missing permission."""
     names = [*topics.events, topics.checkpoints]
+    deadline = asyncio.get_running_loop().time() + _HEARSAY
     found = await _described(connection, names)
-    missing = [name for name in names if name not in found]
-    if missing:
+    while missing := [name for name in names if name not in found]:
+        if asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_AGAIN)
+            found = await _described(connection, names)
+            continue
         raise Unavailable(f"there is no topic {', '.join(missing)}")
     counts = {len(found[name]) for name in topics.events}
     if len(counts) != 1:
@@ -197,14 +205,19 @@ async def _described(connection: Connection, names: list[str]) -> dict[str, dict
 async def _configs(
     connection: Connection, names: list[str], keys: list[str] | None = None
 ) -> dict[str, dict[str, str]]:
-    answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in names]))
-    found = {}
-    for code, said, _, name, entries in answer.resources:
-        if code in _DENIED:
-            raise _denied(name, "DescribeConfigs")
-        if code != 0:
-            raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
-        found[name] = {entry[0]: entry[1] for entry in entries}
+    found: dict[str, dict[str, str]] = {}
+    deadline = asyncio.get_running_loop().time() + _HEARSAY
+    while left := [name for name in names if name not in found]:
+        answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in left]))
+        for code, said, _, name, entries in answer.resources:
+            if code in _DENIED:
+                raise _denied(name, "DescribeConfigs")
+            if code == 0:
+                found[name] = {entry[0]: entry[1] for entry in entries}
+            elif code != _UNKNOWN or asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
+        if len(found) < len(names):
+            await asyncio.sleep(_AGAIN)
     return found
 
 
@@ -255,9 +268,12 @@ def _problems(wanted: _Wanted, settings: ClusterSettings, replicas: list[int]) -
 def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     policy = config["cleanup.policy"]
     if wanted.config["cleanup.policy"] == "delete":
-        if "compact" in policy:
-            yield f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete"
-        elif not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
+        if "compact" in policy and not settings.account_in_key:
+            yield (
+                f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete, or "
+                f"messages.key to account-sequence"
+            )
+        elif "delete" in policy and not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
             yield (
                 f"retention.ms is {config['retention.ms']}, events would leave before broker.retention "
                 f"({wanted.config['retention.ms']} ms)"

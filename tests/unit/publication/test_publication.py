@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.events.event import DeadLetter, Event, Notification, digest
-from gateway.publication import dead_letter_message, event_message, notification_message
+from gateway.publication import dead_letter_message, event_message, notification_message, with_account_in_key
 
 EVENT = Event(
     account="acme",
@@ -144,3 +144,10 @@ def test_the_size_of_a_message_is_not_less_than_what_is_stored() -> None:
     stored = len(message.value) + len(message.key)
     stored += sum(len(f"{name}: {value}\r\n") for name, value in message.attributes.items())
     assert message.size >= stored
+
+
+def test_the_account_goes_before_the_key_of_events_and_dead_letters_on_request() -> None:
+    assert with_account_in_key(event_message(EVENT)) == replace(event_message(EVENT), key=b"acme:42")
+    assert with_account_in_key(dead_letter_message(LETTER)).key == b"acme:42"
+    notification = notification_message(Notification("acme", "gap", {}))
+    assert with_account_in_key(notification) == notification

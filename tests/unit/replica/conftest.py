@@ -14,7 +14,7 @@ from gateway.broker.ports import EventLog
 from gateway.publication import Message
 from gateway.replica.account import Activity
 from gateway.replica.replica import AccountStatus, Replica, hub_http
-from gateway.settings import AccountsSettings, HubSettings, Settings
+from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator, SimulatorConfig, simulator
 
@@ -32,13 +32,21 @@ class World:
     replicas: list[Replica] = field(default_factory=list)
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
 
-    async def replica(self, log: EventLog | None = None, *, shards: int = 1, **hub: Any) -> Replica:  # noqa: ANN401
+    async def replica(
+        self,
+        log: EventLog | None = None,
+        *,
+        shards: int = 1,
+        messages: MessagesSettings | None = None,
+        **hub: Any,  # noqa: ANN401
+    ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
         settings = Settings(
             hub=HubSettings(url=self.hub.url, **hub),
             accounts=AccountsSettings(directory=self.keys),
             session=Session(history_grace=0.5, audit_interval=0.2),
             shards=shards,
+            messages=messages or MessagesSettings(),
         )
         http = await self.stack.enter_async_context(hub_http(settings.hub))
         owner = f"replica-{len(self.replicas) + 1}"

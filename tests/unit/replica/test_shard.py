@@ -18,6 +18,7 @@ from gateway.broker.memory import Edge
 from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
 from gateway.replica.account import Activity
+from gateway.settings import MessagesSettings
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -213,3 +214,13 @@ async def test_an_account_goes_on_where_the_last_replica_stopped(build: Build) -
     await world.replica()
     await world.published("alpha", range(1, 56))
     assert world.keys_of("alpha") == list(range(1, 56))
+
+
+async def test_keys_begin_with_the_account_where_that_is_wished_dead_letters_included(build: Build) -> None:
+    world = await build("main", prefill=3)
+    enlarge(world, "main", 2, 200_000)
+    world.broker.largest = 100_000
+    await world.replica(messages=MessagesSettings(key="account-sequence"))
+    await world.until(lambda: len(world.messages("main")) == 3, "all is published")
+    found = [(message.topic == "dead-letter", message.key) for message in world.messages("main")]
+    assert found == [(False, b"main:1"), (True, b"main:2"), (False, b"main:3")]
