@@ -120,10 +120,13 @@ class Account:
         self._attached.clear()
         self._poke.set()
 
+    def _hold(self, session: Session) -> None:
+        self._share.hold(session.queued_bytes, session.waiting_bytes)
+
     def made_room(self) -> None:
         """The shard took a batch: there may be room for a page."""
         if self.session is not None:
-            self._share.hold(self.session.queued_bytes)
+            self._hold(self.session)
             if self.session.wants_latest or self.session.wants() is not None:
                 self._poke.set()
 
@@ -214,7 +217,7 @@ class Account:
         was_live = session.state is State.LIVE
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
-        self._share.hold(session.queued_bytes)
+        self._hold(session)
         self._count(f"push:{outcome.value}", 1)
         if outcome in {Outcome.QUEUED, Outcome.LATE}:
             self._has_work(self)
@@ -331,7 +334,7 @@ class Account:
             contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
             strays, forgotten = session.strays, session.forgotten
             ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
-            self._share.hold(session.queued_bytes)
+            self._hold(session)
         self.counts["pages"] += 1
         self._count("strays", session.strays - strays)
         self._count("forgotten", session.forgotten - forgotten)

@@ -25,6 +25,8 @@ class Budget:
         self.total = total
         self.held = 0
         """Bytes that are there."""
+        self.stuck = 0
+        """Bytes of them that only a page can let go on: pushes that wait for history."""
         self.reserved = 0
         """Bytes that pages under way are expected to bring."""
         self.peak = 0
@@ -41,8 +43,9 @@ class Budget:
         """Bytes that are taken."""
         return self.held + self.reserved
 
-    def _hold(self, by: int, holders: int) -> None:
+    def _hold(self, by: int, stuck: int, holders: int) -> None:
         self.held += by
+        self.stuck += stuck
         self._holders += holders
         self._changed()
 
@@ -63,8 +66,8 @@ class Budget:
                 turn.set_result(None)
 
     def _has_room(self, size: int) -> bool:
-        """Tell whether a page may be asked for: one at least always may, since it is pages that let pushes go on."""
-        return self.reserved == 0 or self.used + size <= self.total
+        """Tell whether a page may be asked for: one always may where nothing else would ever make room."""
+        return self.used + size <= self.total or self.used == self.stuck
 
     def _fits(self, held: int, more: int) -> bool:
         after = self.used + more
@@ -76,18 +79,20 @@ class Budget:
 class Share:
     """What one account holds of the budget."""
 
-    __slots__ = ("_budget", "held")
+    __slots__ = ("_budget", "held", "stuck")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.held = 0
+        self.stuck = 0
 
-    def hold(self, size: int) -> None:
-        """Say that the account holds `size` bytes now."""
-        if size != self.held:
+    def hold(self, size: int, stuck: int = 0) -> None:
+        """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
+        if size != self.held or stuck != self.stuck:
             holders = (size > 0) - (self.held > 0)
-            change, self.held = size - self.held, size
-            self._budget._hold(change, holders)  # noqa: SLF001 - a budget and its shares are one thing
+            more, more_stuck = size - self.held, stuck - self.stuck
+            self.held, self.stuck = size, stuck
+            self._budget._hold(more, more_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
         """Tell whether the account may hold `more` bytes besides."""

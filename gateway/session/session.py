@@ -109,6 +109,11 @@ class Session:
         """Bytes of everything that waits here."""
         return self._outbox.bytes + self._waiting.bytes
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of the pushes among them that wait for history."""
+        return 0 if self.state is State.LIVE else self._waiting.bytes
+
     def checkpoint(self) -> Checkpoint:
         """Say what is settled once everything taken so far is committed."""
         return self._outbox.checkpoint()

