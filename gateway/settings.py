@@ -151,12 +151,6 @@ class BrokerSettings(_Section):
     """What the names of all subjects, streams, buckets, topics and transactional ids begin with."""
     replicas: int = Field(default=1, ge=1, le=5)
     """Copies that the broker keeps, where the gateway creates the stream or the topics."""
-    partitions: int = Field(default=8, ge=1, le=10_000)
-    """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
-    create: bool = True
-    """Create what is missing in the broker; otherwise only check it."""
-    retention: float | None = Field(default=7 * 24 * 3600, gt=0)
-    """Seconds that an event stays in the log; null keeps it for ever."""
     tls: TlsSettings = TlsSettings()
     sasl: SaslSettings = SaslSettings()
     credentials_file: Path | None = None
@@ -167,6 +161,17 @@ class BrokerSettings(_Section):
     """Seconds for the answer to a commit."""
     max_commits: int = Field(default=4, ge=1)
     """Commits that may be in flight at once, in one process."""
+
+
+class TopicsSettings(_Section):
+    """The topics, or the streams, that hold the log."""
+
+    create: bool = True
+    """Create what is missing in the broker; otherwise only check it."""
+    retention: float | None = Field(default=7 * 24 * 3600, gt=0)
+    """Seconds that an event stays in the log; null keeps it for ever."""
+    partitions: int = Field(default=8, ge=1, le=10_000)
+    """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
 
 
 class MessagesSettings(_Section):
@@ -217,6 +222,7 @@ class Settings(_Sourced):
     accounts: AccountsSettings = AccountsSettings()
     session: SessionSettings = SessionSettings()
     broker: BrokerSettings = BrokerSettings()
+    topics: TopicsSettings = TopicsSettings()
     messages: MessagesSettings = MessagesSettings()
     shards: int = Field(default=16, ge=1, le=1024)
     """Slices that the accounts are dealt into: fixed when a deployment first starts."""

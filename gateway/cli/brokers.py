@@ -27,7 +27,7 @@ from gateway.broker.ports import EventLog, LogReader, Registry
 from gateway.errors import ConfigurationError
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
-from gateway.settings import BrokerSettings, Settings
+from gateway.settings import BrokerSettings, Settings, TopicsSettings
 
 NAMES: Final = {"jetstream": "NATS", "kafka": "Kafka"}
 DOCS: Final = {"jetstream": "nats.md", "kafka": "kafka.md"}
@@ -50,9 +50,13 @@ class Broker:
     """Says in words what the broker would not let the gateway write for these accounts, without writing it."""
 
 
-def open_broker(settings: BrokerSettings) -> AbstractAsyncContextManager[Broker]:
-    """Connect to the broker that the settings name; entering raises ConfigurationError, Unavailable."""
-    return _open_kafka(settings) if settings.kind == "kafka" else _open_jetstream(settings)
+def open_broker(settings: BrokerSettings, topics: TopicsSettings | None = None) -> AbstractAsyncContextManager[Broker]:
+    """Connect to the broker that the settings name; entering raises ConfigurationError, Unavailable.
+
+    Who only reads needs no `topics`.
+    """
+    opened = _open_kafka if settings.kind == "kafka" else _open_jetstream
+    return opened(settings, topics or TopicsSettings())
 
 
 async def prepare_broker(broker: Broker, settings: Settings) -> str:
@@ -63,7 +67,7 @@ async def prepare_broker(broker: Broker, settings: Settings) -> str:
 
 
 @asynccontextmanager
-async def _open_jetstream(settings: BrokerSettings) -> AsyncIterator[Broker]:
+async def _open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIterator[Broker]:
     topics = jetstream_topics.Topics(settings.prefix)
     if settings.sasl.mechanism is not None:
         raise ConfigurationError("broker.sasl.mechanism", "is set, and NATS has none", "Take it away.")
@@ -77,12 +81,12 @@ async def _open_jetstream(settings: BrokerSettings) -> AsyncIterator[Broker]:
         log_settings = jetstream_log.LogSettings(
             topics=topics,
             owner=_owner(),
-            ttl=None if settings.retention is None else max(1, round(settings.retention)),
+            ttl=None if kept.retention is None else max(1, round(kept.retention)),
         )
         registry = JetStreamRegistry(connection, topics)
 
-        async def prepare(whole: Settings) -> str:
-            replicas, create = whole.broker.replicas, whole.broker.create
+        async def prepare(_: Settings) -> str:
+            replicas, create = settings.replicas, kept.create
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             return f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
@@ -106,7 +110,7 @@ def _written(topics: jetstream_topics.Topics, shards: int, accounts: Iterable[st
 
 
 @asynccontextmanager
-async def _open_kafka(settings: BrokerSettings) -> AsyncIterator[Broker]:
+async def _open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIterator[Broker]:
     topics = kafka_topics.Topics(settings.prefix)
     access, password_file = _access(settings), settings.sasl.password_file
     options = kafka.ConnectionOptions(
@@ -129,18 +133,16 @@ async def _open_kafka(settings: BrokerSettings) -> AsyncIterator[Broker]:
         async def prepare(whole: Settings) -> str:
             wanted = cluster.ClusterSettings(
                 topics,
-                partitions=settings.partitions,
+                partitions=kept.partitions,
                 shards=whole.shards,
                 replicas=settings.replicas,
-                retention=settings.retention,
-                create=settings.create,
+                retention=kept.retention,
+                create=kept.create,
                 account_in_key=whole.messages.key == "account-sequence",
             )
             await cluster.prepare(connection, wanted)
             count = len(topics.events) + 2
-            return (
-                f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {settings.partitions} partitions"
-            )
+            return f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
 
         reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics)
         log = kafka_log.KafkaLog(connection, log_settings)

@@ -65,7 +65,7 @@ async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
 
 
 async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
-    async with open_broker(settings.broker) as broker:
+    async with open_broker(settings.broker, settings.topics) as broker:
         found = await prepare_broker(broker, settings)
         refusals = await broker.refused(settings, accounts)
         if refusals:

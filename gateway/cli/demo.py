@@ -103,7 +103,7 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
                 accounts=AccountsSettings(directory=keys),
                 broker=BrokerSettings(servers=[server.url]),
             )
-            async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
+            async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
                 await prepare_broker(broker, settings)
                 for index, account in enumerate(ACCOUNTS):
                     hub.user(account).begin(Emission(rate / len(ACCOUNTS), None if shares is None else shares[index]))

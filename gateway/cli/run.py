@@ -57,7 +57,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
     backoff = Backoff(cap=5.0)
     while not stop.is_set():
         try:
-            async with hub_http(settings.hub) as http, open_broker(settings.broker) as broker:
+            async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
                 await prepare_broker(broker, settings)
                 replica = Replica(settings, broker.log, broker.registry, http)
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)

@@ -50,7 +50,7 @@ async def _verify(
     keys = AccountsDirectory(settings.accounts.directory)
     names = sorted(accounts or keys.scan()[0])
     exact = bool(names)
-    async with open_broker(settings.broker) as broker:
+    async with open_broker(settings.broker, settings.topics) as broker:
         for name in names:
             try:
                 verdict = await _judge(settings, keys.key(name), broker, name, since, until, wait)

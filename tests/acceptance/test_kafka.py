@@ -137,7 +137,8 @@ async def made(folder: Path, server: KafkaServer, *, prefill: int = 0) -> AsyncI
         (folder / "gateway.yaml").write_text(
             f"hub: {{url: '{url}'}}\n"
             f"accounts: {{directory: '{keys}'}}\n"
-            f"broker: {{kind: kafka, servers: ['127.0.0.1:{wire.port}'], prefix: {place.prefix}, partitions: 4}}\n"
+            f"broker: {{kind: kafka, servers: ['127.0.0.1:{wire.port}'], prefix: {place.prefix}}}\n"
+            "topics: {partitions: 4}\n"
             "shards: 2\n"
             "session: {history_grace: 1, audit_interval: 0.5}\n"
             "log: {format: json}\n"

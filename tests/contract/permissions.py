@@ -14,7 +14,7 @@ PASSWORDS = {
 """What the text expects in the server's environment."""
 
 _USERS = "  users: [\n"
-_CREATES = "# not with broker.create: false"
+_CREATES = "# not with topics.create: false"
 
 
 def documented() -> str:
@@ -25,7 +25,7 @@ def documented() -> str:
 
 
 def without_create(text: str) -> str:
-    """Give the text for `broker.create: false`."""
+    """Give the text for `topics.create: false`."""
     kept = [line for line in text.splitlines(keepends=True) if _CREATES not in line]
     assert len(kept) == len(text.splitlines()) - 2
     return "".join(kept)

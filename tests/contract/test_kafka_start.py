@@ -78,7 +78,7 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
     [
         ("error", {"cleanup_policy": "compact"}, "cleanup.policy is compact: equal keys of two accounts would erase"),
         ("error", {"cleanup_policy": "compact,delete"}, "cleanup.policy is compact,delete: equal keys"),
-        ("error", {"retention_ms": "1000"}, "retention.ms is 1000, events would leave before broker.retention"),
+        ("error", {"retention_ms": "1000"}, "retention.ms is 1000, events would leave before topics.retention"),
         ("error", {"min_insync_replicas": "2"}, "min.insync.replicas is 2 of 1 replicas: nothing could be written"),
     ],
 )
@@ -107,7 +107,7 @@ async def test_checkpoints_that_would_expire_are_refused(kafka_address: str, wan
 
 async def test_other_numbers_of_partitions_and_shards_are_refused(kafka_address: str, wanted: ClusterSettings) -> None:
     await prepared(kafka_address, wanted)
-    with pytest.raises(ConfigurationError, match=r"it has 3 partitions, and broker.partitions is 4"):
+    with pytest.raises(ConfigurationError, match=r"it has 3 partitions, and topics.partitions is 4"):
         await prepared(kafka_address, replace(wanted, partitions=4))
     with pytest.raises(ConfigurationError, match=r"gateway.checkpoints: it has 5 partitions, and shards is 6"):
         await prepared(kafka_address, replace(wanted, shards=6))
@@ -124,7 +124,7 @@ async def test_partitions_that_grew_together_with_the_setting_are_refused_all_th
         for done in grown.values():
             await asyncio.to_thread(done.result)
         await cluster.prepare(connection, replace(wanted, partitions=4))
-        with pytest.raises(ConfigurationError, match=r"broker.partitions: 4 is not .* started with: 3"):
+        with pytest.raises(ConfigurationError, match=r"topics.partitions: 4 is not .* started with: 3"):
             await KafkaRegistry(connection, wanted.topics).agree(5)
 
 

@@ -248,7 +248,7 @@ def _wanted(settings: ClusterSettings) -> Iterator[_Wanted]:
     events = {"cleanup.policy": "delete", "retention.ms": retention, **in_sync}
     kept = {"cleanup.policy": "compact", **_QUICKLY_COMPACTED, **in_sync}
     for name in topics.events:
-        yield _Wanted(name, settings.partitions, events, "broker.partitions")
+        yield _Wanted(name, settings.partitions, events, "topics.partitions")
     yield _Wanted(topics.checkpoints, settings.shards, kept, "shards")
     yield _Wanted(topics.accounts, 1, kept, "")
 
@@ -275,7 +275,7 @@ def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, s
             )
         elif "delete" in policy and not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
             yield (
-                f"retention.ms is {config['retention.ms']}, events would leave before broker.retention "
+                f"retention.ms is {config['retention.ms']}, events would leave before topics.retention "
                 f"({wanted.config['retention.ms']} ms)"
             )
     else:

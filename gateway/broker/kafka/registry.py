@@ -53,7 +53,7 @@ class KafkaRegistry:
             )
         for setting, given in (("shards", shards), ("partitions", facts.partitions)):
             if stored[setting] != given:
-                name = setting if setting == "shards" else "broker.partitions"
+                name = setting if setting == "shards" else "topics.partitions"
                 raise ConfigurationError(
                     name,
                     f"{given} is not the number that this deployment started with: {stored[setting]}",

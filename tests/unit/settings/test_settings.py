@@ -80,7 +80,7 @@ def test_a_section_whose_settings_are_all_commented_out_is_as_if_it_were_not_the
 
 
 def test_a_null_means_what_the_setting_says_it_means(load: Load) -> None:
-    assert load(GOOD + "broker: {retention: null}\n").broker.retention is None
+    assert load(GOOD + "topics: {retention: null}\n").topics.retention is None
 
 
 @pytest.mark.parametrize("yaml", ["", "# nothing\n", "hub:\naccounts: {directory: /keys}\n"])
@@ -125,7 +125,7 @@ def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str,
         ("GATEWAY_BROKER__SERVERS", "[]", "broker.servers", "should have at least 1 item"),
         ("GATEWAY_BROKER__SERVERS", '["a', "broker.servers", "unterminated string"),
         ("GATEWAY_BROKER__REPLICAS", "6", "broker.replicas", "'6' should be less than or equal to 5"),
-        ("GATEWAY_BROKER__RETENTION", "0", "broker.retention", "'0' should be greater than 0"),
+        ("GATEWAY_TOPICS__RETENTION", "0", "topics.retention", "'0' should be greater than 0"),
         ("GATEWAY_ACCOUNTS__START", "lastest", "accounts.start", "'lastest' should be 'earliest' or 'latest'"),
         ("GATEWAY_ACCOUNTS__START", "-1", "accounts.start", "'-1' should be"),
         ("GATEWAY_SESSION__HISTORY_GRACE", "0", "session.history_grace", "'0' should be greater than 0"),
