@@ -31,7 +31,7 @@ class Fortress:
     http: aiohttp.ClientSession
     runs: int = 0
 
-    def config(self, user: str, **broker: object) -> Path:
+    def config(self, user: str, *, create: bool = True, **broker: object) -> Path:
         """Write the settings of a user of the docs, with other settings of the broker where given."""
         password_file = self.folder / f"password-of-{user}"
         if not password_file.exists():
@@ -47,6 +47,7 @@ class Fortress:
             "accounts": {"directory": str(self.folder / "accounts")},
             "session": {"history_grace": 1, "audit_interval": 0.5},
             "broker": secured | broker,
+            "topics": {"create": create},
             "log": {"format": "json"},
         }
         file = self.folder / f"{user}.yaml"

@@ -10,7 +10,6 @@ from uuid import uuid4
 
 from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
-from gateway.broker.jetstream.link import Unserved
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.stream import StreamSettings, prepare
@@ -77,7 +76,7 @@ async def _known_everywhere(log: JetStreamLog) -> None:
         try:
             async with log.open(0):
                 return
-        except Unserved:
+        except Unavailable:  # an answer that it knows no such stream, too
             await asyncio.sleep(0.01)
 
 
