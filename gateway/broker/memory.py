@@ -97,6 +97,10 @@ class MemoryBroker:
         self._grown = asyncio.Event()
         return True
 
+    def fenced(self, shard: int) -> Fenced:
+        """Say who owns `shard` now."""
+        return Fenced(f"shard {shard} was claimed by {self.owners.get(shard)} (epoch {self.epochs.get(shard)})")
+
     async def grown(self) -> None:
         """Wait until something is stored."""
         await self._grown.wait()
@@ -108,16 +112,27 @@ class MemoryLog:
     def __init__(self, broker: MemoryBroker, owner: str) -> None:
         self._broker = broker
         self._owner = owner
+        self._interrupted: set[int] = set()
+        """Shards in which a writer of ours failed."""
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[MemoryShard]:
         """Claim `shard`; see the contract."""
+        if shard in self._interrupted and self._broker.owners.get(shard) != self._owner:
+            self._interrupted.discard(shard)
+            raise self._broker.fenced(shard)
         effect = _Effect(lambda: self._broker.claim(shard, self._owner) > 0)
         await self._broker.faults(Edge("open", "before", self._owner, shard, effect.land))
         effect.land()
         epoch = self._broker.epochs[shard]
         await self._broker.faults(Edge("open", "after", self._owner, shard, effect.land))
-        yield MemoryShard(self._broker, self._owner, shard, epoch)
+        self._interrupted.discard(shard)
+        opened = MemoryShard(self._broker, self._owner, shard, epoch)
+        try:
+            yield opened
+        finally:
+            if opened.is_interrupted:
+                self._interrupted.add(shard)
 
 
 class MemoryShard:
@@ -139,7 +154,7 @@ class MemoryShard:
         """Give every checkpoint of the shard; see the contract."""
         await self._broker.faults(Edge("checkpoints", "before", self._owner, self._shard, _nothing))
         if self._broker.epochs[self._shard] != self._epoch:
-            raise self._spend(self._fenced())
+            raise self._spend(self._broker.fenced(self._shard))
         found = dict(self._broker.stored_checkpoints.get(self._shard, {}))
         await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, _nothing))
         return found
@@ -164,12 +179,13 @@ class MemoryShard:
         except BrokerError as error:
             raise self._spend(error) from None
         if not stored:
-            raise self._spend(self._fenced())
+            raise self._spend(self._broker.fenced(self._shard))
         self._spent = None
 
-    def _fenced(self) -> Fenced:
-        owner, epoch = self._broker.owners.get(self._shard), self._broker.epochs.get(self._shard)
-        return Fenced(f"shard {self._shard} was claimed by {owner} (epoch {epoch})")
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is spent though nobody else is known to own the shard."""
+        return self._spent is not None and not isinstance(self._spent, Fenced)
 
     def _spend(self, error: BrokerError) -> BrokerError:
         self._spent = error

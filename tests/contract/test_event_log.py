@@ -53,6 +53,35 @@ async def test_a_fenced_log_stays_fenced(rig: Rig) -> None:
             await old.commit(Commit(messages(1, 1)))
 
 
+async def test_a_writer_that_failed_does_not_take_its_shard_back_from_a_rival(rig: Rig) -> None:
+    """As a process does that was frozen past its time limits: it hears of those before it hears of its heir."""
+    log = rig.log("a")
+    async with log.open(0) as shard:
+        commit = asyncio.create_task(shard.commit(Commit(messages(1, 10))))
+        await asyncio.sleep(0)
+        commit.cancel()
+        await asyncio.wait({commit})
+    async with rig.log("b").open(0) as heir:
+        with pytest.raises(Fenced):
+            async with log.open(0):
+                pass
+        await heir.commit(Commit(messages(11, 12), {"demo": b"12"}))
+        async with log.open(0) as again:  # it knows of the heir now: whoever opens it does so on purpose
+            assert await again.checkpoints() == {"demo": b"12"}
+
+
+async def test_a_writer_that_failed_opens_again_where_there_is_no_rival(rig: Rig) -> None:
+    log = rig.log("a")
+    for round_ in range(3):
+        async with log.open(0) as shard:
+            commit = asyncio.create_task(shard.commit(Commit(messages(1, 10), {"demo": b"%d" % round_})))
+            await asyncio.sleep(0)
+            commit.cancel()
+            await asyncio.wait({commit})
+    async with log.open(0) as shard:
+        await shard.commit(Commit(messages(1, 1), {"demo": b"last"}))
+
+
 async def test_an_older_writer_may_not_read_checkpoints(rig: Rig) -> None:
     async with rig.log("a").open(0) as old, rig.log("b").open(0):
         with pytest.raises(Fenced):

@@ -76,17 +76,29 @@ class JetStreamLog:
         self._connection = connection
         self._settings = settings
         self._topics = settings.topics
+        self._interrupted: dict[int, set[str]] = {}
+        """Shard → tokens of our claims since a writer of ours failed, those that may have succeeded included."""
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[JetStreamShard]:
-        """Claim `shard`; see the contract."""
+        """Claim `shard`; see the contract.
+
+        Where a writer of ours failed, and a rival has claimed the shard since, this raises Fenced and claims
+        nothing: a process that was frozen past its time limits would else take the shard back from its heir.
+        """
         link = self._connection.link
         facts = await stream.facts(link, self._topics)
         claim = await self._claim(link, shard)
-        yield JetStreamShard(self._connection, self._settings, shard=shard, claim=claim, link=link, facts=facts)
+        self._interrupted.pop(shard, None)
+        opened = JetStreamShard(self._connection, self._settings, shard=shard, claim=claim, link=link, facts=facts)
+        try:
+            yield opened
+        finally:
+            if opened.is_interrupted:
+                self._interrupted[shard] = {claim.token}
 
     async def _claim(self, link: Link, shard: int) -> Claim:
-        """Move the fence, whoever held it.
+        """Move the fence, whoever held it; after a failure of our own, only where nobody else has.
 
         Not a compare-and-set: with replicas the server refuses one (10164) for as long as any batch that
         expects the fence is in flight, so an old owner in full swing kept a new one out for 12 s: measured. A
@@ -94,8 +106,14 @@ class JetStreamLog:
         """
         fence = self._topics.fence(shard)
         standing = await read_fence(link, self._topics, shard)
+        ours = self._interrupted.get(shard)
+        if ours is not None and standing is not None and standing.token not in ours:
+            del self._interrupted[shard]  # who opens it again knows of the rival
+            raise _fenced(shard, standing)
         mine = Claim(0, self._settings.owner, 1 + (standing.epoch if standing else 0), uuid4().hex)
         value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
+        if ours is not None:
+            ours.add(mine.token)
         try:
             answer = _parsed(await link.ask(fence, json.dumps(value).encode(), {"Nats-Rollup": "sub"}))
         except (Denied, Unserved):
@@ -155,6 +173,11 @@ class JetStreamShard:
         if standing is None or standing.sequence != self.claim.sequence:
             raise self._spend(_fenced(self._form.shard, standing))
         return found
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it is spent though nobody else is known to own the shard."""
+        return self._spent is not None and not isinstance(self._spent, Fenced)
 
     async def commit(self, commit: Commit) -> None:
         """Store all of `commit` or nothing; see the contract."""
