@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,6 +90,14 @@ class Process:
         """Send it a signal."""
         self.popen.send_signal(number)
 
+    def freeze(self) -> None:
+        """SIGSTOP."""
+        self.signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
+
     def kill(self) -> None:
         """SIGKILL, and see it gone."""
         self.popen.kill()
@@ -117,6 +125,12 @@ async def process(
         yield running
     finally:
         running.kill()
+
+
+def complaints(gateways: Iterable[Process]) -> list[str]:
+    """Give what gateways logged as an error, and tracebacks."""
+    lines = [line for running in gateways for line in running.complained.splitlines()]
+    return [line for line in lines if "Traceback" in line or '"level": "error"' in line]
 
 
 @dataclass
@@ -200,8 +214,7 @@ class House:
 
     def complaints(self) -> list[str]:
         """Give what gateways logged as an error, and tracebacks."""
-        lines = [line for running in self.gateways for line in running.complained.splitlines()]
-        return [line for line in lines if "Traceback" in line or '"level": "error"' in line]
+        return complaints(self.gateways)
 
 
 @asynccontextmanager

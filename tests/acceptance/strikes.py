@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Final
+from typing import Any, Final, Protocol
 
 from tests.acceptance.processes import House
 from tests.acceptance.wire import Catch, How
@@ -15,6 +15,34 @@ RATE: Final = 450.0
 """Events a second of each account."""
 CUTS: Final = {"cut", "aborted", "closed", "token expired"}
 """What the hub's log says of the connections that were ended on purpose."""
+
+
+FAULTS: Final = {
+    "duplicate": 0.05,
+    "drop": 0.02,
+    "reorder": 0.03,
+    "history_lag": 0.3,
+    "straggle": 0.02,
+    "straggle_seconds": 0.3,
+    "pages_unsorted": True,
+    "empty_pages": 1,
+    "page_end": "fresh",
+    "sequence_step": 3,
+}
+"""What the hub does wrong meanwhile; all of it within the history's grace of 2 s."""
+
+
+class Hub(Protocol):
+    """A hub that can be asked to do something, and whom it knows."""
+
+    @property
+    def accounts(self) -> Sequence[str]:
+        """Its users."""
+        ...
+
+    async def ask(self, request: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
+        """Ask its admin API."""
+        ...
 
 
 async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, *, count: int) -> Catch:
@@ -27,7 +55,7 @@ async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, 
     return await here.wire.strike(how, blow, skip=dice.randrange(len(here.accounts) - 1))
 
 
-async def cut_connections(here: House, dice: Random) -> None:
+async def cut_connections(here: Hub, dice: Random) -> None:
     """End connections to the hub at random times, in every way that a hub has."""
     for how in itertools.cycle(("cut", "abort", "close", "expire")):
         await asyncio.sleep(dice.uniform(0.1, 0.4))

@@ -15,7 +15,7 @@ import pytest
 from gateway.accounts import shard_of
 from tests.acceptance.checker import judge
 from tests.acceptance.processes import house, meanwhile, until
-from tests.acceptance.strikes import CUTS, RATE, cut_connections, strike, summary, were_in_flight
+from tests.acceptance.strikes import CUTS, FAULTS, RATE, cut_connections, strike, summary, were_in_flight
 from tests.acceptance.wire import Catch, How
 
 log = logging.getLogger(__name__)
@@ -36,19 +36,6 @@ BLOWS: Final[list[tuple[str, How]]] = [
     ("gateway", "unanswered"),
 ]
 """Who is killed, and with what of a commit in flight: ten times the gateway, three times the broker."""
-FAULTS: Final = {
-    "duplicate": 0.05,
-    "drop": 0.02,
-    "reorder": 0.03,
-    "history_lag": 0.3,
-    "straggle": 0.02,
-    "straggle_seconds": 0.3,
-    "pages_unsorted": True,
-    "empty_pages": 1,
-    "page_end": "fresh",
-    "sequence_step": 3,
-}
-"""What the hub does wrong meanwhile; all of it within the history's grace of 2 s."""
 
 
 LARGE: Final = (

@@ -105,6 +105,18 @@ class KafkaServer:
         """What clients bootstrap from."""
         return f"127.0.0.1:{self.port}"
 
+    def put_behind_a_wire(self) -> None:
+        """Let clients go through `wire_port`, and other nodes come straight to it; before its first start."""
+        self.wire_port, inner = free_port(), free_port()
+        own = f"INNER://127.0.0.1:{inner}"
+        self._config = {
+            "listeners": f"PLAINTEXT://127.0.0.1:{{port}},{own},CONTROLLER://127.0.0.1:{{controller}}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.wire_port},{own}",
+            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,INNER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "INNER",
+            **self._config,
+        }
+
     def start(self) -> None:
         """Start the broker and block until it serves."""
         self.begin()
@@ -221,11 +233,16 @@ class KafkaServer:
 
 
 @contextmanager
-def cluster(folder: Path, size: int = 3) -> Iterator[list[KafkaServer]]:
-    """Give the nodes of a cluster that serves; topics have as many replicas, and may miss one."""
+def cluster(folder: Path, size: int = 3, *, wired: bool = False) -> Iterator[list[KafkaServer]]:
+    """Give the nodes of a cluster that serves; topics have as many replicas, and may miss one.
+
+    A `wired` node tells clients that it is at its `wire_port`; the nodes themselves talk past the wires.
+    """
     voters = {number: free_port() for number in range(1, size + 1)}
     with ExitStack() as stack:
         servers = [KafkaServer(folder / f"k{number}", number=number, voters=voters) for number in voters]
+        for server in servers if wired else ():
+            server.put_behind_a_wire()
         for server in servers:
             server.begin()
             stack.callback(server.kill)

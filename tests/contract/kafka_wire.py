@@ -2,17 +2,21 @@
 
 It reads the head of each request and of each answer. A snag waits for the next request of a kind: `request` keeps
 it, so that the broker never hears of it until it is let go; `answer` lets the broker do it, and keeps what it says.
-The broker must advertise the wire's port.
+A watch sees everything that goes by, and may take its time. The broker must advertise the wire's port.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Literal, Self
+from typing import Final, Literal, Protocol, Self
+
+_LAST_WORDS: Final = 1.0
+"""Seconds that a broker has for the last requests of who is gone."""
 
 
 class Api(IntEnum):
@@ -41,6 +45,18 @@ class Snag:
         self.passes.set()
 
 
+class Watch(Protocol):
+    """Sees what goes over a wire before it goes on, which waits for it; frames are without their size."""
+
+    async def request(self, wire: Wire, frame: bytes) -> None:
+        """See a request."""
+        ...
+
+    async def answer(self, wire: Wire, request: bytes, frame: bytes) -> None:
+        """See the answer to a request."""
+        ...
+
+
 @dataclass
 class Wire:
     """The proxy; a context."""
@@ -48,6 +64,7 @@ class Wire:
     port: int
     target: int
     """The broker's port on loopback."""
+    watch: Watch | None = None
     _snags: list[Snag] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -90,9 +107,9 @@ class Wire:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target)
             ends.add(server)
             self._writers |= ends
-            asked: dict[int, int] = {}
+            asked: dict[int, bytes] = {}
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(_pump(reader, server, lambda frame: self._request(asked, frame)))
+                ways.create_task(self._ask(reader, server, asked, answers))
                 ways.create_task(_pump(answers, writer, lambda frame: self._answer(asked, frame)))
         except* (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, and so does the other
@@ -101,14 +118,34 @@ class Wire:
             for end in ends:
                 end.transport.abort()
 
-    async def _request(self, asked: dict[int, int], frame: bytes) -> None:
-        api, correlation = int.from_bytes(frame[4:6]), int.from_bytes(frame[8:12])
-        asked[correlation] = api
-        await self._maybe_keep(api, "request")
+    async def _ask(
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        asked: dict[int, bytes],
+        answers: asyncio.StreamReader,
+    ) -> None:
+        try:
+            await _pump(reader, server, lambda frame: self._request(asked, frame))
+        except (OSError, asyncio.IncompleteReadError):  # the last words of who is gone are answered all the same
+            deadline = time.monotonic() + _LAST_WORDS
+            while asked and not answers.at_eof() and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            raise
 
-    async def _answer(self, asked: dict[int, int], frame: bytes) -> None:
-        api = asked.pop(int.from_bytes(frame[4:8]), -1)
-        await self._maybe_keep(api, "answer")
+    async def _request(self, asked: dict[int, bytes], frame: bytes) -> None:
+        asked[int.from_bytes(frame[8:12])] = frame
+        await self._maybe_keep(int.from_bytes(frame[4:6]), "request")
+        if self.watch is not None:
+            await self.watch.request(self, frame[4:])
+
+    async def _answer(self, asked: dict[int, bytes], frame: bytes) -> None:
+        request = asked.pop(int.from_bytes(frame[4:8]), None)
+        if request is None:
+            return
+        await self._maybe_keep(int.from_bytes(request[4:6]), "answer")
+        if self.watch is not None:
+            await self.watch.answer(self, request[4:], frame[4:])
 
     async def _maybe_keep(self, api: int, what: str) -> None:
         for snag in self._snags:

@@ -1,0 +1,172 @@
+"""The log on three nodes of Kafka under everything at once; kills and freezes meet transactions in flight.
+
+Where it struck is told by the wires between the gateway and each node, and what is in the topics by librdkafka;
+the judge is `checker.py`, which knows nothing of the gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from tests.acceptance.kafka_flights import Catch, How
+from tests.acceptance.kafka_house import Place, made
+from tests.acceptance.processes import Process, meanwhile, until
+from tests.acceptance.strikes import CUTS, FAULTS, RATE, cut_connections
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer
+
+log = logging.getLogger(__name__)
+
+ACCOUNTS: Final = [f"account-{number}" for number in range(1, 6)]
+SHARDS: Final = 4
+COUNT: Final = 600
+"""Events that each account's hub emits around a strike."""
+BLOWS: Final[list[tuple[str, How]]] = [
+    ("gateway", "stored"),
+    ("gateway", "ending"),
+    ("leader", "stored"),
+    ("gateway", "ended"),
+    ("gateway", "ending"),
+    ("gateway", "stored"),
+    ("gateway", "ended"),
+    ("coordinator", "ended"),
+    ("gateway", "ending"),
+    ("gateway", "stored"),
+    ("gateway", "ended"),
+    ("gateway", "ending"),
+]
+"""Who is killed, and at which moment of a transaction in flight: ten times the gateway, twice a broker."""
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[KafkaServer]]:
+    kafka_server.require_java()
+    with kafka_server.cluster(tmp_path_factory.mktemp("kafka-cluster"), wired=True) as made_:
+        yield made_
+
+
+async def is_whole(place: Place) -> bool:
+    """Tell whether every replica of the deployment and of the coordinators is in sync."""
+    found = await asyncio.to_thread(AdminClient({"bootstrap.servers": place.address}).list_topics, timeout=10)
+    ours = [one for name, one in found.topics.items() if name.startswith((place.prefix, "__transaction"))]
+    return all(len(part.isrs) == 3 for topic in ours for part in topic.partitions.values())
+
+
+async def strike(place: Place, how: How, blow: Callable[[Catch], None], dice: Random) -> Catch:
+    """Strike while each account's hub emits events, once a few transactions have gone by."""
+    await place.emit(COUNT, RATE)
+    return await place.flights.strike(how, blow, skip=dice.randrange(2 * SHARDS))
+
+
+async def kill_a_broker(
+    place: Place, servers: list[KafkaServer], how: How, dice: Random
+) -> tuple[Catch, asyncio.Task[None]]:
+    """Kill the broker that a transaction in flight is at; it is started again meanwhile."""
+    struck: list[KafkaServer] = []
+
+    def blow(catch: Catch) -> None:
+        struck.extend(server for server in servers if server.wire_port == catch.port)
+        struck[0].kill()
+        next(wire for wire in place.wires if wire.port == catch.port).cut()
+
+    catch = await strike(place, how, blow, dice)
+    place.flights.let_go()
+    return catch, asyncio.create_task(asyncio.to_thread(struck[0].start))
+
+
+@pytest.mark.timeout(240)
+async def test_50000_events_are_exact_through_a_bad_hub_ten_kills_of_the_gateway_and_two_of_brokers(
+    tmp_path: Path, servers: list[KafkaServer]
+) -> None:
+    dice = Random(50_000)
+    async with made(tmp_path, *servers, accounts=ACCOUNTS, seed=5, grace=2.0, shards=SHARDS) as place:
+        for account in place.accounts:
+            await place.ask(f"PATCH /users/{account}/faults", **FAULTS)
+        gateway = await place.gateway()
+        catches: list[Catch] = []
+        restarts: list[asyncio.Task[None]] = []
+        async with meanwhile(cut_connections(place, dice)):
+            for who, how in BLOWS:
+                if who == "gateway":
+                    catches.append(await strike(place, how, lambda _, gateway=gateway: gateway.kill(), dice))
+                    gateway = await place.gateway()
+                    await has_every_shard(gateway)
+                    place.flights.let_go()  # what the dead one asked for arrives now, too late to end anything
+                    continue
+                for restart in restarts:
+                    await restart
+                await until(lambda: is_whole(place), "the cluster is whole")
+                catch, restart = await kill_a_broker(place, servers, how, dice)
+                catches.append(catch)
+                restarts.append(restart)
+            await place.emit(10_000 - COUNT * len(BLOWS), RATE)
+            await asyncio.gather(*restarts)
+        await place.settled(10_000)
+        verdict, uncommitted = await place.verdict(), len(await place.log("read_uncommitted"))
+        cuts = len([entry for entry in await place.ask("GET /log") if entry["why"] in CUTS])
+
+    blows = ", ".join(f"{who} {one.how} ({one.events})" for (who, _), one in zip(BLOWS, catches, strict=True))
+    log.info("%s; struck in flight: %s; late: %s", verdict, blows, Counter(place.flights.late))
+    log.info("%d messages uncommitted; %d connections to the hub cut", uncommitted, cuts)
+    assert verdict.faults == {}
+    assert (verdict.emitted, verdict.found) == (50_000, 50_000)
+    assert [one.how for one in catches if one.events and one.in_flight] == [how for _, how in BLOWS]
+    assert [one.code for one in catches] == [-1 if how == "ending" else 0 for _, how in BLOWS]
+    assert all(late.code for late in place.flights.late)
+    assert place.flights.late
+    assert uncommitted >= 50_000 + sum(one.events for one in catches if one.how == "ending")
+    assert cuts >= 5
+    assert place.complaints() == []
+
+
+async def test_a_gateway_frozen_past_its_transactions_time_cannot_write_nor_disturb_its_heir(
+    tmp_path: Path, servers: list[KafkaServer]
+) -> None:
+    async with made(tmp_path, *servers, accounts=ACCOUNTS, seed=6, grace=2.0, shards=SHARDS) as place:
+        zombie = await place.gateway()
+        await has_every_shard(zombie)
+        await place.emit(2_500, RATE)
+        catch = await place.flights.strike("ending", lambda _: zombie.freeze(), skip=SHARDS)
+        await until(lambda: rolled_back(servers, catch.id), "the transaction times out")
+        heir = await place.gateway()
+        await has_every_shard(heir)
+        zombie.thaw()
+        place.flights.let_go()
+        await place.emit(500, RATE)
+        await until(lambda: stood_back(zombie) == SHARDS, "the zombie gives every shard up")
+        await place.settled(3_000)
+        verdict = await place.verdict()
+
+    log.info("%s; struck with %d events in flight; late: %s", verdict, catch.events, Counter(place.flights.late))
+    assert verdict.faults == {}
+    assert (verdict.emitted, verdict.found) == (15_000, 15_000)
+    assert catch.events
+    assert place.flights.late
+    assert all(late.code for late in place.flights.late)  # refused, each of them
+    assert "opened again" not in heir.complained
+    assert stood_back(heir) == 0
+
+
+async def has_every_shard(gateway: Process) -> None:
+    """Wait until a gateway has opened the logs of all shards."""
+    await until(lambda: gateway.complained.count("the shard's log is open") == SHARDS, "every shard is open")
+
+
+def rolled_back(servers: list[KafkaServer], name: str) -> bool:
+    """Tell whether a coordinator has ended a transaction because its time was up."""
+    words = f"Completed rollback of ongoing transaction for transactionalId {name} due to timeout"
+    return any(words in server.words() for server in servers)
+
+
+def stood_back(gateway: Process) -> int:
+    """Count the shards that a gateway says it stays off."""
+    return gateway.complained.count("another gateway has taken the shard: this one stays off it")
