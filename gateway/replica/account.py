@@ -50,6 +50,7 @@ _RESUBSCRIBE: Final = 600.0
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
+_PUSHED: Final = {outcome: f"push:{outcome.value}" for outcome in Outcome}
 _UNPLACED: Final = {
     f"push:{Outcome.STALE.value}": "pushed events are too old to place, and are not published",
     "forgotten": "more events have no EventSeqId than can be remembered: they may be published again",
@@ -218,8 +219,8 @@ class Account:
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
         self._hold(session)
-        self._count(f"push:{outcome.value}", 1)
-        if outcome in {Outcome.QUEUED, Outcome.LATE}:
+        self._count(_PUSHED[outcome], 1)
+        if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
         elif outcome is Outcome.HELD and session.state is State.LIVE:
             self._set_timer(session)
@@ -228,8 +229,9 @@ class Account:
 
     def _count(self, what: str, more: int) -> None:
         """Count, and tell of what is not published: the first time, the tenth, the hundredth."""
-        before, after = self.counts[what], self.counts[what] + more
+        after = self.counts[what] + more
         self.counts[what] = after
+        before = after - more
         if what in _UNPLACED and more and len(str(after)) > (len(str(before)) if before else 0):
             get_logger(account=self.name).warning(_UNPLACED[what], count=after)
 
