@@ -31,6 +31,7 @@ from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
 from gateway.replica.budget import Share
 from gateway.replica.history import CALL_CAP, History
+from gateway.replica.restraint import Restraint
 from gateway.session.facts import Outcome, Page, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
@@ -90,6 +91,7 @@ class Account:
     _timer: asyncio.TimerHandle | None = None
     _subscribe_at: float = 0.0
     _failed_strategies: tuple[int, ...] = ()
+    _restraint: Restraint = field(default_factory=Restraint)
     _share: Share = field(init=False)
     _history: History = field(init=False)
 
@@ -119,13 +121,21 @@ class Account:
         self._share.hold(0)
         self._activity = activity
         self._attached.clear()
+        self._restraint.took()
         self._poke.set()
 
     def _hold(self, session: Session) -> None:
         self._share.hold(session.queued_bytes, session.waiting_bytes)
 
+    def took(self) -> None:
+        """The shard took a batch: more pushes may be read."""
+        self._restraint.took()
+
+    def _pause(self) -> Awaitable[None] | None:
+        return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
+
     def made_room(self) -> None:
-        """The shard took a batch: there may be room for a page."""
+        """A batch is committed: there may be room for a page."""
         if self.session is not None:
             self._hold(self.session)
             if self.session.wants_latest or self.session.wants() is not None:
@@ -191,7 +201,7 @@ class Account:
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(connection.run(self._on_push))
+                tasks.create_task(connection.run(self._on_push, self._pause))
                 tasks.create_task(self._follow(Hub(connection), subject_of(key)))
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)

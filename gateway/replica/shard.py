@@ -180,6 +180,7 @@ class Shard:
                 continue
             share = max(1, (room - 1) // (len(self._ready) + 1))
             batch = account.session.take(share, space // 2)
+            account.took()
             if batch is None:
                 continue
             self._ready[name] = account  # behind the others: it may have more

@@ -110,6 +110,11 @@ class Session:
         return self._outbox.bytes + self._waiting.bytes
 
     @property
+    def pressed(self) -> bool:
+        """Whether pushes come faster than batches are taken: half of the room is full."""
+        return self.state is State.LIVE and 2 * self._outbox.bytes > self._settings.buffer_bytes
+
+    @property
     def waiting_bytes(self) -> int:
         """Bytes of the pushes among them that wait for history."""
         return 0 if self.state is State.LIVE else self._waiting.bytes
