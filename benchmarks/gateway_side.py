@@ -14,6 +14,7 @@ from task import PATH, Result, Stopwatch, Task, ask
 
 from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
 from gateway.cli.brokers import open_broker, prepare_broker
+from gateway.cli.loop import settle_memory
 from gateway.hub import Hub
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica, hub_http, transport_of
@@ -85,6 +86,7 @@ async def running(task: Task) -> AsyncIterator[Watched]:
             watched = Watched(broker.log, task.events)
             replica = Replica(settings, watched, broker.registry, http)
             watched.counts = next(iter(replica._shards.values())).accounts[task.account].counts  # noqa: SLF001
+            settle_memory()
             serving = asyncio.create_task(replica.run())
             while replica.statuses()[0].activity not in {Activity.LIVE, Activity.CATCHING_UP}:  # noqa: ASYNC110 - for people
                 await asyncio.sleep(0.001)
