@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install run test check schemas lock format clean
+.PHONY: install run test bench check schemas lock format clean
 
 install: $(STAMP)
 
@@ -20,6 +20,9 @@ run: install ## the demo: simulator, embedded nats-server, gateway; ARGS="--even
 
 test: install check ## everything: lint, types, layers, schemas, and all tests on real components
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: install ## the gateway beside its baselines; ARGS="--only jetstream" chooses, ARGS=--help tells more
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

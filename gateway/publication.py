@@ -24,7 +24,7 @@ _DIGITS: Final = 20
 """Of a sequence that compares as text as it does as a number."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message to be: what the log stores, in the words of no broker."""
 
     topic: str
@@ -40,7 +40,7 @@ class Message(msgspec.Struct, frozen=True):
     def size(self) -> int:
         """Bytes that the message is about to take, headers included, for limits and budgets."""
         attributes = self.attributes
-        headers = sum(map(len, attributes)) + sum(map(len, attributes.values())) + 8 * len(attributes)
+        headers = len("".join(attributes)) + len("".join(attributes.values())) + 8 * len(attributes)
         return len(self.value) + len(self.key) + headers
 
 

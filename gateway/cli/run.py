@@ -12,6 +12,7 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
 from gateway.cli.brokers import open_broker, prepare_broker
+from gateway.cli.loop import settle_memory
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.replica import Replica, hub_http
@@ -60,6 +61,7 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
                 await prepare_broker(broker, settings)
                 replica = Replica(settings, broker.log, broker.registry, http)
+                settle_memory()
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)
                 return

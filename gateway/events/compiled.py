@@ -21,6 +21,7 @@ from gateway.events.envelope import NO_ID
 from gateway.events.event import Event
 from gateway.events.parts import Part
 from gateway.events.payloads import EventPayload
+from gateway.events.shapes import Shapes
 from gateway.events.strict_json import MAX_DEPTH, MAX_DIGITS
 from gateway.events.times import canonical_time
 
@@ -53,8 +54,16 @@ def members_of(data: bytes) -> dict[str, msgspec.Raw]:
 
 def check_text(data: bytes) -> None:
     """Refuse what is not UTF-8, and what may be nested too deep; before anything else is done with `data`."""
+    _check_utf8(data)
+    _check_depth(data)
+
+
+def _check_depth(data: bytes) -> None:
     if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
         raise Unusual
+
+
+def _check_utf8(data: bytes) -> None:
     if not data.isascii():
         try:
             data.decode()
@@ -76,7 +85,7 @@ class Compiled:
     def __init__(self, model: type[Part]) -> None:
         """Look the model's fields up; raises TypeError for a type of field that has no plan."""
         hints = get_type_hints(model, include_extras=True)
-        fields_ = [
+        fields_ = self._fields = [
             _field(name, hints[name], required=field.is_required()) for name, field in model.model_fields.items()
         ]
         names = [field.name for field in fields_]
@@ -151,10 +160,19 @@ class CompiledEvent(Compiled):
         super().__init__(model)
         self._sequence, self._id, self._time = (self._places[name] for name in ("EventSeqId", "EventId", "EventTime"))
         self._strategy = self._places.get("StrategyId")
+        hints = get_type_hints(model, include_extras=True)
+        known = [(field.name, hints[field.name], field.nullable) for field in self._fields]
+        self._shapes = Shapes(known, [field.convert for field in self._fields])
 
     def event(self, account: str, kind: str, data: bytes) -> Event:
         """Give the event of a payload."""
-        values, further = self._values(data)
+        _check_utf8(data)
+        values, further = self._shapes.values(data), b""
+        if values is None:
+            _check_depth(data)
+            values, further = self._values(data)
+            if self._shapes.is_learning and not further:
+                self._shapes.learn(list(members_of(data)), self._spellings)
         sequence, id_ = values[self._sequence], values[self._id]
         strategy = b"null" if self._strategy is None else values[self._strategy]
         return Event(
@@ -176,10 +194,16 @@ def _text(value: bytes) -> bytes:
         raise Unusual
     if b"\\" not in value:
         return value
+    known = _texts.get(value)
+    if known is not None:
+        return known
     try:
-        return _encode(_string(value))
+        canonical = _encode(_string(value))
     except msgspec.DecodeError as error:  # half of a surrogate pair
         raise Unusual from error
+    if len(_texts) < _USUAL and len(value) < 2 * _SHORT:
+        _texts[value] = canonical
+    return canonical
 
 
 def _flag(value: bytes) -> bytes:
@@ -370,6 +394,8 @@ _LONG: Final = 19
 _USUAL: Final = 256
 """Spellings that are remembered at the most."""
 _SECOND: Final = len('"2026-11-22T13:32:25')
+_texts: Final[dict[bytes, bytes]] = {}
+"""Texts with escapes, such as names of strategies, which come again and again."""
 _seconds: Final[set[bytes]] = set()
 """Seconds that were found to exist, with the quote before them."""
 _REST_OF_TIME: Final = re.compile(rb'(\.[0-9]{1,9})?Z"')

@@ -17,7 +17,6 @@ def usual_push(account: str, callback: str, payload: bytes) -> Event:
     entry = find(callback)
     if entry is None:
         raise Unusual
-    check_text(payload)
     return _COMPILED[entry.kind].event(account, entry.kind, payload)
 
 
@@ -55,7 +54,6 @@ def _object(payload: bytes) -> bytes:
         text = _string(payload).encode()
     except msgspec.DecodeError as error:
         raise Unusual from error
-    check_text(text)
     return text
 
 

@@ -31,6 +31,7 @@ from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
 from gateway.replica.budget import Share
 from gateway.replica.history import CALL_CAP, History
+from gateway.replica.restraint import Restraint
 from gateway.session.facts import Outcome, Page, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
@@ -50,6 +51,7 @@ _RESUBSCRIBE: Final = 600.0
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
+_PUSHED: Final = {outcome: f"push:{outcome.value}" for outcome in Outcome}
 _UNPLACED: Final = {
     f"push:{Outcome.STALE.value}": "pushed events are too old to place, and are not published",
     "forgotten": "more events have no EventSeqId than can be remembered: they may be published again",
@@ -89,6 +91,7 @@ class Account:
     _timer: asyncio.TimerHandle | None = None
     _subscribe_at: float = 0.0
     _failed_strategies: tuple[int, ...] = ()
+    _restraint: Restraint = field(default_factory=Restraint)
     _share: Share = field(init=False)
     _history: History = field(init=False)
 
@@ -118,13 +121,21 @@ class Account:
         self._share.hold(0)
         self._activity = activity
         self._attached.clear()
+        self._restraint.took()
         self._poke.set()
 
     def _hold(self, session: Session) -> None:
         self._share.hold(session.queued_bytes, session.waiting_bytes)
 
+    def took(self) -> None:
+        """The shard took a batch: more pushes may be read."""
+        self._restraint.took()
+
+    def _pause(self) -> Awaitable[None] | None:
+        return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
+
     def made_room(self) -> None:
-        """The shard took a batch: there may be room for a page."""
+        """A batch is committed: there may be room for a page."""
         if self.session is not None:
             self._hold(self.session)
             if self.session.wants_latest or self.session.wants() is not None:
@@ -190,7 +201,7 @@ class Account:
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(connection.run(self._on_push))
+                tasks.create_task(connection.run(self._on_push, self._pause))
                 tasks.create_task(self._follow(Hub(connection), subject_of(key)))
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
@@ -218,8 +229,8 @@ class Account:
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
         self._hold(session)
-        self._count(f"push:{outcome.value}", 1)
-        if outcome in {Outcome.QUEUED, Outcome.LATE}:
+        self._count(_PUSHED[outcome], 1)
+        if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
         elif outcome is Outcome.HELD and session.state is State.LIVE:
             self._set_timer(session)
@@ -228,8 +239,9 @@ class Account:
 
     def _count(self, what: str, more: int) -> None:
         """Count, and tell of what is not published: the first time, the tenth, the hundredth."""
-        before, after = self.counts[what], self.counts[what] + more
+        after = self.counts[what] + more
         self.counts[what] = after
+        before = after - more
         if what in _UNPLACED and more and len(str(after)) > (len(str(before)) if before else 0):
             get_logger(account=self.name).warning(_UNPLACED[what], count=after)
 

@@ -180,23 +180,29 @@ class Shard:
                 continue
             share = max(1, (room - 1) // (len(self._ready) + 1))
             batch = account.session.take(share, space // 2)
+            account.took()
             if batch is None:
                 continue
             self._ready[name] = account  # behind the others: it may have more
             filling.items += batch.items
-            messages = [self._message(item, limits) for item in batch.items]
-            filling.messages += messages
+            for item in batch.items:
+                message, size = self._message(item, limits)
+                filling.messages.append(message)
+                filling.bytes += size
             filling.checkpoints[name] = batch.checkpoint
-            filling.bytes += sum(message.size for message in messages) + len(batch.checkpoint) + len(name)
+            filling.bytes += len(batch.checkpoint) + len(name)
             account.counts["filtered"] += batch.filtered
         return filling if filling.checkpoints else None
 
-    def _message(self, item: Item, limits: Limits) -> Message:
+    def _message(self, item: Item, limits: Limits) -> tuple[Message, int]:
+        """Give the message of an item, and its size."""
         message = self._keyed(to_message(item))
-        if message.size > limits.bytes // 4:
-            words = f"a message of {message.size} bytes is too large for a commit of {limits.bytes}"
-            return self._bury(item, Reason.TOO_LARGE, words)
-        return message
+        size = message.size
+        if size > limits.bytes // 4:
+            words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
+            message = self._bury(item, Reason.TOO_LARGE, words)
+            size = message.size
+        return message, size
 
     async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
         if self._refusals >= _LONE_REFUSALS and len(filling.items) == 1 and filling.items[0] == self._suspect:
@@ -227,8 +233,8 @@ class Shard:
         self.counts["messages"] += len(filling.messages)
         for name in filling.checkpoints:
             self.accounts[name].made_room()
-        for item in filling.items:
-            self.accounts[item.content.account].counts[_label(item)] += 1
+        for (name, label), count in Counter([(item.content.account, _label(item)) for item in filling.items]).items():
+            self.accounts[name].counts[label] += count
         for name in self._unknown & filling.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self._unknown.discard(name)

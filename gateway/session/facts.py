@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import msgspec
+
 from gateway.events.event import DeadLetter, Event, Notification
 
 Content = Event | DeadLetter
@@ -55,8 +57,7 @@ class SessionSettings:
     """Bytes that the settled sequences above `verified` may take in a checkpoint."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True, gc=False):
     """Something to publish."""
 
     content: Content | Notification
@@ -105,10 +106,6 @@ class Page:
 
 def size_of(content: Content | Notification) -> int:
     """Bytes that `content` holds in memory, roughly: its body and what surrounds it."""
-    match content:
-        case Event():
-            return len(content.body) + 512
-        case DeadLetter():
-            return len(content.raw) + 512
-        case Notification():
-            return 1024
+    if type(content) is Event:
+        return len(content.body) + 512
+    return len(content.raw) + 512 if isinstance(content, DeadLetter) else 1024

@@ -8,8 +8,9 @@ events, so that a checkpoint never speaks of more than the batches up to its own
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
@@ -26,8 +27,7 @@ _GAPS: Final = 16
 """Ranges that are announced apart; more are announced as one."""
 
 
-@dataclass(slots=True)
-class _Settled:
+class _Settled(msgspec.Struct, gc=False):
     """An event or dead letter to publish, or, without an item, one that is settled without that."""
 
     item: Item | None
@@ -40,8 +40,7 @@ class _Settled:
     """What it would be known by without its EventId, where that may come."""
 
 
-@dataclass(slots=True)
-class _Mark:
+class _Mark(msgspec.Struct, gc=False):
     """Once all before it is taken, everything up to `verified` is settled and final."""
 
     item: Item | None
@@ -53,8 +52,7 @@ class _Mark:
     """Nothing may stand in the same commit: it makes the account known."""
 
 
-@dataclass(slots=True)
-class _Change:
+class _Change(msgspec.Struct, gc=False):
     """A subscription and its announcement."""
 
     item: Item

@@ -10,7 +10,7 @@ a peer that takes nothing can hold up nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from itertools import count
 from typing import Final, NoReturn
@@ -27,6 +27,9 @@ __all__ = ["Connection", "OnPush", "Transport", "connect"]
 OnPush = Callable[[str, list[bytes]], None]
 """Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
 target and the bytes as they came for what is no SignalR record. What it raises, `run` raises."""
+
+Pause = Callable[[], Awaitable[None] | None]
+"""Called after each WebSocket message; what it gives, if anything, is awaited before the next one is read."""
 
 _GOODBYE: Final = 1.0
 """Seconds for closing in good order."""
@@ -101,7 +104,7 @@ class Connection:
         """Give foreign words fit for a log: without the key and the tokens, and not too long."""
         return shown(text, self._secrets)
 
-    async def run(self, on_push: OnPush) -> NoReturn:
+    async def run(self, on_push: OnPush, pause: Pause = lambda: None) -> NoReturn:
         """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:
             raise self._end
@@ -110,7 +113,7 @@ class Connection:
         self._ping_due = self._heard + self._transport.ping_interval
         try:
             self._set_timer(loop)
-            await self._read(on_push, loop)
+            await self._read(on_push, pause, loop)
         except ConnectionLost as lost:
             self._lose(lost)
             raise
@@ -134,7 +137,7 @@ class Connection:
         finally:
             abort(self._socket, self._tcp)
 
-    async def _read(self, on_push: OnPush, loop: asyncio.AbstractEventLoop) -> NoReturn:
+    async def _read(self, on_push: OnPush, pause: Pause, loop: asyncio.AbstractEventLoop) -> NoReturn:
         records, self._early = self._early, []
         self._take(records, on_push)
         receive = self._socket.receive
@@ -149,6 +152,9 @@ class Connection:
                 raise ConnectionLost(str(error), reason="too-large") from None
             self._take(records, on_push)
             del message, records  # a large page would stay here, twice, until the hub says something again
+            rest = pause()
+            if rest is not None:
+                await rest
 
     def _take(self, raw_records: list[bytes], on_push: OnPush) -> None:
         for raw in raw_records:

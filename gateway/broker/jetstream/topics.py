@@ -103,7 +103,7 @@ def headers_of(message: Message) -> str:
     key = message.key.decode() if message.key.isdigit() else quote_from_bytes(message.key, safe=_SAFE)
     lines = [f"{KEY}: {key}\r\n"]
     lines += [
-        _line(name, value) if name in _VARYING else _usual_line(name, value)
+        _written(name, value) if name in _VARYING else _usual_line(name, value)
         for name, value in message.attributes.items()
     ]
     return "".join(lines)
@@ -131,6 +131,10 @@ def _subject(prefix: str, topic: str, account: str) -> str:
 def _line(name: str, value: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
+    return _written(name, value)
+
+
+def _written(name: str, value: str) -> str:
     return f"{_ATTRIBUTE}{name}: {value if _UNSAFE.search(value) is None else _encode(value)}\r\n"
 
 

@@ -35,7 +35,7 @@ from gateway.broker.ports import Commit, Limits, check_limits
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
 
 VERSION: Final = 1
-LIMITS: Final = Limits(messages=2000, bytes=16 * 1024 * 1024)
+LIMITS: Final = Limits(messages=5000, bytes=16 * 1024 * 1024)
 
 _BATCH: Final = 1024 * 1024
 """Bytes of one batch of records, unless a topic takes less; a larger message stands alone."""
@@ -285,12 +285,16 @@ class KafkaShard:
                 return size if size > self._facts.largest[tp.topic] else None
             return None
 
+        places: dict[tuple[str, str], TopicPartition] = {}
         for index, message in enumerate(commit.messages):
-            topic = self._topics.message(message.topic)
-            tp = TopicPartition(topic, partition_of(message.account, self._facts.partitions))
+            which = message.topic, message.account
+            tp = places.get(which)
+            if tp is None:
+                partition = partition_of(message.account, self._facts.partitions)
+                tp = places[which] = TopicPartition(self._topics.message(message.topic), partition)
             size = add(tp, message.key, message.value, headers_of(message))
             if size is not None:
-                raise TooLarge(index, size, self._facts.largest[topic])
+                raise TooLarge(index, size, self._facts.largest[tp.topic])
         for account, checkpoint in commit.checkpoints.items():
             size = add(self._own, account.encode(), checkpoint, [])
             if size is not None:

@@ -88,17 +88,24 @@ def partition_of(account: str, partitions: int) -> int:
 
 def headers_of(message: Message) -> Headers:
     """Give a message's headers; raises ValueError for an attribute that CloudEvents does not allow."""
-    headers = []
-    for name, text in message.attributes.items():
-        if name == "datacontenttype":
-            headers.append((_CONTENT_TYPE, text.encode()))
-            continue
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
-        headers.append((_ATTRIBUTE + name, text.encode()))
+    headers = [
+        (_VARYING[name], text.encode()) if name in _VARYING else _usual_header(name, text)
+        for name, text in message.attributes.items()
+    ]
     if message.attributes.get("account") != message.account:
         headers.append((_ACCOUNT, message.account.encode()))
     return headers
+
+
+@lru_cache(maxsize=16_384)
+def _usual_header(name: str, text: str) -> tuple[str, bytes]:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
+    return (_CONTENT_TYPE if name == "datacontenttype" else _ATTRIBUTE + name), text.encode()
+
+
+_VARYING: Final = {name: _ATTRIBUTE + name for name in ("id", "sequence", "time", "traceparent")}
+"""Attributes whose values do not come again."""
 
 
 def message_of(

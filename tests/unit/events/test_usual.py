@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_both_ways_agree_on_each_spelling_of_a_member(
 ) -> None:
     for raw in (with_literal(name, literal), with_literal(name, literal).replace(b'": ', b'":').replace(b', "', b',"')):
         assert decode_push("acme", "OnOrderUpdate", raw) == decode_push_at_length("acme", "OnOrderUpdate", raw)
+
+
+@pytest.mark.parametrize(("name", "literal"), [(name, literal) for name in FIELDS for literal in FIELDS[name]])
+def test_both_ways_agree_on_each_value_in_the_order_that_was_seen(
+    order: dict[str, Any], name: str, literal: str
+) -> None:
+    sound = json.dumps(order, separators=(",", ":"))
+    decode_push("acme", "OnOrderUpdate", sound.encode())  # from here on its shape is known, if it was not
+    raw = sound.replace(f'"{name}":{json.dumps(order.get(name))}', f'"{name}":{literal}').encode()
+    assert decode_push("acme", "OnOrderUpdate", raw) == decode_push_at_length("acme", "OnOrderUpdate", raw)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""The gateway as `gateway run` puts it together, with a look at each commit."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from task import PATH, Result, Stopwatch, Task, ask
+
+from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
+from gateway.cli.brokers import open_broker, prepare_broker
+from gateway.cli.loop import settle_memory
+from gateway.hub import Hub
+from gateway.replica.account import Activity
+from gateway.replica.replica import Replica, hub_http, transport_of
+from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.signalr.connection import connect
+from gateway.telemetry.logs import configure_logs
+
+
+class Watched:
+    """An event log that notes what was committed, and when."""
+
+    def __init__(self, log: EventLog, events: int) -> None:
+        self.commits = self.messages = 0
+        self.times: dict[int, float] = {}
+        self.done = asyncio.Event()
+        self.counts: Counter[str] = Counter()
+        self._log, self._events = log, events
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[ShardLog]:
+        async with self._log.open(shard) as writer:
+            yield WatchedShard(writer, self)
+
+    def pushes(self) -> int:
+        """Give how many pushes were taken; others found no room, and came from the history."""
+        return sum(self.counts[f"push:{outcome}"] for outcome in ("queued", "held", "late"))
+
+    def note(self, commit: Commit) -> None:
+        now = time.monotonic()
+        self.commits += 1
+        self.messages += len(commit.messages)
+        if self._events <= 10_000:  # for latency; a flood has no use for it
+            self.times |= {int(message.key): now for message in commit.messages}
+        if self.messages >= self._events:
+            self.done.set()
+
+
+class WatchedShard:
+    """Its writer."""
+
+    def __init__(self, writer: ShardLog, watched: Watched) -> None:
+        self._writer, self._watched = writer, watched
+
+    @property
+    def limits(self) -> Limits:
+        return self._writer.limits
+
+    async def checkpoints(self) -> dict[str, bytes]:
+        return await self._writer.checkpoints()
+
+    async def commit(self, commit: Commit) -> None:
+        await self._writer.commit(commit)
+        self._watched.note(commit)
+
+
+@asynccontextmanager
+async def running(task: Task) -> AsyncIterator[Watched]:
+    """Run the gateway for one new account; it is live, or catching up."""
+    configure_logs("console", "warning")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / task.account).write_text("key")
+        settings = Settings(
+            hub=HubSettings(url=task.hub),
+            accounts=AccountsSettings(directory=Path(folder)),
+            broker=BrokerSettings(kind=task.broker, servers=[task.server]),
+        )
+        async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
+            await prepare_broker(broker, settings)
+            watched = Watched(broker.log, task.events)
+            replica = Replica(settings, watched, broker.registry, http)
+            watched.counts = next(iter(replica._shards.values())).accounts[task.account].counts  # noqa: SLF001
+            settle_memory()
+            serving = asyncio.create_task(replica.run())
+            while replica.statuses()[0].activity not in {Activity.LIVE, Activity.CATCHING_UP}:  # noqa: ASYNC110 - for people
+                await asyncio.sleep(0.001)
+            yield watched
+            replica.stop()
+            await serving
+
+
+async def live(task: Task) -> Result:
+    """Publish what is pushed, as fast as it comes or as it comes."""
+    async with running(task) as watched:
+        await asyncio.sleep(0.5)  # live, and its first checkpoint committed
+        stopwatch = Stopwatch()
+        await asyncio.to_thread(ask, task.hub, "begin")
+        await watched.done.wait()
+        result = stopwatch.result(watched.messages, commits=watched.commits, pushes=watched.pushes())
+        if task.rate:
+            sent = (await asyncio.to_thread(ask, task.hub, "told"))["sent"]
+            result.latencies = [watched.times[number] - moment for number, moment in enumerate(sent, 1)]
+        return result
+
+
+async def catch_up(task: Task) -> Result:
+    """Page all of a history and commit it."""
+    stopwatch = Stopwatch()
+    async with running(task) as watched:
+        await watched.done.wait()
+        first = (await asyncio.to_thread(ask, task.hub, "told"))["first_page"]
+        return stopwatch.result(watched.messages, since=first, commits=watched.commits)
+
+
+async def throw_away(task: Task) -> Result:
+    """Page all of a history by the gateway's own connection, and do nothing with it."""
+    settings = HubSettings(url=task.hub)
+    async with hub_http(settings) as http:
+        connection = await connect(transport_of(settings, http), task.hub + PATH, "key")
+        reading = asyncio.create_task(connection.run(lambda _target, _arguments: None))
+        hub = Hub(connection)
+        await hub.subscribe(None)
+        stopwatch, token, events = Stopwatch(), None, 0
+        while events < task.events:
+            page = await hub.events_since(0, settings.page_limit, token)
+            token, events = page.token, events + len(page.envelopes)
+        result = stopwatch.result(events)
+        reading.cancel()
+        await asyncio.wait({reading})
+        await connection.close()
+        return result

@@ -1,0 +1,42 @@
+"""When to leave further pushes to TCP for a moment: while the broker takes what waits, to read on would be in vain.
+
+A push that finds no room is let go and read again from the history, which costs three times as much, and the hub
+twice. So while a live account has more than half of its room taken, its socket is not read until the shard has taken
+a batch. Not for long: an answer of the hub may be behind, and a broker that is away takes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Final
+
+_LONGEST: Final = 1.0
+"""Seconds; after that what is pushed is read, until a batch was taken again."""
+
+
+class Restraint:
+    """One account's."""
+
+    __slots__ = ("_hopeful", "_room")
+
+    def __init__(self) -> None:
+        self._room = asyncio.Event()
+        self._hopeful = True
+
+    def pause(self, *, pressed: bool) -> Awaitable[None] | None:
+        """Give what to wait for before more is read, if anything; `pressed` tells whether much waits already."""
+        return self._until_room() if pressed and self._hopeful else None
+
+    def took(self) -> None:
+        """A batch was taken."""
+        self._hopeful = True
+        self._room.set()
+
+    async def _until_room(self) -> None:
+        self._room.clear()
+        try:
+            async with asyncio.timeout(_LONGEST):
+                await self._room.wait()
+        except TimeoutError:
+            self._hopeful = False
