@@ -40,6 +40,8 @@ class Place:
     http: aiohttp.ClientSession
     flights: Flights
     stack: AsyncExitStack
+    inner: str
+    """Where others than the gateway find Kafka."""
     runs: int = 0
     gateways: list[Process] = field(default_factory=list)
 
@@ -99,7 +101,7 @@ class Place:
 
     async def log(self, isolation: str = "read_committed") -> list[Found]:
         """Give what a consumer finds, in each topic's order."""
-        return await asyncio.to_thread(read_topics, self.address, self.prefix, isolation)
+        return await asyncio.to_thread(read_topics, self.inner, self.prefix, isolation)
 
     async def verdict(self, isolation: str = "read_committed") -> Verdict:
         """Judge the whole log, as such a consumer sees it."""
@@ -118,7 +120,7 @@ class Place:
 
         await until(have_emitted, f"every account's hub emitted {count} events")
         last = {account: events[-1].sequence for account, events in (await self.truth()).items()}
-        await asyncio.to_thread(wait_for_checkpoints, self.address, self.prefix, last)
+        await asyncio.to_thread(wait_for_checkpoints, self.inner, self.prefix, last)
 
 
 def read_topics(address: str, prefix: str, isolation: str = "read_committed") -> list[Found]:
@@ -154,7 +156,10 @@ def wait_for_checkpoints(address: str, prefix: str, last: dict[str, int]) -> Non
     verified = dict.fromkeys(last, -1)
     deadline = time.monotonic() + PATIENCE
     try:
-        _assign(consumer, [f"{prefix}.gateway.checkpoints"])
+        checkpoints = f"{prefix}.gateway.checkpoints"
+        while checkpoints not in _topics(consumer):
+            assert time.monotonic() < deadline, f"there is no {checkpoints}"
+        _assign(consumer, [checkpoints])
         while behind := {name for name, sequence in last.items() if verified[name] < sequence}:
             assert time.monotonic() < deadline, f"{behind} are not settled: {verified} of {last}"
             record = consumer.poll(1)
@@ -199,8 +204,12 @@ async def made(
     grace: float = 1.0,
     shards: int = 2,
     broker: str = "",
+    inner: str | None = None,
 ) -> AsyncIterator[Place]:
-    """Start everything but the gateway; `broker` adds to the settings of that name."""
+    """Start everything but the gateway; `broker` adds to the settings of that name.
+
+    `inner` is where others than the gateway find Kafka, where they are not to pass by the wires.
+    """
     keys = folder / "accounts"
     keys.mkdir()
     users = []
@@ -217,7 +226,8 @@ async def made(
         hub = await stack.enter_async_context(process(folder, *simulate, name="hub"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         url = (await hub.hears(r"hub: (\S+)\n"))[1]
-        place = Place(folder, url, accounts, wires, f"t{uuid4().hex[:8]}", http, flights, stack)
+        inner = inner or ",".join(f"127.0.0.1:{wire.port}" for wire in wires)
+        place = Place(folder, url, accounts, wires, f"t{uuid4().hex[:8]}", http, flights, stack, inner)
         place.config.write_text(
             f"hub: {{url: '{url}'}}\n"
             f"accounts: {{directory: '{keys}'}}\n"

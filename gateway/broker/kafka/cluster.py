@@ -135,7 +135,7 @@ async def facts(connection: Connection, topics: Topics) -> Facts:
             await asyncio.sleep(_AGAIN)
             found = await _described(connection, names)
             continue
-        raise Unavailable(f"there is no topic {', '.join(missing)}")
+        raise Unavailable(f"there is no topic {', '.join(missing)}: make it again, as `gateway check` does")
     counts = {len(found[name]) for name in topics.events}
     if len(counts) != 1:
         raise Unavailable(f"the topics of events have different numbers of partitions: {sorted(counts)}")

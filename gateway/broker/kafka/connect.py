@@ -23,6 +23,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     UnsupportedSaslMechanismError,
@@ -159,7 +160,7 @@ class Connection:
         )
         try:
             with ours("a consumer"):
-                async with asyncio.timeout(self.options.timeout):
+                async with asyncio.timeout(self.options.timeout), self._explaining():
                     await consumer.start()
             yield consumer
         finally:
@@ -187,11 +188,21 @@ class Connection:
 
     async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
         try:
-            await producer.start()
+            async with self._explaining():
+                await producer.start()
         except BaseException:
             self.end(innards.end_producer(producer, farewell=0))
             raise
         return producer
+
+    @asynccontextmanager
+    async def _explaining(self) -> AsyncIterator[None]:
+        """Find out why a client cannot start: aiokafka says no more than that."""
+        try:
+            yield
+        except KafkaConnectionError:
+            await self._dial()
+            raise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
@@ -293,6 +304,18 @@ def ours(what: str) -> Iterator[None]:
         raise Unavailable(f"{what}: Kafka did not answer in time") from error
     except (KafkaError, OSError) as error:
         raise Unavailable(f"{what}: {words(error)}") from error
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Turn ConfigurationError into Unavailable: what is refused while the gateway works is waited for.
+
+    A permission or a login that was taken away must not end the other shards; somebody may give it back.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise Unavailable(str(error)) from error
 
 
 def words(error: BaseException) -> str:

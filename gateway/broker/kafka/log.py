@@ -28,7 +28,7 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import Facts
-from gateway.broker.kafka.connect import Connection, words
+from gateway.broker.kafka.connect import Connection, at_work, words
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.ports import Commit, Limits, check_limits
@@ -112,7 +112,8 @@ class KafkaLog:
         Where a writer of ours failed, and a rival has claimed the shard since, this raises Fenced and claims
         nothing: a process that was frozen past its time limits would else take the shard back from its heir.
         """
-        facts = await self._known()
+        with at_work():
+            facts = await self._known()
         if shard >= facts.shards:
             raise ValueError(f"shard {shard} of {facts.shards}")
         async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
@@ -145,11 +146,12 @@ class KafkaLog:
             raise _fenced(shard, newest)
 
     async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
-        return await self._connection.producer(
-            transactional_id=self._settings.topics.transactional_id(shard),
-            largest=min(_BATCH, *facts.largest.values()),
-            transaction_timeout=self._settings.transaction_timeout,
-        )
+        with at_work():
+            return await self._connection.producer(
+                transactional_id=self._settings.topics.transactional_id(shard),
+                largest=min(_BATCH, *facts.largest.values()),
+                transaction_timeout=self._settings.transaction_timeout,
+            )
 
     async def _known(self) -> Facts:
         if self._facts is None:
@@ -326,17 +328,18 @@ class KafkaShard:
 
 async def _read(connection: Connection, own: TopicPartition, start: int) -> tuple[dict[str, bytes], Claim | None]:
     """Read a shard's partition to the end that it has now: the checkpoints, and the newest claim."""
-    places = await cluster.places(connection, [own])
     found: dict[str, bytes] = {}
     newest: bytes | None = None
-    async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
-        async for record in records:
-            if record.key == CLAIM:
-                newest = record.value
-            elif record.value is None:
-                found.pop(record.key.decode(), None)
-            else:
-                found[record.key.decode()] = record.value
+    with at_work():
+        places = await cluster.places(connection, [own])
+        async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
+            async for record in records:
+                if record.key == CLAIM:
+                    newest = record.value
+                elif record.value is None:
+                    found.pop(record.key.decode(), None)
+                else:
+                    found[record.key.decode()] = record.value
     return found, None if newest is None else _claim_of(newest)
 
 

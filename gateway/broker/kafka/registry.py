@@ -14,7 +14,7 @@ from typing import Any, Final
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import Connection
+from gateway.broker.kafka.connect import Connection, at_work
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ConfigurationError
@@ -62,13 +62,15 @@ class KafkaRegistry:
 
     async def known(self) -> frozenset[str]:
         """Give every account that was ever begun; raises Unavailable."""
-        await self._read()
+        with at_work():
+            await self._read()
         return frozenset(self._accounts)
 
     async def register(self, account: str) -> None:
         """Remember `account`; it is no error that it is known. Raises Unavailable."""
         if account not in self._accounts:
-            await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
+            with at_work():
+                await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
             self._accounts.add(account)
 
     async def _write(self, key: bytes, value: dict[str, Any]) -> None:

@@ -1,0 +1,247 @@
+"""What Kafka can refuse, one by one, and what its user sees: a sentence, an exit code, a wait; never a lost event.
+
+The broker asks for a login and has an authorizer; its wire can be cut, so that the gateway must be let in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclBindingFilter,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from tests.acceptance.checker import judge
+from tests.acceptance.kafka_house import Place, made
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer, free_port
+
+PASSWORD = "s3cret"
+RATE = 300.0
+LARGE = (
+    '{"OrderId":7,"StrategyId":1,"StrategyName":"%s","EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
+) % ("x" * 20_000)
+
+
+class Guarded:
+    """A broker with a login for the gateway, and an address where everybody may do everything."""
+
+    def __init__(self, folder: Path) -> None:
+        inner, wire = free_port(), free_port()
+        self.inner = f"127.0.0.1:{inner}"
+        login = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        config = {
+            "listeners": f"SASL_PLAINTEXT://127.0.0.1:{{port}},INNER://{self.inner},"
+            "CONTROLLER://127.0.0.1:{controller}",
+            "advertised.listeners": f"SASL_PLAINTEXT://127.0.0.1:{wire},INNER://{self.inner}",
+            "listener.security.protocol.map": "SASL_PLAINTEXT:SASL_PLAINTEXT,INNER:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "INNER",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-256",
+            "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": login,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+        self.server = KafkaServer(folder, config=config, scram={"gateway": PASSWORD})
+        self.server.wire_port = wire
+        self.admin = AdminClient({"bootstrap.servers": self.inner})
+
+    def allow(self) -> None:
+        """Let the gateway do everything with what begins with t, as the names of these tests do."""
+        self._acl(ResourceType.TOPIC, "t", ResourcePatternType.PREFIXED, AclPermissionType.ALLOW)
+        self._acl(ResourceType.TRANSACTIONAL_ID, "t", ResourcePatternType.PREFIXED, AclPermissionType.ALLOW)
+
+    def deny(self, topic: str, operation: AclOperation) -> None:
+        """Forbid the gateway to do something with a topic."""
+        self._acl(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, AclPermissionType.DENY, operation)
+
+    def permit(self, topic: str) -> None:
+        """Take back what was forbidden."""
+        every = AclBindingFilter(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            None,
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        for done in self.admin.delete_acls([every]).values():
+            done.result()
+
+    async def set_password(self, password: str) -> None:
+        """Change the gateway's password in the broker."""
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_256, 4096)
+        change = UserScramCredentialUpsertion("gateway", info, password.encode())
+        for done in self.admin.alter_user_scram_credentials([change]).values():
+            await asyncio.to_thread(done.result)
+
+    def _acl(
+        self,
+        kind: ResourceType,
+        name: str,
+        pattern: ResourcePatternType,
+        permission: AclPermissionType,
+        operation: AclOperation = AclOperation.ALL,
+    ) -> None:
+        acl = AclBinding(kind, name, pattern, "User:gateway", "*", operation, permission)
+        for done in self.admin.create_acls([acl]).values():
+            done.result()
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    kafka_server.require_java()
+    made_ = Guarded(tmp_path_factory.mktemp("kafka-guarded"))
+    with made_.server:
+        made_.allow()
+        yield made_
+
+
+@asynccontextmanager
+async def place_at(folder: Path, guarded: Guarded, *, prefill: int = 0) -> AsyncIterator[Place]:
+    """Start everything but the gateway, which has the right password."""
+    password_file = folder / "password"
+    password_file.write_text(PASSWORD)
+    sasl = f", sasl: {{mechanism: SCRAM-SHA-256, username: gateway, password_file: {password_file}}}"
+    more = f"{sasl}, commit_timeout: 4"
+    async with made(folder, guarded.server, prefill=prefill, broker=more, inner=guarded.inner) as place:
+        yield place
+
+
+async def is_exact(place: Place, count: int) -> bool:
+    """Wait until everything is settled, and judge it."""
+    await place.settled(count)
+    verdict = await place.verdict()
+    assert verdict.faults == {}
+    return verdict.found == count * len(place.accounts)
+
+
+async def test_where_nobody_listens_is_said_and_waited_for(tmp_path: Path, guarded: Guarded) -> None:
+    async with place_at(tmp_path, guarded, prefill=20) as place:
+        nobody = free_port()
+        config = place.config.read_text()
+        place.config.write_text(config.replace(str(place.wire.port), str(nobody)))
+        gateway = await place.gateway()
+        await gateway.complains(f"cannot connect to Kafka: 127.0.0.1:{nobody}: .*the broker is not there yet")
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended(10) == 0
+
+        place.config.write_text(config.replace(str(place.wire.port), f"{nobody},127.0.0.1:{place.wire.port}"))
+        await place.gateway()
+        assert await is_exact(place, 20)
+
+
+async def test_a_wrong_password_ends_run_and_check_says_the_same(tmp_path: Path, guarded: Guarded) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        (tmp_path / "password").write_text("wr0ng")
+        code, said = await place.run("run")
+        failed, told = await place.run("check")
+    assert code == 2
+    assert any("broker.sasl: Kafka refused the login" in line for line in said)
+    assert failed == 1
+    assert any(line.startswith("FAIL  broker: broker.sasl: Kafka refused the login") for line in told)
+    assert not any("wr0ng" in line for line in said + told)
+
+
+async def test_a_password_that_becomes_wrong_is_said_and_waited_for(tmp_path: Path, guarded: Guarded) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        gateway = await place.gateway()
+        await gateway.complains('"state": "live"')
+        await place.emit(300, RATE)
+        await guarded.set_password("renewed-s3cret")
+        place.wire.cut()
+        await place.emit(100, RATE)
+        await gateway.complains("broker.sasl: Kafka refused the login")
+        (tmp_path / "password").unlink()
+        await gateway.complains("broker.sasl.password_file: .* cannot be read")
+        (tmp_path / "password").write_text("renewed-s3cret")
+        try:
+            assert await is_exact(place, 400)
+        finally:
+            await guarded.set_password(PASSWORD)
+        assert PASSWORD not in gateway.complained
+
+
+@pytest.mark.parametrize("operation", [AclOperation.CREATE, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS])
+async def test_a_topic_without_permission_ends_run_at_its_start(
+    tmp_path: Path, guarded: Guarded, operation: AclOperation
+) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        topic = place.topic("leg-update")
+        guarded.deny(topic, operation)
+        for command, expected in (("run", 2), ("check", 1)):
+            code, said = await place.run(command)
+            assert code == expected
+            wanted = operation.name.title().replace("_C", "C")
+            assert any(f"topic {topic}: Kafka does not permit {wanted}" in line for line in said), said
+
+
+@pytest.mark.parametrize(
+    ("operation", "words"),
+    [(AclOperation.DESCRIBE, "Kafka does not permit Describe")],
+)
+async def test_a_permission_that_is_taken_away_is_said_and_waited_for(
+    tmp_path: Path, guarded: Guarded, operation: AclOperation, words: str
+) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        gateway = await place.gateway()
+        await gateway.complains('"state": "live"')
+        await place.emit(50, RATE)
+        topic = place.topic("leg-update")
+        guarded.deny(topic, operation)
+        await place.emit(300, RATE)
+        await gateway.complains(words)
+        guarded.permit(topic)
+        assert await is_exact(place, 350)
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended(10) == 0
+
+
+async def set_largest(guarded: Guarded, topic: str, size: int) -> None:
+    """Change a limit behind the gateway's back."""
+    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
+    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    for done in guarded.admin.incremental_alter_configs([change]).values():
+        await asyncio.to_thread(done.result)
+
+
+async def test_a_message_above_the_topics_limit_becomes_a_dead_letter_and_all_others_are_exact(
+    tmp_path: Path, guarded: Guarded
+) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        gateway = await place.gateway()
+        await gateway.complains('"state": "live"')
+        await place.emit(100, RATE)
+        await set_largest(guarded, place.topic("order-update"), 16 * 1024)
+        await set_largest(guarded, place.topic("dead-letter"), 16 * 1024)
+        await place.ask("POST /users/alpha/inject", text=LARGE, history="payload")
+        await place.emit(100, RATE)
+        await gateway.complains("a message became a dead letter")
+        await place.settled(200)
+        truth, found = await place.truth(), await place.log()
+    letters = [json.loads(one.value) for one in found if ".dead-letter." in one.subject]
+    (letter,) = letters
+    truth["alpha"] = [event for event in truth["alpha"] if event.sequence != letter["EventSeqId"]]
+    verdict = judge(truth, [one for one in found if ".dead-letter." not in one.subject], by_kind=True)
+    assert verdict.faults == {}
+    assert verdict.found == 600
+    assert (letter["Reason"], letter["Truncated"]) == ("too-large", True)
+    assert letter["Size"] > 20_000
