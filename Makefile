@@ -3,8 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+CHART := helm/mesolive-gateway
+SECONDS ?= 300
+BROKER ?= jetstream
+# Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
+WORKERS ?= 3
 
-.PHONY: install run test bench check schemas lock format clean
+.PHONY: install run test fuzz bench chaos check schemas manifests lock format clean
 
 install: $(STAMP)
 
@@ -18,11 +23,18 @@ $(STAMP): requirements.lock pyproject.toml gateway/__init__.py
 run: install ## the demo: simulator, embedded nats-server, gateway; ARGS="--events 20000" passes arguments on
 	$(BIN)/gateway demo $(ARGS)
 
-test: install check ## everything: lint, types, layers, schemas, and all tests on real components
-	$(BIN)/python -m pytest $(ARGS)
+test: install check ## everything: lint, types, layers, schemas, and all tests on real components; WORKERS=0: one by one
+	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ] # 5: none of what ARGS names
+
+fuzz: install ## 200 requests of each operation of the API, right and wrong ones; EXAMPLES=1000 asks more
+	GATEWAY_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest --timeout 7200 tests/acceptance/test_api_fuzz.py
 
 bench: install ## the gateway beside its baselines; ARGS="--only jetstream" chooses, ARGS=--help tells more
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafka SEED=7; exit code 1 where not exact
+	$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
 
 check: install
 	$(BIN)/ruff check .
@@ -31,18 +43,31 @@ check: install
 	$(BIN)/lint-imports
 	$(BIN)/gateway schemas --check
 	$(BIN)/python docs/make_settings_page.py | diff -u docs/settings.md - # stale? run: make schemas
+	$(BIN)/python docs/make_metrics_page.py | diff -u docs/metrics.md - # likewise
+	$(BIN)/python docs/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise
+	$(BIN)/python docs/make_chart_files.py schema | diff -u $(CHART)/values.schema.json - # likewise
+	$(BIN)/python docs/make_chart_files.py readme | diff -u $(CHART)/README.md - # likewise
 
-schemas: install ## write schemas/ and docs/settings.md from the models and the settings
+schemas: install ## write schemas/, docs/settings.md, docs/metrics.md and the chart's values from the code
 	$(BIN)/gateway schemas
 	$(BIN)/python docs/make_settings_page.py > docs/settings.md
+	$(BIN)/python docs/make_metrics_page.py > docs/metrics.md
+	$(BIN)/python docs/make_chart_files.py values > $(CHART)/values.yaml
+	$(BIN)/python docs/make_chart_files.py schema > $(CHART)/values.schema.json
+	$(BIN)/python docs/make_chart_files.py readme > $(CHART)/README.md
+
+manifests: install ## write k8s/ from the chart; HELM=… names Helm
+	$(BIN)/python docs/make_manifests.py k8s
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-lock: install ## pin every dependency with its hashes
-	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-header --no-annotate --upgrade --quiet --output-file requirements.lock
+PIN := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --quiet
+lock: install ## pin every dependency with its hashes; the image's are a part of them
+	$(PIN) --all-extras --group dev --upgrade --output-file requirements.lock
+	$(PIN) --group image --constraint requirements.lock --output-file requirements-image.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules

@@ -76,8 +76,8 @@ class House:
             self._brokers[name] = self._stack.enter_context(BROKERS[name](self._folder / name))
         return self._brokers[name]
 
-    def measure(self, scenario: Scenario, contender: str, profile: str | None = None) -> Result:
-        """Run one contender."""
+    def measure(self, scenario: Scenario, contender: str, profile: str | None = None, **more: object) -> Result:
+        """Run one contender; `more` is what its task says besides."""
         events = scenario.contenders[contender]
         ask(self.hub, "load", {"events": events, **scenario.load})
         task = Task(
@@ -89,6 +89,7 @@ class House:
             account=f"run-{next(self._accounts)}",
             rate=float(scenario.load.get("rate", 0)),  # type: ignore[arg-type]
             profile=profile,
+            **more,  # type: ignore[arg-type]
         )
         command = [sys.executable, str(_HERE / "worker.py"), msgspec.json.encode(task).decode()]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_PATIENCE)  # noqa: S603
@@ -147,4 +148,5 @@ def main() -> None:
     arguments.output.with_suffix(".json").write_text(json.dumps(kept, indent=1) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -7,20 +7,21 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 from task import PATH, Result, Stopwatch, Task, ask
 
 from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
-from gateway.cli.brokers import open_broker, prepare_broker
+from gateway.cli.brokers import in_traces, open_broker, prepare_broker
 from gateway.cli.loop import settle_memory
 from gateway.hub import Hub
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica, hub_http, transport_of
-from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
 from gateway.signalr.connection import connect
 from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.traces import tracing
 
 
 class Watched:
@@ -74,17 +75,19 @@ class WatchedShard:
 async def running(task: Task) -> AsyncIterator[Watched]:
     """Run the gateway for one new account; it is live, or catching up."""
     configure_logs("console", "warning")
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         (Path(folder) / task.account).write_text("key")
         settings = Settings(
             hub=HubSettings(url=task.hub),
             accounts=AccountsSettings(directory=Path(folder)),
             broker=BrokerSettings(kind=task.broker, servers=[task.server]),
         )
+        traced = TracingSettings(endpoint=task.collector, ratio=task.ratio)
         async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
             await prepare_broker(broker, settings)
             watched = Watched(broker.log, task.events)
-            replica = Replica(settings, watched, broker.registry, http)
+            tracer = stack.enter_context(tracing(traced, role="replica", broker=in_traces(settings.broker)))
+            replica = Replica(settings, watched, broker.registry, http, tracer=tracer)
             watched.counts = next(iter(replica._shards.values())).accounts[task.account].counts  # noqa: SLF001
             settle_memory()
             serving = asyncio.create_task(replica.run())

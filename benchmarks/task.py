@@ -30,6 +30,10 @@ class Task(msgspec.Struct, frozen=True):
     rate: float = 0
     profile: str | None = None
     """Where to write what cProfile saw."""
+    collector: str | None = None
+    """Where spans go; None traces nothing."""
+    ratio: float = 0
+    """Of the messages that are traced."""
 
 
 class Result(msgspec.Struct):

@@ -13,7 +13,6 @@ import sqlite3
 import sys
 
 import nats
-from nats.errors import TimeoutError as NothingNew
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from gateway.events.encode import read_event
@@ -52,7 +51,7 @@ async def consume(server: str, state_file: str, *, until_idle: bool = False) -> 
         while True:
             try:
                 batch = await orders.fetch(100, timeout=1)
-            except NothingNew:
+            except TimeoutError:  # nothing new: of nats-py's own kind, or of Python's
                 if until_idle:
                     return applied
                 continue

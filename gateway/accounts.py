@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,16 @@ class AccountsDirectory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def scan(self) -> tuple[frozenset[str], list[Fault]]:
+    def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[Fault]]:
         """Give the names of the accounts, and what in the directory is none.
+
+        Of accounts that are `known` the keys are not read: it is enough that their files are there.
 
         Raises ConfigurationError when there is no such directory or it cannot be read.
         """
         try:
-            entries = sorted(self._path.iterdir())
+            with os.scandir(self._path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             raise ConfigurationError(
                 "accounts.directory",
@@ -69,6 +73,8 @@ class AccountsDirectory:
                 faults.append(Fault(entry.name, f"is not an account's name: {NAME_RULE}", "Rename the file."))
             elif not entry.is_file():
                 faults.append(Fault(entry.name, "is not a file", "Move it away, or begin its name with a dot."))
+            elif entry.name in known:
+                names.add(entry.name)
             else:
                 try:
                     self.key(entry.name)
@@ -77,6 +83,16 @@ class AccountsDirectory:
                 else:
                     names.add(entry.name)
         return frozenset(names), faults
+
+    def stamp(self) -> int | None:
+        """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.
+
+        None where it cannot be told. The clock behind it is coarse: two changes of one moment may share a number.
+        """
+        try:
+            return self._path.stat().st_mtime_ns
+        except OSError:
+            return None
 
     def key(self, account: str) -> str:
         """Read the account's key.

@@ -16,8 +16,10 @@ GatewayError
 │   ├── OutcomeUnknown          the commit may or may not have happened
 │   ├── TooLarge                one message is above the broker's limit
 │   ├── Rejected                something in the commit is refused, the broker does not say what
+│   ├── Conflict                somebody else has written the record meanwhile
 │   └── Unavailable             the broker cannot be reached, or is busy
-│       └── NoRoom              somebody must make room in it
+│       ├── NoRoom              somebody must make room in it
+│       └── NeedsPerson         somebody must give a permission, a login or a topic back
 └── Diverged                    going on could publish the wrong thing
 """
 
@@ -160,12 +162,20 @@ class Rejected(BrokerError):
     """The broker refused the commit for something in it; nothing was stored."""
 
 
+class Conflict(BrokerError):
+    """Somebody else has written the record meanwhile; nothing was written."""
+
+
 class Unavailable(BrokerError):
     """The broker cannot be reached, is busy or has no room; nothing was stored."""
 
 
 class NoRoom(Unavailable):
     """The broker has no room for the commit until somebody makes some; nothing was stored."""
+
+
+class NeedsPerson(Unavailable):
+    """Nothing can be stored until a person mends something in the broker; nothing was stored."""
 
 
 class Diverged(GatewayError):

@@ -20,11 +20,30 @@ DEAD_LETTER: Final = "dead-letter"
 NOTIFICATIONS: Final = "notifications"
 REPLAY: Final = "replay"
 
+TRACEPARENT: Final = "traceparent"
+"""The attribute of CloudEvents' distributed tracing; the adapters write it under this very name, too, for consumers
+that know OpenTelemetry and no CloudEvents."""
+
 _DIGITS: Final = 20
 """Of a sequence that compares as text as it does as a number."""
 
 
-class Message(msgspec.Struct, frozen=True, gc=False):
+_AROUND: Final = 24
+"""Bytes that a header may take besides its value: its name, and what a broker puts around."""
+
+
+class Shared(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """Attributes that many messages have alike: an adapter writes them once, and knows them again by the object."""
+
+    attributes: dict[str, str]
+    size: int
+    """Bytes that they take as headers."""
+
+
+_NOTHING: Final = Shared({}, 0)
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641 - attributes are no key
     """One message to be: what the log stores, in the words of no broker."""
 
     topic: str
@@ -33,32 +52,43 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     key: bytes
     """EventSeqId in decimal ASCII, else EventId, else a digest; on request behind the account and a colon."""
     value: bytes
-    attributes: dict[str, str]
-    """CloudEvents attributes by their own names (`id`, `type`, `sequence`, …), and `datacontenttype`."""
+    own: dict[str, str]
+    """Its attributes, but for those in `shared`."""
+    shared: Shared = _NOTHING
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """CloudEvents attributes by their own names (`id`, `type`, `sequence`, …), and `datacontenttype`."""
+        return {**self.shared.attributes, **self.own}
 
     @property
     def size(self) -> int:
         """Bytes that the message is about to take, headers included, for limits and budgets."""
-        attributes = self.attributes
-        headers = len("".join(attributes)) + len("".join(attributes.values())) + 8 * len(attributes)
+        headers = self.shared.size + _AROUND * len(self.own) + len("".join(self.own.values()))
         return len(self.value) + len(self.key) + headers
 
-
-def event_message(event: Event, *, late: bool = False) -> Message:
-    """Give the message of `event`; `late` marks one that the hub gave after later ones."""
-    sequence = event.sequence
-    key = event.identity if sequence is None else str(sequence)
-    id_ = event.id or (key if sequence is None else f"{event.account}/{key}")
-    attributes = _attributes(event.account, event.kind, id_, sequence)
-    attributes["time"] = event.time
-    if event.strategy is not None:
-        attributes["subject"] = f"strategy/{event.strategy}"
-    if late:
-        attributes["late"] = "true"
-    return Message(event.kind, event.account, key.encode(), event.body, attributes)
+    def __eq__(self, other: object) -> bool:
+        """Tell whether it says the same, whatever of it is shared."""
+        return isinstance(other, Message) and _parts(self) == _parts(other)
 
 
-def dead_letter_message(letter: DeadLetter, *, limit: int | None = None) -> Message:
+def _parts(message: Message) -> tuple[str, str, bytes, bytes, dict[str, str]]:
+    return message.topic, message.account, message.key, message.value, message.attributes
+
+
+def event_message(event: Event, *, late: bool = False, replay: str | None = None) -> Message:
+    """Give the message of `event`; `late` marks one that the hub gave after later ones, `replay` one of a replay."""
+    account, sequence = event.account, event.sequence
+    shared = _shared(account, event.kind, event.strategy, late, replay)
+    if sequence is None:
+        key = event.identity
+        return Message(event.kind, account, key.encode(), event.body, {"id": key, "time": event.time}, shared)
+    key = str(sequence)
+    own = {"id": event.id or f"{account}/{key}", "sequence": key.zfill(_DIGITS), "time": event.time}
+    return Message(event.kind, account, key.encode(), event.body, own, shared)
+
+
+def dead_letter_message(letter: DeadLetter, *, limit: int | None = None, replay: str | None = None) -> Message:
     """Give the message of `letter`; raw bytes above `limit` are cut, their digest and size kept whole."""
     kept = letter.raw if limit is None else letter.raw[:limit]
     body: dict[str, str | int | bool | None] = {
@@ -73,16 +103,30 @@ def dead_letter_message(letter: DeadLetter, *, limit: int | None = None) -> Mess
         "Raw": base64.b64encode(kept).decode(),
     }
     key = str(letter.sequence) if letter.sequence is not None else letter.identity
-    attributes = _attributes(letter.account, DEAD_LETTER, letter.identity, letter.sequence)
-    attributes["reason"] = letter.reason
-    return Message(DEAD_LETTER, letter.account, key.encode(), msgspec.json.encode(body), attributes)
+    own = {"id": letter.identity, "reason": letter.reason}
+    if letter.sequence is not None:
+        own["sequence"] = str(letter.sequence).zfill(_DIGITS)
+    shared = _shared(letter.account, DEAD_LETTER, replay=replay)
+    return Message(DEAD_LETTER, letter.account, key.encode(), msgspec.json.encode(body), own, shared)
 
 
 def notification_message(notification: Notification) -> Message:
     """Give the message of `notification`; its key is the account, so that a compacted view keeps the last."""
     body = msgspec.json.encode({"Type": notification.type, "Account": notification.account, **notification.detail})
-    attributes = _attributes(notification.account, NOTIFICATIONS, digest(body), None)
-    return Message(NOTIFICATIONS, notification.account, notification.account.encode(), body, attributes)
+    account = notification.account
+    return Message(
+        NOTIFICATIONS, account, account.encode(), body, {"id": digest(body)}, _shared(account, NOTIFICATIONS)
+    )
+
+
+def on_topic(message: Message, topic: str) -> Message:
+    """Put a message on another topic; its attributes still say what it is."""
+    return replace(message, topic=topic)
+
+
+def with_trace(message: Message, traceparent: str) -> Message:
+    """Let a message carry the trace that it belongs to, as W3C Trace Context writes it; key and value stay."""
+    return replace(message, own={**message.own, TRACEPARENT: traceparent})
 
 
 def with_account_in_key(message: Message) -> Message:
@@ -92,22 +136,26 @@ def with_account_in_key(message: Message) -> Message:
     return replace(message, key=message.account.encode() + b":" + message.key)
 
 
-def _attributes(account: str, kind: str, id: str, sequence: int | None) -> dict[str, str]:  # noqa: A002 - its name
-    attributes = _common(account, kind).copy()
-    attributes["id"] = id
-    if sequence is not None:
-        attributes["sequence"] = str(sequence).zfill(_DIGITS)
-    return attributes
-
-
-@lru_cache(maxsize=4096)
-def _common(account: str, kind: str) -> dict[str, str]:
-    return {
+@lru_cache(maxsize=1024)
+def _shared(
+    account: str,
+    kind: str,
+    strategy: int | None = None,
+    late: bool = False,  # noqa: FBT001, FBT002 - a key of the cache
+    replay: str | None = None,
+) -> Shared:
+    attributes = {
         "specversion": "1.0",
-        "id": "",
         "source": f"/mesolive/{account}",
         "type": f"mesolive.{kind}.v1",
         "datacontenttype": "application/json",
         "dataschema": f"urn:mesolive:{kind}:v1",
         "account": account,
     }
+    if strategy is not None:
+        attributes["subject"] = f"strategy/{strategy}"
+    if late:
+        attributes["late"] = "true"
+    if replay is not None:
+        attributes["replayid"] = replay
+    return Shared(attributes, _AROUND * len(attributes) + len("".join(attributes.values())))

@@ -35,18 +35,27 @@ _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
 def _check_hub_url(url: str) -> str:
+    return _check_url(url, "https://api.example.com", "/hubs/event/v1", "keys belong into accounts.directory")
+
+
+def _check_collector_url(url: str) -> str:
+    return _check_url(url, "http://collector:4318", "/v1/traces", "they belong into tracing.headers_file")
+
+
+def _check_url(url: str, example: str, path: str, secrets: str) -> str:
+    """Give the base of a URL, without the `path` that is known; raises ValueError."""
     try:
         parts = urlsplit(url)
         is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
     except ValueError:  # brackets that do not match, or a port that is none
         is_url = False
     if not is_url:
-        raise ValueError("is no http or https URL; write it as https://api.example.com, without /hubs/event/v1")
+        raise ValueError(f"is no http or https URL; write it as {example}, without {path}")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
     if parts.username or parts.password:
-        raise ValueError("must not hold credentials: keys belong into accounts.directory")
-    return url.rstrip("/").removesuffix("/hubs/event/v1")
+        raise ValueError(f"must not hold credentials: {secrets}")
+    return url.rstrip("/").removesuffix(path)
 
 
 def _read_list(value: object) -> object:
@@ -79,6 +88,8 @@ class HubSettings(_Section):
     """Seconds without a word from the hub after which the connection is given up."""
     max_connecting: int = Field(default=20, ge=1)
     """Connections that may be in the making at once, in one process."""
+    connects_per_second: float = Field(default=300, gt=0)
+    """New connections a second, in one process: what a hub must bear that comes back, or that refuses everybody."""
     page_limit: int = Field(default=1000, ge=1)
     """Events to ask for in one page; lowered by itself where the hub takes less."""
     max_record_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024)
@@ -181,6 +192,59 @@ class MessagesSettings(_Section):
     """An event's key: EventSeqId (`42`), or account and EventSeqId (`main:42`), which a compacted topic needs."""
 
 
+class ControlSettings(_Section):
+    """The HTTP API for operators."""
+
+    host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - only with tokens; else it is loopback
+    """Address to listen on; without `tokens_file` it is 127.0.0.1 whatever this says."""
+    port: int = Field(default=8080, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one, which the log names."""
+    tokens_file: Path | None = None
+    """Who may call the API: lines that `gateway token` makes, read again when the file changes."""
+
+
+class MonitoringSettings(_Section):
+    """Probes and metrics, which need no token."""
+
+    host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - probes and scrapes come from elsewhere
+    """Address to listen on."""
+    port: int = Field(default=9090, ge=0, le=65_535)
+    """Port to listen on; 0 takes a free one, which the log names."""
+
+
+class MetricsSettings(_Section):
+    """What is told to Prometheus."""
+
+    per_account: bool = True
+    """Whether accounts are told of one by one, about ten series each; else the worst of them alone, and sums."""
+
+
+class ReplaysSettings(_Section):
+    """Replays: ranges of the history that are published again."""
+
+    events_per_second: float = Field(default=1000.0, gt=0, le=100_000)
+    """Events that the replays of a process publish together, so that new ones find room beside them."""
+    at_once: int = Field(default=4, ge=1, le=100)
+    """Replays that a process carries out at a time; others wait."""
+    unfinished: int = Field(default=100, ge=1, le=1000)
+    """Replays of the deployment that may wait or run; one more is refused until one has ended."""
+    keep: int = Field(default=500, ge=1, le=10_000)
+    """Replays that have ended and can still be looked at; older ones are forgotten."""
+
+
+class TracingSettings(_Section):
+    """Traces: spans of OpenTelemetry, sent by OTLP over HTTP."""
+
+    endpoint: Annotated[str, AfterValidator(_check_collector_url)] | None = None
+    """Base URL of the collector, `http://collector:4318`, to which `/v1/traces` is added; null traces nothing."""
+    ratio: float = Field(default=0.01, ge=0, le=1)
+    """The part of messages, commits and requests that is sampled; connects, catch-ups and replays always are."""
+    headers_file: Path | None = None
+    """A file with a header a line for the collector, `Authorization: Bearer …`; it is read again for each request."""
+    ca_file: Path | None = None
+    """PEM file of a private CA that signed the collector's certificate."""
+
+
 class LogSettings(_Section):
     """What the gateway says of itself."""
 
@@ -228,6 +292,11 @@ class Settings(_Sourced):
     """Slices that the accounts are dealt into: fixed when a deployment first starts."""
     memory_bytes: int = Field(default=256 * 1024 * 1024, ge=16 * 1024 * 1024)
     """Bytes that may wait for the broker in this process, for all accounts together."""
+    control: ControlSettings = ControlSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    replays: ReplaysSettings = ReplaysSettings()
+    tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -335,7 +404,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     known = {name for setting, _ in fields() for name in _and_its_sections(setting)}
     for variable in environment:
         upper = variable.upper()
-        if not upper.startswith(ENVIRONMENT_PREFIX) or _KUBERNETES.search(upper):
+        if not upper.startswith(ENVIRONMENT_PREFIX) or ("__" not in upper and _KUBERNETES.search(upper)):
             continue
         setting = upper.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         if setting not in known and not setting.startswith("hub.headers."):

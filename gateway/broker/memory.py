@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
-from gateway.broker.ports import Commit, Limits, Stored, check_limits
-from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge
+from gateway.broker import leases
+from gateway.broker.ports import Commit, Limits, Membership, Record, Stored, check_limits
+from gateway.errors import BrokerError, ConfigurationError, Conflict, Fenced, OutcomeUnknown, TooLarge, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,12 @@ class MemoryBroker:
         now = self.clock()
         for message in commit.messages:
             self.entries.append(_Entry(Stored(message, str(len(self.entries) + 1)), now))
-        self.stored_checkpoints.setdefault(shard, {}).update(commit.checkpoints)
+        standing = self.stored_checkpoints.setdefault(shard, {})
+        for name, checkpoint in commit.checkpoints.items():
+            if checkpoint is None:
+                standing.pop(name, None)
+            else:
+                standing[name] = checkpoint
         self._grown.set()
         self._grown = asyncio.Event()
         return True
@@ -281,3 +287,128 @@ class MemoryRegistry:
         """See the contract."""
         await asyncio.sleep(0)
         self.accounts.add(account)
+
+    async def forget(self, account: str) -> None:
+        """See the contract."""
+        await asyncio.sleep(0)
+        self.accounts.discard(account)
+
+
+@dataclass(slots=True)
+class MemoryOwnership:
+    """The contract of ownership in memory (`gateway.broker.ports.Ownership`), shared by all members."""
+
+    timing: leases.Timing = field(default_factory=leases.Timing)
+    is_away: bool = False
+    """Whether every call is answered by Unavailable."""
+    era: object = field(default_factory=object)
+    _records: dict[str, tuple[leases.Lease, float]] = field(default_factory=dict)
+    _revision: int = 0
+
+    def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:  # noqa: ARG002 - for people
+        """Take part; see the contract."""
+        return leases.join(self, shards, self.timing)
+
+    def restart(self) -> None:
+        """Forget everything, as a broker that keeps leases in its memory."""
+        self._records.clear()
+        self._revision, self.era = 0, object()
+
+    async def names(self) -> frozenset[str]:
+        """See `gateway.broker.leases.LeaseStore`."""
+        return frozenset(await self._standing())
+
+    async def read(self, name: str) -> leases.Lease | None:
+        """See `gateway.broker.leases.LeaseStore`."""
+        return (await self._standing()).get(name)
+
+    async def write(self, name: str, token: str, expect: int | None) -> int:
+        """See `gateway.broker.leases.LeaseStore`."""
+        standing = (await self._standing()).get(name)
+        if expect is not None and expect != (standing.revision if standing else 0):
+            raise Conflict(f"{name} is {standing}")
+        self._revision += 1
+        ends = asyncio.get_running_loop().time() + self.timing.lease
+        self._records[name] = leases.Lease(self._revision, token), ends
+        return self._revision
+
+    async def erase(self, name: str, revision: int) -> None:
+        """See `gateway.broker.leases.LeaseStore`."""
+        standing = (await self._standing()).get(name)
+        if standing is not None and standing.revision == revision:
+            del self._records[name]
+
+    async def _standing(self) -> dict[str, leases.Lease]:
+        await asyncio.sleep(0)
+        if self.is_away:
+            raise Unavailable
+        now = asyncio.get_running_loop().time()
+        return {name: lease for name, (lease, ends) in self._records.items() if ends > now}
+
+
+@dataclass(slots=True)
+class MemoryControl:
+    """The control store's contract in memory (`gateway.broker.ports.ControlStore`)."""
+
+    records: dict[tuple[bool, str], tuple[Record, float]] = field(default_factory=dict)
+    """By space and key: the record, and when it was written."""
+    _forgotten: dict[tuple[bool, str], int] = field(default_factory=dict)
+    """By space and key, of what is no more: the revision of its end."""
+    _revision: int = 0
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def watch(self) -> AsyncIterator[Record | None]:
+        """Give the last values; see the contract."""
+        given, is_filled = 0, False
+        while True:
+            changed = self._changed
+            for revision, record in self._changes():
+                if revision > given:
+                    given = revision
+                    yield record
+            if not is_filled:
+                is_filled = True
+                yield None
+            if changed is self._changed:
+                await changed.wait()
+
+    async def write(self, key: str, value: bytes, expect: int) -> int:
+        """Replace what is wanted for `key`; see the contract."""
+        await asyncio.sleep(0)
+        standing = self.records.get((False, key))
+        if expect != (standing[0].revision if standing else 0):
+            raise Conflict(f"{key} is at revision {standing[0].revision if standing else 0}, not {expect}")
+        return self._write(key, value, is_observed=False)
+
+    async def report(self, observed: Mapping[str, bytes]) -> None:
+        """Say what is so; see the contract."""
+        await asyncio.sleep(0)
+        for key, value in observed.items():
+            self._write(key, value, is_observed=True)
+
+    async def forget(self, keys: Collection[str]) -> None:
+        """Erase what is wanted and what is observed of `keys`; see the contract."""
+        await asyncio.sleep(0)
+        for which in [(is_observed, key) for key in keys for is_observed in (False, True)]:
+            if self.records.pop(which, None) is not None:
+                self._forgotten[which] = self._next()
+
+    def _changes(self) -> list[tuple[int, Record]]:
+        """Give the last word on every key, in the order in which they were said."""
+        now = asyncio.get_running_loop().time()
+        said = [(record.revision, replace(record, age=now - written)) for record, written in self.records.values()]
+        ended = [(end, Record(key, b"", 0, space, age=0.0)) for (space, key), end in self._forgotten.items()]
+        return sorted([*said, *ended], key=lambda one: one[0])
+
+    def _write(self, key: str, value: bytes, *, is_observed: bool) -> int:
+        record = Record(key, value, self._next(), is_observed, age=0.0)
+        self._forgotten.pop((is_observed, key), None)
+        self.records[is_observed, key] = record, asyncio.get_running_loop().time()
+        return record.revision
+
+    def _next(self) -> int:
+        """Give the next revision, and wake who watches."""
+        self._revision += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
+        return self._revision

@@ -1,17 +1,23 @@
 """What the gateway asks of a broker: one small contract, kept by each adapter and proven by one test suite.
 
-The order of calls is always: `open` (claims the shard, which fences every older writer), `checkpoints`,
-then `commit` again and again, one at a time. After any error but TooLarge the ShardLog is spent: leave it
-and open again.
+Of a shard's log the order of calls is always: `open` (claims the shard, which fences every older writer),
+`checkpoints`, then `commit` again and again, one at a time. After any error but TooLarge the ShardLog is spent:
+leave it and open again.
+
+Where several replicas share the shards the order around that is: `join`, `changes` for as long as the membership
+lasts, and for each shard that they give: `confirm` before each `open`, `release` once nothing of it is served any
+more. Ownership spares replicas a fight and accounts a silence; what makes a second writer harmless is the claim.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
+from gateway.errors import ConfigurationError
 from gateway.publication import Message
 
 
@@ -21,8 +27,11 @@ class Commit:
 
     messages: Sequence[Message]
     """In the order in which readers must see them."""
-    checkpoints: Mapping[str, bytes] = field(default_factory=dict)
-    """By account (or replay): what is settled once the messages are stored."""
+    checkpoints: Mapping[str, bytes | None] = field(default_factory=dict)
+    """By account, or by replay (`~` and 32 hexadecimal digits): what is settled once the messages are stored.
+
+    None forgets what was settled, if anything was; it may be settled again later.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +56,7 @@ def check_limits(commit: Commit, limits: Limits) -> None:
     if messages > limits.messages:
         raise ValueError(f"a commit of {messages} messages and checkpoints, the log takes at most {limits.messages}")
     size = sum(message.size for message in commit.messages)
-    size += sum(len(account) + len(checkpoint) for account, checkpoint in commit.checkpoints.items())
+    size += sum(len(name) + len(checkpoint or b"") for name, checkpoint in commit.checkpoints.items())
     if size > limits.bytes:
         raise ValueError(f"a commit of {size} bytes, the log takes at most {limits.bytes}")
 
@@ -61,7 +70,7 @@ class ShardLog(Protocol):
         ...
 
     async def checkpoints(self) -> dict[str, bytes]:
-        """Give every checkpoint of the shard as the broker has it now.
+        """Give every checkpoint of the shard as the broker has it now, without those that were forgotten.
 
         Raises Fenced, Unavailable.
         """
@@ -106,11 +115,19 @@ class Registry(Protocol):
         ...
 
     async def known(self) -> frozenset[str]:
-        """Give every account that was ever begun."""
+        """Give every account that was ever begun, and not forgotten since."""
         ...
 
     async def register(self, account: str) -> None:
         """Remember that `account` was begun; called once its first checkpoint is committed."""
+        ...
+
+    async def forget(self, account: str) -> None:
+        """Forget that `account` was begun: once this returns, `known` gives it to no replica any more.
+
+        It may take some seconds. It is no error that nobody knows the account. Where it raises, the account may be
+        forgotten or not: ask again. Who registers it meanwhile or later is not undone.
+        """
         ...
 
 
@@ -133,5 +150,130 @@ class LogReader(Protocol):
 
         `start` is `first`, `last`, `new`, a position, or an RFC 3339 time. Without `follow` it ends at the
         end that the log had when the read began. Raises Unavailable.
+        """
+        ...
+
+
+def time_of(start: str, *, position: str) -> datetime:
+    """Give the time that a read is to start at; `position` says what else of the broker's own could stand there.
+
+    Raises ConfigurationError where `start` is no RFC 3339 time with an offset.
+    """
+    remedy = f"Give first, last, new, {position} or an RFC 3339 time with an offset."
+    try:
+        since = datetime.fromisoformat(start)
+    except ValueError as error:
+        raise ConfigurationError("start", f"{start!r}: {error}", remedy) from error
+    if since.tzinfo is None:
+        raise ConfigurationError("start", f"{start!r} has no offset", remedy)
+    return since
+
+
+class Membership(Protocol):
+    """This process among the replicas of its deployment."""
+
+    def changes(self) -> AsyncIterator[frozenset[int]]:
+        """Give the shards that this member is to serve: as soon as that is known, and at each change.
+
+        Iterating is what keeps the membership alive, so the next set must be asked for within a second. A shard
+        that is given may be opened at once. One that is given no longer is to be stopped and then released: its
+        next owner waits for that, unless this member has lost it already. It goes on through every outage of the
+        broker and ends only when it is closed; to iterate again takes up where that left off.
+        """
+        ...
+
+    async def confirm(self, shard: int) -> bool:
+        """Ask the broker, with a round trip begun now, whether `shard` still falls to this member.
+
+        Called before each `open`: a process that was frozen or cut off must not fence its heir. False means that
+        the shard was lost; `changes` says so, too. Raises Unavailable where the broker does not tell.
+        """
+        ...
+
+    async def release(self, shard: int) -> None:
+        """Hand over `shard`, of which nothing is served any more: its next owner may begin at once.
+
+        Called for each shard that was given and stopped, lost or not. Never raises and never waits for long; where
+        the broker is away the shard is free once its lease ends. One that still falls to this member is given again.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Take no shard any more: the next set of `changes` is empty, and other members see this one go.
+
+        Never raises and never waits for long. Shards that are served are handed over as always, by `release`.
+        """
+        ...
+
+
+class Ownership(Protocol):
+    """Who of many replicas serves which shard: each shard has one owner, and few move when a replica comes or goes."""
+
+    def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
+        """Take part in dealing out `shards` shards, under a name for people.
+
+        Entering waits for nothing: a broker that is away is waited for by `changes`. Leaving releases what is left,
+        never raises and never waits for long.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The last value of one key of the control store."""
+
+    key: str
+    """Of letters, digits, `_`, `-` and `.`."""
+    value: bytes
+    revision: int
+    """What `write` expects to find; 0 stands for a key that was never written, or is forgotten: it has no value."""
+    is_observed: bool
+    """Whether an owner reported it, or an operator wants it: two spaces of keys."""
+    age: float
+    """Seconds since it was written, by the broker's clock."""
+
+
+class ControlStore(Protocol):
+    """What operators want and what owners see, kept by the broker and held as a view by each replica."""
+
+    def watch(self) -> AsyncIterator[Record | None]:
+        """Give the last value of every key, then each change; values that were replaced soon may be left out.
+
+        None comes once, when everything is given that was there at the beginning. The order of one key's revisions
+        is kept. It goes on through every outage of the broker; whoever holds a view therefore judges a record by its
+        age.
+        """
+        ...
+
+    async def write(self, key: str, value: bytes, expect: int) -> int:
+        """Replace what is wanted for `key` if its revision is still `expect`, and give the new revision.
+
+        Raises:
+            Conflict: it has another revision: read on, decide again.
+            OutcomeUnknown: it may or may not be written: `watch` tells.
+            Unavailable: nothing was written.
+
+        """
+        ...
+
+    async def report(self, observed: Mapping[str, bytes]) -> None:
+        """Say what is so, by key; the last word on each key counts. Raises Unavailable: say it again later."""
+        ...
+
+    async def forget(self, keys: Collection[str]) -> None:
+        """Erase what is wanted of `keys` and what is observed of them, whatever the revisions.
+
+        Then each of them is a key that was never written: `write` takes it with 0 and with no former revision, from
+        every replica, also from one that has not heard of it yet; and its next revision is above all that it had. A
+        report that comes later is there again.
+
+        `watch` gives a record without a value and with revision 0 for each of the two spaces of a key in which
+        something was, and maybe where nothing was. A watch that begins later gives the same or nothing. That is so
+        for a day; a watch that was cut off for longer may never tell, so a view may keep what is long forgotten.
+
+        Raises:
+            OutcomeUnknown: some or all of it may be erased; to ask again does no harm.
+            Unavailable: nothing was erased.
+
         """
         ...

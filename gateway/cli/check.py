@@ -14,6 +14,7 @@ from gateway.cli.parts import open_hub
 from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
 from gateway.settings import Settings, load_settings
+from gateway.telemetry import traces
 
 _SHOWN: Final = 3
 """Refused subjects that are named: there may be twenty for each account."""
@@ -26,6 +27,7 @@ def check(config: ConfigOption = None) -> None:
     not, 2 a setting is wrong.
     """
     settings = load_settings(config)
+    traces.check(settings.tracing)
     print("ok    settings")
     if not loop.run(_check(settings)):
         raise typer.Exit(1)

@@ -20,9 +20,17 @@ from rich.table import Table
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.cli import loop
 from gateway.cli.brokers import Broker, open_broker, prepare_broker
+from gateway.cli.listeners import Listeners, listening
 from gateway.cli.parts import read_log
 from gateway.replica.replica import AccountStatus, Replica, hub_http
-from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.settings import (
+    AccountsSettings,
+    BrokerSettings,
+    ControlSettings,
+    HubSettings,
+    MonitoringSettings,
+    Settings,
+)
 from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
 from gateway.telemetry.logs import configure_logs
 from gateway.verify.compare import Emitted, Verdict, compare
@@ -40,6 +48,7 @@ class _House:
     broker: Broker
     servers: str
     replica: Replica
+    listeners: Listeners
 
 
 def demo(
@@ -102,12 +111,22 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
                 hub=HubSettings(url=hub.url),
                 accounts=AccountsSettings(directory=keys),
                 broker=BrokerSettings(servers=[server.url]),
+                control=ControlSettings(port=0),
+                monitoring=MonitoringSettings(host="127.0.0.1", port=0),
             )
-            async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
+            async with (
+                hub_http(settings.hub) as http,
+                open_broker(settings.broker, settings.topics) as broker,
+                listening(settings, lambda: False) as listeners,
+            ):
                 await prepare_broker(broker, settings)
                 for index, account in enumerate(ACCOUNTS):
                     hub.user(account).begin(Emission(rate / len(ACCOUNTS), None if shares is None else shares[index]))
-                yield _House(hub, broker, server.url, Replica(settings, broker.log, broker.registry, http))
+                replica = Replica(
+                    settings, broker.log, broker.registry, http, control=broker.control, member=broker.member
+                )
+                listeners.tell_of(replica)
+                yield _House(hub, broker, server.url, replica, listeners)
 
 
 def _introduce(house: _House) -> None:
@@ -116,6 +135,8 @@ def _introduce(house: _House) -> None:
     print("events:  in another terminal, while this runs:")
     print(f"           .venv/bin/gateway tail --servers {house.servers} --kind order-update")
     print(f"           .venv/bin/gateway tail --servers {house.servers} --from first --account alpha --output json")
+    print(f"control: {house.listeners.control_url} (the HTTP API; metrics on {house.listeners.monitoring_url}/metrics)")
+    print(f"           .venv/bin/gateway accounts --url {house.listeners.control_url}")
     print("         Ctrl-C ends it.", flush=True)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway import __version__
-from gateway.cli import check, demo, run, schemas, simulate, tail, verify
+from gateway.cli import accounts, check, demo, health, replay, run, schemas, simulate, tail, token, verify
 from gateway.errors import ConfigurationError, GatewayError
 
 USAGE_ERROR = 2
@@ -42,8 +42,12 @@ app.command("demo", short_help="See the gateway at work, with nothing to set up.
 app.command("run", short_help="Run the gateway until SIGTERM.")(run.run)
 app.command("simulate", short_help="Run a MesoLive-shaped hub to try things on.")(simulate.simulate)
 app.command("check", short_help="Look at settings, accounts, broker and hub.")(check.check)
+app.command("health", short_help="Ask a gateway whether it works.")(health.health)
 app.command("tail", short_help="Show events from the log.")(tail.tail)
 app.command("verify", short_help="Compare the topics with the hub's history.")(verify.verify)
+app.command("accounts", short_help="Show what the accounts do, by the HTTP API.")(accounts.accounts)
+app.add_typer(replay.app, name="replay", short_help="Publish a range of the history again, by the HTTP API.")
+app.command("token", short_help="Make a token for the HTTP API.")(token.token)
 app.command("schemas", short_help="Write the JSON Schemas of all messages.")(schemas.schemas)
 
 

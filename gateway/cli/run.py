@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +12,16 @@ import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.brokers import open_broker, prepare_broker
+from gateway.cli.brokers import in_traces, open_broker, prepare_broker, replica_name
+from gateway.cli.listeners import Listeners, listening
 from gateway.cli.loop import settle_memory
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.replica import Replica, hub_http
 from gateway.settings import Settings, load_settings
+from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs, get_logger
+from gateway.telemetry.traces import Tracer
 
 ConfigOption = Annotated[
     Path | None,
@@ -33,26 +37,28 @@ def run(config: ConfigOption = None) -> None:
     asked to end, 2 a setting is wrong.
     """
     settings = load_settings(config)
-    configure_logs(settings.log.format, settings.log.level)
+    configure_logs(settings.log.format, settings.log.level, replica_name(os.getpid()))
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     AccountsDirectory(settings.accounts.directory).scan()  # a wrong directory is told at once, broker or not
-    loop.run(_run(settings))
+    traces.check(settings.tracing)
+    with traces.tracing(settings.tracing, role="replica", broker=in_traces(settings.broker)) as tracer:
+        loop.run(_run(settings, tracer))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, tracer: Tracer) -> None:
     stop = asyncio.Event()
     loop.on_signal(stop.set)
-    async with asyncio.TaskGroup() as tasks:
-        serving = tasks.create_task(_serve(settings, stop))
+    async with listening(settings, stop.is_set) as listeners, asyncio.TaskGroup() as tasks:
+        serving = tasks.create_task(_serve(settings, stop, listeners, tracer))
         stopping = tasks.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
-            await asyncio.wait({serving}, timeout=8)  # what is not done then is given up: exactly-once stands
+            await asyncio.wait({serving}, timeout=7)  # what is not done then is given up: exactly-once stands
         serving.cancel()
         stopping.cancel()
 
 
-async def _serve(settings: Settings, stop: asyncio.Event) -> None:
+async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, tracer: Tracer) -> None:
     """Serve until asked to stop, however long the broker takes to be there."""
     log = get_logger()
     backoff = Backoff(cap=5.0)
@@ -60,7 +66,17 @@ async def _serve(settings: Settings, stop: asyncio.Event) -> None:
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
                 await prepare_broker(broker, settings)
-                replica = Replica(settings, broker.log, broker.registry, http)
+                replica = Replica(
+                    settings,
+                    broker.log,
+                    broker.registry,
+                    http,
+                    ownership=broker.ownership,
+                    control=broker.control,
+                    member=broker.member,
+                    tracer=tracer,
+                )
+                listeners.tell_of(replica)
                 settle_memory()
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)

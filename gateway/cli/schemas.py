@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from gateway.control.app import openapi_text
 from gateway.events.schemas import schema_files
 
 
@@ -15,8 +16,8 @@ def schemas(
     directory: Annotated[Path, typer.Option(help="Where to write them.")] = Path("schemas"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when a file is stale.")] = False,
 ) -> None:
-    """Write the JSON Schema of every message value, made from the models."""
-    files = schema_files()
+    """Write the JSON Schema of every message value and the API's OpenAPI document, made from the models."""
+    files = {**schema_files(), "openapi.json": openapi_text()}
     stale = [path for path, text in files.items() if not _holds(directory / path, text)]
     known = {directory / path for path in files}
     orphans = [path for path in directory.rglob("*.schema.json") if path not in known]

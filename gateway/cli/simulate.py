@@ -16,7 +16,10 @@ def simulate(
     user: Annotated[
         list[str] | None, typer.Option(help="A user and its API key, as NAME=KEY; may be given several times.")
     ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; whoever reaches it may also make it misbehave.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port to listen on; 0 takes a free one.")] = 0,
     rate: Annotated[float, typer.Option(min=0, help="Events a second for each user; 0 emits none.")] = 10.0,
     events: Annotated[int | None, typer.Option(min=1, help="Events for each user before it falls silent.")] = None,
     prefill: Annotated[int, typer.Option(min=0, help="Events that each user's history has at the start.")] = 0,
@@ -30,7 +33,7 @@ def simulate(
     """
     users = dict(_split(entry) for entry in user) if user else {"demo": "demo-key"}
     config = SimulatorConfig(
-        users=users, port=port, rate=rate, total=events, prefill=prefill, form=form, seed=seed, paused=paused
+        users=users, host=host, port=port, rate=rate, total=events, prefill=prefill, form=form, seed=seed, paused=paused
     )
     try:
         loop.run(_simulate(config))

@@ -92,9 +92,13 @@ async def _tail(
             print(show(stored), flush=True)
 
 
+_MARKS = {"late": "late", "replayed": "replayid"}
+"""By what a line says: the attribute that a message bears then."""
+
+
 def _as_line(stored: Stored) -> str:
     message = stored.message
-    marks = " late" if message.attributes.get("late") else ""
+    marks = "".join(f" {mark}" for mark, name in _MARKS.items() if name in message.attributes)
     key, value = message.key.decode(errors="replace"), message.value.decode(errors="replace")
     return f"{stored.position} {message.account} {message.topic} {key}{marks} {value}"
 

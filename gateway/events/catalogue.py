@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from gateway.events import payloads
+from gateway.events.event import DeadLetter, Event
 from gateway.events.payloads import EventPayload
 
 
@@ -84,6 +85,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType({entry.kind: entry for 
 
 KINDS: Final[tuple[str, ...]] = tuple(CATALOGUE)
 """All kinds, in the order of the reference."""
+UNKNOWN: Final = "unknown"
+"""In place of a kind that nobody can tell."""
 
 
 def find(name: str) -> Entry | None:
@@ -93,6 +96,14 @@ def find(name: str) -> Entry | None:
     hold, since history calls `OnAgentStatusChange` an `AgentStatus` (recorded).
     """
     return _BY_NAME.get(name) or _BY_NAME.get(name.lower())
+
+
+def kind_of(content: Event | DeadLetter) -> str:
+    """Give the kind of an event, or the one that something undecodable was to be; UNKNOWN where nothing tells."""
+    if isinstance(content, Event):
+        return content.kind
+    entry = find(content.place)
+    return UNKNOWN if entry is None else entry.kind
 
 
 def names_of(entry: Entry) -> set[str]:

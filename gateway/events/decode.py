@@ -11,13 +11,13 @@ from pydantic import ValidationError
 
 from gateway.errors import DecodeError
 from gateway.events.catalogue import Entry, find
-from gateway.events.compiled import Unusual
 from gateway.events.encode import encode
 from gateway.events.envelope import ENVELOPE_LEVELS, discriminate, fold, lacks, payload_of
 from gateway.events.event import DeadLetter, Event
 from gateway.events.faults import bounded, payload_fault
 from gateway.events.reasons import Reason
 from gateway.events.recover import recover
+from gateway.events.spelling import Unusual
 from gateway.events.strict_json import MAX_DEPTH, check, read, shown
 from gateway.events.usual import usual_envelope, usual_push
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import msgspec
 
@@ -61,6 +62,10 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     def anonymous(self) -> str:
         """A digest of the raw bytes."""
         return digest(self.raw)
+
+
+GAP: Final = "gap"
+"""The type of the notification that the hub no longer had a range."""
 
 
 class Notification(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -53,6 +54,19 @@ def ticks(time: str) -> int:
     since = _moment(whole) - _EPOCH
     seconds = since.days * 86_400 + since.seconds
     return seconds * TICKS_PER_SECOND + (int(fraction[1:8].ljust(7, "0")) if fraction else 0)
+
+
+def seconds(times: Iterable[str]) -> Iterator[float]:
+    """Give the seconds from the Unix epoch to canonical times, to about a microsecond: for statistics alone.
+
+    Those that follow each other within a second cost little.
+    """
+    whole, since = "", 0.0
+    for time in times:
+        if time[:19] != whole:
+            whole = time[:19]
+            since = (_moment(whole) - _EPOCH).total_seconds()
+        yield since + float(time[19:-1] or 0)
 
 
 _TIME: Final = re.compile(

@@ -9,11 +9,17 @@ from typing import Final
 from gateway.accounts import AccountsDirectory
 from gateway.replica.budget import Budget
 from gateway.signalr.connection import Transport
+from gateway.telemetry.tally import Tally
+from gateway.telemetry.traces import OFF, Tracer
 
 _COPIES: Final = 4
 """The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
 _AROUND: Final = 1024
 """Bytes of the objects around one event."""
+_FASTER: Final = 1.1
+_SLOWER: Final = 0.95
+_LEAST: Final = 0.05
+"""The part of the connections of a second that is still tried while the hub takes none."""
 
 
 @dataclass(slots=True)
@@ -74,6 +80,33 @@ class PageLimit:
             self.events = min(self.most, self.events + max(1, self.events // 10))
 
 
+class Pace:
+    """So many turns a second, first come, first served; fewer while the hub takes nobody."""
+
+    def __init__(self, most: float) -> None:
+        """`most` is turns a second, where all goes well."""
+        self.rate = most
+        """Turns a second now."""
+        self._most = most
+        self._free_at = 0.0
+
+    async def turn(self, turns: float = 1) -> None:
+        """Wait for one's turn, or for so many; one that is not used, since its waiter was cancelled, is lost."""
+        now = asyncio.get_running_loop().time()
+        at = max(now, self._free_at)
+        self._free_at = at + turns / self.rate
+        if at > now:
+            await asyncio.sleep(at - now)
+
+    def succeeded(self) -> None:
+        """The hub took a connection: from the least, the most is reached again after thirty of them."""
+        self.rate = min(self._most, self.rate * _FASTER)
+
+    def failed(self) -> None:
+        """It did not, and not for a wrong key: with thousands of accounts, their own backoffs are not slow enough."""
+        self.rate = max(self._most * _LEAST, self.rate * _SLOWER)
+
+
 @dataclass(frozen=True, slots=True)
 class HubAccess:
     """What all accounts of a process share on their way to the hub."""
@@ -84,8 +117,13 @@ class HubAccess:
     keys: AccountsDirectory
     connecting: asyncio.Semaphore
     """Bounds the connections that are in the making."""
+    pace: Pace
+    """Bounds the new connections of a second."""
     page_limit: PageLimit
     audit_interval: float
     """Seconds between audits."""
     budget: Budget
     """Bounds the bytes that wait, of all accounts together."""
+    tally: Tally
+    """What is counted of all accounts together."""
+    tracer: Tracer = OFF

@@ -1,64 +1,66 @@
 """One account at work: the connection to the hub, every retry towards the hub, and all of its timers.
 
 The session says what to do; this does it. The connection outlives a session: when the shard opens its log
-again, it attaches a new session, which pages history over the connection that stands.
+again, it attaches a new session, which pages history over the connection that stands. What operators want holds as
+soon as it can: a pause or a reconnect at once, a subscription between two calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from random import uniform
 from typing import Final, NoReturn, TypeVar
 
+from msgspec import UNSET
+
+from gateway.broker.view import Wish
 from gateway.errors import (
     CallFailed,
     CallRejected,
     CallTimedOut,
     ConfigurationError,
+    ConnectFailed,
     ConnectionLost,
     Diverged,
     HubError,
     Refused,
 )
-from gateway.events.decode import decode_envelope, decode_push
-from gateway.events.event import DeadLetter
 from gateway.hub import Hub
+from gateway.replica import pushes
 from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
 from gateway.replica.budget import Share
+from gateway.replica.counts import FORGOTTEN, STRAY, Counts
+from gateway.replica.following import follow, set_of
 from gateway.replica.history import CALL_CAP, History
+from gateway.replica.lag import Lag
+from gateway.replica.paging import Pages
 from gateway.replica.restraint import Restraint
-from gateway.session.facts import Outcome, Page, State, size_of
+from gateway.replica.subscribing import HubSubscription
+from gateway.session.checkpoint import Checkpoint, reset_checkpoint
+from gateway.session.facts import Batch, Content, Outcome, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
-from gateway.signalr.connection import connect
-from gateway.telemetry.logs import get_logger
+from gateway.signalr.connection import Connection, connect
+from gateway.state import TargetState
+from gateway.telemetry.logs import bind, get_logger
+from gateway.telemetry.traces import NOTHING, Span
 
-_POLL: Final = 0.25
-"""Seconds between pages at the end of a history that does not yet show what was pushed."""
-_LONGEST_POLL: Final = 2.0
-"""Seconds to which that grows while nothing new is shown."""
 _DIVERGED_DELAY: Final = 60.0
 """Seconds before a history that diverged is looked at again; at once when the key was changed."""
-_KEY_POLL: Final = 5.0
-"""Seconds between looks at the key of an account that stands still."""
-_RESUBSCRIBE: Final = 600.0
-"""Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
+_KEY_POLL: Final = 2.0
+"""Seconds between looks at the key of an account that is refused or stands still."""
+_UNTOLD: Final = 2.5
+"""Audits for which the hub may owe its latest sequence until it is doubted that the log has everything."""
 _REFUSED_DELAY: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
-_PUSHED: Final = {outcome: f"push:{outcome.value}" for outcome in Outcome}
-_UNPLACED: Final = {
-    f"push:{Outcome.STALE.value}": "pushed events are too old to place, and are not published",
-    "forgotten": "more events have no EventSeqId than can be remembered: they may be published again",
-    "strays": "events of the history are out of place, below what was verified, and are not published",
-}
-
-_Answer = TypeVar("_Answer")
+Answer = TypeVar("Answer")
 
 
 class Activity(Enum):
@@ -70,6 +72,11 @@ class Activity(Enum):
     REFUSED = "refused"
     DIVERGED = "diverged"
     FENCED = "fenced"
+    PAUSED = "paused"
+
+
+class _Released(HubError):
+    """The connection was let go on purpose; the message says why."""
 
 
 @dataclass(slots=True)
@@ -77,39 +84,164 @@ class Account:
     """One account of this replica."""
 
     name: str
-    _access: HubAccess
+    access: HubAccess
     _has_work: Callable[[Account], None]
     """Called when the session may have a batch to take."""
+    wish: Wish = field(default_factory=Wish)
+    """What operators want."""
     session: Session | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-    """Pushes and pages by outcome, disconnects by reason."""
+    lag: Lag = field(default_factory=Lag)
+    """How far the log is behind the hub."""
     trouble: str | None = None
     """The last error, for people."""
+    hub: Hub | None = None
+    """The hub's methods, while there is a connection."""
+    connect_span: Span = NOTHING
+    """Of the last try to connect."""
     _activity: Activity | None = None
     _attached: asyncio.Event = field(default_factory=asyncio.Event)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
-    _subscribe_at: float = 0.0
-    _failed_strategies: tuple[int, ...] = ()
+    _connection: Connection | None = None
+    _heard_at: float | None = None
+    is_unreadable: bool = False
+    """Whether there is a checkpoint that this release cannot read."""
+    _runs: asyncio.Event = field(default_factory=asyncio.Event)
+    _release: asyncio.Event = field(default_factory=asyncio.Event)
+    _released_for: str = ""
     _restraint: Restraint = field(default_factory=Restraint)
+    counts: Counts = field(init=False)
+    subscription: HubSubscription = field(init=False)
+    """At the hub."""
     _share: Share = field(init=False)
     _history: History = field(init=False)
 
     def __post_init__(self) -> None:
         """Take part in the budget."""
-        self._share = self._access.budget.share()
-        self._history = History(self.name, self._access.page_limit, self._note_call)
+        self.counts = Counts(self.name, self.access.tally)
+        self._share = self.access.budget.share()
+        self._history = History(self.name, self.access.page_limit, self.note_call)
+        self.subscription = HubSubscription(self.name, self.until_answered)
+        self.want(self.wish)
+
+    def want(self, wish: Wish) -> None:
+        """Follow what operators want from now on; a wish that cannot be read changes nothing."""
+        before, self.wish = self.wish.desired, wish
+        if wish.desired is None:
+            self._runs.set()
+        elif wish.desired.state is TargetState.PAUSED:
+            self._runs.clear()
+            self.release("an operator paused the account")
+            self.has_work()
+        else:
+            self._runs.set()
+            if before is not None and wish.desired.reconnects != before.reconnects:
+                self.release("an operator asked for a new connection")
+        self._poke.set()
+
+    def release(self, why: str) -> None:
+        """Let the connection to the hub go, and make another once there is a log and the account runs."""
+        self._released_for = why
+        self._release.set()
+        self._poke.set()
+
+    def leave_hub(self, why: str) -> None:
+        """Let the connection go, if there is one, until there is a log again."""
+        if self.is_connected and not self._release.is_set():
+            self.release(why)
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether everything that operators want is so."""
+        session, desired = self.session, self.wish.desired
+        if not self._runs.is_set():
+            return not self.is_connected
+        if desired is None or session is None or self._release.is_set():
+            return False
+        return session.strategies == set_of(desired.strategies) and not session.is_changing
+
+    def due_reset(self) -> Checkpoint | None:
+        """Give the checkpoint that an operator wants instead of the one that is, once the account is at rest."""
+        desired = self.wish.desired
+        if desired is None or desired.reset is UNSET or not self.is_at_rest:
+            return None
+        if self.session is None and not self.is_unreadable:
+            return None
+        now = self.session.checkpoint() if self.session is not None and self.session.is_begun else None
+        if now is not None and now.incarnation >= desired.reset.incarnation:
+            return None
+        return replace(reset_checkpoint(now, desired.reset.verified), incarnation=desired.reset.incarnation)
+
+    @property
+    def is_to_be_forgotten(self) -> bool:
+        """Whether its checkpoint is to be forgotten, and it is at rest."""
+        desired = self.wish.desired
+        return desired is not None and desired.is_forgotten is True and self.is_at_rest
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether it is paused and has no connection."""
+        return not self._runs.is_set() and not self.is_connected
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the hub."""
+        return self._connection is not None
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the hub was last heard over the present or the last connection, by the loop's clock."""
+        return self._heard_at if self._connection is None else self._connection.heard_at
+
+    def lag_seconds(self) -> float:
+        """Give for how long the log has been behind the hub: 0 while it has everything and the account is live.
+
+        It is asked for each second, of every account: a log that was level is known to have been so until then.
+        """
+        session, lag, now = self.session, self.lag, time.monotonic()
+        if session is not None:
+            lag.latest = self._latest(session)
+            if not session.queued_bytes:
+                lag.explained(session.explained)
+        is_told = now - lag.told_at < _UNTOLD * self.audit_interval + self.access.transport.call_timeout
+        if session is None or self.activity is not Activity.LIVE or lag.sequences or not is_told:
+            return now - lag.level_at
+        heard_at = self.heard_at
+        silence = 0.0 if heard_at is None else asyncio.get_running_loop().time() - heard_at
+        lag.level_at = max(lag.level_at, now - silence)
+        return 0.0
+
+    def _latest(self, session: Session) -> int:
+        """Give the hub's latest sequence, which a new connection knows only once it was told."""
+        return session.latest if session.is_told else max(self.lag.latest, session.latest)
+
+    def look(self) -> Hashable:
+        """Give something that changes with whatever is reported of it; cheap, as it is asked for each second."""
+        session, lag = self.session, self.lag
+        behind = self.lag_seconds() > 0, lag.latest, lag.settled, lag.verified
+        begun = session is not None and (session.incarnation, session.is_begun)
+        wished = self.wish.revision, self.is_applied, self.subscription.failed
+        return self.activity, self.trouble, self.counts.connects, wished, behind, begun
+
+    @property
+    def audit_interval(self) -> float:
+        """Seconds between looks at the history for what was never pushed."""
+        return self.access.audit_interval
 
     @property
     def activity(self) -> Activity:
         """What the account is doing."""
+        if not self._runs.is_set():
+            return Activity.PAUSED
         if self._activity is not None:
             return self._activity
         return Activity(self.session.state.value) if self.session is not None else Activity.OFFLINE
 
     def attach(self, session: Session) -> None:
-        """Go on with `session`: the shard has opened its log."""
+        """Go on with `session`: the shard has opened its log, or its checkpoint is another."""
+        self.is_unreadable = False
         self.session = session
+        self.lag.attached(session.highest, session.verified)
         if self._activity in {Activity.DIVERGED, Activity.FENCED}:
             self._activity = None
         self._attached.set()
@@ -117,6 +249,8 @@ class Account:
 
     def detach(self, activity: Activity | None = None) -> None:
         """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
+        if self.session is not None:
+            self.lag.latest = self._latest(self.session)
         self.session = None
         self._share.hold(0)
         self._activity = activity
@@ -127,15 +261,18 @@ class Account:
     def _hold(self, session: Session) -> None:
         self._share.hold(session.queued_bytes, session.waiting_bytes)
 
-    def took(self) -> None:
-        """The shard took a batch: more pushes may be read."""
+    def took(self, now: float, batch: Batch | None) -> None:
+        """The shard took what there was at this moment: more pushes may be read."""
         self._restraint.took()
+        if self.session is not None and batch is not None:
+            self.lag.taken(self._latest(self.session), now)
 
     def _pause(self) -> Awaitable[None] | None:
         return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
 
-    def made_room(self) -> None:
-        """A batch is committed: there may be room for a page."""
+    def committed(self, settled: int, verified: int) -> None:
+        """A batch is committed, up to these sequences: there may be room for a page."""
+        self.lag.committed(settled, verified)
         if self.session is not None:
             self._hold(self.session)
             if self.session.wants_latest or self.session.wants() is not None:
@@ -143,23 +280,36 @@ class Account:
 
     async def run(self) -> NoReturn:
         """Keep a connection to the hub, for ever."""
+        bind(account=self.name)
         log = get_logger(account=self.name)
         backoff = Backoff()
         loop = asyncio.get_running_loop()
         while True:
+            await self._runs.wait()
             await self._attached.wait()
+            if not self._runs.is_set():
+                continue
+            self._release.clear()
+            NOTHING.enter()
             began = loop.time()
             try:
                 await self._connect_and_follow()
+            except _Released as released:
+                self.counts.disconnected("released")
+                self.has_work()  # what can only be done at rest
+                log.info("the connection to the hub was let go", why=str(released))
+                continue
             except Refused as error:
                 self._failed(error, error.reason, Activity.REFUSED)
                 delay = backoff.next_delay(at_least=max(_REFUSED_DELAY, error.retry_after or 0))
                 log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
+                await self._stand_still(delay)
+                continue
             except Diverged as error:
                 if str(error) != self.trouble:
                     log.error("the account stands still: its history is not the one published so far", error=str(error))
                 self._failed(error, "diverged", Activity.DIVERGED)
-                await self._stand_still()
+                await self._stand_still(_DIVERGED_DELAY * uniform(1, 1.5))  # noqa: S311 - jitter
                 continue
             except ConfigurationError as error:
                 self._failed(error, "key", None)
@@ -171,41 +321,71 @@ class Account:
                 retry_after = getattr(error, "retry_after", None)
                 delay = backoff.next_delay(lasted=loop.time() - began, at_least=retry_after)
                 log.warning("the hub is away", reason=reason, error=str(error), retry_in=round(delay, 2))
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._release.wait()
 
-    async def _stand_still(self) -> None:
-        """Wait until another look may show another history: with a new session, a new key, or after a while."""
+    async def _stand_still(self, delay: float) -> None:
+        """Wait until another try may end otherwise: with a new session, a new key, when asked, or after a while."""
         session, key = self.session, await self._key()
-        again = asyncio.get_running_loop().time() + _DIVERGED_DELAY * uniform(1, 1.5)  # noqa: S311 - jitter
-        while self.session is session and asyncio.get_running_loop().time() < again and await self._key() == key:
-            await self._poked(_KEY_POLL)
+        again = asyncio.get_running_loop().time() + delay
+        while self.session is session and not self._release.is_set() and await self._key() == key:
+            left = again - asyncio.get_running_loop().time()
+            if left <= 0:
+                return
+            await self.poked(min(left, _KEY_POLL))
 
     async def _key(self) -> str | None:
         try:
-            return await asyncio.to_thread(self._access.keys.key, self.name)
+            return await asyncio.to_thread(self.access.keys.key, self.name)
         except ConfigurationError:
             return None
 
     def _failed(self, error: Exception, reason: str, activity: Activity | None) -> None:
-        self.counts[f"disconnect:{reason}"] += 1
+        self.counts.disconnected(reason)
         self.trouble = str(error)
         self._activity = activity
 
+    async def _connect(self) -> tuple[Connection, str]:
+        """Give a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""
+        access = self.access
+        async with access.connecting:
+            await access.pace.turn()
+            key = await asyncio.to_thread(access.keys.key, self.name)
+            span = self.connect_span = access.tracer.connect(self.name, access.url)
+            span.enter()
+            try:
+                connection = await connect(access.transport, access.url, key, span.event)
+            except BaseException as error:
+                span.fail(error)
+                if isinstance(error, ConnectFailed) and not isinstance(error, Refused):
+                    access.pace.failed()
+                raise
+            access.pace.succeeded()
+        span.end()
+        NOTHING.enter()
+        return connection, key
+
     async def _connect_and_follow(self) -> None:
-        async with self._access.connecting:
-            key = await asyncio.to_thread(self._access.keys.key, self.name)
-            connection = await connect(self._access.transport, self._access.url, key)
-        self.counts["connects"] += 1
+        connection, key = await self._connect()
+        self.counts.connected()
+        self._connection = connection
+        self.subscription.connected()
         if self._activity is not Activity.DIVERGED:  # that is so until its history was looked at
             self._activity = None
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(connection.run(self._on_push, self._pause))
-                tasks.create_task(self._follow(Hub(connection), subject_of(key)))
+                tasks.create_task(connection.run(self._on_push, self._pause, self._on_record))
+                self.hub = hub = Hub(connection)
+                pages = Pages(self._history, hub, self._share, tasks)
+                tasks.create_task(follow(self, hub, pages, subject_of(key)))
+                tasks.create_task(self._until_released())
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
         finally:
+            self._heard_at = connection.heard_at
+            self._connection = self.hub = None
             self._cancel_timer()
             if self.session is not None:
                 self.session.dropped()
@@ -213,37 +393,36 @@ class Account:
         assert ended is not None  # noqa: S101 - neither task returns
         raise ended
 
+    async def _until_released(self) -> NoReturn:
+        await self._release.wait()
+        raise _Released(self._released_for)
+
     # Pushes ---------------------------------------------------------------------------------------------
 
+    def _on_record(self, record: bytes) -> bool:
+        event = pushes.at_sight(self.name, record)
+        if event is not None:
+            self._pushed(event)
+        return event is not None
+
     def _on_push(self, target: str, arguments: list[bytes]) -> None:
+        self._pushed(pushes.decoded(self.name, target, arguments))
+
+    def _pushed(self, content: Content) -> None:
         session = self.session
         if session is None or session.state is State.OFFLINE:
             return  # history will give it
-        if len(arguments) == 1 and target:
-            content = decode_push(self.name, target, arguments[0])
-        else:
-            raw = arguments[0] if arguments and not target else b"[" + b",".join(arguments) + b"]"
-            detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
-            content = DeadLetter(self.name, "malformed-json", detail, target or "record", raw)
         was_live = session.state is State.LIVE
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
         self._hold(session)
-        self._count(_PUSHED[outcome], 1)
+        self.counts.pushed(content, outcome)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
         elif outcome is Outcome.HELD and session.state is State.LIVE:
             self._set_timer(session)
         if was_live and session.state is not State.LIVE:
             self._poke.set()
-
-    def _count(self, what: str, more: int) -> None:
-        """Count, and tell of what is not published: the first time, the tenth, the hundredth."""
-        after = self.counts[what] + more
-        self.counts[what] = after
-        before = after - more
-        if what in _UNPLACED and more and len(str(after)) > (len(str(before)) if before else 0):
-            get_logger(account=self.name).warning(_UNPLACED[what], count=after)
 
     def _set_timer(self, session: Session) -> None:
         if self._timer is None and session.deadline is not None:
@@ -261,109 +440,34 @@ class Account:
             self._timer.cancel()
             self._timer = None
 
-    # History --------------------------------------------------------------------------------------------
+    # What is done over a connection ---------------------------------------------------------------------
 
-    async def _follow(self, hub: Hub, subject: str | None) -> NoReturn:
-        """Subscribe, then serve one session after the other over this connection."""
-        session = self.session
-        if session is not None:
-            session.connected(subject)
-        await self._subscribe(hub)
-        while True:
-            if session is not None and session is self.session:
-                session.subscribed()
-                await self._serve(hub, session)
-            session = await self._next_session()
-            session.connected(subject)
+    def took_page(self, session: Session, strays: int, forgotten: int) -> None:
+        """A page was taken in, with so many events out of place, and so many forgotten."""
+        self._hold(session)
+        self.counts.unpublished(STRAY, strays)
+        self.counts.unpublished(FORGOTTEN, forgotten)
+        self.has_work()
+        self._set_timer(session)
 
-    async def _subscribe(self, hub: Hub) -> None:
-        """Subscribe to all strategies; those that the hub does not give are asked for at the next audit again."""
-        answer = await self._until_answered(lambda: hub.subscribe(None))
-        again = asyncio.get_running_loop().time() + _RESUBSCRIBE
-        self._subscribe_at = 0.0 if answer.failed else again
-        if answer.failed != self._failed_strategies:
-            self._failed_strategies = answer.failed
-            get_logger(account=self.name).warning("the hub's answer to the subscription", failed=list(answer.failed))
+    def has_work(self) -> None:
+        """The session may have a batch to take."""
+        self._has_work(self)
 
-    async def _next_session(self) -> Session:
-        while self.session is None:
-            await self._attached.wait()
-        return self.session
-
-    async def _serve(self, hub: Hub, session: Session) -> None:
-        """Page and audit for `session` until it is replaced."""
-        loop = asyncio.get_running_loop()
-        was, next_audit = session.state, self._next_audit(loop)
-        poll, highest = _POLL, session.highest
-        while session is self.session:
-            if session.state is not was:
-                was = session.state
-                self._changed_state(session)
-            if session.wants_latest:
-                await self._tell_latest(hub, session)
-                if session.wants_latest:
-                    await asyncio.sleep(_POLL)
-            elif session.wants() is not None:
-                ended = await self._page(hub, session)
-                if ended and session.state is State.CATCHING_UP and session is self.session:
-                    poll = _POLL if session.highest > highest else min(2 * poll, _LONGEST_POLL)
-                    highest = session.highest
-                    await asyncio.sleep(uniform(poll / 2, poll))  # noqa: S311 - jitter
-                    await self._tell_latest(hub, session)
-            elif session.state is not State.LIVE:
-                await self._poked()
-            elif not await self._poked(next_audit - loop.time()):
-                await self._audit(hub, session)
-                next_audit = self._next_audit(loop)
-
-    def _changed_state(self, session: Session) -> None:
+    def changed_state(self, session: Session) -> None:
         """Note where the session stands now; whatever went wrong before is over."""
         self.trouble = self._activity = None
         state, latest = session.state.value, session.latest
         get_logger(account=self.name).info("the account changed its state", state=state, latest=latest)
 
-    async def _audit(self, hub: Hub, session: Session) -> None:
-        """Look at the history again from what is verified."""
-        if asyncio.get_running_loop().time() >= self._subscribe_at:
-            await self._subscribe(hub)
-        await self._tell_latest(hub, session)
-        session.audit()
+    async def next_session(self) -> Session:
+        """Wait until the shard has a log."""
+        while self.session is None:
+            await self._attached.wait()
+        return self.session
 
-    async def _page(self, hub: Hub, session: Session) -> bool:
-        """Get the page that `session` wants, when there is room for it; give True when the next can wait."""
-        await self._history.rest()
-        reservation = await self._share.reserve(self._access.page_limit.expected_bytes)
-        with reservation.until_done():
-            request = session.wants()
-            if request is None or session is not self.session:
-                return False
-            answer = await self._history.page(hub, request)
-            if session is not self.session:
-                return False
-            if answer is None:
-                session.token_refused()
-                return True  # not at once: it may be refused again
-            contents = [decode_envelope(self.name, envelope) for envelope in answer.envelopes]
-            strays, forgotten = session.strays, session.forgotten
-            ended = session.paged(Page(request, contents, answer.token), asyncio.get_running_loop().time())
-            self._hold(session)
-        self.counts["pages"] += 1
-        self._count("strays", session.strays - strays)
-        self._count("forgotten", session.forgotten - forgotten)
-        self._has_work(self)
-        self._set_timer(session)
-        return ended
-
-    def _next_audit(self, loop: asyncio.AbstractEventLoop) -> float:
-        return loop.time() + self._access.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
-
-    async def _tell_latest(self, hub: Hub, session: Session) -> None:
-        latest = await self._until_answered(hub.latest)
-        session.told_latest(latest.sequence, latest.time)
-        self._has_work(self)
-
-    async def _poked(self, limit: float | None = None) -> bool:
-        """Wait for `_poke`; give False after `limit` seconds without it."""
+    async def poked(self, limit: float | None = None) -> bool:
+        """Wait until something may be to do; give False after `limit` seconds without it."""
         try:
             async with asyncio.timeout(limit):
                 await self._poke.wait()
@@ -372,18 +476,18 @@ class Account:
         self._poke.clear()
         return True
 
-    async def _until_answered(self, call: Callable[[], Awaitable[_Answer]]) -> _Answer:
+    async def until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Call until the hub gives an answer: a failed call is no reason to drop the connection."""
         backoff = Backoff(cap=CALL_CAP)
         while True:
             try:
                 return await call()
             except (CallFailed, CallRejected, CallTimedOut) as error:
-                self._note_call(error)
+                self.note_call(error)
             await asyncio.sleep(backoff.next_delay())
 
-    def _note_call(self, error: HubError) -> None:
-        self.counts["failed calls"] += 1
+    def note_call(self, error: HubError) -> None:
+        """A call failed, and is made again."""
         self.trouble = str(error)
         get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
 
@@ -398,4 +502,5 @@ def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | 
             pending.extend(error.exceptions)
         elif isinstance(error, HubError | Diverged):
             errors.append(error)
-    return min(errors, key=lambda error: (not isinstance(error, Diverged), not isinstance(error, ConnectionLost)))
+    order = (Diverged, _Released, ConnectionLost, HubError)
+    return min(errors, key=lambda error: next(rank for rank, kind in enumerate(order) if isinstance(error, kind)))

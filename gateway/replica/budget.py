@@ -31,6 +31,7 @@ class Budget:
         """Bytes that pages under way are expected to bring."""
         self.peak = 0
         """The most that was ever in use."""
+        self._relaxed = total * _RELAXED
         self._holders = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
@@ -47,7 +48,8 @@ class Budget:
         self.held += by
         self.stuck += stuck
         self._holders += holders
-        self._changed()
+        if self._waiting or self.held + self.reserved > self.peak:
+            self._changed()
 
     def _reserve(self, by: int) -> None:
         self.reserved += by
@@ -70,10 +72,12 @@ class Budget:
         return self.used + size <= self.total or self.used == self.stuck
 
     def _fits(self, held: int, more: int) -> bool:
-        after = self.used + more
+        after = self.held + self.reserved + more
+        if after <= self._relaxed:
+            return True
         if after > self.total:
             return self.used == 0  # one that is larger than all goes alone: it must go some time
-        return after <= self.total * _RELAXED or held + more <= self.total // max(1, self._holders)
+        return held + more <= self.total // max(1, self._holders)
 
 
 class Share:
@@ -88,15 +92,23 @@ class Share:
 
     def hold(self, size: int, stuck: int = 0) -> None:
         """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
-        if size != self.held or stuck != self.stuck:
-            holders = (size > 0) - (self.held > 0)
-            more, more_stuck = size - self.held, stuck - self.stuck
+        held, was_stuck = self.held, self.stuck
+        if size != held or stuck != was_stuck:
             self.held, self.stuck = size, stuck
-            self._budget._hold(more, more_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
+            holders = (size > 0) - (held > 0)
+            self._budget._hold(size - held, stuck - was_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
         """Tell whether the account may hold `more` bytes besides."""
         return self._budget._fits(self.held, more)  # noqa: SLF001 - likewise
+
+    def reserve_at_once(self, size: int) -> Reservation | None:
+        """Keep `size` bytes until released, where they are free and nobody waits for them."""
+        budget = self._budget
+        if budget._waiting or budget.used + size > budget.total:  # noqa: SLF001 - likewise
+            return None
+        budget._reserve(size)  # noqa: SLF001 - likewise
+        return Reservation(budget, size)
 
     async def reserve(self, size: int) -> Reservation:
         """Wait, first come first served, until `size` bytes are free, and keep them until released."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -33,13 +34,21 @@ _ABOUT_LIMIT: Final = re.compile(
 class History:
     """Asks for pages, over one connection after the other."""
 
-    def __init__(self, account: str, limit: PageLimit, note: Callable[[HubError], None]) -> None:
-        """`limit` is shared by all accounts; `note` hears of every call that failed."""
+    def __init__(
+        self, account: str, limit: PageLimit, note: Callable[[HubError], None], *, most: int = sys.maxsize
+    ) -> None:
+        """`limit` is shared by all accounts; `note` hears of every call that failed; `most` events make a page."""
         self._account = account
         self._limit = limit
         self._note = note
+        self._most = most
         self._drops = 0
         self._empty = 0
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the next page is expected to take."""
+        return self._limit.expected_bytes * min(self._most, self._limit.asks) // self._limit.asks
 
     async def rest(self) -> None:
         """Wait a moment where page after page brings nothing but a token for the next."""
@@ -54,7 +63,7 @@ class History:
         backoff = Backoff(cap=CALL_CAP)
         tries = 0
         while True:
-            asked = self._limit.asks
+            asked = min(self._most, self._limit.asks)
             try:
                 page = await hub.events_since(request.since, asked, request.token)
             except ConnectionLost as error:

@@ -1,29 +1,55 @@
-"""One process of the gateway: its accounts, dealt into shards, and what they share."""
+"""One process of the gateway: its accounts, dealt into shards, and what they share.
+
+Where replicas share the shards, a change of who serves what touches only the shards that change: all others keep
+their logs, their sessions and their connections to the hub.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import ssl
-from collections.abc import AsyncIterator
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, NoReturn
 
 import aiohttp
+from msgspec import UNSET, UnsetType
 
 from gateway.accounts import AccountsDirectory, shard_of
-from gateway.broker.ports import EventLog, Registry
-from gateway.errors import ConfigurationError
+from gateway.broker.ports import ControlStore, EventLog, Membership, Ownership, Registry
+from gateway.broker.view import View
+from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.hub import PATH
-from gateway.replica.access import HubAccess, PageLimit
+from gateway.replica.access import HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
+from gateway.replica.directory import LOOK, Watched
+from gateway.replica.numbers import REASONS, numbers_of
+from gateway.replica.replay import ReplaySettings
+from gateway.replica.reporting import Fact, Reporter, Subject
 from gateway.replica.shard import Shard, ShardSettings
+from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
+from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.metrics import AccountNumbers, Numbers
+from gateway.telemetry.tally import Tally
+from gateway.telemetry.traces import OFF, Tracer
 
+_SHARDS: Final = 5.0
+"""Seconds between two reports of whose the shards are."""
+_REPLAYS: Final = 30.0
+"""Seconds between two reports of a replay that does not move."""
+_NUMBERS_AT_ONCE: Final = 250
+"""Accounts whose numbers are gathered without a pause: about a millisecond."""
 _PAGE_PART: Final = 8
 """The part of the memory that one page may be expected to take, as a divisor: others must find room beside it."""
 
@@ -39,7 +65,7 @@ class AccountStatus:
     latest: int
     """The hub's latest sequence as last told."""
     settled: int
-    """The highest sequence that is settled or queued."""
+    """The highest sequence that is committed: published, filtered or dead-lettered."""
     trouble: str | None
     """The last error, until the account is live again."""
     connects: int
@@ -53,26 +79,42 @@ class AccountStatus:
 class Replica:
     """All shards of this process and their accounts."""
 
-    def __init__(self, settings: Settings, log: EventLog, registry: Registry, http: aiohttp.ClientSession) -> None:
-        """Read the accounts directory; raises ConfigurationError when it cannot be read."""
+    def __init__(
+        self,
+        settings: Settings,
+        log: EventLog,
+        registry: Registry,
+        http: aiohttp.ClientSession,
+        *,
+        ownership: Ownership | None = None,
+        control: ControlStore | None = None,
+        member: str = "",
+        tracer: Tracer = OFF,
+    ) -> None:
+        """Read the accounts directory; raises ConfigurationError when it cannot be read.
+
+        Without `ownership` it serves all shards; else those that fall to it, under the name `member` for people.
+        Without `control` nobody wants anything of the accounts, and nothing is reported.
+        """
         assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
         keys = AccountsDirectory(settings.accounts.directory)
-        names, faults = keys.scan()
         self._logger = get_logger()
-        for fault in faults:
-            self._logger.error("an entry of accounts.directory is no account", entry=fault.entry, problem=fault.problem)
-        if not names:
+        self._watched = Watched(keys, time.monotonic)
+        if not self._watched.names:
             self._logger.warning("accounts.directory holds no account", directory=str(settings.accounts.directory))
-        access = HubAccess(
+        self._access = HubAccess(
             url=settings.hub.url + PATH,
             transport=transport_of(settings.hub, http),
             keys=keys,
             connecting=asyncio.Semaphore(settings.hub.max_connecting),
+            pace=Pace(settings.hub.connects_per_second),
             page_limit=PageLimit(settings.hub.page_limit, room=settings.memory_bytes // _PAGE_PART),
             audit_interval=settings.session.audit_interval,
             budget=Budget(settings.memory_bytes),
+            tally=Tally(),
+            tracer=tracer,
         )
-        shard_settings = ShardSettings(
+        self._shard_settings = ShardSettings(
             start=settings.accounts.start,
             session=SessionSettings(
                 grace=settings.session.history_grace,
@@ -81,46 +123,284 @@ class Replica:
             ),
             registry=registry,
             commits=asyncio.Semaphore(settings.broker.max_commits),
+            tally=self._access.tally,
             account_in_key=settings.messages.key == "account-sequence",
+            tracer=tracer,
+            replays=ReplaySettings(
+                member=member,
+                slots=asyncio.Semaphore(settings.replays.at_once),
+                pace=Pace(settings.replays.events_per_second),
+                grace=settings.session.history_grace,
+            ),
         )
+        self._log = log
+        self._ownership = ownership
+        self._control = control
+        self._member = member
+        self._shard_count = settings.shards
+        self._stop = asyncio.Event()
+        self._membership: Membership | None = None
+        self._given: frozenset[int] = frozenset()
+        self._serving: dict[int, asyncio.Task[None]] = {}
         self._shards: dict[int, Shard] = {}
-        for name in sorted(names):
-            number = shard_of(name, settings.shards)
-            shard = self._shards.setdefault(number, Shard(number, log, shard_settings))
-            shard.accounts[name] = Account(name, access, shard.has_work)
+        self._accounts: dict[str, Account] = {}
+        self.view = View(self._wish_changed, self._replay_changed)
+        """What the control store says."""
+        self._unserved = Unserved(self.view)
+        self._unserved_names: frozenset[str] = frozenset()
+        for name in sorted(self._watched.names):
+            self._add(name)
 
     def stop(self) -> None:
-        """Let `run` return once the commits in hand are finished."""
+        """Let `run` return once the commits in hand are finished and the shards handed over."""
+        self._stop.set()
         for shard in self._shards.values():
             shard.stop()
 
     async def run(self) -> None:
-        """Serve every shard until `stop`; returns by itself only when other gateways have taken all of them."""
+        """Serve the shards until `stop`; without ownership it also returns when others have taken all of them."""
         async with asyncio.TaskGroup() as tasks:
+            beside: list[asyncio.Task[None]] = [tasks.create_task(self._watch_accounts(tasks), name="accounts")]
+            if self._control is not None:
+                reporter = Reporter(self._control, self._subjects, self._facts)
+                beside.append(tasks.create_task(self.view.follow(self._control), name="view"))
+                await self._filled()
+                beside.append(tasks.create_task(reporter.run(), name="reports"))
+            if self._ownership is None:
+                self._given = frozenset(range(self._shard_count))
+                self._serve_given(tasks)
+                await self._until_all_ended()
+            else:
+                await self._share(self._ownership, tasks)
+            for task in beside:
+                task.cancel()
+
+    async def _filled(self) -> None:
+        """Wait until everything is known that is wanted, or until asked to stop."""
+        waiting = {asyncio.create_task(event.wait()) for event in (self.view.filled, self._stop)}
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waiting:
+                task.cancel()
+
+    async def _share(self, ownership: Ownership, tasks: asyncio.TaskGroup) -> None:
+        async with ownership.join(self._member, self._shard_count) as membership:
+            self._membership = membership
+            following = tasks.create_task(self._follow(membership, tasks), name="ownership")
+            await self._stop.wait()
+            await membership.leave()
+            await self._until_all_ended()
+            following.cancel()
+
+    async def _until_all_ended(self) -> None:
+        while self._serving:
+            await asyncio.wait(self._serving.values())
+
+    async def _follow(self, membership: Membership, tasks: asyncio.TaskGroup) -> None:
+        """Begin and stop shards as they come and go, never waiting for any of them."""
+        async for wanted in membership.changes():
+            self._logger.info("the shards of this gateway", shards=len(wanted), of=self._shard_count)
+            before, self._given = self._given, wanted
+            self._serve_given(tasks)
+            for number in self._serving.keys() - wanted:
+                self._shards[number].stop()
+            for number in before - wanted - self._serving.keys():  # nothing of it was served here
+                tasks.create_task(membership.release(number), name=f"release-{number}")
+
+    def _serve_given(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin what is given and not served yet; a shard of which nothing is to be done here is left alone."""
+        for number in sorted(self._given & self._shards.keys() - self._serving.keys()):
+            shard = self._shards[number]
+            if (shard.accounts or shard.forgets) and not self._stop.is_set():
+                self._serving[number] = tasks.create_task(self._serve(number), name=f"shard-{number}")
+
+    async def _serve(self, number: int) -> None:
+        try:
+            await self._shards[number].run(self._membership)
+        finally:
+            del self._serving[number]  # from here on it can be given again
+        if self._membership is not None:
+            await self._membership.release(number)
+
+    # Accounts -------------------------------------------------------------------------------------------
+
+    async def _watch_accounts(self, tasks: asyncio.TaskGroup) -> NoReturn:
+        """Let accounts come and go with their keys."""
+        while True:
+            await asyncio.sleep(LOOK)
+            names = await asyncio.to_thread(self._watched.look)
+            for name in sorted(names - self._accounts.keys()):
+                self._logger.info("an account comes: it has a key now", account=name)
+                self._add(name)
+            for name in sorted(self._accounts.keys() - names):
+                self._logger.warning("an account goes: its key is gone, its checkpoint stays", account=name)
+                self._shards[shard_of(name, self._shard_count)].remove(name)
+                del self._accounts[name]
+                self._wish_changed(name)
+            await self._erase()
+            self._serve_given(tasks)
+            shards = ((name, shard_of(name, self._shard_count)) for name in names)
+            elsewhere = [(name, shard) for name, shard in shards if shard not in self._given]
+            if self._control is not None and self._membership is not None:
+                self._unserved_names = self._unserved.look(elsewhere, asyncio.get_running_loop().time())
+
+    def _add(self, name: str) -> None:
+        shard = self._shard(shard_of(name, self._shard_count))
+        self._accounts[name] = Account(name, self._access, shard.has_work, self.view.wish(name))
+        shard.add(self._accounts[name])
+
+    def _shard(self, number: int) -> Shard:
+        shard = self._shards.get(number)
+        if shard is None:
+            shard = self._shards[number] = Shard(number, self._log, self._shard_settings)
+        return shard
+
+    def _wish_changed(self, name: str) -> None:
+        wish = self.view.wish(name)
+        if name in self._accounts:
+            self._accounts[name].want(wish)
+        elif wish.desired is not None:
+            shard = self._shard(shard_of(name, self._shard_count))
+            if wish.desired.is_forgotten is True:
+                shard.forget(name)
+            else:
+                shard.forgets.discard(name)
+
+    async def _erase(self) -> None:
+        """Erase what was wanted and reported of accounts whose checkpoints are forgotten, and that have no key."""
+        shards = [shard for shard in self._shards.values() if shard.forgotten]
+        for shard in shards:
+            shard.forgotten -= self._accounts.keys()  # its key came back meanwhile
+        names = {name for shard in shards for name in shard.forgotten}
+        if not names or self._control is None:
+            return
+        try:
+            await self._control.forget([ACCOUNT + name for name in sorted(names)])
+        except (Unavailable, OutcomeUnknown) as error:
+            self._logger.warning("accounts are not erased yet", accounts=sorted(names), error=str(error))
+            return
+        for shard in shards:
+            shard.forgotten.clear()
+        self._logger.warning("accounts are forgotten", accounts=sorted(names))
+
+    def _replay_changed(self, id_: str) -> None:
+        sighting = self.view.replays.get(id_)
+        if sighting is None:
             for shard in self._shards.values():
-                tasks.create_task(shard.run(), name=f"shard-{shard.number}")
+                shard.replays.want(id_, None)
+        elif sighting.said is not None:
+            self._shard(shard_of(sighting.said.account, self._shard_count)).replays.want(id_, sighting.said)
+
+    # What is so -----------------------------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has taken its place among the others, and knows what is wanted and what is so."""
+        return self.view.filled.is_set() and (self._ownership is None or self._membership is not None)
+
+    async def numbers(self) -> Numbers:
+        """Give what is counted of this replica, and of each account that is served here."""
+        accounts: list[AccountNumbers] = []
+        for at, account in enumerate([*self._served()]):
+            accounts.append(numbers_of(account))
+            if at % _NUMBERS_AT_ONCE == _NUMBERS_AT_ONCE - 1:
+                await asyncio.sleep(0)  # events go first
+        budget = self._access.budget
+        return Numbers(
+            tally=self._access.tally.copy(),
+            accounts=accounts,
+            unserved=dict(self._unserved_states()),
+            states=[*(activity.value for activity in Activity), KEYLESS, UNSERVED],
+            reasons=REASONS,
+            kinds=(*KINDS, UNKNOWN),
+            shards=self._shard_count,
+            owned=len(self._given),
+            replays=self._replays_by_phase(),
+            endings=[phase.value for phase in Phase if phase.is_final],
+            buffer=budget.used,
+            buffer_limit=budget.total,
+        )
+
+    def _unserved_states(self) -> Iterator[tuple[str, str]]:
+        for number in self._serving:
+            yield from ((name, KEYLESS) for name in self._shards[number].keyless)
+        yield from ((name, UNSERVED) for name in self._unserved_names)
+
+    def _served(self) -> Iterator[Account]:
+        for number in self._serving:
+            yield from self._shards[number].accounts.values()
+
+    def _replays_by_phase(self) -> dict[str, int] | None:
+        if self._control is None or not self.view.filled.is_set():
+            return None
+        phases = Counter(phase.value for phase in map(self.view.phase, self.view.replays))
+        return {phase.value: phases[phase.value] for phase in Phase}
 
     def statuses(self) -> list[AccountStatus]:
         """Say what is so for each account, in the order of their names."""
-        accounts = [account for shard in self._shards.values() for account in shard.accounts.values()]
-        return [_status(account) for account in sorted(accounts, key=lambda account: account.name)]
+        return [_status(self._accounts[name]) for name in sorted(self._accounts)]
 
     def commits(self) -> int:
         """Give the number of commits since this process began."""
         return sum(shard.counts["commits"] for shard in self._shards.values())
 
+    def _subjects(self) -> Iterator[Subject]:
+        """Give each account whose shard is served here, and those that nobody serves."""
+        for number in self._serving:
+            shard = self._shards[number]
+            for name, account in shard.accounts.items():
+                yield Subject(name, account.look(), partial(_observed, account, self._member))
+        for name, state in self._unserved_states():
+            yield Subject(name, state, partial(Observed, self._member, state, ""))
+
+    def _facts(self) -> Iterator[Fact]:
+        """Give whose the shards are, and how far replays are."""
+        for number in self._given:
+            shard = self._shards.get(number)
+            owned = ShardState(self._member, 0 if shard is None else len(shard.accounts))
+            yield Fact(f"{SHARD}{number}", owned, again=_SHARDS)
+        for number in self._serving:
+            for id_, state in self._shards[number].replays.states():
+                yield Fact(REPLAY + id_, state, again=math.inf if state.phase.is_final else _REPLAYS)
+
 
 def _status(account: Account) -> AccountStatus:
-    session = account.session
     return AccountStatus(
         account=account.name,
         activity=account.activity,
-        published=sum(count for label, count in account.counts.items() if label.startswith("published")),
-        latest=session.latest if session else 0,
-        settled=session.highest if session else 0,
+        published=account.counts.published,
+        latest=account.lag.latest,
+        settled=account.lag.settled,
         trouble=account.trouble,
-        connects=account.counts["connects"],
+        connects=account.counts.connects,
     )
+
+
+def _observed(account: Account, member: str) -> Observed:
+    status, session = _status(account), account.session
+    strategies = None if session is None else session.strategies
+    return Observed(
+        owner=member,
+        state=status.activity.value,
+        since="",
+        settled=status.settled,
+        latest=status.latest,
+        published=status.published,
+        connects=status.connects,
+        trouble=status.trouble,
+        strategies=None if strategies is None else tuple(sorted(strategies)),
+        failed_strategies=account.subscription.failed,
+        applied=account.wish.revision if account.is_applied else 0,
+        lag_seconds=round(account.lag_seconds(), 1) or UNSET,
+        checkpoint=_standing(account),
+    )
+
+
+def _standing(account: Account) -> Standing | UnsetType:
+    if account.session is None:
+        return Standing(0, 0) if account.is_unreadable else UNSET
+    return Standing(account.session.verified, account.session.incarnation) if account.session.is_begun else UNSET
 
 
 @asynccontextmanager

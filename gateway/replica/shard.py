@@ -1,40 +1,58 @@
 """One shard at work: claim its log, give its accounts their sessions, commit what they have; every broker retry.
 
-Opening: the claim fences every older writer, then the checkpoints are read, then sessions begin from them.
+Opening: the broker is asked whether the shard is still this replica's, then the claim fences every older writer,
+then the checkpoints are read, then sessions begin from them.
 One commit is in flight at a time, so batches grow with load, and a quiet shard waits for nothing. After
 anything but a clean answer the sessions are thrown away and the log is opened again: the checkpoints tell
-what was stored. Nothing is ever sent twice on a guess.
+what was stored. Nothing is ever sent twice on a guess. Accounts come and go while it works; one that comes begins
+from the checkpoint that is read then.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from typing import Final
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Final, NoReturn
 
-from gateway.broker.ports import Commit, EventLog, Limits, Registry, ShardLog
-from gateway.errors import BrokerError, Fenced, NoRoom, Rejected, TooLarge, Unavailable
-from gateway.events.event import DeadLetter, Event, Notification
+from gateway.broker.ports import Commit, EventLog, Limits, Membership, Registry, ShardLog
+from gateway.errors import BrokerError, Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.events.event import GAP, DeadLetter, Notification
 from gateway.events.reasons import Reason
-from gateway.publication import (
-    Message,
-    dead_letter_message,
-    event_message,
-    notification_message,
-    with_account_in_key,
-)
+from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, with_account_in_key
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
-from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
+from gateway.replica.filling import Filling, to_message
+from gateway.replica.replay import ReplaySettings
+from gateway.replica.replays import Replays
+from gateway.session.checkpoint import (
+    LARGEST,
+    Checkpoint,
+    CheckpointUnreadable,
+    decode_checkpoint,
+    encode_checkpoint,
+    reset_notification,
+)
 from gateway.session.facts import Item, SessionSettings
+from gateway.session.replay import KEY
 from gateway.session.session import Session
-from gateway.telemetry.logs import get_logger
+from gateway.telemetry.logs import bind, get_logger
+from gateway.telemetry.tally import Tally
+from gateway.telemetry.traces import NOTHING, OFF, Tracer
 
 _LONE_REFUSALS: Final = 3
 """How often a message must be refused alone before it is buried: a server that changes its leader refuses too."""
-_CHECKPOINT: Final = 144 * 1024
-"""Bytes that a checkpoint takes at the most."""
+_AWAY: Final = 30.0
+"""Seconds without a log after which the connections to the hub are let go: another replica may need them."""
+_DOUBT: Final = 10.0
+"""Seconds after a commit until the broker is asked again whose the shard is: nothing else tells who is idle."""
+_LONGEST_REST: Final = 60.0
+"""Seconds after which replays are tried again at the latest, whose commits failed."""
+_TRACE: Final = 512
+"""Bytes that a trace may take in a message, at the most."""
 _CUT: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
 
@@ -48,18 +66,12 @@ class ShardSettings:
     registry: Registry
     commits: asyncio.Semaphore
     """Bounds the commits in flight in this process."""
+    replays: ReplaySettings
+    tally: Tally
+    """What is counted of all shards of this process together."""
     account_in_key: bool = False
     """Whether the keys of events and dead letters begin with the account."""
-
-
-@dataclass(slots=True)
-class _Filling:
-    """A commit in the making."""
-
-    items: list[Item] = field(default_factory=list)
-    messages: list[Message] = field(default_factory=list)
-    checkpoints: dict[str, bytes] = field(default_factory=dict)
-    bytes: int = 0
+    tracer: Tracer = OFF
 
 
 class Shard:
@@ -68,18 +80,66 @@ class Shard:
     def __init__(self, number: int, log: EventLog, settings: ShardSettings) -> None:
         self.number = number
         self.accounts: dict[str, Account] = {}
+        """Changed by `add` and `remove` alone."""
+        self.keyless: set[str] = set()
+        """Accounts that have a checkpoint here, and no key."""
+        self.forgets: set[str] = set()
+        """Accounts without a key whose checkpoints are to be forgotten."""
+        self.forgotten: set[str] = set()
+        """Those of them that are: whoever sees to it takes them out."""
         self.counts: Counter[str] = Counter()
         """Commits, messages and reopenings since the start."""
         self._event_log = log
         self._settings = settings
+        self._tally = settings.tally
         self._ready: dict[str, Account] = {}  # in the order in which they had work
         self._work = asyncio.Event()
-        self._stopping = False
+        self._stop = asyncio.Event()
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._refusals = 0
         self._suspect: Item | None = None  # what stood alone in a rejected commit
+        self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
+        self._newcomers: set[str] = set()
+        self._replays_alone = False  # a commit with something of a replay failed, maybe because of that
+        self._replay_rest = self._replays_after = 0.0
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
         self._log = get_logger(shard=number)
+        self.replays = Replays(settings.replays, self.accounts, self._work.set, self._tally)
+
+    def add(self, account: Account) -> None:
+        """Serve one account more."""
+        account.lag.begin(time.monotonic())
+        self.accounts[account.name] = account
+        self.forgets.discard(account.name)
+        self._newcomers.add(account.name)
+        if self._tasks is not None:
+            self._running[account.name] = self._tasks.create_task(self._run(account), name=f"account-{account.name}")
+            self.replays.came(account.name)
+        self._work.set()
+
+    async def _run(self, account: Account) -> NoReturn:
+        bind(shard=self.number)  # whoever added it may be of no shard
+        await account.run()
+
+    def remove(self, name: str) -> None:
+        """Serve an account no more, and keep its checkpoint; what is being committed of it is committed."""
+        account = self.accounts.pop(name)
+        self._ready.pop(name, None)
+        self._newcomers.discard(name)
+        if account.session is not None:
+            self.keyless.add(name)
+        account.detach()
+        self.replays.went(name)
+        running = self._running.pop(name, None)
+        if running is not None:
+            running.cancel()
+
+    def forget(self, name: str) -> None:
+        """Forget the checkpoint of an account without a key."""
+        self.forgets.add(name)
+        self._work.set()
 
     def has_work(self, account: Account) -> None:
         """Note that `account` may have a batch."""
@@ -88,76 +148,139 @@ class Shard:
 
     def stop(self) -> None:
         """Let `run` return once the commit in hand is finished."""
-        self._stopping = True
+        self._stop.set()
         self._work.set()
 
-    async def run(self) -> None:
-        """Serve the shard and its accounts until `stop`, or until another owner fences it."""
-        async with asyncio.TaskGroup() as tasks:
-            followers = [tasks.create_task(account.run()) for account in self.accounts.values()]
-            await self._serve()
-            for follower in followers:
-                follower.cancel()
+    async def run(self, membership: Membership | None = None) -> None:
+        """Serve the shard and its accounts until `stop`, or until it is another's; it may be run again.
 
-    async def _serve(self) -> None:
+        Without a membership the newest claim is all that tells whose it is, so a writer that was fenced stays off.
+        """
+        bind(shard=self.number)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for account in self.accounts.values():
+                    self.add(account)
+                await self._serve(membership)
+                self._tasks = None
+                for running in self._running.values():
+                    running.cancel()
+        finally:
+            self._tasks = None
+            self._running.clear()
+            self._stop.clear()
+
+    async def _serve(self, membership: Membership | None) -> None:
         backoff, patience = Backoff(cap=5.0), Backoff(first=1.0)
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        away_since: float | None = None
+        while not self._stop.is_set():
             began, commits = loop.time(), self.counts["commits"]
             try:
-                await self._open_and_commit()
-            except Fenced as error:
-                self._detach(Activity.FENCED)
-                self._log.error("another gateway has taken the shard: this one stays off it", error=str(error))
-                return
+                if await self._is_lost(membership):
+                    break
+                await self._open_and_commit(membership)
             except BrokerError as error:
+                if self._stop.is_set():  # on Kafka its next owner does not wait for the commit in hand
+                    words = "the shard ends without a clean answer to its last commit: its next owner reads what is so"
+                    self._log.info(words, error=str(error))
+                    break
+                self._tally.fenced += isinstance(error, Fenced)
+                if isinstance(error, Fenced) and membership is None:
+                    self._detach(Activity.FENCED)
+                    self._log.error("another gateway has taken the shard: this one stays off it", error=str(error))
+                    return
+                if isinstance(error, Fenced):
+                    with suppress(Unavailable):  # it is asked again before anything is opened
+                        if await self._is_lost(membership):
+                            break
                 self._detach(None)
-                # A commit in between is a success: what fails now is another fault.
-                lasted = backoff.stable_after if self.counts["commits"] > commits else loop.time() - began
+                away_since = self._let_go(away_since if self._opened_at < began else None)
+                # A commit in between is a success, and what fails now another fault; but not where only some topics
+                # can be written to.
+                needs_person = isinstance(error, NeedsPerson)
+                succeeded = self.counts["commits"] > commits and not needs_person
+                lasted = backoff.stable_after if succeeded else loop.time() - began
                 halving = isinstance(error, Rejected) and self._at_most != 1
                 waiting = patience if isinstance(error, NoRoom) else backoff
                 delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
-                self._log.warning("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+                tell = self._log.error if needs_person else self._log.warning
+                tell("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+                NOTHING.enter()
                 self.counts["reopened"] += 1
-                await asyncio.sleep(delay)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(delay):
+                        await self._stop.wait()
+        self._detach(None)
 
-    async def _open_and_commit(self) -> None:
+    async def _is_lost(self, membership: Membership | None) -> bool:
+        """Ask the broker whether the shard is another replica's now; raises Unavailable."""
+        if membership is None or await membership.confirm(self.number):
+            return False
+        self._log.warning("the shard is another gateway's now")
+        return True
+
+    async def _open_and_commit(self, membership: Membership | None) -> None:
+        """Serve until stopped, or until it is found that the shard is lost; raises BrokerError."""
+        loop = asyncio.get_running_loop()
         async with self._event_log.open(self.number) as writer:
             checkpoints = await writer.checkpoints()
             known = await self._settings.registry.known()
             for name in self.accounts.keys() & checkpoints.keys() - known:
                 await self._settings.registry.register(name)
-            self._attach(checkpoints, known)
+            self._unknown.clear()
+            self._attach(self.accounts.keys(), checkpoints, known)
+            assert self._tasks is not None  # noqa: S101 - it is run
+            self.replays.opened(checkpoints, self._tasks)
+            self._opened_at = self._heard_at = loop.time()
             self._log.info("the shard's log is open", accounts=len(self.accounts))
-            while not self._stopping:
-                await self._work.wait()
+            while not self._stop.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(self._heard_at + _DOUBT):
+                        await self._work.wait()
+                if loop.time() >= self._heard_at + _DOUBT:
+                    if await self._is_lost(membership):
+                        return
+                    self._heard_at = loop.time()
                 self._work.clear()
-                while not self._stopping and (filling := self._fill(self._limits(writer))) is not None:
+                if self._newcomers:
+                    known = await self._settings.registry.known()
+                    self._attach(self._newcomers.copy(), await writer.checkpoints(), known)
+                while not self._stop.is_set() and (filling := self._fill(self._limits(writer))) is not None:
                     await self._commit(writer, filling)
 
-    def _attach(self, checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
-        self._unknown = self.accounts.keys() - checkpoints.keys() - known
-        for name, account in self.accounts.items():
-            value = checkpoints.get(name)
+    def _attach(self, names: Collection[str], checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
+        """Let these accounts begin from their checkpoints."""
+        self._newcomers -= set(names)
+        self.keyless = {name for name in checkpoints.keys() - self.accounts.keys() if not name.startswith(KEY)}
+        self._unknown |= set(names) - checkpoints.keys() - known
+        for name in names & self.accounts.keys():
+            account, value = self.accounts[name], checkpoints.get(name)
             try:
                 checkpoint = decode_checkpoint(value) if value is not None else None
             except CheckpointUnreadable as error:
                 account.trouble = str(error)
                 account.detach(Activity.DIVERGED)
+                account.is_unreadable = True
+                self.has_work(account)  # an operator may want another
                 self._log.error("the account stands still", account=name, error=str(error))
                 continue
-            account.attach(
-                Session(
-                    name,
-                    checkpoint,
-                    start=self._settings.start,
-                    settings=self._settings.session,
-                    known=name in known,
-                )
-            )
+            account.attach(self._session(name, checkpoint, known=name in known))
+            if account.is_at_rest:
+                self.has_work(account)  # an operator may want another checkpoint
+
+    def _let_go(self, away_since: float | None) -> float:
+        """Let the connections to the hub go once there is no log for long; give since when there is none."""
+        now = asyncio.get_running_loop().time()
+        if away_since is not None and now - away_since > _AWAY:
+            for account in self.accounts.values():
+                account.leave_hub("there is no log to write to")
+        return now if away_since is None else away_since
 
     def _detach(self, activity: Activity | None) -> None:
         self._ready.clear()
+        self.replays.closed()
         for account in self.accounts.values():
             account.detach(activity)
 
@@ -165,34 +288,102 @@ class Shard:
         limits = writer.limits
         return limits if self._at_most is None else replace(limits, messages=min(limits.messages, self._at_most + 1))
 
-    def _fill(self, limits: Limits) -> _Filling | None:
+    def _fill(self, limits: Limits) -> Filling | None:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
-        filling = _Filling()
+        filling = Filling()
+        if self._replays_alone:
+            self._add_replays(filling, limits)
+            if filling.checkpoints:
+                return filling
         for _ in range(len(self._ready)):
             name, account = next(iter(self._ready.items()))
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-            space = limits.bytes - filling.bytes - _CHECKPOINT
+            space = limits.bytes - filling.size - LARGEST
             # Room for an item and its checkpoint, and for the largest message that _message lets through.
             if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
                 break
             del self._ready[name]
+            if account.is_at_rest and self._renew(account, filling, limits):
+                continue
             if account.session is None:
                 continue
             share = max(1, (room - 1) // (len(self._ready) + 1))
             batch = account.session.take(share, space // 2)
-            account.took()
+            account.took(time.monotonic(), batch)
             if batch is None:
                 continue
             self._ready[name] = account  # behind the others: it may have more
-            filling.items += batch.items
-            for item in batch.items:
-                message, size = self._message(item, limits)
-                filling.messages.append(message)
-                filling.bytes += size
-            filling.checkpoints[name] = batch.checkpoint
-            filling.bytes += len(batch.checkpoint) + len(name)
-            account.counts["filtered"] += batch.filtered
+            self._add(filling, name, batch.items, batch.checkpoint, limits)
+            filling.reached[name] = account.session.highest, account.session.verified
+            filling.filtered.update((name, kind) for kind in batch.filtered)
+        for name in sorted(self.forgets)[: limits.messages - len(filling.messages) - len(filling.checkpoints)]:
+            self._add(filling, name, (), None, limits)
+            filling.renewed[name] = None
+        self._add_replays(filling, limits)
         return filling if filling.checkpoints else None
+
+    def _add(self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits) -> None:
+        """Add items and the checkpoint `value` that covers them."""
+        first = len(filling.messages)
+        filling.items += items
+        for item in items:
+            message, size = self._message(item, limits)
+            filling.messages.append(message)
+            filling.size += size
+        for place in self._settings.tracer.sampled(len(items)):
+            has_room = filling.size + LARGEST + _TRACE < limits.bytes
+            if has_room and self._at_most is None:  # else the broker refuses something, and is shown nothing but that
+                filling.trace(first + place, self._settings.tracer)
+        filling.checkpoints[key] = value
+        filling.size += len(value or b"") + len(key)
+
+    def _renew(self, account: Account, filling: Filling, limits: Limits) -> bool:
+        """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
+        name, session, reset = account.name, account.session, account.due_reset()
+        if reset is not None:
+            self._add(filling, name, [Item(reset_notification(name, reset))], encode_checkpoint(reset), limits)
+        elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
+            self._add(filling, name, (), None, limits)
+        else:
+            return False
+        filling.renewed[name] = reset
+        account.detach()
+        return True
+
+    async def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
+        """Go on from the checkpoints that were set; raises Unavailable."""
+        for name, checkpoint in renewed.items():
+            if checkpoint is None:
+                await self._settings.registry.forget(name)
+                self._unknown.add(name)
+            account = self.accounts.get(name)
+            self._log.warning("the checkpoint was reset" if checkpoint else "the checkpoint is forgotten", account=name)
+            if account is not None:
+                account.lag.forget()
+                account.attach(self._session(name, checkpoint, known=checkpoint is not None))
+            elif name in self.forgets:
+                self.forgets.discard(name)
+                self.keyless.discard(name)
+                self.forgotten.add(name)
+
+    def _session(self, name: str, checkpoint: Checkpoint | None, *, known: bool) -> Session:
+        settings = self._settings
+        return Session(name, checkpoint, start=settings.start, settings=settings.session, known=known)
+
+    def _add_replays(self, filling: Filling, limits: Limits) -> None:
+        """Add what replays have, behind everything that is new; after a failure alone, and not at once."""
+        if asyncio.get_running_loop().time() < self._replays_after or (self._replays_alone and filling.checkpoints):
+            return
+        for id_ in self.replays.ids():
+            room = limits.messages - len(filling.messages) - len(filling.checkpoints) - 1
+            space = limits.bytes - filling.size - LARGEST
+            if filling.checkpoints and (room < 1 or space < limits.bytes // 4):
+                return
+            taken = self.replays.take(id_, room, space // 2)
+            if taken is not None:
+                items, progress = taken
+                self._add(filling, KEY + id_, items, progress, limits)
+                filling.replays.append(id_)
 
     def _message(self, item: Item, limits: Limits) -> tuple[Message, int]:
         """Give the message of an item, and its size."""
@@ -204,16 +395,54 @@ class Shard:
             size = message.size
         return message, size
 
-    async def _commit(self, writer: ShardLog, filling: _Filling) -> None:
+    async def _commit(self, writer: ShardLog, filling: Filling) -> None:
+        try:
+            await self._store_in_its_span(writer, filling)
+        except BrokerError as error:
+            self._tally.failures += 1
+            if isinstance(error, OutcomeUnknown):
+                self._count_in_doubt(filling)
+            if filling.replays:  # what is new must not wait for it again
+                loop = asyncio.get_running_loop()
+                self._replay_rest = min(_LONGEST_REST, max(1.0, 2 * self._replay_rest))
+                self._replays_after, self._replays_alone = loop.time() + self._replay_rest, True
+                loop.call_later(self._replay_rest, self._work.set)
+            raise
+        if filling.replays:
+            self._replay_rest, self._replays_alone = 0.0, False
+        self._committed(filling)
+        for name in self._unknown & filling.checkpoints.keys():
+            await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
+            self._unknown.discard(name)
+        await self._begin_anew(filling.renewed)
+
+    async def _store_in_its_span(self, writer: ShardLog, filling: Filling) -> None:
+        """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""
+        span = self._settings.tracer.send(self.number, filling.messages, len(filling.checkpoints), filling.created)
+        span.enter()
+        try:
+            await self._store(writer, filling)
+        except BaseException as error:
+            span.fail(error)
+            raise
+        span.end()
+        NOTHING.enter()
+
+    async def _store(self, writer: ShardLog, filling: Filling) -> None:
+        """Store it, and bury what the broker does not take; raises BrokerError."""
         if self._refusals >= _LONE_REFUSALS and len(filling.items) == 1 and filling.items[0] == self._suspect:
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
         async with self._settings.commits:
             while True:
                 try:
+                    began = time.perf_counter()
                     await writer.commit(Commit(filling.messages, filling.checkpoints))
+                    self._tally.commit_seconds.observe(time.perf_counter() - began)
                     break
                 except TooLarge as error:
+                    if filling.untrace(error.index):
+                        continue
                     tries = buried[error.index] = buried.get(error.index, 0) + 1
                     if tries > 2:  # noqa: PLR2004 - a dead letter of its head alone is the least that can be said
                         raise Unavailable(f"the broker does not even take a dead letter: {error}") from error
@@ -229,15 +458,33 @@ class Shard:
                     raise
         if self._at_most is not None:
             self._at_most = self._at_most * 2 if self._at_most < writer.limits.messages else None
+        self._heard_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
         self.counts["messages"] += len(filling.messages)
-        for name in filling.checkpoints:
-            self.accounts[name].made_room()
-        for (name, label), count in Counter([(item.content.account, _label(item)) for item in filling.items]).items():
-            self.accounts[name].counts[label] += count
-        for name in self._unknown & filling.checkpoints.keys():
-            await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
-            self._unknown.discard(name)
+
+    def _count_in_doubt(self, filling: Filling) -> None:
+        """Count what a person should look at, though it may not be stored and be counted once more."""
+        for (_, kind, outcome), count in filling.became(time.time())[0].items():
+            if outcome == "dead_letter":
+                self._tally.events[kind, outcome] += count
+            self._tally.gaps += count if outcome == GAP else 0
+
+    def _committed(self, filling: Filling) -> None:
+        """Tell the accounts, as far as they are still served, and the replays."""
+        self.replays.committed(filling.replays)
+        for name, reached in filling.reached.items():
+            if name in self.accounts:
+                self.accounts[name].committed(*reached)
+        tally = self._tally
+        tally.commit_messages.observe(len(filling.messages))
+        counts, delays = filling.became(time.time())
+        tally.delays.observe_all(delays)
+        for (name, kind, outcome), count in counts.items():
+            if kind != NOTIFICATIONS:
+                tally.events[kind, outcome] += count
+            tally.gaps += count if outcome == GAP else 0
+            if name in self.accounts:
+                self.accounts[name].counts.outcomes[outcome] += count
 
     def _bury(self, item: Item, reason: str, detail: str, *, keep: int = _CUT) -> Message:
         """Give the dead letter of what the broker does not take, with its first `keep` bytes."""
@@ -255,28 +502,8 @@ class Shard:
         self._log.error(
             "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
-        return self._keyed(dead_letter_message(letter, limit=keep))
+        replay = None if item.reissue is None else item.reissue.replay
+        return self._keyed(dead_letter_message(letter, limit=keep, replay=replay))
 
     def _keyed(self, message: Message) -> Message:
         return with_account_in_key(message) if self._settings.account_in_key else message
-
-
-def to_message(item: Item) -> Message:
-    """Give the message of an item."""
-    match item.content:
-        case Event() as event:
-            return event_message(event, late=item.late)
-        case DeadLetter() as letter:
-            return dead_letter_message(letter)
-        case Notification() as notification:
-            return notification_message(notification)
-
-
-def _label(item: Item) -> str:
-    match item.content:
-        case Event():
-            return "published:late" if item.late else "published"
-        case DeadLetter():
-            return "published:dead-letter"
-        case Notification():
-            return "published:notification"

@@ -26,6 +26,8 @@ from gateway.session.identities import DIGEST_BYTES
 from gateway.session.subscriptions import ALL, Subscription
 
 VERSION: Final = 1
+LARGEST: Final = 144 * 1024
+"""Bytes that an encoded checkpoint takes at the most; every broker must take a message of that size."""
 
 
 class CheckpointUnreadable(GatewayError):

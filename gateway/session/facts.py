@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -22,7 +22,7 @@ class State(Enum):
     LIVE = "live"
 
 
-class Outcome(Enum):
+class Outcome(StrEnum):
     """What became of something that the hub pushed."""
 
     QUEUED = "queued"
@@ -57,11 +57,21 @@ class SessionSettings:
     """Bytes that the settled sequences above `verified` may take in a checkpoint."""
 
 
+class Reissue(msgspec.Struct, frozen=True, gc=False):
+    """What marks a message as one that was published before."""
+
+    replay: str
+    """The replay's id."""
+    topic: str | None = None
+    """Where it goes instead of the topic of its kind."""
+
+
 class Item(msgspec.Struct, frozen=True, gc=False):
     """Something to publish."""
 
     content: Content | Notification
     late: bool = False
+    reissue: Reissue | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +80,8 @@ class Batch:
 
     items: tuple[Item, ...]
     checkpoint: bytes
-    filtered: int = 0
-    """Events that the checkpoint covers besides, and that no subscription wanted."""
+    filtered: tuple[str, ...] = ()
+    """The kinds of the events that the checkpoint covers besides, and that no subscription wanted."""
 
 
 @dataclass(frozen=True, slots=True)

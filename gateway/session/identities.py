@@ -8,135 +8,128 @@ flow of sequenced events must not push out the others.
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import deque
 from typing import Final
 
-from gateway.session.facts import Content
-
 DIGEST_BYTES: Final = 8
-"""What stands for an identity, here and in the checkpoint."""
+"""What stands for an identity in the checkpoint."""
 
 
-def short(content: Content) -> bytes:
-    """Give the digest that stands for the identity of `content`."""
-    return _short(content.identity)
-
-
-def anonymous(content: Content) -> bytes:
-    """Give the digest of `content` as it would be without EventId."""
-    return _short(content.anonymous)
-
-
-def _short(identity: str) -> bytes:
+def short(identity: str) -> bytes:
+    """Give the digest that stands for an identity."""
     return hashlib.blake2b(identity.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-class _Ring:
+class Ring:
     """The last `limit` digests, oldest first, as plain bytes: a tenth of what as many objects take."""
 
-    __slots__ = ("_bytes", "_size")
+    __slots__ = ("_size", "bytes")
 
     def __init__(self, digests: bytes, limit: int) -> None:
-        self._bytes = bytearray(digests)
+        self.bytes = bytearray(digests)
         self._size = limit * DIGEST_BYTES
 
     def __contains__(self, identity: bytes) -> bool:
         return self._find(identity) is not None
 
-    def __bytes__(self) -> bytes:
-        return bytes(self._bytes)
-
-    def __len__(self) -> int:
-        return len(self._bytes) // DIGEST_BYTES
-
     def _find(self, identity: bytes) -> int | None:
-        at = self._bytes.find(identity)
+        at = self.bytes.find(identity)
         while at > 0 and at % DIGEST_BYTES:  # the end of one and the beginning of the next
-            at = self._bytes.find(identity, at + 1)
+            at = self.bytes.find(identity, at + 1)
         return None if at < 0 else at
 
     def append(self, identity: bytes) -> bool:
         """Remember it as the newest; give True where there was no room, and the oldest is forgotten."""
-        self._bytes += identity
-        is_full = len(self._bytes) > self._size
+        self.bytes += identity
+        is_full = len(self.bytes) > self._size
         if is_full:
-            del self._bytes[:DIGEST_BYTES]
+            del self.bytes[:DIGEST_BYTES]
         return is_full
 
     def discard(self, identity: bytes) -> bool:
         """Forget it; give False where it was not there."""
         at = self._find(identity)
         if at is not None:
-            del self._bytes[at : at + DIGEST_BYTES]
+            del self.bytes[at : at + DIGEST_BYTES]
         return at is not None
 
 
 class Identities:
     """A bounded memory of what was published, refreshed on sight, and of what waits to be.
 
-    Only what a batch took is in the checkpoint: remembered but not published would be lost.
+    Only what a batch took is in the checkpoint: remembered but not published would be lost. Of what has a sequence
+    a batch may take ten times as many as are remembered: a digest is made only of those that stay.
     """
 
     def __init__(self, sequenced: bytes, unsequenced: bytes, limit: int, most: int) -> None:
         """Remember what was published, oldest first: `limit` with a sequence, and `most` without one."""
-        self._sequenced = _Ring(sequenced, limit)
-        self._unsequenced = _Ring(unsequenced, most)
+        self._sequenced = Ring(sequenced, limit)
+        self._newest: deque[str] = deque(maxlen=limit)  # behind those in the ring
+        self._unsequenced = Ring(unsequenced, most)
         self.forgotten = 0
         """Identities without a sequence that there was no room for: their events may be published again."""
-        self._queued: Counter[bytes] = Counter()  # with a sequence
-        self._queued_unsequenced: set[bytes] = set()
-        self._claimed: set[bytes] = set()
+        self._queued: dict[str, int] = {}  # how often, with a sequence
+        self._queued_unsequenced: set[str] = set()
+        self._claimed: set[str] = set()
 
-    def has_seen(self, identity: bytes) -> bool:
+    def has_seen(self, identity: str) -> bool:
         """Tell whether an event of this identity was published lately or is about to be."""
-        for ring in (self._unsequenced, self._sequenced):
-            if ring.discard(identity):
-                ring.append(identity)
+        digest = short(identity)
+        for ring in (self._unsequenced, self._digested()):
+            if ring.discard(digest):
+                ring.append(digest)
                 return True
         return identity in self._queued or identity in self._queued_unsequenced
 
-    def claim(self, identity: bytes) -> bool:
+    def claim(self, identity: str) -> bool:
         """Tell whether an event that shows its sequence now was published without it, which can be so once."""
         if identity in self._claimed:
             return False
-        if identity not in self._unsequenced and identity not in self._queued_unsequenced:
+        if identity not in self._queued_unsequenced and short(identity) not in self._unsequenced:
             return False
         self._claimed.add(identity)
         return True
 
-    def queued(self, identity: bytes, *, sequenced: bool) -> None:
+    def queued(self, identity: str, *, sequenced: bool) -> None:
         """It is in the queue."""
         if sequenced:
-            self._queued[identity] += 1
+            self._queued[identity] = self._queued.get(identity, 0) + 1
         else:
             self._queued_unsequenced.add(identity)
 
-    def taken(self, identity: bytes, *, sequenced: bool) -> None:
+    def taken(self, identity: str, *, sequenced: bool) -> None:
         """It left the queue in a batch."""
         if sequenced:
-            self._queued[identity] -= 1
-            if self._queued[identity] <= 0:
-                del self._queued[identity]
-            self._sequenced.append(identity)
+            others = self._queued.pop(identity) - 1
+            if others:
+                self._queued[identity] = others
+            self._newest.append(identity)
         else:
             self._queued_unsequenced.discard(identity)
-            self.forgotten += self._unsequenced.append(identity)
+            self.forgotten += self._unsequenced.append(short(identity))
 
-    def claimed(self, identity: bytes) -> None:
+    def claimed(self, identity: str) -> None:
         """The sequence of what was published without one left the queue: it is known by that from here on."""
         self._claimed.discard(identity)
-        self._unsequenced.discard(identity)
-        self._sequenced.append(identity)
+        self._unsequenced.discard(short(identity))
+        self._newest.append(identity)
 
     def sequenced(self) -> bytes:
         """Give what the checkpoint keeps of events with a sequence, oldest first."""
-        return bytes(self._sequenced)
+        return bytes(self._digested().bytes)
 
     @property
     def knows_unsequenced(self) -> bool:
         """Whether anything without a sequence was published lately, or is about to be."""
-        return bool(self._unsequenced) or bool(self._queued_unsequenced)
+        return bool(self._unsequenced.bytes or self._queued_unsequenced)
 
     def unsequenced(self) -> bytes:
         """Give what the checkpoint keeps of events without one, oldest first."""
-        return bytes(self._unsequenced)
+        return bytes(self._unsequenced.bytes)
+
+    def _digested(self) -> Ring:
+        """Give the ring of those with a sequence once all of them are in it."""
+        for identity in self._newest:
+            self._sequenced.append(short(identity))
+        self._newest.clear()
+        return self._sequenced

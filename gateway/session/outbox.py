@@ -12,10 +12,11 @@ from typing import Final
 
 import msgspec
 
-from gateway.events.event import Notification
+from gateway.events.catalogue import kind_of
+from gateway.events.event import GAP, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
-from gateway.session.identities import Identities, anonymous, short
+from gateway.session.identities import Identities
 from gateway.session.intervals import Intervals
 from gateway.session.subscriptions import Subscription, Subscriptions
 
@@ -33,11 +34,13 @@ class _Settled(msgspec.Struct, gc=False):
     item: Item | None
     size: int
     sequence: int | None
-    identity: bytes
+    identity: str
     claims: bool = False
     """It was published already, without its sequence."""
-    anonymous: bytes | None = None
+    anonymous: str | None = None
     """What it would be known by without its EventId, where that may come."""
+    filtered: str = ""
+    """The kind of an event that no subscription wanted."""
 
 
 class _Mark(msgspec.Struct, gc=False):
@@ -118,7 +121,7 @@ class Outbox:
 
     def remembers(self, content: Content) -> bool:
         """Tell whether the identity of `content` was published lately or is about to be."""
-        return self._identities.has_seen(short(content))
+        return self._identities.has_seen(content.identity)
 
     def heed(self, content: Content) -> None:
         """Note what sort of thing is pushed: where it has neither sequence nor EventId, history may know both."""
@@ -128,25 +131,32 @@ class Outbox:
 
     def place(self, content: Content) -> Outcome:
         """Queue `content`, unless no subscription wanted it or its identity was published without a sequence."""
-        sequence, identity, late = content.sequence, short(content), False
+        sequence, identity, late = content.sequence, content.id or content.identity, False
         nameless = None
+        identities = self._identities
         if sequence is not None:
-            late = sequence < self.high
-            self.high = max(self.high, sequence)
+            if sequence > self.high:
+                self.high = sequence
+            else:
+                late = sequence < self.high
             self._placed.add(sequence)
-            if content.id is not None and (self._heeds_nameless or self._identities.knows_unsequenced):
-                nameless = anonymous(content)
-            for known in (identity, nameless):
-                if known is not None and self._identities.claim(known):
-                    self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
-                    return Outcome.REPEAT
-        elif self._identities.has_seen(identity):
+            knows_unsequenced = identities.knows_unsequenced
+            if content.id is not None and (knows_unsequenced or self._heeds_nameless):
+                nameless = content.anonymous
+            if knows_unsequenced:
+                for known in (identity, nameless):
+                    if known is not None and identities.claim(known):
+                        self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
+                        return Outcome.REPEAT
+        elif identities.has_seen(identity):
             return Outcome.REPEAT
-        for known in (identity, nameless):
-            if known is not None:
-                self._identities.queued(known, sequenced=sequence is not None)
+        identities.queued(identity, sequenced=sequence is not None)
+        if nameless is not None:
+            identities.queued(nameless, sequenced=True)
         if not self.subscriptions.wants(content):
-            self._append(_Settled(None, _SETTLED_SIZE, sequence, identity, anonymous=nameless))
+            self._append(
+                _Settled(None, _SETTLED_SIZE, sequence, identity, anonymous=nameless, filtered=kind_of(content))
+            )
             return Outcome.FILTERED
         self._append(_Settled(Item(content, late), size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
@@ -173,7 +183,7 @@ class Outbox:
         if len(missing) > _GAPS:
             missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
         for first, final in missing:
-            item = Item(Notification(self._account, "gap", {"FirstSeqId": first, "LastSeqId": final}))
+            item = Item(Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final}))
             self._append(_Mark(item, size_of(item.content), final, self.anchor))
         self.mark(max(last, self.marked), self.anchor)
 
@@ -200,7 +210,8 @@ class Outbox:
         if not self._queue:
             return None
         items: list[Item] = []
-        taken = filtered = 0
+        filtered: list[str] = []
+        taken = 0
         while self._queue:
             entry = self._queue[0]
             if entry.item is not None:
@@ -211,7 +222,8 @@ class Outbox:
             self._queue.popleft()
             self.bytes -= entry.size
             if isinstance(entry, _Settled):
-                filtered += entry.item is None and not entry.claims
+                if entry.filtered:
+                    filtered.append(entry.filtered)
                 self._settle(entry)
             elif isinstance(entry, _Change):
                 self._subscribed.change(entry.subscription)
@@ -221,7 +233,7 @@ class Outbox:
                 if entry.alone:
                     break
         self.full = self.full and 2 * self.bytes > self._settings.buffer_bytes
-        return Batch(tuple(items), encode_checkpoint(self.checkpoint()), filtered)
+        return Batch(tuple(items), encode_checkpoint(self.checkpoint()), tuple(filtered))
 
     def _settle(self, entry: _Settled) -> None:
         if entry.sequence is not None and entry.sequence > self.verified:

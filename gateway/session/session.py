@@ -25,7 +25,7 @@ from gateway.session.facts import Batch, Content, Outcome, Page, PageRequest, Se
 from gateway.session.intake import Intake
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
-from gateway.session.subscriptions import MAX_BYTES, Strategies, Subscription
+from gateway.session.subscriptions import Strategies, Subscription, check_strategies
 from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk, is_newer
 
@@ -54,6 +54,8 @@ class Session:
         self.state = State.OFFLINE
         self.latest = 0
         """The hub's latest sequence, as last told or pushed."""
+        self.explained = 0
+        """Up to here it is known what became of every sequence: some that the hub counted it never showed."""
         self.let_go = 0
         """Pushes that found no room, or had to make some: only history can give them again."""
         self._settings = settings or SessionSettings()
@@ -64,6 +66,7 @@ class Session:
         self._waiting = WaitingPushes()
         self._wanted: Subscription | None = None
         self._tells = 0
+        self._claim: tuple[int, int] | None = None  # what the hub said is its latest, and when it did first
         # Where paging stands.
         self._walk = Walk(self._settings.grace)
         self._intake = Intake(self._outbox, self._waiting, self._walk, self._grace)
@@ -85,6 +88,26 @@ class Session:
         return self._outbox.highest
 
     @property
+    def is_told(self) -> bool:
+        """Whether `latest` is what the hub said over this connection, and not what was known before."""
+        return self._hub_time is not None
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there is a checkpoint, or one is about to be."""
+        return self._start is None and not self._lost
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether there never was a checkpoint."""
+        return self._start is not None and not self._lost
+
+    @property
+    def verified(self) -> int:
+        """Everything up to this is settled, and the history there is final."""
+        return self._outbox.verified
+
+    @property
     def incarnation(self) -> int:
         """How often an operator declared the history to be another, and one."""
         return self._outbox.incarnation
@@ -93,6 +116,11 @@ class Session:
     def strategies(self) -> Strategies:
         """The subscription that holds for events to come, or is about to."""
         return self._wanted.strategies if self._wanted is not None else self._outbox.subscriptions.newest
+
+    @property
+    def is_changing(self) -> bool:
+        """Whether a subscription was asked for that does not hold yet."""
+        return self._wanted is not None
 
     @property
     def strays(self) -> int:
@@ -134,11 +162,7 @@ class Session:
         Raises ValueError for more strategies than a checkpoint can remember.
         """
         wanted = Subscription(0, None if strategies is None else frozenset(strategies))
-        if wanted.size > MAX_BYTES // 2:
-            raise ValueError(
-                f"{len(wanted.strategies or ())} strategies are more than one subscription can name: "
-                "subscribe to all, and let consumers choose"
-            )
+        check_strategies(wanted.strategies)
         if self._start is not None:
             self._outbox.subscribe_from_the_beginning(wanted)
         else:
@@ -199,6 +223,7 @@ class Session:
             return
         self.latest = max(self.latest, sequence)
         self._hub_time = now
+        self._claim = self._claim or (sequence, now)
         self._walk.told(now)
         if self._overlap.told(max(sequence, self._waiting.highest_unproven), now):
             proof = self._waiting.first_proof_after(self._overlap.floor)
@@ -239,13 +264,13 @@ class Session:
 
         Without `room`, it is let go as if the buffer were full: history gives it again.
         """
-        room = room and self.queued_bytes <= self._settings.buffer_bytes
-        sequence = content.sequence
+        sequence, outbox = content.sequence, self._outbox
+        waiting = self._waiting.bytes
+        room = room and outbox.bytes + waiting <= self._settings.buffer_bytes
         if sequence is None:
             return self._pushed_without_sequence(content, room=room)
         self.latest = max(self.latest, sequence)
-        outbox = self._outbox
-        if sequence == outbox.high + 1 and room and self.state is State.LIVE and not (outbox.crowded or self._waiting):
+        if sequence == outbox.high + 1 and room and not waiting and self.state is State.LIVE and not outbox.crowded:
             self._probation = False  # the usual case: the next of a flow without holes
             return outbox.place(content)
         if sequence <= outbox.verified:
@@ -333,6 +358,16 @@ class Session:
             return None
         return self._walk.cursor if self._is_paging else None
 
+    def wants_next(self, token: str | None) -> PageRequest | None:
+        """Give the page that `wants()` will most likely give after an answer that ends with `token`.
+
+        None where there may be none: at the end of the history, where each page must begin with the last event of
+        the one before, while live, and where the broker does not take what waits as fast as it comes.
+        """
+        if token is None or self._walk.wary or 2 * self.queued_bytes > self._settings.buffer_bytes:
+            return None
+        return PageRequest(self._walk.cursor.since, token) if self.state is State.CATCHING_UP else None
+
     @property
     def _is_paging(self) -> bool:
         return self.state is State.CATCHING_UP or (self.state is State.LIVE and self._auditing)
@@ -364,6 +399,7 @@ class Session:
         stopped = self._intake.take(contents, live=self.state is State.LIVE)
         reached = walk.reached
         paused = stopped or (ended and reached == before)
+        self._explain(self._hub_time, has_shown_all=paused and not stopped)
         if stopped or (walk.wary and walk.clean and reached > before):
             walk.begin(self._outbox.marked, self._outbox.anchor)
         else:
@@ -374,6 +410,11 @@ class Session:
             self._go_live(now)
             return True
         return paused
+
+    def _explain(self, now: int, *, has_shown_all: bool) -> None:
+        """Where history has shown all that it has, what the hub claimed longer than the grace ago will never come."""
+        if has_shown_all and self._claim is not None and now - self._claim[1] > self._grace:
+            self.explained, self._claim = max(self.explained, self._claim[0]), None
 
     def token_refused(self) -> None:
         """The hub no longer takes the continuation token of the page that was asked for."""

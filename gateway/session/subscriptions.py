@@ -37,6 +37,15 @@ class Subscription:
 ALL: Final = (Subscription(0),)
 
 
+def check_strategies(strategies: Strategies) -> None:
+    """Raise ValueError for more strategies than a checkpoint can remember beside those that they replace."""
+    if Subscription(0, strategies).size > MAX_BYTES // 2:
+        raise ValueError(
+            f"{len(strategies or ())} strategies are more than one subscription can name: "
+            "subscribe to all, and let consumers choose"
+        )
+
+
 class Subscriptions:
     """Every subscription that an event not yet verified may fall under, in rising order."""
 

@@ -28,6 +28,12 @@ OnPush = Callable[[str, list[bytes]], None]
 """Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
 target and the bytes as they came for what is no SignalR record. What it raises, `run` raises."""
 
+AtSight = Callable[[bytes], bool]
+"""Called with each record before it is decoded; True where that need not be: it was known, and is dealt with."""
+
+Passed = Callable[[str], None]
+"""Called with the name of a stage, `negotiate`, `upgrade` or `handshake`, when it went well."""
+
 Pause = Callable[[], Awaitable[None] | None]
 """Called after each WebSocket message; what it gives, if anything, is awaited before the next one is read."""
 
@@ -70,8 +76,14 @@ class Connection:
         self._calls: dict[str, asyncio.Future[protocol.Completion | protocol.Malformed | None]] = {}
         self._ids = count(1)
         self._lost: ConnectionLost | None = None
-        self._heard = self._ping_due = 0.0
+        self._heard = asyncio.get_running_loop().time()  # the handshake was answered just now
+        self._ping_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def heard_at(self) -> float:
+        """When anything came last, a ping included, by the loop's clock."""
+        return self._heard
 
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
@@ -104,7 +116,7 @@ class Connection:
         """Give foreign words fit for a log: without the key and the tokens, and not too long."""
         return shown(text, self._secrets)
 
-    async def run(self, on_push: OnPush, pause: Pause = lambda: None) -> NoReturn:
+    async def run(self, on_push: OnPush, pause: Pause = lambda: None, at_sight: AtSight = lambda _: False) -> NoReturn:
         """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:
             raise self._end
@@ -113,7 +125,7 @@ class Connection:
         self._ping_due = self._heard + self._transport.ping_interval
         try:
             self._set_timer(loop)
-            await self._read(on_push, pause, loop)
+            await self._read(on_push, pause, at_sight, loop)
         except ConnectionLost as lost:
             self._lose(lost)
             raise
@@ -137,9 +149,11 @@ class Connection:
         finally:
             abort(self._socket, self._tcp)
 
-    async def _read(self, on_push: OnPush, pause: Pause, loop: asyncio.AbstractEventLoop) -> NoReturn:
+    async def _read(
+        self, on_push: OnPush, pause: Pause, at_sight: AtSight, loop: asyncio.AbstractEventLoop
+    ) -> NoReturn:
         records, self._early = self._early, []
-        self._take(records, on_push)
+        self._take(records, on_push, at_sight)
         receive = self._socket.receive
         while True:
             message = await receive()
@@ -150,14 +164,16 @@ class Connection:
                 records = self._reader.feed(message.data)
             except ProtocolError as error:
                 raise ConnectionLost(str(error), reason="too-large") from None
-            self._take(records, on_push)
+            self._take(records, on_push, at_sight)
             del message, records  # a large page would stay here, twice, until the hub says something again
             rest = pause()
             if rest is not None:
                 await rest
 
-    def _take(self, raw_records: list[bytes], on_push: OnPush) -> None:
+    def _take(self, raw_records: list[bytes], on_push: OnPush, at_sight: AtSight) -> None:
         for raw in raw_records:
+            if at_sight(raw):
+                continue
             record = protocol.decode(raw)
             match record:
                 case protocol.Invocation():
@@ -255,17 +271,23 @@ def _heed(room: asyncio.Future[None]) -> None:
         room.exception()
 
 
-async def connect(transport: Transport, url: str, key: str) -> Connection:
-    """Connect to the hub at `url` with the bearer `key`.
+async def connect(transport: Transport, url: str, key: str, passed: Passed = lambda _: None) -> Connection:
+    """Connect to the hub at `url` with the bearer `key`; `passed` hears of each stage that went well.
 
     Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
     happens, cancellation at any step included, nothing is left open.
     """
-    route = Route(url, key) if transport.skip_negotiation else await negotiate(transport, url, key)
+    if transport.skip_negotiation:
+        route = Route(url, key)
+    else:
+        route = await negotiate(transport, url, key)
+        passed("negotiate")
     socket = await _upgrade(transport, route)
+    passed("upgrade")
     tcp = tcp_under(socket)
     try:
         reader, early = await _shake_hands(transport, socket, route.secrets)
+        passed("handshake")
     except BaseException:
         abort(socket, tcp)
         raise

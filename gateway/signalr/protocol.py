@@ -23,6 +23,9 @@ from gateway.signalr import salvage
 SEPARATOR: Final = b"\x1e"
 """Ends a record; nothing else does: a WebSocket message may hold several records or a part of one."""
 
+PUSH_TAIL: Final = b"]}"
+"""Ends a push whose arguments are its last member."""
+
 MAX_RECORD: Final = 32 * 1024 * 1024
 """Bytes of one record above which the peer is taken to have lost its senses."""
 
@@ -243,6 +246,11 @@ def _salvage(raw: bytes) -> Record | None:
     if found.get("type") == b"1" and target is not None and arguments is not None:
         return Invocation(target, arguments, id_)
     return None
+
+
+def push_head(target: str) -> bytes:
+    """Give how a push to `target` begins when it is written as servers do; its argument and PUSH_TAIL follow."""
+    return b'{"type":1,"target":"%b","arguments":[' % target.encode()
 
 
 def decode_handshake_request(raw: bytes) -> HandshakeRequest:

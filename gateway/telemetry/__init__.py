@@ -1,1 +1,1 @@
-"""Logs; metrics and traces come here too."""
+"""Logs, metrics and traces."""

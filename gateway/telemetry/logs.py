@@ -6,21 +6,36 @@ cannot be written (a closed pipe, a full disk) never stops the work.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
+from contextlib import nullcontext
 from typing import Literal
 
 import structlog
 
+from gateway.telemetry.repeats import AUDIT, Repeats
+from gateway.telemetry.traces import add_trace
+
 _SHARED: tuple[structlog.types.Processor, ...] = (
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
+    add_trace,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
 
 
-def configure_logs(form: Literal["auto", "console", "json"], level: str) -> None:
-    """Set up logging for this process, on standard error; `auto` asks whether that is a terminal."""
+def configure_logs(form: Literal["auto", "console", "json"], level: str, replica: str = "") -> None:
+    """Set up logging for this process, on standard error; `auto` asks whether that is a terminal.
+
+    Each line names the `replica`, where one is given.
+    """
+
+    def add_replica(_: object, __: str, said: structlog.types.EventDict) -> structlog.types.EventDict:
+        if replica:
+            said.setdefault("replica", replica)
+        return said
+
     for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_people else structlog.processors.JSONRenderer()
@@ -28,7 +43,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str) -> None
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_SHARED,  # what libraries say comes in the same form
+            foreign_pre_chain=(*_SHARED, add_replica),  # what libraries say comes in the same form
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
@@ -36,12 +51,23 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str) -> None
             ],
         )
     )
+
+    def write(record: logging.LogRecord) -> None:
+        with handler.lock or nullcontext():
+            handler.emit(record)
+
+    repeats = Repeats(write)
+    handler.addFilter(repeats)
+    repeats.start()
+    atexit.register(repeats.close)
     logging.raiseExceptions = False  # a line that cannot be written is dropped
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger(AUDIT).setLevel(logging.INFO)  # who changed what is said whatever the level
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
             *_SHARED,
+            add_replica,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         wrapper_class=structlog.stdlib.BoundLogger,
@@ -50,7 +76,18 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str) -> None
     )
 
 
+def bind(**bound: str | int) -> None:
+    """Let all lines say `bound` that this task writes from now on, and those that it begins."""
+    structlog.contextvars.bind_contextvars(**bound)
+
+
 def get_logger(**bound: str | int) -> structlog.typing.FilteringBoundLogger:
     """Give a logger that says `bound` in each line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("gateway").bind(**bound)
+    return logger
+
+
+def get_audit_logger() -> structlog.typing.FilteringBoundLogger:
+    """Give the logger of who changed what, whose lines no level holds back."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(AUDIT)
     return logger

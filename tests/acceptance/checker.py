@@ -47,6 +47,8 @@ class Found:
     subject: str
     headers: Mapping[str, str]
     value: bytes
+    stored_at: float = 0.0
+    """Seconds since 1970, by the server's clock; 0 where it is not told."""
 
 
 @dataclass
@@ -93,7 +95,8 @@ async def read_log(server: str, prefix: str = PREFIX) -> list[Found]:
         while len(found) < left:
             for message in await consumer.fetch(min(500, left - len(found)), timeout=10):
                 position = message.metadata.sequence.stream
-                found.append(Found(position, message.subject, message.headers or {}, message.data))
+                stored_at = message.metadata.timestamp.timestamp()
+                found.append(Found(position, message.subject, message.headers or {}, message.data, stored_at))
         return found
     finally:
         await client.close()

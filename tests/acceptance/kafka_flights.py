@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tests.contract.kafka_wire import Api, Wire
+from tests.contract.sockets import is_of
 
 How = Literal["stored", "ending", "ended"]
 PATIENCE: Final = 60.0
@@ -78,6 +79,8 @@ class Flights:
     late: list[Late] = field(default_factory=list)
     _events: dict[str, int] = field(default_factory=dict)
     """Events in flight, by transactional id."""
+    _ports: dict[str, int] = field(default_factory=dict)
+    """Of the clients that sent them."""
     _newest: dict[str, tuple[int, int]] = field(default_factory=dict)
     _trap: _Trap | None = None
     _kept: asyncio.Event = field(default_factory=asyncio.Event)
@@ -89,12 +92,16 @@ class Flights:
         async with asyncio.timeout(PATIENCE):
             return await caught
 
+    def in_flight(self, process: int) -> int:
+        """Count the events of a process in transactions whose outcome it does not know."""
+        return sum(events for name, events in self._events.items() if is_of(process, self._ports[name]))
+
     def let_go(self) -> None:
         """Send on what was caught."""
         self._kept.set()
         self._kept = asyncio.Event()
 
-    async def request(self, wire: Wire, frame: bytes) -> None:
+    async def request(self, wire: Wire, port: int, frame: bytes) -> None:
         """See a request."""
         write = _write_of(frame)
         if write is None:
@@ -103,6 +110,7 @@ class Flights:
             return
         if write.events:
             self._events[write.id] = self._events.get(write.id, 0) + write.events
+            self._ports[write.id] = port
         if write.commits and self._springs("ending", write):
             await self._spring(wire, write, -1)
 

@@ -6,44 +6,38 @@ The topics are read by librdkafka, as any consumer does.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 from uuid import uuid4
 
 import aiohttp
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from tests.acceptance.checker import Found, Truth, Verdict, judge, read_truth
+from tests.acceptance.checker import Found, Verdict, judge
 from tests.acceptance.kafka_flights import Flights
-from tests.acceptance.processes import GATEWAY, PATIENCE, Process, complaints, process, until
+from tests.acceptance.processes import GATEWAY, PATIENCE, Scene, process, until
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.kafka_wire import Wire
 
 ACCOUNTS: Final = ("alpha", "beta", "gamma")
 
 
-@dataclass
-class Place:
-    """Everything that runs, and its settings in `gateway.yaml`."""
+@dataclass(kw_only=True)
+class Place(Scene):
+    """A scene with Kafka behind wires."""
 
-    folder: Path
-    hub: str
-    accounts: Sequence[str]
+    servers: Sequence[KafkaServer]
     wires: list[Wire]
     prefix: str
-    http: aiohttp.ClientSession
     flights: Flights
-    stack: AsyncExitStack
     inner: str
     """Where others than the gateway find Kafka."""
-    runs: int = 0
-    gateways: list[Process] = field(default_factory=list)
+    checkpoints: Checkpoints
 
     @property
     def wire(self) -> Wire:
@@ -55,25 +49,9 @@ class Place:
         """What clients bootstrap from."""
         return ",".join(f"127.0.0.1:{wire.port}" for wire in self.wires)
 
-    @property
-    def config(self) -> Path:
-        """The settings."""
-        return self.folder / "gateway.yaml"
-
     def topic(self, kind: str) -> str:
         """Give the topic of a kind."""
         return f"{self.prefix}.{kind}.v1"
-
-    async def start(self, *arguments: str) -> Process:
-        """Start a command."""
-        self.runs += 1
-        command = (GATEWAY, *arguments, "--config", self.config)
-        return await self.stack.enter_async_context(process(self.folder, *command, name=f"{arguments[0]}-{self.runs}"))
-
-    async def gateway(self) -> Process:
-        """Start a gateway."""
-        self.gateways.append(await self.start("run"))
-        return self.gateways[-1]
 
     async def run(self, *arguments: str) -> tuple[int, list[str]]:
         """Run a command to its end; give its exit code and all lines that it wrote."""
@@ -83,22 +61,6 @@ class Place:
         assert "Traceback" not in text
         return code, text.splitlines()
 
-    async def ask(self, request: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
-        """Ask the hub's admin API, as in `POST /drop`."""
-        method, path = request.split()
-        async with self.http.request(method, f"{self.hub}/simulator{path}", json=body) as answer:
-            assert answer.status == 200, await answer.text()
-            return await answer.json()
-
-    async def emit(self, count: int, rate: float) -> None:
-        """Let each account's hub emit `count` events at `rate` a second, from now on."""
-        for account in self.accounts:
-            await self.ask(f"POST /users/{account}/emit", count=count, rate=rate)
-
-    async def truth(self) -> dict[str, list[Truth]]:
-        """Give what the hub emitted."""
-        return {account: await read_truth(self.hub, account) for account in self.accounts}
-
     async def log(self, isolation: str = "read_committed") -> list[Found]:
         """Give what a consumer finds, in each topic's order."""
         return await asyncio.to_thread(read_topics, self.inner, self.prefix, isolation)
@@ -107,20 +69,31 @@ class Place:
         """Judge the whole log, as such a consumer sees it."""
         return judge(await self.truth(), await self.log(isolation), by_kind=True)
 
-    def complaints(self) -> list[str]:
-        """Give what gateways logged as an error, and tracebacks."""
-        return complaints(self.gateways)
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+        """Wait for the checkpoints; see `Scene`."""
+        await asyncio.to_thread(self.checkpoints.reach, last, read)
 
-    async def settled(self, count: int) -> None:
-        """Wait until every account's hub has emitted `count` events, and its checkpoint says that they are final."""
+    def in_flight(self, process: int) -> int:
+        """Count the events of a process in transactions whose outcome it does not know."""
+        return self.flights.in_flight(process)
 
-        async def have_emitted() -> bool:
-            users = (await self.ask("GET /status"))["users"]
-            return all(user["counts"].get("emitted", 0) >= count for user in users)
+    def sever(self, process: int) -> None:
+        """Cut a process off from the brokers."""
+        for wire in self.wires:
+            wire.gates.sever(process)
 
-        await until(have_emitted, f"every account's hub emitted {count} events")
-        last = {account: events[-1].sequence for account, events in (await self.truth()).items()}
-        await asyncio.to_thread(wait_for_checkpoints, self.inner, self.prefix, last)
+    def mend(self) -> None:
+        """Let everybody get through to the brokers."""
+        for wire in self.wires:
+            wire.gates.mend()
+
+    def kill_broker(self) -> None:
+        """SIGKILL of the first."""
+        self.servers[0].kill()
+
+    def start_broker(self) -> None:
+        """Start it again, and block until it serves."""
+        self.servers[0].start()
 
 
 def read_topics(address: str, prefix: str, isolation: str = "read_committed") -> list[Found]:
@@ -144,30 +117,41 @@ def read_topics(address: str, prefix: str, isolation: str = "read_committed") ->
             said = {name.replace("ce_", "ce-"): quote(text) for name, text in headers.items()}
             kind = record.topic().removeprefix(f"{prefix}.").removesuffix(".v1")
             subject = f"mesolive.events.{kind}.v1.{headers['ce_account']}"
-            found.append(Found(record.offset(), subject, said | {"Gateway-Key": record.key().decode()}, record.value()))
+            said["Gateway-Key"] = record.key().decode()
+            found.append(Found(record.offset(), subject, said, record.value(), record.timestamp()[1] / 1000))
         return found
     finally:
         consumer.close()
 
 
-def wait_for_checkpoints(address: str, prefix: str, last: dict[str, int]) -> None:
-    """Block until each account's checkpoint says that everything up to its last sequence is verified."""
-    consumer = _consumer(address, "read_committed")
-    verified = dict.fromkeys(last, -1)
-    deadline = time.monotonic() + PATIENCE
-    try:
-        checkpoints = f"{prefix}.gateway.checkpoints"
-        while checkpoints not in _topics(consumer):
-            assert time.monotonic() < deadline, f"there is no {checkpoints}"
-        _assign(consumer, [checkpoints])
-        while behind := {name for name, sequence in last.items() if verified[name] < sequence}:
-            assert time.monotonic() < deadline, f"{behind} are not settled: {verified} of {last}"
-            record = consumer.poll(1)
-            if record is not None and record.error() is None and record.key().decode() in last:
-                found = re.search(rb'"verified":(\d+)', record.value())
-                verified[record.key().decode()] = int(found[1]) if found else -1
-    finally:
-        consumer.close()
+class Checkpoints:
+    """The newest of each account, as a consumer finds them that goes on where it was."""
+
+    def __init__(self, address: str, prefix: str) -> None:
+        self._consumer = _consumer(address, "read_committed")
+        self._topic = f"{prefix}.gateway.checkpoints"
+        self._newest: dict[str, bytes] = {}
+        self._is_assigned = False
+
+    def reach(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+        """Block until each account's, as `read` has it, has reached this sequence."""
+        deadline = time.monotonic() + PATIENCE
+        while not self._is_assigned:
+            assert time.monotonic() < deadline, f"there is no {self._topic}"
+            with suppress(KafkaException):
+                if self._topic in _topics(self._consumer):
+                    _assign(self._consumer, [self._topic])
+                    self._is_assigned = True
+        behind = set(last)
+        while behind := {name for name in behind if read(self._newest.get(name, b'{"verified": -1}')) < last[name]}:
+            assert time.monotonic() < deadline, f"{behind} did not reach {last}"
+            for record in self._consumer.consume(500, 0.1):
+                if record.error() is None:
+                    self._newest[record.key().decode()] = record.value() or b'{"verified": -1}'
+
+    def close(self) -> None:
+        """Let the consumer go."""
+        self._consumer.close()
 
 
 def _consumer(address: str, isolation: str) -> Consumer:
@@ -202,6 +186,7 @@ async def made(
     prefill: int = 0,
     seed: int = 1,
     grace: float = 1.0,
+    audit: float = 0.5,
     shards: int = 2,
     broker: str = "",
     inner: str | None = None,
@@ -227,7 +212,22 @@ async def made(
         http = await stack.enter_async_context(aiohttp.ClientSession())
         url = (await hub.hears(r"hub: (\S+)\n"))[1]
         inner = inner or ",".join(f"127.0.0.1:{wire.port}" for wire in wires)
-        place = Place(folder, url, accounts, wires, f"t{uuid4().hex[:8]}", http, flights, stack, inner)
+        prefix = f"t{uuid4().hex[:8]}"
+        checkpoints = Checkpoints(inner, prefix)
+        stack.callback(checkpoints.close)
+        place = Place(
+            folder=folder,
+            hub=url,
+            accounts=accounts,
+            http=http,
+            stack=stack,
+            servers=servers,
+            wires=wires,
+            prefix=prefix,
+            flights=flights,
+            inner=inner,
+            checkpoints=checkpoints,
+        )
         place.config.write_text(
             f"hub: {{url: '{url}'}}\n"
             f"accounts: {{directory: '{keys}'}}\n"
@@ -235,7 +235,7 @@ async def made(
             f"replicas: {len(servers)}{broker}}}\n"
             "topics: {partitions: 4}\n"
             f"shards: {shards}\n"
-            f"session: {{history_grace: {grace}, audit_interval: 0.5}}\n"
+            f"session: {{history_grace: {grace}, audit_interval: {audit}}}\n"
             "log: {format: json}\n"
         )
         yield place

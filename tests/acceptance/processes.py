@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,16 +31,22 @@ ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 60.0
 """Seconds until what must happen has not."""
 _POLL: Final = 0.02
+_FREE_PORTS: Final = {"GATEWAY_CONTROL__PORT": "0", "GATEWAY_MONITORING__PORT": "0"}
+"""Several gateways run on this machine."""
 
 
-async def until(condition: Callable[[], Awaitable[bool] | bool], what: str, patience: float = PATIENCE) -> None:
-    """Wait until `condition` holds; fail in the words of `what` when it does not in time."""
+async def until(
+    condition: Callable[[], Awaitable[bool] | bool], what: str | Callable[[], str], patience: float = PATIENCE
+) -> None:
+    """Wait until `condition` holds; fail in the words of `what`, asked for then, when it does not in time."""
     deadline = time.monotonic() + patience
     while True:
         holds = condition()
         if holds if isinstance(holds, bool) else await holds:
             return
-        assert time.monotonic() < deadline, f"it did not happen within {patience:g} s: {what}"
+        if time.monotonic() >= deadline:
+            words = what if isinstance(what, str) else what()
+            raise AssertionError(f"it did not happen within {patience:g} s: {words}")
         await asyncio.sleep(_POLL)
 
 
@@ -61,6 +69,11 @@ class Process:
         """Everything on standard error so far."""
         return self.err.read_text("utf-8")
 
+    def lines(self) -> list[dict[str, Any]]:
+        """Give what it logged so far as JSON."""
+        lines = self.err.read_bytes().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
+
     async def hears(self, pattern: str) -> re.Match[str]:
         """Wait until standard output matches, and give the match."""
         return await self._matches(self.out, pattern)
@@ -78,12 +91,13 @@ class Process:
             assert found or not has_ended, f"{self.name} ended ({self.popen.returncode}): {self.complained}"
             return bool(found)
 
-        await until(matches, f"{self.name} says {pattern!r}; it said {self.complained}")
+        await until(matches, lambda: f"{self.name} says {pattern!r}; it said {self.complained}")
         return found[0]
 
     async def ended(self, patience: float = PATIENCE) -> int:
         """Wait until it has ended, and give its exit code."""
-        await until(lambda: self.popen.poll() is not None, f"{self.name} ends; it said {self.complained}", patience)
+        words = lambda: f"{self.name} ends; it said {self.complained}"  # noqa: E731 - what it said until then
+        await until(lambda: self.popen.poll() is not None, words, patience)
         return int(self.popen.returncode)
 
     def signal(self, number: signal.Signals) -> None:
@@ -117,7 +131,7 @@ async def process(
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
-            env={**clean, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
+            env={**clean, **_FREE_PORTS, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
             cwd=folder,
         )
     running = Process(name, popen, out, err)
@@ -133,27 +147,45 @@ def complaints(gateways: Iterable[Process]) -> list[str]:
     return [line for line in lines if "Traceback" in line or '"level": "error"' in line]
 
 
-@dataclass
-class House:
-    """A hub, a NATS server and a wire to it, each a process of its own (the wire is the test's)."""
+def verified_of(checkpoint: bytes) -> int:
+    """Give the sequence up to which everything is in the log for good."""
+    return int(json.loads(checkpoint)["verified"])
+
+
+def settled_of(checkpoint: bytes) -> int:
+    """Give the highest sequence that is in the log."""
+    said = json.loads(checkpoint)
+    return int(said["verified"]) + max(0, sum(said.get("settled", ())) - 1)
+
+
+@dataclass(kw_only=True)
+class Scene(ABC):
+    """A simulated hub and gateways between it and some broker."""
 
     folder: Path
-    accounts: list[str]
     hub: str
-    server: NatsServer
-    wire: Wire
+    accounts: Sequence[str]
     http: aiohttp.ClientSession
-    config: Path
-    _stack: AsyncExitStack
+    stack: AsyncExitStack
+    runs: int = 0
     gateways: list[Process] = field(default_factory=list)
 
-    async def gateway(self) -> Process:
+    @property
+    def config(self) -> Path:
+        """The gateways' settings."""
+        return self.folder / "gateway.yaml"
+
+    async def start(self, *arguments: str, env: Mapping[str, str] | None = None) -> Process:
+        """Start a command."""
+        self.runs += 1
+        command = (GATEWAY, *arguments, "--config", self.config)
+        running = process(self.folder, *command, name=f"{arguments[0]}-{self.runs}", env=env)
+        return await self.stack.enter_async_context(running)
+
+    async def gateway(self, env: Mapping[str, str] | None = None) -> Process:
         """Start a gateway."""
-        name = f"gateway-{len(self.gateways) + 1}"
-        command = (GATEWAY, "run", "--config", self.config)
-        running = await self._stack.enter_async_context(process(self.folder, *command, name=name))
-        self.gateways.append(running)
-        return running
+        self.gateways.append(await self.start("run", env=env))
+        return self.gateways[-1]
 
     async def ask(self, request: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
         """Ask the hub's admin API, as in `POST /drop`."""
@@ -161,6 +193,10 @@ class House:
         async with self.http.request(method, f"{self.hub}/simulator{path}", json=body) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
+
+    async def users(self) -> list[dict[str, Any]]:
+        """Give the status of every account's user at the hub."""
+        return list((await self.ask("GET /status"))["users"])
 
     async def emit(self, count: int, rate: float) -> None:
         """Let each account's hub emit `count` events at `rate` a second, from now on."""
@@ -171,38 +207,83 @@ class House:
         """Wait until every account's hub has emitted `count` events, and its checkpoint says that they are final."""
 
         async def have_emitted() -> bool:
-            users = (await self.ask("GET /status"))["users"]
-            return all(user["counts"].get("emitted", 0) >= count for user in users)
+            return all(user["counts"].get("emitted", 0) >= count for user in await self.users())
 
         await until(have_emitted, f"every account's hub emitted {count} events")
-        last = {account: events[-1].sequence for account, events in (await self.truth()).items()}
-        client = await nats.connect(self.server.url, allow_reconnect=False)
-        try:
-            stream = client.jetstream()
+        await self.reached(await self.latest(), verified_of)
 
-            async def have_settled() -> bool:
-                for account in self.accounts:
-                    try:
-                        subject = f"mesolive.gateway.checkpoint.*.{account}"
-                        message = await stream.get_last_msg("mesolive-gateway", subject)
-                    except NotFoundError:
-                        return False
-                    found = re.search(rb'"verified":(\d+)', message.data or b"")
-                    if found is None or int(found[1]) < last[account]:
-                        return False
-                return True
+    async def latest(self) -> dict[str, int]:
+        """Give the sequence of each account's last event at the hub."""
+        return {user["name"]: user["latest"] for user in await self.users()}
 
-            await until(have_settled, f"all accounts are settled up to {last}")
-        finally:
-            await client.close()
+    @abstractmethod
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+        """Wait until each account's checkpoint, as `read` has it, has reached this sequence."""
 
-    async def acknowledged(self, events: int) -> None:
-        """Wait until the gateway was told that so many events are stored."""
-        await until(lambda: self.wire.acknowledged >= events, f"{events} events are acknowledged")
+    @abstractmethod
+    async def verdict(self) -> Verdict:
+        """Judge the whole log."""
 
     async def truth(self) -> dict[str, list[Truth]]:
         """Give what the hub emitted."""
         return {account: await read_truth(self.hub, account) for account in self.accounts}
+
+    def complaints(self) -> list[str]:
+        """Give what gateways logged as an error, and tracebacks."""
+        return complaints(self.gateways)
+
+
+@dataclass(kw_only=True)
+class House(Scene):
+    """A scene with a NATS server and a wire to it; the wire is the test's, all else are processes."""
+
+    hub_process: Process
+    server: NatsServer
+    wire: Wire
+
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+        """Wait for the checkpoints; see `Scene`."""
+        client = await nats.connect(self.server.url, allow_reconnect=False)
+        behind = dict(last)
+        try:
+            stream = client.jetstream()
+
+            async def have_reached() -> bool:
+                for account, sequence in list(behind.items()):
+                    subject = f"mesolive.gateway.checkpoint.*.{account}"
+                    with suppress(NotFoundError):
+                        message = await stream.get_last_msg("mesolive-gateway", subject)
+                        if read(message.data or b"") >= sequence:
+                            del behind[account]
+                return not behind
+
+            await until(have_reached, f"the checkpoints of all accounts reach {last}")
+        finally:
+            await client.close()
+
+    def in_flight(self, process: int) -> int:
+        """Count the events of a process in commits that it has no answer for."""
+        return self.wire.in_flight(process)
+
+    def sever(self, process: int) -> None:
+        """Cut a process off from the broker."""
+        self.wire.gates.sever(process)
+
+    def mend(self) -> None:
+        """Let everybody get through to the broker."""
+        self.wire.gates.mend()
+
+    def kill_broker(self) -> None:
+        """SIGKILL."""
+        self.server.kill()
+
+    def start_broker(self) -> None:
+        """Start it again, and block until it serves."""
+        self.server.start()
+
+    async def acknowledged(self, events: int) -> None:
+        """Wait until the gateway was told that so many events are stored."""
+        await until(lambda: self.wire.acknowledged >= events, f"{events} events are acknowledged")
 
     async def log(self) -> list[Found]:
         """Give what the stream holds."""
@@ -212,17 +293,22 @@ class House:
         """Judge the whole log."""
         return judge(await self.truth(), await self.log())
 
-    def complaints(self) -> list[str]:
-        """Give what gateways logged as an error, and tracebacks."""
-        return complaints(self.gateways)
-
 
 @asynccontextmanager
 async def house(
-    folder: Path, *, accounts: int = 5, prefill: int = 0, seed: int = 1, grace: float = 1.0
+    folder: Path,
+    *,
+    accounts: int | Sequence[str] = 5,
+    prefill: int = 0,
+    seed: int = 1,
+    grace: float = 1.0,
+    audit: float = 0.5,
 ) -> AsyncIterator[House]:
-    """Start everything but the gateway; the hub writes every other account's events in the other wire form."""
-    names = [f"account-{number}" for number in range(1, accounts + 1)]
+    """Start everything but the gateway; the hub writes every other account's events in the other wire form.
+
+    `accounts` are names, or how many there are to be.
+    """
+    names = [f"account-{number}" for number in range(1, accounts + 1)] if isinstance(accounts, int) else list(accounts)
     keys = folder / "accounts"
     keys.mkdir()
     for name in names:
@@ -235,15 +321,16 @@ async def house(
         http = await stack.enter_async_context(aiohttp.ClientSession())
         wire = await stack.enter_async_context(Wire(lambda: server.port or 0))
         url = (await hub.hears(r"hub: (\S+)\n"))[1]
-        config = folder / "gateway.yaml"
-        config.write_text(
+        house = House(
+            folder=folder, hub=url, accounts=names, http=http, stack=stack, hub_process=hub, server=server, wire=wire
+        )
+        house.config.write_text(
             f"hub: {{url: '{url}'}}\n"
             f"accounts: {{directory: '{keys}'}}\n"
             f"broker: {{servers: ['{wire.url}']}}\n"
-            f"session: {{history_grace: {grace}, audit_interval: 0.5}}\n"
+            f"session: {{history_grace: {grace}, audit_interval: {audit}}}\n"
             "log: {format: json}\n"
         )
-        house = House(folder, names, url, server, wire, http, config, stack)
         for name in names[1::2]:
             await house.ask(f"PATCH /users/{name}/faults", form="pascal-string")
         for name in names if prefill else []:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Final
 
-from tests.acceptance.processes import House
+from tests.acceptance.checker import Found
+from tests.acceptance.processes import House, Scene
 from tests.acceptance.wire import Catch, How
 
 RATE: Final = 450.0
@@ -32,19 +33,6 @@ FAULTS: Final = {
 """What the hub does wrong meanwhile; all of it within the history's grace of 2 s."""
 
 
-class Hub(Protocol):
-    """A hub that can be asked to do something, and whom it knows."""
-
-    @property
-    def accounts(self) -> Sequence[str]:
-        """Its users."""
-        ...
-
-    async def ask(self, request: str, **body: Any) -> Any:  # noqa: ANN401 - JSON
-        """Ask its admin API."""
-        ...
-
-
 async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, *, count: int) -> Catch:
     """Strike at a random moment while each account's hub emits `count` events more.
 
@@ -55,11 +43,29 @@ async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, 
     return await here.wire.strike(how, blow, skip=dice.randrange(len(here.accounts) - 1))
 
 
-async def cut_connections(here: Hub, dice: Random) -> None:
-    """End connections to the hub at random times, in every way that a hub has."""
+async def cut_connections(here: Scene, dice: Random) -> None:
+    """End connections to the hub at random times, in every way that a hub has, while most of them stand.
+
+    An account that is cut whenever it is back waits ever longer to connect, until nothing is in flight to strike.
+    """
     for how in itertools.cycle(("cut", "abort", "close", "expire")):
-        await asyncio.sleep(dice.uniform(0.1, 0.4))
-        await here.ask("POST /drop", user=dice.choice(here.accounts), how=how)
+        connected: list[str] = []
+        while 2 * len(connected) < len(here.accounts):
+            await asyncio.sleep(dice.uniform(0.1, 0.4))
+            connected = [user["name"] for user in await here.users() if user["connections"]]
+        await here.ask("POST /drop", user=dice.choice(connected), how=how)
+
+
+def silences(found: Iterable[Found], accounts: Sequence[str], begin: float, end: float) -> dict[str, float]:
+    """Give, for each account, the longest time between `begin` and `end` in which it had nothing new in the log."""
+    times: dict[str, list[float]] = {account: [begin, end] for account in accounts}
+    for one in found:
+        if begin < one.stored_at < end:
+            times[one.subject.rpartition(".")[2]].append(one.stored_at)
+    return {
+        account: max(later - earlier for earlier, later in itertools.pairwise(sorted(stored)))
+        for account, stored in times.items()
+    }
 
 
 def were_in_flight(catches: list[Catch], wanted: list[How]) -> None:

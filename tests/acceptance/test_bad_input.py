@@ -279,7 +279,7 @@ def run(command: str, config: Path) -> subprocess.CompletedProcess[str]:
     """Run `gateway check` or `gateway run` to its end; after 10 s it is ended, and the code is negative."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
     arguments = [str(GATEWAY), command, "--config", str(config)]
-    arguments = ["timeout", "--signal=KILL", "10", *arguments]
+    arguments = ["timeout", "--signal=KILL", "60", *arguments]
     return subprocess.run(arguments, capture_output=True, text=True, check=False, env=clean)
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -31,11 +32,15 @@ from confluent_kafka.admin import (
 
 from tests.acceptance.checker import judge
 from tests.acceptance.kafka_house import Place, made
+from tests.acceptance.processes import meanwhile
 from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer, free_port
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
 
 PASSWORD = "s3cret"
 RATE = 300.0
+SOON = 10.0
+"""Seconds within which it is said what is refused: a broker hears of it within one, the gateway asks it within five."""
 LARGE = (
     '{"OrderId":7,"StrategyId":1,"StrategyName":"%s","EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
 ) % ("x" * 20_000)
@@ -61,22 +66,38 @@ class Guarded:
         }
         self.server = KafkaServer(folder, config=config, scram={"gateway": PASSWORD})
         self.server.wire_port = wire
-        self.admin = AdminClient({"bootstrap.servers": self.inner})
+        self._admins: list[AdminClient] = []
+
+    @property
+    def admin(self) -> AdminClient:
+        """The one client of the tests; it lives no longer than the broker, of whose absence it would complain."""
+        return self._admins[0]
+
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Let it serve for as long as the context lasts."""
+        with self.server:
+            self._admins.append(AdminClient({"bootstrap.servers": self.inner}))
+            try:
+                yield
+            finally:
+                self._admins.clear()
 
     def allow(self) -> None:
         """Let the gateway do everything with what begins with t, as the names of these tests do."""
         self._acl(ResourceType.TOPIC, "t", ResourcePatternType.PREFIXED, AclPermissionType.ALLOW)
+        self._acl(ResourceType.GROUP, "t", ResourcePatternType.PREFIXED, AclPermissionType.ALLOW)
         self._acl(ResourceType.TRANSACTIONAL_ID, "t", ResourcePatternType.PREFIXED, AclPermissionType.ALLOW)
 
-    def deny(self, topic: str, operation: AclOperation) -> None:
-        """Forbid the gateway to do something with a topic."""
-        self._acl(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, AclPermissionType.DENY, operation)
+    def deny(self, name: str, operation: AclOperation, kind: ResourceType = ResourceType.TOPIC) -> None:
+        """Forbid the gateway to do something with a topic, or with a transactional id."""
+        self._acl(kind, name, ResourcePatternType.LITERAL, AclPermissionType.DENY, operation)
 
-    def permit(self, topic: str) -> None:
+    def permit(self, name: str) -> None:
         """Take back what was forbidden."""
         every = AclBindingFilter(
-            ResourceType.TOPIC,
-            topic,
+            ResourceType.ANY,
+            name,
             ResourcePatternType.LITERAL,
             None,
             None,
@@ -85,6 +106,7 @@ class Guarded:
         )
         for done in self.admin.delete_acls([every]).values():
             done.result()
+        self._heeded(every, 0)
 
     async def set_password(self, password: str) -> None:
         """Change the gateway's password in the broker."""
@@ -104,13 +126,21 @@ class Guarded:
         acl = AclBinding(kind, name, pattern, "User:gateway", "*", operation, permission)
         for done in self.admin.create_acls([acl]).values():
             done.result()
+        self._heeded(AclBindingFilter(kind, name, pattern, "User:gateway", "*", operation, permission), 1)
+
+    def _heeded(self, rules: AclBindingFilter, count: int) -> None:
+        """Wait until the broker itself has so many such rules: the controller's answer comes before that."""
+        deadline = time.monotonic() + SOON
+        while len(self.admin.describe_acls(rules).result()) != count:
+            assert time.monotonic() < deadline, f"the broker heeds not {count} of {rules}"
+            time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     kafka_server.require_java()
     made_ = Guarded(tmp_path_factory.mktemp("kafka-guarded"))
-    with made_.server:
+    with made_.started():
         made_.allow()
         yield made_
 
@@ -195,22 +225,87 @@ async def test_a_topic_without_permission_ends_run_at_its_start(
 
 
 @pytest.mark.parametrize(
-    ("operation", "words"),
-    [(AclOperation.DESCRIBE, "Kafka does not permit Describe")],
+    ("what", "operation"),
+    [
+        ("leg-update.v1", AclOperation.WRITE),
+        ("gateway.checkpoints", AclOperation.WRITE),
+        ("gateway.checkpoints", AclOperation.READ),
+        ("gateway.accounts", AclOperation.WRITE),
+        ("gateway-1", AclOperation.WRITE),
+    ],
+)
+async def test_check_names_a_permission_that_is_missing_and_writes_nothing_to_find_out(
+    tmp_path: Path, guarded: Guarded, what: str, operation: AclOperation
+) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        code, said = await place.run("check")
+        assert code == 0
+        name = f"{place.prefix}.{what}"
+        kind = ResourceType.TOPIC if "." in what else ResourceType.TRANSACTIONAL_ID
+        guarded.deny(name, operation, kind)
+        code, said = await place.run("check")
+        words = f"{kind.name.lower().replace('_', ' ')} {name}: Kafka does not permit {operation.name.title()}"
+        (failed,) = [line for line in said if line.startswith("FAIL")]
+        guarded.permit(name)
+        assert (await place.run("check"))[0] == 0
+    assert code == 1
+    assert failed.startswith(f"FAIL  broker: broker: {words}. ")
+    assert failed.endswith("Give the user the permissions that docs/kafka.md lists.")
+
+
+async def test_check_disturbs_no_gateway_that_works(tmp_path: Path, guarded: Guarded) -> None:
+    async with place_at(tmp_path, guarded) as place:
+        gateway = await place.gateway()
+        await gateway.complains('"state": "live"')
+        await place.emit(600, RATE)
+        for _ in range(2):
+            assert (await place.run("check"))[0] == 0
+        assert await is_exact(place, 600)
+    assert "opened again" not in gateway.complained
+
+
+async def cuts(place: Place) -> None:
+    """Cut all connections to the broker each second: most cuts, not all, make the library look at its topics again."""
+    while True:
+        place.wire.cut()
+        await asyncio.sleep(1)
+
+
+@pytest.mark.parametrize(
+    ("what", "operation"),
+    [
+        ("leg-update.v1", AclOperation.WRITE),
+        ("leg-update.v1", AclOperation.DESCRIBE),
+        ("gateway.checkpoints", AclOperation.WRITE),
+        ("gateway.checkpoints", AclOperation.READ),
+        ("gateway-0", AclOperation.WRITE),
+    ],
 )
 async def test_a_permission_that_is_taken_away_is_said_and_waited_for(
-    tmp_path: Path, guarded: Guarded, operation: AclOperation, words: str
+    tmp_path: Path, guarded: Guarded, what: str, operation: AclOperation
 ) -> None:
     async with place_at(tmp_path, guarded) as place:
         gateway = await place.gateway()
         await gateway.complains('"state": "live"')
         await place.emit(50, RATE)
-        topic = place.topic("leg-update")
-        guarded.deny(topic, operation)
+        await place.settled(50)
+        name = f"{place.prefix}.{what}"
+        kind = ResourceType.TOPIC if "." in what else ResourceType.TRANSACTIONAL_ID
+        guarded.deny(name, operation, kind)
+        denied = asyncio.get_running_loop().time()
+        if operation is AclOperation.READ:
+            gateway.kill()  # checkpoints are read when a shard is opened, and never after
+            gateway = await place.gateway()
         await place.emit(300, RATE)
-        await gateway.complains(words)
-        guarded.permit(topic)
+        thing = kind.name.lower().replace("_", " ")
+        async with meanwhile(cuts(place)) if operation is AclOperation.DESCRIBE else nullcontext():
+            said = await gateway.complains(f".*{thing} {name}: Kafka does not permit {operation.name.title()}.*")
+        assert asyncio.get_running_loop().time() - denied < SOON
+        assert '"level": "error"' in said[0]
+        tries = gateway.complained.count(said[0][:40])
+        guarded.permit(name)
         assert await is_exact(place, 350)
+        assert tries < 20
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended(10) == 0
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import yaml
 
+from tests.acceptance.control import Answer, Control, control_of, new_token
 from tests.acceptance.processes import GATEWAY, Process, process
+from tests.acceptance.receiver import receiver
+from tests.acceptance.replays import asked, ended
 from tests.contract.certificates import Authority
 from tests.contract.nats_server import NatsServer
 from tests.contract.permissions import PASSWORDS, documented, lacking
@@ -197,7 +202,9 @@ async def test_a_wrong_file_or_login_ends_run_with_exit_code_2_and_check_says_th
     assert "wr0ng" not in fortress.said()
 
 
-@pytest.mark.parametrize("permission", ["mesolive.events.*.v1.*", "mesolive.gateway.control.account.*"])
+@pytest.mark.parametrize(
+    "permission", ["mesolive.events.*.v1.*", "mesolive.gateway.control.account.*", "mesolive.gateway.control.state.>"]
+)
 async def test_check_finds_a_missing_permission_to_write_and_writes_nothing(
     fortress: Fortress, permission: str
 ) -> None:
@@ -206,7 +213,107 @@ async def test_check_finds_a_missing_permission_to_write_and_writes_nothing(
     code, said = await fortress.run("check", fortress.config("gateway"))
 
     assert code == 1
-    subject = permission.replace(".*.v1.*", ".entry-signal.v1.alpha").replace("*", "alpha")
+    subject = (
+        permission.replace(".*.v1.*", ".entry-signal.v1.alpha").replace("*", "alpha").replace(">", "desired.alpha")
+    )
     assert f'FAIL  broker: broker: NATS refuses to let this user publish to "{subject}"' in said
     code, said = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
     assert (code, said) == (0, "")
+
+
+@dataclass
+class Written:
+    """Everything that a run wrote, by where, and what may stand nowhere of it."""
+
+    secrets: tuple[str, ...]
+    places: dict[str, bytes] = field(default_factory=dict)
+
+    def judge(self, sign: bytes) -> list[str]:
+        """Give the places that hold a secret; each must hold `sign`, so that it is known to have been read."""
+        unread = [place for place, text in self.places.items() if sign not in text]
+        assert unread == []
+        return [
+            f"{secret} in {place}"
+            for place, text in self.places.items()
+            for secret in self.secrets
+            if secret.encode() in text
+        ]
+
+
+def test_the_search_for_secrets_finds_one_and_wants_to_have_read_something() -> None:
+    assert Written(("hush",), {"log": b"alpha said hush", "topics": b"alpha"}).judge(b"alpha") == ["hush in log"]
+    with pytest.raises(AssertionError):
+        Written(("hush",), {"log": b""}).judge(b"alpha")
+
+
+async def test_nothing_that_a_run_writes_anywhere_holds_a_key_or_a_password(fortress: Fortress) -> None:
+    folder, http = fortress.folder, fortress.http
+    token, line = await new_token(folder, "alice", "operator")
+    (folder / "tokens").write_text(line + "\n")
+    (folder / "tracing-headers").write_text("Authorization: Bearer c0llector-s3cret\n")
+    config = fortress.config("gateway")
+    settings = yaml.safe_load(config.read_text())
+    settings["hub"]["headers"] = {"X-Passport": "passp0rt-s3cret"}
+    settings["control"] = {"tokens_file": str(folder / "tokens"), "host": "127.0.0.1"}
+    with receiver() as collector:
+        settings["tracing"] = {
+            "endpoint": collector.url,
+            "ratio": 1,
+            "headers_file": str(folder / "tracing-headers"),
+        }
+        config.write_text(yaml.safe_dump(settings))
+        gateway = await fortress.start("run", config)
+        control = await control_of(gateway, http, token)
+        await control.ready()
+        await control.live(["alpha"])
+        answers = await misadventures(fortress, control)
+        async with http.get(f"{control.monitoring}/metrics") as answer:
+            metrics = await answer.read()
+        assert await fortress.is_exact()
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended(10) == 0
+        assert collector.headers[0]["Authorization"] == "Bearer c0llector-s3cret"
+        traces = repr(collector.spans).encode()
+    fortress.server.kill()
+    written = Written(
+        secrets=(*PASSWORDS.values(), KEY, "an0ther-key", token, "c0llector-s3cret", "passp0rt-s3cret", "PRIVATE KEY"),
+        places={
+            "logs": gateway.complained.encode(),
+            "topics": b"".join(file.read_bytes() for file in (folder / "nats").rglob("*.blk")),
+            "traces": traces,
+            "metrics": metrics,
+            "answers": json.dumps(answers).encode(),
+        },
+    )
+    assert written.judge(b"alpha") == []
+
+
+async def misadventures(fortress: Fortress, control: Control) -> list[object]:
+    """Let everything happen that may make somebody write a secret down; give what the API answered meanwhile."""
+    http, user = fortress.http, f"{fortress.hub}/simulator/users/alpha"
+    answers: list[object] = []
+
+    async def ask(request: str, **more: Any) -> Answer:  # noqa: ANN401 - JSON
+        answer = await control.ask(request, **more)
+        answers.append([dict(answer.headers), answer.body])
+        return answer
+
+    await fortress.emit(20)
+    async with http.post(f"{user}/inject", json={"text": f'{{"key": "{"x" * 40}", oops'}) as answer:
+        assert answer.status == 200  # a dead letter
+    async with http.post(f"{fortress.hub}/simulator/drop", json={}) as answer:
+        assert answer.status == 200
+    replay = await asked(control, "alpha", until=20)
+    await ended(control, replay)
+    for request in ("GET /v1/accounts", "GET /v1/accounts/alpha", "GET /v1/replays", f"GET /v1/replays/{replay}"):
+        assert (await ask(request)).status == 200
+    assert (await ask("GET /v1/accounts", token="wr0ng")).status == 401
+    assert (await ask(f"GET /v1/accounts?access_token={KEY}")).status == 422
+    assert (await ask("PUT /v1/accounts/alpha/subscription", json={"key": KEY})).status in {422, 428}
+    async with http.put(user, json={"key": "an0ther-key"}) as answer:
+        assert answer.status == 200
+    assert (await ask("POST /v1/accounts/alpha/reconnect")).status == 200
+    await control.running.complains("the hub refuses the account's key")
+    (fortress.folder / "accounts" / "alpha").write_text("an0ther-key\n")
+    await control.live(["alpha"])
+    return answers

@@ -3,7 +3,8 @@
 It reads just enough of the NATS protocol to see the messages of atomic batches go by, and their answers. A trap
 catches the next batch of events and lets something happen to it: `half` keeps its last message and strikes once the
 server has opened the batch, so that it can never be stored; `unanswered` strikes once the server says that the batch
-is stored, and keeps that answer. Answers can also be held back for a while, as a broker with a slow disk would.
+is stored, and keeps that answer. Answers can also be held back for a while, as a broker with a slow disk would, and
+one process can be cut off.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
+
+from tests.contract.sockets import Gates, is_of
 
 How = Literal["half", "unanswered"]
 PATIENCE: Final = 30.0
@@ -62,6 +65,8 @@ class Wire:
     acknowledged: int = 0
     """Events in batches whose good answer was passed on to the gateway, or is held."""
     flights: dict[str, Flight] = field(default_factory=dict)
+    gates: Gates = field(default_factory=Gates)
+    _links: list[_Link] = field(default_factory=list)
     _trap: _Trap | None = None
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -84,6 +89,7 @@ class Wire:
         """Cut everything."""
         assert self._server is not None
         self._server.close()
+        self.gates.mend()
         self.cut()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -95,6 +101,11 @@ class Wire:
         """Drop all connections, of both sides, without a word."""
         for writer in self._writers:
             writer.transport.abort()
+
+    def in_flight(self, process: int) -> int:
+        """Count the events of a process that the server has been told of and it has no answer for."""
+        links = [link for link in self._links if link.flights and is_of(process, link.port)]
+        return sum(self.flights[batch].events for link in links for batch in link.flights)
 
     def hold(self) -> None:
         """Keep the good answers to batches from now on; everything else passes."""
@@ -131,10 +142,14 @@ class Wire:
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target())
             self._writers.add(server)
-            link = _Link(writer)
+            port = writer.get_extra_info("peername")[1]
+            link = _Link(writer, port, self.gates.begin(port))
+            self._links.append(link)
             ways = {
-                asyncio.create_task(_pump(reader, server, _client_frames, lambda frame: self._sent(link, frame))),
-                asyncio.create_task(_pump(answers, writer, _server_frames, lambda frame: self._answered(link, frame))),
+                asyncio.create_task(_pump(link, reader, server, _client_frames, lambda frame: self._sent(link, frame))),
+                asyncio.create_task(
+                    _pump(link, answers, writer, _server_frames, lambda frame: self._answered(link, frame))
+                ),
             }
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
             for way in ways:
@@ -143,6 +158,8 @@ class Wire:
             self._failures += [error for way in ways if not way.cancelled() and (error := way.exception())]
             for flight in link.flights:
                 self.flights.pop(flight, None)
+            self._links.remove(link)
+            self.gates.end(port)
         except OSError:
             pass  # the server is away: so is what stands before it
         finally:
@@ -214,11 +231,13 @@ class Wire:
             trap.caught.set_result(catch)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Link:
     """One connection of the gateway."""
 
     gateway: asyncio.StreamWriter
+    port: int
+    gate: asyncio.Event
     flights: set[str] = field(default_factory=set)
     keeps: bool = False
     """The gateway's last words were kept back."""
@@ -230,12 +249,17 @@ _Frames = Callable[[bytearray], Iterator[bytes]]
 
 
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, frames: _Frames, look: Callable[[bytes], bool]
+    link: _Link,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    frames: _Frames,
+    look: Callable[[bytes], bool],
 ) -> None:
     waiting = bytearray()
     with contextlib.suppress(OSError):
         while chunk := await reader.read(2**18):
             waiting += chunk
+            await link.gate.wait()
             writer.write(b"".join(frame for frame in frames(waiting) if look(frame)))
             await writer.drain()
 

@@ -92,14 +92,15 @@ async def a_commit_is_read_back_as_it_was(log: EventLog, reader: LogReader, *, o
 
 
 async def a_cancelled_commit_is_all_or_nothing(log: EventLog, reader: LogReader) -> None:
-    """Cancel at ever later moments, and look what a reopened log says, and whether that stays so."""
-    settled = 0
-    for attempt in range(24):
+    """Cancel at ever later moments, until some were stored, and look what a reopened log says, and that it stays so."""
+    settled = attempt = 0
+    while attempt < 24 or settled == 0:
+        attempt += 1
         last = settled + 50
         async with log.open(2) as shard:
             commit = asyncio.create_task(shard.commit(Commit(messages(settled + 1, last), {"demo": b"%d" % last})))
             for _ in range(attempt):
-                await asyncio.sleep(0 if attempt < 12 else 0.0005)
+                await asyncio.sleep(0 if attempt < 12 else 0.0005 * max(1, attempt - 23))
             commit.cancel()
             await asyncio.wait({commit})
         async with log.open(2) as shard:
@@ -107,7 +108,6 @@ async def a_cancelled_commit_is_all_or_nothing(log: EventLog, reader: LogReader)
             assert told == last if not commit.cancelled() else told in {settled, last}
             assert await numbers(reader) == list(range(1, told + 1))
             settled = told
-    assert settled > 0
 
 
 async def of_racing_writers_only_the_newest_goes_on(log: EventLog, reader: LogReader) -> None:
@@ -122,6 +122,61 @@ async def of_racing_writers_only_the_newest_goes_on(log: EventLog, reader: LogRe
             stored += 2
             assert await opened[outcomes.index(None)].checkpoints() == {"demo": b"%d" % stored}
     assert await numbers(reader) == list(range(1, stored + 1))
+
+
+REPLAY = "~0123456789abcdef0123456789abcdef"
+"""What the checkpoint of a replay goes by."""
+
+
+async def what_is_forgotten_stays_forgotten(log: EventLog, reader: LogReader) -> None:
+    async with log.open(3) as shard:
+        await shard.commit(Commit(messages(1, 1), {"demo": b"1", REPLAY: b"half", "other": b"o"}))
+        assert await shard.checkpoints() == {"demo": b"1", REPLAY: b"half", "other": b"o"}
+        await shard.commit(Commit(messages(2, 2), {"demo": b"2", REPLAY: None, "never": None}))
+        assert await shard.checkpoints() == {"demo": b"2", "other": b"o"}
+    async with log.open(3) as shard:
+        assert await shard.checkpoints() == {"demo": b"2", "other": b"o"}
+        await shard.commit(Commit([], {"demo": None, REPLAY: None}))
+        assert await shard.checkpoints() == {"other": b"o"}
+        await shard.commit(Commit(messages(3, 3), {REPLAY: b"again"}))
+    async with log.open(3) as shard:
+        assert await shard.checkpoints() == {REPLAY: b"again", "other": b"o"}
+    assert await numbers(reader) == [1, 2, 3]
+
+
+async def an_older_writer_makes_nothing_forgotten(log: EventLog, reader: LogReader) -> None:
+    async with log.open(1) as old:
+        await old.commit(Commit(messages(1, 1), {"demo": b"1"}))
+        async with log.open(1) as new:
+            try:
+                await old.commit(Commit([], {"demo": None}))
+            except Fenced:
+                pass
+            else:
+                raise AssertionError("an older writer forgot a checkpoint")
+            assert await new.checkpoints() == {"demo": b"1"}
+    assert await numbers(reader) == [1]
+
+
+async def a_cancelled_commit_forgets_with_its_messages_or_not_at_all(log: EventLog, reader: LogReader) -> None:
+    """Cancel at ever later moments, until some were stored, and look whether either all of it is so or nothing."""
+    stored = attempt = forgotten = 0
+    while attempt < 24 or forgotten == 0:
+        attempt += 1
+        async with log.open(2) as shard:
+            await shard.commit(Commit([], {REPLAY: b"%d" % stored}))
+            commit = asyncio.create_task(shard.commit(Commit(messages(stored + 1, stored + 50), {REPLAY: None})))
+            for _ in range(attempt):
+                await asyncio.sleep(0 if attempt < 12 else 0.0005 * max(1, attempt - 23))
+            commit.cancel()
+            await asyncio.wait({commit})
+        async with log.open(2) as shard:
+            is_forgotten = await shard.checkpoints() != {REPLAY: b"%d" % stored}
+            assert is_forgotten or commit.cancelled()
+            stored += 50 * is_forgotten
+            forgotten += is_forgotten
+            assert await shard.checkpoints() == ({} if is_forgotten else {REPLAY: b"%d" % stored})
+            assert await numbers(reader) == list(range(1, stored + 1))
 
 
 Behaviour = Callable[[EventLog, LogReader], Awaitable[None]]

@@ -1,18 +1,17 @@
 """Real Kafka for tests: an address that is given, a container, or the broker's own jars under Java 17 or later.
 
-`GATEWAY_TEST_KAFKA` names the bootstrap servers of a cluster that tests may make topics on. Without it a Docker
-engine is asked (testcontainers), then Maven for the jars of tests/pom.xml, once, into the user's cache folder. Only
-a broker from jars can be killed and frozen, or given listeners of one's own: what needs that, needs Java. With
-CI set a missing Kafka fails; else the tests that need it are skipped, and say so.
+`GATEWAY_TEST_KAFKA` names a broker of a cluster, without TLS and login, on which tests may make topics: their
+prefixes are their own, and the topics stay there. Without it a Docker engine is asked (testcontainers), then Maven
+for the jars of tests/pom.xml, once, into the user's cache folder. Only a broker from jars can be killed and frozen, or
+given listeners of one's own: what needs that, needs Java. With CI set a missing Kafka fails; else the tests that need
+it are skipped, and say so.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -24,6 +23,8 @@ from typing import NoReturn, Self
 from uuid import uuid4
 
 import pytest
+
+from tests.contract.sockets import free_port
 
 POM = Path(__file__).parents[1] / "pom.xml"
 _CLUSTER_ID = "Z2F0ZXdheS10ZXN0cy0wMQ"
@@ -58,21 +59,6 @@ _QUICK = {
 aborted within half a second, not ten."""
 
 
-def free_port() -> int:
-    """Give a port that nobody listens on now, and below those that systems give to outgoing connections.
-
-    A broker binds its port seconds later, and again after each restart: another's connection could have it by then.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-
-
 class KafkaServer:
     """A Kafka node, broker and controller in one, in a folder; a context, and startable again after a kill."""
 
@@ -83,11 +69,13 @@ class KafkaServer:
         config: dict[str, str] | None = None,
         number: int = 1,
         voters: dict[int, int] | None = None,
+        nodes: int | None = None,
         scram: dict[str, str] | None = None,
     ) -> None:
         """`config` adds to the properties or replaces some; `{port}` and `{controller}` in values are its ports.
 
-        `voters` are the ports of all controllers by node, where there are several; `scram` are passwords by user,
+        `voters` are the ports of all controllers by node, where there are several or it is none itself; `nodes` is
+        how many brokers there are, where not all of them are controllers; `scram` are passwords by user,
         known from the first start on.
         """
         self.folder = folder
@@ -97,6 +85,7 @@ class KafkaServer:
         self.wire_port = 0
         """Where it says it is, for tests that put something in between."""
         self._voters = voters or {number: free_port()}
+        self._nodes = nodes or len(self._voters)
         self._config = config or {}
         self._scram = scram or {}
 
@@ -198,8 +187,7 @@ class KafkaServer:
 
     def _format(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        replicas = min(3, len(self._voters))
-        own = self._voters[self.number]
+        replicas = min(3, self._nodes)
         properties = {
             "process.roles": "broker,controller",
             "node.id": str(self.number),
@@ -219,7 +207,11 @@ class KafkaServer:
             **_QUICK,
             **self._config,
         }
+        if self.number not in self._voters:
+            properties["process.roles"] = "broker"
+            properties["listeners"] = properties["listeners"].replace(",CONTROLLER://127.0.0.1:{controller}", "")
         text = "".join(f"{name}={value}\n" for name, value in properties.items())
+        own = self._voters.get(self.number, 0)
         self._file.write_text(text.replace("{port}", str(self.port)).replace("{controller}", str(own)))
         (self.folder / "log4j2.properties").write_text(_LOGGING)
         known = [
@@ -233,14 +225,21 @@ class KafkaServer:
 
 
 @contextmanager
-def cluster(folder: Path, size: int = 3, *, wired: bool = False) -> Iterator[list[KafkaServer]]:
+def cluster(
+    folder: Path, size: int = 3, *, wired: bool = False, controllers: int | None = None
+) -> Iterator[list[KafkaServer]]:
     """Give the nodes of a cluster that serves; topics have as many replicas, and may miss one.
+
+    With fewer `controllers` than nodes, the first ones alone decide what the cluster knows, whoever else is away.
 
     A `wired` node tells clients that it is at its `wire_port`; the nodes themselves talk past the wires.
     """
-    voters = {number: free_port() for number in range(1, size + 1)}
+    voters = {number: free_port() for number in range(1, (controllers or size) + 1)}
     with ExitStack() as stack:
-        servers = [KafkaServer(folder / f"k{number}", number=number, voters=voters) for number in voters]
+        servers = [
+            KafkaServer(folder / f"k{number}", number=number, voters=voters, nodes=size)
+            for number in range(1, size + 1)
+        ]
         for server in servers if wired else ():
             server.put_behind_a_wire()
         for server in servers:
@@ -253,10 +252,10 @@ def cluster(folder: Path, size: int = 3, *, wired: bool = False) -> Iterator[lis
 
 @contextmanager
 def any_kafka(folder: Path) -> Iterator[str]:
-    """Give the bootstrap servers of some Kafka to make topics on; skips, or fails, where there is none."""
+    """Give the address of a broker of some Kafka to make topics on; skips, or fails, where there is none."""
     given = os.environ.get("GATEWAY_TEST_KAFKA")
     if given:
-        yield given
+        yield given.split(",")[0].strip()  # it tells of the others
     elif _has_docker():
         with _container() as address:
             yield address
@@ -316,12 +315,15 @@ def _has_docker() -> bool:
 
 @contextmanager
 def _container() -> Iterator[str]:
-    from testcontainers.kafka import KafkaContainer  # noqa: PLC0415 - slow to import, and rarely wanted
+    from testcontainers.community.kafka import KafkaContainer  # noqa: PLC0415 - slow to import, and rarely wanted
 
     container = KafkaContainer(_IMAGE).with_kraft().with_name(f"gateway-test-{uuid4().hex[:8]}")
     for name, value in _QUICK.items():
         container.with_env("KAFKA_" + name.upper().replace(".", "_"), value)
     container.with_env("KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1")
     container.with_env("KAFKA_TRANSACTION_STATE_LOG_MIN_ISR", "1")
-    with container:
+    try:
+        container.start(timeout=round(_READY))
         yield container.get_bootstrap_server()
+    finally:
+        container.stop()

@@ -2,7 +2,8 @@
 
 It reads the head of each request and of each answer. A snag waits for the next request of a kind: `request` keeps
 it, so that the broker never hears of it until it is let go; `answer` lets the broker do it, and keeps what it says.
-A watch sees everything that goes by, and may take its time. The broker must advertise the wire's port.
+A watch sees everything that goes by, and may take its time; one process can be cut off. The broker must advertise
+the wire's port.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Literal, Protocol, Self
+
+from tests.contract.sockets import Gates
 
 _LAST_WORDS: Final = 1.0
 """Seconds that a broker has for the last requests of who is gone."""
@@ -48,8 +51,8 @@ class Snag:
 class Watch(Protocol):
     """Sees what goes over a wire before it goes on, which waits for it; frames are without their size."""
 
-    async def request(self, wire: Wire, frame: bytes) -> None:
-        """See a request."""
+    async def request(self, wire: Wire, port: int, frame: bytes) -> None:
+        """See a request; `port` is the client's."""
         ...
 
     async def answer(self, wire: Wire, request: bytes, frame: bytes) -> None:
@@ -65,6 +68,7 @@ class Wire:
     target: int
     """The broker's port on loopback."""
     watch: Watch | None = None
+    gates: Gates = field(default_factory=Gates)
     _snags: list[Snag] = field(default_factory=list)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -79,6 +83,7 @@ class Wire:
         """Cut everything."""
         assert self._server is not None
         self._server.close()
+        self.gates.mend()
         for snag in self._snags:
             snag.let_go()
         self.cut()
@@ -103,44 +108,46 @@ class Wire:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         ends = {writer}
+        port = writer.get_extra_info("peername")[1]
+        client = _Client(port, self.gates.begin(port))
         try:
             answers, server = await asyncio.open_connection("127.0.0.1", self.target)
             ends.add(server)
             self._writers |= ends
-            asked: dict[int, bytes] = {}
             async with asyncio.TaskGroup() as ways:
-                ways.create_task(self._ask(reader, server, asked, answers))
-                ways.create_task(_pump(answers, writer, lambda frame: self._answer(asked, frame)))
+                ways.create_task(self._ask(client, reader, server, answers))
+                ways.create_task(_pump(client, answers, writer, lambda frame: self._answer(client, frame)))
         except* (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, and so does the other
         finally:
             self._writers -= ends
+            self.gates.end(port)
             for end in ends:
                 end.transport.abort()
 
     async def _ask(
         self,
+        client: _Client,
         reader: asyncio.StreamReader,
         server: asyncio.StreamWriter,
-        asked: dict[int, bytes],
         answers: asyncio.StreamReader,
     ) -> None:
         try:
-            await _pump(reader, server, lambda frame: self._request(asked, frame))
+            await _pump(client, reader, server, lambda frame: self._request(client, frame))
         except (OSError, asyncio.IncompleteReadError):  # the last words of who is gone are answered all the same
             deadline = time.monotonic() + _LAST_WORDS
-            while asked and not answers.at_eof() and time.monotonic() < deadline:
+            while client.asked and not answers.at_eof() and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
             raise
 
-    async def _request(self, asked: dict[int, bytes], frame: bytes) -> None:
-        asked[int.from_bytes(frame[8:12])] = frame
+    async def _request(self, client: _Client, frame: bytes) -> None:
+        client.asked[int.from_bytes(frame[8:12])] = frame
         await self._maybe_keep(int.from_bytes(frame[4:6]), "request")
         if self.watch is not None:
-            await self.watch.request(self, frame[4:])
+            await self.watch.request(self, client.port, frame[4:])
 
-    async def _answer(self, asked: dict[int, bytes], frame: bytes) -> None:
-        request = asked.pop(int.from_bytes(frame[4:8]), None)
+    async def _answer(self, client: _Client, frame: bytes) -> None:
+        request = client.asked.pop(int.from_bytes(frame[4:8]), None)
         if request is None:
             return
         await self._maybe_keep(int.from_bytes(request[4:6]), "answer")
@@ -157,12 +164,26 @@ class Wire:
                 return
 
 
+@dataclass
+class _Client:
+    """One connection to the wire."""
+
+    port: int
+    gate: asyncio.Event
+    asked: dict[int, bytes] = field(default_factory=dict)
+    """Requests without an answer, by their number."""
+
+
 async def _pump(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, look: Callable[[bytes], Awaitable[None]]
+    client: _Client,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    look: Callable[[bytes], Awaitable[None]],
 ) -> None:
     while True:
         size = await reader.readexactly(4)
         frame = size + await reader.readexactly(int.from_bytes(size))
+        await client.gate.wait()
         await look(frame)
         writer.write(frame)
         with contextlib.suppress(ConnectionError):

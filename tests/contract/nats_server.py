@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
+from tests.contract.sockets import free_port
 
 _RELOADED = "Reloaded server configuration"
 
@@ -21,6 +22,10 @@ class NatsServer(EmbeddedServer):
 
     text = ""
     """More of its configuration, in the server's own form."""
+
+    def __init__(self, folder: Path, *, config: dict[str, Any] | None = None) -> None:
+        """Take a port that stays free while it is down: `config` is that of `EmbeddedServer`."""
+        super().__init__(folder, port=free_port(), config=config)
 
     def _configuration(self) -> str:
         return f"{super()._configuration().strip()[1:-1]}\n{self.text}"
@@ -85,13 +90,6 @@ def cluster(folder: Path, size: int = 3) -> Iterator[list[NatsServer]]:
             assert time.monotonic() < deadline, "the cluster elected no leader"
             time.sleep(0.05)
         yield servers
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _has_leader(monitor: int, size: int) -> bool:

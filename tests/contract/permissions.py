@@ -27,7 +27,7 @@ def documented() -> str:
 def without_create(text: str) -> str:
     """Give the text for `topics.create: false`."""
     kept = [line for line in text.splitlines(keepends=True) if _CREATES not in line]
-    assert len(kept) == len(text.splitlines()) - 2
+    assert len(kept) == len(text.splitlines()) - 3
     return "".join(kept)
 
 

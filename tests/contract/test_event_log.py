@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 
 import pytest
 
+from gateway.broker.jetstream import batch, records
 from gateway.broker.memory import MemoryBroker
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog, Stored
+from gateway.broker.ports import Commit, EventLog, Limits, ShardLog, Stored, check_limits
 from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge
 from tests.contract import behaviours
 from tests.contract.behaviours import message, messages, numbers, read
-from tests.contract.rigs import LARGEST, Rig
+from tests.contract.rigs import LARGEST, NatsRig, Rig
 
 
 async def test_opening_a_shard_fences_every_older_writer(rig: Rig) -> None:
@@ -102,6 +103,60 @@ async def test_a_checkpoint_is_replaced(rig: Rig) -> None:
         for state in (b"first", b"", b"\x00\xff" * 30_000):
             await shard.commit(Commit([], {"demo": state, "other": b"same"}))
             assert await shard.checkpoints() == {"demo": state, "other": b"same"}
+
+
+async def test_a_checkpoint_that_is_forgotten_stays_so_until_another_is_made(rig: Rig) -> None:
+    await behaviours.what_is_forgotten_stays_forgotten(rig.log("a"), rig.reader)
+    async with rig.log("b").open(3) as shard:
+        assert await shard.checkpoints() == {behaviours.REPLAY: b"again", "other": b"o"}
+        await shard.commit(Commit([], {behaviours.REPLAY: None}))
+    async with rig.log("a").open(3) as shard:
+        assert await shard.checkpoints() == {"other": b"o"}
+
+
+async def test_an_older_writer_makes_nothing_forgotten(rig: Rig) -> None:
+    await behaviours.an_older_writer_makes_nothing_forgotten(rig.log("a"), rig.reader)
+
+
+async def test_a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig: Rig) -> None:
+    await behaviours.a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig.log("a"), rig.reader)
+
+
+async def test_many_checkpoints_are_forgotten_together_beside_others_that_are_made(rig: Rig) -> None:
+    replays = [f"~{number:032x}" for number in range(400)]
+    async with rig.log("a").open(0) as shard:
+        await shard.commit(Commit(messages(1, 10), dict.fromkeys(replays, b"x")))
+        assert await shard.checkpoints() == dict.fromkeys(replays, b"x")
+
+        await shard.commit(Commit(messages(11, 20), {**dict.fromkeys(replays[1:]), "demo": b"20"}))
+        assert await shard.checkpoints() == {replays[0]: b"x", "demo": b"20"}
+    assert await numbers(rig.reader) == list(range(1, 21))
+
+
+def test_what_is_forgotten_counts_as_a_message_and_takes_no_bytes_but_its_name() -> None:
+    commit = Commit([], {"main": None, "other": b"1"})
+    check_limits(commit, Limits(messages=2, bytes=10))
+    with pytest.raises(ValueError, match="10 bytes"):
+        check_limits(commit, Limits(messages=2, bytes=9))
+    with pytest.raises(ValueError, match="2 messages and checkpoints"):
+        check_limits(commit, Limits(messages=1, bytes=10))
+
+
+async def test_on_jetstream_the_marker_of_a_checkpoint_ends_and_a_checkpoint_after_it_does_not(
+    nats: NatsRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch, "_FORGETS", batch._FORGETS.replace(str(batch.FORGOTTEN_FOR), "1"))
+    subjects = nats.topics.checkpoints(0)
+    async with nats.log("a").open(0) as shard:
+        await shard.commit(Commit([], {"gone": b"1", "back": b"1"}))
+        await shard.commit(Commit([], {"gone": None, "back": None}))
+        marked = await records.subjects(nats.connection.link, nats.topics.stream, subjects)
+        assert marked == {nats.topics.checkpoint(0, name) for name in ("gone", "back")}
+        await shard.commit(Commit([], {"back": b"2"}))
+        await asyncio.sleep(2)
+        left = await records.subjects(nats.connection.link, nats.topics.stream, subjects)
+        assert left == {nats.topics.checkpoint(0, "back")}
+        assert await shard.checkpoints() == {"back": b"2"}
 
 
 async def test_a_new_shard_has_no_checkpoints(rig: Rig) -> None:
@@ -320,9 +375,29 @@ class Fooled(_Planted):
             return
 
 
+class Keeping(_Planted):
+    """Stores what there is, and forgets nothing."""
+
+    async def commit(self, commit: Commit) -> None:
+        kept = {name: checkpoint for name, checkpoint in commit.checkpoints.items() if checkpoint is not None}
+        await self.good.commit(Commit(commit.messages, kept))
+
+
+class Emptying(_Planted):
+    """Leaves an empty checkpoint of what it should forget."""
+
+    async def commit(self, commit: Commit) -> None:
+        emptied = {name: checkpoint or b"" for name, checkpoint in commit.checkpoints.items()}
+        await self.good.commit(Commit(commit.messages, emptied))
+
+
 @pytest.mark.parametrize(
     ("defect", "behaviour"),
     [
+        (Keeping, behaviours.what_is_forgotten_stays_forgotten),
+        (Emptying, behaviours.what_is_forgotten_stays_forgotten),
+        (Fooled, behaviours.an_older_writer_makes_nothing_forgotten),
+        (TornCommit, behaviours.a_cancelled_commit_forgets_with_its_messages_or_not_at_all),
         (TornCommit, behaviours.a_cancelled_commit_is_all_or_nothing),
         (Swapped, behaviours.a_commit_is_read_back_as_it_was),
         (Repeated, behaviours.a_commit_is_read_back_as_it_was),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.access import Access
+from gateway.broker.jetstream import innards
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted
@@ -89,6 +91,61 @@ async def test_a_killed_server_has_exactly_the_commits_that_it_acknowledged_and_
             server.start()
             await reopened(log, 1, writer, rig)
     assert writer.settled > 400
+
+
+async def test_the_end_of_a_connection_is_told_at_once_also_where_something_waits_to_be_sent(folder: Path) -> None:
+    async with NatsServer(folder) as server, nats_rig(server.url) as rig:
+        link = rig.connection.link
+        with link.listening("nobody") as ear:
+            link.client._pending.append(b"PING\r\n")
+            link.client._pending_data_size = 6
+            innards.abort(link.client)  # a server that dies does the same where its socket is reset
+            async with asyncio.timeout(1):
+                with pytest.raises(Unavailable, match="ended"):
+                    await ear.hear()
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_ends_no_connection(nats_server: NatsServer) -> None:
+    errors: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        errors.append(error)
+
+    client = innards.Caller()
+    await client.connect(nats_server.url, error_cb=note)
+    try:
+        for _ in range(20):
+            flush = asyncio.create_task(client.flush())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            flush.cancel()
+            await asyncio.wait({flush})
+        await client.flush()
+        assert client.stats["reconnects"] == 0
+        assert errors == []
+    finally:
+        await client.close()
+
+
+async def test_a_wait_that_is_cancelled_leaves_no_failure_that_nobody_asked_for() -> None:
+    unasked: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
+
+    async def fail_when_cancelled() -> None:  # as nats-py's connect does
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            raise OSError("no servers") from None
+
+    waiting = asyncio.create_task(innards.bounded(fail_when_cancelled(), 60))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    del waiting
+    gc.collect()
+    assert unasked == []
 
 
 async def test_a_killed_leader_of_three_loses_nothing_that_was_acknowledged(nats_cluster: list[NatsServer]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import nats
@@ -15,8 +15,10 @@ from nats.js.errors import NotFoundError
 
 from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.link import Denied
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
@@ -26,9 +28,10 @@ from gateway.errors import ConfigurationError, GatewayError, Unavailable
 from tests.contract.behaviours import message, messages, numbers
 from tests.contract.nats_server import NatsServer
 from tests.contract.permissions import PASSWORDS, covers, documented, lacking, named, permissions, without_create
+from tests.contract.watchers import steer
 
 TOPICS = Topics("mesolive")
-STREAMS = (TOPICS.stream, TOPICS.control)
+STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership)
 TEXT = documented()
 _NEEDED_LATER = {
     "$JS.API.STREAM.MSG.GET.mesolive-gateway",
@@ -36,8 +39,11 @@ _NEEDED_LATER = {
     "mesolive.gateway.fence.*",
     "mesolive.gateway.checkpoint.*.*",
     "mesolive.gateway.control.account.*",
+    "mesolive.gateway.control.state.>",
 }
 """Without one of the others the gateway ends at its start; without one of these it runs, says so and tries again."""
+_FOR_WATCHING = {f"$JS.API.CONSUMER.{call}.mesolive-gateway-control.*" for call in ("CREATE", "MSG.NEXT", "DELETE")}
+"""A watch goes on through every trouble, so only the log tells of these."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +88,9 @@ async def live(connection: Connection, *, create: bool) -> None:
     registry = JetStreamRegistry(connection, TOPICS)
     await registry.prepare(replicas=1, create=create)
     await registry.agree(16)
+    ownership = JetStreamOwnership(connection, TOPICS)
+    await ownership.prepare(replicas=1, create=create)
+    await share(ownership)
     for _ in range(2):
         async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
             await shard.checkpoints()
@@ -89,6 +98,17 @@ async def live(connection: Connection, *, create: bool) -> None:
             letters = [message(4, topic="dead-letter"), message(5, topic="notifications")]
             await shard.commit(Commit([*messages(1, 3), *letters], {"demo": b"5"}))
             await registry.register("demo")
+    await steer(JetStreamControl(connection, TOPICS), patience=3)
+    await connection.link.refused([])  # what was refused is told now
+
+
+async def share(ownership: JetStreamOwnership) -> None:
+    """Take a shard and give it back."""
+    async with ownership.join("a", 1) as membership:
+        async with asyncio.timeout(3), aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+            assert await anext(changes) == {0}
+        assert await membership.confirm(0)
+        await membership.release(0)
 
 
 async def forget(admin: JetStreamContext) -> None:
@@ -122,15 +142,59 @@ async def test_the_gateway_works_with_its_permissions_and_with_not_one_less(
     assert "NATS refuses" not in caplog.text
 
     needed = permissions(text, "gateway")
-    assert len(needed) == (12 if create else 10)
+    assert len(needed) == (21 if create else 18)
     for permission in needed:
         await prepared()
         going_by(server, lacking(text, "gateway", permission))
-        with pytest.raises(GatewayError) as refused:
+        caplog.clear()
+        refused: Exception | None = None
+        try:
             async with connected(server, tmp_path, "gateway") as connection:
                 await live(connection, create=create)
-        assert [subject for subject in named(str(refused.value)) if covers(permission, subject)], permission
-        assert isinstance(refused.value, Unavailable if permission in _NEEDED_LATER else ConfigurationError), permission
+        except (GatewayError, TimeoutError) as error:
+            refused = error
+        words = caplog.text if permission in _FOR_WATCHING else str(refused)
+        assert [subject for subject in named(words) if covers(permission, subject)], permission
+        if permission not in _FOR_WATCHING:
+            assert isinstance(refused, Unavailable if permission in _NEEDED_LATER else ConfigurationError), permission
+
+
+async def test_forgetting_needs_no_permission_more(
+    server: NatsServer, admin: JetStreamContext, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await forget(admin)
+    going_by(server, TEXT)
+    async with connected(server, tmp_path, "gateway") as connection:
+        await live(connection, create=True)
+        control, registry = JetStreamControl(connection, TOPICS), JetStreamRegistry(connection, TOPICS)
+        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+            await shard.commit(Commit([], {"demo": None}))
+            assert await shard.checkpoints() == {}
+        await registry.forget("demo")
+        assert await registry.known() == frozenset()
+        await control.forget(["demo"])
+        await control.write("demo", b"1", 0)
+        await connection.link.refused([])  # what was refused is told now
+    assert "NATS refuses" not in caplog.text
+
+
+async def test_what_may_not_be_forgotten_is_named_and_stays(
+    server: NatsServer, admin: JetStreamContext, tmp_path: Path
+) -> None:
+    await forget(admin)
+    going_by(server, TEXT)
+    async with connected(server, tmp_path, "gateway") as connection:
+        await live(connection, create=True)
+    going_by(server, lacking(TEXT, "gateway", "mesolive.gateway.control.state.>"))
+    async with connected(server, tmp_path, "gateway") as connection:
+        with pytest.raises(Denied, match=r"mesolive\.gateway\.control\.state\.desired\.demo"):
+            await JetStreamControl(connection, TOPICS).forget(["demo"])
+    going_by(server, lacking(TEXT, "gateway", "mesolive.gateway.control.account.*"))
+    async with connected(server, tmp_path, "gateway") as connection:
+        registry = JetStreamRegistry(connection, TOPICS)
+        with pytest.raises(Denied, match=r"mesolive\.gateway\.control\.account\.demo"):
+            await registry.forget("demo")
+        assert await registry.known() == {"demo"}
 
 
 async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permission(

@@ -18,8 +18,9 @@ from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
 from tests.contract.behaviours import messages, numbers
 from tests.contract.certificates import Authority, Pair
-from tests.contract.nats_server import NatsServer, free_port
+from tests.contract.nats_server import NatsServer
 from tests.contract.rigs import nats_rig
+from tests.contract.sockets import free_port
 
 
 @pytest.fixture(scope="module")

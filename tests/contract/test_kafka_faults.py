@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiokafka.producer.sender
 import pytest
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.errors import UnknownTopicOrPartitionError
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
@@ -22,9 +25,11 @@ from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
 from tests.contract import kafka_server
 from tests.contract.behaviours import message, messages, numbers
-from tests.contract.kafka_server import KafkaServer, free_port
+from tests.contract.kafka_server import KafkaServer
 from tests.contract.kafka_wire import Api, Wire
+from tests.contract.leaks import leaving_nothing
 from tests.contract.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
+from tests.contract.sockets import free_port
 
 BOTH = (Unavailable, OutcomeUnknown)
 
@@ -72,13 +77,18 @@ def commit(first: int, last: int) -> Commit:
 # What aiokafka does not say ------------------------------------------------------------------------------
 
 
-def set_largest(address: str, topic: str, size: int) -> None:
-    """Change a limit behind the gateway's back."""
-    entry = ConfigEntry("max.message.bytes", str(size), incremental_operation=AlterConfigOpType.SET)
-    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+def configure(address: str, topic: str, config: dict[str, str]) -> None:
+    """Change a topic."""
+    entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in config.items()]
+    change = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     admin = AdminClient({"bootstrap.servers": address})
     for done in admin.incremental_alter_configs([change]).values():
         done.result()
+
+
+def set_largest(address: str, topic: str, size: int) -> None:
+    """Change a limit behind the gateway's back."""
+    configure(address, topic, {"max.message.bytes": str(size)})
     refused: list[bool] = []
     producer = Producer({"bootstrap.servers": address})
     while not any(refused):  # until the broker goes by it; what it takes before is none of the gateway's
@@ -204,27 +214,6 @@ async def test_a_commit_that_never_left_stored_nothing(rig: KafkaRig, wire: Wire
 # Frozen and killed ---------------------------------------------------------------------------------------
 
 
-def sockets() -> set[str]:
-    """Give the sockets that this process has open."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        try:
-            found.add(str(entry.readlink()))
-        except FileNotFoundError:  # that of the listing itself
-            continue
-    return {name for name in found if name.startswith("socket:")}
-
-
-@asynccontextmanager
-async def leaving_nothing() -> AsyncIterator[None]:
-    """Check that what runs inside leaves no task and no socket."""
-    tasks, before = asyncio.all_tasks(), sockets()
-    yield
-    assert asyncio.all_tasks() <= tasks
-    await asyncio.sleep(0)  # a transport closes its socket in the loop's next turn
-    assert sockets() <= before
-
-
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Give a broker without a wire: that of a test would leave tasks and sockets of its own."""
@@ -247,7 +236,7 @@ async def test_a_frozen_broker_holds_nobody_up_and_leaves_no_task_and_no_socket(
                     began = time.monotonic()
                     with pytest.raises(BOTH):
                         await shard.commit(commit(21, 40))
-                    assert time.monotonic() - began < 2
+                    assert time.monotonic() - began < 10
                     direct.freeze()
                     left = time.monotonic()
         if at == "open":
@@ -256,9 +245,9 @@ async def test_a_frozen_broker_holds_nobody_up_and_leaves_no_task_and_no_socket(
                 with pytest.raises(BOTH):
                     async with rig.log("a").open(1):
                         pass
-                assert time.monotonic() - left < 4
+                assert time.monotonic() - left < 10
         else:
-            assert time.monotonic() - left < 2
+            assert time.monotonic() - left < 6
             direct.thaw()
         assert await reopened(rig.log("a"), rig) in {20, 40}
 
@@ -271,7 +260,7 @@ async def test_the_end_of_everything_waits_for_no_frozen_broker(direct: KafkaSer
                 began = time.monotonic()
                 with pytest.raises(BOTH):
                     await shard.commit(Commit([message(number, value=b"x" * 500_000) for number in range(1, 30)]))
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 10
     finally:
         direct.thaw()
 
@@ -442,3 +431,82 @@ async def test_the_names_that_we_use_below_the_librarys_surface_are_there(kafka:
         assert client._conns
         assert all(hasattr(one, "_writer") and hasattr(one, "_on_close_cb") for one in client._conns.values())
         assert shard.producer._closed is False
+
+
+@pytest.mark.parametrize("turns", [1, 3, 6])
+async def test_a_connection_that_is_made_while_its_client_ends_is_closed(kafka_address: str, turns: int) -> None:
+    client = AIOKafkaClient(bootstrap_servers=kafka_address)
+    await client.bootstrap()
+    (node, *_) = [broker.nodeId for broker in client.cluster.brokers()]
+    connecting = asyncio.create_task(client._get_conn(node, group=ConnectionGroup.COORDINATION))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await innards.end_client(client)
+    made = await connecting
+    assert made is None or not made.connected()
+
+
+async def test_a_writer_that_is_fenced_leaves_no_failure_that_nobody_asked_for(kafka: KafkaRig) -> None:
+    unasked: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
+
+    async def be_fenced() -> None:
+        large = [message(number, value=b"x" * 500_000) for number in range(1, 10)]
+        async with kafka.log("a").open(1) as old, kafka.log("b").open(1):
+            with pytest.raises(Fenced):  # each batch of a partition waits for the one before it
+                await old.commit(Commit(large, {"demo": b"9"}))
+
+    await be_fenced()
+    gc.collect()
+    assert unasked == []
+
+
+async def test_a_commit_that_gave_up_leaves_no_failure_that_nobody_asked_for(rig: KafkaRig, wire: Wire) -> None:
+    unasked: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unasked.append(context))
+
+    async def give_up() -> None:
+        async with rig.log("a").open(1) as old:
+            snag = wire.snag(Api.ADD_PARTITIONS, "request", times=99)
+            with pytest.raises(Unavailable):
+                await old.commit(commit(1, 40))
+            snag.times = 0
+            async with rig.log("b").open(1):
+                snag.let_go()
+                await until_dead(old)
+
+    await give_up()
+    gc.collect()
+    assert unasked == []
+
+
+async def test_a_clock_that_is_hours_ahead_is_waited_for_and_no_event_is_blamed(
+    kafka: KafkaRig, kafka_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a topic that goes by the writers' clocks."""
+    configure(kafka_address, kafka.topics.message("order-update"), {"message.timestamp.type": "CreateTime"})
+    with monkeypatch.context() as clock:
+        ahead = time.time() + 2 * 3600
+        clock.setattr(time, "time", lambda: ahead)
+        first = 1
+
+        async def commit_until_refused() -> None:
+            nonlocal first
+            async with kafka.log("a").open(1) as shard, asyncio.timeout(30):
+                while True:  # the broker heeds the topic's new setting a moment later
+                    await shard.commit(commit(first, first))
+                    first += 1
+                    await asyncio.sleep(0.1)
+
+        with pytest.raises(Unavailable, match="Timestamp"):
+            await commit_until_refused()
+    async with kafka.log("a").open(1) as shard:
+        await shard.commit(commit(first, 3 + first))
+    assert await numbers(kafka.reader) == list(range(1, 4 + first))
+
+
+async def until_dead(shard: ShardLog) -> None:
+    """Wait until the producer has learnt that it is fenced."""
+    assert isinstance(shard, KafkaShard)
+    sender = shard.producer._sender.sender_task
+    await asyncio.wait_for(asyncio.wait({sender}), 60)

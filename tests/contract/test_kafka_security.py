@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from confluent_kafka.admin import (
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
@@ -35,7 +38,9 @@ from gateway.broker.ports import Commit
 from gateway.errors import BrokerError, ConfigurationError, GatewayError
 from tests.contract import kafka_server
 from tests.contract.behaviours import message, numbers
-from tests.contract.kafka_server import KafkaServer, free_port
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
+from tests.contract.watchers import steer
 
 DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
 PASSWORD = "pass-word"
@@ -45,16 +50,24 @@ TOPICS = Topics("mesolive", ("order-update",))
 def documented() -> list[AclBinding]:
     """Give the ACLs of the docs, as the commands there say them."""
     parser = argparse.ArgumentParser()
-    for option in ("--allow-principal", "--resource-pattern-type", "--topic", "--transactional-id", "--operation"):
+    for option in (
+        "--allow-principal",
+        "--resource-pattern-type",
+        "--topic",
+        "--transactional-id",
+        "--group",
+        "--operation",
+    ):
         parser.add_argument(option)
     parser.add_argument("--add", action="store_true")
     found = []
     for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCS.read_text(), re.MULTILINE):
         said = parser.parse_args(shlex.split(line))
         kind = ResourceType.TOPIC if said.topic else ResourceType.TRANSACTIONAL_ID
+        kind = ResourceType.GROUP if said.group else kind
         operation = AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", said.operation).upper()]
         pattern = ResourcePatternType[said.resource_pattern_type.upper()]
-        name = said.topic or said.transactional_id
+        name = said.topic or said.transactional_id or said.group
         found.append(AclBinding(kind, name, pattern, said.allow_principal, "*", operation, AclPermissionType.ALLOW))
     return found
 
@@ -164,13 +177,22 @@ async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
     """Do everything that a gateway does on Kafka."""
     async with connect(options) as connection:
         await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
-        registry = KafkaRegistry(connection, topics)
+        ownership, registry = KafkaOwnership(connection, topics), KafkaRegistry(connection, topics)
+        await ownership.check()
         await registry.agree(2)
+        async with ownership.join("test", 2) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+            shards = await anext(changes)
+            assert await membership.confirm(min(shards))
         async with KafkaLog(connection, LogSettings(topics, "test", commit_timeout=4.0)).open(1) as shard:
             settled = int((await shard.checkpoints()).get("demo", b"0"))
-            await shard.commit(Commit([message(settled + 1)], {"demo": b"%d" % (settled + 1)}))
-        await registry.register("demo")
-        assert "demo" in await registry.known()
+            await shard.commit(Commit([message(settled + 1)], {"demo": b"%d" % (settled + 1), "gone": None}))
+        for account in ("demo", "gone"):
+            await registry.register(account)
+        await registry.forget("gone")
+        assert await registry.known() == {"demo"}
+        control = KafkaControl(connection, topics)
+        await steer(control)
+        await control.forget(["demo"])
 
 
 def _plain(secured: Secured, options: ConnectionOptions) -> ConnectionOptions:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -13,23 +14,29 @@ from gateway.broker.memory import MemoryRegistry
 from gateway.broker.ports import Registry
 from gateway.errors import ConfigurationError
 from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import SHARDS, NatsRig, kafka_rig, nats_rig
+from tests.contract.rigs import SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig
 
 
 @pytest.fixture(params=["memory", "jetstream", "kafka"])
-async def registry(request: pytest.FixtureRequest) -> AsyncIterator[Registry]:
+async def replica(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Registry]]:
+    """Give what makes the registry as each further replica has it."""
     if request.param == "memory":
-        yield MemoryRegistry()
+        shared = MemoryRegistry()
+        yield lambda: shared
         return
     if request.param == "kafka":
         async with kafka_rig(request.getfixturevalue("kafka_address")) as on_kafka:
-            yield KafkaRegistry(on_kafka.connection, on_kafka.topics)
+            yield lambda: KafkaRegistry(on_kafka.connection, on_kafka.topics)
         return
     server: NatsServer = request.getfixturevalue("nats_server")
     async with nats_rig(server.url) as rig:
-        made = JetStreamRegistry(rig.connection, rig.topics)
-        await made.prepare(replicas=1, create=True)
-        yield made
+        await JetStreamRegistry(rig.connection, rig.topics).prepare(replicas=1, create=True)
+        yield lambda: JetStreamRegistry(rig.connection, rig.topics)
+
+
+@pytest.fixture
+def registry(replica: Callable[[], Registry]) -> Registry:
+    return replica()
 
 
 async def test_the_first_number_of_shards_holds_and_another_is_refused_in_words(registry: Registry) -> None:
@@ -44,6 +51,48 @@ async def test_an_account_that_is_registered_is_known_however_often(registry: Re
     for account in ("main", "a" * 63, "main", "B-2_c"):
         await registry.register(account)
     assert await registry.known() == {"main", "a" * 63, "B-2_c"}
+
+
+async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun_again(
+    replica: Callable[[], Registry],
+) -> None:
+    one, other = replica(), replica()
+    for account in ("main", "second"):
+        await one.register(account)
+    assert await other.known() == {"main", "second"}
+    for account in ("main", "main", "never-begun"):
+        await one.forget(account)
+    assert await one.known() == await replica().known() == {"second"}
+    await other.register("main")  # it has not read that it was forgotten
+    assert await one.known() == await other.known() == {"main", "second"}
+    await other.forget("main")
+    await other.forget("second")
+    assert await one.known() == await other.known() == frozenset()
+    await one.agree(SHARDS)
+
+
+async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_known(
+    replica: Callable[[], Registry],
+) -> None:
+    registry, other = replica(), replica()
+    await registry.register("main")
+    forgetting = asyncio.create_task(registry.forget("main"))
+    await asyncio.sleep(0.5)
+    await other.register("main")
+    await forgetting
+    await asyncio.sleep(1)
+    assert await registry.known() == await other.known() == {"main"}
+
+
+async def test_on_kafka_what_was_forgotten_long_ago_is_known_to_nobody_though_no_tombstone_is_left(
+    kafka: KafkaRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = KafkaRegistry(kafka.connection, kafka.topics)
+    await registry.register("main")
+    registry._accounts.add("forgotten")
+    assert await registry.known() == {"main", "forgotten"}
+    monkeypatch.setattr("gateway.broker.kafka.registry._TOLD", 0.0)
+    assert await registry.known() == {"main"}
 
 
 async def test_accounts_are_known_after_the_log_is_deleted_and_the_server_restarted(folder: Path) -> None:
@@ -65,6 +114,24 @@ async def test_a_stream_that_would_forget_is_refused(nats: NatsRig) -> None:
     await nats.connection.link.api(f"STREAM.CREATE.{name}", config)
     with pytest.raises(ConfigurationError, match="max_age is 3600000000000: it would forget accounts"):
         await JetStreamRegistry(nats.connection, nats.topics).prepare(replicas=1, create=True)
+
+
+async def test_a_stream_of_a_release_that_needed_less_is_edited_or_named(nats: NatsRig) -> None:
+    name, link = f"{nats.topics.prefix}-gateway-control", nats.connection.link
+    former = {"name": name, "subjects": [f"{nats.topics.prefix}.gateway.control.>"], "max_msgs_per_subject": 1}
+    await link.api(f"STREAM.CREATE.{name}", former)
+    registry = JetStreamRegistry(nats.connection, nats.topics)
+    await registry.register("main")
+    said = "allow_atomic is off: nothing could be reported; allow_msg_ttl is off: nothing could be forgotten"
+    with pytest.raises(ConfigurationError, match=said):
+        await registry.prepare(replicas=1, create=False)
+    await registry.prepare(replicas=1, create=True)
+    await registry.prepare(replicas=1, create=False)
+    config = (await link.api(f"STREAM.INFO.{name}"))["config"]
+    assert (config["allow_atomic"], config["allow_msg_ttl"]) == (True, True)
+    assert await registry.known() == {"main"}
+    await registry.forget("main")
+    assert await registry.known() == frozenset()
 
 
 async def test_a_missing_stream_that_is_not_to_be_made_is_named(nats: NatsRig) -> None:

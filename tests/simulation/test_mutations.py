@@ -70,7 +70,7 @@ class WithoutDedupe(Session):
 
 
 class _Nameless(Identities):
-    def has_seen(self, identity: bytes) -> bool:  # noqa: ARG002
+    def has_seen(self, identity: str) -> bool:  # noqa: ARG002
         return False
 
 
@@ -83,7 +83,7 @@ class WithoutIdentities(Session):
 
 
 class _Unclaimed(Identities):
-    def claim(self, identity: bytes) -> bool:  # noqa: ARG002
+    def claim(self, identity: str) -> bool:  # noqa: ARG002
         return False
 
 

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
 
-from gateway.broker.jetstream.topics import Topics, headers_of
+from gateway.broker.jetstream.topics import TTL, Topics, headers_of
 from gateway.broker.ports import Commit
 from gateway.errors import Rejected, TooLarge
 
 MOST_MESSAGES: Final = 1000
 """Of one batch, by the server's default; the 1,001st refuses all of it with error 10199."""
+
+FORGOTTEN_FOR: Final = 3600
+"""Seconds that the marker stays which stands for a checkpoint that was forgotten; nobody needs it."""
+
+_REPLACES: Final = "Nats-Rollup: sub\r\n"
+_FORGETS: Final = f"{_REPLACES}{TTL}: {FORGOTTEN_FOR}\r\n"
 
 _MOST_HEADERS: Final = 65_535
 """Bytes of headers that JetStream stores with one message."""
@@ -41,7 +47,7 @@ class Form:
     fence: int
     """The stream sequence of the claim: what the fence's last one must still be."""
     ttl: int | None
-    """Seconds until a message expires; None keeps it for ever. Checkpoints never expire."""
+    """Seconds until a message expires; None keeps it for ever. Checkpoints never expire, only what forgets them."""
 
 
 def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
@@ -71,12 +77,13 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
             b"HPUB %b%b%d %d\r\n%b%b\r\n" % (subject.encode(), to.encode(), len(headers), size, headers, payload)
         )
 
-    retention = "" if form.ttl is None else f"Nats-TTL: {form.ttl}\r\n"
+    retention = "" if form.ttl is None else f"{TTL}: {form.ttl}\r\n"
     try:
         for message in commit.messages:
             add(form.topics.message(message.topic, message.account), retention + headers_of(message), message.value)
-        for account, checkpoint in commit.checkpoints.items():
-            add(form.topics.checkpoint(form.shard, account), "Nats-Rollup: sub\r\n", checkpoint)
+        for name, checkpoint in commit.checkpoints.items():
+            own = _REPLACES if checkpoint is not None else _FORGETS
+            add(form.topics.checkpoint(form.shard, name), own, checkpoint or b"")
     except _Oversize as oversize:
         if oversize.place < len(commit.messages):
             raise TooLarge(oversize.place, oversize.size, oversize.limit) from None

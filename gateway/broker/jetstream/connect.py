@@ -191,7 +191,7 @@ async def _dial_until_told(options: ConnectionOptions, server: str, certified: s
 
 
 async def _dial(options: ConnectionOptions, server: str, certified: str | None) -> Link:
-    client = Client()
+    client = innards.Caller()
     link = Link(client, timeout=options.timeout)
     secured = _secured(options, server, client)
     failures: list[Exception] = []

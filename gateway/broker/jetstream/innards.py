@@ -13,6 +13,28 @@ from typing import Any
 from nats.aio.client import Client
 
 
+class Caller(Client):
+    """A client whose end is told also where something waited to be written."""
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - nats-py's
+        """Let go of what waits: to write it to a socket that is gone raises, and then no callback is called.
+
+        Those who waited were told of the loss only once a ping had found no answer, 2 to 4 s later (measured).
+        """
+        self._pending.clear()
+        self._pending_data_size = 0
+        await super()._close(status, do_cbs)
+
+    async def _process_pong(self) -> None:
+        """Take the answer to a ping that nobody waits for any more: nats-py ends the connection over it.
+
+        Whoever gave up on a flush leaves its future behind, cancelled, and to set a result of that raises.
+        """
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
+
 async def bounded(call: Coroutine[Any, Any, object], seconds: float) -> None:
     """Run one of nats-py's own waits with a limit, in a task of its own; raises TimeoutError.
 
@@ -26,6 +48,8 @@ async def bounded(call: Coroutine[Any, Any, object], seconds: float) -> None:
         while not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=0.1)
+        if not task.cancelled():
+            task.exception()  # asked for: where this was cancelled, nobody else would
     if not done:
         raise TimeoutError
     await task

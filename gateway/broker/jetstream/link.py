@@ -182,12 +182,14 @@ class Link:
         with _ours("send"):
             await innards.write(self.client, b"".join(frames))
 
-    async def publish(self, subject: str, payload: bytes = b"", reply: str = "") -> None:
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Write one message without waiting for anything."""
         if self.is_lost:
             raise Unavailable(self._why)
         with _ours(subject):
-            await self.client.publish(subject, payload, reply=reply)
+            await self.client.publish(subject, payload, reply=reply, headers=headers)
 
     async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
         """Send a request and give its answer.
@@ -221,7 +223,7 @@ class Link:
                             break
         if is_unserved(answer):
             raise Unserved(f"nobody serves {subject}")
-        return _result(call, answer)
+        return result_of(call, answer)
 
     async def refused(self, subjects: Sequence[str]) -> list[str]:
         """Give a refusal for each of `subjects` that this user may not publish to; nothing is stored anywhere.
@@ -250,7 +252,7 @@ class Link:
                     if is_unserved(answer):
                         raise Unserved(f"nobody serves {subject}")
                     try:
-                        results.append(_result(call, answer))
+                        results.append(result_of(call, answer))
                     except Refusal as refusal:
                         results.append(refusal)
         return results
@@ -309,7 +311,8 @@ def is_unserved(message: Msg) -> bool:
     return not message.data and message.headers is not None and message.headers.get("Status") == "503"
 
 
-def _result(call: str, answer: Msg) -> dict[str, Any]:
+def result_of(call: str, answer: Msg) -> dict[str, Any]:
+    """Read an answer of JetStream; raises Refusal, or Unavailable where it is none."""
     try:
         result = json.loads(answer.data)
     except ValueError as error:

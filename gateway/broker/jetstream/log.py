@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream import batch, stream
+from gateway.broker.jetstream import batch, records, stream
 from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
@@ -168,7 +168,8 @@ class JetStreamShard:
         found: dict[str, bytes] = {}
         for start in range(0, len(subjects), _PIPELINED):
             for stored in await _last_messages(link, self._topics, subjects[start : start + _PIPELINED]):
-                found[stored["subject"].rpartition(".")[2]] = payload_of(stored)
+                if not records.is_marker(stored):
+                    found[stored["subject"].rpartition(".")[2]] = payload_of(stored)
         standing = await read_fence(link, self._topics, self._form.shard)
         if standing is None or standing.sequence != self.claim.sequence:
             raise self._spend(_fenced(self._form.shard, standing))

@@ -6,21 +6,25 @@ a missing checkpoint is a loss to be looked at, not a new account whose whole hi
 
 from __future__ import annotations
 
-import base64
+import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any, Final
 
+from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect import Connection
-from gateway.broker.jetstream.link import Link, Refusal
+from gateway.broker.jetstream.link import Denied, Link, Refusal
 from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
-from gateway.errors import ConfigurationError, Unavailable
+from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
 VERSION: Final = 1
-_NOT_FOUND: Final = 10059
-_NAME_IN_USE: Final = 10058
-_ALREADY_THERE: Final = 10071
 _FORGETFUL: Final = ("max_age", "max_bytes", "max_msgs")
+_ALLOWED: Final = {"allow_atomic": "nothing could be reported", "allow_msg_ttl": "nothing could be forgotten"}
+"""What the stream must allow, and what harm it does where it does not."""
+_MARKED: Final = 1
+"""Seconds that the marker of an account stays: the shortest that JetStream has."""
+_LOOK: Final = 0.05
 
 
 class JetStreamRegistry:
@@ -33,43 +37,39 @@ class JetStreamRegistry:
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
         """Make the stream if there is none; raises ConfigurationError, Unavailable."""
-        with permissions_needed():
-            info = await self._made(self._connection.link, replicas=replicas, create=create)
-        config = info["config"]
-        wrong = [f"{name} is {config[name]}" for name in _FORGETFUL if int(config.get(name, 0)) > 0]
-        if wrong:
-            raise ConfigurationError(
-                f"stream {self._stream}", f"{'; '.join(wrong)}: it would forget accounts", "Take the limits away."
-            )
-
-    async def _made(self, link: Link, *, replicas: int, create: bool) -> dict[str, Any]:
-        try:
-            return await link.api(f"STREAM.INFO.{self._stream}")
-        except Refusal as refusal:
-            if refusal.code != _NOT_FOUND:
-                raise
-            if not create:
-                remedy = "Make it, or let the gateway make it."
-                raise ConfigurationError(f"stream {self._stream}", "there is no such stream", remedy) from refusal
-            return await self._create(link, replicas)
-
-    async def _create(self, link: Link, replicas: int) -> dict[str, Any]:
         wanted = {
             "name": self._stream,
-            "description": "Accounts and the number of shards of the gateway; small, and never to be lost",
+            "description": "Accounts, the number of shards and the control state of the gateway; never to be lost",
             "subjects": [f"{self._topics.prefix}.gateway.control.>"],
             "retention": "limits",
             "storage": "file",
             "num_replicas": replicas,
             "max_msgs_per_subject": 1,
             "discard": "old",
+            **dict.fromkeys(_ALLOWED, True),
         }
+        with permissions_needed():
+            config = await records.made(self._connection.link, wanted, create=create)
+        wrong = [f"{name} is {config[name]}" for name in _FORGETFUL if int(config.get(name, 0)) > 0]
+        if wrong:
+            raise ConfigurationError(
+                f"stream {self._stream}", f"{'; '.join(wrong)}: it would forget accounts", "Take the limits away."
+            )
+        lacking = [setting for setting in _ALLOWED if not config.get(setting)]
+        if lacking:
+            await self._allow(lacking, config, may_edit=create)
+
+    async def _allow(self, settings: Sequence[str], config: dict[str, Any], *, may_edit: bool) -> None:
+        """Edit a stream that was made by a release that needed less, or say that somebody must."""
+        said = "; ".join(f"{setting} is off: {_ALLOWED[setting]}" for setting in settings)
+        remedy = f"Set {' and '.join(settings)} on it, or permit $JS.API.STREAM.UPDATE.{self._stream} for one start."
+        problem = ConfigurationError(f"stream {self._stream}", said, remedy)
+        if not may_edit:
+            raise problem
         try:
-            return await link.api(f"STREAM.CREATE.{self._stream}", wanted)
-        except Refusal as refusal:
-            if refusal.code == _NAME_IN_USE:  # another replica was quicker
-                return await link.api(f"STREAM.INFO.{self._stream}")
-            raise
+            await self._connection.link.api(f"STREAM.UPDATE.{self._stream}", config | dict.fromkeys(settings, True))
+        except (Denied, Refusal) as error:
+            raise problem from error
 
     async def agree(self, shards: int) -> None:
         """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
@@ -85,31 +85,51 @@ class JetStreamRegistry:
             )
 
     async def known(self) -> frozenset[str]:
-        """Give every account that was ever begun; raises Unavailable."""
-        found: dict[str, int] = {}
-        while True:
-            body = {"subjects_filter": self._topics.begun(None), "offset": len(found)}
-            page = await self._connection.link.api(f"STREAM.INFO.{self._stream}", body)
-            subjects = page["state"].get("subjects") or {}
-            found |= subjects
-            if not subjects or len(found) >= page.get("total", 0):
-                return frozenset(subject.rpartition(".")[2] for subject in found)
+        """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
+        begun = await records.subjects(self._connection.link, self._stream, self._topics.begun(None))
+        return frozenset(subject.rpartition(".")[2] for subject in begun)
 
     async def register(self, account: str) -> None:
         """Remember `account`; it is no error that it is known. Raises Unavailable."""
         await self._write_first(self._topics.begun(account), {"version": VERSION})
 
+    async def forget(self, account: str) -> None:
+        """Forget `account`; it is no error that nobody knows it. Raises Unavailable.
+
+        The server lists subjects whatever their messages say, so this waits until the marker has gone, too: a second.
+        """
+        link, subject = self._connection.link, self._topics.begun(account)
+        if await records.last(link, self._stream, subject) is None:
+            return
+        try:
+            await records.forget(link, [subject], _MARKED)
+            async with asyncio.timeout(link.timeout):
+                await self._unmarked(link, subject)
+        except (OutcomeUnknown, TimeoutError) as error:
+            raise Unavailable(f"{subject}: {error or 'it is still there'}") from error
+
+    async def _unmarked(self, link: Link, subject: str) -> None:
+        """Wait until there is no marker under `subject`."""
+        while True:
+            standing = await records.last(link, self._stream, subject)
+            if standing is None or not standing.is_marker:
+                return
+            await asyncio.sleep(_LOOK)
+
     async def _write_first(self, subject: str, value: dict[str, Any]) -> None:
         """Write `value` unless there is one; writing it twice, after a lost answer, does no harm."""
-        headers = {"Nats-Expected-Last-Subject-Sequence": "0"}
-        answer = json.loads((await self._connection.link.ask(subject, json.dumps(value).encode(), headers)).data)
-        error = answer.get("error")
-        if error is not None and error.get("err_code") != _ALREADY_THERE:
-            raise Unavailable(f"{subject}: {error.get('description')}")
+        try:
+            await records.write_first(self._connection.link, self._stream, subject, json.dumps(value).encode())
+        except Conflict:
+            return
+        except OutcomeUnknown as error:
+            raise Unavailable(str(error)) from error
 
     async def _last(self, subject: str) -> dict[str, Any]:
-        answer = await self._connection.link.api(f"STREAM.MSG.GET.{self._stream}", {"last_by_subj": subject})
-        stored: dict[str, Any] = json.loads(base64.b64decode(answer["message"]["data"]))
+        found = await records.last(self._connection.link, self._stream, subject)
+        if found is None:
+            raise Unavailable(f"{subject}: what was written is not there yet")
+        stored: dict[str, Any] = json.loads(found.value)
         if stored.get("version") != VERSION:
             raise ConfigurationError(
                 f"stream {self._stream}",

@@ -16,13 +16,14 @@ from gateway.broker.jetstream.link import Link, Refusal, Unserved
 from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError
+from gateway.session.checkpoint import LARGEST
 
 OLDEST_SERVER: Final = (2, 14, 0)
 """The oldest that passes the contract suite. 2.12 has atomic batches, but says of a batch for which it has no
 room (50 are open) only that it is incomplete, as of one with something wrong in it."""
 
-SMALLEST_MESSAGE: Final = 128 * 1024
-"""Bytes that the server must take: a checkpoint has up to 64 KiB."""
+SMALLEST_MESSAGE: Final = LARGEST + 1024
+"""Bytes that the server must take: a checkpoint, and the headers around it."""
 
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058

@@ -14,9 +14,11 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote, unquote_to_bytes
 
-from gateway.publication import Message
+from gateway.publication import TRACEPARENT, Message, Shared
 
 KEY: Final = "Gateway-Key"
+TTL: Final = "Nats-TTL"
+"""The header that says for how many seconds a message is kept."""
 _ATTRIBUTE: Final = "ce-"
 _VERSION: Final = "v1"
 
@@ -71,6 +73,28 @@ class Topics:
         """Give the subject that says that `account` was begun, or the filter for all accounts where None."""
         return f"{self.prefix}.gateway.control.account.{'*' if account is None else _token(account)}"
 
+    @property
+    def ownership(self) -> str:
+        """The stream of members and leases."""
+        return f"{self.prefix}-gateway-ownership"
+
+    def owning(self, name: str) -> str:
+        """Give the subject of a record of the ownership, such as `lease.3`, or the filter for several."""
+        return f"{self.prefix}.gateway.ownership.{name}"
+
+    @property
+    def stated(self) -> str:
+        """The subject filter for everything in the control store."""
+        return f"{self.prefix}.gateway.control.state.>"
+
+    def desired(self, key: str) -> str:
+        """Give the subject of what is wanted for `key`."""
+        return f"{self.prefix}.gateway.control.state.desired.{key}"
+
+    def observed(self, key: str) -> str:
+        """Give the subject of what is so of `key`."""
+        return f"{self.prefix}.gateway.control.state.observed.{key}"
+
     def message(self, topic: str, account: str) -> str:
         """Give the subject of a message."""
         return _subject(self.prefix, topic, account)
@@ -101,12 +125,15 @@ def headers_of(message: Message) -> str:
     Raises ValueError for an attribute that CloudEvents does not allow.
     """
     key = message.key.decode() if message.key.isdigit() else quote_from_bytes(message.key, safe=_SAFE)
-    lines = [f"{KEY}: {key}\r\n"]
-    lines += [
-        _written(name, value) if name in _VARYING else _usual_line(name, value)
-        for name, value in message.attributes.items()
-    ]
-    return "".join(lines)
+    own = [_written(name, value) if name in _OWN else _line(name, value) for name, value in message.own.items()]
+    if TRACEPARENT in message.own:
+        own.append(f"{TRACEPARENT}: {_encode(message.own[TRACEPARENT])}\r\n")
+    return f"{KEY}: {key}\r\n{_shared_lines(message.shared)}{''.join(own)}"
+
+
+@lru_cache(maxsize=1024)
+def _shared_lines(shared: Shared) -> str:
+    return "".join([_line(name, value) for name, value in shared.attributes.items()])
 
 
 def message_of(subject: str, headers: Mapping[str, str], value: bytes) -> Message | None:
@@ -138,9 +165,8 @@ def _written(name: str, value: str) -> str:
     return f"{_ATTRIBUTE}{name}: {value if _UNSAFE.search(value) is None else _encode(value)}\r\n"
 
 
-_usual_line: Final = lru_cache(maxsize=16_384)(_line)
-_VARYING: Final = frozenset({"id", "sequence", "time", "traceparent"})
-"""Attributes whose values do not come again."""
+_OWN: Final = frozenset({"id", "sequence", "time", TRACEPARENT})
+"""Attributes that differ from message to message; their names need no look."""
 
 
 def _encode(value: str) -> str:

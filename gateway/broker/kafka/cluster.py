@@ -18,12 +18,13 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connect import Connection, ours
-from gateway.broker.kafka.topics import Topics
-from gateway.errors import ConfigurationError, Unavailable
+from gateway.broker.kafka.connect import Connection, denied, ours
+from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
+from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.session.checkpoint import LARGEST
 
-SMALLEST_MESSAGE: Final = 128 * 1024
-"""Bytes that the checkpoint topic must take: a checkpoint has up to 64 KiB."""
+SMALLEST_MESSAGE: Final = LARGEST + 1024
+"""Bytes that the checkpoint topic must take: a checkpoint, and the record around it."""
 
 FIRST: Final = -2
 END: Final = -1
@@ -45,6 +46,10 @@ _QUICKLY_COMPACTED: Final = {
     "min.cleanable.dirty.ratio": "0.1",
 }
 """A takeover reads all of a partition, so what is superseded must not stay for long."""
+_WATCHED: Final = {"segment.bytes": str(4 * 1024 * 1024)}
+"""Each watch begins with all of the topic."""
+_TIMED: Final = {"message.timestamp.type": "LogAppendTime"}
+"""Times are the broker's, which refuses what is from more than an hour ahead: a gateway's clock may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +84,34 @@ class Facts:
     shards: int
     largest: dict[str, int]
     """Bytes of one batch of records that a topic takes."""
+    in_sync: dict[str, int]
+    """Replicas that must have a message of a topic before it counts."""
+
+
+class MissingTopics(NeedsPerson):
+    """Topics that were there are gone; nothing was stored."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Name the topics."""
+        super().__init__(f"there is no topic {', '.join(names)}: make it again, as `gateway check` does")
+        self.names = names
 
 
 @dataclass(frozen=True, slots=True)
-class _Wanted:
+class Partition:
+    """What the cluster says of a partition."""
+
+    leader: int
+    """Below zero where there is none now."""
+    replicas: int
+    in_sync: int
+    """Replicas that have everything now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A topic as it is to be."""
+
     name: str
     partitions: int
     config: dict[str, str]
@@ -99,25 +128,25 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
         Unavailable: Kafka did not answer, or has too few brokers now.
 
     """
-    wanted = list(_wanted(settings))
+    wanted = list(wanted_topics(settings))
     names = [one.name for one in wanted]
     with ours("the topics"):
         async with asyncio.timeout(connection.options.timeout):
-            found = await _described(connection, names)
+            found = await described(connection, names)
             missing = [one for one in wanted if one.name not in found]
             if missing:
                 await _create(connection, settings, missing)
                 while missing := [one for one in wanted if one.name not in found]:
-                    found = await _described(connection, names)
+                    found = await described(connection, names)
                     await asyncio.sleep(_AGAIN)
-            while any(leader < 0 for topic in found.values() for leader, _ in topic.values()):
+            while any(one.leader < 0 for topic in found.values() for one in topic.values()):
                 await asyncio.sleep(_AGAIN)
-                found = await _described(connection, names)
+                found = await described(connection, names)
     configs = await _configs(connection, names)
     problems = [
         f"{one.name}: {problem}"
         for one in wanted
-        for problem in _problems(one, settings, [len(replicas) for _, replicas in found[one.name].values()])
+        for problem in _problems(one, settings, [part.replicas for part in found[one.name].values()])
         + list(_differences(one, settings, configs[one.name]))
     ]
     if problems:
@@ -126,27 +155,32 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
 
 
 async def facts(connection: Connection, topics: Topics) -> Facts:
-    """Ask what a writer must know; raises Unavailable, ConfigurationError for a missing permission."""
+    """Ask what a writer must know.
+
+    Raises MissingTopics, Unavailable, ConfigurationError for a missing permission.
+    """
     names = [*topics.events, topics.checkpoints]
+    every = [*names, topics.accounts]
     deadline = asyncio.get_running_loop().time() + _HEARSAY
-    found = await _described(connection, names)
-    while missing := [name for name in names if name not in found]:
+    found = await described(connection, every)
+    while missing := [name for name in every if name not in found]:
         if asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(_AGAIN)
-            found = await _described(connection, names)
+            found = await described(connection, every)
             continue
-        raise Unavailable(f"there is no topic {', '.join(missing)}: make it again, as `gateway check` does")
+        raise MissingTopics(missing)
     counts = {len(found[name]) for name in topics.events}
     if len(counts) != 1:
         raise Unavailable(f"the topics of events have different numbers of partitions: {sorted(counts)}")
-    configs = await _configs(connection, names, ["max.message.bytes"])
+    configs = await _configs(connection, names, ["max.message.bytes", "min.insync.replicas"])
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
-    return Facts(counts.pop(), len(found[topics.checkpoints]), largest)
+    in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
+    return Facts(counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
 
 
 async def partitions(connection: Connection, topics: Iterable[str]) -> list[TopicPartition]:
     """Give all partitions of those of the topics that there are; raises Unavailable."""
-    found = await _described(connection, list(topics))
+    found = await described(connection, list(topics))
     return [TopicPartition(name, number) for name, leaders in found.items() for number in sorted(leaders)]
 
 
@@ -162,12 +196,12 @@ async def places(
     with ours("the places of records"):
         async with asyncio.timeout(connection.options.timeout):
             while left := [tp for tp in tps if tp not in result]:
-                leaders = await _described(connection, list({tp.topic for tp in left}))
+                leaders = await described(connection, list({tp.topic for tp in left}))
                 by_leader: dict[int, dict[str, list[tuple[int, int]]]] = defaultdict(lambda: defaultdict(list))
                 for tp in left:
-                    leader, _ = leaders.get(tp.topic, {}).get(tp.partition, (-1, []))
-                    if leader >= 0:
-                        by_leader[leader][tp.topic].append((tp.partition, when))
+                    known = leaders.get(tp.topic, {}).get(tp.partition)
+                    if known is not None and known.leader >= 0:
+                        by_leader[known.leader][tp.topic].append((tp.partition, when))
                 for leader, asked in by_leader.items():
                     answer = await connection.ask(OffsetRequest(-1, 0, list(asked.items())), node=leader)
                     result |= _offsets(answer)
@@ -188,8 +222,11 @@ def _offsets(answer: Any) -> dict[TopicPartition, int | None]:  # noqa: ANN401 -
     return found
 
 
-async def _described(connection: Connection, names: list[str]) -> dict[str, dict[int, tuple[int, list[int]]]]:
-    """Give leader and replicas of each partition of the topics that there are; nothing is created by asking."""
+async def described(connection: Connection, names: list[str]) -> dict[str, dict[int, Partition]]:
+    """Give each partition of the topics that there are; nothing is created by asking.
+
+    Raises Unavailable, ConfigurationError for a missing permission.
+    """
     answer = (await connection.ask(MetadataRequest(names, allow_auto_topic_creation=False))).to_object()
     found = {}
     for topic in answer["topics"]:
@@ -198,7 +235,9 @@ async def _described(connection: Connection, names: list[str]) -> dict[str, dict
             raise _denied(topic["topic"])
         if code != _UNKNOWN and topic["partitions"]:
             parts = topic["partitions"]
-            found[topic["topic"]] = {one["partition"]: (one["leader"], one["replicas"]) for one in parts}
+            found[topic["topic"]] = {
+                one["partition"]: Partition(one["leader"], len(one["replicas"]), len(one["isr"])) for one in parts
+            }
     return found
 
 
@@ -221,7 +260,7 @@ async def _configs(
     return found
 
 
-async def _create(connection: Connection, settings: ClusterSettings, missing: list[_Wanted]) -> None:
+async def _create(connection: Connection, settings: ClusterSettings, missing: list[Wanted]) -> None:
     names = ", ".join(one.name for one in missing)
     if not settings.create:
         raise ConfigurationError("topics", f"there is no {names}", "Make them, or let the gateway make them.")
@@ -241,19 +280,21 @@ async def _create(connection: Connection, settings: ClusterSettings, missing: li
             raise Unavailable(f"topic {name} cannot be made: {problem}")
 
 
-def _wanted(settings: ClusterSettings) -> Iterator[_Wanted]:
+def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
+    """Give every topic as it is to be."""
     topics = settings.topics
     in_sync = {"min.insync.replicas": str(settings.in_sync)}
     retention = "-1" if settings.retention is None else str(round(settings.retention * 1000))
-    events = {"cleanup.policy": "delete", "retention.ms": retention, **in_sync}
-    kept = {"cleanup.policy": "compact", **_QUICKLY_COMPACTED, **in_sync}
+    events = {"cleanup.policy": "delete", "retention.ms": retention, **in_sync, **_TIMED}
+    kept = {"cleanup.policy": "compact", **_QUICKLY_COMPACTED, **in_sync, **_TIMED}
     for name in topics.events:
-        yield _Wanted(name, settings.partitions, events, "topics.partitions")
-    yield _Wanted(topics.checkpoints, settings.shards, kept, "shards")
-    yield _Wanted(topics.accounts, 1, kept, "")
+        yield Wanted(name, settings.partitions, events, "topics.partitions")
+    yield Wanted(topics.checkpoints, settings.shards, kept, "shards")
+    yield Wanted(topics.accounts, 1, kept, "")
+    yield Wanted(topics.control, max(WANTED, OBSERVED) + 1, kept | _WATCHED, "")
 
 
-def _problems(wanted: _Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
+def _problems(wanted: Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
     problems = []
     if len(replicas) != wanted.partitions:
         what = f"and {wanted.setting} is {wanted.partitions}" if wanted.setting else f"not {wanted.partitions}"
@@ -265,7 +306,7 @@ def _problems(wanted: _Wanted, settings: ClusterSettings, replicas: list[int]) -
     return problems
 
 
-def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
+def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     policy = config["cleanup.policy"]
     if wanted.config["cleanup.policy"] == "delete":
         if "compact" in policy and not settings.account_in_key:
@@ -283,6 +324,9 @@ def _differences(wanted: _Wanted, settings: ClusterSettings, config: dict[str, s
             yield f"cleanup.policy is {policy}: checkpoints would expire; set it to compact"
         if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
             yield f"max.message.bytes is {config['max.message.bytes']}: a checkpoint needs {SMALLEST_MESSAGE}"
+    clock = config["message.timestamp.type"]
+    if wanted.name == settings.topics.control and clock != "LogAppendTime":
+        yield f"message.timestamp.type is {clock}: ages would be by the writers' clocks; set it to LogAppendTime"
     in_sync = int(config["min.insync.replicas"])
     if in_sync < settings.in_sync:
         yield f"min.insync.replicas is {in_sync}, not {settings.in_sync}: what was acknowledged could be lost"
@@ -295,6 +339,4 @@ def _long_enough(given: str, wanted: str) -> bool:
 
 
 def _denied(name: str, operation: str = "Describe") -> ConfigurationError:
-    return ConfigurationError(
-        f"topic {name}", f"Kafka does not permit {operation}", "Give the gateway's user the ACLs of docs/kafka.md."
-    )
+    return denied(f"topic {name}", operation)

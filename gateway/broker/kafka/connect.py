@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,21 +23,27 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
     UnsupportedSaslMechanismError,
 )
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import innards
-from gateway.errors import ConfigurationError, Unavailable
+from gateway.broker.kafka.send import stored
+from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
 
 log = logging.getLogger(__name__)
 
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 _AGAIN: Final = 50
 """Milliseconds before a request is made again."""
+_BATCH: Final = 128 * 1024
+"""Bytes of a batch of records without a transaction; a larger record stands alone."""
 _FAREWELL: Final = 1.0
 """Seconds that a writer who leaves waits for the end of its clients."""
 
@@ -132,34 +138,37 @@ class Connection:
             async with asyncio.timeout(self.options.timeout):
                 return await self._started(producer)
 
-    async def write(self, tp: TopicPartition, key: bytes, value: bytes) -> None:
-        """Write one record without a transaction; raises Unavailable, and then it may have been written."""
+    async def write(self, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
+        """Write records, by key (None: a tombstone), without a transaction; in no particular order.
+
+        Gives when they were stored, in milliseconds since 1970: by the broker's clock where the topic has its
+        times from there. Raises Unavailable, and then some of them may have been written.
+        """
         with ours(tp.topic):
             async with asyncio.timeout(self.options.timeout):
                 async with self._starting:
                     if self._plain is None:
-                        self._plain = await self._started(AIOKafkaProducer(**self._common(), enable_idempotence=True))
+                        plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
+                        self._plain = await self._started(plain)
                     producer = self._plain
                 try:
-                    await producer.send_and_wait(tp.topic, value, key, tp.partition)
+                    return await stored(producer, tp, records)
                 except BaseException:
-                    self._plain = None
+                    if self._plain is producer:
+                        self._plain = None
                     self.end(innards.end_producer(producer, farewell=0))
                     raise
 
     @asynccontextmanager
     async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
-        """Give a consumer that belongs to no group and sees committed records only; raises Unavailable."""
-        consumer = AIOKafkaConsumer(
-            **self._common(),
-            group_id=None,
-            enable_auto_commit=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            **options,
-        )
+        """Give a consumer that sees committed records only, and without a `group_id` belongs to no group.
+
+        Raises Unavailable.
+        """
+        usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+        consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
         try:
-            with ours("a consumer"):
+            with ours("a consumer", "Read"):
                 async with asyncio.timeout(self.options.timeout), self._explaining():
                     await consumer.start()
             yield consumer
@@ -190,10 +199,18 @@ class Connection:
         try:
             async with self._explaining():
                 await producer.start()
-        except BaseException:
+        except BaseException as error:
             self.end(innards.end_producer(producer, farewell=0))
+            if isinstance(error, AssertionError):  # a broker that has just come back may name none, not even itself
+                raise Unavailable("Kafka does not say which brokers there are") from error
             raise
         return producer
+
+    async def explain(self) -> None:
+        """Raise what keeps a new client out now, ConfigurationError or Unavailable, if anything does."""
+        with ours("Kafka"):
+            async with asyncio.timeout(self.options.timeout):
+                await self._dial()
 
     @asynccontextmanager
     async def _explaining(self) -> AsyncIterator[None]:
@@ -296,26 +313,50 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
 
 
 @contextmanager
-def ours(what: str) -> Iterator[None]:
-    """Turn what aiokafka and the socket raise into Unavailable: for calls that store nothing."""
+def ours(what: str, operation: str = "Write") -> Iterator[None]:
+    """Turn what aiokafka and the socket raise into Unavailable: for calls that store nothing.
+
+    `operation` is what they need a permission for.
+    """
     try:
         yield
     except TimeoutError as error:
         raise Unavailable(f"{what}: Kafka did not answer in time") from error
     except (KafkaError, OSError) as error:
-        raise Unavailable(f"{what}: {words(error)}") from error
+        raise refusal(error, operation) or Unavailable(f"{what}: {words(error)}") from error
 
 
 @contextmanager
 def at_work() -> Iterator[None]:
-    """Turn ConfigurationError into Unavailable: what is refused while the gateway works is waited for.
+    """Turn ConfigurationError into NeedsPerson: what is refused while the gateway works is waited for.
 
     A permission or a login that was taken away must not end the other shards; somebody may give it back.
     """
     try:
         yield
     except ConfigurationError as error:
-        raise Unavailable(str(error)) from error
+        raise NeedsPerson(str(error)) from error
+
+
+def denied(what: str, operation: str) -> ConfigurationError:
+    """Say that a permission is missing for a topic or a transactional id."""
+    remedy = "Give the gateway's user the ACLs of docs/kafka.md."
+    return ConfigurationError(what, f"Kafka does not permit {operation}", remedy)
+
+
+def refusal(error: BaseException, operation: str = "Write") -> NeedsPerson | None:
+    """Give what a person must mend, where aiokafka means that a permission is missing."""
+    if isinstance(error, TopicAuthorizationFailedError):
+        (named,) = error.args or ("its name is not told",)
+        names = ", ".join(sorted(named)) if isinstance(named, set) else str(named)
+        return NeedsPerson(str(denied(f"topic {names}", operation)))
+    if isinstance(error, TransactionalIdAuthorizationFailed):
+        (name,) = error.args or ("of the shard",)
+        return NeedsPerson(str(denied(f"transactional id {name}", operation)))
+    if isinstance(error, GroupAuthorizationFailedError):
+        (name,) = error.args or ("of the gateways",)
+        return NeedsPerson(str(denied(f"group {name}", "Read")))
+    return None
 
 
 def words(error: BaseException) -> str:

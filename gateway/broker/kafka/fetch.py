@@ -39,7 +39,7 @@ async def read_to(
         places = dict(begin)
         moved = clock()
         while left := [tp for tp in places if places[tp] < end[tp]]:
-            with ours("a read"):
+            with ours("a read", "Read"):
                 batches = await consumer.getmany(*left, timeout_ms=_WAIT)
                 for tp in left:
                     place = await consumer.position(tp)
@@ -59,15 +59,13 @@ async def read_to(
 
 
 async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
-    """Give the records of partitions from `begin` on, for ever. Raises Unavailable."""
+    """Give the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
     async with connection.consumer(max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=_LONG_WAIT) as consumer:
         _assign(consumer, begin)
         while True:
-            with ours("a read"):
+            with ours("a read", "Read"):
                 batches = await consumer.getmany(timeout_ms=_LONG_WAIT)
-            found = [record for records in batches.values() for record in records]
-            if found:
-                yield found
+            yield [record for records in batches.values() for record in records]
 
 
 async def read_all(

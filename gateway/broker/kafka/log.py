@@ -26,13 +26,14 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import Facts
-from gateway.broker.kafka.connect import Connection, at_work, words
+from gateway.broker.kafka import cluster, innards, repair
+from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
+from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.ports import Commit, Limits, check_limits
-from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.telemetry.logs import get_logger
 
 VERSION: Final = 1
 LIMITS: Final = Limits(messages=5000, bytes=16 * 1024 * 1024)
@@ -45,7 +46,6 @@ _LOOK: Final = 0.1
 _REFUSED: Final = (
     kafka.MessageSizeTooLargeError,
     kafka.RecordListTooLargeError,
-    kafka.InvalidTimestampError,
     kafka.CorruptRecordException,
     kafka.PolicyViolationError,
 )
@@ -102,8 +102,14 @@ class KafkaLog:
         self._connection = connection
         self._settings = settings
         self._facts: Facts | None = None
+        self._asking = asyncio.Lock()
+        self._restored: ClusterSettings | None = None
         self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._interrupted: dict[int, _Interrupted] = {}
+
+    def restore_as(self, settings: ClusterSettings) -> None:
+        """Make topics again that are deleted from now on, where no promise suffers; else their lack is an error."""
+        self._restored = settings
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[KafkaShard]:
@@ -124,6 +130,7 @@ class KafkaLog:
             try:
                 await opened.claim()
             except BaseException:
+                self._facts = None  # it may be for what was changed
                 await self._connection.end_producer(opened.producer)
                 raise
             self._interrupted.pop(shard, None)
@@ -142,21 +149,34 @@ class KafkaLog:
         own = TopicPartition(self._settings.topics.checkpoints, shard)
         _, newest = await _read(self._connection, own, interrupted.since)
         if newest not in interrupted.claims:
-            del self._interrupted[shard]  # who opens it again knows of the rival
-            raise _fenced(shard, newest)
+            del self._interrupted[shard]  # who opens it again knows of it
+            raise _superseded(shard, newest)
 
     async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
-        with at_work():
-            return await self._connection.producer(
-                transactional_id=self._settings.topics.transactional_id(shard),
-                largest=min(_BATCH, *facts.largest.values()),
-                transaction_timeout=self._settings.transaction_timeout,
-            )
+        try:
+            with at_work():
+                return await self._connection.producer(
+                    transactional_id=self._settings.topics.transactional_id(shard),
+                    largest=min(_BATCH, *facts.largest.values()),
+                    transaction_timeout=self._settings.transaction_timeout,
+                )
+        except NeedsPerson:
+            raise
+        except Unavailable as error:
+            why = await repair.ailments(self._connection, self._settings.topics, facts)
+            raise Unavailable(f"{error}{why}") from error
 
     async def _known(self) -> Facts:
-        if self._facts is None:
-            self._facts = await cluster.facts(self._connection, self._settings.topics)
-        return self._facts
+        async with self._asking:
+            if self._facts is None:
+                try:
+                    self._facts = await cluster.facts(self._connection, self._settings.topics)
+                except MissingTopics as missing:
+                    if self._restored is None:
+                        raise
+                    await repair.restore(self._connection, self._restored, missing)
+                    self._facts = await cluster.facts(self._connection, self._settings.topics)
+            return self._facts
 
 
 class KafkaShard:
@@ -174,7 +194,7 @@ class KafkaShard:
         self.own_claim = Claim(settings.owner, uuid4().hex)
         self.claimed_at = 0
         self._own = TopicPartition(self._topics.checkpoints, shard)
-        self._stored_up_to = -1
+        self._stored_up_to: dict[TopicPartition, int] = {}
         self._spent: BrokerError | None = None
 
     @property
@@ -195,13 +215,13 @@ class KafkaShard:
             await self._commit([_Batch(self._own, builder)])
         except Fenced as fenced:
             raise OutcomeUnknown(f"a rival claimed the shard at the same moment: {fenced}") from fenced
-        self.claimed_at = self._stored_up_to
+        self.claimed_at = max(0, self._stored_up_to[self._own])
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
         found, newest = await _read(self._connection, self._own, 0)
         if newest != self.own_claim:
-            raise self._spend(_fenced(self._shard, newest))
+            raise self._spend(_superseded(self._shard, newest))
         return found
 
     async def commit(self, commit: Commit) -> None:
@@ -224,7 +244,8 @@ class KafkaShard:
                 is_ending = True
                 await self.producer.commit_transaction()
         except TimeoutError:
-            said = f"Kafka did not answer within {self._settings.commit_timeout:g} s"
+            why = await repair.ailments(self._connection, self._topics, self._facts)
+            said = f"Kafka did not answer within {self._settings.commit_timeout:g} s{why}"
             problem = OutcomeUnknown(said) if is_ending else Unavailable(f"{said}; nothing was stored")
         except _FENCED as error:
             problem = await self._who_fenced(error)
@@ -233,7 +254,8 @@ class KafkaShard:
         except BrokerError as error:
             problem = error
         except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
-            problem = OutcomeUnknown(words(error)) if is_ending else Unavailable(words(error))
+            cause = innards.aborted_by(self.producer) or error
+            problem = OutcomeUnknown(words(cause)) if is_ending else refusal(cause) or Unavailable(words(cause))
         else:
             self._spent = None
             return
@@ -251,20 +273,27 @@ class KafkaShard:
             for batch in rank:
                 if batch is not None:
                     tp = batch.tp
-                    sent.append(await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition))
+                    outcome = await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition)
+                    outcome.add_done_callback(_heed)
+                    sent.append(outcome)
         stored: list[Any] = await asyncio.gather(*sent, return_exceptions=True)
         failures = [one for one in stored if isinstance(one, BaseException)]
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
         for one in stored:
-            if one.topic_partition == self._own:
-                if 0 <= one.offset <= self._stored_up_to:
-                    raise Unavailable(f"{self._own.topic} went back to {one.offset}: it was made anew")
-                self._stored_up_to = max(self._stored_up_to, one.offset)
+            tp, last = one.topic_partition, self._stored_up_to.get(one.topic_partition, -1)
+            if 0 <= one.offset <= last:
+                if tp == self._own:
+                    raise Unavailable(f"{tp.topic} went back to {one.offset}: it was made anew")
+                get_logger(shard=self._shard).error(
+                    "a topic was made anew: the events that it had are lost", topic=tp.topic, partition=tp.partition
+                )
+            self._stored_up_to[tp] = one.offset if one.offset >= 0 else last
 
     async def _check_partitions(self, topic: str) -> None:
         """Refuse a topic that was made anew with other partitions, or given more: accounts would change theirs."""
-        count = len(await self.producer.partitions_for(topic))
+        with ours(topic, "Describe"):
+            count = len(await self.producer.partitions_for(topic))
         expected = self._facts.shards if topic == self._own.topic else self._facts.partitions
         if count != expected:
             raise Unavailable(f"{topic} has {count} partitions now, not {expected}; nothing was stored")
@@ -275,7 +304,7 @@ class KafkaShard:
         filling: dict[TopicPartition, _Batch] = {}
         full: list[_Batch] = []
 
-        def add(tp: TopicPartition, key: bytes, value: bytes, headers: Headers) -> int | None:
+        def add(tp: TopicPartition, key: bytes, value: bytes | None, headers: Headers) -> int | None:
             """Add a record; give its size where the topic does not take it."""
             batch = filling.get(tp)
             if batch is None or batch.builder.append(key=key, value=value, timestamp=now, headers=headers) is None:
@@ -316,7 +345,7 @@ class KafkaShard:
             except BrokerError as unread:
                 return OutcomeUnknown(f"{words(error)}, and the claims cannot be read: {unread}")
             if newest != self.own_claim:
-                return _fenced(self._shard, newest)
+                return _superseded(self._shard, newest)
             if asyncio.get_running_loop().time() > deadline:
                 return OutcomeUnknown(f"{words(error)}, although nobody else has claimed shard {self._shard}")
             await asyncio.sleep(_LOOK)
@@ -348,12 +377,22 @@ def _claim_of(value: bytes) -> Claim:
     return Claim(str(said["owner"]), str(said["token"]))
 
 
-def _fenced(shard: int, newest: Claim | None) -> Fenced:
+def _superseded(shard: int, newest: Claim | None) -> BrokerError:
+    """Say whose the shard is, or that nobody knows any more."""
     if newest is None:
-        return Fenced(f"the claim of shard {shard} is gone from the checkpoint topic")
+        return OutcomeUnknown(f"the claim of shard {shard} is gone from the checkpoint topic: it was made anew")
     return Fenced(f"shard {shard} was claimed by {newest.owner}")
 
 
+def _heed(outcome: asyncio.Future[Any]) -> None:
+    """Take note of a failure: where the next batch cannot be sent, nobody waits for those before it."""
+    if not outcome.cancelled():
+        outcome.exception()
+
+
 def _now() -> int:
-    """Give the records' timestamp: retention counts from it, so it is our time, not the event's."""
+    """Give the records' timestamp, for topics whose times are not the broker's: retention counts from it.
+
+    Where our clock is off by an hour, the broker refuses the record, which must wait then: the event is sound.
+    """
     return int(time.time() * 1000)

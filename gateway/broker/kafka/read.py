@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import datetime
 from typing import Final
 
 from aiokafka.structs import TopicPartition
@@ -18,8 +17,7 @@ from gateway.broker.kafka import cluster, fetch
 from gateway.broker.kafka.connect import Connection
 from gateway.broker.kafka.fetch import Record, read_to
 from gateway.broker.kafka.topics import Topics, message_of, partition_of
-from gateway.broker.ports import Stored
-from gateway.errors import ConfigurationError
+from gateway.broker.ports import Stored, time_of
 
 _POSITION: Final = re.compile(r"(?P<kind>[a-z0-9-]+)/(?P<partition>\d+):(?P<offset>\d+)")
 _LOOK_BACK: Final = 64
@@ -83,8 +81,8 @@ class KafkaReader:
         if position is not None:
             tp = TopicPartition(self._topics.message(position["kind"]), int(position["partition"]))
             return {one: int(position["offset"]) for one in tps if one == tp}
-        since = await cluster.places(self._connection, tps, _milliseconds(start))
-        return ends | _known(since)
+        since = time_of(start, position="kind/partition:offset")
+        return ends | _known(await cluster.places(self._connection, tps, int(since.timestamp() * 1000)))
 
     async def _firsts(self, tps: Sequence[TopicPartition]) -> Places:
         return _known(await cluster.places(self._connection, tps, cluster.FIRST))
@@ -120,14 +118,3 @@ def _known(places: Mapping[TopicPartition, int | None]) -> Places:
 
 def _by_time(record: Record) -> tuple[int, str, int, int]:
     return record.timestamp, record.topic, record.partition, record.offset
-
-
-def _milliseconds(start: str) -> int:
-    remedy = "Give first, last, new, a position or an RFC 3339 time with an offset."
-    try:
-        since = datetime.fromisoformat(start)
-    except ValueError as error:
-        raise ConfigurationError("start", f"{start!r}: {error}", remedy) from error
-    if since.tzinfo is None:
-        raise ConfigurationError("start", f"{start!r} has no offset", remedy)
-    return int(since.timestamp() * 1000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -18,10 +19,13 @@ from gateway.broker.kafka.connect import Connection, at_work
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ConfigurationError
+from gateway.telemetry.logs import get_logger
 
 VERSION: Final = 1
 _DEPLOYMENT: Final = b"deployment"
 _ACCOUNT: Final = b"account/"
+_TOLD: Final = 3600.0
+"""Seconds for which tombstones are relied upon to be read: compaction takes them away after a day, by default."""
 
 
 class KafkaRegistry:
@@ -34,13 +38,18 @@ class KafkaRegistry:
         self._accounts: set[str] = set()
         self._deployment: dict[str, Any] | None = None
         self._next = 0
+        self._read_at = time.monotonic()
         self._reading = asyncio.Lock()
 
     async def agree(self, shards: int) -> None:
-        """Fix the numbers of shards and partitions at the first start; raises ConfigurationError where they differ."""
+        """Fix the numbers of shards and partitions at the first start.
+
+        Raises ConfigurationError where they differ, or where events are there and nothing says how far they go.
+        """
         facts = await cluster.facts(self._connection, self._topics)
         await self._read()
         if self._deployment is None:
+            await self._check_first()
             first = {"version": VERSION, "shards": shards, "partitions": facts.partitions}
             await self._write(_DEPLOYMENT, first)
             await self._read()
@@ -61,33 +70,70 @@ class KafkaRegistry:
                 )
 
     async def known(self) -> frozenset[str]:
-        """Give every account that was ever begun; raises Unavailable."""
+        """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
         with at_work():
             await self._read()
         return frozenset(self._accounts)
 
     async def register(self, account: str) -> None:
-        """Remember `account`; it is no error that it is known. Raises Unavailable."""
-        if account not in self._accounts:
-            with at_work():
-                await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
-            self._accounts.add(account)
+        """Remember `account`; it is no error that it is known. Raises Unavailable.
+
+        It is written in any case: another replica may have forgotten it since this one has read last.
+        """
+        with at_work():
+            await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
+        self._accounts.add(account)
+
+    async def forget(self, account: str) -> None:
+        """Forget `account`, by a tombstone; it is no error that nobody knows it. Raises Unavailable."""
+        with at_work():
+            await self._connection.write(self._tp, {_ACCOUNT + account.encode(): None})
+        self._accounts.discard(account)
+
+    async def _check_first(self) -> None:
+        """Refuse to begin where events are, and both topics that tell how far they go were made anew."""
+        tps = await cluster.partitions(self._connection, [*self._topics.events, self._topics.checkpoints])
+        ends = await cluster.places(self._connection, tps)
+        written = sorted({tp.topic for tp, end in ends.items() if end})
+        if written and self._topics.checkpoints not in written:
+            raise ConfigurationError(
+                f"topic {self._topics.checkpoints}",
+                f"is empty, and so is {self._tp.topic}, although events were written to {', '.join(written)}: all of "
+                "the history would be published again",
+                "Put both back from a copy; or, if that is meant, delete the topics of events, or set another prefix.",
+            )
 
     async def _write(self, key: bytes, value: dict[str, Any]) -> None:
         """Write a record; writing it twice, after a lost answer, does no harm."""
-        await self._connection.write(self._tp, key, json.dumps(value).encode())
+        await self._connection.write(self._tp, {key: json.dumps(value).encode()})
 
     async def _read(self) -> None:
-        """Read what was written since the last time: it may be a hundred thousand accounts."""
+        """Read what was written since the last time: it may be a hundred thousand accounts.
+
+        After a long time everything is read again: what was forgotten meanwhile may have left no trace.
+        """
         async with self._reading:
             end = (await cluster.places(self._connection, [self._tp]))[self._tp] or 0
             if end < self._next:  # the topic was made anew; what was known stays known
+                await self._write_again()
                 self._next = 0
-            records = read_all(self._connection, {self._tp: self._next}, {self._tp: end})
+                end = (await cluster.places(self._connection, [self._tp]))[self._tp] or 0
+            began, place, accounts = time.monotonic(), self._next, self._accounts
+            if began - self._read_at > _TOLD:
+                place, accounts = 0, set()
+            records = read_all(self._connection, {self._tp: place}, {self._tp: end})
             async with aclosing(records):  # type: ignore[type-var]
                 async for record in records:
                     if record.key == _DEPLOYMENT:
                         self._deployment = json.loads(record.value)
                     elif record.key.startswith(_ACCOUNT):
-                        self._accounts.add(record.key.removeprefix(_ACCOUNT).decode())
-            self._next = end
+                        account = record.key.removeprefix(_ACCOUNT).decode()
+                        (accounts.discard if record.value is None else accounts.add)(account)
+            self._next, self._read_at, self._accounts = end, began, accounts
+
+    async def _write_again(self) -> None:
+        get_logger().error("what was written of the accounts is gone, and is written again", topic=self._tp.topic)
+        if self._deployment is not None:
+            await self._write(_DEPLOYMENT, self._deployment)
+        for account in sorted(self._accounts):
+            await self._write(_ACCOUNT + account.encode(), {"version": VERSION})

@@ -16,10 +16,14 @@ from typing import Final
 from aiokafka.partitioner import murmur2
 
 from gateway.events.catalogue import KINDS
-from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY, Message
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY, TRACEPARENT, Message, Shared
 
 CLAIM: Final = b".claim"
 """The key of a claim in the checkpoint topic: no account's name begins with a dot."""
+
+WANTED: Final = 0
+OBSERVED: Final = 1
+"""The partitions of the control topic."""
 
 _ATTRIBUTE: Final = "ce_"
 _CONTENT_TYPE: Final = "content-type"
@@ -63,6 +67,21 @@ class Topics:
         """The compacted topic of what must never be forgotten: accounts, and how the deployment began."""
         return f"{self.prefix}.gateway.accounts"
 
+    @property
+    def control(self) -> str:
+        """The compacted topic of what operators want and what owners see."""
+        return f"{self.prefix}.gateway.control"
+
+    @property
+    def control_id(self) -> str:
+        """The transactional id of what operators want: only its newest writer can use it."""
+        return f"{self.prefix}.gateway-control"
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the gateways, over the topic of checkpoints."""
+        return f"{self.prefix}.gateway"
+
     def message(self, kind: str) -> str:
         """Give the topic of messages of a kind."""
         return f"{self.prefix}.{kind}.{_VERSION}"
@@ -88,24 +107,35 @@ def partition_of(account: str, partitions: int) -> int:
 
 def headers_of(message: Message) -> Headers:
     """Give a message's headers; raises ValueError for an attribute that CloudEvents does not allow."""
-    headers = [
-        (_VARYING[name], text.encode()) if name in _VARYING else _usual_header(name, text)
-        for name, text in message.attributes.items()
-    ]
-    if message.attributes.get("account") != message.account:
+    account, headers = _shared_headers(message.shared)
+    own = message.own
+    headers = [*headers, *[_own_header(name, text) for name, text in own.items()]]
+    if TRACEPARENT in own:
+        headers.append((TRACEPARENT, own[TRACEPARENT].encode()))
+    if own.get("account", account) != message.account:
         headers.append((_ACCOUNT, message.account.encode()))
     return headers
 
 
-@lru_cache(maxsize=16_384)
-def _usual_header(name: str, text: str) -> tuple[str, bytes]:
+@lru_cache(maxsize=1024)
+def _shared_headers(shared: Shared) -> tuple[str | None, Headers]:
+    """Give the account that the attributes name, and their headers."""
+    return shared.attributes.get("account"), [_header(name, text) for name, text in shared.attributes.items()]
+
+
+def _own_header(name: str, text: str) -> tuple[str, bytes]:
+    header = _OWN.get(name)
+    return (header, text.encode()) if header is not None else _header(name, text)
+
+
+def _header(name: str, text: str) -> tuple[str, bytes]:
     if not _NAME.fullmatch(name):
         raise ValueError(f"attribute {name!r} must be of lower-case letters and digits")
     return (_CONTENT_TYPE if name == "datacontenttype" else _ATTRIBUTE + name), text.encode()
 
 
-_VARYING: Final = {name: _ATTRIBUTE + name for name in ("id", "sequence", "time", "traceparent")}
-"""Attributes whose values do not come again."""
+_OWN: Final = {name: _ATTRIBUTE + name for name in ("id", "sequence", "time", TRACEPARENT)}
+"""The headers of attributes that differ from message to message."""
 
 
 def message_of(

@@ -17,10 +17,19 @@ SECRET = "s3cret"
 OPTIONS = {
     "demo": ["--events", "--rate", "--verbose"],
     "run": ["--config"],
-    "simulate": ["--user", "--port", "--rate", "--events", "--prefill", "--form", "--seed", "--paused"],
+    "health": ["--url"],
+    "simulate": ["--user", "--host", "--port", "--rate", "--events", "--prefill", "--form", "--seed", "--paused"],
     "check": ["--config"],
     "tail": ["--kind", "--account", "--from", "--follow", "--output", "--config", "--broker", "--servers", "--prefix"],
+    "accounts": ["--url", "--token-file", "--state", "--owner", "--prefix", "--sort", "--json"],
+    "token": ["--name", "--role", "--json"],
     "schemas": ["--directory", "--check"],
+}
+REPLAYS = {
+    "start": ["--since", "--until", "--from", "--to", "--kind", "--strategy", "--destination", "--key", "--detach"],
+    "watch": ["--url", "--token-file", "--json"],
+    "cancel": ["--url", "--token-file", "--json"],
+    "list": ["--account", "--state", "--url", "--token-file", "--json"],
 }
 
 
@@ -71,7 +80,28 @@ def test_the_help_of_a_command_names_its_options_and_says_what_each_does(command
         lines = [line for line in result.output.splitlines() if f"{option} " in line and line.startswith("  -")]
         assert lines, f"{option} is not in the help of {command}"
     said = " ".join(result.output.lower().split())
-    assert ("exit code" in said) == (command in {"demo", "run", "check"})
+    assert ("exit code" in said) == (command in {"demo", "run", "check", "accounts", "health"})
+
+
+@pytest.mark.parametrize("command", REPLAYS)
+def test_the_help_of_a_command_of_replays_names_its_options_and_exit_codes(command: str) -> None:
+    result = CliRunner().invoke(app, ["replay", command, "--help"])
+
+    assert result.exit_code == 0
+    for option in REPLAYS[command]:
+        assert [line for line in result.output.splitlines() if f"{option} " in line and line.startswith("  -")], option
+    assert "exit codes" in " ".join(result.output.lower().split())
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nowhere"])
+@pytest.mark.parametrize("arguments", [("start", "main"), ("watch", "x"), ("cancel", "x"), ("list",)])
+def test_a_control_plane_that_is_not_there_is_one_line(
+    say: Say, arguments: tuple[str, ...], url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.cli.replay._TRIES", 1)
+    code, said = say("replay", *arguments, "--url", url)
+    assert (code, said.count("\n")) == (2 if url == "nowhere" else 1, 1), said
+    assert url in said
 
 
 def test_the_version_is_printed() -> None:
@@ -142,7 +172,8 @@ def test_a_wrong_argument_is_a_usage_error_that_says_what_would_be_right(argumen
 def test_fresh_schemas_pass_and_a_stale_or_an_orphaned_file_fails(tmp_path: Path) -> None:
     runner = CliRunner()
     written = runner.invoke(app, ["schemas", "--directory", str(tmp_path)])
-    assert f"{len(schema_files())} of {len(schema_files())} schemas written" in written.output
+    count = len(schema_files()) + 1  # and the OpenAPI document
+    assert f"{count} of {count} schemas written" in written.output
     assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
 
     stale, orphan = min(tmp_path.rglob("*.schema.json")), tmp_path / "old.schema.json"

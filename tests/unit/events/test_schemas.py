@@ -24,7 +24,8 @@ def validator(path: str) -> Draft202012Validator:
 
 
 def test_the_files_in_the_repository_are_those_of_the_models() -> None:
-    on_disk = {str(path.relative_to(ON_DISK)): path.read_text(encoding="utf-8") for path in ON_DISK.rglob("*.json")}
+    found = ON_DISK.rglob("*.schema.json")
+    on_disk = {str(path.relative_to(ON_DISK)): path.read_text(encoding="utf-8") for path in found}
     assert on_disk == schema_files()
     assert len(on_disk) == 19
 

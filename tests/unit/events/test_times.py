@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.events import parts
-from gateway.events.times import canonical_time, ticks
+from gateway.events.times import TICKS_PER_SECOND, canonical_time, seconds, ticks
 
 
 @pytest.mark.parametrize(
@@ -87,3 +87,12 @@ def test_offsets_agree_with_the_standard_library(moment: datetime, minutes: int)
 def _reference() -> int:
     since = datetime(2026, 11, 22, 13, 32, 25, tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
     return int(since.total_seconds()) * 10_000_000 + 533_061
+
+
+@pytest.mark.parametrize("time", ["1970-01-01T00:00:00Z", "2026-11-22T13:32:25.0533061Z", "1969-12-31T23:59:59.5Z"])
+def test_seconds_are_those_of_the_ticks(time: str) -> None:
+    assert list(seconds([time, "2026-11-22T13:32:26.5Z", time])) == [
+        pytest.approx(ticks(time) / TICKS_PER_SECOND, abs=1e-6),
+        pytest.approx(1_795_354_346.5, abs=1e-6),
+        pytest.approx(ticks(time) / TICKS_PER_SECOND, abs=1e-6),
+    ]

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.events.compiled import Unusual
-from gateway.events.decode import decode_envelope_at_length, decode_push, decode_push_at_length
+from gateway.events.catalogue import CATALOGUE
+from gateway.events.compiled import CompiledEvent
+from gateway.events.decode import decode_envelope, decode_envelope_at_length, decode_push, decode_push_at_length
+from gateway.events.spelling import Unusual
 from gateway.events.usual import usual_envelope, usual_push
 
 FIELDS = {
@@ -113,3 +115,34 @@ def test_both_ways_agree_on_each_value_in_the_order_that_was_seen(
 def test_what_is_not_plain_goes_the_long_way(raw: bytes) -> None:
     with pytest.raises(Unusual):
         usual_envelope("acme", raw)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"EventType":"OrderUpdate","Payload":%b}',
+        b'{"EventType":"OrderUpdate","Payload":%b }',
+        b'{"EventType":"OrderUpdate","Payload":%b,"New":{}}',
+        b'{"EventType":"OrderUpdate","Payload":%b,"Payload":{}}',
+        b'{"EventType":"OrderUpdate","Payload":%b}}',
+        b'{"EventType":"OrderUpdate","Payload":%b',
+        b'{"EventType":"OrderUpdate","Payload":%b,"EventSeqId":9}',
+        b'{"EventType":"LegUpdate","Payload":%b}',
+        b'{"EventType":"OrderUpdate","Payload":%b,"Data":{"a":1}}',
+        b'{"EventType":"OrderUpdate","Payload":%b}\xff',
+    ],
+)
+def test_both_ways_agree_on_what_begins_as_another_entry_did(order: dict[str, Any], raw: bytes) -> None:
+    for more in ({}, {"StrategyName": "ü"}, {"EventId": None}, {"EventSeqId": 0}, {"OrderId": "x"}):
+        payload = json.dumps(order | more, separators=(",", ":"), ensure_ascii=False).encode()
+        sound = json.dumps(order, separators=(",", ":")).encode()
+        decode_envelope("acme", b'{"EventType":"OrderUpdate","Payload":%b}' % sound)  # both beginnings are known now
+        assert decode_envelope("acme", raw % payload) == decode_envelope_at_length("acme", raw % payload)
+
+
+@pytest.mark.parametrize("more", [b"", b" ", b",{}", b',1],"invocationId":["7"', b"}", b"]"])
+def test_what_is_known_at_sight_is_one_whole_payload(order: dict[str, Any], more: bytes) -> None:
+    compiled = CompiledEvent(CATALOGUE["order-update"].model)
+    sound = json.dumps(order, separators=(",", ":")).encode()
+    event = compiled.event("acme", "order-update", sound)  # from here on its shape is known
+    assert compiled.at_sight("acme", "order-update", sound + more) == (None if more else event)

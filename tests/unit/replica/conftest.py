@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.memory import MemoryBroker, MemoryRegistry
+from gateway.broker.memory import MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
 from gateway.broker.ports import EventLog
-from gateway.publication import Message
+from gateway.publication import NOTIFICATIONS, Message
 from gateway.replica.account import Activity
 from gateway.replica.replica import AccountStatus, Replica, hub_http
 from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator, SimulatorConfig, simulator
+from gateway.telemetry.traces import OFF, Tracer
 
 LIMIT = 20.0
 
@@ -31,6 +32,10 @@ class World:
     stack: AsyncExitStack
     replicas: list[Replica] = field(default_factory=list)
     registry: MemoryRegistry = field(default_factory=MemoryRegistry)
+    ownership: MemoryOwnership | None = None
+    """None lets the newest claim alone decide."""
+    control: MemoryControl | None = None
+    """None: nobody wants anything."""
 
     async def replica(
         self,
@@ -38,19 +43,31 @@ class World:
         *,
         shards: int = 1,
         messages: MessagesSettings | None = None,
+        keys: Path | None = None,
+        tracer: Tracer = OFF,
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
         settings = Settings(
             hub=HubSettings(url=self.hub.url, **hub),
-            accounts=AccountsSettings(directory=self.keys),
+            accounts=AccountsSettings(directory=keys or self.keys),
             session=Session(history_grace=0.5, audit_interval=0.2),
             shards=shards,
             messages=messages or MessagesSettings(),
         )
         http = await self.stack.enter_async_context(hub_http(settings.hub))
         owner = f"replica-{len(self.replicas) + 1}"
-        replica = Replica(settings, log or self.broker.log(owner), self.registry, http)
+        event_log = log or self.broker.log(owner)
+        replica = Replica(
+            settings,
+            event_log,
+            self.registry,
+            http,
+            ownership=self.ownership,
+            control=self.control,
+            member=owner,
+            tracer=tracer,
+        )
         self.replicas.append(replica)
         running = asyncio.create_task(replica.run())
 
@@ -75,8 +92,8 @@ class World:
         return [entry.stored.message for entry in self.broker.entries if entry.stored.message.account == account]
 
     def keys_of(self, account: str) -> list[int]:
-        """Give the sequences in the log, in its order."""
-        return [int(message.key) for message in self.messages(account)]
+        """Give the sequences of the events in the log, in its order."""
+        return [int(message.key) for message in self.messages(account) if message.topic != NOTIFICATIONS]
 
     async def published(self, account: str, sequences: Iterable[int]) -> None:
         """Wait until the log has these; what it has besides is for the test to look at."""

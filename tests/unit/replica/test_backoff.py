@@ -8,21 +8,37 @@ import pytest
 
 from gateway.replica.backoff import Backoff
 
-TOPS = [0.25, 0.5, 1, 2, 4, 8, 16, 30, 30, 30]
-
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     random.seed(7)
 
 
-def test_delays_are_drawn_evenly_from_zero_to_a_top_that_doubles_up_to_the_cap() -> None:
-    runs = [[backoff.next_delay() for _ in TOPS] for backoff in (Backoff() for _ in range(2000))]
+def test_delays_are_drawn_evenly_from_zero_to_what_was_waited_so_far_and_the_first_top() -> None:
+    parts: list[list[float]] = [[] for _ in range(8)]
+    for _ in range(2000):
+        backoff, waited = Backoff(), 0.0
+        for part in parts:
+            delay = backoff.next_delay()
+            part.append(delay / (0.25 + waited))
+            waited += delay
 
-    for delays, top in zip(zip(*runs, strict=True), TOPS, strict=True):
-        assert 0 <= min(delays) < 0.02 * top
-        assert 0.98 * top < max(delays) <= top
-        assert 0.45 * top < sum(delays) / len(delays) < 0.55 * top
+    for part in parts:
+        assert 0 <= min(part) < 0.02
+        assert 0.98 < max(part) <= 1
+        assert 0.45 < sum(part) / len(part) < 0.55
+
+
+def test_who_is_away_for_long_is_asked_rarely() -> None:
+    def asked(seconds: float) -> int:
+        backoff, waited, count = Backoff(), 0.0, 0
+        while waited < seconds:
+            waited += backoff.next_delay()
+            count += 1
+        return count
+
+    assert sum(asked(60) for _ in range(500)) / 500 < 16
+    assert sum(asked(3600) for _ in range(50)) / 50 < 260  # each 15 s
 
 
 def test_no_delay_is_above_the_cap_however_many_failures_there_were() -> None:
@@ -44,7 +60,7 @@ def test_after_a_stable_while_the_next_failure_counts_as_the_first() -> None:
         delays = []
         for _ in range(300):
             backoff = Backoff(stable_after=30.0)
-            for _ in range(8):
+            for _ in range(20):
                 backoff.next_delay(lasted=1.0)
             delays.append(backoff.next_delay(lasted=lasted))
         return max(delays)

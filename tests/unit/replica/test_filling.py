@@ -6,6 +6,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.broker.ports import Limits
+from gateway.events.event import DeadLetter, Event, Notification
+from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.publication import dead_letter_message
+from gateway.replica.filling import Filling, to_message
+from gateway.session.facts import Item, Reissue
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -29,3 +34,41 @@ async def test_a_message_larger_than_a_commit_becomes_a_dead_letter_and_the_acco
     await world.published("main", range(1, 11))
     topics = {int(message.key): message.topic for message in world.messages("main")}
     assert [key for key, topic in topics.items() if topic == "dead-letter"] == [5]
+    numbers = await world.replicas[-1].numbers()
+    (main,) = numbers.accounts
+    assert main.outcomes == {"published": 9, "dead_letter": 1}  # by what is in the log, not by what the hub sent
+    assert sum(count for (_, outcome), count in numbers.tally.events.items() if outcome == "dead_letter") == 1
+    assert numbers.tally.events["position-update", "dead_letter"] == 1
+
+
+def an_event(sequence: int, kind: str = "order-update", seconds: int = 0) -> Event:
+    """Make an event of a minute."""
+    time = f"2026-11-22T13:32:{seconds:02d}.5Z"
+    return Event("main", kind, sequence, None, time, None, b"{}")
+
+
+def test_what_became_of_a_commit_is_counted_by_what_is_in_it() -> None:
+    undecodable = DeadLetter("main", "invalid-payload", "", "OnOrderUpdate", b"{", 4)
+    unknown = DeadLetter("main", "malformed-json", "", "GetEventsSince", b"{", 5)
+    items = [
+        Item(an_event(1)),
+        Item(an_event(2, seconds=1), late=True),
+        Item(an_event(3)),
+        Item(undecodable),
+        Item(unknown),
+        Item(Notification("main", "gap", {})),
+        Item(an_event(6), reissue=Reissue("id")),
+    ]
+    filling = Filling(items, [to_message(item) for item in items])
+    filling.messages[2] = dead_letter_message(undecodable)  # the broker did not take it as it was
+    filling.filtered["main", "error"] += 2
+    counts, delays = filling.became(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
+    assert counts == {
+        ("main", "order-update", "published"): 1,
+        ("main", "order-update", "late"): 1,
+        ("main", "order-update", "dead_letter"): 2,
+        ("main", "unknown", "dead_letter"): 1,
+        ("main", "notifications", "gap"): 1,
+        ("main", "error", "filtered"): 2,
+    }
+    assert delays == [1.5, 0.5]

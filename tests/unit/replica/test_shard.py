@@ -216,6 +216,28 @@ async def test_an_account_goes_on_where_the_last_replica_stopped(build: Build) -
     assert world.keys_of("alpha") == list(range(1, 56))
 
 
+async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_be_opened_again(build: Build) -> None:
+    """As where its next owner claims it at once: what is stored is the next one's to read."""
+    world = await build("acme", prefill=5)
+    struck = asyncio.Event()
+
+    async def fail(edge: Edge) -> None:
+        if edge.call == "commit" and edge.when == "after" and not struck.is_set():
+            replica.stop()
+            struck.set()
+            raise OutcomeUnknown("fenced, although nobody else is seen")
+
+    world.broker.faults = fail
+    with structlog.testing.capture_logs() as lines:
+        replica = await world.replica()
+        await struck.wait()
+        await world.replica()
+        await world.published("acme", range(1, 6))
+    (line,) = [one for one in lines if "without a clean answer" in one["event"]]
+    assert (line["log_level"], line["error"]) == ("info", "fenced, although nobody else is seen")
+    assert [one for one in lines if "opened again" in one["event"]] == []
+
+
 async def test_keys_begin_with_the_account_where_that_is_wished_dead_letters_included(build: Build) -> None:
     world = await build("main", prefill=3)
     enlarge(world, "main", 2, 200_000)

@@ -492,3 +492,36 @@ def test_page_after_page_without_a_sequence_is_read_to_the_end() -> None:
 
     assert len(scene.published()) == 120
     assert scene.asks() == PageRequest(0, "token-59")
+
+
+# Asked for ahead -------------------------------------------------------------------------------------------
+
+
+def test_what_is_wanted_after_a_page_is_known_before_the_page_is_taken_in() -> None:
+    scene = Scene()
+    scene.connect(latest=6)
+
+    expected = scene.session.wants_next("next")
+    scene.answers(*events([1, 2]), token="next")
+
+    assert expected == PageRequest(0, "next") == scene.asks()
+
+
+def test_nothing_is_expected_after_the_end_of_a_history_or_while_live() -> None:
+    scene = Scene()
+    scene.connect(latest=2)
+    assert scene.session.wants_next(None) is None
+
+    scene.answers(*events([1, 2]))
+
+    assert scene.session.state is State.LIVE
+    assert scene.session.wants_next("next") is None
+
+
+def test_nothing_is_expected_while_much_waits_for_the_broker() -> None:
+    scene = Scene(buffer_bytes=4096)
+    scene.connect(latest=9)
+    scene.answers(*events([1, 2, 3, 4, 5]), token="next")
+
+    assert scene.asks() is not None
+    assert scene.session.wants_next("more") is None

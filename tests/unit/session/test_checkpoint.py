@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 
 from gateway.session.checkpoint import (
+    LARGEST,
     Anchor,
     Checkpoint,
     CheckpointUnreadable,
@@ -16,7 +17,10 @@ from gateway.session.checkpoint import (
     reset_checkpoint,
     reset_notification,
 )
-from gateway.session.subscriptions import Subscription
+from gateway.session.facts import SessionSettings
+from gateway.session.identities import DIGEST_BYTES
+from gateway.session.intervals import Intervals
+from gateway.session.subscriptions import MAX_BYTES, Subscription
 
 RECORDED = (
     b'{"version":1,"verified":41,"incarnation":2,"anchor":[40,"10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0",'
@@ -167,3 +171,22 @@ def test_a_reset_is_told_to_consumers() -> None:
 )
 def test_another_event_is_known_by_its_id_else_by_its_time(known: Anchor, shown: Anchor, *, contradicts: bool) -> None:
     assert known.contradicts(shown) is contradicts
+
+
+def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> None:
+    bounds = SessionSettings()
+    settled = Intervals((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
+    strategies = frozenset(range(10**9, 10**9 + MAX_BYTES // 11))
+    fullest = Checkpoint(
+        verified=2**61 - 2,
+        anchor=Anchor(2**61 - 2, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.123456789Z"),
+        settled=tuple(settled),
+        identities=b"\xff" * DIGEST_BYTES * bounds.identities,
+        unsequenced=b"\xff" * DIGEST_BYTES * bounds.unsequenced,
+        incarnation=2**31,
+        subject="\x01" * 256,
+        subscriptions=(Subscription(0, strategies),),
+    )
+    assert settled.size >= bounds.interval_bytes
+    assert fullest.subscriptions[0].size > MAX_BYTES - 100
+    assert LARGEST * 0.95 < len(encode_checkpoint(fullest)) < LARGEST

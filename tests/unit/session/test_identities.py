@@ -3,17 +3,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.session.identities import Identities
+from gateway.session.identities import Identities, Ring, short
 
 LIMIT = 4
-identities = st.text("ab", min_size=8, max_size=8).map(str.encode)
+steps_ = st.lists(st.tuples(st.sampled_from(["publish", "see"]), st.sampled_from("abcdefgh")), max_size=40)
+digests = st.text("ab", min_size=8, max_size=8).map(str.encode)
 """Digests of two letters: where one ends and the next begins, another one stands by chance."""
 
 
-@given(st.lists(st.tuples(st.sampled_from(["publish", "see"]), identities), max_size=40))
-def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str, bytes]]) -> None:
+@given(steps_, st.booleans())
+def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str, str]], sequenced: bool) -> None:
     memory = Identities(b"", b"", LIMIT, LIMIT)
-    model: list[bytes] = []
+    model: list[str] = []
     for step, identity in steps:
         knows = identity in model
         assert memory.has_seen(identity) == knows
@@ -21,15 +22,27 @@ def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str
             model.remove(identity)
             model.append(identity)
         elif step == "publish":
-            memory.queued(identity, sequenced=False)
-            memory.taken(identity, sequenced=False)
+            memory.queued(identity, sequenced=sequenced)
+            memory.taken(identity, sequenced=sequenced)
             model = [*model, identity][-LIMIT:]
-    assert memory.unsequenced() == b"".join(model)
+    kept = b"".join(map(short, model))
+    assert (memory.sequenced(), memory.unsequenced()) == ((kept, b"") if sequenced else (b"", kept))
+
+
+@given(st.lists(digests, max_size=40))
+def test_a_ring_knows_the_last_that_were_appended(appended: list[bytes]) -> None:
+    ring = Ring(b"", LIMIT)
+    model: list[bytes] = []
+    for digest in appended:
+        assert ring.discard(digest) == (digest in model)
+        ring.append(digest)
+        model = [*(one for one in model if one != digest), digest][-LIMIT:]
+    assert ring.bytes == b"".join(model)
 
 
 def test_what_is_not_at_its_place_is_not_found() -> None:
-    memory = Identities(b"aaaabbbb" + b"bbbbaaaa", b"", LIMIT, LIMIT)
+    ring = Ring(b"aaaabbbb" + b"bbbbaaaa", LIMIT)
 
-    assert not memory.has_seen(b"bbbbbbbb")
-    assert memory.has_seen(b"bbbbaaaa")
-    assert memory.has_seen(b"aaaabbbb")
+    assert b"bbbbbbbb" not in ring
+    assert b"bbbbaaaa" in ring
+    assert b"aaaabbbb" in ring

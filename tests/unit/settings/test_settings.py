@@ -167,6 +167,10 @@ def test_a_name_like_nothing_is_refused_with_all_there_are(refuse: Refuse) -> No
     assert "hub.url, " in refuse(GATEWAY_QQQQ="x").remedy
 
 
+def test_a_port_that_is_misspelt_is_not_taken_for_one_of_kubernetes(refuse: Refuse) -> None:
+    assert refuse(GATEWAY_MONITORIN__PORT="9").remedy == "Did you mean GATEWAY_MONITORING__PORT?"
+
+
 @pytest.mark.parametrize(
     "variable",
     [
@@ -249,3 +253,30 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_every_setting_says_what_it_means() -> None:
     for name, field in fields():
         assert field.description, name
+
+
+def test_the_collectors_url_is_a_base_that_may_be_written_with_its_path(load: Load) -> None:
+    assert load().tracing.endpoint is None
+    for url in ("http://collector:4318", "http://collector:4318/", "http://collector:4318/v1/traces"):
+        assert load(GATEWAY_TRACING__ENDPOINT=url).tracing.endpoint == "http://collector:4318"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("collector:4318", "is no http or https URL; write it as http://collector:4318"),
+        ("grpc://collector:4317", "is no http or https URL"),
+        ("http://user:s3cret@collector", "must not hold credentials"),
+        ("http://collector?token=s3cret", "must not have a query"),
+    ],
+)
+def test_what_is_no_url_of_a_collector_is_refused_without_its_secrets(refuse: Refuse, url: str, words: str) -> None:
+    error = refuse(GATEWAY_TRACING__ENDPOINT=url)
+    assert error.setting == "tracing.endpoint"
+    assert words in error.problem
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "much"])
+def test_a_ratio_is_from_none_to_all(refuse: Refuse, ratio: str) -> None:
+    assert refuse(GATEWAY_TRACING__RATIO=ratio).setting == "tracing.ratio"

@@ -44,6 +44,23 @@ def saying(*messages: bytes) -> Callable[[Any], Awaitable[None]]:
 # Pushes -----------------------------------------------------------------------------------------------------
 
 
+async def test_a_record_that_is_known_at_sight_is_not_decoded(start: Start, open_to: Start) -> None:
+    known, other = b'{"type":1,"target":"A","arguments":[1]}', b'{"type":1,"target":"A","arguments":[2]}'
+    seen: list[bytes] = []
+    pushed: list[Any] = []
+
+    def at_sight(raw: bytes) -> bool:
+        seen.append(raw)
+        return raw == known
+
+    connection = await open_to(await start(saying(b"\x1e".join((known, other, b'{"type":7}', b"")))))
+    with pytest.raises(ConnectionLost):
+        await connection.run(lambda *push: pushed.append(push), at_sight=at_sight)
+
+    assert seen == [known, other, b'{"type":7}']
+    assert pushed == [("A", [b"2"])]
+
+
 async def test_records_may_be_joined_and_split_over_messages_and_frames(start: Start, open_to: Start) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         peer.frame(b'{"type":1,"target":"A","argu')
@@ -117,7 +134,7 @@ async def test_it_pings_at_its_interval(start: Start, open_to: Start) -> None:
     began = time.monotonic()
     await following(await open_to(await start(speak), ping_interval=0.05))
     assert heard == ['{"type":6}\x1e'] * 3
-    assert 0.15 <= time.monotonic() - began < 1
+    assert 0.15 <= time.monotonic() - began < 5
 
 
 async def test_silence_is_the_end_and_a_websocket_ping_is_no_word(start: Start, open_to: Start) -> None:
@@ -130,7 +147,7 @@ async def test_silence_is_the_end_and_a_websocket_ping_is_no_word(start: Start, 
     began = time.monotonic()
     _, lost = await following(connection)
     assert (lost.reason, str(lost)) == ("silent", "nothing was received for 0.2 s")
-    assert 0.2 <= time.monotonic() - began < 0.5
+    assert 0.2 <= time.monotonic() - began < 2
 
 
 async def test_a_hub_that_pings_is_not_silent(start: Start, open_to: Start) -> None:
@@ -173,7 +190,7 @@ async def test_a_peer_that_takes_nothing_holds_up_nobody(
     if end != "close":
         await asyncio.wait({running})
     await connection.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert {type(result) for result in results} == {ConnectionLost}
     assert isinstance(
@@ -289,4 +306,4 @@ async def test_a_hub_that_chatters_on_cannot_delay_the_goodbye(start: Start, tra
     connection = await connect(transports(), (await start(speak)).url, KEY)
     began = time.monotonic()
     await connection.close()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5

@@ -198,3 +198,8 @@ def test_what_is_encoded_decodes_to_the_same(text: str, value: Any) -> None:  # 
     assert protocol.decode(raw) == Completion("1", None, text)
     raw = protocol.encode_close(text, allow_reconnect=True).removesuffix(b"\x1e")
     assert protocol.decode(raw) == Close(text, allow_reconnect=True)
+
+
+def test_what_stands_between_head_and_tail_of_a_push_is_its_argument() -> None:
+    raw = protocol.push_head("OnX") + b'{"a":1}' + protocol.PUSH_TAIL
+    assert protocol.decode(raw) == Invocation("OnX", [b'{"a":1}'])

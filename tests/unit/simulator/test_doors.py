@@ -87,14 +87,14 @@ async def test_a_half_open_connection_stands_at_the_client_and_nowhere_else(
 async def test_each_step_of_connecting_may_be_slow_and_a_star_does_not_mean_them(
     run: Run, connect: Connect, step: str
 ) -> None:
-    hub = await run(faults=Faults(slow={step: 0.2, "*": 0.05}))
+    hub = await run(faults=Faults(slow={step: 0.2, "*": 5.0}))
     began = time.monotonic()
     await negotiate(hub)
     between = time.monotonic()
     await connect(hub)
     took = {"negotiate": between - began}.get(step, time.monotonic() - between)
     assert took >= 0.2
-    assert time.monotonic() - began < 0.4
+    assert time.monotonic() - began < 4
 
 
 async def test_a_sequence_reset_and_a_retention_are_reached_over_the_admin_api(

@@ -1,0 +1,97 @@
+"""Ownership on JetStream: members and leases are records in a stream whose messages live 3 s.
+
+The stream is kept on disk although all of it may be lost: one in memory is gone, its configuration too, after a
+restart of a single server (measured). After an outage owners make their leases again before anybody else may take
+them, and read them first: sequences may have begun anew.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final
+
+from gateway.broker import leases
+from gateway.broker.jetstream import records
+from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.link import API
+from gateway.broker.jetstream.refusals import permissions_needed
+from gateway.broker.jetstream.topics import Topics
+from gateway.broker.ports import Membership
+from gateway.errors import ConfigurationError
+
+VERSION: Final = 1
+_SECOND: Final = 1_000_000_000
+"""In the nanoseconds of JetStream's configuration."""
+
+
+class JetStreamOwnership:
+    """The ownership of one deployment (`gateway.broker.ports.Ownership`)."""
+
+    def __init__(self, connection: Connection, topics: Topics, timing: leases.Timing | None = None) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._timing = timing or leases.Timing()
+
+    async def prepare(self, *, replicas: int, create: bool) -> None:
+        """Make the stream if there is none, and refuse one that would break a promise.
+
+        Raises ConfigurationError, Unavailable.
+        """
+        age = round(self._timing.lease * _SECOND)
+        wanted: dict[str, Any] = {
+            "name": self._topics.ownership,
+            "description": "Members of the gateway and their leases of shards; all of it may be lost at any time",
+            "subjects": [self._topics.owning("member.*"), self._topics.owning("lease.*")],
+            "retention": "limits",
+            "storage": "file",
+            "num_replicas": replicas,
+            "max_age": age,
+            "max_msgs_per_subject": 1,
+            "discard": "old",
+        }
+        with permissions_needed():
+            config = await records.made(self._connection.link, wanted, create=create)
+        if config.get("max_age") != age or config.get("max_msgs_per_subject") != 1:
+            problem = f"max_age is not {self._timing.lease:g} s, or max_msgs_per_subject not 1"
+            raise ConfigurationError(f"stream {self._topics.ownership}", problem, "Delete it; the gateway makes it.")
+        calls = [f"{API}.STREAM.MSG.{call}.{self._topics.ownership}" for call in ("GET", "DELETE")]
+        refusals = await self._connection.link.refused(
+            [self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls]
+        )
+        if refusals:  # later nobody would say more than that it serves no shard
+            remedy = "Give the user the permissions that docs/nats.md lists."
+            raise ConfigurationError("broker", "; ".join(refusals), remedy)
+
+    def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
+        """Take part; see the contract."""
+        return leases.join(_Store(self._connection, self._topics, member), shards, self._timing)
+
+
+class _Store:
+    """The records, as `gateway.broker.leases.LeaseStore` has them."""
+
+    def __init__(self, connection: Connection, topics: Topics, member: str) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._member = member
+
+    @property
+    def era(self) -> object:
+        return self._connection.link
+
+    async def names(self) -> frozenset[str]:
+        pattern = self._topics.owning("*.*")
+        subjects = await records.subjects(self._connection.link, self._topics.ownership, pattern)
+        return frozenset(".".join(subject.split(".")[-2:]) for subject in subjects)
+
+    async def read(self, name: str) -> leases.Lease | None:
+        found = await records.last(self._connection.link, self._topics.ownership, self._topics.owning(name))
+        return None if found is None else leases.Lease(found.sequence, str(json.loads(found.value)["token"]))
+
+    async def write(self, name: str, token: str, expect: int | None) -> int:
+        value = json.dumps({"version": VERSION, "member": self._member, "token": token}).encode()
+        return await records.write(self._connection.link, self._topics.owning(name), value, expect)
+
+    async def erase(self, name: str, revision: int) -> None:  # noqa: ARG002 - the sequence names it
+        await records.erase(self._connection.link, self._topics.ownership, revision)

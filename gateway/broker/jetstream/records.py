@@ -1,0 +1,199 @@
+"""Single records on JetStream: read from the stream's leader, written by compare-and-set on their own subject.
+
+What is forgotten leaves a marker for a while: a message without a payload and with a time to live. Readers hear of it
+as of any other message, and no permission but that to write is needed for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import uuid4
+
+from gateway.broker.jetstream.batch import MOST_MESSAGES
+from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved, result_of
+from gateway.broker.jetstream.topics import TTL
+from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
+
+_NO_MESSAGE: Final = 10037
+_NOT_FOUND: Final = 10059
+_NAME_IN_USE: Final = 10058
+_MOVED: Final = frozenset({10071, 10164})
+"""Wrong last sequence; another write to the subject is in flight (only with replicas)."""
+_GONE: Final = 10057
+"""The message could not be deleted: it is not there."""
+_YOURS: Final = 4
+"""The first digit of a status that is the caller's to mend, as in HTTP."""
+_MAY_PASS: Final = frozenset({10005})
+"""No suitable servers for as many replicas: one may be down."""
+_ATTEMPTS: Final = 3
+"""Of a write where there is nothing: a marker may come or go before each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A message of the stream."""
+
+    subject: str
+    sequence: int
+    value: bytes
+    time: str
+    """When it was stored, by the server's clock: RFC 3339 to the nanosecond, in UTC."""
+    is_marker: bool
+    """Whether it says that what was there is forgotten."""
+
+
+async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str, Any]:
+    """Make the stream if there is none, and give its configuration; raises ConfigurationError, Unavailable."""
+    stream = str(config["name"])
+    try:
+        info = await link.api(f"STREAM.INFO.{stream}")
+    except Refusal as refusal:
+        if refusal.code != _NOT_FOUND:
+            raise
+        if not create:
+            remedy = "Make it, or let the gateway make it."
+            raise ConfigurationError(f"stream {stream}", "there is no such stream", remedy) from refusal
+        info = await _create(link, config)
+    return dict(info["config"])
+
+
+async def _create(link: Link, config: dict[str, Any]) -> dict[str, Any]:
+    stream = str(config["name"])
+    try:
+        return await link.api(f"STREAM.CREATE.{stream}", config)
+    except Refusal as refusal:
+        if refusal.code == _NAME_IN_USE:  # another replica was quicker
+            return await link.api(f"STREAM.INFO.{stream}")
+        if refusal.status // 100 == _YOURS and refusal.code not in _MAY_PASS:
+            raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
+        raise
+
+
+async def subjects(link: Link, stream: str, pattern: str) -> frozenset[str]:
+    """Give the subjects under `pattern` that hold a message; the server lists up to 100,000 at once."""
+    found: dict[str, int] = {}
+    while True:
+        page = await link.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)})
+        listed = page["state"].get("subjects") or {}
+        found |= listed
+        if not listed or len(found) >= page.get("total", 0):
+            return frozenset(found)
+
+
+async def last(link: Link, stream: str, subject: str) -> Found | None:
+    """Give the last message under `subject`; raises Unavailable."""
+    return await _get(link, stream, {"last_by_subj": subject})
+
+
+async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
+    try:
+        message = (await link.api(f"STREAM.MSG.GET.{stream}", body))["message"]
+    except Refusal as refusal:
+        if refusal.code == _NO_MESSAGE:
+            return None
+        raise
+    value = base64.b64decode(message.get("data", ""))
+    return Found(str(message["subject"]), int(message["seq"]), value, str(message["time"]), is_marker(message))
+
+
+def is_marker(stored: Mapping[str, Any]) -> bool:
+    """Tell whether a message, as the API gives it, says that what was there is forgotten."""
+    return not stored.get("data") and f"{TTL}:".encode() in base64.b64decode(stored.get("hdrs", ""))
+
+
+async def write(link: Link, subject: str, value: bytes, expect: int | None) -> int:
+    """Write the last message under `subject` if its sequence is `expect` (0: none; None: whatever it is).
+
+    Gives the sequence of the new one. Raises Conflict, OutcomeUnknown, Unavailable.
+    """
+    headers = None if expect is None else {"Nats-Expected-Last-Subject-Sequence": str(expect)}
+    try:
+        answer = await link.ask(subject, value, headers)
+    except (Denied, Unserved):
+        raise
+    except Unavailable as error:
+        raise OutcomeUnknown(str(error)) from error
+    try:
+        said = json.loads(answer.data)
+        refused = said.get("error")
+        if refused is None:
+            return int(said["seq"])
+    except (ValueError, AttributeError, KeyError) as unclear:
+        raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear
+    words = f"{subject}: {refused.get('description')} (error {refused.get('err_code')})"
+    raise Conflict(words) if refused.get("err_code") in _MOVED else Unavailable(words)
+
+
+async def write_first(link: Link, stream: str, subject: str, value: bytes) -> int:
+    """Write the last message under `subject` where there is none, or only a marker.
+
+    Gives its sequence. Raises Conflict, OutcomeUnknown, Unavailable.
+    """
+    expect, attempt = 0, 1
+    while True:
+        try:
+            return await write(link, subject, value, expect)
+        except Conflict:
+            standing = await last(link, stream, subject)
+            if attempt == _ATTEMPTS or not (standing is None or standing.is_marker):
+                raise
+            expect, attempt = 0 if standing is None else standing.sequence, attempt + 1
+
+
+async def write_all(link: Link, values: Mapping[str, bytes]) -> None:
+    """Write the last messages under many subjects, whatever they are; in atomic batches, each synced once.
+
+    Raises Unavailable, and then some of them may be written.
+    """
+    left = list(values.items())
+    while left:
+        await _write_batch(link, left[:MOST_MESSAGES], {})
+        left = left[MOST_MESSAGES:]
+
+
+async def forget(link: Link, subjects: Sequence[str], ttl: int) -> None:
+    """Leave markers under `subjects`, whatever is there; they stay for `ttl` seconds.
+
+    Raises OutcomeUnknown, and then there may be markers under some or all of them; Unavailable.
+    """
+    for begin in range(0, len(subjects), MOST_MESSAGES):
+        markers = [(subject, b"") for subject in subjects[begin : begin + MOST_MESSAGES]]
+        try:
+            await _write_batch(link, markers, {TTL: str(ttl)})
+        except Unavailable as error:
+            if begin == 0 and isinstance(error, (Denied, Unserved, Refusal)):
+                raise
+            raise OutcomeUnknown(str(error)) from error
+
+
+async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Mapping[str, str]) -> None:
+    first, last = 1, len(values)
+    headers = {**own, "Nats-Batch-Id": uuid4().hex}
+    with link.listening(*(subject for subject, _ in values)) as ear:
+        try:
+            async with asyncio.timeout(link.timeout):
+                for place, (subject, value) in enumerate(values, first):
+                    headers["Nats-Batch-Sequence"] = str(place)
+                    if place == last:
+                        headers["Nats-Batch-Commit"] = "1"
+                    await link.publish(subject, value, ear.subject if place in {first, last} else "", headers)
+                while not (answer := await ear.hear()).data:  # the first one was taken
+                    if is_unserved(answer):
+                        raise Unserved(f"nobody serves {values[0][0]}")
+        except TimeoutError as error:
+            raise Unavailable(f"{values[0][0]}: NATS did not answer in time") from error
+    result_of(f"a batch from {values[0][0]} on", answer)
+
+
+async def erase(link: Link, stream: str, sequence: int) -> None:
+    """Take one message out of the stream; none is there any more is as good. Raises Unavailable."""
+    try:
+        await link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
+    except Refusal as refusal:
+        if refusal.status // 100 != _YOURS and refusal.code != _GONE:
+            raise

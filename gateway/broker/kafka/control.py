@@ -1,0 +1,237 @@
+"""The control store on Kafka: a compacted topic, one partition of what is wanted and one of what is observed.
+
+Two partitions, since a write reads all of what is wanted, and must not wade through what thousands of owners report;
+and since a writer that dies in its transaction holds up the readers of its partition, until the next write or the end
+of the transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka import errors as kafka
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka import cluster, fetch
+from gateway.broker.kafka.connect import Connection, at_work, refusal, words
+from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
+from gateway.broker.ports import Record
+from gateway.errors import BrokerError, Conflict, NeedsPerson, OutcomeUnknown, Unavailable
+
+log = logging.getLogger(__name__)
+
+_LOOK: Final = 2.0
+"""Seconds between two looks whether the topic is still the one that is followed."""
+_AGAIN: Final = 0.25
+"""Seconds before a watch that failed begins again."""
+_BACKOFF: Final = 0.1
+"""Seconds that a write waits at most before its second attempt; doubled for each further one."""
+_FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
+
+
+@dataclass(slots=True)
+class _Change:
+    """A write, and how far it has come."""
+
+    records: Mapping[tuple[TopicPartition, str], bytes | None]
+    """What is to be written, by partition and key; None erases."""
+    expect: Mapping[str, int] = field(default_factory=dict)
+    """The revisions that keys of what is wanted must still have."""
+    is_ending: bool = False
+    """Whether the end of its transaction was asked for: from then on it may be stored."""
+
+    def failed(self, why: str) -> BrokerError:
+        """Say what has become of it."""
+        return OutcomeUnknown(why) if self.is_ending else Unavailable(f"{why}; nothing was written")
+
+
+class _Overtaken(Exception):
+    """Another writer began before this one came to the end of its transaction; nothing was written."""
+
+
+class KafkaControl:
+    """The control store of one deployment (`gateway.broker.ports.ControlStore`).
+
+    A key's revision is one more than its record's offset, which compaction keeps. What is forgotten is a tombstone,
+    which compaction takes away after a day; a key whose last record is one has no revision.
+
+    Ages are by the broker's clock, as far as Kafka tells it: the topic's records carry the broker's time, and what time
+    it is there now is known from the answers to the writes and reports of this process; before the first one, it is
+    taken to be ours.
+    """
+
+    def __init__(self, connection: Connection, topics: Topics, *, clock: Callable[[], float] = time.time) -> None:
+        """`clock` gives our time, in seconds since 1970."""
+        self._connection = connection
+        self._wanted = TopicPartition(topics.control, WANTED)
+        self._observed = TopicPartition(topics.control, OBSERVED)
+        self._transactional_id = topics.control_id
+        self._clock = clock
+        self._ahead = 0.0
+        """Seconds that the broker's clock is ahead of ours."""
+        self._writing = asyncio.Lock()
+
+    # Reading ------------------------------------------------------------------------------------------------
+
+    async def watch(self) -> AsyncIterator[Record | None]:
+        """Give the last values, then each change; see the contract.
+
+        It begins again from the topic's first record after every trouble, and gives nothing twice.
+        """
+        given: dict[tuple[int, bytes], tuple[int, int]] = {}
+        is_filled, trouble = False, ""
+        while True:
+            try:
+                with at_work():
+                    async with aclosing(self._batches()) as batches:  # type: ignore[type-var]
+                        async for newest in batches:
+                            trouble = ""
+                            for which, record in newest.items():
+                                identity = record.offset, record.timestamp  # in a new topic, offsets come again
+                                if given.get(which) != identity:
+                                    given[which] = identity
+                                    yield self._record(record)
+                            if not is_filled:
+                                is_filled = True
+                                yield None
+            except Unavailable as error:
+                if str(error) != trouble:
+                    level = logging.ERROR if isinstance(error, NeedsPerson) else logging.WARNING
+                    log.log(level, "what operators want cannot be read now: %s", error)
+                trouble = str(error)
+            await asyncio.sleep(_AGAIN)
+
+    async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
+        """Give the newest record of every key, then of those that changed; ends where the topic is another one."""
+        places = await self._ends()
+        begin = dict.fromkeys(places, 0)
+        newest: dict[tuple[int, bytes], fetch.Record] = {}
+        async with aclosing(fetch.read_all(self._connection, begin, places)) as records:  # type: ignore[type-var]
+            async for record in records:
+                newest[record.partition, record.key] = record
+        yield newest
+        looked = time.monotonic()
+        async with aclosing(fetch.follow(self._connection, dict(places))) as batches:  # type: ignore[type-var]
+            async for batch in batches:
+                for record in batch:
+                    tp = TopicPartition(record.topic, record.partition)
+                    if record.offset < places[tp]:
+                        return
+                    places[tp] = record.offset + 1
+                yield {(record.partition, record.key): record for record in batch}
+                if time.monotonic() - looked > _LOOK:
+                    ends = await self._ends()
+                    if any(ends[tp] < places[tp] for tp in places):
+                        return
+                    looked = time.monotonic()
+
+    async def _ends(self) -> dict[TopicPartition, int]:
+        ends = await cluster.places(self._connection, [self._wanted, self._observed])
+        return {tp: place or 0 for tp, place in ends.items()}
+
+    def _record(self, record: fetch.Record) -> Record:
+        age = max(0.0, self._clock() + self._ahead - record.timestamp / 1000)
+        is_observed = record.partition == OBSERVED
+        return Record(record.key.decode(), record.value or b"", _revision(record), is_observed, age)
+
+    def _heard(self, timestamp: int) -> None:
+        """Learn what time it is at the broker, from what it has just stored."""
+        self._ahead = timestamp / 1000 - self._clock()
+
+    # Writing ------------------------------------------------------------------------------------------------
+
+    async def write(self, key: str, value: bytes, expect: int) -> int:
+        """Replace what is wanted for `key`; see the contract.
+
+        The start of a transactional producer keeps every other writer from ending its transaction; so what is read
+        then stays true until this one has ended its own. Two at once overtake each other until one comes through.
+        """
+        return await self._carry_out(_Change({(self._wanted, key): value}, {key: expect}))
+
+    async def forget(self, keys: Collection[str]) -> None:
+        """Erase what is wanted and what is observed of `keys`; see the contract.
+
+        It is one transaction of the same producer, so whoever has compared before it cannot write after it. A gateway
+        that dies in it holds up the readers of both partitions.
+        """
+        if keys:
+            await self._carry_out(_Change({(tp, key): None for key in keys for tp in (self._wanted, self._observed)}))
+
+    async def _carry_out(self, change: _Change) -> int:
+        """Make `change`, and give the revision of its first record."""
+        limit = self._connection.options.timeout
+        longest = _BACKOFF
+        try:
+            async with asyncio.timeout(limit), self._writing:
+                while True:
+                    with suppress(_Overtaken), at_work():
+                        return await self._attempt(change)
+                    await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
+                    longest *= 2
+        except TimeoutError as error:
+            raise change.failed(f"Kafka did not answer within {limit:g} s") from error
+
+    async def _attempt(self, change: _Change) -> int:
+        producer = await self._connection.producer(
+            transactional_id=self._transactional_id,
+            largest=cluster.SMALLEST_MESSAGE,
+            transaction_timeout=self._connection.options.timeout,
+        )
+        try:
+            for key, expect in change.expect.items():
+                revision = await self._read_revision(key)
+                if revision != expect:
+                    raise Conflict(f"{key} is at revision {revision}, not {expect}")
+            await producer.begin_transaction()
+            stored: list[Any] = await self._send(producer, change)
+            change.is_ending = True
+            await producer.commit_transaction()
+        except _FENCED as error:
+            if change.is_ending:
+                raise change.failed(words(error)) from error
+            raise _Overtaken from error
+        except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
+            raise (None if change.is_ending else refusal(error)) or change.failed(words(error)) from error
+        finally:
+            await self._connection.end_producer(producer)
+        self._heard(stored[0].timestamp)
+        return int(stored[0].offset) + 1
+
+    async def _send(self, producer: AIOKafkaProducer, change: _Change) -> list[Any]:
+        """Send the records of `change`, and wait until each is stored: only then may the transaction be ended."""
+        sent = [
+            await producer.send(tp.topic, value, key.encode(), partition=tp.partition)
+            for (tp, key), value in change.records.items()
+        ]
+        return await asyncio.gather(*sent)
+
+    async def _read_revision(self, key: str) -> int:
+        """Read what is wanted to its end: a transaction that is being ended there is waited for."""
+        revision = 0
+        ends = await self._ends()
+        end = {self._wanted: ends[self._wanted]}
+        async with aclosing(fetch.read_all(self._connection, {self._wanted: 0}, end)) as records:  # type: ignore[type-var]
+            async for record in records:
+                if record.key == key.encode():
+                    revision = _revision(record)
+        return revision
+
+    async def report(self, observed: Mapping[str, bytes]) -> None:
+        """Say what is so; see the contract."""
+        if observed:
+            records = {key.encode(): value for key, value in observed.items()}
+            with at_work():
+                self._heard(await self._connection.write(self._observed, records))
+
+
+def _revision(record: fetch.Record) -> int:
+    """A tombstone makes a key one that never was."""
+    return 0 if record.value is None else int(record.offset) + 1

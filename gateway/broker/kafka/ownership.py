@@ -1,0 +1,214 @@
+"""Ownership on Kafka: a consumer group over a topic with one partition a shard; nothing of it is ever read.
+
+Rebalances are eager: everybody's partitions are revoked and dealt out anew, by an assignor that moves few. So what is
+revoked goes on being served, and only what the new assignment took is stopped. A shard that moves may be claimed by
+its next owner before this one has stopped it: the claim fences what is still under way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
+from aiokafka import errors as kafka
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.protocol.coordination import FindCoordinatorRequest
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka import innards
+from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
+from gateway.broker.kafka.topics import Topics
+from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+
+log = logging.getLogger(__name__)
+
+_LOOK: Final = 0.1
+"""Seconds between two polls: by them a new assignment is seen, and a consumer that is not polled is taken for dead."""
+_AGAIN: Final = 1.0
+"""Seconds before a member that failed joins anew."""
+_CONFIRM: Final = 5.0
+"""Seconds for the answer to a confirmation."""
+_REFUSED: Final = (
+    kafka.CommitFailedError,
+    kafka.UnknownMemberIdError,
+    kafka.IllegalGenerationError,
+    kafka.RebalanceInProgressError,
+)
+"""The group has gone on without us, or is about to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
+
+    session: float = 6.0
+    """Without a heartbeat after which a member is taken for dead; the broker allows no less by default."""
+    heartbeat: float = 0.3
+    """By its answer a member learns that shards are dealt out anew; until then those of one that left are silent."""
+
+
+class KafkaOwnership:
+    """The ownership of one deployment (`gateway.broker.ports.Ownership`)."""
+
+    def __init__(self, connection: Connection, topics: Topics, timing: Timing | None = None) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._timing = timing or Timing()
+
+    async def check(self) -> None:
+        """See whether we may be in the group; raises ConfigurationError, Unavailable."""
+        answer = await self._connection.ask(FindCoordinatorRequest(self._topics.group, 0))
+        if answer.error_code == kafka.GroupAuthorizationFailedError.errno:  # later nobody would say more than this
+            remedy = "Give the gateway's user the ACLs of docs/kafka.md."
+            raise ConfigurationError(f"group {self._topics.group}", "Kafka does not permit Read", remedy)
+
+    @asynccontextmanager
+    async def join(self, member: str, shards: int) -> AsyncIterator[KafkaMembership]:  # noqa: ARG002 - its partitions
+        """Take part; see the contract."""
+        membership = KafkaMembership(self._connection, self._topics, self._timing, member)
+        try:
+            yield membership  # it joins the group as soon as it is asked for changes, and again until it can
+        finally:
+            await membership.end()
+
+
+class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it has no annotations
+    """One member (`gateway.broker.ports.Membership`)."""
+
+    def __init__(self, connection: Connection, topics: Topics, timing: Timing, member: str) -> None:
+        self._connection = connection
+        self._topics = topics
+        self._timing = timing
+        self._member = member
+        self._consumer: AIOKafkaConsumer | None = None
+        self._consuming = AsyncExitStack()
+        self._assigned: frozenset[int] = frozenset()
+        self._is_known = False
+        self._is_changed = False
+        self._is_leaving = False
+        self._failing_since: float | None = None
+        self._trouble = ""
+
+    async def begin(self) -> None:
+        """Join the group, as a new member; raises Unavailable."""
+        self._failing_since = None
+        # Of its own for each member: the library keeps what a member had in the assignor's class.
+        sticky = type("Sticky", (StickyPartitionAssignor,), {})
+        consumer = await self._consuming.enter_async_context(
+            self._connection.consumer(
+                group_id=self._topics.group,
+                client_id=self._member.replace("/", "-"),
+                session_timeout_ms=round(self._timing.session * 1000),
+                max_poll_interval_ms=round(self._timing.session * 1000),
+                heartbeat_interval_ms=round(self._timing.heartbeat * 1000),
+                partition_assignment_strategy=(sticky,),
+            )
+        )
+        consumer.subscribe([self._topics.checkpoints], listener=self)
+        self._consumer = consumer
+
+    async def end(self) -> None:
+        """Leave the group."""
+        self._consumer = None
+        await self._consuming.aclose()
+
+    async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ANN401 - the library's
+        """Go on: most of it will be assigned again."""
+
+    async def on_partitions_assigned(self, assigned: Any) -> None:  # noqa: ANN401 - the library's
+        """Take in the new assignment."""
+        if self._consumer is not None:
+            self._consumer.pause(*assigned)  # nothing of it is to be read
+        self._assigned = frozenset(tp.partition for tp in assigned)
+        self._is_known = self._is_changed = True
+
+    async def changes(self) -> AsyncIterator[frozenset[int]]:
+        """Give the shards to serve; see the contract."""
+        while True:
+            if self._is_changed and (self._is_known or self._is_leaving):
+                self._is_changed = False
+                yield frozenset() if self._is_leaving else self._assigned
+                continue
+            try:
+                await self._poll()
+            except (kafka.KafkaError, OSError, Unavailable) as error:
+                explained = refusal(error, "Read") or error
+                if words(explained) != self._trouble:
+                    level = logging.ERROR if isinstance(explained, NeedsPerson) else logging.WARNING
+                    log.log(level, "who serves what cannot be agreed on now: %s", words(explained))
+                self._trouble = words(explained)
+                await self.end()  # the library's member does not outlive an error, and keeps the login it began with
+                await asyncio.sleep(_AGAIN)
+
+    async def _poll(self) -> None:
+        if self._failing_since is not None and _clock() - self._failing_since > self._timing.session:
+            if await self._is_there():
+                await self.end()
+            else:
+                self._failing_since = _clock()
+        if self._consumer is None:
+            with at_work():
+                await self._connection.explain()
+            await self.begin()
+            self._trouble = ""
+        assert self._consumer is not None  # noqa: S101 - it has just begun
+        await self._consumer.getmany(timeout_ms=round(_LOOK * 1000))
+
+    async def _is_there(self) -> bool:
+        """Tell whether Kafka can be reached, if only to be refused: an outage is no reason to join anew.
+
+        The group would wait for the old self after it, for as long as a session lasts.
+        """
+        try:
+            await self._connection.explain()
+        except Unavailable:
+            return False
+        except ConfigurationError:
+            return True
+        return True
+
+    async def confirm(self, shard: int) -> bool:
+        """Commit an offset as a member of the present generation; see the contract. Nobody reads it."""
+        if self._is_leaving or shard not in self._assigned:
+            return False
+        if self._consumer is None:
+            raise Unavailable(f"whose shard {shard} is cannot be told: {self._trouble}")
+        try:
+            with ours("the group of the gateways"):
+                async with asyncio.timeout(_CONFIRM):
+                    await innards.commit_as_member(self._consumer, TopicPartition(self._topics.checkpoints, shard))
+        except Unavailable as error:
+            if isinstance(error.__cause__, _REFUSED):
+                if shard in self._assigned:  # it may still be ours in the next generation
+                    raise
+                return False
+            if isinstance(error.__cause__, kafka.UnknownTopicOrPartitionError):
+                return shard in self._assigned  # opening the log says what is missing, and mends it where it may
+            if (denied := refusal(error.__cause__ or error, "Read")) is not None:
+                raise denied from error
+            self._failing_since = self._failing_since or _clock()
+            with at_work():
+                await self._connection.explain()
+            raise
+        self._failing_since = None
+        return shard in self._assigned and not self._is_leaving
+
+    async def release(self, shard: int) -> None:
+        """Nobody waits for it; see the contract."""
+        if shard in self._assigned and not self._is_leaving:
+            self._is_changed = True
+        await asyncio.sleep(0)
+
+    async def leave(self) -> None:
+        """Give nothing any more; the group is left when the membership ends, else all would be dealt out now."""
+        self._is_leaving = self._is_changed = True
+        await asyncio.sleep(0)
+
+
+def _clock() -> float:
+    return asyncio.get_running_loop().time()

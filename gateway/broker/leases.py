@@ -1,0 +1,337 @@
+"""Ownership by leases, for brokers that keep records which expire: who serves which shard of a deployment.
+
+Members announce themselves, and from who is there and who has what everybody works out the same deal: even shares, in
+which nothing moves but what a member must give up or has left behind. A lease, made by compare-and-set, says who does
+hold a shard. A free lease is taken by the member to whom it is dealt, and one that is dealt to another is given up.
+
+Time is the store's: leases end by its clock, and members look at no clock but the monotonic one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final, Protocol, TypeVar
+from uuid import uuid4
+
+from gateway.errors import BrokerError, Conflict, OutcomeUnknown, Unavailable
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_FAREWELL: Final = 2.0
+"""Seconds for saying that one is gone; what was not said by then ends by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds."""
+
+    lease: float = 3.0
+    """Until a record that nobody writes again is gone from the store."""
+    renewal: float = 1.0
+    """Between two writes of the same record."""
+    look: float = 0.5
+    """Between two looks at who is there and what is free: the store tells nobody that a record expired."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A record as the store has it."""
+
+    revision: int
+    token: str
+    """Whose it is."""
+
+
+class LeaseStore(Protocol):
+    """Records that are gone some seconds after they were written last. Every call raises Unavailable.
+
+    Names are `member.<token>` and `lease.<shard>`.
+    """
+
+    @property
+    def era(self) -> object:
+        """Whatever is another one as soon as revisions learnt before may mean something else now."""
+        ...
+
+    async def names(self) -> frozenset[str]:
+        """Give the names of all records that are there."""
+        ...
+
+    async def read(self, name: str) -> Lease | None:
+        """Give a record."""
+        ...
+
+    async def write(self, name: str, token: str, expect: int | None) -> int:
+        """Write a record if its revision is `expect` (0: if there is none; None: anyway), and give its new one.
+
+        Raises Conflict, OutcomeUnknown.
+        """
+        ...
+
+    async def erase(self, name: str, revision: int) -> None:
+        """Take that revision of a record away, if it is still there."""
+        ...
+
+
+def deal(shards: int, members: Collection[str], holders: Mapping[int, str]) -> list[str]:
+    """Say for each shard which of `members` should hold it, where `holders` have some of them now.
+
+    Shares differ by one at the most. Whoever has a shard keeps it as long as its share allows; which of them it gives
+    up, and who gets what is free, is decided by lots that are drawn from the names. A deal that is carried out in part
+    is dealt the same way again, so members that look one after the other agree.
+    """
+    least, over = divmod(shards, len(members))
+    owners = [""] * shards
+    room = dict.fromkeys(members, least)
+
+    def give(pairs: Iterable[tuple[int, str]]) -> None:
+        nonlocal over
+        for _, shard, member in sorted(((_lot(*pair), *pair) for pair in pairs), reverse=True):
+            if owners[shard] or room[member] < (0 if over else 1):
+                continue
+            over -= room[member] == 0
+            room[member] -= 1
+            owners[shard] = member
+
+    give((shard, holder) for shard, holder in holders.items() if holder in members)
+    give((shard, member) for shard, owner in enumerate(owners) if not owner for member in members)
+    return owners
+
+
+def _lot(shard: int, member: str) -> bytes:
+    return blake2b(f"{shard}/{member}".encode(), digest_size=8).digest()
+
+
+@dataclass(slots=True)
+class _Held:
+    """A shard that is ours until somebody else's lease is seen."""
+
+    revision: int | None
+    """None where a write may or may not have been done."""
+    era: object
+    is_departing: bool = False
+    """Whether it should be another's, and is kept only until it is released."""
+    using: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class LeaseMembership:
+    """One member (`gateway.broker.ports.Membership`)."""
+
+    def __init__(self, store: LeaseStore, shards: int, timing: Timing) -> None:
+        self._store = store
+        self._shards = shards
+        self._timing = timing
+        self._token = uuid4().hex
+        self._held: dict[int, _Held] = {}
+        self._is_leaving = False
+        self._is_changed = True
+        self._woken = asyncio.Event()
+        self._era: object = None
+        self._seen: float | None = None  # when it was last known who is there
+        self._announced = 0  # the revision of our own record
+        self._renew_at = 0.0
+        self._trouble = ""
+        self._take_from = 0.0
+        self._members: set[str] = set()
+        self._owners: list[str] = []  # of each shard, as they were dealt among those members
+        self._deal_at = 0.0
+        self._seen_held: set[str] = set()  # leases that somebody had since we were blind
+
+    async def changes(self) -> AsyncIterator[frozenset[int]]:
+        """Give the shards to serve; see the contract. Between two sets the leases are renewed."""
+        while True:
+            self._woken.clear()
+            try:
+                await self._beat()
+            except (Unavailable, OutcomeUnknown) as error:
+                if str(error) != self._trouble:
+                    log.warning("who serves what cannot be agreed on now: %s", error)
+                self._trouble = str(error)
+            if self._is_changed and (self._seen is not None or self._is_leaving):
+                self._is_changed = False
+                yield frozenset(shard for shard, held in self._held.items() if not held.is_departing)
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._timing.look):
+                    await self._woken.wait()
+
+    async def confirm(self, shard: int) -> bool:
+        """Renew the lease of `shard`; see the contract."""
+        held = self._held.get(shard)
+        if held is None or held.is_departing:
+            return False
+        try:
+            await self._renew(shard, held)
+        except OutcomeUnknown as error:
+            raise Unavailable(f"whose shard {shard} is cannot be told: {error}") from error
+        return self._held.get(shard) is held
+
+    async def release(self, shard: int) -> None:
+        """Give the lease of `shard` back; see the contract."""
+        held = self._held.pop(shard, None)
+        if held is None:
+            return
+        if not held.is_departing:  # given up unasked
+            self._change()
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL), held.using:
+                await self._erase(f"lease.{shard}", held)
+
+    async def leave(self) -> None:
+        """Announce this member no longer; see the contract."""
+        if self._is_leaving:
+            return
+        self._is_leaving = True
+        for held in self._held.values():
+            held.is_departing = True
+        self._change()
+        with suppress(BrokerError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                announced = await self._store.read(f"member.{self._token}")
+                if announced is not None:
+                    await self._store.erase(f"member.{self._token}", announced.revision)
+
+    def _change(self) -> None:
+        self._is_changed = True
+        self._woken.set()
+
+    async def _beat(self) -> None:
+        """Announce ourselves, renew what is ours, look who is there, and take and give up shards by that."""
+        now = asyncio.get_running_loop().time()
+        era = self._store.era
+        if era is not self._era or now >= self._renew_at:
+            if not self._is_leaving:
+                await self._announce()
+            await _all(self._renew(shard, held) for shard, held in list(self._held.items()))
+            self._renew_at = now + self._timing.renewal
+        names = await self._store.names()
+        self._saw(era, names)
+        if self._is_leaving:
+            return
+        await self._deal(names)
+        free = []
+        for shard, owner in enumerate(self._owners):
+            is_ours = owner == self._token
+            held = self._held.get(shard)
+            if held is None and is_ours and f"lease.{shard}" not in names:
+                free.append(shard)
+            elif held is not None and not is_ours and not held.is_departing:
+                held.is_departing = True
+                self._change()
+        is_sure = asyncio.get_running_loop().time() >= self._take_from
+        await _all(self._take(shard) for shard in free if is_sure or f"lease.{shard}" in self._seen_held)
+
+    async def _deal(self, names: frozenset[str]) -> None:
+        """Deal the shards out again when somebody came or went, until everything is where it was dealt to.
+
+        And once in a lease's length after that: another may have seen those who came and went in another order, and
+        wait for us.
+        """
+        now = asyncio.get_running_loop().time()
+        members = {self._token, *(name.removeprefix("member.") for name in names if name.startswith("member."))}
+        ours = {shard for shard, owner in enumerate(self._owners) if owner == self._token}
+        is_settled = ours == self._held.keys() and all(f"lease.{shard}" in names for shard in range(self._shards))
+        if members == self._members and is_settled and now < self._deal_at:
+            return
+        others = [shard for shard in range(self._shards) if shard not in self._held and f"lease.{shard}" in names]
+        standing = await _all(self._store.read(f"lease.{shard}") for shard in others)
+        holders = {shard: lease.token for shard, lease in zip(others, standing, strict=True) if lease is not None}
+        self._owners = deal(self._shards, members, holders | dict.fromkeys(self._held, self._token))
+        self._members, self._deal_at = members, now + self._timing.lease
+
+    async def _announce(self) -> None:
+        name = f"member.{self._token}"
+        try:
+            self._announced = await self._store.write(name, self._token, self._announced)
+        except Conflict:
+            self._was_blind()
+            self._announced = await self._store.write(name, self._token, None)
+
+    def _saw(self, era: object, names: frozenset[str]) -> None:
+        """Note that it is known who is there, unless the store has forgotten us, and so perhaps everybody."""
+        now = asyncio.get_running_loop().time()
+        is_gap = self._seen is not None and (era is not self._era or now - self._seen > self._timing.lease / 2)
+        is_forgotten = f"member.{self._token}" not in names and not self._is_leaving
+        if is_gap or is_forgotten:
+            self._was_blind()
+        if is_forgotten:
+            self._renew_at = now
+        self._seen, self._era, self._trouble = now, era, ""
+        self._seen_held |= names
+
+    def _was_blind(self) -> None:
+        """Take nothing new for as long as a lease lasts, but what somebody is seen to have and then has no more.
+
+        After an outage of the broker, or a jump of its clock, all records may have ended. Whoever looks first would
+        see nobody else and take everything, while the others are about to take their own back.
+        """
+        self._take_from = asyncio.get_running_loop().time() + self._timing.lease
+        self._seen_held.clear()
+
+    async def _renew(self, shard: int, held: _Held) -> None:
+        """Renew a lease, or take it back where it ended and nobody else has it; else the shard is lost."""
+        name = f"lease.{shard}"
+        async with held.using:
+            while self._held.get(shard) is held:
+                era = self._store.era
+                if held.revision is None or held.era is not era:
+                    standing = await self._store.read(name)
+                    if standing is not None and standing.token != self._token:
+                        del self._held[shard]
+                        self._change()
+                        return
+                    held.revision, held.era = (0 if standing is None else standing.revision), era
+                expected, held.revision = held.revision, None
+                try:
+                    held.revision = await self._store.write(name, self._token, expected)
+                except Conflict:
+                    continue  # it ended, or another has it, or an earlier write of ours was done after all: look
+                return
+
+    async def _take(self, shard: int) -> None:
+        era = self._store.era
+        try:
+            revision = await self._store.write(f"lease.{shard}", self._token, 0)
+        except Conflict:
+            return  # somebody was quicker, who sees other members than we do
+        self._held[shard] = _Held(revision, era, is_departing=self._is_leaving)
+        self._change()
+
+    async def _erase(self, name: str, held: _Held) -> None:
+        if held.revision is None or held.era is not self._store.era:
+            standing = await self._store.read(name)
+            if standing is None or standing.token != self._token:
+                return
+            held.revision = standing.revision
+        await self._store.erase(name, held.revision)
+
+    async def close(self) -> None:
+        """Leave, and give all leases back."""
+        await self.leave()
+        await _all(self.release(shard) for shard in list(self._held))
+
+
+async def _all(doing: Iterable[Awaitable[_T]]) -> list[_T]:
+    """Do everything at once, to its end, and raise the first of what went wrong."""
+    results = []
+    for outcome in await asyncio.gather(*doing, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results
+
+
+@asynccontextmanager
+async def join(store: LeaseStore, shards: int, timing: Timing) -> AsyncIterator[LeaseMembership]:
+    """Take part, and leave at the end; see `gateway.broker.ports.Ownership`."""
+    membership = LeaseMembership(store, shards, timing)
+    try:
+        yield membership
+    finally:
+        await membership.close()

@@ -1,0 +1,124 @@
+"""What the control store says, as one process has heard: every wish and every report, each with its age."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from gateway.broker.ports import ControlStore, Record
+from gateway.state import (
+    ACCOUNT,
+    REPLAY,
+    SHARD,
+    Desired,
+    Observed,
+    Phase,
+    RecordUnreadable,
+    Replay,
+    ReplayState,
+    ShardState,
+    decode_record,
+)
+from gateway.telemetry.logs import get_logger
+
+_Said = TypeVar("_Said", Desired, Observed, ShardState, Replay, ReplayState)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting(Generic[_Said]):
+    """A record of the control store."""
+
+    said: _Said | None
+    """None where this release cannot read it."""
+    revision: int
+    written: float
+    """When it was written, by this process's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is wanted of an account."""
+
+    desired: Desired | None = field(default_factory=Desired)
+    """None where this release cannot read it: then everything stays as it is."""
+    revision: int = 0
+    """0 where nothing was ever wanted."""
+
+
+class View:
+    """The control store's last word on everything."""
+
+    def __init__(self, changed: Callable[[str], None], replay_changed: Callable[[str], None] | None = None) -> None:
+        """`changed` is called with an account's name whenever what is wanted of it may be new.
+
+        `replay_changed` likewise with the id of a replay.
+        """
+        self.desired: dict[str, Sighting[Desired]] = {}
+        """By account."""
+        self.observed: dict[str, Sighting[Observed]] = {}
+        """By account."""
+        self.shards: dict[str, Sighting[ShardState]] = {}
+        """By the shard's number, in decimal."""
+        self.replays: dict[str, Sighting[Replay]] = {}
+        """By id: as they were asked for."""
+        self.replay_states: dict[str, Sighting[ReplayState]] = {}
+        """By id: what is so."""
+        self.filled = asyncio.Event()
+        """Set once everything that was there at the beginning is heard."""
+        self._spaces: dict[tuple[str, bool], tuple[dict[str, Any], Any, Callable[[str], None]]] = {
+            (ACCOUNT, False): (self.desired, Desired, changed),
+            (ACCOUNT, True): (self.observed, Observed, _heed_nothing),
+            (REPLAY, False): (self.replays, Replay, replay_changed or _heed_nothing),
+            (REPLAY, True): (self.replay_states, ReplayState, _heed_nothing),
+            (SHARD, True): (self.shards, ShardState, _heed_nothing),
+        }
+        self._log = get_logger()
+
+    def wish(self, account: str) -> Wish:
+        """Give what is wanted of `account`: without a record, the default."""
+        sighting = self.desired.get(account)
+        return Wish() if sighting is None else Wish(sighting.said, sighting.revision)
+
+    def phase(self, replay: str) -> Phase:
+        """Give how far a replay has come, by its id."""
+        state = self.replay_states.get(replay)
+        return Phase.PENDING if state is None or state.said is None else state.said.phase
+
+    def age(self, sighting: Sighting[_Said]) -> float:
+        """Give the seconds since it was written."""
+        return asyncio.get_running_loop().time() - sighting.written
+
+    async def follow(self, store: ControlStore) -> None:
+        """Take in what the store says, for ever."""
+        async for record in store.watch():
+            if record is None:
+                self.filled.set()
+            else:
+                self._heed(record)
+
+    def _heed(self, record: Record) -> None:
+        """Take in what is said, or drop what is forgotten: then what is wanted is the default again."""
+        kind, dot, name = record.key.partition(".")
+        space = self._spaces.get((kind + dot, record.is_observed))
+        if space is None:
+            return
+        sightings, type_, changed = space
+        if record.revision:
+            sightings[name] = self._sighting(type_, record)
+        elif sightings.pop(name, None) is None:
+            return
+        changed(name)
+
+    def _sighting(self, type_: type[_Said], record: Record) -> Sighting[_Said]:
+        written = asyncio.get_running_loop().time() - record.age
+        try:
+            return Sighting(decode_record(type_, record.value), record.revision, written)
+        except RecordUnreadable as error:
+            self._log.error("a record of the control store cannot be read", key=record.key, error=str(error))
+            return Sighting(None, record.revision, written)
+
+
+def _heed_nothing(_: str) -> None:
+    """Nobody need be told."""

@@ -1,0 +1,70 @@
+"""`gateway accounts`: what the accounts do, asked of the HTTP API of any replica."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gateway.cli import loop
+from gateway.cli.api import URL, JsonOption, TokenOption, UrlOption, api_at
+
+
+def accounts(
+    url: UrlOption = URL,
+    token_file: TokenOption = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only accounts in this state; may be given again.")] = None,
+    owner: Annotated[str | None, typer.Option(help="Only accounts that this replica serves.")] = None,
+    prefix: Annotated[str, typer.Option(help="Only accounts whose names begin so.")] = "",
+    sort: Annotated[str, typer.Option(help="worst or name.")] = "worst",
+    as_json: JsonOption = False,
+) -> None:
+    """Show the accounts of all replicas, the worst first: what each does, how far it is behind, and its last error.
+
+    Exit codes: 0 shown, 1 the API did not answer so, 2 an option is wrong.
+    """
+    asked = [("state", one) for one in state or ()] + [("prefix", prefix), ("sort", sort)]
+    if owner is not None:
+        asked.append(("owner", owner))
+    found = loop.run(_all(url, token_file, asked))
+    if as_json:
+        for one in found:
+            print(json.dumps(one, ensure_ascii=False))
+    else:
+        Console(soft_wrap=True).print(_table(found))
+
+
+async def _all(url: str, token_file: Path | None, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    async with api_at(url, token_file) as api:
+        return await api.items("/v1/accounts", asked)
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{len(found)} accounts" if len(found) != 1 else "1 account")
+    for column in ("account", "state", "since", "owner", "settled", "lag", "subscription", "age", "last error"):
+        table.add_column(column, justify="right" if column in {"settled", "lag", "age"} else "left")
+    for one in found:
+        table.add_row(*_row(one))
+    return table
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    seen, wanted = one["observed"], one["desired"]
+    if seen is None:
+        return [one["account"], "unknown", "", "", "", "", _strategies(wanted), "", ""]
+    state = seen["state"] if one["is_applied"] or wanted is None else f"{seen['state']} (wanted: {wanted['state']})"
+    numbers = [str(seen["settled"]), str(seen["lag"]["sequences"])]
+    age = f"{seen['age_seconds']:.0f} s" + (" (stale)" if seen["is_stale"] else "")
+    error = (seen["last_error"] or "").replace("[", "\\[")
+    since = seen["since"] or ""
+    return [one["account"], state, since, seen["owner"], *numbers, _strategies(wanted), age, error]
+
+
+def _strategies(wanted: dict[str, Any] | None) -> str:
+    if wanted is None or wanted["strategies"] is None:
+        return "all"
+    return ", ".join(map(str, wanted["strategies"])) or "none"

@@ -1,0 +1,106 @@
+"""The HTTP API of a replica, as the commands ask it: one line of words for whatever goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import aiohttp
+import typer
+
+from gateway.errors import ConfigurationError, GatewayError
+
+_LIMIT: Final = 30.0
+"""Seconds for each answer."""
+_PART: Final = 500
+"""Items that are asked for at a time."""
+_GOOD: Final = {200, 202}
+_UNKNOWN_TOKEN: Final = 401
+_NOT_FOUND: Final = 404
+_INVALID: Final = 422
+
+UrlOption = Annotated[str, typer.Option(help="Where the control plane of a replica listens.")]
+TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file that holds the token, if it wants one.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one item a line, for scripts.")]
+URL: Final = "http://127.0.0.1:8080"
+
+Query = Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API of one replica."""
+
+    url: str
+    http: aiohttp.ClientSession
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Give the answer's JSON object.
+
+        Raises ConfigurationError for what another option would mend, GatewayError for every other answer.
+        """
+        try:
+            async with self.http.request(
+                method, self.url + path, params=query, json=body, headers=headers, allow_redirects=False
+            ) as answer:
+                said = await answer.json(content_type=None)
+                status = answer.status
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
+            raise ConfigurationError("--url", f"{self.url} is no URL", f"Write it as {URL}.") from error
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            words = str(error) or "timeout"
+            raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {words}") from error
+        if status in _GOOD and isinstance(said, dict):
+            return said
+        words = str(said.get("detail") if isinstance(said, dict) else said).rstrip(".")
+        if status == _UNKNOWN_TOKEN:
+            remedy = "Name a file with a token that `gateway token` made and that control.tokens_file knows."
+            raise ConfigurationError("--token-file", words, remedy)
+        if status in {_INVALID, _NOT_FOUND} and isinstance(said, dict) and "type" in said:
+            raise ConfigurationError("the request", words, "Ask for something that there is.")
+        raise GatewayError(f"{self.url} answers {status}: {words}")
+
+    async def items(self, path: str, query: Query) -> list[dict[str, Any]]:
+        """Read all parts of a list."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        while True:
+            more = [("limit", str(_PART)), *query, *([("cursor", cursor)] if cursor is not None else [])]
+            part = await self.ask("GET", path, query=more)
+            if "items" not in part:
+                raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {str(part)[:200]}")
+            found += part["items"]
+            cursor = part["next"]
+            if cursor is None:
+                return found
+
+
+@asynccontextmanager
+async def api_at(url: str, token_file: Path | None) -> AsyncIterator[Api]:
+    """Give the API of the replica at `url`; raises ConfigurationError for a token file that is none."""
+    timeout = aiohttp.ClientTimeout(total=_LIMIT)
+    async with aiohttp.ClientSession(headers=_headers(token_file), timeout=timeout) as http:
+        yield Api(url.rstrip("/"), http)
+
+
+def _headers(token_file: Path | None) -> dict[str, str]:
+    if token_file is None:
+        return {}
+    try:
+        token = token_file.read_text("ascii").strip()
+    except (OSError, UnicodeError) as error:
+        raise ConfigurationError("--token-file", f"{token_file} cannot be read ({error})", "Name a file.") from error
+    if not token or not token.isprintable() or " " in token:
+        raise ConfigurationError("--token-file", f"{token_file} holds no token", "Write the token into it, alone.")
+    return {"Authorization": f"Bearer {token}"}

@@ -1,0 +1,83 @@
+"""The process of the control plane: a socket as its argument, the settings on its standard input.
+
+It is started by the gateway (`gateway.cli.apart`), answers on the socket that it is given, and ends with its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import NoReturn
+
+import uvloop
+
+from gateway.broker.view import View
+from gateway.cli.apart import READY
+from gateway.cli.brokers import open_broker, replica_name, topic_names
+from gateway.control.app import create_app
+from gateway.control.deployment import Deployment
+from gateway.control.gate import Gate
+from gateway.control.server import serving
+from gateway.control.tokens import Tokens
+from gateway.control.tracing import Traced
+from gateway.errors import ConfigurationError, Unavailable
+from gateway.replica.backoff import Backoff
+from gateway.settings import Settings
+from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.traces import Tracer, tracing
+
+
+async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) -> None:
+    """Answer until the parent is gone."""
+    deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays)
+    tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
+    gate = Gate(create_app(deployment), tokens)
+    async with serving(Traced(gate, tracer) if tracer.is_on else gate, listener):
+        following = asyncio.create_task(_follow(settings, deployment))
+        orphaned = asyncio.create_task(_until_orphaned())
+        await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (following, orphaned):
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await following  # where it failed, the parent sees this process end, and starts another
+
+
+async def _until_orphaned() -> None:
+    """Wait until the parent closes its end, or is gone."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    await reader.read()
+
+
+async def _follow(settings: Settings, deployment: Deployment) -> NoReturn:
+    """Keep a view, however often the broker goes away; what is wrong with the settings, the parent says."""
+    backoff = Backoff(cap=5.0)
+    while True:
+        try:
+            async with open_broker(settings.broker, settings.topics) as broker, asyncio.TaskGroup() as tasks:
+                view = View(lambda _: None)
+                tasks.create_task(view.follow(broker.control))
+                await view.filled.wait()
+                if deployment.view is None:
+                    sys.stdout.buffer.write(READY)
+                    sys.stdout.flush()
+                deployment.view, deployment.store = view, broker.control
+                backoff = Backoff(cap=5.0)
+        except* (Unavailable, ConfigurationError):
+            pass  # the parent tells of it
+        await asyncio.sleep(backoff.next_delay())
+
+
+def main() -> None:
+    """Be that process."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the parent is asked, and ends this
+    settings = Settings.model_validate_json(sys.stdin.buffer.readline())
+    configure_logs(settings.log.format, settings.log.level, replica_name(os.getppid()))
+    with socket.socket(fileno=int(sys.argv[1])) as listener, tracing(settings.tracing, role="control") as tracer:
+        uvloop.run(_serve(settings, listener, tracer))

@@ -1,0 +1,206 @@
+"""`gateway replay`: replays, asked of the HTTP API of any replica, and watched until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Annotated, Any, Final, Literal
+from uuid import uuid4
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from gateway.cli import loop
+from gateway.cli.api import URL, Api, JsonOption, TokenOption, UrlOption, api_at
+from gateway.errors import ConfigurationError, GatewayError
+
+_LOOK: Final = 0.5
+"""Seconds between two looks at a replay."""
+_TRIES: Final = 120
+"""Looks in a row that may find no answer: replicas are replaced, and the replay goes on meanwhile."""
+_FINAL: Final = {"completed", "failed", "cancelled"}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Publish a range of an account's history again: each event once, beside what is new.",
+)
+IdArgument = Annotated[str, typer.Argument(help="The replay, as `gateway replay list` names it.", metavar="ID")]
+
+
+@app.command("start", short_help="Ask for a replay, and watch it.")
+def start(
+    account: Annotated[str, typer.Argument(help="The account.")],
+    since: Annotated[int | None, typer.Option(help="Begin after this EventSeqId; otherwise with the oldest.")] = None,
+    until: Annotated[
+        int | None, typer.Option(help="The last EventSeqId; otherwise the last that is published.")
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", help="Only events of this time or later, with offset.")] = None,
+    to: Annotated[str | None, typer.Option(help="Only events before this time, with offset.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only this kind; may be given again.")] = None,
+    strategy: Annotated[list[int] | None, typer.Option(help="Only this strategy; may be given again.")] = None,
+    destination: Annotated[
+        Literal["topics", "replay"], typer.Option(help="Where such events always go, or the topic of replays.")
+    ] = "topics",
+    key: Annotated[
+        str | None, typer.Option(help="An Idempotency-Key: the same command again finds the same replay.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="End as soon as it is asked for.")] = False,
+    url: UrlOption = URL,
+    token_file: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for a replay, and show how far it is until it ends. To interrupt this does not cancel it.
+
+    Exit codes: 0 completed (or asked for, with --detach), 1 failed or cancelled, or no answer, 2 an option is wrong.
+    """
+    wanted = {
+        "since": since,
+        "until": until,
+        "from": from_,
+        "to": to,
+        "kinds": kind or None,
+        "strategies": strategy or None,
+        "destination": destination,
+    }
+    body = {name: value for name, value in wanted.items() if value is not None}
+
+    async def run() -> dict[str, Any]:
+        async with api_at(url, token_file) as api:
+            headers = {"Idempotency-Key": key or uuid4().hex}
+            path = f"/v1/accounts/{account}/replays"
+            asked = await api.ask("POST", path, body=body, headers=headers)
+            return asked if detach else await _watch(api, asked["id"], quiet=as_json)
+
+    _end(loop.run(run()), as_json=as_json, detached=detach)
+
+
+@app.command("watch", short_help="Watch a replay until it ends.")
+def watch(id_: IdArgument, url: UrlOption = URL, token_file: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Show how far a replay is until it ends.
+
+    Exit codes: 0 completed, 1 failed or cancelled, or no answer, 2 there is no such replay.
+    """
+
+    async def run() -> dict[str, Any]:
+        async with api_at(url, token_file) as api:
+            return await _watch(api, id_, quiet=as_json)
+
+    _end(loop.run(run()), as_json=as_json)
+
+
+@app.command("cancel", short_help="Cancel a replay.")
+def cancel(id_: IdArgument, url: UrlOption = URL, token_file: TokenOption = None, as_json: JsonOption = False) -> None:
+    """Cancel a replay; what is published stays published.
+
+    Exit codes: 0 cancelled, 1 it had ended otherwise, or no answer, 2 there is no such replay.
+    """
+
+    async def run() -> dict[str, Any]:
+        async with api_at(url, token_file) as api:
+            await api.ask("POST", f"/v1/replays/{id_}/cancel")
+            return await _watch(api, id_, quiet=True)
+
+    found = loop.run(run())
+    _say(found, as_json=as_json)
+
+
+@app.command("list", short_help="List replays, the newest first.")
+def list_(
+    account: Annotated[str | None, typer.Option(help="Only those of this account.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only those in this state; may be given again.")] = None,
+    url: UrlOption = URL,
+    token_file: TokenOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List replays, the newest first: those that wait or run, and the last ones that have ended.
+
+    Exit codes: 0 shown, 1 no answer, 2 an option is wrong.
+    """
+    asked = [("state", one) for one in state or ()] + ([("account", account)] if account is not None else [])
+
+    async def run() -> list[dict[str, Any]]:
+        async with api_at(url, token_file) as api:
+            return await api.items("/v1/replays", asked)
+
+    found = loop.run(run())
+    if as_json:
+        for one in found:
+            print(json.dumps(one, ensure_ascii=False))
+    else:
+        Console(soft_wrap=True).print(_table(found))
+
+
+async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
+    """Look at a replay until it has ended, and give it; on a terminal a bar shows how far it is."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}"),
+    )
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(id_[:8], total=1.0, said="")
+        unanswered = 0
+        while True:
+            try:
+                found = await api.ask("GET", f"/v1/replays/{id_}")
+                unanswered = 0
+            except ConfigurationError:
+                raise
+            except GatewayError:
+                unanswered += 1
+                if unanswered >= _TRIES:
+                    raise
+                await asyncio.sleep(_LOOK)
+                continue
+            if found["state"] in _FINAL:
+                return found
+            bar.update(task, completed=found["progress"]["fraction"], said=_in_words(found))
+            await asyncio.sleep(_LOOK)
+
+
+def _in_words(found: dict[str, Any]) -> str:
+    progress = found["progress"]
+    if found["state"] == "pending" or found["detail"]:
+        return f"{found['state']}: {found['detail'] or 'nobody has begun yet'}"
+    left = progress["seconds_left"]
+    rest = "" if left is None else f", {_span(left)} left"
+    return f"{progress['published']} published, {progress['events_per_second']:.0f} events/s{rest}"
+
+
+def _span(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _end(found: dict[str, Any], *, as_json: bool, detached: bool = False) -> None:
+    _say(found, as_json=as_json)
+    if not detached and found["state"] != "completed":
+        sys.exit(1)
+
+
+def _say(found: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    words = f"replay {found['id']} of {found['account']}: {found['state']}"
+    if found["state"] != "pending":
+        words += f", {found['progress']['published']} published"
+    print(f"{words}: {found['detail']}" if found["detail"] else words)
+
+
+def _table(found: list[dict[str, Any]]) -> Table:
+    table = Table(title=f"{len(found)} replays" if len(found) != 1 else "1 replay")
+    for column in ("id", "account", "state", "range", "done", "published", "asked by", "asked at", "detail"):
+        table.add_column(column, justify="right" if column in {"done", "published"} else "left")
+    for one in found:
+        progress, detail = one["progress"], (one["detail"] or "").replace("[", "\\[")
+        span = f"{'oldest' if one['since'] is None else one['since']} to {one['until']}"
+        done = f"{100 * progress['fraction']:.0f} %"
+        asked = (one["asked_by"], one["asked_at"])
+        table.add_row(one["id"], one["account"], one["state"], span, done, str(progress["published"]), *asked, detail)
+    return table

@@ -1,0 +1,32 @@
+"""`gateway token`: a new token for the HTTP API, and the line that lets it in."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from gateway.control.tokens import Role, line_of, new_token
+
+
+def token(
+    name: Annotated[str, typer.Option(help="Whose it is: the log names who changed what.")],
+    role: Annotated[Role, typer.Option(help="A viewer looks; an operator also changes what is wanted.")] = Role.VIEWER,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for scripts.")] = False,
+) -> None:
+    """Make a token for the HTTP API, and the line for the file that control.tokens_file names.
+
+    The token is shown once and kept nowhere: the line holds only its digest. Whoever has the token sends it as
+    `Authorization: Bearer …`; taking the line away ends it within a second or two.
+    """
+    made = new_token()
+    try:
+        line = line_of(name, role, made)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--name") from error
+    if as_json:
+        print(json.dumps({"token": made, "line": line}))
+        return
+    print(f"token, for {name} alone:          {made}")
+    print(f"line, for control.tokens_file:  {line}")

@@ -1,0 +1,136 @@
+"""The API put together: its resources, its problems and its OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+import re
+from copy import deepcopy
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from gateway import __version__
+from gateway.control import accounts, checkpoints, reference, replays
+from gateway.control.deployment import Deployment
+from gateway.control.problems import Fault, Kind, Problem
+from gateway.control.replaying import Replaying
+from gateway.control.says import finish
+from gateway.control.wishes import Wishes
+
+_TITLE: Final = "MesoLive event gateway"
+_ABOUT: Final = """\
+Any replica answers for all accounts. What is wanted is written to the broker, and holds as soon as the replica that
+serves the account hears of it: a change waits a short while for that (200), else says that it will be so (202).
+
+Errors are problems as RFC 9457 has them; their types stay the same."""
+_DOCUMENT: Final = "/openapi.json"
+_NOT_FOUND: Final = 404
+_NOT_ALLOWED: Final = 405
+_FAULTS: Final = 10
+"""Faults that are told at once."""
+
+
+def create_app(deployment: Deployment) -> FastAPI:
+    """Put the API together; who may call it is the gate's matter."""
+    app = FastAPI(
+        title=_TITLE,
+        version=__version__,
+        description=_ABOUT,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.deployment = deployment
+    app.state.wishes = Wishes(deployment)
+    app.state.replaying = Replaying(deployment)
+    app.include_router(accounts.router)
+    app.include_router(checkpoints.router)
+    app.include_router(replays.router)
+    app.include_router(reference.router)
+    document = _document(app)
+    app.state.paths = _paths(document)
+    text = _text(document).encode()
+
+    async def show_document(_: Request) -> Response:
+        return Response(text, media_type="application/json")
+
+    app.router.routes.append(Route(_DOCUMENT, show_document, methods=["GET"]))
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_failure)
+    return app
+
+
+def openapi_text() -> str:
+    """Give the OpenAPI 3.1 document, as `schemas/openapi.json` has it."""
+    return _text(_document(create_app(Deployment())))
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    document = deepcopy(app.openapi())
+    finish(document)
+    return document
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _answer(request: Request, problem: Problem) -> Response:
+    body = problem.body(request.url.path, getattr(request.state, "request_id", ""))
+    return Response(body, status_code=problem.kind.status, headers=problem.all_headers)
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - it is registered for them
+    return _answer(request, error)
+
+
+async def _answer_failure(request: Request, _: Exception) -> Response:
+    return _answer(request, Problem(Kind.INTERNAL, "The gateway's log says more under the request_id."))
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    """Say what is wrong with a request, never what it held: it may be a secret in the wrong place."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for them
+    found = error.errors()
+    if any(one["type"] == "json_invalid" for one in found):
+        words = str(found[0].get("ctx", {}).get("error", "it cannot be read"))
+        return _answer(request, Problem(Kind.MALFORMED, f"The body is not JSON: {words}."))
+    faults = tuple(Fault(".".join(map(str, one["loc"])), _in_words(one)) for one in found[:_FAULTS])
+    detail = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:3])
+    return _answer(request, Problem(Kind.INVALID, f"{detail}.", faults=faults))
+
+
+def _in_words(error: dict[str, Any]) -> str:
+    words = str(error["msg"])
+    return "is not known here" if error["type"] == "extra_forbidden" else words[:1].lower() + words[1:]
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for them
+    if error.status_code == _NOT_FOUND:
+        words = "There is nothing at this path: /openapi.json says what there is."
+        return _answer(request, Problem(Kind.NOT_FOUND, words))
+    if error.status_code == _NOT_ALLOWED:
+        paths: dict[re.Pattern[str], list[str]] = request.app.state.paths
+        methods = next((methods for path, methods in paths.items() if path.fullmatch(request.url.path)), [])
+        allowed = ", ".join(methods)
+        words = f"{request.method} is not among what this path takes: {allowed}."
+        return _answer(request, Problem(Kind.METHOD_NOT_ALLOWED, words, headers={"allow": allowed}))
+    return _answer(request, Problem(Kind.MALFORMED, "The body cannot be read as JSON."))
+
+
+def _paths(document: dict[str, Any]) -> dict[re.Pattern[str], list[str]]:
+    """Give the methods of each path: Starlette names those of one route alone."""
+    found = {
+        re.compile(re.sub(r"\{\w+\}", "[^/]+", path)): sorted(map(str.upper, operations))
+        for path, operations in document["paths"].items()
+    }
+    return found | {re.compile(re.escape(_DOCUMENT)): ["GET"]}

@@ -1,0 +1,50 @@
+"""If-Match: a change that holds only for the revision that its maker has seen."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.control.problems import Kind, Problem
+
+_TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,18})"')
+
+
+def etag(revision: int) -> str:
+    """Give the entity tag of what is wanted at a revision."""
+    return f'"{revision}"'
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What If-Match asks for."""
+
+    revisions: frozenset[int] | None
+    """Any of these; None for any that exists."""
+
+    def check(self, account: str, revision: int) -> None:
+        """Raise Problem where `revision` is not what was asked for."""
+        if revision in self.revisions if self.revisions is not None else revision > 0:
+            return
+        now = "nothing was ever wanted of it" if revision == 0 else f"what is wanted has the ETag {etag(revision)} now"
+        raise Problem(
+            Kind.PRECONDITION_FAILED,
+            f"Of account {account} {now}. Read it again, decide again, and send its ETag "
+            'in If-Match, with its quotes: "57".',
+            headers={"etag": etag(revision)},
+        )
+
+    def awaits(self, revision: int) -> bool:
+        """Tell whether it asks for a later revision: this process may not have heard of it yet."""
+        return self.revisions is not None and max(self.revisions, default=0) > revision
+
+
+def read_condition(header: str | None) -> Condition | None:
+    """Read If-Match; None where there is none. What is no ETag, and a weak one, matches nothing."""
+    if header is None:
+        return None
+    if header.strip() == "*":
+        return Condition(None)
+    tags = (_TAG.fullmatch(part.strip()) for part in header.split(","))
+    return Condition(frozenset(int(tag[1]) for tag in tags if tag is not None))

@@ -1,0 +1,34 @@
+"""Cursors of lists: where the next part begins, in words that are the API's own."""
+
+from __future__ import annotations
+
+import base64
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.control.problems import Fault, Kind, Problem
+
+_LONGEST: Final = 512
+
+_Place = TypeVar("_Place")
+
+
+def write_cursor(place: object) -> str:
+    """Give the cursor of the part that begins behind `place`."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
+
+
+def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
+    """Read what `write_cursor` gave; raises Problem, which says `of` what it is none."""
+    try:
+        padded = text.encode("ascii")[:_LONGEST] + b"=" * (-len(text) % 4)
+        return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=type_)
+    except (ValueError, msgspec.MsgspecError):
+        raise no_cursor(of) from None
+
+
+def no_cursor(of: str) -> Problem:
+    """Give the problem of a cursor that is none of such a list."""
+    words = f"is no cursor of a list {of}: give `next` of such a list as it came"
+    return Problem(Kind.INVALID, f"query.cursor {words}.", faults=(Fault("query.cursor", words),))

@@ -1,0 +1,398 @@
+"""What goes over the API: every body, described once for programs, readers and the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _whole(value: object) -> object:
+    """Take 3.0 for 3, as JSON Schema does: some languages know no other numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Strategy = Annotated[int, Field(strict=True, ge=0, le=2**53 - 1), BeforeValidator(_whole)]
+Strategies = Annotated[
+    list[Strategy] | None,
+    Field(description="Whose events to publish: null for all, also those made later; an empty list for none."),
+]
+Sequence = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1), BeforeValidator(_whole)]
+Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
+State = Literal[
+    "diverged",
+    "refused",
+    "unserved",
+    "keyless",
+    "fenced",
+    "offline",
+    "catching_up",
+    "live",
+    "paused",
+]
+"""What an account may be doing, the worst first; a later release may add to them."""
+
+SUBSCRIPTION: Final[dict[str, Any]] = {"strategies": [1, 2], "failed_strategies": []}
+DESIRED: Final[dict[str, Any]] = {
+    "state": "running",
+    "strategies": [1, 2],
+    "reconnects": 0,
+    "revision": 57,
+    "age_seconds": 3600.2,
+}
+OBSERVED: Final[dict[str, Any]] = {
+    "state": "live",
+    "since": "2026-11-22T13:32:25.092Z",
+    "owner": "gateway-0/1",
+    "settled": 181004,
+    "latest": 181005,
+    "lag": {"sequences": 1, "seconds": 0.1},
+    "published": 20410,
+    "connects": 1,
+    "last_error": None,
+    "subscription": SUBSCRIPTION,
+    "applied": 57,
+    "age_seconds": 0.7,
+    "is_stale": False,
+}
+ACCOUNT: Final[dict[str, Any]] = {
+    "account": "main",
+    "shard": 3,
+    "is_applied": True,
+    "desired": DESIRED,
+    "observed": OBSERVED,
+}
+
+
+REPLAY: Final[dict[str, Any]] = {
+    "id": "9a1c2f0d4e6b48f2a0c3d5e7f9012345",
+    "account": "main",
+    "state": "running",
+    "since": 180000,
+    "until": 181000,
+    "from": None,
+    "to": None,
+    "kinds": ["order-update"],
+    "strategies": None,
+    "destination": "topics",
+    "asked_at": "2026-11-22T13:32:25.092Z",
+    "asked_by": "night-desk",
+    "is_cancelled": False,
+    "progress": {
+        "fraction": 0.25,
+        "position": 180250,
+        "read": 250,
+        "published": 113,
+        "events_per_second": 820.5,
+        "seconds_left": 0.9,
+    },
+    "detail": None,
+    "owner": "gateway-0/1",
+    "started": "2026-11-22T13:32:25.310Z",
+    "ended": None,
+    "age_seconds": 0.4,
+}
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, validate_by_name=True)
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, extra="forbid")
+
+
+class Lag(_Answer):
+    """How far the log is behind the hub."""
+
+    sequences: int
+    """EventSeqIds that the hub has and the log has not: an upper bound, since they may have holes."""
+    seconds: float
+    """For how long that has been so."""
+
+
+class InForce(_Answer):
+    """The subscription that holds."""
+
+    strategies: list[int] | None
+    """Whose events are published; null for all."""
+    failed_strategies: list[int]
+    """Those that the hub did not give when it was asked last; it is asked again."""
+
+
+class Desired(_Answer):
+    """What operators want of an account."""
+
+    state: Literal["running", "paused"]
+    """Whether it is to be connected."""
+    strategies: list[int] | None
+    """Whose events to publish; null for all."""
+    reconnects: int
+    """How often a new connection was asked for."""
+    revision: int
+    """Rises with each change; 0 where nothing was ever wanted. In quotes it is the ETag."""
+    age_seconds: float | None
+    """Seconds since the last change; null where there was none."""
+
+
+class Observed(_Answer):
+    """What is so for an account, as the replica that serves it reported last."""
+
+    state: str
+    """What it is doing: diverged, refused, unserved, keyless, fenced, offline, catching_up, live or paused."""
+    since: str | None
+    """Since when, by the owner's clock; null where it does not say."""
+    owner: str
+    """The replica that reported it."""
+    settled: int
+    """The highest EventSeqId that is published or about to be."""
+    latest: int
+    """The hub's latest EventSeqId as last told."""
+    lag: Lag
+    published: int
+    """Messages committed since the owner began."""
+    connects: int
+    """Connections to the hub since the owner began."""
+    last_error: str | None
+    """The last error, until the account is live again."""
+    subscription: InForce
+    applied: int
+    """The revision of what is wanted that is in force; 0 where it is not in force yet."""
+    age_seconds: float
+    """Seconds since the report."""
+    is_stale: bool
+    """Whether the report is so old that nobody may serve the account, or that the broker is away."""
+
+
+class Account(_Answer):
+    """An account: what is wanted of it and what is so, side by side."""
+
+    account: str
+    shard: int
+    is_applied: bool
+    """Whether everything that is wanted is in force."""
+    desired: Desired | None
+    """Null where a later release wrote it."""
+    observed: Observed | None
+    """Null where nobody has reported anything, or a later release wrote it."""
+
+
+class Accounts(_Answer):
+    """A part of the accounts."""
+
+    items: list[Account]
+    next: str | None
+    """The cursor of the next part; null where this is the last."""
+
+
+class Subscription(_Answer):
+    """The subscription of an account."""
+
+    account: str
+    strategies: list[int] | None
+    """What is wanted: null for all, an empty list for none."""
+    revision: int
+    """Of what is wanted; in quotes it is the ETag."""
+    is_applied: bool
+    """Whether it is in force, or will be as soon as the account runs, where it is paused."""
+    in_force: InForce | None
+    """What its owner reported last."""
+
+
+class SubscriptionWanted(_Request):
+    """A subscription to be."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"strategies": [1, 2]}})
+
+    strategies: Annotated[Strategies, Field(examples=[[1, 2], None, []])]
+
+
+class TargetState(_Answer):
+    """Whether an account is to run."""
+
+    account: str
+    state: Literal["running", "paused"]
+    """What is wanted."""
+    revision: int
+    """Of what is wanted; in quotes it is the ETag."""
+    is_applied: bool
+    """Whether it is so."""
+
+
+class TargetStateWanted(_Request):
+    """What an account is to do."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"state": "paused"}})
+
+    state: Annotated[Literal["running", "paused"], Field(examples=["paused"])]
+    """`paused` lets its connection to the hub go; nothing is lost, since the hub's history gives it again."""
+
+
+class Checkpoint(_Answer):
+    """How far an account is published."""
+
+    account: str
+    verified: int | None
+    """Everything up to this EventSeqId is settled and final; null where there is no checkpoint, or none that can be
+    read."""
+    incarnation: int
+    """How often the hub's history was declared to be another one, and one; 0 where there is no checkpoint."""
+    is_applied: bool
+    """Whether it is so, or will be as soon as the account's owner has heard."""
+
+
+class CheckpointWanted(_Request):
+    """Where an account is to begin anew."""
+
+    model_config = ConfigDict(json_schema_extra={"example": {"verified": 181000}})
+
+    verified: Annotated[Sequence, Field(examples=[181000, 0])]
+    """The EventSeqId after which everything is published, again or for the first time; 0: from the oldest on."""
+
+
+class Forgotten(_Answer):
+    """An account whose checkpoint is forgotten."""
+
+    account: str
+    is_applied: bool
+    """Whether it is so, or will be as soon as a replica can."""
+
+
+class Reconnect(_Answer):
+    """A new connection that was asked for."""
+
+    account: str
+    reconnects: int
+    """How often one was asked for, this time included."""
+    is_applied: bool
+    """Whether everything that is wanted is in force."""
+
+
+class ReplayWanted(_Request):
+    """A range of an account's history to publish again: by sequences, by times, or by both."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"since": 180000, "until": 181000, "kinds": ["order-update"]}},
+        validate_by_name=False,
+    )
+
+    since: Annotated[Sequence | None, Field(examples=[180000])] = None
+    """The EventSeqId after which it begins; null for the oldest event that the hub has. All that comes after it must
+    still be there, else the replay fails."""
+    until: Annotated[Sequence | None, Field(examples=[181000])] = None
+    """The last EventSeqId; null for the last that is published now."""
+    from_: Annotated[Time | None, Field(alias="from", examples=["2026-11-22T13:00:00Z"])] = None
+    """Only events with an EventTime from then on. Where nothing else is given, all of the history is looked through:
+    `since` and `until` spare that."""
+    to: Annotated[Time | None, Field(examples=["2026-11-22T14:00:00+01:00"])] = None
+    """Only events with an EventTime before then."""
+    kinds: Annotated[list[str], Field(min_length=1, max_length=32, examples=[["order-update"]])] | None = None
+    """Only these kinds, such as order-update, or dead-letter; null for all."""
+    strategies: Annotated[list[Strategy], Field(min_length=1, max_length=1000, examples=[[1, 2]])] | None = None
+    """Only events of these strategies, and those that name none; null for all, whatever the account's subscription."""
+    destination: Literal["topics", "replay"] = "topics"
+    """`topics`: where such events always go. `replay`: a topic of its own, where only replays go."""
+
+
+class ReplayProgress(_Answer):
+    """How far a replay is."""
+
+    fraction: float
+    """Of the range's sequences, from 0 to 1."""
+    position: int | None
+    """The last EventSeqId that was looked at; null before it has begun."""
+    read: int
+    """Events that were looked at."""
+    published: int
+    """Messages that were published."""
+    events_per_second: float
+    """What it looks at in a second."""
+    seconds_left: float | None
+    """Until its end at this rate; null where that is not known."""
+
+
+class Replay(_Answer):
+    """A replay: what was asked for, and how far it is."""
+
+    id: str
+    """What its messages bear as the attribute `replayid`."""
+    account: str
+    state: Literal["pending", "running", "completed", "failed", "cancelled"]
+    """The last three are final."""
+    since: int | None
+    until: int
+    """The last EventSeqId of the range."""
+    from_: Annotated[str | None, Field(alias="from")]
+    to: str | None
+    kinds: list[str] | None
+    strategies: list[int] | None
+    destination: str
+    asked_at: str
+    asked_by: str
+    """The name of the token."""
+    is_cancelled: bool
+    """Whether somebody asked for its end."""
+    progress: ReplayProgress
+    detail: str | None
+    """What it waits for, or why it failed: what the hub no longer has."""
+    owner: str | None
+    """The replica that carries it out, or did last; null where none has begun."""
+    started: str | None
+    ended: str | None
+    age_seconds: float | None
+    """Seconds since the owner's last report; null where there is none."""
+
+
+class Replays(_Answer):
+    """A part of the replays, the newest first."""
+
+    items: list[Replay]
+    next: str | None
+    """The cursor of the next part; null where this is the last."""
+
+
+class Topic(_Answer):
+    """A topic of the log."""
+
+    kind: str
+    topic: str
+    """On Kafka its name, on NATS the subject filter for all accounts."""
+    schema_url: str | None
+    """Where the JSON Schema of its values is; null where each message's kind says it."""
+
+
+class Topics(_Answer):
+    """All topics of the log."""
+
+    items: list[Topic]
+    next: str | None
+    """Always null: they come all at once."""
+
+
+class Fault(_Answer):
+    """One thing that is wrong in a request."""
+
+    where: str
+    """Such as body.strategies.0 or query.limit."""
+    problem: str
+
+
+class Problem(_Answer):
+    """A problem as RFC 9457 has it."""
+
+    type: str
+    """A URN that stays the same: urn:mesolive:gateway:problem:unknown-account."""
+    title: str
+    """What the type means."""
+    status: int
+    """The HTTP status."""
+    detail: str
+    """What was wrong and what would be right."""
+    instance: str
+    """The path that was asked for."""
+    request_id: str
+    """As in the header X-Request-Id and in the gateway's log."""
+    nearest: str | None = None
+    """The name that may have been meant."""
+    errors: list[Fault] | None = None
+    """All that is wrong, where it is several things."""

@@ -1,0 +1,131 @@
+"""Every answer that says no: RFC 9457 problems, each with a type that stays the same through all releases."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Final
+
+import msgspec
+
+from gateway.errors import GatewayError
+
+MEDIA_TYPE: Final = "application/problem+json"
+NAMESPACE: Final = "urn:mesolive:gateway:problem:"
+_LONGEST: Final = 63
+"""Letters of the longest name that anything here has."""
+
+
+class Kind(Enum):
+    """What can be wrong: the end of the problem's type, its status and its title."""
+
+    MALFORMED = "malformed", 400, "The request is not HTTP or not JSON"
+    UNAUTHENTICATED = "unauthenticated", 401, "There is no token, or none that is known"
+    FORBIDDEN = "forbidden", 403, "The token's role does not allow this"
+    FOREIGN = "foreign", 403, "Without tokens only this machine may ask"
+    NOT_FOUND = "not-found", 404, "There is nothing of this name"
+    UNKNOWN_ACCOUNT = "unknown-account", 404, "There is no such account"
+    UNKNOWN_REPLAY = "unknown-replay", 404, "There is no such replay"
+    UNKNOWN_KIND = "unknown-kind", 404, "There is no such kind"
+    METHOD_NOT_ALLOWED = "method-not-allowed", 405, "This is not done with that method"
+    TOO_SLOW = "too-slow", 408, "The request did not come in time"
+    ENDED = "ended", 409, "The replay has ended"
+    PAUSED = "paused", 409, "The account is paused"
+    NOT_PAUSED = "not-paused", 409, "The account is not paused"
+    BEING_RESET = "being-reset", 409, "The checkpoint is still being set"
+    HAS_REPLAYS = "has-replays", 409, "Replays of the account wait or run"
+    LATER_RELEASE = "later-release", 409, "A later release wrote what is wanted"
+    CONTENDED = "contended", 409, "Others keep changing the same"
+    PRECONDITION_FAILED = "precondition-failed", 412, "It is no longer what If-Match says"
+    TOO_LARGE = "too-large", 413, "The body is too large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", 415, "The body is not declared to be JSON"
+    INVALID = "invalid", 422, "The request says something that cannot be"
+    KEY_REUSED = "idempotency-key-reused", 422, "The Idempotency-Key was used for something else"
+    TOO_MANY_REPLAYS = "too-many-replays", 429, "Too many replays wait or run"
+    PRECONDITION_REQUIRED = "precondition-required", 428, "It is changed only with If-Match"
+    INTERNAL = "internal", 500, "The gateway failed"
+    BUSY = "busy", 503, "There are too many requests at once"
+    NOT_READY = "not-ready", 503, "The gateway does not know the accounts yet"
+    BROKER_AWAY = "broker-away", 503, "The broker cannot be reached"
+    OUTCOME_UNKNOWN = "outcome-unknown", 503, "It may or may not be done"
+    TIMED_OUT = "timed-out", 503, "It took too long"
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.value[1]
+
+    @property
+    def type(self) -> str:
+        """The URN that programs look at."""
+        return NAMESPACE + self.value[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong in a request."""
+
+    where: str
+    """Such as `body.strategies.0` or `query.limit`."""
+    problem: str
+
+
+@dataclass(eq=False)
+class Problem(GatewayError):
+    """A request cannot be fulfilled."""
+
+    kind: Kind
+    detail: str
+    """What was wrong and what would be right, for people."""
+    nearest: str | None = None
+    """The name that may have been meant."""
+    faults: tuple[Fault, ...] = ()
+    retry_after: int | None = None
+    """Seconds after which another try may end otherwise."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.detail
+
+    def body(self, instance: str, request_id: str) -> bytes:
+        """Give the JSON of the answer."""
+        said: dict[str, Any] = {
+            "type": self.kind.type,
+            "title": self.kind.value[2],
+            "status": self.kind.status,
+            "detail": self.detail,
+            "instance": instance,
+            "request_id": request_id,
+        }
+        if self.nearest is not None:
+            said["nearest"] = self.nearest
+        if self.faults:
+            said["errors"] = [{"where": fault.where, "problem": fault.problem} for fault in self.faults]
+        return msgspec.json.encode(said)
+
+    @property
+    def all_headers(self) -> dict[str, str]:
+        """Give the headers that belong to it."""
+        found = {"content-type": MEDIA_TYPE, **self.headers}
+        if self.retry_after is not None:
+            found["retry-after"] = str(self.retry_after)
+        return found
+
+
+def unknown(kind: Kind, what: str, name: str, names: Iterable[str]) -> Problem:
+    """Give the problem of a name that nothing has, with the nearest that something has."""
+    shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
+    close = nearest(name, names)
+    remedy = "" if close is None else f" Did you mean {close}?"
+    return Problem(kind, f"There is no {what} {shown!r}.{remedy}", nearest=close)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Give the one of `names` that may have been meant by `name`."""
+    if len(name) > _LONGEST:
+        return None
+    folded = {other.lower(): other for other in names if abs(len(other) - len(name)) <= 3}  # noqa: PLR2004 - typing errors
+    close = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)
+    return folded[close[0]] if close else None

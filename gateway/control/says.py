@@ -1,0 +1,92 @@
+"""What the OpenAPI document says of every operation: its examples, and the problems that it may answer with."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from gateway.control import models
+from gateway.control.problems import MEDIA_TYPE, Kind
+
+Responses = dict[int | str, dict[str, Any]]
+
+_ALWAYS: Final = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.TOO_SLOW, Kind.TOO_LARGE, Kind.INTERNAL, Kind.BUSY)
+_REQUEST_ID: Final = {
+    "X-Request-Id": {
+        "description": "As it was sent, or a new one: it is in the gateway's log, too.",
+        "schema": {"type": "string"},
+    }
+}
+_ETAG: Final = {"ETag": {"description": "The revision of what is wanted of the account.", "schema": {"type": "string"}}}
+_LOCATION: Final = {"Location": {"description": "Where to look at it.", "schema": {"type": "string"}}}
+_LATER: Final = {Kind.BUSY.status, Kind.TOO_MANY_REPLAYS.status}
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}
+}
+
+
+def answers(
+    example: dict[str, Any],
+    *,
+    status: int = 200,
+    later: type[BaseModel] | None = None,
+    later_says: dict[str, Any] | None = None,
+    etag: bool = False,
+    location: bool = False,
+    problems: tuple[Kind, ...],
+) -> Responses:
+    """Say what an operation answers: `example`, 202 besides where it may hold `later`, and problems."""
+    headers = _REQUEST_ID | (_ETAG if etag else {}) | (_LOCATION if location else {})
+    said = {"headers": headers, "content": {"application/json": {"example": example}}}
+    found: Responses = {status: {**said, "description": "It is so." if later is None else "It is written, and holds."}}
+    if later is not None:
+        found[202] = {
+            **said,
+            "model": later,
+            "description": "It is written, and will hold as soon as the account's owner can.",
+            "content": {"application/json": {"example": {**example, **(later_says or {"is_applied": False})}}},
+        }
+    by_status: dict[int, list[Kind]] = {}
+    for kind in sorted({*_ALWAYS, *problems}, key=lambda kind: (kind.status, kind.type)):
+        by_status.setdefault(kind.status, []).append(kind)
+    for code, kinds in by_status.items():
+        found[code] = {
+            "model": models.Problem,
+            "description": "; ".join(f"`{kind.type}`: {kind.value[2]}" for kind in kinds),
+            "headers": _REQUEST_ID | (_RETRY_AFTER if code in _LATER else {}),
+            "content": {MEDIA_TYPE: {"example": _example(kinds[0])}},
+        }
+    return found
+
+
+def finish(document: dict[str, Any]) -> None:
+    """Put right what FastAPI says otherwise than it is: the media type of problems, and its own form of them."""
+    components = document["components"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        components["schemas"].pop(name, None)
+    for operation in (one for path in document["paths"].values() for one in path.values()):
+        operation["responses"] = dict(sorted(operation["responses"].items()))
+        for response in operation["responses"].values():
+            content = response["content"]
+            if MEDIA_TYPE in content:
+                (other,) = content.keys() - {MEDIA_TYPE}  # that of the good answer
+                content[MEDIA_TYPE] = {**content.pop(other), **content[MEDIA_TYPE]}
+    components["securitySchemes"] = {
+        "token": {"type": "http", "scheme": "bearer", "description": "As `gateway token` makes it."}
+    }
+    document["security"] = [{"token": []}]
+
+
+def _example(kind: Kind) -> dict[str, Any]:
+    example = {
+        "type": kind.type,
+        "title": kind.value[2],
+        "status": kind.status,
+        "detail": f"{kind.value[2]}.",
+        "instance": "/v1/accounts/main",
+        "request_id": "0f8fad5bd9cb469fa16570867728950e",
+    }
+    if kind is Kind.UNKNOWN_ACCOUNT:
+        example |= {"detail": "There is no account 'mian'. Did you mean main?", "nearest": "main"}
+    return example

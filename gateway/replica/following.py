@@ -1,0 +1,173 @@
+"""What is done over one connection: subscribe, page, audit, and change the subscription when another is wanted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from random import uniform
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from gateway.broker.view import Wish
+from gateway.hub import Hub
+from gateway.replica.catching_up import CatchUp
+from gateway.replica.paging import Pages, decode
+from gateway.session.facts import Page, State
+from gateway.session.session import Session
+from gateway.session.subscriptions import Strategies, check_strategies
+from gateway.telemetry.logs import get_logger
+
+if TYPE_CHECKING:
+    from gateway.replica.account import Account
+
+_POLL: Final = 0.25
+"""Seconds between pages at the end of a history that does not yet show what was pushed."""
+_LONGEST_POLL: Final = 2.0
+"""Seconds to which that grows while nothing new is shown."""
+
+
+async def follow(account: Account, hub: Hub, pages: Pages, subject: str | None) -> NoReturn:
+    """Subscribe, then serve one session after the other; `subject` is the key's.
+
+    Raises Diverged, and HubError when the connection ends.
+    """
+    session = account.session
+    if session is not None:
+        session.connected(subject)
+    await account.subscription.widen(hub, _wants_at_the_hub(account))
+    while True:
+        if session is not None and session is account.session:
+            session.subscribed()
+            try:
+                await _Following(account, hub, pages, session).serve()
+            finally:
+                pages.let_go()
+        session = await account.next_session()
+        session.connected(subject)
+
+
+def _wants_at_the_hub(account: Account) -> Strategies:
+    """Give all that must be pushed: what holds, and what is wanted instead."""
+    held = None if account.session is None else account.session.strategies
+    desired = held if account.wish.desired is None else set_of(account.wish.desired.strategies)
+    return None if held is None or desired is None else held | desired
+
+
+class _Following:
+    """One session over one connection."""
+
+    def __init__(self, account: Account, hub: Hub, pages: Pages, session: Session) -> None:
+        self._account = account
+        self._hub = hub
+        self._pages = pages
+        self._session = session
+        self._loop = asyncio.get_running_loop()
+        self._audit_at = self._next_audit()
+        self._poll = _POLL
+        self._highest = session.highest
+        self._catching_up = CatchUp(account, session)
+
+    async def serve(self) -> None:
+        """Page and audit until the session is replaced."""
+        with self._catching_up.until_done():
+            await self._serve()
+
+    async def _serve(self) -> None:
+        account, session = self._account, self._session
+        was = session.state
+        while session is account.session:
+            if session.state is not was:
+                was = session.state
+                account.changed_state(session)
+                self._catching_up.look()
+            if await self._change():
+                continue
+            if session.wants_latest or session.wants() is None:
+                self._pages.let_go()
+            if session.wants_latest:
+                await self._tell_latest()
+                if session.wants_latest:
+                    await asyncio.sleep(_POLL)
+            elif session.wants() is not None:
+                await self._turn_the_page()
+            elif session.state is not State.LIVE:
+                await account.poked()
+            elif not await account.poked(self._audit_at - self._loop.time()):
+                await self._audit()
+
+    async def _change(self) -> bool:
+        """Do the next step towards the subscription that is wanted; give False where nothing is to be done.
+
+        What comes with it is pushed before it holds, and what goes is pushed until then.
+        """
+        account, session, desired = self._account, self._session, self._account.wish.desired
+        if desired is not None and set_of(desired.strategies) != session.strategies:
+            wanted, log = set_of(desired.strategies), get_logger(account=account.name)
+            try:
+                check_strategies(wanted)
+            except ValueError as error:
+                account.wish = Wish(None, account.wish.revision)
+                log.error("the subscription that is wanted cannot be", error=str(error))
+                return False
+            await account.subscription.widen(self._hub, wanted)
+            session.subscribe(wanted)
+            log.info("the subscription changes", strategies="all" if wanted is None else len(wanted))
+        elif not session.is_changing and account.subscription.exceeds(session.strategies):
+            await account.subscription.narrow(self._hub, session.strategies)
+        else:
+            return False
+        return True
+
+    async def _turn_the_page(self) -> None:
+        session = self._session
+        ended = await self._page()
+        if ended and session.state is State.CATCHING_UP and session is self._account.session:
+            self._poll = _POLL if session.highest > self._highest else min(2 * self._poll, _LONGEST_POLL)
+            self._highest = session.highest
+            self._pages.let_go()
+            await asyncio.sleep(uniform(self._poll / 2, self._poll))  # noqa: S311 - jitter
+            await self._tell_latest()
+
+    async def _page(self) -> bool:
+        """Get the page that the session wants, when there is room for it; give True when the next can wait."""
+        account, session, pages = self._account, self._session, self._pages
+        asked = await pages.ask(lambda: session.wants() if session is account.session else None)
+        if asked is None:
+            return False
+        with asked.reservation.until_done():
+            answer = await asked.answer
+            if session is not account.session:
+                return False
+            if answer is None:
+                session.token_refused()
+                return True  # not at once: it may be refused again
+            if answer.envelopes:
+                pages.ask_ahead(session.wants_next(answer.token))
+            contents = await decode(account.name, answer.envelopes)
+            if session is not account.session:
+                return False
+            strays, forgotten = session.strays, session.forgotten
+            ended = session.paged(Page(asked.request, contents, answer.token), self._loop.time())
+            self._catching_up.took(contents)
+            account.took_page(session, session.strays - strays, session.forgotten - forgotten)
+        return ended
+
+    async def _audit(self) -> None:
+        """Look at the history again from what is verified."""
+        await self._account.subscription.renew(self._hub, self._session.strategies)
+        await self._tell_latest()
+        self._session.audit()
+        self._audit_at = self._next_audit()
+
+    def _next_audit(self) -> float:
+        return self._loop.time() + self._account.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
+
+    async def _tell_latest(self) -> None:
+        latest = await self._account.until_answered(self._hub.latest)
+        self._session.told_latest(latest.sequence, latest.time)
+        self._account.lag.told_at = time.monotonic()
+        self._account.has_work()
+
+
+def set_of(strategies: tuple[int, ...] | None) -> Strategies:
+    """Give them as sessions have them."""
+    return None if strategies is None else frozenset(strategies)

@@ -1,0 +1,84 @@
+"""The pages of one connection: the next one is asked for while the last is decoded.
+
+Asked for ahead is only what the session will most likely want, and only where there is room for it at once. What
+the session wants after all decides: an answer to anything else is let go, as is one that the hub may have given
+before it told its latest sequence, since by that the session judges what is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.events.decode import decode_envelope
+from gateway.hub import EventsPage, Hub
+from gateway.replica.budget import Reservation, Share
+from gateway.replica.history import History
+from gateway.session.facts import Content, PageRequest
+
+_SLICE: Final = 100
+"""Envelopes that are decoded at a time, in a millisecond or two: other accounts and the next question wait so long."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A page that was asked for."""
+
+    request: PageRequest
+    reservation: Reservation
+    """To be released once the page is taken in."""
+    answer: Awaitable[EventsPage | None]
+    """As `History.page` gives it."""
+
+
+class Pages:
+    """Asks for pages over one connection, one at a time."""
+
+    def __init__(self, history: History, hub: Hub, share: Share, tasks: asyncio.TaskGroup) -> None:
+        """`tasks` are those of the connection: what was asked for ahead ends with it."""
+        self._history = history
+        self._hub = hub
+        self._share = share
+        self._tasks = tasks
+        self._ahead: tuple[Asked, asyncio.Task[EventsPage | None]] | None = None
+
+    async def ask(self, wants: Callable[[], PageRequest | None]) -> Asked | None:
+        """Ask for the page that is wanted, once there is room for it; None where none is wanted any more."""
+        if self._ahead is not None:
+            asked, _ = self._ahead
+            if asked.request == wants():
+                self._ahead = None
+                return asked
+            self.let_go()
+        await self._history.rest()
+        reservation = await self._share.reserve(self._history.expected_bytes)
+        request = wants()
+        if request is None:
+            reservation.release()
+            return None
+        return Asked(request, reservation, self._history.page(self._hub, request))
+
+    def ask_ahead(self, request: PageRequest | None) -> None:
+        """Ask for `request`, where there is room for one more page at once; `ask` gives it."""
+        reservation = None if request is None else self._share.reserve_at_once(self._history.expected_bytes)
+        if request is not None and reservation is not None:
+            task = self._tasks.create_task(self._history.page(self._hub, request))
+            self._ahead = Asked(request, reservation, task), task
+
+    def let_go(self) -> None:
+        """Forget what was asked for ahead."""
+        if self._ahead is not None:
+            (asked, task), self._ahead = self._ahead, None
+            task.cancel()
+            asked.reservation.release()
+
+
+async def decode(account: str, envelopes: list[bytes]) -> list[Content]:
+    """Decode the envelopes of a page; in between others have their turn."""
+    contents: list[Content] = []
+    for first in range(0, len(envelopes), _SLICE):
+        await asyncio.sleep(0)
+        contents += [decode_envelope(account, envelope) for envelope in envelopes[first : first + _SLICE]]
+    return contents

@@ -1,0 +1,36 @@
+"""What the hub pushed: from a SignalR record to an event or a dead letter.
+
+Nearly all that a hub pushes are events written always alike. Of those neither the record nor its argument needs to be
+looked at twice: how the record begins says which event it is, and the shape of the rest that it is whole.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.events.catalogue import CATALOGUE
+from gateway.events.decode import decode_push
+from gateway.events.event import DeadLetter, Event
+from gateway.events.usual import push_at_sight
+from gateway.session.facts import Content
+from gateway.signalr.protocol import PUSH_TAIL, push_head
+
+_HEADS: Final = {push_head(entry.callback): entry for entry in CATALOGUE.values()}
+
+
+def at_sight(account: str, record: bytes) -> Event | None:
+    """Give the event of a record that is a push as hubs usually write them; None for anything else."""
+    head = record[: record.find(b"[") + 1]
+    entry = _HEADS.get(head)
+    if entry is None or not record.endswith(PUSH_TAIL):
+        return None
+    return push_at_sight(account, entry, record[len(head) : -len(PUSH_TAIL)])
+
+
+def decoded(account: str, target: str, arguments: list[bytes]) -> Content:
+    """Give what was pushed, as `signalr.connection.OnPush` has it."""
+    if len(arguments) == 1 and target:
+        return decode_push(account, target, arguments[0])
+    raw = arguments[0] if arguments and not target else b"[" + b",".join(arguments) + b"]"
+    detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
+    return DeadLetter(account, "malformed-json", detail, target or "record", raw)

@@ -1,0 +1,137 @@
+"""What a replica tells the others: whose the shards are and what its accounts do, at a bounded rate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from gateway.broker.ports import ControlStore
+from gateway.errors import Unavailable
+from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record
+from gateway.telemetry.clock import now_text
+from gateway.telemetry.logs import get_logger
+
+_LOOK: Final = 1.0
+"""Seconds between two looks at what is so."""
+_NUMBERS: Final = 5.0
+"""Seconds between two reports of an account of which only numbers changed."""
+_AGAIN: Final = 60.0
+"""Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it."""
+_AT_ONCE: Final = 500
+"""Records of one look, and so of one second, that a broker is asked to take of one replica."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Somebody of whom something is so."""
+
+    account: str
+    mark: Hashable
+    """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
+    tell: Callable[[], Observed]
+    """Says what is so; `since` is filled in later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something else that is so."""
+
+    key: str
+    """Of the record."""
+    record: ShardState | ReplayState
+    again: float
+    """Seconds after which it is reported again though nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    mark: Hashable
+    observed: Observed
+    at: float
+
+
+class Reporter:
+    """Reports for one replica."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        accounts: Callable[[], Iterable[Subject]],
+        facts: Callable[[], Iterable[Fact]],
+    ) -> None:
+        """`accounts` and `facts` give what is so now."""
+        self._store = store
+        self._accounts = accounts
+        self._facts = facts
+        self._reported: dict[str, _Reported] = {}
+        self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
+        self._told: dict[str, tuple[Fact, float]] = {}
+
+    async def run(self) -> NoReturn:
+        """Report, for ever."""
+        log = get_logger()
+        trouble = ""
+        while True:
+            try:
+                await self._report()
+                trouble = ""
+            except Unavailable as error:
+                if str(error) != trouble:
+                    log.warning("what is so cannot be reported now", error=str(error))
+                trouble = str(error)
+            await asyncio.sleep(_LOOK)
+
+    async def _report(self) -> None:
+        now = asyncio.get_running_loop().time()
+        present: set[str] = set()
+        due: list[tuple[tuple[int, float], str, _Reported]] = []
+        for subject in self._accounts():
+            present.add(subject.account)
+            last = self._reported.get(subject.account)
+            if last is None or last.mark != subject.mark or now - last.at >= _AGAIN:
+                news = _Reported(subject.mark, self._dated(subject.account, subject.tell()), now)
+                urgency = _urgency(last, news)
+                if urgency is not None:
+                    due.append((urgency, subject.account, news))
+        for name in self._reported.keys() - present:
+            del self._reported[name]  # another replica tells of it now
+            self._since.pop(name, None)
+        due = sorted(due, key=lambda one: one[0])[:_AT_ONCE]
+        said = {ACCOUNT + name: encode_record(news.observed) for _, name, news in due}
+        facts = {fact.key: fact for fact in self._facts()}
+        self._told = {key: told for key, told in self._told.items() if key in facts}
+        fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
+        said |= {fact.key: encode_record(fact.record) for fact in fresh}
+        if said:
+            await self._store.report(said)
+        self._told |= {fact.key: (fact, now) for fact in fresh}
+        self._reported |= {name: reported for _, name, reported in due}
+
+    def _is_news(self, fact: Fact, now: float) -> bool:
+        told, at = self._told.get(fact.key, (None, 0.0))
+        return told is None or told.record != fact.record or now - at >= fact.again
+
+    def _dated(self, name: str, observed: Observed) -> Observed:
+        state, since = self._since.get(name, ("", ""))
+        if state != observed.state:
+            since = now_text()
+            self._since[name] = observed.state, since
+        return replace(observed, since=since)
+
+
+def _without_numbers(observed: Observed) -> Observed:
+    return replace(observed, settled=0, latest=0, published=0, lag_seconds=UNSET)
+
+
+def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:
+    """Say how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
+    if last is None or _without_numbers(last.observed) != _without_numbers(news.observed):
+        return 0, float("-inf") if last is None else last.at
+    if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _AGAIN):
+        return 1, last.at
+    return None

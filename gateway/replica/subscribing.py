@@ -1,0 +1,70 @@
+"""What the hub pushes for one account, brought to what is wanted by the difference alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from gateway.hub import Hub
+from gateway.hub import Subscription as Answer
+from gateway.session.subscriptions import Strategies
+from gateway.telemetry.logs import get_logger
+
+_RENEWAL: Final = 600.0
+"""Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
+_TOLD: Final = 20
+"""Strategies that a line of the log names."""
+
+Call = Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
+
+
+class HubSubscription:
+    """The subscription of one account at the hub."""
+
+    def __init__(self, account: str, call: Call) -> None:
+        """`call` calls until there is an answer."""
+        self.failed: tuple[int, ...] = ()
+        """Strategies that the hub did not give when it was asked last."""
+        self._account = account
+        self._call = call
+        self._pushed: frozenset[int] = frozenset()  # as far as the hub said
+        self._renew_at = 0.0
+
+    def connected(self) -> None:
+        """A new connection stands: nothing is pushed over it yet."""
+        self._pushed = frozenset()
+        self._renew_at = 0.0
+
+    async def widen(self, hub: Hub, wanted: Strategies) -> None:
+        """Let the hub push `wanted`, besides what it pushes already."""
+        missing = None if wanted is None else wanted - self._pushed
+        if missing is None or missing:
+            await self._ask(hub, missing)
+
+    async def renew(self, hub: Hub, wanted: Strategies) -> None:
+        """Subscribe again, now and then, and soon where the hub did not give everything."""
+        if asyncio.get_running_loop().time() >= self._renew_at and (wanted is None or wanted):
+            await self._ask(hub, wanted)
+
+    async def _ask(self, hub: Hub, wanted: Strategies) -> None:
+        answer = await self._call(lambda: hub.subscribe(None if wanted is None else sorted(wanted)))
+        self._pushed |= frozenset(answer.successful)
+        self._renew_at = 0.0 if answer.failed else asyncio.get_running_loop().time() + _RENEWAL
+        if answer.failed != self.failed:
+            self.failed = answer.failed
+            get_logger(account=self._account).warning(
+                "the hub's answer to the subscription", failed=list(answer.failed[:_TOLD]), of=len(answer.failed)
+            )
+
+    def exceeds(self, wanted: Strategies) -> bool:
+        """Tell whether the hub pushes more than `wanted`, as far as it said."""
+        return wanted is not None and not self._pushed <= wanted
+
+    async def narrow(self, hub: Hub, wanted: Strategies) -> None:
+        """Let the hub push no more than `wanted`; none at all is said by leaving all."""
+        if wanted is not None:
+            surplus = sorted(self._pushed - wanted)
+            await self._call(lambda: hub.unsubscribe(surplus if wanted else None))
+            self._pushed &= wanted
+            self.failed = tuple(strategy for strategy in self.failed if strategy in wanted)

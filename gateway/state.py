@@ -1,0 +1,234 @@
+"""The records that operators see: what they want of an account, and what is so.
+
+What is wanted is written through any replica and kept by the broker; what is so is reported by the replica that
+serves the account. Both carry a format version: this release reads and writes version 1, passes over members that
+it does not know, and refuses a later version in words, so that it never overwrites one.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final, TypeVar
+
+import msgspec
+
+from gateway.errors import GatewayError
+
+VERSION: Final = 1
+
+ACCOUNT: Final = "account."
+"""What the keys of records begin with that are about an account; its name follows."""
+SHARD: Final = "shard."
+"""What the keys of observed records begin with that are about a shard; its number follows."""
+REPLAY: Final = "replay."
+"""What the keys of records begin with that are about a replay; its id follows."""
+
+
+class RecordUnreadable(GatewayError):
+    """A record was written by a later release, or is none."""
+
+
+class TargetState(Enum):
+    """What an operator wants of an account."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+
+
+class Answered(msgspec.Struct, frozen=True):
+    """A request that was carried out, and that must not be again if it is repeated."""
+
+    key: str
+    """A digest of who asked and the key that they gave."""
+    what: str
+    """What was asked for."""
+    gave: int
+    """The number that the answer told."""
+
+
+class Reset(msgspec.Struct, frozen=True):
+    """That an account is to begin anew, in an incarnation of its own."""
+
+    incarnation: int
+    """Of the checkpoint that begins it: where that is reached, it is done."""
+    verified: int
+    """The sequence after which it begins."""
+
+
+ANSWERED: Final = 16
+"""Requests that an account's record remembers: the last ones."""
+
+
+class Desired(msgspec.Struct, frozen=True):
+    """What operators want of an account; what was added to version 1 is left out where nothing is to be said."""
+
+    strategies: tuple[int, ...] | None = None
+    """Whose events to publish, in rising order; null for all, also those that are made later."""
+    state: TargetState = TargetState.RUNNING
+    reconnects: int = 0
+    """Rises by one for each time that the connection to the hub is to be made anew."""
+    version: int = VERSION
+    answered: tuple[Answered, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The last requests that must not be carried out twice, oldest first: written together with what they did."""
+    reset: Reset | msgspec.UnsetType = msgspec.UNSET
+    """Carried out while the account is paused."""
+    is_forgotten: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether the checkpoint is to be forgotten, while the account is paused or has no key."""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the checkpoint of an account says."""
+
+    verified: int
+    """Everything up to this sequence is settled and final."""
+    incarnation: int
+    """How often operators declared the hub's history to be another, and one; 0 where it cannot be read."""
+
+
+class Observed(msgspec.Struct, frozen=True):
+    """What is so for an account, as the replica that serves it reports."""
+
+    owner: str
+    """The replica, for people."""
+    state: str
+    """What the account is doing: `live`, `catching_up`, `offline`, `paused`, `refused`, `diverged`, `fenced`. Or
+    `keyless`: it has a checkpoint, and the owner of its shard has no key; `unserved`: a replica that does not own its
+    shard has a key, and the owner has none."""
+    since: str
+    """Since when it is so: RFC 3339, by the owner's clock."""
+    settled: int = 0
+    """The highest sequence that is published or about to be."""
+    latest: int = 0
+    """The hub's latest sequence as last told."""
+    published: int = 0
+    """Messages committed since the owner began."""
+    connects: int = 0
+    """Connections to the hub since the owner began."""
+    trouble: str | None = None
+    """The last error, until the account is live again."""
+    strategies: tuple[int, ...] | None = None
+    """The subscription that holds, or is about to; null for all."""
+    failed_strategies: tuple[int, ...] = ()
+    """Those that the hub did not give when it was asked last; it is asked again."""
+    applied: int = 0
+    """The revision of what is wanted that is in force; 0 where nothing was ever wanted."""
+    version: int = VERSION
+    lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
+    """For how long the log has been behind the hub; left out where it is not."""
+    checkpoint: Standing | msgspec.UnsetType = msgspec.UNSET
+    """Left out where there is none."""
+
+
+class ShardState(msgspec.Struct, frozen=True):
+    """Whose a shard is."""
+
+    owner: str
+    """The replica, for people."""
+    accounts: int
+    """Accounts of the shard that the owner has keys of."""
+    version: int = VERSION
+
+
+class Destination(Enum):
+    """Where a replay publishes."""
+
+    TOPICS = "topics"
+    """On the topics of the events themselves."""
+    REPLAY = "replay"
+    """On a topic of its own, whatever the kind."""
+
+
+class Replay(msgspec.Struct, frozen=True, kw_only=True):
+    """A range of an account's history that is to be published again."""
+
+    account: str
+    since: int | None = None
+    """The sequence after which it begins; null for the oldest that the hub has."""
+    until: int
+    """The last sequence."""
+    begin: str | None = None
+    """Only events of this EventTime or later, canonical; null for any."""
+    end: str | None = None
+    """Only events of an EventTime before this, canonical; null for any."""
+    kinds: tuple[str, ...] | None = None
+    """Only these; null for all."""
+    strategies: tuple[int, ...] | None = None
+    """Only events of these, and those that name none; null for all."""
+    destination: Destination = Destination.TOPICS
+    asked_at: str
+    """RFC 3339, by the clock of the replica that was asked."""
+    asked_by: str
+    """The name of the token."""
+    request: str = ""
+    """A digest of what was asked for: the same request sent again is known by it."""
+    is_cancelled: bool = False
+    version: int = VERSION
+
+
+class Phase(Enum):
+    """How far a replay has come."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self not in {Phase.PENDING, Phase.RUNNING}
+
+
+class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
+    """What is so for a replay, as the replica that carries it out reports."""
+
+    owner: str
+    """The replica, for people."""
+    phase: Phase
+    origin: int | None = None
+    """The sequence after which it began; null before it has."""
+    position: int | None = None
+    """The last sequence that was looked at."""
+    read: int = 0
+    """Events of the range that were looked at."""
+    published: int = 0
+    """Messages committed."""
+    rate: float = 0.0
+    """Events a second that are looked at."""
+    seconds_left: float | None = None
+    """Until the end of the range, at this rate."""
+    detail: str | None = None
+    """What it waits for, or why it failed."""
+    started: str | None = None
+    """RFC 3339, by the owner's clock."""
+    ended: str | None = None
+    version: int = VERSION
+
+
+_Record = TypeVar("_Record", bound=msgspec.Struct)
+
+
+class _Version(msgspec.Struct):
+    version: int
+
+
+def encode_record(record: msgspec.Struct) -> bytes:
+    """Give the bytes to keep: JSON."""
+    return msgspec.json.encode(record)
+
+
+def decode_record(type_: type[_Record], value: bytes) -> _Record:
+    """Read what `encode_record` gave; raises RecordUnreadable."""
+    try:
+        version = msgspec.json.decode(value, type=_Version).version
+        if version > VERSION:
+            raise RecordUnreadable(
+                f"the record has version {version}, this release reads up to version {VERSION}: "
+                "run the release that wrote it, or a later one"
+            )
+        if version != VERSION:
+            raise RecordUnreadable(f"there is no version {version}")
+        return msgspec.json.decode(value, type=type_)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise RecordUnreadable(f"not a record of version {VERSION}: {error}: {value[:200]!r}") from error

@@ -1,0 +1,327 @@
+"""Metrics for Prometheus, made from the gateway's own counts when they are asked for: nothing is counted twice.
+
+One table says all of them; `docs/metrics.md` is made from it. What is counted of the process has no account in its
+labels, and every value that a label may have is there from the start: an alert sees the first increment. What is told
+of each account is a few series, so that thousands of accounts can be scraped, or one of the worst where a setting
+asks for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from itertools import chain, product
+from typing import Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from gateway import __version__
+from gateway.telemetry.tally import Distribution, Tally
+
+PREFIX: Final = "mesolive_gateway_"
+OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")
+"""What may become of an event."""
+_Rows = Iterable[tuple[tuple[str, ...], float]]
+
+
+class Scope(Enum):
+    """Whom a metric is of."""
+
+    PROCESS = "process"
+    ACCOUNT = "account"
+    """Of one account, and told where `metrics.per_account` is true."""
+    WORST = "worst"
+    """Of one account; where `metrics.per_account` is false, of the worst, without a label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A metric."""
+
+    name: str
+    """Without the prefix."""
+    kind: type[Metric]
+    help: str
+    labels: tuple[str, ...] = ()
+    scope: Scope = Scope.PROCESS
+
+
+_GAUGE: Final = GaugeMetricFamily
+_COUNTER: Final = CounterMetricFamily
+_FAMILIES: Final = (
+    Family("build_info", _GAUGE, "1, with the release that runs.", ("version",)),
+    Family(
+        "accounts",
+        _GAUGE,
+        "Accounts that this replica serves, by state; keyless ones of its shards, which have no key file any more; "
+        "and unserved ones, which have one here and none where they would be served (told by each that has one).",
+        ("state",),
+    ),
+    Family("hub_connections", _GAUGE, "Open connections to the hub."),
+    Family("hub_connects_total", _COUNTER, "Connections to the hub that were made."),
+    Family(
+        "hub_disconnects_total",
+        _COUNTER,
+        "Connections to the hub that ended or could not be made, by reason.",
+        ("reason",),
+    ),
+    Family(
+        "events_total",
+        _COUNTER,
+        "Events by kind and by what became of them: published in order; late, behind newer ones; dead_letter, not "
+        "decodable or not accepted by the broker; filtered by the subscription; a repeat of one that is published; "
+        "stale, too old to place. Repeats and stale ones are those that were pushed, since pages of history overlap by "
+        "design. Of a commit whose answer was lost only dead letters are counted, and may be counted again.",
+        ("kind", "outcome"),
+    ),
+    Family(
+        "gaps_total",
+        _COUNTER,
+        "Ranges of the history that the hub no longer had, at least: a notification says which.",
+    ),
+    Family(
+        "event_delay_seconds",
+        HistogramMetricFamily,
+        "From an event's EventTime, by the hub's clock, until it was committed, by this machine's; replays left out.",
+    ),
+    Family(
+        "commit_duration_seconds",
+        HistogramMetricFamily,
+        "From the request to commit until the broker's clean answer.",
+    ),
+    Family("commit_messages", HistogramMetricFamily, "Messages in one commit."),
+    Family(
+        "commit_failures_total",
+        _COUNTER,
+        "Commits that were refused, fenced or not answered: the log was opened again, and what is stored was read.",
+    ),
+    Family("fenced_total", _COUNTER, "Writers of this replica that another gateway had replaced."),
+    Family("shards", _GAUGE, "Shards that there are, of all replicas together."),
+    Family("shards_owned", _GAUGE, "Shards that this replica was given to serve."),
+    Family(
+        "replays", _GAUGE, "Replays by state: every replica knows all of them. Absent until it has heard.", ("state",)
+    ),
+    Family("replays_finished_total", _COUNTER, "Replays that this replica brought to an end, by state.", ("state",)),
+    Family("buffer_bytes", _GAUGE, "Bytes of events that wait here for the broker, or are on their way from the hub."),
+    Family("buffer_limit_bytes", _GAUGE, "The most that these may be (`memory_bytes`)."),
+    Family(
+        "lag_sequences",
+        _GAUGE,
+        "EventSeqIds that the hub has and that are not committed: at most, since sequences may have holes.",
+        ("account",),
+        Scope.WORST,
+    ),
+    Family(
+        "lag_seconds",
+        _GAUGE,
+        "For how long the log has not had all that the hub had. 0 for an account that is live and has everything; it "
+        "grows while that cannot be known, as without a connection, or while the hub does not answer what its latest "
+        "is. It begins at 0 with the replica that serves the account now. The worst leaves out accounts that are "
+        "paused, refused or diverged.",
+        ("account",),
+        Scope.WORST,
+    ),
+    Family(
+        "hub_last_record_timestamp_seconds",
+        _GAUGE,
+        "When the hub said anything last over the account's connection, a ping included; Unix time by this machine's "
+        "clock. A hub with nothing to say still pings. The worst is the oldest of those that are connected.",
+        ("account",),
+        Scope.WORST,
+    ),
+    Family(
+        "verified_sequence",
+        _GAUGE,
+        "The EventSeqId up to which everything is committed and the hub's history is final.",
+        ("account",),
+        Scope.ACCOUNT,
+    ),
+    Family("account_state", _GAUGE, "1, with the account's present state.", ("account", "state"), Scope.ACCOUNT),
+    Family(
+        "account_events_total",
+        _COUNTER,
+        "Events of the account by what became of them, as in events_total, and gaps; those outcomes that there were.",
+        ("account", "outcome"),
+        Scope.ACCOUNT,
+    ),
+    Family(
+        "account_disconnects_total",
+        _COUNTER,
+        "Connections of the account that ended or could not be made; those reasons that there were.",
+        ("account", "reason"),
+        Scope.ACCOUNT,
+    ),
+)
+FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _FAMILIES}
+"""Name → metric, in the order in which they are told."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountNumbers:
+    """What is counted of one account, since the process began."""
+
+    account: str
+    state: str
+    is_awaited: bool
+    """Whether its log is to be level: not so of one that is paused, refused or diverged, which its state tells."""
+    lag: int
+    """Sequences that the hub has and the log has not."""
+    lag_seconds: float
+    """For how long that has been so."""
+    heard_at: float | None
+    """When the hub was last heard, in Unix time; None for never."""
+    is_connected: bool
+    verified: int
+    disconnects: Mapping[str, int]
+    """By reason."""
+    outcomes: Mapping[str, int]
+    """Events by what became of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """What is counted of a replica and of its accounts."""
+
+    tally: Tally
+    accounts: Collection[AccountNumbers]
+    unserved: Mapping[str, str]
+    """Accounts that nobody serves, and the state that says why."""
+    states: Collection[str]
+    """That an account may have, those included."""
+    reasons: Collection[str]
+    """For which a connection may end; there may be others."""
+    kinds: Collection[str]
+    """Of events."""
+    shards: int
+    owned: int
+    replays: Mapping[str, int] | None
+    """Replays by state; None where that is not known yet."""
+    endings: Collection[str]
+    """States in which a replay ends."""
+    buffer: int
+    buffer_limit: int
+
+
+class _Told(Collector):
+    """What one scrape is told."""
+
+    def __init__(self, numbers: Numbers | None, shards: int, *, per_account: bool) -> None:
+        self._numbers = numbers
+        self._shards = shards
+        self._per_account = per_account
+
+    def collect(self) -> Iterator[Metric]:
+        yield _metric("build_info", [((__version__,), 1)])
+        if self._numbers is None:  # it waits for the broker, and owns none of its shards
+            yield _metric("shards", _one(self._shards))
+            yield _metric("shards_owned", _one(0))
+            return
+        rows = self._rows(self._numbers)
+        for family in FAMILIES.values():
+            found = rows.get(family.name)
+            if isinstance(found, Distribution):
+                histogram = HistogramMetricFamily(PREFIX + family.name, family.help)
+                histogram.add_metric([], list(found.buckets()), found.sum)
+                yield histogram
+            elif found is not None:
+                yield _metric(family.name, found, has_labels=family.scope is not Scope.WORST or self._per_account)
+
+    def _rows(self, numbers: Numbers) -> dict[str, _Rows | Distribution]:
+        tally, accounts = numbers.tally, numbers.accounts
+        states = dict.fromkeys(numbers.states, 0)
+        for state in chain((one.state for one in accounts), numbers.unserved.values()):
+            states[state] += 1
+        events = dict.fromkeys(product(numbers.kinds, OUTCOMES), 0) | tally.events
+        rows: dict[str, _Rows | Distribution] = {
+            "accounts": _by(states),
+            "hub_connections": _one(sum(one.is_connected for one in accounts)),
+            "hub_connects_total": _one(tally.connects),
+            "hub_disconnects_total": _by(dict.fromkeys(numbers.reasons, 0) | tally.disconnects),
+            "events_total": events.items(),
+            "gaps_total": _one(tally.gaps),
+            "event_delay_seconds": tally.delays,
+            "commit_duration_seconds": tally.commit_seconds,
+            "commit_messages": tally.commit_messages,
+            "commit_failures_total": _one(tally.failures),
+            "fenced_total": _one(tally.fenced),
+            "shards": _one(numbers.shards),
+            "shards_owned": _one(numbers.owned),
+            "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
+            "buffer_bytes": _one(numbers.buffer),
+            "buffer_limit_bytes": _one(numbers.buffer_limit),
+        }
+        if numbers.replays is not None:
+            rows["replays"] = _by(numbers.replays)
+        return rows | (_each(numbers) if self._per_account else _worst(accounts))
+
+
+def _each(numbers: Numbers) -> dict[str, _Rows | Distribution]:
+    accounts = numbers.accounts
+    states = chain(((one.account, one.state) for one in accounts), numbers.unserved.items())
+    return {
+        "lag_sequences": (((one.account,), one.lag) for one in accounts),
+        "lag_seconds": (((one.account,), one.lag_seconds) for one in accounts),
+        "hub_last_record_timestamp_seconds": (
+            ((one.account,), one.heard_at) for one in accounts if one.heard_at is not None
+        ),
+        "verified_sequence": (((one.account,), one.verified) for one in accounts),
+        "account_state": ((row, 1) for row in states),
+        "account_events_total": chain.from_iterable(_of(one.account, one.outcomes) for one in accounts),
+        "account_disconnects_total": chain.from_iterable(_of(one.account, one.disconnects) for one in accounts),
+    }
+
+
+def _worst(accounts: Collection[AccountNumbers]) -> dict[str, _Rows | Distribution]:
+    running = [one for one in accounts if one.is_awaited]
+    oldest = min((one.heard_at for one in accounts if one.is_connected and one.heard_at is not None), default=None)
+    return {
+        "lag_sequences": _one(max((one.lag for one in running), default=0)),
+        "lag_seconds": _one(max((one.lag_seconds for one in running), default=0)),
+        "hub_last_record_timestamp_seconds": () if oldest is None else _one(oldest),
+    }
+
+
+def _one(value: float) -> _Rows:
+    return (((), value),)
+
+
+def _by(counts: Mapping[str, int]) -> _Rows:
+    return (((label,), count) for label, count in counts.items())
+
+
+def _of(account: str, counts: Mapping[str, int]) -> _Rows:
+    return (((account, label), count) for label, count in counts.items())
+
+
+def _metric(name: str, rows: _Rows, *, has_labels: bool = True) -> Metric:
+    family = FAMILIES[name]
+    kind = CounterMetricFamily if family.kind is CounterMetricFamily else GaugeMetricFamily
+    metric = kind(PREFIX + name, family.help, labels=family.labels if has_labels else ())
+    for labels, value in rows:
+        metric.add_metric(labels, value)
+    return metric
+
+
+class Metrics:
+    """What is scraped."""
+
+    def __init__(self, shards: int, *, per_account: bool = True) -> None:
+        """`shards` is how many there are of all replicas together; `per_account` tells of accounts one by one."""
+        self._shards = shards
+        self._per_account = per_account
+        self._process = ProcessCollector(registry=None)
+
+    def text(self, numbers: Numbers | None, accept: str) -> tuple[str, bytes]:
+        """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
+
+        With thousands of accounts it takes a while, and may be called on another thread.
+        """
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(self._process)
+        registry.register(_Told(numbers, self._shards, per_account=self._per_account))
+        encode, media_type = choose_encoder(accept)
+        return media_type, encode(registry)

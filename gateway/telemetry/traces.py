@@ -1,0 +1,346 @@
+"""Traces in the gateway's own words: which spans there are, what they are called and what they say.
+
+Nothing here imports OpenTelemetry: without `tracing.endpoint` nothing of it is loaded, and every call ends at an empty
+span. What is sampled is drawn ahead, as the number of those that are passed over: of a batch that holds none of them
+it costs one comparison.
+
+Names and attributes are those of the OpenTelemetry semantic conventions 1.44.0 (messaging, HTTP; the release that
+opentelemetry-semantic-conventions 0.66b has); what they have no name for begins with `mesolive.`. Of what a sampled
+message costs, most is by the attribute: so there are few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from gateway.publication import Message
+from gateway.settings import TracingSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span as OtelSpan
+    from structlog.typing import EventDict
+
+    from gateway.telemetry.otlp import Source
+
+SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
+"""The semantic conventions that the names below are taken from."""
+_SHOWN: Final = 300
+"""Letters of an error that a span keeps."""
+_FAULT: Final = 500
+"""The HTTP status from which on a server is at fault, and its span with it."""
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"})
+
+Known = Mapping[str, str | int | float | bool]
+Attributes = Mapping[str, str | int | float | bool | None]
+
+
+class Kind(Enum):
+    """What a span is to the rest of its trace; the names are OpenTelemetry's."""
+
+    INTERNAL = "internal"
+    SERVER = "server"
+    CLIENT = "client"
+    PRODUCER = "producer"
+
+
+class Span:
+    """Something that took time, or, where it was not sampled, nothing: then every call does nothing."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, inner: OtelSpan | None) -> None:
+        self.inner = inner
+
+    def __bool__(self) -> bool:
+        """Tell whether it is recorded."""
+        return self.inner is not None
+
+    @property
+    def ids(self) -> tuple[str, str] | None:
+        """The ids of the trace and of the span, in hexadecimal digits."""
+        if self.inner is None:
+            return None
+        context = self.inner.get_span_context()
+        return f"{context.trace_id:032x}", f"{context.span_id:016x}"
+
+    @property
+    def traceparent(self) -> str:
+        """What tells another process of this span, as W3C Trace Context has it; only of one that is recorded."""
+        assert self.inner is not None  # noqa: S101 - its caller looked
+        context = self.inner.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+
+    def set(self, attributes: Attributes) -> None:
+        """Say more of it; what is None is left out."""
+        if self.inner is not None:
+            for name, value in attributes.items():
+                if value is not None:
+                    self.inner.set_attribute(name, value)
+
+    def event(self, name: str) -> None:
+        """Note that something happened now."""
+        if self.inner is not None:
+            self.inner.add_event(name)
+
+    def spoil(self, kind: str, words: str) -> None:
+        """Say that what it stands for failed; `kind` is one of few, and the words must be fit for a log."""
+        if self.inner is not None:
+            from gateway.telemetry.otlp import failed  # noqa: PLC0415 - it is loaded: there is a span
+
+            self.inner.set_attribute("error.type", kind)
+            failed(self.inner, words[:_SHOWN])
+
+    def fail(self, error: BaseException) -> None:
+        """End it as failed; what was given up, as at the end of the gateway, is no failure."""
+        if isinstance(error, asyncio.CancelledError):
+            self.end()
+            return
+        self.spoil(str(getattr(error, "reason", "") or type(error).__name__), str(error))
+        self.end()
+
+    def end(self) -> None:
+        """End it."""
+        if self.inner is not None:
+            self.inner.end()
+
+    def enter(self) -> None:
+        """Let what this task logs from now on carry its ids, until another one is entered."""
+        _current.set(self)
+
+
+NOTHING: Final = Span(None)
+_current: ContextVar[Span] = ContextVar("span", default=NOTHING)
+
+
+def add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Add `trace_id` and `span_id` to a line of the log (a processor of structlog)."""
+    ids = _current.get().ids
+    if ids is not None:
+        event["trace_id"], event["span_id"] = ids
+    return event
+
+
+class Draw:
+    """Draws a part of all that passes, each with the same chance, and independently."""
+
+    def __init__(self, ratio: float, dice: random.Random) -> None:
+        """`ratio` from 0 to 1."""
+        self._ratio = ratio
+        self._dice = dice
+        self._passed_over: float = 0
+        self._draw()
+
+    def among(self, count: int) -> Sequence[int]:
+        """Give the places of those that are drawn among the next `count`."""
+        if self._passed_over >= count:
+            self._passed_over -= count
+            return ()
+        places = []
+        while self._passed_over < count:
+            places.append(int(self._passed_over))
+            before = self._passed_over
+            self._draw()
+            self._passed_over += before + 1
+        self._passed_over -= count
+        return places
+
+    def _draw(self) -> None:
+        """Draw how many are passed over until the next: a geometric number."""
+        if self._ratio <= 0:
+            self._passed_over = math.inf
+        elif self._ratio >= 1:
+            self._passed_over = 0
+        else:
+            self._passed_over = math.floor(math.log(1 - self._dice.random()) / math.log1p(-self._ratio))
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """The broker in the words of the conventions."""
+
+    system: str
+    """`kafka` or `nats`."""
+    destinations: Mapping[str, str]
+    """By topic what the broker calls it; a `*` stands where the account's name is."""
+
+
+class Tracer:
+    """Begins spans; one for a process. Without a source there are none."""
+
+    def __init__(
+        self,
+        source: Source | None = None,
+        ratio: float = 0,
+        broker: Broker | None = None,
+        dice: random.Random | None = None,
+    ) -> None:
+        """`ratio` is the part of messages, commits and requests that is sampled; all else is rare, and always is."""
+        dice = dice or random.Random()  # noqa: S311 - it samples
+        self._source = source
+        self._broker = broker or Broker("", {})
+        self._messages, self._commits, self._requests = (Draw(0 if source is None else ratio, dice) for _ in range(3))
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there are any."""
+        return self._source is not None
+
+    def _start(
+        self, name: str, kind: Kind, attributes: Attributes, *, parent: Span = NOTHING, links: Sequence[Span] = ()
+    ) -> Span:
+        if self._source is None:
+            return NOTHING
+        linked = [one.inner for one in links if one.inner]
+        return Span(self._source.start(name, kind, _known(attributes), parent.inner, linked))
+
+    # Messages -------------------------------------------------------------------------------------------
+
+    def sampled(self, count: int) -> Sequence[int]:
+        """Give the places of those messages that get a span, among the next `count`."""
+        return self._messages.among(count)
+
+    def create(self, message: Message) -> Span:
+        """Give the span of a message that is about to be committed; it has ended. Its traceparent goes along."""
+        attributes = message.own  # what it shares with others, the destination says
+        if self._source is None:
+            return NOTHING
+        said = {
+            **self._about("create", message.topic, message.account),
+            "messaging.message.id": attributes.get("id"),
+            "messaging.kafka.message.key": message.key.decode() if self._broker.system == "kafka" else None,
+            "mesolive.account": message.account,
+            "mesolive.sequence": attributes.get("sequence"),
+            "mesolive.event.time": attributes.get("time"),
+            "mesolive.replay": message.shared.attributes.get("replayid"),
+        }
+        return Span(self._source.moment(*self._operation("create", message.topic), _known(said)))
+
+    def send(self, shard: int, messages: Sequence[Message], checkpoints: int, created: Sequence[Span]) -> Span:
+        """Give the span of a commit; one that holds no sampled message has none, unless it is sampled itself."""
+        if not self._commits.among(1) and not created:
+            return NOTHING
+        topic, account = _common([one.topic for one in messages]), _common([one.account for one in messages])
+        return self._start(
+            *self._operation("send", topic),
+            {
+                **self._about("send", topic, account),
+                "messaging.batch.message_count": len(messages),
+                "mesolive.shard": shard,
+                "mesolive.checkpoints": checkpoints,
+                "mesolive.sampled": len(created),
+            },
+            links=created,
+        )
+
+    def _operation(self, name: str, topic: str | None) -> tuple[str, Kind]:
+        destination = "" if topic is None else f" {self._broker.destinations.get(topic, topic)}"
+        return f"{name}{destination}", Kind.PRODUCER if name == "create" else Kind.CLIENT
+
+    def _about(self, operation: str, topic: str | None, account: str | None) -> Attributes:
+        template = None if topic is None else self._broker.destinations.get(topic, topic)
+        has_account = template is not None and "*" in template
+        name = template if not has_account or account is None else (template or "").replace("*", account)
+        return {
+            "messaging.system": self._broker.system,
+            "messaging.operation.name": operation,
+            "messaging.operation.type": operation,
+            "messaging.destination.name": None if has_account and account is None else name,
+            "messaging.destination.template": template if has_account else None,
+        }
+
+    # The hub --------------------------------------------------------------------------------------------
+
+    def connect(self, account: str, url: str) -> Span:
+        """Begin the span of one try to connect an account to the hub at `url`, whose path and query stay out."""
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        attributes: Attributes = {
+            "server.address": parts.hostname,
+            "server.port": port,
+            "network.protocol.name": "signalr",
+            "mesolive.account": account,
+        }
+        return self._start("connect", Kind.CLIENT, attributes)
+
+    def catch_up(self, account: str, connect: Span, verified: int) -> Span:
+        """Begin the span of a walk through the history that ends live, over the connection that `connect` made."""
+        attributes: Attributes = {"mesolive.account": account, "mesolive.verified": verified}
+        return self._start("catch-up", Kind.INTERNAL, attributes, parent=connect)
+
+    def replay(self, account: str, id_: str, position: int | None) -> Span:
+        """Begin the span of a replay's part that this replica carries out, from `position` on."""
+        attributes: Attributes = {"mesolive.account": account, "mesolive.replay": id_, "mesolive.position": position}
+        return self._start("replay", Kind.INTERNAL, attributes)
+
+    # The control plane ----------------------------------------------------------------------------------
+
+    def request(self, method: str, headers: Mapping[str, str], about: Attributes) -> Span:
+        """Begin the span of an HTTP request whose trace `headers` may continue: its sender decides, then."""
+        if self._source is None:
+            return NOTHING
+        parent = self._source.sender(headers) if "traceparent" in headers else None
+        is_sampled = bool(self._requests.among(1)) if parent is None else self._source.is_sampled(parent)
+        if not is_sampled:
+            return NOTHING
+        known = method if method in _METHODS else "_OTHER"
+        said = _known({**about, "http.request.method": known})
+        name = known if known != "_OTHER" else "HTTP"
+        return Span(self._source.start(name, Kind.SERVER, said, parent, []))
+
+
+def _known(attributes: Attributes) -> Known:
+    return {name: value for name, value in attributes.items() if value is not None}
+
+
+def _common(names: Sequence[str]) -> str | None:
+    """Give what all of them are; None where they differ, or there are none."""
+    return names[0] if names and names.count(names[0]) == len(names) else None
+
+
+def answered(span: Span, method: str, route: str | None, status: int) -> None:
+    """End the span of a request; `route` is the template that it matched, if any, and `status` 0 for no answer."""
+    inner = span.inner
+    if inner is None:
+        return
+    if route is not None:
+        inner.update_name(f"{method if method in _METHODS else 'HTTP'} {route}")
+    span.set({"http.route": route, "http.response.status_code": status or None})
+    if status >= _FAULT or status == 0:
+        span.spoil(str(status or "cancelled"), "")
+    span.end()
+
+
+OFF: Final = Tracer()
+"""Traces nothing."""
+
+
+def check(settings: TracingSettings) -> None:
+    """Look at the files that the settings name; raises ConfigurationError."""
+    if settings.endpoint is not None:
+        from gateway.telemetry.otlp import check_files  # noqa: PLC0415 - nothing of it is loaded where tracing is off
+
+        check_files(settings)
+
+
+@contextmanager
+def tracing(settings: TracingSettings, *, role: str, broker: Broker | None = None) -> Iterator[Tracer]:
+    """Trace as the settings say for as long as the context lasts; leaving takes a second at the most.
+
+    `role` is what this process does. A file that cannot be used is no reason to stop: `check` tells of it.
+    """
+    if settings.endpoint is None:
+        yield OFF
+        return
+    from gateway.telemetry.otlp import exporting  # noqa: PLC0415 - nothing of it is loaded where tracing is off
+
+    with exporting(settings, role=role) as source:
+        yield Tracer(source, settings.ratio, broker)

@@ -1,0 +1,262 @@
+"""Three replicas under a seeded schedule of blows, on either broker: what is struck, when, and what it cost.
+
+A blow lands only while events of its victim are in flight. After each blow, all that the hub had by then must get
+into the log before the next one comes. `make chaos` runs it for as long as one likes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import logging
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final, Literal
+
+from tests.acceptance.checker import Verdict
+from tests.acceptance.kafka_house import Place, made
+from tests.acceptance.processes import House, Process, house, settled_of, until
+from tests.acceptance.strikes import silences
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["kill", "end", "freeze", "nap", "cut", "broker", "hub", "to 1", "to 4", "to 3"]
+ACCOUNTS: Final = 60
+RATE: Final = 3.0
+"""Events a second of each account."""
+REPLICAS: Final = 3
+SECONDS: Final[dict[Kind, tuple[float, float]]] = {
+    "kill": (0, 3),  # until another is started in its place
+    "end": (0, 1),  # likewise
+    "freeze": (7, 10),  # longer than the leases of both brokers
+    "nap": (0.3, 2),  # shorter
+    "cut": (7, 10),  # from the broker alone
+    "broker": (0, 4),  # until it is started again
+    "hub": (0, 3),  # refuses connections at TCP, and drops those that stand
+    "to 1": (0, 0),
+    "to 4": (0, 0),
+    "to 3": (0, 0),
+}
+"""How long each kind of blow lasts."""
+ROUND: Final = len(SECONDS)
+
+
+@dataclass(frozen=True)
+class Blow:
+    """One fault, and the peace before it."""
+
+    kind: Kind
+    seconds: float
+    lot: float
+    """Who of those that are there, from 0 to 1."""
+    peace: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        return f"{self.kind} for {self.seconds:.1f} s" if self.seconds else self.kind
+
+
+def schedule(seed: int) -> Iterator[Blow]:
+    """Give blows without an end, each kind once a round; the scales come one after the other."""
+    dice = Random(seed)
+    while True:
+        parts: list[list[Kind]] = [["kill"], ["end"], ["freeze"], ["nap"], ["cut"], ["broker"], ["hub"]]
+        parts.append(["to 1", "to 4", "to 3"])
+        dice.shuffle(parts)
+        for kind in itertools.chain.from_iterable(parts):
+            yield Blow(kind, dice.uniform(*SECONDS[kind]), dice.random(), dice.uniform(0, 1))
+
+
+@dataclass
+class Storm:
+    """Strikes one scene."""
+
+    scene: House | Place
+    alive: list[Process] = field(default_factory=list)
+    spans: list[tuple[Kind, float, float]] = field(default_factory=list)
+    """Each blow, and from when to when it was felt."""
+
+    async def begin(self) -> None:
+        """Start the replicas and the flow."""
+        await self._scale(REPLICAS)
+        for account in self.scene.accounts:
+            await self.scene.ask(f"POST /users/{account}/emit", rate=RATE)
+        await self._recovered()
+
+    async def strike(self, blow: Blow) -> None:
+        """Let one blow land, and wait until it is over."""
+        await asyncio.sleep(blow.peace)
+        victim = self.alive[int(blow.lot * len(self.alive))]
+        await until(
+            lambda: self._in_flight(victim, blow.kind) > 0, f"events are in flight where {blow.kind} is to land"
+        )
+        events, began = self._in_flight(victim, blow.kind), time.time()
+        match blow.kind:
+            case "kill":
+                victim.kill()
+                self.alive.remove(victim)
+                await asyncio.sleep(blow.seconds)
+                await self._scale(len(self.alive) + 1)
+            case "end":
+                await self._end(victim)
+                await asyncio.sleep(blow.seconds)
+                await self._scale(len(self.alive) + 1)
+            case "freeze" | "nap":
+                victim.freeze()
+                await asyncio.sleep(blow.seconds)
+                victim.thaw()
+            case "cut":
+                self.scene.sever(victim.popen.pid)
+                await asyncio.sleep(blow.seconds)
+                self.scene.mend()
+            case "broker":
+                self.scene.kill_broker()
+                await asyncio.sleep(blow.seconds)
+                await asyncio.to_thread(self.scene.start_broker)
+            case "hub":
+                await self.scene.ask("POST /unlisten", seconds=blow.seconds, cut=True)
+                await asyncio.sleep(blow.seconds + 0.1)
+            case _:
+                await self._scale(int(blow.kind.split()[1]))
+        await self._recovered()
+        ended = time.time()
+        self.spans.append((blow.kind, began, ended))
+        log.info("%s (%s), with %d events in flight: felt for %.1f s", blow, victim.name, events, ended - began)
+
+    async def end(self) -> Verdict:
+        """Let the flow and the replicas end, and judge the log."""
+        await self.scene.ask("POST /pause")
+        await self.scene.settled(1)
+        await until(self._has_one_connection_each, "each account has one connection to the hub", 30)
+        await asyncio.gather(*(self._end(running) for running in self.alive[:]))
+        return await self.scene.verdict()
+
+    async def longest(self) -> dict[Kind, float]:
+        """Give the longest time in which an account had nothing new in the log, by kind of blow."""
+        found, accounts = await self.scene.log(), self.scene.accounts
+        longest: dict[Kind, float] = defaultdict(float)
+        for kind, began, ended in self.spans:
+            longest[kind] = max(longest[kind], *silences(found, accounts, began, ended).values())
+        return dict(sorted(longest.items()))
+
+    def _in_flight(self, victim: Process, kind: Kind) -> int:
+        struck = self.alive if kind in {"broker", "hub"} else [victim]
+        return sum(self.scene.in_flight(running.popen.pid) for running in struck)
+
+    async def _recovered(self) -> None:
+        await self.scene.reached(await self.scene.latest(), settled_of)
+
+    async def _end(self, running: Process) -> None:
+        self.alive.remove(running)
+        running.signal(signal.SIGTERM)
+        assert await running.ended(10) == 0, running.complained
+
+    async def _scale(self, to: int) -> None:
+        await asyncio.gather(*(self._end(running) for running in self.alive[to:]))
+        more = [await self.scene.gateway() for _ in range(to - len(self.alive))]
+        for running in more:
+            await running.complains("the gateway runs")  # before that SIGTERM is nobody's to heed
+        self.alive += more
+
+    async def _has_one_connection_each(self) -> bool:
+        return all(len(user["connections"]) == 1 for user in await self.scene.users())
+
+
+@asynccontextmanager
+async def jetstream(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[House]:
+    """Give a house for the storm."""
+    async with house(folder, accounts=accounts, seed=seed, audit=2) as here:
+        yield here
+
+
+@asynccontextmanager
+async def kafka(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[Place]:
+    """Give a place for the storm, with a broker of its own: it is killed."""
+    wire = free_port()
+    config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
+    names = [f"account-{number}" for number in range(1, accounts + 1)]
+    with KafkaServer(folder / "kafka", config=config) as server:
+        server.wire_port = wire
+        async with made(folder, server, accounts=names, seed=seed, shards=12, audit=2) as place:
+            yield place
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a storm."""
+
+    verdict: Verdict
+    complaints: list[str]
+    longest: dict[Kind, float]
+    """Seconds in which an account had nothing new in the log, by kind of blow."""
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether everything is in the log, once and in order, and no gateway said that it lost something."""
+        return not self.verdict.faults and self.verdict.emitted == self.verdict.found > 0 and not self.complaints
+
+
+async def storm(scene: House | Place, blows: Iterable[Blow]) -> Outcome:
+    """Strike blow after blow, and log what came of it."""
+    struck = Storm(scene)
+    await struck.begin()
+    for blow in blows:
+        await struck.strike(blow)
+    outcome = Outcome(await struck.end(), scene.complaints(), await struck.longest())
+    log.info("%d blows; verdict: %s", len(struck.spans), outcome.verdict)
+    for kind, seconds in outcome.longest.items():
+        log.info("%s: the longest silence of an account was %.2f s", kind, seconds)
+    for line in outcome.complaints:
+        log.error("a gateway complained: %.300s", line)
+    return outcome
+
+
+async def _for(seconds: float, broker: str, seed: int, folder: Path) -> bool:
+    async with (kafka if broker == "kafka" else jetstream)(folder, seed) as scene:
+        deadline = time.monotonic() + seconds
+        blows = itertools.takewhile(lambda _: time.monotonic() < deadline, schedule(seed))
+        return (await storm(scene, blows)).is_exact
+
+
+def main() -> int:
+    """Run for a while; give 1 where the log is not exact."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--broker", choices=("jetstream", "kafka"), default="jetstream")
+    parser.add_argument("--seed", type=int, default=None)
+    asked = parser.parse_args()
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
+    seed = Random().randrange(10**6) if asked.seed is None else asked.seed
+    log.info("broker %s, seed %d, %g s; a round: %s", asked.broker, seed, asked.seconds, _round(seed))
+    if asked.broker == "kafka":
+        kafka_server.require_java()
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    is_exact = False
+    try:
+        is_exact = asyncio.run(_for(asked.seconds, asked.broker, seed, folder))
+    finally:
+        log.info("seed %d: %s", seed, "exact" if is_exact else f"NOT exact; what everybody said is in {folder}")
+        if is_exact:
+            shutil.rmtree(folder)
+    return 0 if is_exact else 1
+
+
+def _round(seed: int) -> str:
+    return ", ".join(map(str, itertools.islice(schedule(seed), ROUND)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

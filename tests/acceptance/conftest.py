@@ -1,0 +1,18 @@
+"""Fixtures of several files."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance import chaos
+from tests.acceptance.replays import Scenes
+from tests.contract import kafka_server
+
+
+@pytest.fixture(params=["jetstream", "kafka"])
+def broker(request: pytest.FixtureRequest) -> Scenes:
+    """Give each broker in turn."""
+    if request.param == "kafka":
+        kafka_server.require_java()
+        return lambda folder, accounts: chaos.kafka(folder, seed=9, accounts=accounts)
+    return lambda folder, accounts: chaos.jetstream(folder, seed=9, accounts=accounts)

@@ -1,0 +1,164 @@
+"""What operators want outlives everything: it is kept by the broker, and whoever serves an account makes it so.
+
+Wishes are written as any replica writes them, by compare-and-set in the control store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.broker.ports import ControlStore
+from gateway.broker.view import View
+from gateway.cli.brokers import open_broker
+from gateway.errors import Conflict
+from gateway.settings import load_broker_settings
+from gateway.state import Desired, TargetState, encode_record
+from tests.acceptance.checker import judge
+from tests.acceptance.kafka_house import made
+from tests.acceptance.processes import Process, house, until
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
+
+RATE = 200.0
+
+
+class Operator:
+    """Somebody with a control store and a view of it."""
+
+    def __init__(self, store: ControlStore) -> None:
+        self.store = store
+        self.view = View(lambda _: None)
+
+    async def wants(self, account: str, desired: Desired) -> int:
+        """Write a wish; give its revision."""
+        revision = self.view.wish(account).revision
+        written = await self.store.write(f"account.{account}", encode_record(desired), revision)
+        await until(lambda: self.view.wish(account).revision >= written, f"the wish for {account} is seen")
+        return written
+
+    async def sees_applied(self, account: str, revision: int) -> None:
+        """Wait until the owner reports that it is so."""
+
+        def is_so() -> bool:
+            sighting = self.view.observed.get(account)
+            return sighting is not None and sighting.said is not None and sighting.said.applied == revision
+
+        await until(is_so, f"revision {revision} of {account} is applied")
+
+
+@asynccontextmanager
+async def operator(place: Any) -> AsyncIterator[Operator]:  # noqa: ANN401 - a house on either broker
+    async with open_broker(load_broker_settings(place.config, {})) as broker:
+        one = Operator(broker.control)
+        following = asyncio.create_task(one.view.follow(broker.control))
+        try:
+            await until(one.view.filled.is_set, "the view is filled")
+            yield one
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+
+
+@pytest.fixture(scope="module")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    kafka_server.require_java()
+    wire = free_port()
+    config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
+    with KafkaServer(tmp_path_factory.mktemp("kafka"), config=config) as server:
+        server.wire_port = wire
+        yield server
+
+
+@pytest.fixture(params=["jetstream", "kafka"])
+async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    """Give everything but gateways, on each broker."""
+    if request.param == "jetstream":
+        async with house(tmp_path, accounts=3) as here:
+            yield here, here.server
+    else:
+        server = request.getfixturevalue("kafka")
+        async with made(tmp_path, server) as there:
+            yield there, server
+
+
+async def connections(here: Any) -> dict[str, int]:  # noqa: ANN401 - a house on either broker
+    return {user["name"]: len(user["connections"]) for user in (await here.ask("GET /status"))["users"]}
+
+
+def strategies(found: list[Any], account: str, after: int) -> set[int]:
+    """Give the strategies of the events that were published of an account after a sequence."""
+    events = [one for one in found if one.subject.endswith(f".{account}") and ".notifications." not in one.subject]
+    later = [json.loads(one.value) for one in events if int(one.headers["Gateway-Key"]) > after]
+    return {event["StrategyId"] for event in later if event.get("StrategyId") is not None}
+
+
+async def test_wishes_outlive_a_restart_of_everything(place: tuple[Any, Any]) -> None:
+    here, server = place
+    filtered, paused, free = here.accounts
+    gateways: list[Process] = [await here.gateway() for _ in range(2)]
+    await here.emit(count=50, rate=RATE)
+    await here.settled(50)
+    async with operator(here) as one:
+        narrowed = await one.wants(filtered, Desired(strategies=(1, 2)))
+        halted = await one.wants(paused, Desired(state=TargetState.PAUSED))
+        await one.sees_applied(filtered, narrowed)
+        await one.sees_applied(paused, halted)
+    assert (await connections(here))[paused] == 0
+
+    for gateway in gateways:
+        gateway.kill()
+    server.kill()
+    await asyncio.to_thread(server.start)
+    await here.emit(count=100, rate=RATE)
+    await here.gateway()
+    async with operator(here) as one:
+        assert one.view.wish(filtered).desired == Desired(strategies=(1, 2))
+        await one.sees_applied(filtered, narrowed)
+        await one.sees_applied(paused, halted)
+        await here.emit(count=100, rate=RATE)
+        await until(lambda: _has(one, free, 250), "the free account goes on")
+        assert not _has(one, paused, 51)
+        assert (await connections(here))[paused] == 0
+        await one.wants(paused, Desired())
+        await here.settled(250)
+    found, truth = await here.log(), await here.truth()
+    assert strategies(found, filtered, 50) == {1, 2}
+    exact = {account: truth[account] for account in (paused, free)}
+    others = [one for one in found if not one.subject.endswith(f".{filtered}")]
+    verdict = judge(exact, others, by_kind=server.__class__ is KafkaServer)
+    assert (verdict.faults, verdict.found) == ({}, 500)
+
+
+def _has(one: Operator, account: str, settled: int) -> bool:
+    sighting = one.view.observed.get(account)
+    return sighting is not None and sighting.said is not None and sighting.said.settled >= settled
+
+
+async def test_of_two_operators_at_once_one_wins_and_the_other_hears_of_it(place: tuple[Any, Any]) -> None:
+    here, _ = place
+    await here.gateway()
+    await here.emit(count=5, rate=RATE)
+    await here.settled(5)
+    account = here.accounts[0]
+    async with operator(here) as one, operator(here) as other:
+        for turn in range(5):
+            outcomes = await asyncio.gather(
+                one.wants(account, Desired(strategies=(turn,))),
+                other.wants(account, Desired(strategies=(turn + 100,))),
+                return_exceptions=True,
+            )
+            (refused,) = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+            assert isinstance(refused, Conflict)
+            (revision,) = [outcome for outcome in outcomes if isinstance(outcome, int)]
+            await until(lambda at=revision: one.view.wish(account).revision == at, "one sees it")
+            await until(lambda at=revision: other.view.wish(account).revision == at, "the other sees it")
+            assert one.view.wish(account) == other.view.wish(account)
+        await one.sees_applied(account, one.view.wish(account).revision)

@@ -1,0 +1,200 @@
+"""Topics that somebody deletes: it is said what is lost, nothing is published twice, and what can go on goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from tests.acceptance.checker import Found, Truth, judge
+from tests.acceptance.kafka_house import Place, made
+from tests.acceptance.processes import Process, until
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
+
+RATE = 300.0
+KIND, CALLBACK = "leg-update", "OnLegUpdate"
+STILL = '"account": "{account}", "error": "the checkpoint of {account} is gone.*the account stands still'
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Give a broker that says that it is where the wire is."""
+    kafka_server.require_java()
+    wire = free_port()
+    config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
+    with KafkaServer(tmp_path_factory.mktemp("kafka-topics"), config=config) as made_:
+        made_.wire_port = wire
+        yield made_
+
+
+@asynccontextmanager
+async def place_at(folder: Path, server: KafkaServer) -> AsyncIterator[Place]:
+    async with made(folder, server, broker=", commit_timeout: 4") as place:
+        yield place
+
+
+def admin(place: Place) -> AdminClient:
+    return AdminClient({"bootstrap.servers": place.inner, "log_level": 0})
+
+
+async def delete(place: Place, *topics: str) -> None:
+    """Delete topics, and see them gone."""
+    client = admin(place)
+    for done in client.delete_topics(list(topics)).values():
+        await asyncio.to_thread(done.result)
+
+    async def are_gone() -> bool:
+        return not set(topics) & set((await asyncio.to_thread(client.list_topics, timeout=10)).topics)
+
+    await until(are_gone, f"{topics} are gone")
+
+
+async def serving(place: Place) -> Process:
+    """Start a gateway, and wait until it has published something."""
+    gateway = await place.gateway()
+    await gateway.complains('"state": "live"')
+    await place.emit(100, RATE)
+    await place.settled(100)
+    return gateway
+
+
+def since_the_first(truth: dict[str, list[Truth]], log: list[Found]) -> dict[str, list[Truth]]:
+    """Take away what the hub emitted of KIND before the first that its topic has now."""
+    first: dict[str, int] = {}
+    for one in log:
+        if f".{KIND}." in one.subject:
+            first.setdefault(one.headers["ce-account"], int(one.headers["ce-sequence"]))
+    return {
+        account: [one for one in events if one.callback != CALLBACK or one.sequence >= first[account]]
+        for account, events in truth.items()
+    }
+
+
+async def is_exact_since(place: Place, lost: int) -> None:
+    """Judge the log, of which the events of KIND that were there before it was deleted are lost, and no others."""
+    truth, log = await place.truth(), await place.log()
+    left = since_the_first(truth, log)
+    assert judge(left, log, by_kind=True).faults == {}
+    gone = sum(map(len, truth.values())) - sum(map(len, left.values()))
+    assert gone == lost
+
+
+async def stored(place: Place) -> int:
+    """Count the events of KIND that the log has."""
+    return sum(f".{KIND}." in one.subject for one in await place.log())
+
+
+async def test_a_topic_of_events_that_is_deleted_is_made_again_and_it_is_said_what_is_lost(
+    tmp_path: Path, server: KafkaServer
+) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        lost, topic = await stored(place), place.topic(KIND)
+        await delete(place, topic)
+        await place.emit(200, RATE)
+        said = await gateway.complains(".*a topic was deleted, and is made again.*")
+        assert f'"topic": "{topic}", "went_with_it": "its events, which are lost"' in said[0]
+        assert '"level": "error"' in said[0]
+        await place.settled(300)
+        await is_exact_since(place, lost)
+        client = admin(place)
+        found = (await asyncio.to_thread(client.list_topics, timeout=10)).topics[topic]
+        (described,) = client.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+        config = await asyncio.to_thread(described.result)
+    assert len(found.partitions) == 4
+    assert config["retention.ms"].source == 1  # the topic's own, not the broker's
+
+
+async def test_a_topic_of_events_that_others_must_make_is_waited_for(tmp_path: Path, server: KafkaServer) -> None:
+    async with place_at(tmp_path, server) as place:
+        assert (await place.run("check"))[0] == 0
+        place.config.write_text(place.config.read_text().replace("{partitions: 4}", "{partitions: 4, create: false}"))
+        gateway = await serving(place)
+        lost, topic = await stored(place), place.topic(KIND)
+        await delete(place, topic)
+        await place.emit(200, RATE)
+        said = await gateway.complains(".*topics.create is false: somebody else must make .*")
+        assert f"{topic} with 4 partitions and {{'cleanup.policy': 'delete', 'retention.ms'" in said[0]
+        assert '"level": "error"' in said[0]
+        client = admin(place)
+        assert topic not in (await asyncio.to_thread(client.list_topics, timeout=10)).topics
+        (made_,) = client.create_topics([NewTopic(topic, 4, 1, config={"retention.ms": "-1"})]).values()
+        await asyncio.to_thread(made_.result)
+        await place.settled(300)
+        await is_exact_since(place, lost)
+
+
+async def test_without_its_checkpoints_nothing_is_published_again_nor_begun_anew(
+    tmp_path: Path, server: KafkaServer
+) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        checkpoints = f"{place.prefix}.gateway.checkpoints"
+        await delete(place, checkpoints)
+        await place.emit(50, RATE)
+        said = await gateway.complains(f".*there is no topic {checkpoints} any more.*Put it back from a copy.*")
+        assert '"level": "error"' in said[0]
+        assert checkpoints not in (await asyncio.to_thread(admin(place).list_topics, timeout=10)).topics
+        assert (await place.run("check"))[0] == 0  # which makes it anew
+        for _ in range(2):
+            for account in place.accounts:
+                await gateway.complains(STILL.format(account=account))
+            gateway.kill()
+            gateway = await place.gateway()
+        assert "stays off it" not in place.gateways[0].complained
+        log, truth = await place.log(), await place.truth()
+    known = {account: events[:100] for account, events in truth.items()}
+    assert judge(known, log, by_kind=True).faults == {}
+    assert len(log) == 300
+
+
+async def test_accounts_that_are_forgotten_are_written_again(tmp_path: Path, server: KafkaServer) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        accounts, checkpoints = (f"{place.prefix}.gateway.{name}" for name in ("accounts", "checkpoints"))
+        await delete(place, accounts, place.topic(KIND))  # the latter lets the shards look
+        await place.emit(50, RATE)
+        await gateway.complains('"topic": "[^"]*accounts", "went_with_it": "the accounts, which are written again"')
+        await gateway.complains("what was written of the accounts is gone, and is written again")
+        await place.settled(150)
+        gateway.kill()
+        await delete(place, checkpoints)
+        gateway = await place.gateway()
+        for account in place.accounts:  # they are known, so their checkpoints are missed
+            await gateway.complains(STILL.format(account=account))
+
+
+async def test_events_without_any_word_of_how_far_they_go_end_run_at_its_start(
+    tmp_path: Path, server: KafkaServer
+) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        gateway.signal(15)
+        assert await gateway.ended(10) == 0
+        accounts, checkpoints = (f"{place.prefix}.gateway.{name}" for name in ("accounts", "checkpoints"))
+        await delete(place, accounts)
+        gateway = await serving_again(place, 200)  # the checkpoints tell everything
+        gateway.signal(15)
+        assert await gateway.ended(10) == 0
+        await delete(place, accounts, checkpoints)
+        code, said = await place.run("run")
+        log = await place.verdict()
+    assert code == 2
+    words = f"topic {checkpoints}: is empty, and so is {accounts}, although events were written"
+    assert any(words in one for one in said)
+    assert log.faults == {}
+    assert log.found == 600
+
+
+async def serving_again(place: Place, count: int) -> Process:
+    """Start a gateway, and wait until each account has `count` events."""
+    gateway = await place.gateway()
+    await place.emit(100, RATE)
+    await place.settled(count)
+    return gateway

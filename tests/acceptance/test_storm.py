@@ -1,0 +1,88 @@
+"""Five thousand accounts at once: how they come to life, and how gently a hub is asked that refuses them all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.acceptance.metrics import Metrics, metrics_of
+from tests.acceptance.processes import House, house, until
+
+log = logging.getLogger(__name__)
+
+ACCOUNTS: Final = 5_000
+REPLICAS: Final = 2
+RATE: Final = 300
+"""Connections a second that a replica may begin, by default."""
+REFUSING: Final = 60.0
+"""Seconds for which the hub refuses everybody."""
+PATIENCE: Final = 120.0
+
+
+async def steps(here: House, since: float) -> list[dict[str, Any]]:
+    """Give what clients did at the hub's doors after a moment; the hub keeps the last 10,000 steps."""
+    entries: list[dict[str, Any]] = await here.ask(f"GET /log?since={since}")
+    return entries
+
+
+async def are_live(replicas: Sequence[Metrics]) -> bool:
+    """Tell whether all accounts are live; to ask the hub for its five thousand users would keep it busy."""
+    await asyncio.sleep(0.5)  # a scrape looks at each account
+    return sum([(await replica.scrape()).get(("accounts", "live"), 0) for replica in replicas]) == ACCOUNTS
+
+
+@pytest.mark.alone
+@pytest.mark.timeout(420)
+async def test_thousands_begin_within_the_limits_and_a_hub_that_refuses_all_is_asked_gently(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=ACCOUNTS) as here:
+        here.config.write_text(here.config.read_text().replace("audit_interval: 0.5", "audit_interval: 30"))
+        began = time.time()
+        gateways = [await here.gateway({"GATEWAY_METRICS__PER_ACCOUNT": "false"}) for _ in range(REPLICAS)]
+        replicas = [await metrics_of(gateway, here.http) for gateway in gateways]
+        await until(lambda: are_live(replicas), "all are live", PATIENCE)
+        took = time.time() - began
+        begun = await steps(here, began)
+
+        refused_from = time.time()
+        await here.ask("POST /refuse", status=503, seconds=REFUSING)
+        await here.ask("POST /drop", how="cut")
+        refused: list[dict[str, Any]] = []
+        while time.time() < refused_from + REFUSING:
+            await asyncio.sleep(2)
+            refused += await steps(here, refused[-1]["time"] if refused else refused_from)
+        tries = [entry for entry in refused if entry["step"] == "negotiate" and entry["status"] == 503]
+        assert not await are_live(replicas)
+        await until(lambda: are_live(replicas), "all are live again", PATIENCE)
+        again = time.time() - refused_from - REFUSING
+        await here.emit(2, 1_000_000)
+        await here.settled(2)
+        verdict = await here.verdict()
+
+    a_second = Counter(int(entry["time"]) for entry in begun if entry["step"] == "negotiate").most_common(1)[0][1]
+    rate = Counter(int(entry["time"]) for entry in tries)
+    by_account = Counter(entry["user"] for entry in tries)
+    late = sum(count for second, count in rate.items() if second > refused_from + REFUSING / 2)
+    log.info("%d accounts were live after %.1f s, at most %d connects a second", ACCOUNTS, took, a_second)
+    log.info(
+        "refused for %.0f s: %d tries, at most %d a second and %d an account; in its second half %.0f a second; "
+        "all were back %.1f s later",
+        REFUSING,
+        len(tries),
+        max(rate.values()),
+        max(by_account.values()),
+        late / (REFUSING / 2),
+        again,
+    )
+    assert verdict.faults == {}
+    assert verdict.found == 2 * ACCOUNTS
+    assert a_second <= 1.2 * REPLICAS * RATE
+    assert REFUSING < len(tries) < ACCOUNTS
+    assert max(rate.values()) <= 1.2 * REPLICAS * RATE
+    assert late / (REFUSING / 2) < RATE / 5  # a tenth of what it would take

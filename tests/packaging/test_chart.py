@@ -1,0 +1,344 @@
+"""The chart renders what Kubernetes takes, whatever is switched on, and refuses in words what cannot work."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+import pytest
+import yaml
+
+import gateway
+from gateway.settings import Settings, fields, load_settings
+from tests.packaging.charts import CHART, NEEDED, merged, objects, refusal, run, template
+
+VERSIONS: Final = ("1.30", "1.33", "1.36")
+"""Of Kubernetes."""
+NAME: Final = "gateway-mesolive-gateway"
+KAFKA: Final = {"broker": {"kind": "kafka", "servers": ["kafka-1:9093", "kafka-2:9093"]}}
+MATRIX: Final[dict[str, dict[str, Any]]] = {
+    "jetstream": {},
+    "kafka": KAFKA,
+    "jetstream with TLS": {
+        "broker": {
+            "servers": ["tls://nats-1:4222", "tls://nats-2:4223"],
+            "credentials_file": "/etc/gateway/broker/gateway.creds",
+            "tls": {
+                "ca_file": "/etc/gateway/broker/ca.crt",
+                "cert_file": "/etc/gateway/broker/tls.crt",
+                "key_file": "/etc/gateway/broker/tls.key",
+            },
+        },
+        "secrets": {"broker": "gateway-broker"},
+    },
+    "kafka with SASL": merged(
+        KAFKA,
+        {
+            "broker": {
+                "tls": {"enabled": True},
+                "sasl": {
+                    "mechanism": "SCRAM-SHA-512",
+                    "username": "gateway",
+                    "password_file": "/etc/gateway/broker/password",
+                },
+            },
+            "secrets": {"broker": "gateway-broker"},
+        },
+    ),
+    "accounts of several Secrets": {"secrets": {"accounts": ["desk-a", "desk-b"]}},
+    "tokens and ingress": {
+        "secrets": {"tokens": "gateway-tokens"},
+        "ingress": {"enabled": True, "className": "nginx", "host": "gateway.example.com", "tlsSecret": "gateway-tls"},
+    },
+    "autoscaling": {"autoscaling": {"enabled": True}},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "runbookBase": "https://git.example.com/gateway/blob/main/"},
+        "dashboards": {"enabled": True, "annotations": {"grafana_folder": "Trading"}},
+    },
+    "traces": {
+        "tracing": {"endpoint": "http://collector:4318", "headers_file": "/etc/gateway/tracing/headers"},
+        "secrets": {"tracing": "collector"},
+    },
+    "a private hub": {
+        "hub": {"url": "https://hub.internal:8443", "ca_file": "/etc/gateway/hub/ca.crt"},
+        "secrets": {"hub": "hub-ca"},
+        "networkPolicy": {
+            "from": [{"namespaceSelector": {}}],
+            "to": {"hub": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "broker": [{"podSelector": {}}]},
+            "extraEgress": [{"ports": [{"port": 9999}]}],
+        },
+    },
+    "all off": {
+        "networkPolicy": {"enabled": False},
+        "podDisruptionBudget": {"enabled": False},
+        "serviceAccount": {"create": False},
+    },
+    "all settings": {"topics": {"retention": None, "partitions": 12}, "shards": 32, "memory_bytes": 536_870_912},
+    "pods": {
+        "image": {"repository": "registry.example/gateway", "digest": f"sha256:{'0' * 64}"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "podLabels": {"team": "trading"},
+        "podAnnotations": {"example.com/owner": "trading"},
+        "priorityClassName": "high",
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "trading", "operator": "Exists"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpread": {"whenUnsatisfiable": "DoNotSchedule"},
+        "extraEnv": [{"name": "GATEWAY_LOG__LEVEL", "value": "debug"}],
+        "extraVolumes": [{"name": "scratch", "emptyDir": {}}],
+        "extraVolumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        "extraObjects": [
+            {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "{{ .Release.Name }}-accounts"}, "data": {}}
+        ],
+        "fullnameOverride": "events",
+    },
+}
+each_case = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
+
+
+def deployment(values: dict[str, Any]) -> dict[str, Any]:
+    return next(one for (kind, _), one in objects(values).items() if kind == "Deployment")
+
+
+def settings_of(values: dict[str, Any], folder: Path, name: str = NAME) -> Settings:
+    """Read the settings as the gateway in the pod would."""
+    file = folder / "gateway.yaml"
+    file.write_text(objects(values)["ConfigMap", name]["data"]["gateway.yaml"])
+    return load_settings(file, {})
+
+
+@each_case
+def test_helm_lint_is_content(values: dict[str, Any]) -> None:
+    code, out, words = run("lint", "--strict", CHART, "--kube-version", "1.33.0", values=merged(NEEDED, values))
+    assert code == 0, out + words
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@each_case
+def test_kubernetes_takes_every_object_and_knows_every_field(values: dict[str, Any], version: str) -> None:
+    for (kind, name), one in objects(values).items():
+        if not one["apiVersion"].startswith("monitoring.coreos.com/"):
+            kubernetes_validate.validate(one, version, strict=True)
+        assert name.startswith(("gateway", "events")), kind
+
+
+def test_a_misspelt_field_and_a_wrong_type_would_be_seen() -> None:
+    for path, value in (("enableServiceLink", False), ("terminationGracePeriodSeconds", "soon")):
+        one = deployment({})
+        one["spec"]["template"]["spec"][path] = value
+        with pytest.raises(kubernetes_validate.ValidationError):
+            kubernetes_validate.validate(one, VERSIONS[0], strict=True)
+
+
+@each_case
+def test_pods_have_no_root_no_privilege_no_token_and_a_limit(values: dict[str, Any]) -> None:
+    found = objects(values)
+    pods = [one["spec"]["template"]["spec"] for (kind, _), one in found.items() if kind in {"Deployment", "Job"}]
+    assert len(pods) == 2
+    for pod in pods:
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["enableServiceLinks"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["runAsUser"] >= 10_000
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC"}
+        (container,) = pod["containers"]
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert container["resources"]["limits"]["memory"]
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
+        assert re.search(r":\d|@sha256:", container["image"])
+        assert not any("hostPath" in volume for volume in pod["volumes"])
+        assert "subPath" not in json.dumps(container["volumeMounts"])
+
+
+@each_case
+def test_what_the_chart_selects_is_there(values: dict[str, Any]) -> None:
+    found = objects(values)
+    labels = deployment(values)["spec"]["template"]["metadata"]["labels"].items()
+    job = next(one for (kind, _), one in found.items() if kind == "Job")["spec"]["template"]["metadata"][
+        "labels"
+    ].items()
+    for (kind, name), one in found.items():
+        if kind in {"Service", "PodDisruptionBudget", "NetworkPolicy", "Deployment"}:
+            chosen = one["spec"].get("selector") or one["spec"]["podSelector"]
+            chosen = chosen.get("matchLabels", chosen).items()
+            assert chosen <= labels
+            assert (chosen <= job) == (kind == "NetworkPolicy"), name
+        if kind == "ServiceMonitor":
+            service = found["Service", name]
+            assert one["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+            assert one["spec"]["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+        if kind == "Ingress":
+            backend = one["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+            ports = found["Service", backend["name"]]["spec"]["ports"]
+            assert backend["port"]["name"] in {port["name"] for port in ports}
+
+
+@pytest.mark.parametrize(
+    "case", ["jetstream", "kafka", "jetstream with TLS", "kafka with SASL", "traces", "all settings"]
+)
+def test_the_values_are_the_settings(tmp_path: Path, case: str) -> None:
+    values = merged(NEEDED, MATRIX[case])
+    settings = settings_of(values, tmp_path)
+    assert str(settings.accounts.directory) == "/etc/gateway/accounts"
+    assert settings.broker.replicas == 3
+    for name, _ in fields():
+        place: Any = values
+        for part in name.split("."):
+            place = place.get(part, "not set") if isinstance(place, dict) else "not set"
+        if place != "not set":
+            read: Any = settings
+            for part in name.split("."):
+                read = getattr(read, part)
+            assert (str(read) if isinstance(read, Path) else read) == place, name
+
+
+def test_every_setting_is_among_the_values_under_its_name() -> None:
+    text = (CHART / "values.yaml").read_text("utf-8")
+    shown = yaml.safe_load(re.sub(r"^( *)# (\w+: .*)$", r"\1\2", text, flags=re.MULTILINE))
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    for name, _ in fields():
+        place, known = shown, schema
+        if name in {"accounts.directory", "control.tokens_file"}:  # the chart's own
+            continue
+        for part in name.split("."):
+            place, known = place[part], known["properties"][part]
+
+
+def test_the_chart_is_of_this_release() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    assert chart["version"] == chart["appVersion"] == gateway.__version__
+    assert (
+        deployment({})["spec"]["template"]["spec"]["containers"][0]["image"]
+        == f"mesolive-gateway:{gateway.__version__}"
+    )
+
+
+def test_accounts_are_one_projected_volume_of_all_their_secrets() -> None:
+    def sources(values: dict[str, Any]) -> list[str]:
+        (volume,) = [
+            one for one in deployment(values)["spec"]["template"]["spec"]["volumes"] if one["name"] == "accounts"
+        ]
+        assert not any("optional" in one["secret"] for one in volume["projected"]["sources"])  # the pods wait for it
+        return [one["secret"]["name"] for one in volume["projected"]["sources"]]
+
+    assert sources({}) == [f"{NAME}-accounts"]
+    assert sources({"secrets": {"accounts": ["desk-a", "desk-b"]}}) == ["desk-a", "desk-b"]
+
+
+def test_settings_roll_the_pods_and_nothing_of_the_secrets_does() -> None:
+    before = deployment({})["spec"]["template"]["metadata"]["annotations"]
+    assert deployment({"replicaCount": 5})["spec"]["template"]["metadata"]["annotations"] == before
+    assert deployment({"hub": {"call_timeout": 10}})["spec"]["template"]["metadata"]["annotations"] != before
+
+
+def test_a_roll_takes_one_pod_at_a_time_and_waits_for_its_hand_over() -> None:
+    spec = deployment({})["spec"]
+    assert spec["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    assert spec["template"]["spec"]["terminationGracePeriodSeconds"] > 7 + 3
+    (container,) = spec["template"]["spec"]["containers"]
+    probes = {name: container[name]["httpGet"]["path"] for name in container if name.endswith("Probe")}
+    assert probes == {"startupProbe": "/healthz", "livenessProbe": "/healthz", "readinessProbe": "/readyz"}
+    assert {container[name]["httpGet"]["port"] for name in probes} == {"monitoring"}
+
+
+def test_the_number_of_pods_is_the_autoscaler_s_alone_where_there_is_one() -> None:
+    assert "replicas" not in deployment(MATRIX["autoscaling"])["spec"]
+    assert deployment({})["spec"]["replicas"] == 2
+    assert not any(kind == "HorizontalPodAutoscaler" for kind, _ in objects({}))
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"),
+    [
+        ({}, [443, 4222]),
+        (KAFKA, [443, 9093]),
+        (
+            {"hub": {"url": "http://hub"}, "broker": {"servers": ["nats://a", "tls://b:4333/", "wss://c"]}},
+            [80, 443, 4222, 4333],
+        ),
+        ({"hub": {"url": "https://hub:8443", "proxy": "http://proxy:3128"}}, [3128, 4222]),
+        ({"tracing": {"endpoint": "http://collector:4318"}}, [443, 4222, 4318]),
+    ],
+)
+def test_the_network_policy_lets_out_to_names_hub_broker_and_collector_alone(
+    values: dict[str, Any], ports: list[int]
+) -> None:
+    rules = objects(values)["NetworkPolicy", NAME]["spec"]["egress"]
+    assert {one["port"] for one in rules[0]["ports"]} == {53, 5353}
+    assert sorted({one["port"] for rule in rules[1:] for one in rule["ports"]}) == ports
+
+
+def test_the_control_port_is_served_where_there_are_tokens_alone(tmp_path: Path) -> None:
+    def ports(values: dict[str, Any]) -> list[str]:
+        return [port["name"] for port in objects(values)["Service", NAME]["spec"]["ports"]]
+
+    assert ports({}) == ["monitoring"]
+    assert ports(MATRIX["tokens and ingress"]) == ["control", "monitoring"]
+    assert settings_of({}, tmp_path).control.tokens_file is None
+    assert settings_of(MATRIX["tokens and ingress"], tmp_path).control.tokens_file == Path("/etc/gateway/tokens/tokens")
+
+
+def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
+    found = objects(MATRIX["monitoring"])
+    rules = yaml.safe_load((CHART / "rules" / "mesolive-gateway.yaml").read_text("utf-8"))
+    made = found["PrometheusRule", NAME]["spec"]
+    for group in made["groups"]:
+        for rule in group["rules"]:
+            if "alert" in rule:
+                address = rule["annotations"]["runbook_url"]
+                assert address.startswith("https://git.example.com/gateway/blob/main/docs/runbook.md#")
+                rule["annotations"]["runbook_url"] = address.removeprefix("https://git.example.com/gateway/blob/main/")
+    assert made == rules
+    boards = found["ConfigMap", f"{NAME}-dashboards"]
+    assert boards["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert {name.removeprefix("mesolive-gateway-"): json.loads(text) for name, text in boards["data"].items()} == {
+        file.name: json.loads(file.read_text("utf-8")) for file in (CHART / "dashboards").glob("*.json")
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"replicaCout": 3}, ["/replicaCout", "no such name, but", "replicaCount"]),
+        ({"broker": {"server": []}}, ["/broker/server'", "no such name, but", "servers"]),
+        ({"broker": {"kafka": {"servers": []}}}, ["/broker/kafka", "no such name, but", "kind"]),
+        ({"accounts": {"directory": "/keys"}}, ["/accounts/directory", "no such name"]),
+        ({"replicaCount": 0}, ["/replicaCount", "got 0, want 1"]),
+        ({"shards": -4}, ["/shards", "got -4, want 1"]),
+        ({"shards": "many"}, ["/shards", "got string, want integer"]),
+        ({"broker": {"kind": "rabbitmq"}}, ["/broker/kind", "'jetstream', 'kafka'"]),
+        ({"control": {"port": 99999}}, ["/control/port", "65,535"]),
+        ({"hub": {"url": ""}}, ["hub.url", "https://api.example.com"]),
+        ({"hub": {"url": "api.example.com"}}, ["hub.url", "https://api.example.com"]),
+        ({"broker": {"servers": []}}, ["broker.servers is empty", "nats://nats:4222"]),
+        ({"broker": {"kind": "kafka"}}, ["broker.kind is kafka", "nats://nats:4222", "one broker", "set broker.kind"]),
+        ({"broker": {"servers": ["kafka:9092"]}}, ["broker.kind is jetstream", "kafka:9092", "set broker.kind"]),
+        (merged(KAFKA, {"broker": {"credentials_file": "/x"}}), ["broker.credentials_file is for NATS"]),
+        ({"broker": {"sasl": {"mechanism": "PLAIN"}}}, ["broker.sasl.mechanism is for Kafka"]),
+        ({"hub": {"ca_file": "/etc/gateway/hub/ca.crt"}}, ["secrets.hub is not set"]),
+        ({"ingress": {"enabled": True, "host": "a.example"}}, ["secrets.tokens", "gateway token"]),
+        ({"ingress": {"enabled": True}, "secrets": {"tokens": "t"}}, ["ingress.host"]),
+        (
+            {"autoscaling": {"enabled": True, "minReplicas": 9}},
+            ["minReplicas (9) is above autoscaling.maxReplicas (8)"],
+        ),
+        ({"image": {"tag": "latest"}}, ["image.tag is latest"]),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], words: list[str]) -> None:
+    said = refusal(values)
+    for part in words:
+        assert part in said
+
+
+def test_the_chart_may_be_part_of_another() -> None:
+    template({"global": {"imageRegistry": "registry.example"}})

@@ -1,0 +1,58 @@
+"""`gateway health` says what /healthz says."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from gateway.cli.main import main
+
+
+@contextmanager
+def answering(status: int) -> Iterator[str]:
+    """Answer each GET with `status`; give the URL."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/healthz" else 404)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as server:
+        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
+
+
+def health(url: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run the command; give its exit code."""
+    monkeypatch.setattr("sys.argv", ["gateway", "health", "--url", url])
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not for this machine
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1), (404, 1)])
+def test_its_exit_code_is_the_answer(status: int, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(status) as url:
+        assert health(url, monkeypatch) == code
+
+
+@pytest.mark.parametrize(("url", "code"), [("http://127.0.0.1:9", 1), ("http://[", 1), ("nowhere", 2)])
+def test_what_does_not_answer_is_one_line(
+    url: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert health(url, monkeypatch) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert url in line

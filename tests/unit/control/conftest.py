@@ -1,0 +1,143 @@
+"""The API as it is served, over a real socket, on a control store in memory and with owners that are scripted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway.broker.memory import MemoryControl
+from gateway.broker.ports import Record
+from gateway.broker.view import View
+from gateway.control.app import create_app
+from gateway.control.deployment import Deployment
+from gateway.control.gate import Gate, Limits
+from gateway.control.server import bind, serving, url_of
+from gateway.control.tokens import Tokens
+from gateway.errors import GatewayError
+from gateway.settings import ReplaysSettings
+from gateway.state import Observed, encode_record
+
+FEW = ReplaysSettings(unfinished=3, keep=2)
+TOPICS = {"order-update": "mesolive.events.order-update.v1.*", "replay": "mesolive.events.replay.v1.*"}
+
+
+@dataclass
+class Answer:
+    """What came back."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+    @property
+    def problem(self) -> str:
+        """The end of the problem's type; every problem has the same form."""
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        assert {"type", "title", "status", "detail", "instance", "request_id"} <= self.body.keys()
+        assert self.body["status"] == self.status
+        assert self.body["request_id"] == self.headers["X-Request-Id"]
+        return str(self.body["type"]).rpartition(":")[2]
+
+
+@dataclass
+class Store(MemoryControl):
+    """A control store whose writes can fail, before they are stored or after."""
+
+    trouble: GatewayError | None = None
+    stores_anyway: bool = False
+    writes: list[str] = field(default_factory=list)
+
+    async def write(self, key: str, value: bytes, expect: int) -> int:
+        self.writes.append(key)
+        if self.trouble is None:
+            return await super().write(key, value, expect)
+        if self.stores_anyway:
+            await super().write(key, value, expect)
+        raise self.trouble
+
+
+@dataclass
+class Api:
+    """One or several gateways' control planes on one store."""
+
+    store: Store
+    http: aiohttp.ClientSession
+    stack: AsyncExitStack
+    urls: list[str] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
+    owning: bool = True
+    """Whether an owner applies what is wanted."""
+
+    async def replica(self, tokens: Tokens | None = None, limits: Limits | None = None, *, fills: bool = True) -> None:
+        """Serve one more."""
+        view = View(lambda _: None)
+        if fills:
+            following = asyncio.create_task(view.follow(self.store))
+            self.stack.callback(following.cancel)
+            await view.filled.wait()
+        listener = bind("control", "127.0.0.1", 0)
+        app = create_app(Deployment(shards=4, topics=TOPICS, replays=FEW, view=view, store=self.store))
+        await self.stack.enter_async_context(serving(Gate(app, tokens, limits), listener))
+        self.urls.append(url_of(listener))
+        self.views.append(view)
+
+    async def observed(self, account: str, **facts: Any) -> None:  # noqa: ANN401 - members of Observed
+        """Report what is so."""
+        said = Observed(**{"owner": "gateway-0/1", "state": "live", "since": "2026-11-22T13:32:25.092Z", **facts})
+        await self.store.report({f"account.{account}": encode_record(said)})
+        await self.heard(lambda view: account in view.observed and view.observed[account].said == said)
+
+    async def heard(self, condition: Callable[[View], bool]) -> None:
+        """Wait until every view says so."""
+        async with asyncio.timeout(5):
+            while not all(condition(view) for view in self.views if view.filled.is_set()):
+                await asyncio.sleep(0.001)
+
+    async def own(self) -> None:
+        """Apply what is wanted, as owners do, for ever."""
+        async for record in self.store.watch():
+            if self.owning and record is not None and not record.is_observed and record.key.startswith("account."):
+                await self._apply(record)
+
+    async def _apply(self, record: Record) -> None:
+        said = Observed(owner="gateway-0/1", state="live", since="", applied=record.revision)
+        await self.store.report({record.key: encode_record(said)})
+
+    async def ask(self, request: str, *, at: int = 0, json: Any = None, **more: Any) -> Answer:  # noqa: ANN401 - JSON
+        """Ask, as in `GET /v1/accounts`."""
+        method, path = request.split()
+        if json is not None:
+            more["json"] = json
+        async with self.http.request(method, self.urls[at] + path, **more) as answer:
+            raw = await answer.read()
+            body = await answer.json(content_type=None) if raw else None
+            return Answer(answer.status, answer.headers, body)
+
+
+Ask = Callable[..., Awaitable[Answer]]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    """Serve one control plane, with an account `main`."""
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        api = Api(Store(), http, stack)
+        owner = asyncio.create_task(api.own())
+        stack.callback(owner.cancel)
+        await api.replica()
+        await api.observed("main", settled=40, latest=42)
+        yield api
+
+
+@pytest.fixture
+def tokens_file(tmp_path: Path) -> Path:
+    """Name a file of tokens."""
+    return tmp_path / "tokens"

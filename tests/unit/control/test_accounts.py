@@ -1,0 +1,171 @@
+"""What the API says of accounts: one of them, lists that are filtered, sorted and cut, and names that nobody has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from gateway.control import models
+from gateway.state import Observed, encode_record
+from tests.unit.control.conftest import Api
+
+
+async def names(api: Api, query: str) -> list[str]:
+    answer = await api.ask(f"GET /v1/accounts{query}")
+    assert answer.status == 200, answer
+    return [one["account"] for one in answer.body["items"]]
+
+
+async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
+    await api.observed("main", settled=40, latest=42, trouble="it was away", failed_strategies=(9,), connects=2)
+    answer = await api.ask("GET /v1/accounts/main")
+    assert answer.status == 200
+    assert models.Account(**answer.body).account == "main"
+    assert answer.body["desired"] == {
+        "state": "running",
+        "strategies": None,
+        "reconnects": 0,
+        "revision": 0,
+        "age_seconds": None,
+    }
+    observed = answer.body["observed"]
+    assert 0 <= observed.pop("age_seconds") < 5
+    assert observed == {
+        "state": "live",
+        "since": "2026-11-22T13:32:25.092Z",
+        "owner": "gateway-0/1",
+        "settled": 40,
+        "latest": 42,
+        "lag": {"sequences": 2, "seconds": 0.0},
+        "published": 0,
+        "connects": 2,
+        "last_error": "it was away",
+        "subscription": {"strategies": None, "failed_strategies": [9]},
+        "applied": 0,
+        "is_stale": False,
+    }
+    assert answer.body["is_applied"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"), [("mian", "main"), ("Main", "main"), ("zzzzzzzzzz", None), ("a" * 500, None), ("%00*", None)]
+)
+async def test_an_unknown_account_is_told_with_the_nearest_name(api: Api, name: str, nearest: str | None) -> None:
+    for request in (f"GET /v1/accounts/{name}", f"DELETE /v1/accounts/{name}/subscription"):
+        answer = await api.ask(request)
+        assert (answer.status, answer.problem, answer.body.get("nearest")) == (404, "unknown-account", nearest)
+    assert api.store.writes == []
+
+
+async def test_lists_are_sorted_worst_first_then_by_lag(api: Api) -> None:
+    await api.observed("behind", settled=1, latest=900)
+    for state in ("paused", "offline", "diverged", "refused", "catching_up"):
+        await api.observed(state, state=state)
+    assert await names(api, "") == ["diverged", "refused", "offline", "catching_up", "behind", "main", "paused"]
+    assert await names(api, "?sort=name") == sorted(await names(api, ""))
+
+
+async def test_lists_are_filtered(api: Api) -> None:
+    await api.observed("other", owner="gateway-1/7", state="refused")
+    assert await names(api, "?state=refused") == ["other"]
+    assert await names(api, "?state=refused&state=live") == ["other", "main"]
+    assert await names(api, "?owner=gateway-1/7") == ["other"]
+    assert await names(api, "?prefix=ma") == ["main"]
+    assert await names(api, "?prefix=x") == []
+
+
+@pytest.mark.parametrize("sort", ["worst", "name"])
+async def test_a_long_list_comes_in_parts_that_hold_each_account_once(api: Api, sort: str) -> None:
+    for number in range(25):
+        await api.observed(f"account-{number}", latest=number % 7)
+    found, query = [], f"?sort={sort}&limit=4"
+    while True:
+        answer = await api.ask(f"GET /v1/accounts{query}")
+        assert len(answer.body["items"]) <= 4
+        found += [one["account"] for one in answer.body["items"]]
+        if answer.body["next"] is None:
+            break
+        query = f"?sort={sort}&limit=4&cursor={answer.body['next']}"
+    assert len(found) == 26
+    assert found == await names(api, f"?sort={sort}&limit=1000")
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?limit=0",
+        "?limit=1001",
+        "?limit=x",
+        "?state=sleeping",
+        "?sort=best",
+        "?sate=live",
+        "?cursor=!",
+        "?cursor=e30",
+        "?cursor=WyJuYW1lIiwwLDAsIngiXQ",  # of a list by name
+        "?prefix=" + "a" * 64,
+    ],
+)
+async def test_a_query_that_cannot_be_is_refused_and_says_where(api: Api, query: str) -> None:
+    answer = await api.ask(f"GET /v1/accounts{query}")
+    assert (answer.status, answer.problem) == (422, "invalid")
+    assert answer.body["errors"][0]["where"].startswith("query.")
+
+
+async def test_a_record_of_a_later_release_is_shown_as_not_known_and_never_overwritten(api: Api) -> None:
+    await api.store.write("account.main", b'{"version":2,"moon":"full"}', 0)
+    await api.heard(lambda view: "main" in view.desired)
+    answer = await api.ask("GET /v1/accounts/main")
+    assert answer.body["desired"] is None
+    for request, body in (("PUT", {"strategies": None}), ("GET", None), ("DELETE", None)):
+        answer = await api.ask(f"{request} /v1/accounts/main/subscription", json=body)
+        assert (answer.status, answer.problem) == (409, "later-release")
+    assert api.store.records[False, "account.main"][0].value == b'{"version":2,"moon":"full"}'
+
+
+async def test_before_the_broker_was_heard_of_nothing_is_known(api: Api) -> None:
+    await api.replica(fills=False)
+    for request in ("GET /v1/accounts", "GET /v1/accounts/main", "POST /v1/accounts/main/reconnect"):
+        answer = await api.ask(request, at=1)
+        assert (answer.status, answer.problem) == (503, "not-ready")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert (await api.ask("GET /v1/topics", at=1)).status == 200
+
+
+async def test_topics_and_schemas_are_looked_up(api: Api) -> None:
+    topics = (await api.ask("GET /v1/topics")).body["items"]
+    assert topics[0] == {
+        "kind": "order-update",
+        "topic": "mesolive.events.order-update.v1.*",
+        "schema_url": "/v1/schemas/order-update",
+    }
+    schema = await api.ask("GET /v1/schemas/order-update")
+    assert schema.body["$id"] == "urn:mesolive:order-update:v1"
+    unknown = await api.ask("GET /v1/schemas/order-updat")
+    assert (unknown.status, unknown.problem, unknown.body["nearest"]) == (404, "unknown-kind", "order-update")
+
+
+async def test_the_list_of_thousands_does_not_hold_up_the_loop(api: Api) -> None:
+    for number in range(3000):
+        await api.store.report(_report(number))
+    await api.heard(lambda view: len(view.observed) == 3001)
+    longest, ended = 0.0, False
+
+    async def watch() -> None:
+        nonlocal longest
+        loop = asyncio.get_running_loop()
+        while not ended:
+            before = loop.time()
+            await asyncio.sleep(0)
+            longest = max(longest, loop.time() - before)
+
+    watching = asyncio.create_task(watch())
+    assert len(await names(api, "?limit=1000")) == 1000
+    ended = True
+    await watching
+    assert longest < 1  # 0.03 s on a machine of its own
+
+
+def _report(number: int) -> dict[str, Any]:
+    return {f"account.many-{number}": encode_record(Observed(owner="g/1", state="live", since="", latest=number))}

@@ -1,0 +1,258 @@
+"""What every request passes first: tokens and roles, limits, headers, and an end that is a problem."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import socket
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.control.gate import BODY, Limits
+from gateway.control.server import bind
+from gateway.control.tokens import Principal, Role, Tokens, line_of, new_token
+from gateway.errors import ConfigurationError, Unavailable
+from tests.unit.control.conftest import Api
+
+TARGET = "/v1/accounts/main/target-state"
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def test_tokens_and_roles(api: Api, tokens_file: Path) -> None:
+    viewer, operator = new_token(), new_token()
+    lines = [line_of("vera", Role.VIEWER, viewer), "# who may change", "", line_of("otto", Role.OPERATOR, operator)]
+    tokens_file.write_text("\n".join(lines))
+    await api.replica(Tokens(tokens_file))
+
+    async def status(request: str, headers: dict[str, str]) -> int:
+        answer = await api.ask(request, at=1, headers=headers, json={"state": "running"} if "PUT" in request else None)
+        assert answer.status < 400 or answer.problem
+        return answer.status
+
+    for headers in (
+        {},
+        bearer("x"),
+        bearer(viewer + "x"),
+        bearer(""),
+        {"Authorization": f"Basic {viewer}"},
+        {"Authorization": "Bearer"},
+        {"Authorization": "\xff"},
+        bearer(hashlib.sha256(viewer.encode()).hexdigest()),
+    ):
+        for request in ("GET /v1/accounts", f"PUT {TARGET}", "GET /nowhere"):
+            assert await status(request, headers) == 401
+    unknown = await api.ask("GET /v1/accounts", at=1)
+    assert unknown.headers["WWW-Authenticate"].startswith("Bearer")
+    assert await status("GET /openapi.json", {}) == 200
+    assert await status("GET /v1/accounts", bearer(viewer)) == 200
+    assert await status(f"PUT {TARGET}", bearer(viewer)) == 403
+    assert await status("POST /v1/accounts/main/reconnect", bearer(viewer)) == 403
+    assert await status("GET /v1/accounts", bearer(operator)) == 200
+    assert await status(f"PUT {TARGET}", bearer(operator)) == 200
+
+
+def test_the_file_is_read_again_when_it_changes_and_what_is_none_leaves_all_as_it_was(tokens_file: Path) -> None:
+    now = 0.0
+    first, second = new_token(), new_token()
+    tokens_file.write_text(line_of("one", Role.VIEWER, first))
+    tokens = Tokens(tokens_file, clock=lambda: now)
+    assert tokens.who(first) == Principal("one", Role.VIEWER)
+    other = tokens_file.with_name("other")
+    other.write_text(line_of("two", Role.OPERATOR, second))
+    other.rename(tokens_file)  # as Kubernetes exchanges it
+    now += 2
+    assert tokens.who(first) is None
+    assert tokens.who(second) == Principal("two", Role.OPERATOR)
+    tokens_file.write_text("nonsense")
+    now += 2
+    assert tokens.who(second) is not None
+    tokens_file.unlink()
+    now += 2
+    assert tokens.who(second) is not None
+    tokens_file.write_text("")
+    now += 2
+    assert tokens.who(second) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("one viewer", "line 1: has 2 words"),
+        ("o*e viewer sha256:" + "0" * 64, "first word is no name"),
+        ("one admin sha256:" + "0" * 64, "second word is no role"),
+        ("one viewer " + "0" * 64, "third word is no digest"),
+        ("one viewer sha256:" + "0" * 63, "third word is no digest"),
+        pytest.param(f"one viewer {new_token()}", "third word is no digest", id="the token itself"),
+    ],
+)
+def test_a_line_that_is_none_is_refused_without_repeating_it(tokens_file: Path, line: str, words: str) -> None:
+    tokens_file.write_text(line)
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        Tokens(tokens_file)
+    assert line not in str(caught.value)
+    assert line.rsplit(maxsplit=1)[-1] not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_refused(tokens_file: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"control\.tokens_file: .* cannot be read"):
+        Tokens(tokens_file)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Host": "localhost:9"}, 200),
+        ({"Host": "[::1]"}, 200),
+        ({"Host": "[::"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://localhost:3000"}, 200),
+    ],
+)
+async def test_without_tokens_no_web_page_can_use_the_browser_of_this_machine(
+    api: Api, headers: dict[str, str], status: int
+) -> None:
+    assert (await api.ask("GET /v1/accounts", headers=headers)).status == status
+    assert (await api.ask("POST /v1/accounts/main/reconnect", headers=headers)).status == status
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_a_large_body_is_refused_whether_its_size_is_told_or_not(api: Api, is_chunked: bool) -> None:
+    async def chunks() -> object:
+        for _ in range(10):
+            yield b" " * 2**20
+
+    answer = await api.ask(
+        f"PUT {TARGET}",
+        data=chunks() if is_chunked else io.BytesIO(b" " * 10 * 2**20),
+        headers={"Content-Type": "application/json"},
+    )
+    assert (answer.status, answer.problem) == (413, "too-large")
+    just = b'{"state":"running"}'.ljust(BODY)
+    headers = {"Content-Type": "application/json"}
+    assert (await api.ask(f"PUT {TARGET}", data=just, headers=headers)).status == 200
+    assert (await api.ask(f"PUT {TARGET}", data=just + b" ", headers=headers)).status == 413
+
+
+async def test_too_many_at_once_are_told_to_come_again(api: Api) -> None:
+    await api.replica(limits=Limits(at_once=2))
+    api.owning = False
+    waiting = [asyncio.create_task(api.ask("POST /v1/accounts/main/reconnect", at=1)) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    answer = await api.ask("GET /v1/accounts", at=1)
+    assert (answer.status, answer.problem, answer.headers["Retry-After"]) == (503, "busy", "1")
+    for one in await asyncio.gather(*waiting):
+        assert one.status == 202
+    assert (await api.ask("GET /v1/accounts", at=1)).status == 200
+
+
+async def test_an_answer_that_takes_too_long_is_given_up(api: Api) -> None:
+    await api.replica(limits=Limits(answering=0.2))
+    api.owning = False
+    answer = await api.ask("POST /v1/accounts/main/reconnect", at=1)
+    assert (answer.status, answer.problem) == (503, "timed-out")
+    assert answer.headers["Retry-After"]
+
+
+async def test_a_body_that_does_not_come_is_given_up(api: Api) -> None:
+    await api.replica(limits=Limits(reading=0.2))
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.urls[1].rpartition(":")[2]))
+    writer.write(f"PUT {TARGET} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n".encode())
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+    writer.close()
+
+
+async def test_what_is_no_http_is_answered_by_a_problem(api: Api) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.urls[0].rpartition(":")[2]))
+    writer.write(b"\x16\x03\x01 hello\r\n\r\n")
+    said = await reader.read()
+    assert said.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in said
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "problem"),
+    [
+        ("GET /nowhere", 404, "not-found"),
+        ("GET /v1/accounts/", 404, "not-found"),
+        ("GET /docs", 404, "not-found"),
+        ("POST /v1/accounts", 405, "method-not-allowed"),
+        ("PATCH /v1/accounts/main/subscription", 405, "method-not-allowed"),
+        ("OPTIONS /v1/accounts", 405, "method-not-allowed"),
+        ("TRACE /openapi.json", 405, "method-not-allowed"),
+    ],
+)
+async def test_every_no_is_a_problem_with_the_headers_of_all(
+    api: Api, request_: str, status: int, problem: str
+) -> None:
+    answer = await api.ask(request_)
+    assert (answer.status, answer.problem) == (status, problem)
+    assert {name: answer.headers[name] for name in HEADERS} == HEADERS
+    assert len(answer.headers["X-Request-Id"]) == 32
+    if status == 405 and "subscription" in request_:
+        assert answer.headers["Allow"] == "DELETE, GET, PUT"
+
+
+async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_the_inside(api: Api) -> None:
+    api.store.trouble = ValueError("the inside")  # type: ignore[assignment]
+    with capture_logs() as logs:
+        answer = await api.ask("POST /v1/accounts/main/reconnect", headers={"X-Request-Id": "mine"})
+    assert (answer.status, answer.problem) == (500, "internal")
+    assert [(line["event"], line["request_id"]) for line in logs if line["log_level"] == "error"] == [
+        ("a request failed", "mine")
+    ]
+    assert "inside" not in str(answer.body)
+    assert answer.headers["X-Request-Id"] == "mine"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "é", ""])
+async def test_a_request_id_that_could_forge_a_line_of_the_log_is_replaced(api: Api, given: str) -> None:
+    answer = await api.ask("GET /v1/topics", headers={"X-Request-Id": given})
+    assert answer.headers["X-Request-Id"] != given
+
+
+async def test_the_broker_away_does_not_count_as_a_fault_of_ours(api: Api) -> None:
+    api.store.trouble = Unavailable("gone")
+    assert (await api.ask("POST /v1/accounts/main/reconnect")).problem == "broker-away"
+
+
+def test_a_port_that_is_taken_is_a_wrong_setting() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        with pytest.raises(ConfigurationError, match=r"^control\.port: 127\.0\.0\.1:\d+ cannot be listened on"):
+            bind("control", "127.0.0.1", other.getsockname()[1])
+    with pytest.raises(ConfigurationError, match=r"^monitoring\.host: "):
+        bind("monitoring", "no such host", 0)
+
+
+async def test_a_connection_that_says_nothing_is_closed(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.control.server._HEAD", 0.2)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.urls[0].rpartition(":")[2]))
+    for byte in b"GE":  # drips
+        writer.write(bytes([byte]))
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(5):
+        assert await reader.read() == b""
+    writer.close()
+
+
+def test_tokens_are_long_and_never_alike() -> None:
+    made = {new_token() for _ in range(100)}
+    assert len(made) == 100
+    assert min(map(len, made)) > 43

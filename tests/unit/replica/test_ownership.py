@@ -1,0 +1,115 @@
+"""Replicas that share shards: what a change of ownership does to accounts, and what it leaves alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from gateway.accounts import shard_of
+from gateway.broker.leases import Timing
+from gateway.broker.memory import MemoryOwnership
+from gateway.replica.account import Activity
+from gateway.replica.replica import Replica
+
+Build = Callable[..., Awaitable[Any]]
+NAMES = tuple(f"account-{number}" for number in range(8))
+SHARDS = 16
+QUICK = Timing(lease=0.6, renewal=0.2, look=0.1)
+
+
+async def shared_world(build: Build, *names: str) -> Any:  # noqa: ANN401 - a world
+    world = await build(*(names or NAMES), prefill=5)
+    world.ownership = MemoryOwnership(QUICK)
+    return world
+
+
+def connected_to(world: Any, name: str) -> int:  # noqa: ANN401 - a world
+    """Count the hub's connections of an account."""
+    return len(world.hub.server.of(world.hub.user(name)))
+
+
+def live(replica: Replica) -> set[str]:
+    return {status.account for status in replica.statuses() if status.activity is Activity.LIVE}
+
+
+async def settle(world: Any, *replicas: Replica) -> list[set[str]]:  # noqa: ANN401 - a world
+    """Wait until each account is live in exactly one of these, over one connection."""
+
+    def is_so() -> bool:
+        serving = [name for replica in replicas for name in live(replica)]
+        connected = [connected_to(world, name) for name in world.hub.hub.users]
+        return sorted(serving) == sorted(world.hub.hub.users) and set(connected) == {1}
+
+    await world.until(is_so, "each account is live in one replica")
+    return [live(replica) for replica in replicas]
+
+
+async def test_a_second_replica_takes_only_its_own_and_the_others_keep_their_connections(build: Build) -> None:
+    world = await shared_world(build)
+    first = await world.replica(shards=SHARDS)
+    await settle(world, first)
+    second = await world.replica(shards=SHARDS)
+    await world.until(lambda: bool(live(second)), "the second serves something")
+    kept, moved = await settle(world, first, second)
+    for name in NAMES:
+        world.hub.user(name).emit(5)
+        await world.published(name, range(1, 11))
+        assert world.keys_of(name) == list(range(1, 11))
+        assert world.hub.user(name).counts["connects"] == (1 if name in kept else 2)
+    assert {shard_of(name, SHARDS) for name in kept}.isdisjoint({shard_of(name, SHARDS) for name in moved})
+
+
+async def test_a_replica_that_ends_hands_over_and_the_other_goes_on(build: Build) -> None:
+    world = await shared_world(build)
+    first, second = await world.replica(shards=SHARDS), await world.replica(shards=SHARDS)
+    await settle(world, first, second)
+    second.stop()
+    await settle(world, first)
+    for name in NAMES:
+        world.hub.user(name).emit(5)
+        await world.published(name, range(1, 11))
+        assert world.keys_of(name) == list(range(1, 11))
+
+
+async def test_a_stranger_that_claims_a_shard_does_not_keep_it(build: Build) -> None:
+    world = await shared_world(build, "alpha")
+    replica = await world.replica(shards=SHARDS)
+    await settle(world, replica)
+    async with world.broker.log("a stranger").open(shard_of("alpha", SHARDS)):
+        world.hub.user("alpha").emit(5)
+        await world.published("alpha", range(1, 11))
+    assert world.keys_of("alpha") == list(range(1, 11))
+    assert world.hub.user("alpha").counts["connects"] == 1
+
+
+async def test_a_shard_that_is_lost_closes_its_connection_and_its_heir_is_not_claimed_from(build: Build) -> None:
+    world = await shared_world(build, "alpha")
+    replica = await world.replica(shards=SHARDS)
+    await settle(world, replica)
+    shard = shard_of("alpha", SHARDS)
+    lease = f"lease.{shard}"
+    standing = await world.ownership.read(lease)
+    await world.ownership.write(lease, "an heir", standing.revision)
+    async with world.broker.log("an heir").open(shard):
+        claims = world.broker.epochs[shard]
+        world.hub.user("alpha").emit(5)
+        await world.until(lambda: connected_to(world, "alpha") == 0, "the connection is closed")
+        await world.until(lambda: not live(replica), "it is not served any more")
+        assert world.broker.epochs[shard] == claims
+    await world.published("alpha", range(1, 11))  # the heir's lease ends, since nobody renews it
+    assert world.keys_of("alpha") == list(range(1, 11))
+
+
+async def test_an_outage_of_the_broker_moves_nothing(build: Build) -> None:
+    world = await shared_world(build)
+    first, second = await world.replica(shards=SHARDS), await world.replica(shards=SHARDS)
+    before = await settle(world, first, second)
+    connects = [world.hub.user(name).counts["connects"] for name in NAMES]
+    world.ownership.is_away = True
+    await asyncio.sleep(2 * QUICK.lease)
+    world.ownership.restart()
+    world.ownership.is_away = False
+    await asyncio.sleep(2 * QUICK.lease)
+    assert await settle(world, first, second) == before
+    assert [world.hub.user(name).counts["connects"] for name in NAMES] == connects

@@ -1,0 +1,25 @@
+"""How fast connections to the hub are begun: evenly, and slowly while it takes nobody."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.replica.access import Pace
+
+
+async def test_turns_come_one_after_the_other_at_the_rate() -> None:
+    pace, began = Pace(50), asyncio.get_running_loop().time()
+    await asyncio.gather(*(pace.turn() for _ in range(11)))
+    assert asyncio.get_running_loop().time() - began >= 10 / 50 - 0.001
+
+
+def test_it_slows_down_to_a_twentieth_while_nobody_is_taken_and_recovers_after_thirty_successes() -> None:
+    pace = Pace(300)
+    for _ in range(100):
+        pace.failed()
+    assert pace.rate == pytest.approx(15)
+    for _ in range(32):
+        pace.succeeded()
+    assert pace.rate == 300

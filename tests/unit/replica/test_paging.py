@@ -1,0 +1,110 @@
+"""The next page is asked for while the last is decoded, where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.hub import EventsPage
+from gateway.replica.access import PageLimit
+from gateway.replica.budget import Budget
+from gateway.replica.history import History
+from gateway.replica.paging import Pages, decode
+from gateway.session.facts import PageRequest
+
+FIRST, SECOND, OTHER = PageRequest(0), PageRequest(0, "2"), PageRequest(7)
+
+
+@dataclass
+class Hub:
+    """Notes what it is asked, and answers with the token of it when told to."""
+
+    asked: list[PageRequest] = field(default_factory=list)
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def events_since(self, since: int, _limit: int, token: str | None) -> EventsPage:
+        self.asked.append(PageRequest(since, token))
+        await self.answers.wait()
+        return EventsPage([b"{}"], token)
+
+
+@dataclass
+class Scene:
+    hub: Hub
+    budget: Budget
+    pages: Pages
+    page_bytes: int
+
+
+@pytest.fixture
+async def scene() -> AsyncIterator[Scene]:
+    hub, limit = Hub(), PageLimit(10, room=2**20)
+    budget = Budget(3 * limit.expected_bytes)
+    async with asyncio.TaskGroup() as tasks:
+        given: Any = hub
+        pages = Pages(History("acme", limit, lambda _: None), given, budget.share(), tasks)
+        yield Scene(hub, budget, pages, limit.expected_bytes)
+        pages.let_go()
+    assert budget.reserved == 0
+
+
+async def test_the_next_page_is_asked_for_before_the_last_is_decoded(scene: Scene) -> None:
+    scene.pages.ask_ahead(SECOND)
+    await decode("acme", [b"{}"])
+    assert scene.hub.asked == [SECOND]
+
+    asked = await scene.pages.ask(lambda: SECOND)
+    scene.hub.answers.set()
+
+    assert asked is not None
+    with asked.reservation.until_done():
+        assert await asked.answer == EventsPage([b"{}"], "2")
+    assert scene.hub.asked == [SECOND]
+
+
+async def test_what_is_wanted_after_all_is_asked_for_when_it_is_something_else(scene: Scene) -> None:
+    scene.pages.ask_ahead(SECOND)
+    await asyncio.sleep(0)
+    scene.hub.answers.set()
+
+    asked = await scene.pages.ask(lambda: OTHER)
+
+    assert asked is not None
+    assert scene.budget.reserved == scene.page_bytes
+    with asked.reservation.until_done():
+        await asked.answer
+    assert scene.hub.asked == [SECOND, OTHER]
+
+
+async def test_what_was_let_go_is_asked_for_again(scene: Scene) -> None:
+    """It may have been read before the hub told its latest."""
+    scene.hub.answers.set()
+    scene.pages.ask_ahead(FIRST)
+    await asyncio.sleep(0.01)
+
+    scene.pages.let_go()
+    asked = await scene.pages.ask(lambda: FIRST)
+
+    assert asked is not None
+    with asked.reservation.until_done():
+        await asked.answer
+    assert scene.hub.asked == [FIRST, FIRST]
+
+
+async def test_nothing_is_asked_for_ahead_where_there_is_no_room_at_once(scene: Scene) -> None:
+    scene.budget.share().hold(2 * scene.page_bytes + 1)
+
+    scene.pages.ask_ahead(SECOND)
+    await asyncio.sleep(0)
+
+    assert scene.hub.asked == []
+    assert scene.budget.reserved == 0
+
+
+async def test_nothing_is_asked_where_nothing_is_wanted_any_more(scene: Scene) -> None:
+    assert await scene.pages.ask(lambda: None) is None
+    assert scene.budget.reserved == 0

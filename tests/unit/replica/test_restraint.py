@@ -1,0 +1,48 @@
+"""Leaving pushes to TCP while the broker takes what waits: for a moment, and only while it takes something."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.replica import restraint
+from gateway.replica.restraint import Restraint
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restraint, "_LONGEST", 0.1)
+
+
+def test_nothing_is_to_be_waited_for_where_there_is_room() -> None:
+    assert Restraint().pause(pressed=False) is None
+
+
+async def test_a_batch_that_is_taken_ends_the_pause() -> None:
+    one = Restraint()
+    pause = one.pause(pressed=True)
+    assert pause is not None
+    waiting = asyncio.ensure_future(pause)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    one.took()
+    async with asyncio.timeout(0.05):
+        await waiting
+
+
+async def test_a_broker_that_takes_nothing_is_waited_for_once() -> None:
+    one = Restraint()
+    began = asyncio.get_running_loop().time()
+    pause = one.pause(pressed=True)
+    assert pause is not None
+    await pause
+    assert 0.09 < asyncio.get_running_loop().time() - began < 5
+    assert one.pause(pressed=True) is None  # what is pushed is read, and let go where it finds no room
+    one.took()
+    again = one.pause(pressed=True)
+    assert again is not None
+    waiting = asyncio.ensure_future(again)
+    await asyncio.sleep(0)
+    one.took()
+    await waiting

@@ -1,0 +1,195 @@
+"""What operators want of an account: a subscription, a pause, a new connection; from the store to the hub."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from gateway.broker.memory import MemoryControl
+from gateway.publication import NOTIFICATIONS
+from gateway.replica.account import Activity
+from gateway.state import Desired, TargetState, encode_record
+
+Build = Callable[..., Awaitable[Any]]
+LATER = b'{"version":2,"strategies":null,"state":"running","moon":"full"}'
+
+
+async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> Any:  # noqa: ANN401 - a world
+    world = await build(*(accounts or ("alpha",)), prefill=prefill)
+    world.control = MemoryControl()
+    return world
+
+
+async def wish(world: Any, desired: Desired | bytes, account: str = "alpha") -> int:  # noqa: ANN401 - a world
+    """Write what is wanted; give its revision."""
+    standing = world.control.records.get((False, f"account.{account}"))
+    value = desired if isinstance(desired, bytes) else encode_record(desired)
+    return int(await world.control.write(f"account.{account}", value, standing[0].revision if standing else 0))
+
+
+async def applied(world: Any, revision: int, account: str = "alpha") -> None:  # noqa: ANN401 - a world
+    """Wait until the owner reports that it is so."""
+
+    def is_applied() -> bool:
+        sighting = world.replicas[-1].view.observed.get(account)
+        return sighting is not None and sighting.said.applied == revision
+
+    await world.until(is_applied, f"revision {revision} is applied")
+
+
+def asked(world: Any, account: str = "alpha") -> set[int]:  # noqa: ANN401 - a world
+    """Give the strategies that the hub pushes to the account."""
+    (connection,) = world.hub.server.of(world.hub.user(account))
+    return set(connection.listener.strategies)
+
+
+def strategies(world: Any, after: int, account: str = "alpha") -> set[int]:  # noqa: ANN401 - a world
+    """Give the strategies of the events that were published after a sequence."""
+    found = set()
+    for message in world.messages(account):
+        if message.topic != NOTIFICATIONS and int(message.key) > after:
+            strategy = json.loads(message.value).get("StrategyId")
+            if strategy is not None:
+                found.add(strategy)
+    return found
+
+
+async def test_a_subscription_goes_to_the_hub_by_its_difference_and_filters_from_then_on(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=20)
+    await world.replica()
+    await world.published("alpha", range(1, 21))
+    assert asked(world) == {1, 2, 3, 4, 5}
+
+    await applied(world, await wish(world, Desired(strategies=(1, 2))))
+    await world.until(lambda: asked(world) == {1, 2}, "the hub pushes no more than these")
+    world.hub.user("alpha").emit(60)
+    await world.until(lambda: world.status("alpha").settled == 80, "all are settled")
+    assert strategies(world, 20) == {1, 2}
+
+    await applied(world, await wish(world, Desired(strategies=(2, 3))))
+    await world.until(lambda: asked(world) == {2, 3}, "the hub pushes these")
+    world.hub.user("alpha").emit(60)
+    await world.until(lambda: world.status("alpha").settled == 140, "all are settled")
+    assert strategies(world, 80) == {2, 3}
+
+    await applied(world, await wish(world, Desired(strategies=())))
+    await world.until(lambda: asked(world) == set(), "the hub pushes nothing")
+    world.hub.user("alpha").emit(60)
+    await world.until(lambda: world.status("alpha").settled == 200, "all are settled, by history")
+    assert strategies(world, 140) == set()
+
+    await applied(world, await wish(world, Desired()))
+    assert asked(world) == {1, 2, 3, 4, 5}
+    world.hub.user("alpha").emit(60)
+    await world.published("alpha", range(201, 261))
+    assert world.hub.user("alpha").counts["connects"] == 1
+    late = [message for message in world.messages("alpha") if "late" in message.attributes]
+    assert late == []
+
+
+async def test_a_wish_that_was_there_first_holds_from_the_first_event(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=60)
+    revision = await wish(world, Desired(strategies=(4,)))
+    await world.replica()
+    await applied(world, revision)
+    await world.until(lambda: world.status("alpha").settled == 60, "all are settled")
+    assert strategies(world, 0) == {4}
+    assert asked(world) == {4}
+
+
+async def test_a_strategy_that_the_hub_does_not_give_is_reported(build: Build) -> None:
+    world = await world_with_wishes(build)
+    await world.replica()
+    await applied(world, await wish(world, Desired(strategies=(1, 99))))
+    assert world.replicas[0].view.observed["alpha"].said.failed_strategies == (99,)
+
+
+async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build: Build) -> None:
+    world = await world_with_wishes(build, "alpha", "beta", prefill=5)
+    await world.replica()
+    await world.published("alpha", range(1, 6))
+    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    await world.becomes("alpha", Activity.PAUSED)
+    assert world.hub.server.of(world.hub.user("alpha")) == []
+    for name in ("alpha", "beta"):
+        world.hub.user(name).emit(5)
+    await world.published("beta", range(1, 11))
+    assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
+    await applied(world, await wish(world, Desired()))
+    await world.published("alpha", range(1, 11))
+    assert world.keys_of("alpha") == list(range(1, 11))
+
+
+async def test_an_account_that_is_paused_when_the_gateway_begins_is_never_connected(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    revision = await wish(world, Desired(state=TargetState.PAUSED))
+    await world.replica()
+    await applied(world, revision)
+    assert world.hub.user("alpha").counts["connects"] == 0
+
+
+async def test_a_new_connection_is_made_when_it_is_asked_for_and_only_then(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    await world.replica()
+    await world.published("alpha", range(1, 6))
+    await applied(world, await wish(world, Desired(reconnects=1)))
+    assert world.hub.user("alpha").counts["connects"] == 2
+    await applied(world, await wish(world, Desired(reconnects=1, strategies=(1,))))
+    assert world.hub.user("alpha").counts["connects"] == 2
+
+
+async def test_asking_for_a_connection_ends_the_wait_for_the_next_try(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    (world.keys / "alpha").write_text("wrong")
+    world.hub.hub.change_key(world.hub.user("alpha"), "right")
+    await world.replica()
+    await world.becomes("alpha", Activity.REFUSED)
+    world.hub.hub.change_key(world.hub.user("alpha"), "wrong")
+    began = asyncio.get_running_loop().time()
+    await wish(world, Desired(reconnects=1))
+    await world.published("alpha", range(1, 6))
+    assert asyncio.get_running_loop().time() - began < 10  # else not before 15 s
+
+
+async def test_a_wish_of_a_later_release_changes_nothing_and_is_not_overwritten(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    await world.replica()
+    await world.published("alpha", range(1, 6))
+    await applied(world, await wish(world, Desired(strategies=(1,))))
+    await wish(world, LATER)
+    world.hub.user("alpha").emit(30)
+    await world.published("alpha", [31])  # the last one that it wants
+    assert strategies(world, 5) == {1}
+    assert world.control.records[False, "account.alpha"][0].value == LATER
+
+
+async def test_more_strategies_than_can_be_remembered_are_refused_and_the_account_goes_on(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    await world.replica()
+    with capture_logs() as logs:
+        await wish(world, Desired(strategies=tuple(range(10**8, 10**8 + 2000))))
+        await world.until(lambda: any("cannot be" in entry["event"] for entry in logs), "it says so")
+    await world.published("alpha", range(1, 6))
+    assert asked(world) == {1, 2, 3, 4, 5}
+
+
+async def test_the_owner_reports_what_is_so_and_an_idle_account_not_again_and_again(build: Build) -> None:
+    world = await world_with_wishes(build, prefill=5)
+    replica = await world.replica()
+
+    def said() -> Any:  # noqa: ANN401 - Observed, or nothing yet
+        sighting = replica.view.observed.get("alpha")
+        return None if sighting is None else sighting.said
+
+    await world.until(lambda: said() is not None and said().state == "live" and said().settled == 5, "it is reported")
+    assert (said().owner, said().latest, said().trouble, said().strategies) == ("replica-1", 5, None, None)
+    assert said().since.endswith("Z")
+    revision = replica.view.observed["alpha"].revision
+    await asyncio.sleep(1.5)
+    assert replica.view.observed["alpha"].revision == revision
+    assert replica.view.age(replica.view.observed["alpha"]) > 1
+    assert replica.view.shards["0"].said.owner == "replica-1"
