@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 SHARDS = 16
 PATIENCE = 20.0
-TAKEOVER = 5.0
+TAKEOVER = 10.0  # 2.8 to 3.4 s where nothing else runs
 """Seconds within which a member that died is replaced."""
 
 

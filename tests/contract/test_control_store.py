@@ -278,8 +278,8 @@ async def test_thousands_of_accounts_are_reported_and_seen_in_no_time(store: Con
         await until(lambda: len(view.observed) == len(observed), "all is seen")
     seen = time.monotonic()
     log.info("%d accounts were reported in %.2f s and seen in %.2f s", len(observed), told - began, seen - told)
-    assert told - began < 2
-    assert seen - told < 2
+    assert told - began < 5  # 0.8 s where nothing else runs
+    assert seen - told < 5
 
 
 async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(nats: NatsRig) -> None:

@@ -105,7 +105,7 @@ async def live(connection: Connection, *, create: bool) -> None:
 async def share(ownership: JetStreamOwnership) -> None:
     """Take a shard and give it back."""
     async with ownership.join("a", 1) as membership:
-        async with asyncio.timeout(3), aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with asyncio.timeout(10), aclosing(membership.changes()) as changes:  # type: ignore[type-var]
             assert await anext(changes) == {0}
         assert await membership.confirm(0)
         await membership.release(0)
@@ -380,7 +380,7 @@ async def test_a_commit_that_is_refused_ends_at_once_with_the_subject_and_nothin
         log = JetStreamLog(connection, LogSettings(TOPICS, "a"))
         async with log.open(1) as shard:
             going_by(server, lacking(TEXT, "gateway", permission))
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(2):
                 with pytest.raises(Denied, match=f'publish to "{subject}"'):
                     await shard.commit(Commit(messages(7, 9), {"demo": b"9"}))
         going_by(server, TEXT)

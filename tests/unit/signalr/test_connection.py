@@ -147,7 +147,7 @@ async def test_silence_is_the_end_and_a_websocket_ping_is_no_word(start: Start, 
     began = time.monotonic()
     _, lost = await following(connection)
     assert (lost.reason, str(lost)) == ("silent", "nothing was received for 0.2 s")
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 5
 
 
 async def test_a_hub_that_pings_is_not_silent(start: Start, open_to: Start) -> None:
