@@ -346,12 +346,13 @@ class Replica:
         return sum(shard.counts["commits"] for shard in self._shards.values())
 
     def _subjects(self) -> Iterator[Subject]:
-        """Give each account whose shard is served here, and those that nobody serves."""
-        for number in self._serving:
-            shard = self._shards[number]
-            for name, account in shard.accounts.items():
-                yield Subject(name, account.look(), partial(_observed, account, self._member))
-        for name, state in self._unserved_states():
+        """Give each account whose shard is served here, and those that nobody serves; they may change meanwhile."""
+        for number in [*self._serving]:
+            accounts = self._shards[number].accounts
+            for name, account in [*accounts.items()]:
+                if number in self._serving and accounts.get(name) is account:
+                    yield Subject(name, account.look(), partial(_observed, account, self._member))
+        for name, state in [*self._unserved_states()]:
             yield Subject(name, state, partial(Observed, self._member, state, ""))
 
     def _facts(self) -> Iterator[Fact]:
