@@ -12,8 +12,12 @@ from rich.table import Table
 
 from gateway.cli import loop
 from gateway.cli.api import URL, JsonOption, TokenOption, UrlOption, api_at
+from gateway.cli.options import command_app
+
+app = command_app()
 
 
+@app.command()
 def accounts(
     url: UrlOption = URL,
     token_file: TokenOption = None,

@@ -10,8 +10,8 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
 from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
+from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
-from gateway.cli.run import ConfigOption
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
@@ -20,6 +20,10 @@ _SHOWN: Final = 3
 """Refused subjects that are named: there may be twenty for each account."""
 
 
+app = command_app()
+
+
+@app.command()
 def check(config: ConfigOption = None) -> None:
     """Look at settings, accounts, broker and hub, and say what is wrong and what would be right.
 

@@ -17,7 +17,8 @@ import uvloop
 
 from gateway.broker.view import View
 from gateway.cli.apart import READY
-from gateway.cli.brokers import open_broker, replica_name, topic_names
+from gateway.cli.broker_parts import replica_name
+from gateway.cli.brokers import open_broker, topic_names
 from gateway.control.app import create_app
 from gateway.control.deployment import Deployment
 from gateway.control.gate import Gate

@@ -19,8 +19,10 @@ from rich.table import Table
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.cli import loop
-from gateway.cli.brokers import Broker, open_broker, prepare_broker
+from gateway.cli.broker_parts import Broker
+from gateway.cli.brokers import open_broker, prepare_broker
 from gateway.cli.listeners import Listeners, listening
+from gateway.cli.options import command_app
 from gateway.cli.parts import read_log
 from gateway.replica.replica import AccountStatus, Replica, hub_http
 from gateway.settings import (
@@ -51,6 +53,10 @@ class _House:
     listeners: Listeners
 
 
+app = command_app()
+
+
+@app.command()
 def demo(
     events: Annotated[
         int | None, typer.Option(min=1, help="End after so many events and compare the log with the hub.")

@@ -8,11 +8,16 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
 
 _PATIENCE: Final = 5.0
 
 
+app = command_app()
+
+
+@app.command()
 def health(
     url: Annotated[str, typer.Option(help="Where the gateway's monitoring listener is.")] = "http://127.0.0.1:9090",
 ) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from gateway.cli import loop
 from gateway.cli.api import URL, Api, JsonOption, TokenOption, UrlOption, api_at
+from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
 
 _LOOK: Final = 0.5
@@ -23,11 +24,7 @@ _TRIES: Final = 120
 """Looks in a row that may find no answer: replicas are replaced, and the replay goes on meanwhile."""
 _FINAL: Final = {"completed", "failed", "cancelled"}
 
-app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Publish a range of an account's history again: each event once, beside what is new.",
-)
+app = command_app("Publish a range of an account's history again: each event once, beside what is new.")
 IdArgument = Annotated[str, typer.Argument(help="The replay, as `gateway replay list` names it.", metavar="ID")]
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
-from gateway.cli.brokers import in_traces, open_broker, prepare_broker, replica_name
+from gateway.cli.broker_parts import replica_name
+from gateway.cli.brokers import in_traces, open_broker, prepare_broker
 from gateway.cli.listeners import Listeners, listening
 from gateway.cli.loop import settle_memory
+from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.replica import Replica, hub_http
@@ -23,12 +21,10 @@ from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.traces import Tracer
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="YAML file with settings; GATEWAY_… in the environment wins over it."),
-]
+app = command_app()
 
 
+@app.command()
 def run(config: ConfigOption = None) -> None:
     """Run the gateway: connect to the hub for every account and publish what it says, until SIGTERM.
 

@@ -8,10 +8,14 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.options import command_app
 from gateway.control.app import openapi_text
 from gateway.events.schemas import schema_files
 
+app = command_app()
 
+
+@app.command()
 def schemas(
     directory: Annotated[Path, typer.Option(help="Where to write them.")] = Path("schemas"),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when a file is stale.")] = False,

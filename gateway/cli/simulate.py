@@ -8,10 +8,14 @@ from typing import Annotated
 import typer
 
 from gateway.cli import loop
+from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError
 from gateway.simulator import Form, SimulatorConfig, simulator
 
+app = command_app()
 
+
+@app.command()
 def simulate(
     user: Annotated[
         list[str] | None, typer.Option(help="A user and its API key, as NAME=KEY; may be given several times.")

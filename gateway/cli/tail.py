@@ -15,16 +15,16 @@ from pydantic import ValidationError
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
 from gateway.cli import loop
+from gateway.cli.broker_parts import TOPICS
 from gateway.cli.brokers import open_broker
-from gateway.cli.run import ConfigOption
+from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import ConfigurationError
-from gateway.events.catalogue import CATALOGUE
-from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.settings import BrokerSettings, load_broker_settings
 
-TOPICS = (*CATALOGUE, DEAD_LETTER, NOTIFICATIONS, REPLAY)
+app = command_app()
 
 
+@app.command()
 def tail(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as order-update; repeatable.")] = None,
     account: Annotated[list[str] | None, typer.Option(help="Only this account; repeatable.")] = None,

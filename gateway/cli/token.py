@@ -7,9 +7,13 @@ from typing import Annotated
 
 import typer
 
+from gateway.cli.options import command_app
 from gateway.control.tokens import Role, line_of, new_token
 
+app = command_app()
 
+
+@app.command()
 def token(
     name: Annotated[str, typer.Option(help="Whose it is: the log names who changed what.")],
     role: Annotated[Role, typer.Option(help="A viewer looks; an operator also changes what is wanted.")] = Role.VIEWER,

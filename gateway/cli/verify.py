@@ -11,9 +11,10 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.broker.ports import LogReader
 from gateway.cli import loop
-from gateway.cli.brokers import Broker, open_broker
+from gateway.cli.broker_parts import Broker
+from gateway.cli.brokers import open_broker
+from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub, read_log
-from gateway.cli.run import ConfigOption
 from gateway.errors import GatewayError
 from gateway.publication import DEAD_LETTER
 from gateway.settings import Settings, load_settings
@@ -23,6 +24,10 @@ from gateway.verify.history import read_history
 _POLL: Final = 0.2
 
 
+app = command_app()
+
+
+@app.command()
 def verify(
     config: ConfigOption = None,
     account: Annotated[list[str] | None, typer.Option(help="Only this account; repeatable.")] = None,

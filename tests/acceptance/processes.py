@@ -120,9 +120,13 @@ class Process:
 
 @asynccontextmanager
 async def process(
-    folder: Path, *command: str | Path, name: str = "gateway", env: Mapping[str, str] | None = None
+    folder: Path,
+    *command: str | Path,
+    name: str = "gateway",
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
 ) -> AsyncIterator[Process]:
-    """Run a program; it is killed on leaving if it still runs."""
+    """Run a program, in `folder` unless `cwd` says otherwise; it is killed on leaving if it still runs."""
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
     with out.open("wb") as stdout, err.open("wb") as stderr:
@@ -132,7 +136,7 @@ async def process(
             stdout=stdout,
             stderr=stderr,
             env={**clean, **_FREE_PORTS, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
-            cwd=folder,
+            cwd=cwd or folder,
         )
     running = Process(name, popen, out, err)
     try:

@@ -1,0 +1,117 @@
+"""A test run that ends, however it ends, takes with it whatever it started."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.processes import ROOT, Process, process, until
+from tests.support import leftovers
+
+RUN = """
+import asyncio
+from tests.acceptance.processes import house
+
+async def test_that_never_ends(tmp_path):
+    async with house(tmp_path, accounts=1, prefill=10) as made:
+        gateway = await made.gateway()
+        await gateway.complains("the control plane listens")
+        await made.acknowledged(1)
+        print("working", flush=True)
+        await asyncio.sleep(600)
+"""
+LEAK = """
+import subprocess
+
+def test_that_forgets_what_it_started():
+    subprocess.Popen(["sleep", "600"], start_new_session=True).returncode = 0
+"""
+PYTEST = (sys.executable, "-m", "pytest", "-s", "-q", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml")
+
+
+def children(root: int) -> dict[int, str]:
+    """Give every process below one, as the system knows them: their command by their number."""
+    listed = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(None, 2) for line in listed.splitlines()]
+    below, found = {root}, dict[int, str]()
+    while more := {int(pid): args for pid, parent, args in rows if int(parent) in below and int(pid) not in found}:
+        found |= more
+        below = set(more)
+    return found
+
+
+def is_there(pid: int) -> bool:
+    """Tell whether a process lives; one that has ended and was not yet asked for its exit code does not."""
+    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
+    return bool(state.strip()) and not state.startswith("Z")
+
+
+async def at_work(run: Process) -> dict[int, str]:
+    """Wait until the run's test has everything at work, and give the processes of it."""
+    await run.hears("working") if "xdist" not in run.name else await until(lambda: has_control(run), "it is at work")
+    found = children(run.popen.pid)
+    for part in ("nats-server", "gateway simulate", "gateway run", "gateway.cli.control"):
+        assert any(part in command for command in found.values()), f"no {part} among {found}"
+    return found
+
+
+def has_control(run: Process) -> bool:
+    return any("gateway.cli.control" in command for command in children(run.popen.pid).values())
+
+
+@pytest.mark.parametrize(
+    ("options", "blow"),
+    [
+        pytest.param((), signal.SIGKILL, id="a killed run"),
+        pytest.param((), signal.SIGTERM, id="a run that is asked to end"),
+        pytest.param(("-o", "timeout=8", "--timeout-method=thread"), None, id="a run that takes too long"),
+        pytest.param(("-n", "2"), signal.SIGKILL, id="a killed run of several workers"),
+    ],
+)
+async def test_what_a_run_started_ends_with_it(
+    options: tuple[str, ...], blow: signal.Signals | None, tmp_path: Path
+) -> None:
+    (tmp_path / "test_run.py").write_text(RUN)
+    name = "xdist" if "-n" in options else "run"
+    async with process(tmp_path, *PYTEST, *options, tmp_path / "test_run.py", name=name, cwd=ROOT) as run:
+        started = await at_work(run)
+        if blow is not None:
+            run.signal(blow)
+        await run.ended()
+    await until(lambda: not any(map(is_there, started)), lambda: f"all of {started} end")
+
+
+async def test_what_a_worker_started_ends_when_the_worker_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "test_run.py").write_text(RUN)
+    command = (*PYTEST, "-n", "1", "--max-worker-restart", "0", tmp_path / "test_run.py")
+    async with process(tmp_path, *command, name="xdist", cwd=ROOT) as run:
+        started = await at_work(run)
+        worker = next(pid for pid in children(run.popen.pid) if "gateway.cli.control" in str(children(pid)))
+        os.kill(worker, signal.SIGKILL)
+        assert await run.ended() == pytest.ExitCode.TESTS_FAILED
+    await until(lambda: not any(map(is_there, started)), lambda: f"all of {started} end")
+
+
+async def test_a_run_that_leaves_something_behind_has_failed_and_names_it(tmp_path: Path) -> None:
+    (tmp_path / "test_run.py").write_text(LEAK)
+    async with process(tmp_path, *PYTEST, tmp_path / "test_run.py", name="run", cwd=ROOT) as run:
+        assert await run.ended() == pytest.ExitCode.TESTS_FAILED
+    assert "1 passed" in run.said
+    left = next(line for line in run.said.splitlines() if "left behind by the run" in line)
+    assert left.endswith("sleep 600")
+    assert not is_there(int(left.split()[-3]))
+
+
+def test_nothing_of_others_is_found() -> None:
+    mark = os.environ[leftovers.MARK]
+    with subprocess.Popen(["sleep", "60"], env={**os.environ, leftovers.MARK: f"{mark}x"}) as other:
+        try:
+            assert other.pid not in {found.pid for found in leftovers.find(mark)}
+            assert other.pid in {found.pid for found in leftovers.find(f"{mark}x")}
+        finally:
+            other.kill()

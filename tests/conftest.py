@@ -1,0 +1,39 @@
+"""What every run has: nothing that it started outlives it."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import pytest
+
+from tests.support import leftovers
+
+_MARK: Final = pytest.StashKey[str]()
+_GRACE_S: Final = 5.0
+"""What processes may take to be gone after the last test that used them."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Guard this test process: the controller, or one of its workers."""
+    config.stash[_MARK] = leftovers.guard(getattr(config, "workerinput", {}).get("workerid", ""))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run that left processes behind, and kill them; the controller looks once its workers have ended."""
+    if hasattr(session.config, "workerinput"):
+        return
+    mark = session.config.stash[_MARK]
+    deadline = time.monotonic() + _GRACE_S
+    while (left := list(leftovers.find(mark))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if left:
+        reporter = session.config.pluginmanager.getplugin("terminalreporter")
+        for leftover in left:
+            words = f"left behind by {leftover.worker or 'the run'}: {leftover.pid} {leftover.command[:200]}"
+            if reporter is not None:
+                reporter.write_line(words, red=True)
+        leftovers.kill(mark)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
