@@ -9,7 +9,7 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test fuzz bench chaos check schemas manifests lock format clean
+.PHONY: install run test test-long requirements fuzz bench chaos check schemas manifests lock format clean
 
 install: $(STAMP)
 
@@ -23,12 +23,22 @@ $(STAMP): requirements.lock pyproject.toml gateway/__init__.py
 run: install ## the demo: simulator, embedded nats-server, gateway; ARGS="--events 20000" passes arguments on
 	$(BIN)/gateway demo $(ARGS)
 
-test: install check ## everything: lint, types, layers, schemas, and all tests on real components; WORKERS=0: one by one
-	$(BIN)/python -m pytest -m "not alone" --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
-	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 ] # 5: none of what ARGS names
+PYTEST := $(BIN)/python -m pytest
+SHARED_OUT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+NONE_OF_THESE := [ $$? -eq 5 ] # pytest's exit code where ARGS names no test of a part
+
+test: install check requirements ## lint, types, layers, schemas, and all promises on real components: 15 minutes on two cores
+	$(PYTEST) -m "not alone and not long" $(SHARED_OUT) $(ARGS) || $(NONE_OF_THESE)
+	$(PYTEST) -m "alone and not long" $(ARGS) || $(NONE_OF_THESE)
+
+test-long: install requirements ## the same promises at full size, one by one: 50,000 events, whole rounds of chaos, big storms, fuzz
+	$(PYTEST) -m long $(ARGS)
+
+requirements: install ## say what the tests need and lack, with the line that installs it, and fetch the rest
+	$(BIN)/python -m tests.support.requirements
 
 fuzz: install ## 200 requests of each operation of the API, right and wrong ones; EXAMPLES=1000 asks more
-	GATEWAY_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(BIN)/python -m pytest --timeout 7200 tests/acceptance/test_api_fuzz.py
+	MESOLIVE_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(PYTEST) --timeout 7200 -m long tests/acceptance/test_api_fuzz.py
 
 bench: install ## the gateway beside its baselines; ARGS="--only jetstream" chooses, ARGS=--help tells more
 	$(BIN)/python benchmarks/bench.py $(ARGS)

@@ -25,6 +25,8 @@ from brokers import BROKERS
 from report import machine, markdown, rows
 from task import Result, Task, ask
 
+from tests.support import leftovers
+
 _HERE = Path(__file__).parent
 _PATIENCE = 120
 """Seconds for one measurement."""
@@ -118,6 +120,7 @@ def main() -> None:
     parser.add_argument("--mixed", action="store_true", help="all 17 kinds instead of order updates")
     parser.add_argument("--profile", type=Path, help="a folder for what cProfile sees of each process; rates suffer")
     parser.add_argument("--output", type=Path, default=_HERE / "results" / "latest", help="without .md and .json")
+    leftovers.guard()
     arguments = parser.parse_args()
     chosen = [
         scenario

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
@@ -31,17 +30,12 @@ class Watched:
         self.commits = self.messages = 0
         self.times: dict[int, float] = {}
         self.done = asyncio.Event()
-        self.counts: Counter[str] = Counter()
         self._log, self._events = log, events
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[ShardLog]:
         async with self._log.open(shard) as writer:
             yield WatchedShard(writer, self)
-
-    def pushes(self) -> int:
-        """Give how many pushes were taken; others found no room, and came from the history."""
-        return sum(self.counts[f"push:{outcome}"] for outcome in ("queued", "held", "late"))
 
     def note(self, commit: Commit) -> None:
         now = time.monotonic()
@@ -88,7 +82,6 @@ async def running(task: Task) -> AsyncIterator[Watched]:
             watched = Watched(broker.log, task.events)
             tracer = stack.enter_context(tracing(traced, role="replica", broker=in_traces(settings.broker)))
             replica = Replica(settings, watched, broker.registry, http, tracer=tracer)
-            watched.counts = next(iter(replica._shards.values())).accounts[task.account].counts  # noqa: SLF001
             settle_memory()
             serving = asyncio.create_task(replica.run())
             while replica.statuses()[0].activity not in {Activity.LIVE, Activity.CATCHING_UP}:  # noqa: ASYNC110 - for people
@@ -105,10 +98,11 @@ async def live(task: Task) -> Result:
         stopwatch = Stopwatch()
         await asyncio.to_thread(ask, task.hub, "begin")
         await watched.done.wait()
-        result = stopwatch.result(watched.messages, commits=watched.commits, pushes=watched.pushes())
+        result = stopwatch.result(watched.messages, commits=watched.commits)
+        told = await asyncio.to_thread(ask, task.hub, "told")
+        result.pushes = max(0, watched.messages - told["paged"])  # the rest found no room when it was pushed
         if task.rate:
-            sent = (await asyncio.to_thread(ask, task.hub, "told"))["sent"]
-            result.latencies = [watched.times[number] - moment for number, moment in enumerate(sent, 1)]
+            result.latencies = [watched.times[number] - moment for number, moment in enumerate(told["sent"], 1)]
         return result
 
 

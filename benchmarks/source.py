@@ -6,7 +6,8 @@ methods. The simulator has all the faults and checks; this has none, since it mu
     python source.py
 
 prints its URL. Besides the hub it serves: POST /load (a JSON of `Load`) makes events and forgets what was before,
-POST /begin starts the pushes, GET /told gives when what was sent, by the system's monotonic clock.
+POST /begin starts the pushes, GET /told gives when what was sent, by the system's monotonic clock, and how many events
+were paged.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Hub:
         self.pushed = load.events if load.history else 0
         self.sent: list[float] = []
         self.first_page: float | None = None
+        self.paged = 0
         source = EventSource(1, "bench", STRATEGIES)
         style = Style(Form.CAMEL_INT)
         only = None if load.mixed else (CALLBACKS.index("OnOrderUpdate"),)
@@ -94,6 +96,7 @@ class Hub:
 
     def _page(self, since: int, limit: int) -> bytes:
         last = min(since + limit, self.pushed)
+        self.paged += max(0, last - since)
         entries = [
             b'{"eventType":"%b","payload":%b}' % (callback.removeprefix(b"On"), payload)
             for callback, payload in self.events[since:last]
@@ -214,7 +217,7 @@ def respond(hub: Hub, path: str, body: bytes) -> dict[str, Any]:
         case "begin":
             hub.begun.set()
         case "told":
-            return {"first_page": hub.first_page, "sent": hub.sent}
+            return {"first_page": hub.first_page, "sent": hub.sent, "paged": hub.paged}
     return {}
 
 

@@ -1,13 +1,14 @@
-"""What every run has: nothing that it started outlives it."""
+"""What every run has: it says at its beginning what it lacks, and nothing that it started outlives it."""
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Final
 
 import pytest
 
-from tests.support import leftovers
+from tests.support import leftovers, requirements
 
 _MARK: Final = pytest.StashKey[str]()
 _GRACE_S: Final = 5.0
@@ -16,8 +17,18 @@ _GRACE_S: Final = 5.0
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Guard this test process: the controller, or one of its workers."""
+    """Guard this test process: the controller, or one of its workers; in CI, refuse to run where something lacks."""
+    if os.environ.get("CI") and not hasattr(config, "workerinput"):
+        _, lacking = requirements.report()
+        if lacking:
+            raise pytest.UsageError("in CI every test must run\n" + "\n".join(lacking))
     config.stash[_MARK] = leftovers.guard(getattr(config, "workerinput", {}).get("workerid", ""))
+
+
+def pytest_report_header() -> list[str]:
+    """Say once what the tests run on, and what is not there."""
+    there, lacking = requirements.report()
+    return [*there, *lacking]
 
 
 @pytest.hookimpl(trylast=True)

@@ -30,6 +30,7 @@ from tests.acceptance.strikes import silences
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port
+from tests.support import leftovers
 
 log = logging.getLogger(__name__)
 
@@ -238,6 +239,7 @@ def main() -> int:
     parser.add_argument("--broker", choices=("jetstream", "kafka"), default="jetstream")
     parser.add_argument("--seed", type=int, default=None)
     asked = parser.parse_args()
+    leftovers.guard()
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO, stream=sys.stdout)
     seed = Random().randrange(10**6) if asked.seed is None else asked.seed
     log.info("broker %s, seed %d, %g s; a round: %s", asked.broker, seed, asked.seconds, _round(seed))

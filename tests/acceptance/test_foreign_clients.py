@@ -3,22 +3,18 @@
 # ruff: noqa: ANN401 - what the clients say is JSON
 
 import asyncio
-import fcntl
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gateway.simulator import CALLBACKS, PATH, Failure, Form, Simulator, SimulatorConfig, simulator
+from tests.acceptance import foreign
+from tests.acceptance.foreign import FOREIGN
 
-FOREIGN = Path(__file__).parents[1] / "foreign"
 KEY = "k-foreign"
 LIMIT = 60
 
@@ -63,21 +59,7 @@ async def visit(simulator: Simulator, *command: str) -> AsyncIterator[Visit]:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        reason = "Node.js and npm are needed to run @microsoft/signalr against the simulator, and are not here"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    wanted, installed = FOREIGN / "package-lock.json", FOREIGN / "node_modules" / ".installed"
-    with wanted.open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs at once install once
-        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-            command = [npm, "ci", "--ignore-scripts"]
-            install = subprocess.run(command, cwd=FOREIGN, check=False, timeout=300, capture_output=True, text=True)
-            assert install.returncode == 0, install.stderr
-            shutil.copyfile(wanted, installed)
-    return node
+    return foreign.node()
 
 
 def parsed(line: bytes) -> Any:

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.requirement import OPENSSL
+
 _NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
 
 
@@ -38,4 +40,5 @@ class Authority:
         return pair
 
     def _openssl(self, *arguments: str) -> None:
+        OPENSSL.require()
         subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)

@@ -1,6 +1,6 @@
 """Real Kafka for tests: an address that is given, a container, or the broker's own jars under Java 17 or later.
 
-`GATEWAY_TEST_KAFKA` names a broker of a cluster, without TLS and login, on which tests may make topics: their
+`MESOLIVE_TEST_KAFKA` names a broker of a cluster, without TLS and login, on which tests may make topics: their
 prefixes are their own, and the topics stay there. Without it a Docker engine is asked (testcontainers), then Maven
 for the jars of tests/pom.xml, once, into the user's cache folder. Only a broker from jars can be killed and frozen, or
 given listeners of one's own: what needs that, needs Java. With CI set a missing Kafka fails; else the tests that need
@@ -19,12 +19,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Final, Self
 from uuid import uuid4
 
-import pytest
-
 from tests.contract.sockets import free_port
+from tests.support.requirement import Requirement, cache
 
 POM = Path(__file__).parents[1] / "pom.xml"
 _CLUSTER_ID = "Z2F0ZXdheS10ZXN0cy0wMQ"
@@ -71,12 +70,13 @@ class KafkaServer:
         voters: dict[int, int] | None = None,
         nodes: int | None = None,
         scram: dict[str, str] | None = None,
+        java: Sequence[str] = (),
     ) -> None:
         """`config` adds to the properties or replaces some; `{port}` and `{controller}` in values are its ports.
 
         `voters` are the ports of all controllers by node, where there are several or it is none itself; `nodes` is
         how many brokers there are, where not all of them are controllers; `scram` are passwords by user,
-        known from the first start on.
+        known from the first start on; `java` are more of the options of its Java.
         """
         self.folder = folder
         self.number = number
@@ -88,6 +88,7 @@ class KafkaServer:
         self._nodes = nodes or len(self._voters)
         self._config = config or {}
         self._scram = scram or {}
+        self._options = java
 
     @property
     def address(self) -> str:
@@ -116,10 +117,11 @@ class KafkaServer:
         assert self.process is None, "it was started already"
         if not (self.folder / "log").exists():
             self._format()
+        logging = self.folder / "log4j2.properties"
         with self._words.open("ab") as words:
             self._since = words.tell()
             self.process = subprocess.Popen(
-                [*_java(), f"-Dlog4j2.configurationFile={self.folder}/log4j2.properties", "kafka.Kafka", self._file],
+                [*_java(), *self._options, f"-Dlog4j2.configurationFile={logging}", "kafka.Kafka", self._file],
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
@@ -145,6 +147,13 @@ class KafkaServer:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            self.process = None
+
+    def end(self) -> None:
+        """SIGTERM, and wait until it has ended."""
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(_READY)
             self.process = None
 
     def freeze(self) -> None:
@@ -253,7 +262,7 @@ def cluster(
 @contextmanager
 def any_kafka(folder: Path) -> Iterator[str]:
     """Give the address of a broker of some Kafka to make topics on; skips, or fails, where there is none."""
-    given = os.environ.get("GATEWAY_TEST_KAFKA")
+    given = os.environ.get("MESOLIVE_TEST_KAFKA")
     if given:
         yield given.split(",")[0].strip()  # it tells of the others
     elif _has_docker():
@@ -267,27 +276,53 @@ def any_kafka(folder: Path) -> Iterator[str]:
 
 def require_java() -> None:
     """Skip, or fail in CI, where no broker can be started from its jars."""
-    missing = [tool for tool in ("java", *(() if _jars().exists() else ("mvn",))) if shutil.which(tool) is None]
-    if missing:
-        _without(f"{' and '.join(missing)} not found; install Java 17 or later and Maven, or set GATEWAY_TEST_KAFKA")
+    if missing := _missing():
+        KAFKA.lacking(f"{' and '.join(missing)} not found")
 
 
-def _without(problem: str) -> NoReturn:
-    words = f"no Kafka to test with: {problem}"
-    if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
+def _missing() -> list[str]:
+    tools = ["java"] if _jars().exists() else ["java", "mvn"]
+    return [tool for tool in tools if shutil.which(tool) is None]
+
+
+def _where() -> str | None:
+    if not _missing():
+        return "its jars, on Java"
+    given = os.environ.get("MESOLIVE_TEST_KAFKA")  # it cannot be killed, frozen or given listeners of one's own
+    return None if given is None else f"{given}, without tests that need Java"
+
+
+def _fetch() -> None:
+    """Fetch the jars, and let Java keep the classes that a broker loads: a start takes half as much CPU then."""
+    archive = _class_archive()
+    if _missing() or (_fetched() and archive.exists()):
+        return
+    with tempfile.TemporaryDirectory(dir=archive.parent) as folder:
+        dump = Path(folder, "classes")
+        server = KafkaServer(Path(folder, "broker"), java=[f"-XX:ArchiveClassesAtExit={dump}"])
+        with server:
+            server.end()
+        if dump.exists():
+            dump.rename(archive)
+
+
+KAFKA: Final = Requirement("Kafka", "apt-get install openjdk-17-jre-headless maven", _where, _fetch)
 
 
 def _java() -> Sequence[str]:
     lean = ("-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
-    return ["java", *lean, "-cp", f"{_fetched()}/*"]
+    archived = [f"-XX:SharedArchiveFile={_class_archive()}"] if _class_archive().exists() else []
+    return ["java", *lean, *archived, "-cp", f"{_fetched()}/*"]
 
 
 def _jars() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     version = ET.parse(POM).getroot().findtext("{http://maven.apache.org/POM/4.0.0}version")  # noqa: S314 - our own
-    return cache / "mesolive-gateway" / f"kafka-{version}"
+    return cache() / f"kafka-{version}"
+
+
+def _class_archive() -> Path:
+    """Return the file of loaded classes; a Java of another version passes over it."""
+    return _jars().with_name(f"{_jars().name}.classes")
 
 
 def _fetched() -> Path:
@@ -299,7 +334,7 @@ def _fetched() -> Path:
             command = ["mvn", "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={folder}/lib"]
             done = subprocess.run(command, capture_output=True, check=False, timeout=600)
             if done.returncode != 0:
-                _without(f"Maven could not fetch the broker: {done.stdout.decode()[-2000:]}")
+                KAFKA.lacking(f"Maven could not fetch the broker: {done.stdout.decode()[-2000:]}")
             try:
                 Path(folder, "lib").rename(jars)
             except OSError:  # another run was quicker

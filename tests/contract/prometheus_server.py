@@ -1,6 +1,6 @@
 """A real Prometheus and its promtool for tests: installed, out of Debian's package, or built with Go.
 
-`GATEWAY_TEST_PROMETHEUS` names the folder with both; else they are looked for in PATH, then fetched once into the
+`MESOLIVE_TEST_PROMETHEUS` names the folder with both; else they are looked for in PATH, then fetched once into the
 user's cache folder: Debian's package, unpacked there without root, or Go's modules (minutes). With CI set a missing
 Prometheus fails; else the tests that need it are skipped, and say so.
 """
@@ -8,6 +8,7 @@ Prometheus fails; else the tests that need it are skipped, and say so.
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import math
 import os
@@ -20,13 +21,13 @@ import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any, Final, NoReturn, Self
+from typing import Any, Final, Self
 
 import pytest
 
 from tests.contract.sockets import free_port
+from tests.support.requirement import Requirement, cache
 
 _TOOLS: Final = ("prometheus", "promtool")
 _VERSION: Final = "v0.316.0"
@@ -39,10 +40,10 @@ FETCHING: Final = pytest.mark.timeout(_FETCH + 180)
 """Marks tests of which the first may fetch it."""
 
 
-@cache
+@functools.cache
 def tool(name: str) -> Path:
     """Give the path of `prometheus` or `promtool`; skips, or fails in CI, where it cannot be had."""
-    given = os.environ.get("GATEWAY_TEST_PROMETHEUS")
+    given = os.environ.get("MESOLIVE_TEST_PROMETHEUS")
     if given:
         return Path(given, name)
     if all(map(shutil.which, _TOOLS)):
@@ -52,7 +53,7 @@ def tool(name: str) -> Path:
 
 def _fetched() -> Path:
     """Give the folder of both, after fetching them where they are not there; whole or not at all."""
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mesolive-gateway"
+    cached = cache()
     folder = cached / "prometheus"
     cached.mkdir(parents=True, exist_ok=True)
     problems: list[str] = []
@@ -68,7 +69,7 @@ def _fetched() -> Path:
                 else:
                     problems.append(problem)
     if not folder.exists():
-        _without("; ".join(problems))
+        PROMETHEUS.lacking("; ".join(problems))
     return folder
 
 
@@ -99,14 +100,21 @@ def _run(folder: Path, *command: str, **env: str) -> str | None:
     return None if done.returncode == 0 else f"{command[0]}: {done.stderr.decode(errors='replace')[-1000:]}"
 
 
-def _without(problem: str) -> NoReturn:
-    words = (
-        f"no Prometheus to test with: {problem}; install Debian's package prometheus, or Go, "
-        "or name a folder with prometheus and promtool in GATEWAY_TEST_PROMETHEUS"
-    )
-    if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
+def _where() -> str | None:
+    given = os.environ.get("MESOLIVE_TEST_PROMETHEUS")
+    if given:
+        return given
+    if all(map(shutil.which, _TOOLS)):
+        return str(shutil.which("prometheus"))
+    fetched = cache() / "prometheus"
+    if fetched.exists() or shutil.which("apt-get") or shutil.which("go"):
+        return str(fetched)
+    return None
+
+
+PROMETHEUS: Final = Requirement(
+    "Prometheus", "apt-get install prometheus", _where, lambda: [tool(name) for name in _TOOLS]
+)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ from tests.contract.behaviours import message, numbers
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port
 from tests.contract.watchers import steer
+from tests.support.requirement import OPENSSL
 
 DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
 PASSWORD = "pass-word"
@@ -134,6 +135,7 @@ class Secured:
 
     def _openssl(self) -> None:
         def openssl(*arguments: str) -> None:
+            OPENSSL.require()
             subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
 
         new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")

@@ -11,7 +11,7 @@ from tests.contract.prometheus_server import FETCHING, tool
 
 pytestmark = FETCHING
 
-WORDS = "no apt-get; no Go; install Debian's package prometheus, or Go"
+WORDS = "no apt-get; no Go; apt-get install prometheus"
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     tool.cache_clear()
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("GATEWAY_TEST_PROMETHEUS", raising=False)
+    monkeypatch.delenv("MESOLIVE_TEST_PROMETHEUS", raising=False)
     monkeypatch.delenv("CI", raising=False)
     yield
     tool.cache_clear()
@@ -38,5 +38,5 @@ def test_in_ci_a_missing_prometheus_fails(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_folder_that_is_named_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GATEWAY_TEST_PROMETHEUS", str(tmp_path))
+    monkeypatch.setenv("MESOLIVE_TEST_PROMETHEUS", str(tmp_path))
     assert tool("promtool") == tmp_path / "promtool"

@@ -1,23 +1,24 @@
 """Helm on the gateway's chart: a real helm, from wherever it can be had, and what it makes of the chart.
 
-`GATEWAY_TEST_HELM` names it; else it is looked for in PATH, then built once with Go into the user's cache folder. With
+`MESOLIVE_TEST_HELM` names it; else it is looked for in PATH, then built once with Go into the user's cache folder. With
 CI set a missing Helm fails; else the tests that need it are skipped, and say so.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
 import yaml
+
+from tests.support.requirement import Requirement, cache
 
 ROOT: Final = Path(__file__).parents[2]
 CHART: Final = ROOT / "helm" / "mesolive-gateway"
@@ -33,16 +34,15 @@ NEEDED: Final[dict[str, Any]] = {
 """The least values."""
 
 
-@cache
+@functools.cache
 def helm() -> Path:
     """Give the path of Helm; skips, or fails in CI, where it cannot be had."""
-    given = os.environ.get("GATEWAY_TEST_HELM") or shutil.which("helm")
+    given = os.environ.get("MESOLIVE_TEST_HELM") or shutil.which("helm")
     if given:
         return Path(given)
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mesolive-gateway"
-    built = cached / "helm" / "helm"
-    cached.mkdir(parents=True, exist_ok=True)
-    with (cached / "helm.lock").open("w") as lock:
+    built = _built()
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "helm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another worker may be about to do the same
         if not built.exists():
             _build(built)
@@ -61,10 +61,24 @@ def _build(built: Path) -> None:
                 Path(new, "helm").rename(built)
                 return
             problem = done.stderr[-1000:]
-    words = f"no Helm to test with: {problem}; install Helm 3 or Go, or name a helm in GATEWAY_TEST_HELM"
-    if os.environ.get("CI"):
-        pytest.fail(words)
-    pytest.skip(words)
+    HELM.lacking(problem)
+
+
+def _built() -> Path:
+    return cache() / "helm" / "helm"
+
+
+def _where() -> str | None:
+    given = os.environ.get("MESOLIVE_TEST_HELM") or shutil.which("helm")
+    return given or (str(_built()) if _built().exists() or shutil.which("go") else None)
+
+
+HELM: Final = Requirement(
+    "Helm",
+    "install Helm 3, or Go 1.24 or later, which builds it once in 4 minutes",
+    _where,
+    helm,
+)
 
 
 def run(*arguments: str | Path, values: dict[str, Any] | None = None, seconds: float = 60) -> tuple[int, str, str]:

@@ -1,8 +1,8 @@
 """The chart on a real control plane: what the API server takes, and a release from its install to its end.
 
 `KUBECONFIG` names the cluster; without it all of this is skipped. Each test has a namespace of its own, which it takes
-away. On simulated nodes (kwok) pods become ready by themselves; elsewhere `GATEWAY_TEST_IMAGE` names an image that the
-cluster can pull, and `GATEWAY_TEST_VALUES` a file of values with a hub and a broker that it reaches.
+away. On simulated nodes (kwok) pods become ready by themselves; elsewhere `MESOLIVE_TEST_IMAGE` names an image that the
+cluster can pull, and `MESOLIVE_TEST_VALUES` a file of values with a hub and a broker that it reaches.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ def test_the_api_server_takes_an_overlay(namespace: str, overlay: str) -> None:
 def surroundings() -> dict[str, Any]:
     """Give the values that the cluster asks for; skips where its pods could never become ready."""
     nodes = kubectl("get", "nodes", "--output", "jsonpath={.items[*].metadata.annotations}")[1]
-    if "kwok.x-k8s.io/node" not in nodes and "GATEWAY_TEST_IMAGE" not in os.environ:
-        pytest.skip("the nodes are real ones, and GATEWAY_TEST_IMAGE names no image for them")
-    repository, _, tag = os.environ.get("GATEWAY_TEST_IMAGE", "mesolive-gateway:0.1.0").rpartition(":")
-    given = os.environ.get("GATEWAY_TEST_VALUES")
+    if "kwok.x-k8s.io/node" not in nodes and "MESOLIVE_TEST_IMAGE" not in os.environ:
+        pytest.skip("the nodes are real ones, and MESOLIVE_TEST_IMAGE names no image for them")
+    repository, _, tag = os.environ.get("MESOLIVE_TEST_IMAGE", "mesolive-gateway:0.1.0").rpartition(":")
+    given = os.environ.get("MESOLIVE_TEST_VALUES")
     values = yaml.safe_load(Path(given).read_text("utf-8")) if given else {}
     return merged({"image": {"repository": repository, "tag": tag}}, values)
 

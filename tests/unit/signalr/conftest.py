@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.signalr.connection import Connection, Transport, connect
+from tests.support.requirement import OPENSSL
 
 PATH = "/hubs/event/v1"
 KEY = "the-key-of-an-account"
@@ -196,6 +197,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tls")
 
     def openssl(*arguments: str) -> None:
+        OPENSSL.require()
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")

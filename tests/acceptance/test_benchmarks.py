@@ -1,0 +1,49 @@
+"""The benchmarks run to their end, each scenario with a few events: what is measured is read by people, not here."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.acceptance.processes import ROOT, process
+from tests.contract import kafka_server
+
+PATIENCE: Final = 150.0
+FEW: Final = ("--rounds", "1", "--events", "400", "--seconds", "0.5")
+
+
+async def run(folder: Path, *command: str | Path) -> str:
+    async with process(folder, sys.executable, *command, name="benchmark", cwd=ROOT) as running:
+        assert await running.ended(PATIENCE) == 0, running.complained
+        return running.said
+
+
+async def test_make_bench_measures_each_contender_of_each_scenario(tmp_path: Path) -> None:
+    kafka_server.KAFKA.require()
+    said = await run(tmp_path, "benchmarks/bench.py", *FEW, "--output", tmp_path / "figures")
+    for load in ("flood, frames of 1", "flood, frames of 50", "live, 100/s", "catch-up, instant pages"):
+        for broker in ("kafka", "jetstream"):
+            assert f"**{load} → {broker}**" in said
+    rows = json.loads((tmp_path / "figures.json").read_text())["rows"]
+    assert len(rows) == 24
+    assert (tmp_path / "figures.md").read_text().strip() == said.strip()
+
+
+async def test_the_cost_of_traces_is_measured(tmp_path: Path) -> None:
+    said = await run(tmp_path, "-m", "benchmarks.tracing", "--rounds", "1", "--events", "1000")
+    assert "| ratio 0.01 |" in said
+
+
+async def test_the_signalr_clients_are_compared(tmp_path: Path) -> None:
+    said = await run(tmp_path, "benchmarks/signalr_clients.py")
+    assert {"| ours |", "| signalrcore |"} <= {line[: line.index("|", 2) + 1] for line in said.splitlines()}
+
+
+@pytest.mark.long
+async def test_what_else_happens_beside_events_is_measured(tmp_path: Path) -> None:
+    said = await run(tmp_path, "-m", "benchmarks.beside", "--rounds", "1", "--seconds", "0.5")
+    assert said.rstrip().endswith("exact")
