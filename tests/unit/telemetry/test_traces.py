@@ -63,7 +63,7 @@ def test_all_and_none_are_drawn_at_the_ends() -> None:
 
 def test_without_a_collector_nothing_that_makes_or_sends_spans_is_loaded() -> None:
     program = (
-        "import sys; import gateway.cli.main, gateway.cli.control\n"
+        "import sys; from gateway.cli import control, demo, jetstream, kafka, run\n"
         "from gateway.settings import TracingSettings\n"
         "from gateway.telemetry.traces import tracing, OFF\n"
         "with tracing(TracingSettings(), role='x') as tracer: assert tracer is OFF\n"
