@@ -10,16 +10,24 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.errors import DecodeError
-from gateway.events.catalogue import Entry, find
+from gateway.events.catalogue import CATALOGUE, Entry, find, names_of
 from gateway.events.encode import encode
-from gateway.events.envelope import ENVELOPE_LEVELS, discriminate, fold, lacks, payload_of
+from gateway.events.envelope import (
+    DISCRIMINATORS,
+    ENVELOPE_LEVELS,
+    HEADER,
+    PAYLOADS,
+    discriminate,
+    fold,
+    lacks,
+    payload_of,
+)
 from gateway.events.event import DeadLetter, Event
+from gateway.events.fast import FallBack, Plan, camel_case, members_of
 from gateway.events.faults import bounded, payload_fault
 from gateway.events.reasons import Reason
 from gateway.events.recover import recover
-from gateway.events.spelling import Unusual
 from gateway.events.strict_json import MAX_DEPTH, check, read, shown
-from gateway.events.usual import usual_envelope, usual_push
 
 HISTORY: Final = "GetEventsSince"
 """The place of a dead letter from a history page."""
@@ -29,18 +37,29 @@ _MAX_PLACE: Final = 100
 
 def decode_push(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
     """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
+    entry = find(callback)
+    event = None if entry is None else match_push(account, entry, payload)
+    return event or decode_push_at_length(account, callback, payload)
+
+
+def match_push(account: str, entry: Entry, payload: bytes) -> Event | None:
+    """Return the event, if `payload` is one whole object as hubs usually write it, and nothing else; else None."""
     try:
-        return usual_push(account, callback, payload)
-    except Unusual:
-        return decode_push_at_length(account, callback, payload)
+        return _PLANS[entry.kind].event(account, entry.kind, payload)
+    except FallBack:
+        return None
 
 
 def decode_envelope(account: str, envelope: bytes) -> Event | DeadLetter:
     """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
     try:
-        return usual_envelope(account, envelope)
-    except Unusual:
+        entry, payload = _parts(envelope)
+        event = _PLANS[entry.kind].event(account, entry.kind, payload)
+    except FallBack:
+        event = None
+    if event is None or event.id is None or event.sequence is None:  # the envelope may know better
         return decode_envelope_at_length(account, envelope)
+    return event
 
 
 def decode_push_at_length(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
@@ -63,6 +82,48 @@ def decode_envelope_at_length(account: str, envelope: bytes) -> Event | DeadLett
         return _event(account, entry, payload)
     except DecodeError as error:
         return _dead_letter(account, error, HISTORY, envelope, enveloped=True)
+
+
+def _parts(envelope: bytes) -> tuple[Entry, bytes]:
+    """Return what an entry holds that has one discriminator, and beside it one payload; raises FallBack."""
+    entry: Entry | None = None
+    payload: bytes | None = None
+    roles = set()
+    for name, value in members_of(envelope).items():
+        role = _ROLES.get(name)
+        if role is None:
+            if name.isascii() and name.lower() in _ROLES:
+                raise FallBack
+            continue
+        if role in roles:
+            raise FallBack
+        roles.add(role)
+        if role == _DISCRIMINATOR:
+            entry = _ENTRIES.get(bytes(value))
+        elif role == _PAYLOAD:
+            payload = bytes(value)
+    if entry is None or payload is None:
+        raise FallBack
+    return entry, payload
+
+
+def _spellings(name: str) -> set[str]:
+    pascal = _PASCAL.get(name) or name.capitalize()
+    return {name, pascal, camel_case(pascal)}
+
+
+_DISCRIMINATOR: Final = "discriminator"
+_PAYLOAD: Final = "payload"
+_PASCAL: Final = {"eventtype": "EventType", "eventname": "EventName", "callbackname": "CallbackName", **HEADER}
+_ROLES: Final[dict[str, str]] = {
+    spelling: role or name
+    for names, role in ((DISCRIMINATORS, _DISCRIMINATOR), (PAYLOADS, _PAYLOAD), (HEADER, None))
+    for name in names
+    for spelling in _spellings(name)
+}
+"""What a member of an envelope is for, by its usual spellings; a member of the header is for itself."""
+_ENTRIES: Final = {f'"{name}"'.encode(): entry for entry in CATALOGUE.values() for name in names_of(entry)}
+_PLANS: Final = {kind: Plan(entry.model) for kind, entry in CATALOGUE.items()}
 
 
 def _entry(callback: str) -> Entry:

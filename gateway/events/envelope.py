@@ -6,6 +6,7 @@ beside a payload (an object, a list of one object, or JSON as a text), or the pa
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any, Final
 
 from gateway.errors import DecodeError
@@ -78,8 +79,15 @@ def payload_of(members: dict[str, Any], folded: dict[str, str], entry: Entry) ->
 
 
 def lacks(value: object) -> bool:
-    """Say whether a value of the header is as good as none: null, 0, or the all-zero UUID."""
-    return value is None or value == NO_ID or (type(value) is int and value == NO_SEQUENCE)
+    """Say whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
+    if isinstance(value, str):
+        return value in {NO_ID, str(NO_SEQUENCE)}
+    return value is None or (is_number(value) and value == NO_SEQUENCE)
+
+
+def is_number(value: object) -> bool:
+    """Say whether a value is a number of JSON, as `read` gives it."""
+    return isinstance(value, int | Decimal) and not isinstance(value, bool)
 
 
 def unwrapped(value: object) -> dict[str, Any] | None:

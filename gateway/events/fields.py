@@ -72,8 +72,12 @@ def _uuid(value: object) -> str:
 
 def _integer(least: int) -> Callable[[object], int]:
     def integer(value: object) -> int:
+        if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+            value = int(value) if abs(value) <= 2 * INT64_MAX else 2 * INT64_MAX
+        elif isinstance(value, str) and _INTEGER.fullmatch(value) is not None:
+            value = int(value)
         if type(value) is not int:
-            raise _wrong("an integer would be right")
+            raise _wrong("an integer, or a text with one, would be right")
         if not least <= value <= INT64_MAX:
             raise _wrong(f"an integer from {least} to {INT64_MAX} would be right")
         return value
@@ -106,20 +110,18 @@ def _enum_schema(*names: str) -> WithJsonSchema:
     return WithJsonSchema(schema | ({"examples": list(names)} if names else {}))
 
 
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _PLAIN: Final = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 _NUMBER: Final = re.compile(_PLAIN + r"([eE][+-]?[0-9]+)?")
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-
-QUOTED_NUMBER: Final = re.compile(f'"{_PLAIN}"'.encode())
-"""A number without an exponent, as JSON has it when it is a text."""
-
-QUOTED_UUID: Final = re.compile(f'"{_UUID.pattern}"'.encode())
-"""A UUID as JSON has it."""
 _SIGNAL_STATES: Final = ("On", "Off")
 _POSITION_STATUSES: Final = ("Created", "Closed", "Adjusted", "RealizedPnLChanged")
 _CONTRACT_TYPES: Final = ("Stock", "Index", "Options", "Futures", "FuturesOptions")
 _OPTION_TYPES: Final = ("Call", "Put")
 _OPERATIONS: Final = ("AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars")
+
+sequence_of: Final = _integer(0)
+"""Returns an EventSeqId, or raises PydanticCustomError."""
 
 Text = StrictStr
 """Any text."""
@@ -132,10 +134,10 @@ Int = Annotated[
     PlainValidator(_integer(-INT64_MAX - 1)),
     WithJsonSchema({"type": "integer", "minimum": -INT64_MAX - 1, "maximum": INT64_MAX}),
 ]
-"""A signed integer of 64 bits; no text, no fraction, no boolean."""
+"""A signed integer of 64 bits: as a number, `1.0` too, or as a text, which .NET writes where it is told to."""
 
 Sequence = Annotated[
-    int, PlainValidator(_integer(0)), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": INT64_MAX})
+    int, PlainValidator(sequence_of), WithJsonSchema({"type": "integer", "minimum": 0, "maximum": INT64_MAX})
 ]
 """EventSeqId: rises within one user of the hub; 0 where the hub gave none."""
 

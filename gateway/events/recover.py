@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from pydantic_core import PydanticCustomError
+
 from gateway.errors import DecodeError
 from gateway.events.envelope import HEADER, NO_ID, PAYLOADS, fold, unwrapped
-from gateway.events.fields import INT64_MAX
+from gateway.events.fields import sequence_of
 from gateway.events.strict_json import Repeating, read_leniently
 
 
@@ -79,7 +81,10 @@ def _scanned(text: str) -> tuple[int | None, str | None]:
 
 
 def _sequence(value: object) -> int | None:
-    return value if type(value) is int and 0 < value <= INT64_MAX else None
+    try:
+        return sequence_of(value) or None
+    except PydanticCustomError:
+        return None
 
 
 def _id(value: object) -> str | None:

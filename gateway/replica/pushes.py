@@ -1,7 +1,7 @@
 """What the hub pushed: from a SignalR record to an event or a dead letter.
 
 Nearly all that a hub pushes are events written always alike. Of those neither the record nor its argument needs to be
-looked at twice: how the record begins says which event it is, and the shape of the rest that it is whole.
+looked at twice: how the record begins says which event it is, and what is left of it is one JSON object or none.
 """
 
 from __future__ import annotations
@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.decode import decode_push
+from gateway.events.decode import decode_push, match_push
 from gateway.events.event import DeadLetter, Event
-from gateway.events.usual import push_at_sight
 from gateway.session.facts import Content
 from gateway.signalr.protocol import PUSH_TAIL, push_head
 
@@ -24,7 +23,7 @@ def at_sight(account: str, record: bytes) -> Event | None:
     entry = _HEADS.get(head)
     if entry is None or not record.endswith(PUSH_TAIL):
         return None
-    return push_at_sight(account, entry, record[len(head) : -len(PUSH_TAIL)])
+    return match_push(account, entry, record[len(head) : -len(PUSH_TAIL)])
 
 
 def decoded(account: str, target: str, arguments: list[bytes]) -> Content:

@@ -34,7 +34,7 @@ _ENCRYPTED: Final = frozenset({"tls", "wss"})
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
 """Seconds before the connection is tried again: full jitter below a ceiling that doubles between the two."""
-_LOGINS: Final = 5
+_LOGINS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)

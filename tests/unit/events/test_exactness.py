@@ -221,3 +221,14 @@ def _leg() -> dict[str, Any]:
         "underlying": "SPX",
         "qty": -1,
     }
+
+
+@pytest.mark.parametrize("literal", ["7", '"7"', "7.0", "7.00", "7e0"])
+def test_an_integer_is_one_however_dotnet_writes_it(
+    with_literal: Callable[[str, str], bytes], decoded: Callable[[bytes], Event], literal: str
+) -> None:
+    for name in ("OrderId", "EventSeqId", "StrategyId"):
+        event = decoded(with_literal(name, literal))
+        assert json.loads(event.body)[name] == 7
+    assert decoded(with_literal("EventSeqId", literal)).sequence == 7
+    assert decoded(with_literal("EventSeqId", literal.replace("7", "0"))).sequence is None
