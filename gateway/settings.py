@@ -20,9 +20,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from gateway.enums import PUBLISHED
 from gateway.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
+_BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 """What Kubernetes puts into the environment of every pod for a service named `gateway…`."""
 
@@ -58,6 +60,20 @@ def _check_url(url: str, example: str, path: str, secrets: str) -> str:
     return url.rstrip("/").removesuffix(path)
 
 
+def _check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
+    for enum, names in enums.items():
+        if enum not in PUBLISHED:
+            near = difflib.get_close_matches(enum, PUBLISHED, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PUBLISHED)}"
+            raise ValueError(f"{enum!r} is no enum of the hub; {hint}")
+        twice = next((name for place, name in enumerate(names) if name.lower() in map(str.lower, names[:place])), None)
+        if twice is not None:
+            raise ValueError(f"the enum {enum} has the name {twice!r} twice; each number has a name of its own")
+        if not all(names):
+            raise ValueError(f"the enum {enum} has an empty name; a number without a known name ends the list")
+    return enums
+
+
 def _read_list(value: object) -> object:
     """Read what an environment variable can say: `a,b`, or a JSON list."""
     if not isinstance(value, str):
@@ -90,6 +106,8 @@ class HubSettings(_Section):
     """Connections that may be in the making at once, in one process."""
     connects_per_second: float = Field(default=300, gt=0)
     """New connections a second, in one process: what a hub must bear that comes back, or that refuses everybody."""
+    enums: Annotated[dict[str, list[str]], AfterValidator(_check_enums)] = Field(default_factory=dict)
+    """What the numbers of the hub's enums mean, from 0 on: `SignalState: [Off, On]`; all others stay numbers."""
     page_limit: int = Field(default=1000, ge=1)
     """Events to ask for in one page; lowered by itself where the hub takes less."""
     max_record_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024)
@@ -351,9 +369,20 @@ def _load(model: type[_Loaded], config: Path | None, environment: Mapping[str, s
         raise ConfigurationError(variable, "its value is no JSON", remedy) from error
 
 
+class _Loader(yaml.SafeLoader):
+    """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
     except (OSError, UnicodeError) as error:
         raise ConfigurationError(
             "--config", f"{path} cannot be read ({error})", "Name a readable YAML file."

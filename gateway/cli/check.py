@@ -13,9 +13,12 @@ from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
 from gateway.errors import ConfigurationError, GatewayError, HubError, Refused, Unavailable
+from gateway.events.decode import Decoder
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
 
+_SAMPLE: Final = 200
+"""Events that are looked at, of each account, for how the hub writes enums."""
 _SHOWN: Final = 3
 """Refused subjects that are named: there may be twenty for each account."""
 
@@ -93,6 +96,12 @@ async def _check_account(settings: Settings, keys: AccountsDirectory, name: str)
 
 
 async def _call_hub(settings: Settings, keys: AccountsDirectory, name: str) -> str:
+    decoder = Decoder(settings.hub.enums)
     async with open_hub(settings, keys.key(name)) as hub:
         latest = await hub.latest()
-    return f"the hub takes the key; its latest event is {latest.sequence}, its clock says {latest.time}"
+        since = max(0, latest.sequence - _SAMPLE)
+        page = await hub.events_since(since, min(_SAMPLE, settings.hub.page_limit), None)
+        for envelope in page.envelopes:
+            decoder.envelope(name, envelope)
+    found = f"the hub takes the key; its latest event is {latest.sequence}, its clock says {latest.time}"
+    return f"{found}; in its last {len(page.envelopes)} events {decoder.names.described()}" if page.envelopes else found

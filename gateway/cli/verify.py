@@ -88,7 +88,7 @@ async def _judge(
     # What has no sequence is in no history, and what came since is not in what was read of it.
     inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
     dead = {message.sequence async for message in read_log(reader, account, [DEAD_LETTER]) if message.sequence}
-    return compare(account, emitted, inside, dead, by_kind=not broker.one_order)
+    return compare(account, emitted, inside, dead, by_kind=not broker.one_order, enums=settings.hub.enums)
 
 
 async def _before_first(reader: LogReader, account: str) -> int:

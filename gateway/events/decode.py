@@ -5,10 +5,12 @@ A push is a callback's name and its argument; a history page holds envelopes. Bo
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from gateway.enums import EnumNames
 from gateway.errors import DecodeError
 from gateway.events.catalogue import CATALOGUE, Entry, find, names_of
 from gateway.events.encode import encode
@@ -35,53 +37,73 @@ HISTORY: Final = "GetEventsSince"
 _MAX_PLACE: Final = 100
 
 
-def decode_push(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
-    """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
-    entry = find(callback)
-    event = None if entry is None else match_push(account, entry, payload)
-    return event or decode_push_at_length(account, callback, payload)
+class Decoder:
+    """Decodes what one hub sends, with the names that the operator gave to the numbers of its enums."""
 
+    def __init__(self, enums: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Take the names of each enum's numbers, from 0 on, as the setting `hub.enums` has them."""
+        self.names = EnumNames(enums)
+        self._plans = {kind: Plan(entry.model, self.names) for kind, entry in CATALOGUE.items()}
 
-def match_push(account: str, entry: Entry, payload: bytes) -> Event | None:
-    """Return the event, if `payload` is one whole object as hubs usually write it, and nothing else; else None."""
-    try:
-        return _PLANS[entry.kind].event(account, entry.kind, payload)
-    except FallBack:
-        return None
+    def push(self, account: str, callback: str, payload: bytes) -> Event | DeadLetter:
+        """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
+        entry = find(callback)
+        event = None if entry is None else self.match(account, entry, payload)
+        return event or self.push_at_length(account, callback, payload)
 
+    def match(self, account: str, entry: Entry, payload: bytes) -> Event | None:
+        """Return the event, if `payload` is one whole object as hubs usually write it, and nothing else; else None."""
+        try:
+            return self._plans[entry.kind].event(account, entry.kind, payload)
+        except FallBack:
+            return None
 
-def decode_envelope(account: str, envelope: bytes) -> Event | DeadLetter:
-    """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
-    try:
-        entry, payload = _parts(envelope)
-        event = _PLANS[entry.kind].event(account, entry.kind, payload)
-    except FallBack:
-        event = None
-    if event is None or event.id is None or event.sequence is None:  # the envelope may know better
-        return decode_envelope_at_length(account, envelope)
-    return event
+    def envelope(self, account: str, envelope: bytes) -> Event | DeadLetter:
+        """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
+        try:
+            entry, payload = _parts(envelope)
+        except FallBack:
+            event = None
+        else:
+            event = self.match(account, entry, payload)
+        if event is None or event.id is None or event.sequence is None:  # the envelope may know better
+            return self.envelope_at_length(account, envelope)
+        return event
 
+    def push_at_length(self, account: str, callback: str, payload: bytes) -> Event | DeadLetter:
+        """Decode as `push` does, through the model: for what is unusual, and to find out what is wrong."""
+        try:
+            return self._event(account, _entry(callback), _object(read(payload), "payload"))
+        except DecodeError as error:
+            return _dead_letter(account, error, callback, payload, enveloped=False)
 
-def decode_push_at_length(account: str, callback: str, payload: bytes) -> Event | DeadLetter:
-    """Decode as `decode_push` does, through the model: for what is unusual, and to find out what is wrong."""
-    try:
-        return _event(account, _entry(callback), _object(read(payload), "payload"))
-    except DecodeError as error:
-        return _dead_letter(account, error, callback, payload, enveloped=False)
+    def envelope_at_length(self, account: str, envelope: bytes) -> Event | DeadLetter:
+        """Decode as `envelope` does, through the model."""
+        try:
+            members = _object(read(envelope, levels=ENVELOPE_LEVELS), "envelope")
+            folded = fold(members)
+            entry = discriminate(members, folded)
+            payload = payload_of(members, folded, entry)
+            if envelope.count(b"{") + envelope.count(b"[") > MAX_DEPTH:
+                check(payload)  # to the same depth as a push's, so that both are taken or neither
+            return self._event(account, entry, payload)
+        except DecodeError as error:
+            return _dead_letter(account, error, HISTORY, envelope, enveloped=True)
 
-
-def decode_envelope_at_length(account: str, envelope: bytes) -> Event | DeadLetter:
-    """Decode as `decode_envelope` does, through the model."""
-    try:
-        members = _object(read(envelope, levels=ENVELOPE_LEVELS), "envelope")
-        folded = fold(members)
-        entry = discriminate(members, folded)
-        payload = payload_of(members, folded, entry)
-        if envelope.count(b"{") + envelope.count(b"[") > MAX_DEPTH:
-            check(payload)  # to the same depth as a push's, so that both are taken or neither
-        return _event(account, entry, payload)
-    except DecodeError as error:
-        return _dead_letter(account, error, HISTORY, envelope, enveloped=True)
+    def _event(self, account: str, entry: Entry, members: dict[str, Any]) -> Event:
+        try:
+            payload = entry.model.model_validate(members, context=self.names)
+        except ValidationError as error:
+            raise payload_fault(error) from error
+        return Event(
+            account=account,
+            kind=entry.kind,
+            sequence=payload.EventSeqId or None,
+            id=None if lacks(payload.EventId) else payload.EventId,
+            time=payload.EventTime,
+            strategy=payload.StrategyId if "StrategyId" in entry.model.model_fields else None,  # type: ignore[attr-defined]
+            body=encode(payload),
+        )
 
 
 def _parts(envelope: bytes) -> tuple[Entry, bytes]:
@@ -123,7 +145,6 @@ _ROLES: Final[dict[str, str]] = {
 }
 """What a member of an envelope is for, by its usual spellings; a member of the header is for itself."""
 _ENTRIES: Final = {f'"{name}"'.encode(): entry for entry in CATALOGUE.values() for name in names_of(entry)}
-_PLANS: Final = {kind: Plan(entry.model) for kind, entry in CATALOGUE.items()}
 
 
 def _entry(callback: str) -> Entry:
@@ -132,22 +153,6 @@ def _entry(callback: str) -> Entry:
         detail = f"{shown(callback)} is no callback of the reference; OnOrderUpdate, for one, would be right"
         raise DecodeError(Reason.UNKNOWN_KIND, detail)
     return entry
-
-
-def _event(account: str, entry: Entry, members: dict[str, Any]) -> Event:
-    try:
-        payload = entry.model.model_validate(members)
-    except ValidationError as error:
-        raise payload_fault(error) from error
-    return Event(
-        account=account,
-        kind=entry.kind,
-        sequence=payload.EventSeqId or None,
-        id=None if lacks(payload.EventId) else payload.EventId,
-        time=payload.EventTime,
-        strategy=payload.StrategyId if "StrategyId" in entry.model.model_fields else None,  # type: ignore[attr-defined]
-        body=encode(payload),
-    )
 
 
 def _object(value: object, what: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 
 import msgspec
 
+from gateway.enums import EnumNames
 from gateway.events import fields
 from gateway.events.envelope import NO_ID
 from gateway.events.event import Event
@@ -37,12 +38,12 @@ class FallBack(Exception):
 class Plan:
     """How the payloads of one kind are read and written."""
 
-    def __init__(self, model: type[EventPayload]) -> None:
-        """Derive the structs; raises TypeError for a type of field that has no plan."""
+    def __init__(self, model: type[EventPayload], names: EnumNames) -> None:
+        """Derive the structs; `names` says what the numbers of enums mean."""
         self._camel = msgspec.json.Decoder(_struct(model, "camel", deep=False)).decode
         self._pascal = msgspec.json.Decoder(_struct(model, "pascal", deep=False)).decode
         self._canonical = _struct(model, "pascal", deep=False)
-        self._finish = _of_members(model, deep=False, but=_HEADER)
+        self._finish = _of_members(model, names, deep=False, but=_HEADER)
         self._has_amounts = Decimal in _leaves(self._canonical)
         self._has_strategy = "StrategyId" in model.model_fields
 
@@ -154,9 +155,13 @@ def _type(hint: Any, form: _Form, *, deep: bool) -> Any:  # noqa: ANN401 - annot
 
 
 def _scalar(hint: Any) -> Any:  # noqa: ANN401 - annotations
-    if get_origin(hint) is Annotated and hint.__origin__ == int | str:
+    if _is_enum(hint):
         return _Number | str
     return next((type_ for known, type_ in _TYPES if hint == known), None)
+
+
+def _is_enum(hint: Any) -> bool:  # noqa: ANN401 - an annotation
+    return get_origin(hint) is Annotated and hint.__origin__ == int | str
 
 
 def _without_null(hint: Any) -> Any:  # noqa: ANN401 - annotations
@@ -182,13 +187,13 @@ def _leaves(type_: Any) -> set[Any]:  # noqa: ANN401 - a type
     return {type_}.union(*map(_leaves, get_args(type_)))
 
 
-def _of_members(model: type[Part], *, deep: bool, but: frozenset[str] = frozenset()) -> _Finish:
+def _of_members(model: type[Part], names: EnumNames, *, deep: bool, but: frozenset[str] = frozenset()) -> _Finish:
     """Return what finishes the members of a model's canonical struct."""
     hints = get_type_hints(model, include_extras=True)
     work = [
         (name, finish)
         for name in model.model_fields
-        if name not in but and (finish := _finish(hints[name], deep=deep)) is not None
+        if name not in but and (finish := _finish(hints[name], names, deep=deep)) is not None
     ]
 
     def members(struct: Any) -> Any:  # noqa: ANN401 - a struct
@@ -203,7 +208,7 @@ def _of_members(model: type[Part], *, deep: bool, but: frozenset[str] = frozense
     return members
 
 
-def _finish(hint: Any, *, deep: bool) -> _Finish | None:  # noqa: ANN401 - an annotation
+def _finish(hint: Any, names: EnumNames, *, deep: bool) -> _Finish | None:  # noqa: ANN401 - an annotation
     """Return what finishes a value of a type; None where there is nothing to do."""
     only = _without_null(hint)
     if deep and only == fields.Open:
@@ -211,14 +216,16 @@ def _finish(hint: Any, *, deep: bool) -> _Finish | None:  # noqa: ANN401 - an an
     simple = next((finish for known, finish in _FINISHED if only == known), None)
     if simple is not None:
         return simple
+    if _is_enum(only):
+        (enum,) = (one for one in only.__metadata__ if isinstance(one, fields.EnumOf))
+        return _named(enum.name, names)
     if _scalar(only) is not None:
-        is_enum = get_origin(only) is Annotated and only.__origin__ == int | str and only != fields.OpenEnum
-        return _validated(only.__metadata__[0].func) if is_enum else None
+        return None
     if _is_part(only) and (deep or _is_flat(only)):
-        return _of_members(only, deep=deep)
+        return _of_members(only, names, deep=deep)
     if not deep:
-        return _nested(only, nullable=only is not hint)
-    inner = _finish(get_args(only)[-1], deep=True)
+        return _nested(only, names, nullable=only is not hint)
+    inner = _finish(get_args(only)[-1], names, deep=True)
     if inner is None:
         return None
     if get_origin(only) is dict:
@@ -226,10 +233,10 @@ def _finish(hint: Any, *, deep: bool) -> _Finish | None:  # noqa: ANN401 - an an
     return lambda values: [None if value is None else inner(value) for value in values]
 
 
-def _nested(hint: Any, *, nullable: bool) -> _Finish:  # noqa: ANN401 - an annotation
+def _nested(hint: Any, names: EnumNames, *, nullable: bool) -> _Finish:  # noqa: ANN401 - an annotation
     """Return what takes a nested value as it came, and gives its canonical bytes."""
     camel, pascal = (msgspec.json.Decoder(_type(hint, form, deep=True)).decode for form in ("camel", "pascal"))
-    canonical, finish = _type(hint, "pascal", deep=True), _finish(hint, deep=True)
+    canonical, finish = _type(hint, "pascal", deep=True), _finish(hint, names, deep=True)
 
     def nested(raw: msgspec.Raw) -> msgspec.Raw:
         if raw == _NULL:
@@ -297,19 +304,19 @@ def _time(value: str) -> str:
     return canonical
 
 
-def _validated(validate: Callable[[Any], Any]) -> _Finish:
-    known: dict[Any, Any] = {}
+def _named(enum: str, names: EnumNames) -> _Finish:
+    known: dict[int | str, int | str] = {}
 
-    def checked(value: Any) -> Any:  # noqa: ANN401 - a number or a name
+    def named(value: int | str) -> int | str:
         try:
             return known[value]
         except KeyError:
-            valid = validate(value)
+            name = names.read(enum, value)
             if len(known) < _REMEMBERED:
-                known[value] = valid
-            return valid
+                known[value] = name
+            return name
 
-    return checked
+    return named
 
 
 def _respelled(escape: re.Match[bytes]) -> bytes:

@@ -8,12 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, PlainSerializer, PlainValidator, StrictBool, StrictStr, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    PlainValidator,
+    StrictBool,
+    StrictStr,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core.core_schema import with_info_plain_validator_function
 
+from gateway.enums import PUBLISHED, EnumNames
 from gateway.events.strict_json import MAX_DIGITS, Exact, check_plain
 from gateway.events.times import TIME_PATTERN, canonical_time
 
@@ -85,18 +99,30 @@ def _integer(least: int) -> Callable[[object], int]:
     return integer
 
 
-def _open_enum(*names: str, numbered: bool = True) -> Callable[[object], int | str]:
-    by_name = {name.lower(): name for name in names}
-    by_number = dict(enumerate(names)) if numbered else {}
+@dataclass(frozen=True)
+class EnumOf:
+    """Marks a field as one of an enum of the reference: a number or a name, as the hub or the operator has it."""
 
-    def member(value: object) -> int | str:
-        if isinstance(value, str):
-            return by_name.get(value.lower(), value)
-        if type(value) is int and -INT64_MAX <= value <= INT64_MAX:
-            return by_number.get(value, value)
+    name: str
+
+    def read(self, value: object, info: ValidationInfo) -> int | str:
+        """Take a name or a number; the context of the validation says what numbers mean."""
+        if isinstance(value, str) or (type(value) is int and -INT64_MAX <= value <= INT64_MAX):
+            return (info.context or _UNNAMED).read(self.name, value)
         raise _wrong("a name or an integer would be right")
 
-    return member
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by `read`."""
+        return with_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Give the names that are published as examples: others may come, and numbers."""
+        names = sorted(PUBLISHED[self.name])
+        meaning = "A number or a name, as the hub wrote it, or the name that hub.enums gives to the number."
+        return {"type": ["string", "integer"], "$comment": meaning} | ({"examples": names} if names else {})
+
+
+_UNNAMED: Final = EnumNames()
 
 
 def _given(value: object) -> object:
@@ -105,20 +131,10 @@ def _given(value: object) -> object:
     return value
 
 
-def _enum_schema(*names: str) -> WithJsonSchema:
-    schema: dict[str, Any] = {"type": ["string", "integer"]}
-    return WithJsonSchema(schema | ({"examples": list(names)} if names else {}))
-
-
 _INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
 _PLAIN: Final = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 _NUMBER: Final = re.compile(_PLAIN + r"([eE][+-]?[0-9]+)?")
 _UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_SIGNAL_STATES: Final = ("On", "Off")
-_POSITION_STATUSES: Final = ("Created", "Closed", "Adjusted", "RealizedPnLChanged")
-_CONTRACT_TYPES: Final = ("Stock", "Index", "Options", "Futures", "FuturesOptions")
-_OPTION_TYPES: Final = ("Call", "Put")
-_OPERATIONS: Final = ("AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars")
 
 sequence_of: Final = _integer(0)
 """Returns an EventSeqId, or raises PydanticCustomError."""
@@ -169,22 +185,14 @@ Open = Annotated[Any, WithJsonSchema({})]
 Given = Annotated[Any, AfterValidator(_given), WithJsonSchema({"not": {"type": "null"}})]
 """Like `Open`, but not null."""
 
-OpenEnum = Annotated[int | str, PlainValidator(_open_enum()), _enum_schema()]
-"""A member of an enum whose members are published nowhere: the number or the name as it came."""
-
-SignalState = Annotated[int | str, PlainValidator(_open_enum(*_SIGNAL_STATES)), _enum_schema(*_SIGNAL_STATES)]
-"""On or Off; an unknown number or name as it came."""
-
-PositionStatus = Annotated[
-    int | str, PlainValidator(_open_enum(*_POSITION_STATUSES)), _enum_schema(*_POSITION_STATUSES)
-]
-"""Created, Closed, Adjusted or RealizedPnLChanged; an unknown number or name as it came."""
-
-ContractType = Annotated[int | str, PlainValidator(_open_enum(*_CONTRACT_TYPES)), _enum_schema(*_CONTRACT_TYPES)]
-"""Stock, Index, Options, Futures or FuturesOptions; an unknown number or name as it came."""
-
-OptionType = Annotated[int | str, PlainValidator(_open_enum(*_OPTION_TYPES)), _enum_schema(*_OPTION_TYPES)]
-"""Call or Put; an unknown number or name as it came."""
-
-Operation = Annotated[int | str, PlainValidator(_open_enum(*_OPERATIONS, numbered=False)), _enum_schema(*_OPERATIONS)]
-"""AddLegs, RemoveLegs, MoveLeg, UpdateVars or another; their numbers are not known, so a number stays one."""
+SignalState = Annotated[int | str, EnumOf("SignalState")]
+OrderState = Annotated[int | str, EnumOf("OrderState")]
+PositionStatus = Annotated[int | str, EnumOf("PositionStatus")]
+LegStatus = Annotated[int | str, EnumOf("LegStatus")]
+AgentStatus = Annotated[int | str, EnumOf("AgentStatus")]
+AgentConnector = Annotated[int | str, EnumOf("AgentConnector")]
+ErrorState = Annotated[int | str, EnumOf("ErrorState")]
+ConditionType = Annotated[int | str, EnumOf("ConditionType")]
+ContractType = Annotated[int | str, EnumOf("ContractType")]
+OptionType = Annotated[int | str, EnumOf("OptionType")]
+Operation = Annotated[int | str, EnumOf("Operation")]

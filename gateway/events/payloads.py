@@ -88,7 +88,7 @@ class OrderUpdateEvent(EventPayload):
     )
     StrategyId: fields.Int = Field(description="Live strategy id this order is associated with.")
     StrategyName: fields.Text = Field(description="Strategy name at the time of the event.")
-    State: fields.OpenEnum = Field(description="Current order state.")
+    State: fields.OrderState = Field(description="Current order state.")
     FilledQty: fields.Amount | None = Field(description="Quantity filled so far (if available).")
     RemainingQty: fields.Amount | None = Field(description="Remaining quantity (if available).")
     FillPrice: fields.Amount | None = Field(description="Last fill price (if available).")
@@ -119,7 +119,7 @@ class LegUpdateEvent(EventPayload):
     LegId: fields.Int = Field(description="Live leg id.")
     LegName: fields.Text = Field(description="Leg name at the time of the event.")
     Contract: LiveContract = Field(description="Contract for this leg.")
-    Status: fields.OpenEnum = Field(description="Leg status.")
+    Status: fields.LegStatus = Field(description="Leg status.")
     Qty: fields.Amount | None = Field(default=None, description="Current leg quantity.")
     RealizedPnL: fields.Amount | None = Field(
         default=None, description="Realized PnL attributed to this leg at the time of the event."
@@ -129,9 +129,9 @@ class LegUpdateEvent(EventPayload):
 class AgentStatusEvent(EventPayload):
     """Called when an agent/connector status changes (connected, disconnected, error)."""
 
-    Status: fields.OpenEnum = Field(description="Agent status.")
+    Status: fields.AgentStatus = Field(description="Agent status.")
     Message: fields.Text = Field(description="Human-readable status message.")
-    Connector: fields.OpenEnum | None = Field(
+    Connector: fields.AgentConnector | None = Field(
         default=None, description="Optional hint which connector raised the event."
     )
 
@@ -139,7 +139,7 @@ class AgentStatusEvent(EventPayload):
 class ErrorEvent(EventPayload):
     """Called when an error event is emitted or updated for a strategy/position."""
 
-    State: fields.OpenEnum = Field(description="Error state transition.")
+    State: fields.ErrorState = Field(description="Error state transition.")
     ErrorId: fields.Uuid = Field(description="Stable unique identifier for this error instance.")
     StrategyId: fields.Int | None = Field(
         default=None, description="Live strategy id associated with the error (if applicable)."
@@ -157,7 +157,7 @@ class ErrorEvent(EventPayload):
         default=None, description="Broker account id associated with the error (if applicable)."
     )
     Message: fields.Text | None = Field(default=None, description="Human-readable error message (if available).")
-    ConditionType: fields.OpenEnum | None = Field(
+    ConditionType: fields.ConditionType | None = Field(
         default=None, description="Condition type associated with the error (if applicable)."
     )
     Statement: fields.Text | None = Field(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.accounts import AccountsDirectory
+from gateway.events.decode import Decoder
 from gateway.replica.budget import Budget
 from gateway.signalr.connection import Transport
 from gateway.telemetry.tally import Tally
@@ -126,4 +127,6 @@ class HubAccess:
     """Bounds the bytes that wait, of all accounts together."""
     tally: Tally
     """What is counted of all accounts together."""
+    decoder: Decoder = field(default_factory=Decoder)
+    """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
     tracer: Tracer = OFF

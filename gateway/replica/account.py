@@ -400,13 +400,13 @@ class Account:
     # Pushes ---------------------------------------------------------------------------------------------
 
     def _on_record(self, record: bytes) -> bool:
-        event = pushes.at_sight(self.name, record)
+        event = pushes.at_sight(self.access.decoder, self.name, record)
         if event is not None:
             self._pushed(event)
         return event is not None
 
     def _on_push(self, target: str, arguments: list[bytes]) -> None:
-        self._pushed(pushes.decoded(self.name, target, arguments))
+        self._pushed(pushes.decoded(self.access.decoder, self.name, target, arguments))
 
     def _pushed(self, content: Content) -> None:
         session = self.session

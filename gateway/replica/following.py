@@ -142,7 +142,7 @@ class _Following:
                 return True  # not at once: it may be refused again
             if answer.envelopes:
                 pages.ask_ahead(session.wants_next(answer.token))
-            contents = await decode(account.name, answer.envelopes)
+            contents = await decode(account.access.decoder, account.name, answer.envelopes)
             if session is not account.session:
                 return False
             strays, forgotten = session.strays, session.forgotten

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.events.decode import decode_envelope
+from gateway.events.decode import Decoder
 from gateway.hub import EventsPage, Hub
 from gateway.replica.budget import Reservation, Share
 from gateway.replica.history import History
@@ -75,10 +75,10 @@ class Pages:
             asked.reservation.release()
 
 
-async def decode(account: str, envelopes: list[bytes]) -> list[Content]:
+async def decode(decoder: Decoder, account: str, envelopes: list[bytes]) -> list[Content]:
     """Decode the envelopes of a page; in between others have their turn."""
     contents: list[Content] = []
     for first in range(0, len(envelopes), _SLICE):
         await asyncio.sleep(0)
-        contents += [decode_envelope(account, envelope) for envelope in envelopes[first : first + _SLICE]]
+        contents += [decoder.envelope(account, envelope) for envelope in envelopes[first : first + _SLICE]]
     return contents

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.decode import decode_push, match_push
+from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
 from gateway.session.facts import Content
 from gateway.signalr.protocol import PUSH_TAIL, push_head
@@ -17,19 +17,19 @@ from gateway.signalr.protocol import PUSH_TAIL, push_head
 _HEADS: Final = {push_head(entry.callback): entry for entry in CATALOGUE.values()}
 
 
-def at_sight(account: str, record: bytes) -> Event | None:
+def at_sight(decoder: Decoder, account: str, record: bytes) -> Event | None:
     """Give the event of a record that is a push as hubs usually write them; None for anything else."""
     head = record[: record.find(b"[") + 1]
     entry = _HEADS.get(head)
     if entry is None or not record.endswith(PUSH_TAIL):
         return None
-    return match_push(account, entry, record[len(head) : -len(PUSH_TAIL)])
+    return decoder.match(account, entry, record[len(head) : -len(PUSH_TAIL)])
 
 
-def decoded(account: str, target: str, arguments: list[bytes]) -> Content:
+def decoded(decoder: Decoder, account: str, target: str, arguments: list[bytes]) -> Content:
     """Give what was pushed, as `signalr.connection.OnPush` has it."""
     if len(arguments) == 1 and target:
-        return decode_push(account, target, arguments[0])
+        return decoder.push(account, target, arguments[0])
     raw = arguments[0] if arguments and not target else b"[" + b",".join(arguments) + b"]"
     detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
     return DeadLetter(account, "malformed-json", detail, target or "record", raw)

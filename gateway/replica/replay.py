@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import ConnectionLost
-from gateway.events.decode import decode_envelope
 from gateway.hub import Hub
 from gateway.replica.access import Pace
 from gateway.replica.account import Account, Activity
@@ -258,7 +257,7 @@ class ReplayJob:
             if answer is None:
                 walk.forget_token()
                 return False
-            contents = await decode(self.account.name, answer.envelopes)
+            contents = await decode(self.account.access.decoder, self.account.name, answer.envelopes)
             page = Page(request, contents, answer.token)
             ordered = page.in_order()
             await self._check_seam(hub, ordered)
@@ -345,7 +344,8 @@ class ReplayJob:
             if page is None:  # the hub no longer takes the token
                 request = PageRequest(since)
                 continue
-            decoded = (decode_envelope(self.account.name, envelope) for envelope in page.envelopes)
+            decoder = self.account.access.decoder
+            decoded = (decoder.envelope(self.account.name, envelope) for envelope in page.envelopes)
             found = min((one.sequence for one in decoded if one.sequence is not None), default=None)
             if found is not None or page.token is None or page.token == request.token:
                 return found

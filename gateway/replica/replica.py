@@ -25,6 +25,7 @@ from gateway.broker.ports import ControlStore, EventLog, Membership, Ownership, 
 from gateway.broker.view import View
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from gateway.events.catalogue import KINDS, UNKNOWN
+from gateway.events.decode import Decoder
 from gateway.hub import PATH
 from gateway.replica.access import HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
@@ -112,6 +113,7 @@ class Replica:
             audit_interval=settings.session.audit_interval,
             budget=Budget(settings.memory_bytes),
             tally=Tally(),
+            decoder=Decoder(settings.hub.enums),
             tracer=tracer,
         )
         self._shard_settings = ShardSettings(

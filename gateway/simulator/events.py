@@ -131,7 +131,7 @@ def _template(callback: int, scene: Scene, style: Style) -> Template:
     return Template(
         callback=callback,
         strategy=strategy if isinstance(strategy, int) else None,
-        active=state.number == 0 if isinstance(state, Member) and state in SIGNAL_STATE else None,
+        active=state.name == "On" if isinstance(state, Member) and state in SIGNAL_STATE else None,
         text=text.encode(),
         slots=tuple(slots[:-3]),
     )

@@ -31,16 +31,16 @@ def _enum(*names: str) -> tuple[Member, ...]:
     return tuple(Member(name, number) for number, name in enumerate(names))
 
 
-SIGNAL_STATE: Final = _enum("On", "Off")
+SIGNAL_STATE: Final = _enum("Off", "On")
 ORDER_STATE: Final = _enum("Pending", "Submitted", "PartiallyFilled", "Filled", "Cancelled", "Rejected")
-POSITION_STATUS: Final = _enum("Created", "Closed", "Adjusted", "RealizedPnLChanged")
+POSITION_STATUS: Final = _enum("Adjusted", "Closed", "Created", "RealizedPnLChanged")
 LEG_STATUS: Final = _enum("Created", "Closed", "QtyChanged")
 AGENT_STATUS: Final = _enum("Connected", "Disconnected", "Error")
 AGENT_CONNECTOR: Final = _enum("InteractiveBrokers", "Schwab", "Tradier")
-ERROR_STATE: Final = _enum("On", "Off")
+ERROR_STATE: Final = _enum("Off", "On")
 CONDITION_TYPE: Final = _enum("Entry", "Exit", "Adjustment")
-CONTRACT_TYPE: Final = _enum("Stock", "Index", "Options", "Futures", "FuturesOptions")
-OPTION_TYPE: Final = _enum("Call", "Put")
+CONTRACT_TYPE: Final = _enum("Futures", "FuturesOptions", "Options", "Index", "Stock")
+OPTION_TYPE: Final = _enum("Put", "Call")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,12 +16,19 @@ from typing import Any, Final
 
 _SHOWN: Final = 5
 _ENUMS: Final = {
-    "state": ("On", "Off"),
-    "status": ("Created", "Closed", "Adjusted", "RealizedPnLChanged"),
-    "contracttype": ("Stock", "Index", "Options", "Futures", "FuturesOptions"),
-    "optiontype": ("Call", "Put"),
+    ("OnEntrySignal", "state"): "SignalState",
+    ("OnExitSignal", "state"): "SignalState",
+    ("OnAdjustmentSignal", "state"): "SignalState",
+    ("OnOrderUpdate", "state"): "OrderState",
+    ("OnPositionUpdate", "status"): "PositionStatus",
+    ("OnLegUpdate", "status"): "LegStatus",
+    ("OnAgentStatusChange", "status"): "AgentStatus",
+    ("OnAgentStatusChange", "connector"): "AgentConnector",
+    ("OnError", "state"): "ErrorState",
+    ("OnError", "conditiontype"): "ConditionType",
 }
-"""Members of the enums that the hub may write as numbers and the log writes by name, by their field."""
+_INNER_ENUMS: Final = {"contracttype": "ContractType", "optiontype": "OptionType", "operation": "Operation"}
+"""Which enum of the reference a field is of: at the top of a callback's payload, and inside one."""
 _DICTIONARIES: Final = frozenset(
     {
         *("leggroupgreeks", "leggroupprices", "leggroupqtys", "leggroups", "leggreeks", "legprices"),
@@ -99,11 +106,13 @@ def compare(
     dead_letters: Collection[int] = frozenset(),
     *,
     by_kind: bool = False,
+    enums: Mapping[str, Sequence[str]] | None = None,
 ) -> Verdict:
     """Compare one account's log, in the log's order, with everything that its hub emitted.
 
     `by_kind` is for a log that has an order for each kind alone. What is among the `dead_letters`, by its
-    sequence, could not be published and is not lost.
+    sequence, could not be published and is not lost. `enums` are the names that the operator gave to numbers, from 0
+    on; this module knows none of its own.
     """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
@@ -127,7 +136,7 @@ def compare(
         elif sequence < highest.get(order, 0):
             verdict.out_of_order.append(sequence)
         highest[order] = max(highest.get(order, 0), sequence)
-        difference = _difference(event, message)
+        difference = _difference(event, message, enums or {})
         if difference is not None:
             verdict.altered.append(f"{sequence}: {difference}")
     missing = truth.keys() - seen
@@ -136,7 +145,7 @@ def compare(
     return verdict
 
 
-def _difference(event: Emitted, message: Logged) -> str | None:
+def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[str]]) -> str | None:
     kind = re.sub(r"(?<!^)(?=[A-Z])", "-", event.callback.removeprefix("On")).lower()
     if kind != message.kind:
         return f"one of {kind} is on the topic {message.kind}"
@@ -145,7 +154,7 @@ def _difference(event: Emitted, message: Logged) -> str | None:
         value = json.loads(message.value, parse_float=_Number, parse_int=_Number)
     except ValueError as error:
         return f"not JSON: {error}"
-    return _differ(raw, value, "")
+    return _Comparison(event.callback, enums).differ(raw, value, "")
 
 
 class _Number(str):
@@ -154,43 +163,63 @@ class _Number(str):
     __slots__ = ()
 
 
-def _differ(raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - any JSON
-    """Say where `value` is not what the hub meant by `raw`; None where it is."""
-    if isinstance(raw, dict) and isinstance(value, dict):
-        return _differ_in_members(raw, value, path)
-    if isinstance(raw, list) and isinstance(value, list):
-        if len(raw) != len(value):
-            return f"{path}: {len(raw)} elements became {len(value)}"
-        found = (
-            _differ(one, other, f"{path}[{index}]") for index, (one, other) in enumerate(zip(raw, value, strict=True))
-        )
-        return next((difference for difference in found if difference), None)
-    return None if _is_same(raw, value, path) else f"{path}: {raw!r} became {value!r}"
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """Compares one event's payload with the value of its message."""
+
+    callback: str
+    enums: Mapping[str, Sequence[str]]
+
+    def differ(self, raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - any JSON
+        """Say where `value` is not what the hub meant by `raw`; None where it is."""
+        if isinstance(raw, dict) and isinstance(value, dict):
+            return self._differ_in_members(raw, value, path)
+        if isinstance(raw, list) and isinstance(value, list):
+            if len(raw) != len(value):
+                return f"{path}: {len(raw)} elements became {len(value)}"
+            pairs = enumerate(zip(raw, value, strict=True))
+            found = (self.differ(one, other, f"{path}[{index}]") for index, (one, other) in pairs)
+            return next((difference for difference in found if difference), None)
+        enum = self._enum(path)
+        is_same = _is_same(raw, value) if enum is None else _is_same_member(raw, value, self.enums.get(enum, ()))
+        return None if is_same else f"{path}: {raw!r} became {value!r}"
+
+    def _enum(self, path: str) -> str | None:
+        """Give the enum that the value at a path is of."""
+        *parents, name = path.lower().split(".")[1:]
+        if not parents:
+            return _ENUMS.get((self.callback, name))
+        return None if parents[-1] in _DICTIONARIES else _INNER_ENUMS.get(name)
+
+    def _differ_in_members(self, raw: dict[str, Any], value: dict[str, Any], path: str) -> str | None:
+        left = dict(value)
+        is_dictionary = path.rsplit(".", 1)[-1].lower() in _DICTIONARIES
+        folded = {} if is_dictionary else {name.lower(): name for name in value}
+        for name, member in raw.items():
+            written = name if name in left else folded.get(name.lower())
+            if written is None or written not in left:
+                return f"{path}.{name} is missing"
+            difference = self.differ(member, left.pop(written), f"{path}.{written}")
+            if difference is not None:
+                return difference
+        invented = [name for name, member in left.items() if member is not None]
+        return f"{path}.{invented[0]} was never sent" if invented else None
 
 
-def _differ_in_members(raw: dict[str, Any], value: dict[str, Any], path: str) -> str | None:
-    left = dict(value)
-    is_dictionary = path.rsplit(".", 1)[-1].lower() in _DICTIONARIES
-    folded = {} if is_dictionary else {name.lower(): name for name in value}
-    for name, member in raw.items():
-        written = name if name in left else folded.get(name.lower())
-        if written is None or written not in left:
-            return f"{path}.{name} is missing"
-        difference = _differ(member, left.pop(written), f"{path}.{written}")
-        if difference is not None:
-            return difference
-    invented = [name for name, member in left.items() if member is not None]
-    return f"{path}.{invented[0]} was never sent" if invented else None
+def _is_same_member(raw: Any, value: Any, names: Sequence[str]) -> bool:  # noqa: ANN401 - any JSON
+    """Compare a value of an enum: a number that has a name became it, any other value is as it came."""
+    if isinstance(raw, _Number):
+        number = int(raw) if raw.isdigit() else -1
+        meant = names[number] if 0 <= number < len(names) else raw
+        return bool(meant == value) and isinstance(value, _Number) == isinstance(meant, _Number)
+    if isinstance(raw, str) and isinstance(value, str):
+        return not isinstance(value, _Number) and raw.lower() == value.lower()
+    return raw is value
 
 
-def _is_same(raw: Any, value: Any, path: str) -> bool:  # noqa: ANN401 - any JSON
+def _is_same(raw: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON
     if isinstance(raw, _Number) and isinstance(value, str):
-        if str(raw) == str(value):
-            return True
-        names = _ENUMS.get(path.rsplit(".", 1)[-1].lower(), ())
-        if str(raw).isdigit() and int(raw) < len(names) and names[int(raw)] == value:
-            return True
-        return _is_same_number(raw, value)
+        return str(raw) == str(value) or _is_same_number(raw, value)
     if isinstance(raw, str) and isinstance(value, str) and not isinstance(value, _Number):
         return raw == value or _is_same_time(raw, value) or _is_same_number(raw, value)
     return type(raw) is type(value) and bool(raw == value)

@@ -311,18 +311,10 @@ def _uuid(raw: Any, value: Any, path: str) -> None:
         raise _Difference(f"{path}: {raw!r} became {value!r}")
 
 
-def _enum(*names: str) -> _Rule:
-    """An enum that the hub writes as a number or a name, and the log by name where the reference has one."""
-
-    def enum(raw: Any, value: Any, path: str) -> None:
-        if isinstance(raw, _Number):
-            meant = names[int(raw)] if int(raw) < len(names) else raw
-        else:
-            meant = next((name for name in names if isinstance(raw, str) and name.lower() == raw.lower()), raw)
-        if meant != value or isinstance(meant, _Number) != isinstance(value, _Number):
-            raise _Difference(f"{path}: {raw!r} became {value!r}, not {meant!r}")
-
-    return enum
+def _enum(raw: Any, value: Any, path: str) -> None:
+    """Compare a value of an enum: the hub's number stays a number, and its name a name."""
+    if raw != value or isinstance(raw, _Number) != isinstance(value, _Number):
+        raise _Difference(f"{path}: {raw!r} became {value!r}")
 
 
 def _list_of(rule: _Rule) -> _Rule:
@@ -367,10 +359,10 @@ def _object(**members: _Rule) -> _Rule:
 
 
 _CONTRACT: Final = _object(
-    ContractType=_enum("Stock", "Index", "Options", "Futures", "FuturesOptions"),
+    ContractType=_enum,
     Underlying=_same,
     Root=_same,
-    OptionType=_enum("Call", "Put"),
+    OptionType=_enum,
     Expiration=_time,
     Strike=_amount,
     Multiplier=_amount,
@@ -415,14 +407,11 @@ def _prepared(**members: _Rule) -> _Rule:
 _TYPES: Final[dict[str, _Rule]] = {
     **dict.fromkeys(("int", "str", "bool"), _same),
     **dict.fromkeys(("EntrySignalsResult", "ExitSignalsResult", "ConditionEvaluation", "OrderRejectionInfo"), _same),
-    **dict.fromkeys(
-        ("OrderState", "LegStatus", "AgentStatus", "AgentConnector", "ErrorState", "ConditionType"), _enum()
-    ),
+    **dict.fromkeys(("SignalState", "OrderState", "PositionStatus", "LegStatus"), _enum),
+    **dict.fromkeys(("AgentStatus", "AgentConnector", "ErrorState", "ConditionType"), _enum),
     "Decimal": _amount,
     "datetime": _time,
     "UUID": _uuid,
-    "SignalState": _enum("On", "Off"),
-    "PositionStatus": _enum("Created", "Closed", "Adjusted", "RealizedPnLChanged"),
     "dict[str, Decimal]": _map_of(_amount),
     "LiveContract": _CONTRACT,
     "PreparePositionEntryResult": _prepared(
@@ -434,7 +423,7 @@ _TYPES: Final[dict[str, _Rule]] = {
     ),
     "PreparePositionExitResult": _prepared(PositionId=_same, PositionLegs=_map_of(_LEG)),
     "PreparePositionAdjustmentResult": _prepared(
-        Operation=_enum("AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars"),
+        Operation=_enum,
         Condition=_same,
         PositionId=_same,
         OrderLegs=_map_of(_LEG),

@@ -85,8 +85,8 @@ BAD: Final = {
         numbered=False,
         in_history=("malformed-envelope", "malformed-json"),
     ),
-    "EventSeqId as a text": Bad(
-        order("$SEQUENCE", '"$SEQUENCE"'), "invalid-payload", "an integer would be right", numbered=False
+    "EventSeqId as a word": Bad(
+        order("$SEQUENCE", '"no. $SEQUENCE"'), "invalid-payload", "an integer would be right", numbered=False
     ),
     "EventSeqId beyond 64 bits": Bad(
         order("$SEQUENCE", "9223372036854775808"), "invalid-payload", "9223372036854775807", numbered=False

@@ -39,7 +39,7 @@ LEG: Final = Truth(
 LEG_VALUE: Final = (
     '{"EventId":"8022f147-e5ee-15ed-a446-d2f53eb85d3b","EventSeqId":8,"EventTime":"2026-11-22T18:23:52.8Z",'
     '"BrokerAccountId":"U1","PositionId":100,"PositionName":"p","StrategyId":1,"StrategyName":"s","LegId":2,'
-    '"LegName":"long_call","Contract":{"ContractType":"Options","Underlying":"SPY","Root":null,"OptionType":"Call",'
+    '"LegName":"long_call","Contract":{"ContractType":2,"Underlying":"SPY","Root":null,"OptionType":0,'
     '"Expiration":"2026-12-03T00:00:00Z","Strike":"4860.5","Multiplier":null},"Status":"Closed","Qty":"8",'
     '"RealizedPnL":null}'
 )
@@ -146,8 +146,9 @@ PLANTS: Final[dict[str, tuple[Plant, str]]] = {
     "a time is cut to microseconds": (in_value(0, "25.0923668Z", "25.092366Z"), "altered"),
     "a time is not in UTC": (in_value(0, "13:32:25.0923668Z", "14:32:25.0923668+01:00"), "altered"),
     "an unknown enum's number became a name": (in_value(0, '"State":4', '"State":"Cancelled"'), "altered"),
-    "an enum kept its number": (in_value(1, '"Options"', "2"), "altered"),
-    "an enum has another's name": (in_value(1, '"Call"', '"Put"'), "altered"),
+    "an enum's number became a name": (in_value(1, '"ContractType":2', '"ContractType":"Options"'), "altered"),
+    "an enum has another number": (in_value(1, '"OptionType":0', '"OptionType":1'), "altered"),
+    "an enum's number became a text": (in_value(1, '"OptionType":0', '"OptionType":"0"'), "altered"),
     "a text lost its letters": (in_value(0, "\u00fc", "u"), "altered"),
     "a dictionary's key changed its case": (in_value(2, '"tgt"', '"Tgt"'), "altered"),
     "a dictionary lost a key": (in_value(2, ',"tgt":"100"', ""), "altered"),

@@ -9,8 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.events.decode import decode_push
+from gateway.events.decode import Decoder
 from gateway.events.event import Event
+
+DECODER = Decoder()
+decode_push = DECODER.push
 
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
 

@@ -10,11 +10,15 @@ import msgspec
 import pytest
 
 from gateway.errors import DecodeError
-from gateway.events.decode import decode_envelope, decode_push
+from gateway.events.decode import Decoder
 from gateway.events.encode import read_event
 from gateway.events.event import DeadLetter
 from gateway.events.faults import MAX_DETAIL
 from gateway.publication import dead_letter_message
+
+DECODER = Decoder()
+decode_envelope = DECODER.envelope
+decode_push = DECODER.push
 
 Literal = Callable[[str, str], bytes]
 ID = "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0"

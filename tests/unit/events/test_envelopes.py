@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.decode import decode_envelope
+from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
+
+DECODER = Decoder()
+decode_envelope = DECODER.envelope
 
 Decode = Callable[[bytes], Event]
 DISCRIMINATORS = ["EventType", "Type", "EventName", "Callback", "CallbackName", "Method", "Name"]

@@ -12,16 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.decode import (
-    decode_envelope,
-    decode_envelope_at_length,
-    decode_push,
-    decode_push_at_length,
-)
+from gateway.events.decode import Decoder
 from gateway.events.encode import encode, read_event
 from gateway.events.event import DeadLetter, Event
 from gateway.events.faults import MAX_DETAIL
 from gateway.publication import dead_letter_message, event_message
+
+DECODER = Decoder()
+decode_envelope, decode_envelope_at_length = DECODER.envelope, DECODER.envelope_at_length
+decode_push, decode_push_at_length = DECODER.push, DECODER.push_at_length
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.decimals().map(str),

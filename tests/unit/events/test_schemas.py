@@ -8,11 +8,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.events.catalogue import CATALOGUE, KINDS
-from gateway.events.decode import decode_envelope, decode_push
+from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.reasons import Reason
 from gateway.events.schemas import schema_files
 from gateway.publication import dead_letter_message, notification_message
+
+DECODER = Decoder()
+decode_envelope = DECODER.envelope
+decode_push = DECODER.push
 
 ON_DISK = Path(__file__).parents[3] / "schemas"
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.events.decode import Decoder
 from gateway.hub import EventsPage
 from gateway.replica.access import PageLimit
 from gateway.replica.budget import Budget
@@ -54,7 +55,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_the_next_page_is_asked_for_before_the_last_is_decoded(scene: Scene) -> None:
     scene.pages.ask_ahead(SECOND)
-    await decode("acme", [b"{}"])
+    await decode(Decoder(), "acme", [b"{}"])
     assert scene.hub.asked == [SECOND]
 
     asked = await scene.pages.ask(lambda: SECOND)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.events.decode import Decoder
 from gateway.replica import pushes
 from gateway.signalr.protocol import Invocation, decode
 from gateway.simulator.events import CALLBACKS, EventSource
 from gateway.simulator.wire import Form, Style
 
+DECODER = Decoder()
 STYLE = Style(Form.CAMEL_INT)
 
 
@@ -26,8 +28,8 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
     for record in records(600):
         push = decode(record)
         assert isinstance(push, Invocation)
-        content = pushes.decoded("acme", push.target, push.arguments)
-        event = pushes.at_sight("acme", record)
+        content = pushes.decoded(DECODER, "acme", push.target, push.arguments)
+        event = pushes.at_sight(DECODER, "acme", record)
         known += event is not None
         assert event in {None, content}
     assert known > 0
@@ -47,4 +49,4 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
 )
 def test_anything_else_is_not_known_at_sight(old: bytes, new: bytes) -> None:
     for record in records(100):
-        assert pushes.at_sight("acme", record.replace(old, new)) is None
+        assert pushes.at_sight(DECODER, "acme", record.replace(old, new)) is None

@@ -280,3 +280,33 @@ def test_what_is_no_url_of_a_collector_is_refused_without_its_secrets(refuse: Re
 @pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "much"])
 def test_a_ratio_is_from_none_to_all(refuse: Refuse, ratio: str) -> None:
     assert refuse(GATEWAY_TRACING__RATIO=ratio).setting == "tracing.ratio"
+
+
+@pytest.mark.parametrize(
+    ("enums", "words"),
+    [
+        ("{SignalStat: [Off, On]}", "'SignalStat' is no enum of the hub; did you mean SignalState?"),
+        ("{Weather: [Fair]}", "'Weather' is no enum of the hub; there are SignalState, OrderState,"),
+        ("{SignalState: ['Off', 'off']}", "the enum SignalState has the name 'off' twice"),
+        ("{SignalState: ['Off', '']}", "the enum SignalState has an empty name"),
+        ("{SignalState: 'Off, On'}", "list"),
+        ("{SignalState: [0, 1]}", "string"),
+        ("[SignalState]", "dictionary"),
+    ],
+)
+def test_names_for_an_enum_s_numbers_that_cannot_be_are_refused(refuse: Refuse, enums: str, words: str) -> None:
+    refused = refuse(GOOD.replace("hub: {", f"hub: {{enums: {enums}, "))
+    assert refused.setting.startswith("hub.enums")
+    assert words in str(refused)
+
+
+def test_off_and_on_are_names_in_the_file_and_true_and_false_are_not(load: Load) -> None:
+    settings = load(GOOD.replace("hub: {", "hub: {enums: {SignalState: [Off, On]}, skip_negotiation: true, "))
+    assert settings.hub.enums == {"SignalState": ["Off", "On"]}
+    assert settings.hub.skip_negotiation is True
+    assert load(GOOD.replace("hub: {", "hub: {skip_negotiation: off, ")).hub.skip_negotiation is False
+
+
+def test_the_environment_may_name_an_enum_s_numbers(load: Load) -> None:
+    settings = load(GATEWAY_HUB__ENUMS='{"SignalState": ["Off", "On"]}')
+    assert settings.hub.enums == {"SignalState": ["Off", "On"]}

@@ -213,7 +213,7 @@ def test_who_connects_may_be_told_which_signals_and_errors_are_on(user: User) ->
     records: list[bytes] = []
     user.attach(Listener("new", records.append))
     assert records
-    assert all(payload["state"] == 0 for payload in payloads(records))
+    assert all(payload["state"] == 1 for payload in payloads(records))
 
 
 def test_a_user_has_the_hubs_faults_and_its_own_over_them(hub: Hub, user: User) -> None:

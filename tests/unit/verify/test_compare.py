@@ -96,8 +96,8 @@ Pair = tuple[str, str]
 @pytest.mark.parametrize(
     "pair",
     [
-        ('{"contract":{"contractType":2}}', '{"Contract":{"ContractType":"Options","Root":null}}'),
-        ('{"contract":{"optionType":1}}', '{"Contract":{"OptionType":"Put"}}'),
+        ('{"contract":{"contractType":2}}', '{"Contract":{"ContractType":2,"Root":null}}'),
+        ('{"contract":{"optionType":"put"}}', '{"Contract":{"OptionType":"Put"}}'),
         ('{"Status":"Closed"}', '{"Status":"Closed"}'),
         ('{"qty":1E+2}', '{"Qty":"100"}'),
         ('{"qty":-0.00000001}', '{"Qty":"-0.00000001"}'),
@@ -153,3 +153,29 @@ def test_a_log_with_an_order_for_each_kind_alone_is_held_to_that() -> None:
     assert compare("a", emitted, logged(1, 3, 2), by_kind=True).exact
     assert compare("a", emitted, logged(1, 3, 2)).out_of_order == [2]
     assert compare("a", emitted, logged(3, 2, 1), by_kind=True).out_of_order == [1]
+
+
+SIGNAL = '{"state":%s,"result":{"vars":{"optionType":1},"leg":{"optionType":%s}}}'
+NAMED = {"SignalState": ["Off", "On"], "OptionType": ["Put", "Call"]}
+
+
+@pytest.mark.parametrize(
+    ("hub", "log", "named", "exact"),
+    [
+        (("1", "0"), ("1", "0"), {}, True),
+        (("1", "0"), ('"On"', '"Call"'), {}, False),  # nobody said so
+        (("1", "0"), ('"On"', '"Put"'), NAMED, True),
+        (("1", "0"), ("1", '"Put"'), NAMED, False),
+        (("1", "0"), ('"Off"', '"Put"'), NAMED, False),
+        (("7", "0"), ("7", '"Put"'), NAMED, True),  # beyond the list
+        (("1", "0"), ('"1"', "0"), {}, False),
+        (('"on"', '"Put"'), ('"On"', '"Put"'), {}, True),
+        (('"On"', '"Put"'), ('"Off"', '"Put"'), NAMED, False),
+    ],
+)
+def test_an_enum_s_number_is_a_name_only_where_the_operator_says_so(
+    hub: tuple[str, str], log: tuple[str, str], named: dict[str, list[str]], exact: bool
+) -> None:
+    value = SIGNAL.replace("state", "State").replace('"optionType":1', '"optionType":"1"') % log
+    logged = [Logged("entry-signal", 1, value.encode(), late=False)]
+    assert compare("acme", [Emitted(1, "OnEntrySignal", SIGNAL % hub)], logged, enums=named).exact is exact

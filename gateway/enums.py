@@ -1,0 +1,67 @@
+"""What the numbers of the hub's enums mean: nothing, unless the operator says it (`hub.enums`).
+
+The hub writes an enum as a number, ASP.NET Core's default, or as a name. The vendor publishes some names and no number,
+and the order in which a page names them proves nothing: C# authors usually write `Off, On`. So a number stays a number
+and a name stays a name. Where the operator names the numbers, they become names from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+PUBLISHED: Final[Mapping[str, frozenset[str]]] = {
+    "SignalState": frozenset({"On", "Off"}),
+    "OrderState": frozenset(),
+    "PositionStatus": frozenset({"Created", "Closed", "Adjusted", "RealizedPnLChanged"}),
+    "LegStatus": frozenset(),
+    "AgentStatus": frozenset(),
+    "AgentConnector": frozenset(),
+    "ErrorState": frozenset(),
+    "ConditionType": frozenset(),
+    "ContractType": frozenset({"Stock", "Index", "Options", "Futures", "FuturesOptions"}),
+    "OptionType": frozenset({"Call", "Put"}),
+    "Operation": frozenset({"AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars"}),
+}
+"""The enums of the reference, and of the objects in it, with the names that the vendor's pages give; in no order."""
+
+
+class EnumNames:
+    """The names that the operator gave to numbers, and what the hub was seen to write."""
+
+    def __init__(self, named: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Take the names of each enum's numbers, from 0 on; raises KeyError for an enum that the reference has not."""
+        self._by_number: dict[str, Sequence[str]] = dict.fromkeys(PUBLISHED, ())
+        self._by_spelling = {enum: {name.lower(): name for name in names} for enum, names in PUBLISHED.items()}
+        for enum, names in (named or {}).items():
+            self._by_spelling[enum] |= {name.lower(): name for name in names}
+            self._by_number[enum] = names
+        self.as_numbers: set[str] = set()
+        """Enums that were seen as numbers."""
+        self.without_names: set[str] = set()
+        """Enums that were seen as numbers that have no name."""
+        self.as_names: set[str] = set()
+        """Enums that were seen as names."""
+
+    def read(self, enum: str, value: int | str) -> int | str:
+        """Return what a value of `enum` is published as: a known name in its usual letter case, all else as it came."""
+        if isinstance(value, str):
+            self.as_names.add(enum)
+            return self._by_spelling[enum].get(value.lower(), value)
+        self.as_numbers.add(enum)
+        names = self._by_number[enum]
+        if 0 <= value < len(names):
+            return names[value]
+        self.without_names.add(enum)
+        return value
+
+    def described(self) -> str:
+        """Return in a clause which forms the hub was seen to use, and which enums have numbers without names."""
+        forms = [form for form, seen in (("names", self.as_names), ("numbers", self.as_numbers)) if seen]
+        if not forms:
+            return "no enum was seen"
+        words = f"it writes enums as {' and '.join(forms)}"
+        if self.without_names:
+            unnamed = ", ".join(sorted(self.without_names))
+            words += f" (published as numbers, since hub.enums does not name them: {unnamed})"
+        return words

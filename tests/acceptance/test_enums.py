@@ -1,0 +1,56 @@
+"""What the numbers of the hub's enums mean is the operator's to say: until then they are published as they came."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.processes import House, house
+
+MEANS = ["Off", "On"]
+"""How the simulated hub declares its SignalState; C# authors usually do so, the vendor's page names them otherwise."""
+
+
+async def signals(here: House) -> dict[int, Any]:
+    """Give the state of each signal in the log, by its sequence."""
+    values = [json.loads(found.value) for found in await here.log() if "-signal." in found.subject]
+    return {value["EventSeqId"]: value["State"] for value in values}
+
+
+async def test_numbers_stay_until_the_operator_names_them_and_verify_knows(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=1, prefill=200) as here:
+        gateway = await here.gateway()
+        await here.settled(200)
+        came = {
+            event.sequence: json.loads(event.payload)["state"]
+            for event in (await here.truth())[here.accounts[0]]
+            if "Signal" in event.callback
+        }
+        assert set(came.values()) == {0, 1}
+        assert await signals(here) == came
+        check = await here.start("check")
+        assert await check.ended() == 0
+        assert "published as numbers, since hub.enums does not name them: AgentConnector, " in check.said
+        assert "SignalState" in check.said
+        gateway.kill()
+
+        plain = here.config.read_text()
+        here.config.write_text(plain.replace("hub: {", f"hub: {{enums: {{SignalState: {json.dumps(MEANS)}}}, "))
+        await here.gateway()
+        before = max((await here.latest()).values())
+        await here.emit(200, 1_000)
+        await here.settled(400)
+        named = {sequence: state for sequence, state in (await signals(here)).items() if sequence > before}
+        truth = {
+            event.sequence: json.loads(event.payload)["state"]
+            for event in (await here.truth())[here.accounts[0]]
+            if "Signal" in event.callback and event.sequence > before
+        }
+        assert named == {sequence: MEANS[number] for sequence, number in truth.items()}
+        verify = await here.start("verify", "--since", str(before))
+        assert await verify.ended() == 0, verify.said
+        here.config.write_text(plain)
+        verify = await here.start("verify", "--since", str(before))
+        assert await verify.ended() == 1
+        assert f"{len(named)} altered" in verify.said
