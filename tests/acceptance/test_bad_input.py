@@ -86,7 +86,10 @@ BAD: Final = {
         in_history=("malformed-envelope", "malformed-json"),
     ),
     "EventSeqId as a word": Bad(
-        order("$SEQUENCE", '"no. $SEQUENCE"'), "invalid-payload", "an integer would be right", numbered=False
+        order("$SEQUENCE", '"no. $SEQUENCE"'),
+        "invalid-payload",
+        "an integer, or a text with one, would be right",
+        numbered=False,
     ),
     "EventSeqId beyond 64 bits": Bad(
         order("$SEQUENCE", "9223372036854775808"), "invalid-payload", "9223372036854775807", numbered=False
