@@ -9,7 +9,7 @@ from random import Random
 from typing import Final
 
 from tests.acceptance.checker import Found
-from tests.acceptance.processes import House, Scene
+from tests.acceptance.processes import House, Scene, until
 from tests.acceptance.wire import Catch, How
 
 RATE: Final = 450.0
@@ -54,6 +54,20 @@ async def cut_connections(here: Scene, dice: Random) -> None:
             await asyncio.sleep(dice.uniform(0.1, 0.4))
             connected = [user["name"] for user in await here.users() if user["connections"]]
         await here.ask("POST /drop", user=dice.choice(connected), how=how)
+
+
+async def cuts_of(here: Scene) -> int:
+    """Count the connections that were ended on purpose so far."""
+    return len([entry for entry in await here.ask("GET /log") if entry["why"] in CUTS])
+
+
+async def has_cut(here: Scene, least: int) -> None:
+    """Wait until so many connections were ended: how many a while has is the machine's affair."""
+
+    async def are_enough() -> bool:
+        return await cuts_of(here) >= least
+
+    await until(are_enough, f"{least} connections to the hub are cut")
 
 
 def silences(found: Iterable[Found], accounts: Sequence[str], begin: float, end: float) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pytest
 from gateway.accounts import shard_of
 from tests.acceptance.checker import judge
 from tests.acceptance.processes import house, meanwhile, until
-from tests.acceptance.strikes import CUTS, FAULTS, RATE, cut_connections, strike, summary, were_in_flight
+from tests.acceptance.strikes import FAULTS, RATE, cut_connections, cuts_of, has_cut, strike, summary, were_in_flight
 from tests.acceptance.wire import Catch, How
 
 log = logging.getLogger(__name__)
@@ -78,15 +78,15 @@ async def test_events_are_exact_through_a_bad_hub_and_kills_of_the_gateway_and_o
                     await asyncio.to_thread(here.server.start)
             await here.emit(count=events - 700 * len(blows), rate=RATE)
             await asyncio.sleep(900 / RATE)
+            await has_cut(here, min(5, len(blows) // 2))
         await here.settled(events)
         verdict = await here.verdict()
-        cuts = len([entry for entry in await here.ask("GET /log") if entry["why"] in CUTS])
+        cuts = await cuts_of(here)
 
     log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found) == (5 * events, 5 * events)
     assert here.complaints() == []
-    assert cuts >= min(5, len(blows) // 2)
     were_in_flight(catches, [how for _, how in blows])
 
 

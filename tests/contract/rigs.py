@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
@@ -59,7 +59,10 @@ async def nats_rig(
     options = ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5, access=access or Access())
     async with connect(options) as connection:
         settings = StreamSettings(topics, replicas=replicas)
-        await (prepare(connection, settings) if replicas == 1 else _prepare_when_whole(connection, settings))
+        if replicas == 1:
+            await prepare(connection, settings)
+        else:
+            await when_whole(connection, lambda: prepare(connection, settings))
 
         def log(owner: str) -> JetStreamLog:
             return JetStreamLog(connection, LogSettings(topics, owner, ttl=ttl))
@@ -80,11 +83,11 @@ async def _known_everywhere(log: JetStreamLog) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _prepare_when_whole(connection: Connection, settings: StreamSettings) -> None:
-    """Wait until all servers of a cluster are back from what an earlier test did to them."""
+async def when_whole(connection: Connection, prepared: Callable[[], Awaitable[None]]) -> None:
+    """Prepare once all servers of a cluster are back from what an earlier test did to them."""
     while True:
         try:
-            return await prepare(connection, settings)
+            return await prepared()
         except Unavailable:
             await connection.connected()
             await asyncio.sleep(0.05)

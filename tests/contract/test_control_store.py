@@ -22,7 +22,7 @@ from gateway.state import Desired, Observed, ShardState, encode_record
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.members import until
 from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import NatsRig, kafka_rig, nats_rig
+from tests.contract.rigs import NatsRig, kafka_rig, nats_rig, when_whole
 from tests.contract.watchers import watching
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 async def on_nats(*urls: str, replicas: int = 1) -> AsyncIterator[ControlStore]:
     async with nats_rig(*urls, replicas=replicas) as rig:
         registry = JetStreamRegistry(rig.connection, rig.topics)
-        await registry.prepare(replicas=replicas, create=True)
+        await when_whole(rig.connection, lambda: registry.prepare(replicas=replicas, create=True))
         while True:  # until the server that we are connected to knows of the stream
             with suppress(Unavailable):
                 await registry.register("rig")

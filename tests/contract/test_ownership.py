@@ -21,14 +21,14 @@ from tests.contract import kafka_server, members, rigs
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.members import Group, moved, of, until
 from tests.contract.nats_server import NatsServer, cluster
-from tests.contract.rigs import NatsRig, kafka_rig, nats_rig
+from tests.contract.rigs import NatsRig, kafka_rig, nats_rig, when_whole
 
 
 @asynccontextmanager
 async def on_nats(*urls: str, replicas: int = 1) -> AsyncIterator[Ownership]:
     async with nats_rig(*urls, replicas=replicas) as rig:
         ownership = JetStreamOwnership(rig.connection, rig.topics)
-        await ownership.prepare(replicas=replicas, create=True)
+        await when_whole(rig.connection, lambda: ownership.prepare(replicas=replicas, create=True))
         yield ownership
 
 
