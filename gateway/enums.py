@@ -59,8 +59,8 @@ class EnumNames:
         """Return in a clause which forms the hub was seen to use, and which enums have numbers without names."""
         forms = [form for form, seen in (("names", self.as_names), ("numbers", self.as_numbers)) if seen]
         if not forms:
-            return "no enum was seen"
-        words = f"it writes enums as {' and '.join(forms)}"
+            return "no enum was seen in the last events"
+        words = f"the hub writes enums as {' and '.join(forms)}"
         if self.without_names:
             unnamed = ", ".join(sorted(self.without_names))
             words += f" (published as numbers, since hub.enums does not name them: {unnamed})"

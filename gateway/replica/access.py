@@ -127,6 +127,6 @@ class HubAccess:
     """Bounds the bytes that wait, of all accounts together."""
     tally: Tally
     """What is counted of all accounts together."""
-    decoder: Decoder = field(default_factory=Decoder)
+    decoder: Decoder
     """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
     tracer: Tracer = OFF

@@ -72,8 +72,10 @@ async def test_check_says_that_all_is_well_and_what_it_found(place: Place) -> No
     code, lines = await place.run("check")
 
     assert code == 0
-    assert [line.partition(":")[0] for line in lines] == ["ok    settings", "ok    broker", "ok    account alpha"]
+    looked_at = [line.partition(":")[0] for line in lines]
+    assert looked_at == ["ok    settings", "ok    broker", "ok    account alpha", "ok    hub.enums"]
     assert "its latest event is 3" in lines[2]
+    assert "the hub writes enums as numbers" in lines[3]
 
 
 async def test_check_finds_everything_that_is_wrong_in_one_go(place: Place) -> None:

@@ -29,8 +29,11 @@ async def test_numbers_stay_until_the_operator_names_them_and_verify_knows(tmp_p
         }
         assert set(came.values()) == {0, 1}
         assert await signals(here) == came
+        faults = f"PATCH /users/{here.accounts[0]}/faults"
+        await here.ask(faults, max_events_limit=70)  # fewer than check asks for at first
         check = await here.start("check")
         assert await check.ended() == 0
+        await here.ask(faults, max_events_limit=None)
         assert "published as numbers, since hub.enums does not name them: AgentConnector, " in check.said
         assert "SignalState" in check.said
         gateway.kill()

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,21 @@ def test_that_forgets_what_it_started():
 PYTEST = (sys.executable, "-m", "pytest", "-s", "-q", "-p", "tests.conftest", "-c", ROOT / "pyproject.toml")
 
 
+def stat(pid: int) -> tuple[str, int]:
+    """Give a process's state and its parent, as the kernel tells them; raises OSError where it is gone."""
+    state, parent, *_ = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(") ")[2].split()
+    return state, int(parent)
+
+
 def children(root: int) -> dict[int, str]:
-    """Give every process below one, as the system knows them: their command by their number."""
-    listed = subprocess.run(["ps", "-wweo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [line.split(None, 2) for line in listed.splitlines()]
+    """Give every process below one: their command by their number."""
+    parents, commands = dict[int, int](), dict[int, str]()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            parents[int(folder.name)] = stat(int(folder.name))[1]
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     below, found = {root}, dict[int, str]()
-    while more := {int(pid): args for pid, parent, args in rows if int(parent) in below and int(pid) not in found}:
+    while more := {pid: commands[pid] for pid, parent in parents.items() if parent in below and pid in commands}:
         found |= more
         below = set(more)
     return found
@@ -47,8 +57,10 @@ def children(root: int) -> dict[int, str]:
 
 def is_there(pid: int) -> bool:
     """Tell whether a process lives; one that has ended and was not yet asked for its exit code does not."""
-    state = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False).stdout
-    return bool(state.strip()) and not state.startswith("Z")
+    try:
+        return stat(pid)[0] != "Z"
+    except OSError:
+        return False
 
 
 async def at_work(run: Process) -> dict[int, str]:

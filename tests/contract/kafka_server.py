@@ -288,8 +288,8 @@ def _missing() -> list[str]:
 def _where() -> str | None:
     if not _missing():
         return "its jars, on Java"
-    given = os.environ.get("MESOLIVE_TEST_KAFKA")  # it cannot be killed, frozen or given listeners of one's own
-    return None if given is None else f"{given}, without tests that need Java"
+    given = os.environ.get("MESOLIVE_TEST_KAFKA") or ("a container" if _has_docker() else None)
+    return None if given is None else f"{given}, without tests that need Java to kill or freeze it"
 
 
 def _fetch() -> None:

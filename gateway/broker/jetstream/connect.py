@@ -35,6 +35,7 @@ _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
 """Seconds before the connection is tried again: full jitter below a ceiling that doubles between the two."""
 _LOGINS: Final = 20
+"""Tries until a refused login is told: under load five in a row lost the server's words, each of them on its own."""
 
 
 @dataclass(frozen=True, slots=True)

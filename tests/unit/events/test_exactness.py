@@ -206,15 +206,15 @@ def test_an_enum_inside_a_contract_is_named_as_well() -> None:
         assert isinstance(event, Event)
         body = json.loads(event.body)
         assert (body["Contract"]["OptionType"], body["Contract"]["ContractType"], body["Status"]) == ("Put", 1, "There")
-    words = "it writes enums as numbers (published as numbers, since hub.enums does not name them: ContractType)"
+    words = "the hub writes enums as numbers (published as numbers, since hub.enums does not name them: ContractType)"
     assert named.names.described() == words
 
 
 def test_a_hub_that_writes_numbers_and_names_in_turn_is_told_of() -> None:
     decoder = Decoder()
-    assert decoder.names.described() == "no enum was seen"
+    assert decoder.names.described() == "no enum was seen in the last events"
     assert [status(decoder, came) for came in (0, "Created", 1)] == [0, "Created", 1]
-    assert decoder.names.described().startswith("it writes enums as names and numbers (")
+    assert decoder.names.described().startswith("the hub writes enums as names and numbers (")
 
 
 LEG: dict[str, Any] = {
