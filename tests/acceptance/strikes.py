@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Final
+
+import nats
 
 from tests.acceptance.checker import Found
 from tests.acceptance.processes import House, Scene, until
@@ -41,6 +44,16 @@ async def strike(here: House, how: How, blow: Callable[[], None], dice: Random, 
     await here.emit(count=count, rate=RATE)
     await asyncio.sleep(dice.uniform(0, 0.6 * count / RATE))
     return await here.wire.strike(how, blow, skip=dice.randrange(len(here.accounts) - 1))
+
+
+async def claim(server: str, shards: Iterable[int]) -> None:
+    """Claim shards as somebody would who shares nothing with the gateways: whoever writes for them next is fenced."""
+    client = await nats.connect(server)
+    claimed = json.dumps({"version": 1, "owner": "a stranger", "epoch": 99, "token": "t"}).encode()
+    for shard in shards:
+        subject = f"mesolive.gateway.fence.{shard}"
+        await client.jetstream().publish(subject, claimed, headers={"Nats-Rollup": "sub"})
+    await client.close()
 
 
 async def cut_connections(here: Scene, dice: Random) -> None:

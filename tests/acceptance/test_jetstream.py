@@ -15,7 +15,17 @@ import pytest
 from gateway.accounts import shard_of
 from tests.acceptance.checker import judge
 from tests.acceptance.processes import house, meanwhile, until
-from tests.acceptance.strikes import FAULTS, RATE, cut_connections, cuts_of, has_cut, strike, summary, were_in_flight
+from tests.acceptance.strikes import (
+    FAULTS,
+    RATE,
+    claim,
+    cut_connections,
+    cuts_of,
+    has_cut,
+    strike,
+    summary,
+    were_in_flight,
+)
 from tests.acceptance.wire import Catch, How
 
 log = logging.getLogger(__name__)
@@ -98,12 +108,7 @@ async def test_a_claim_of_somebody_who_shares_nothing_loses_nothing_and_the_owne
         gateway = await here.gateway()
         await here.emit(count=2_000, rate=RATE)
         await here.acknowledged(2_000)
-        client = await nats.connect(here.server.url)
-        for shard in SHARDS:
-            claim = {"version": 1, "owner": "a stranger", "epoch": 99, "token": "t"}
-            subject = f"mesolive.gateway.fence.{shard}"
-            await client.jetstream().publish(subject, json.dumps(claim).encode(), headers={"Nats-Rollup": "sub"})
-        await client.close()
+        await claim(here.server.url, SHARDS)
         await until(lambda: fenced(gateway.complained) == len(SHARDS), "the gateway is fenced")
         await here.settled(2_000)
         verdict = await here.verdict()
