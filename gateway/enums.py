@@ -7,8 +7,11 @@ and a name stays a name. Where the operator names the numbers, they become names
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
+
+from gateway.names import folded
 
 PUBLISHED: Final[Mapping[str, frozenset[str]]] = {
     "SignalState": frozenset({"On", "Off"}),
@@ -32,9 +35,9 @@ class EnumNames:
     def __init__(self, named: Mapping[str, Sequence[str]] | None = None) -> None:
         """Take the names of each enum's numbers, from 0 on; raises KeyError for an enum that the reference has not."""
         self._by_number: dict[str, Sequence[str]] = dict.fromkeys(PUBLISHED, ())
-        self._by_spelling = {enum: {name.lower(): name for name in names} for enum, names in PUBLISHED.items()}
+        self._by_spelling = {enum: _spellings(names) for enum, names in PUBLISHED.items()}
         for enum, names in (named or {}).items():
-            self._by_spelling[enum] |= {name.lower(): name for name in names}
+            self._by_spelling[enum] |= _spellings(names)
             self._by_number[enum] = names
         self.as_numbers: set[str] = set()
         """Enums that were seen as numbers."""
@@ -44,10 +47,16 @@ class EnumNames:
         """Enums that were seen as names."""
 
     def read(self, enum: str, value: int | str) -> int | str:
-        """Return what a value of `enum` is published as: a known name in its usual letter case, all else as it came."""
+        """Return what a value of `enum` is published as: a known name in its usual spelling, all else as it came.
+
+        A text of digits is a number, as `JsonNumberHandling.WriteAsString` writes it: no name begins with a digit.
+        """
         if isinstance(value, str):
-            self.as_names.add(enum)
-            return self._by_spelling[enum].get(value.lower(), value)
+            if _NUMBER.fullmatch(value) is None:
+                self.as_names.add(enum)
+                known = self._by_spelling[enum]
+                return known.get(value.lower()) or known.get(folded(value), value)
+            value = int(value.partition(".")[0])
         self.as_numbers.add(enum)
         names = self._by_number[enum]
         if 0 <= value < len(names):
@@ -65,3 +74,12 @@ class EnumNames:
             unnamed = ", ".join(sorted(self.without_names))
             words += f" (published as numbers, since hub.enums does not name them: {unnamed})"
         return words
+
+
+def _spellings(names: Collection[str]) -> dict[str, str]:
+    """Return names by what their spellings under all naming policies have in common, and by their lower case."""
+    return {folded(name): name for name in names} | {name.lower(): name for name in names}
+
+
+_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.0{1,30})?")
+"""A number as a text: one of 18 digits fits into any integer of .NET's."""

@@ -1,34 +1,42 @@
 """The hub's four methods and the envelope that their results come in. No retry, no state.
 
-What the vendor's reference leaves open (casing, the envelope's exact fields, Status as a number or a name)
-is read in every plausible form.
+What the vendor's reference leaves open (the spelling of names, the envelope's exact fields, Status as a number or a
+name) is read in every plausible form.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
+from pydantic_core import PydanticCustomError
 
-from gateway.errors import CallFailed, CallRejected
+from gateway.errors import CallFailed, CallRejected, DecodeError
+from gateway.events.fields import sequence_of
+from gateway.events.strict_json import read
 from gateway.events.times import canonical_time
+from gateway.names import folded
 from gateway.signalr import salvage
 from gateway.signalr.connection import Connection
 
 PATH: Final = "/hubs/event/v1"
 _SUCCESS: Final = {"0", "success"}
 _WRAPPERS: Final = ("data", "payload", "result", "value")
-"""Members that may hold the payload, in lower case."""
+"""Members that may hold the payload, folded."""
 _FIELD_NAMES: Final = ("field", "property", "propertyname", "name", "member", "key")
-"""Members of an entry of ValidationErrors, where it is a list, that may name the argument."""
+"""Members of an entry of ValidationErrors, where it is a list, that may name the argument; folded."""
 _MAX_WORDS: Final = 300
+_MAX_SHOWN: Final = 40
+_SPELLING: Final = re.compile(rb'"latest([_-]?)event', re.IGNORECASE)
+"""What stands between the words of a result's names."""
+_CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 _Members = dict[str, msgspec.Raw]
 _decode_members = msgspec.json.Decoder(_Members).decode
-_Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +67,14 @@ class EventsPage:
 class Hub:
     """The hub's methods over one connection.
 
-    Each raises CallFailed (also for a result that makes no sense), CallRejected, CallTimedOut, ConnectionLost.
+    Each raises CallFailed (also for a result that makes no sense), CallRejected, CallTimedOut, ConnectionLost. A hub
+    reads the names of arguments by the naming policy by which it writes those of results, in any letter case; so once
+    `latest` has seen `latest_event_seq_id` or `latest-event-seq-id`, arguments are spelled in the same way.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._separator = ""
 
     async def subscribe(self, strategies: Sequence[int] | None) -> Subscription:
         """Subscribe to `strategies`, or to all with None; an empty list does nothing."""
@@ -77,8 +88,11 @@ class Hub:
         """Give the latest sequence and the hub's time."""
         method = "GetLatestEventSeqId"
         with self._without_secrets():
-            payload = await self._call(method, {}, "LatestEventSeqId")
-            sequence = _read(method, payload, "LatestEventSeqId", _Sequence)
+            result = await self._connection.call(method, {})
+            spelling = _SPELLING.search(result)
+            self._separator = "" if spelling is None else spelling[1].decode()
+            payload = read_envelope(method, result, "LatestEventSeqId")
+            sequence = _integer(method, payload, "LatestEventSeqId")
             time = _read(method, payload, "SnapshotTime", str)
             try:
                 return Latest(sequence, canonical_time(time))
@@ -113,11 +127,12 @@ class Hub:
             raise error.told(self._connection.shown) from None
 
     async def _call(self, method: str, argument: dict[str, object], *names: str) -> _Members:
-        return read_envelope(method, await self._connection.call(method, argument), *names)
+        spelled = {_CAPITAL.sub(self._separator, name): value for name, value in argument.items()}
+        return read_envelope(method, await self._connection.call(method, spelled), *names)
 
 
 def read_envelope(method: str, result: bytes, *names: str) -> _Members:
-    """Give the payload's members by their names in lower case; `names` are members that only the payload has.
+    """Return the payload's members by their folded names; `names` are members that only the payload has.
 
     Raises CallRejected for a status that is not success, or an error without a status; CallFailed for what is
     no envelope or has no payload. Where the payload's own members stand beside or without Status, the result
@@ -141,7 +156,7 @@ def read_envelope(method: str, result: bytes, *names: str) -> _Members:
 
 def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:
     error = _plain(envelope.get("error"))
-    members = {str(name).lower(): value for name, value in error.items()} if isinstance(error, dict) else {}
+    members = {folded(name): value for name, value in error.items()} if isinstance(error, dict) else {}
     validation = members.get("validationerrors")
     code = members.get("code")
     detail = members.get("detail") or _plain(envelope.get("message")) or (validation or error)
@@ -160,7 +175,7 @@ def _fields(validation: object) -> tuple[str, ...]:
         return tuple(map(str, validation))
     if not isinstance(validation, list):
         return ()
-    entries = [{str(name).lower(): value for name, value in entry.items()} for entry in validation if _is_map(entry)]
+    entries = [{folded(name): value for name, value in entry.items()} for entry in validation if _is_map(entry)]
     return tuple(str(entry[name]) for entry in entries for name in _FIELD_NAMES if entry.get(name))
 
 
@@ -174,12 +189,12 @@ def _fold(method: str, raw: bytes | msgspec.Raw, what: str) -> _Members:
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         salvaged = salvage.members(bytes(raw))
         if salvaged is not None:
-            return {name.lower(): msgspec.Raw(value) for name, value in salvaged.items()}
+            return {folded(name): msgspec.Raw(value) for name, value in salvaged.items()}
         raise CallFailed(method, f"{what} is not an object ({error}); it begins {bytes(raw)[:120]!r}") from None
-    folded = {name.lower(): value for name, value in members.items()}
-    if len(folded) != len(members):
-        raise CallFailed(method, f"{what} has members whose names differ only in case: {_listed(members)}")
-    return folded
+    by_name = {folded(name): value for name, value in members.items()}
+    if len(by_name) != len(members):
+        raise CallFailed(method, f"{what} has members whose names differ only in their spelling: {_listed(members)}")
+    return by_name
 
 
 _REQUIRED: Final = object()
@@ -195,6 +210,15 @@ def _read(method: str, payload: _Members, name: str, type_: Any, otherwise: obje
         return msgspec.json.decode(raw, type=type_, strict=False)  # a number may come as a text
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise CallFailed(method, f"the result's {name}: {error}") from None
+
+
+def _integer(method: str, payload: _Members, name: str) -> int:
+    """Read an integer of 64 bits, not negative: a number, `7.0` too, or a text with one; exact whatever its size."""
+    raw = bytes(_read(method, payload, name, msgspec.Raw))
+    try:
+        return sequence_of(read(raw))
+    except (PydanticCustomError, DecodeError) as error:
+        raise CallFailed(method, f"the result's {name} is {raw[:_MAX_SHOWN]!r}: {error}") from None
 
 
 def _elements(method: str, payload: _Members, name: str) -> list[bytes]:

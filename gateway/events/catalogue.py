@@ -10,6 +10,7 @@ from typing import Final
 from gateway.events import payloads
 from gateway.events.event import DeadLetter, Event
 from gateway.events.payloads import EventPayload
+from gateway.names import folded
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +93,10 @@ UNKNOWN: Final = "unknown"
 def find(name: str) -> Entry | None:
     """Give the entry of a callback's or a discriminator's name; None for one that is unknown.
 
-    Letter case, a leading `On` and a trailing `Event` do not matter; the callback's and the model's name both
-    hold, since history calls `OnAgentStatusChange` an `AgentStatus` (recorded).
+    Letter case, `_` and `-`, a leading `On` and a trailing `Event` do not matter; the callback's and the model's name
+    both hold, since history calls `OnAgentStatusChange` an `AgentStatus` (recorded).
     """
-    return _BY_NAME.get(name) or _BY_NAME.get(name.lower())
+    return _BY_NAME.get(name) or _BY_NAME.get(folded(name))
 
 
 def kind_of(content: Event | DeadLetter) -> str:

@@ -30,6 +30,7 @@ from gateway.events.faults import bounded, payload_fault
 from gateway.events.reasons import Reason
 from gateway.events.recover import recover
 from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+from gateway.names import folded
 
 HISTORY: Final = "GetEventsSince"
 """The place of a dead letter from a history page."""
@@ -81,9 +82,9 @@ class Decoder:
         """Decode as `envelope` does, through the model."""
         try:
             members = _object(read(envelope, levels=ENVELOPE_LEVELS), "envelope")
-            folded = fold(members)
-            entry = discriminate(members, folded)
-            payload = payload_of(members, folded, entry)
+            names = fold(members)
+            entry = discriminate(members, names)
+            payload = payload_of(members, names, entry)
             if envelope.count(b"{") + envelope.count(b"[") > MAX_DEPTH:
                 check(payload)  # to the same depth as a push's, so that both are taken or neither
             return self._event(account, entry, payload)
@@ -114,7 +115,7 @@ def _parts(envelope: bytes) -> tuple[Entry, bytes]:
     for name, value in members_of(envelope).items():
         role = _ROLES.get(name)
         if role is None:
-            if name.isascii() and name.lower() in _ROLES:
+            if folded(name) in _ROLES:
                 raise FallBack
             continue
         if role in roles:

@@ -13,12 +13,14 @@ from gateway.errors import DecodeError
 from gateway.events.catalogue import Entry, find
 from gateway.events.reasons import Reason
 from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+from gateway.events.uuids import NO_ID, canonical_uuid
+from gateway.names import folded
 
 DISCRIMINATORS: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
-"""Members that may say which event it is, in lower case; the first that names a known one holds."""
+"""Members that may say which event it is, folded; the first that names a known one holds."""
 
 PAYLOADS: Final = ("payload", "event", "data", "args", "body")
-"""Members that may hold the payload, in lower case; the first object holds, else the first text."""
+"""Members that may hold the payload, folded; the first object holds, else the first text."""
 
 HEADER: Final = {"eventid": "EventId", "eventseqid": "EventSeqId", "eventtime": "EventTime"}
 """What may stand in the envelope, the payload or both."""
@@ -29,26 +31,23 @@ ENVELOPE_LEVELS: Final = MAX_DEPTH + 2
 NO_SEQUENCE: Final = 0
 """An EventSeqId that says there is none."""
 
-NO_ID: Final = "00000000-0000-0000-0000-000000000000"
-"""An EventId that says there is none: .NET's Guid.Empty."""
-
 
 def fold(members: dict[str, Any]) -> dict[str, str]:
-    """Give lower-case name → name as it came, of those that an envelope may have; raises duplicate-member."""
-    folded: dict[str, str] = {}
+    """Return folded name → name as it came, of those that an envelope may have; raises duplicate-member."""
+    found: dict[str, str] = {}
     for name in members:
-        lower = name.lower()
-        if lower in _KNOWN and name.isascii():
-            if lower in folded:
-                detail = f"the members {shown(folded[lower])} and {shown(name)} are one; each name once would be right"
+        known = folded(name)
+        if known in _KNOWN:
+            if known in found:
+                detail = f"the members {shown(found[known])} and {shown(name)} are one; each name once would be right"
                 raise DecodeError(Reason.DUPLICATE_MEMBER, detail)
-            folded[lower] = name
-    return folded
+            found[known] = name
+    return found
 
 
-def discriminate(members: dict[str, Any], folded: dict[str, str]) -> Entry:
+def discriminate(members: dict[str, Any], found: dict[str, str]) -> Entry:
     """Say which event an envelope holds; raises unknown-kind or malformed-envelope."""
-    given = [members[folded[name]] for name in DISCRIMINATORS if name in folded]
+    given = [members[found[name]] for name in DISCRIMINATORS if name in found]
     for value in given:
         entry = find(value) if isinstance(value, str) else None
         if entry is not None:
@@ -60,28 +59,26 @@ def discriminate(members: dict[str, Any], folded: dict[str, str]) -> Entry:
     raise DecodeError(Reason.UNKNOWN_KIND, detail)
 
 
-def payload_of(members: dict[str, Any], folded: dict[str, str], entry: Entry) -> dict[str, Any]:
+def payload_of(members: dict[str, Any], found: dict[str, str], entry: Entry) -> dict[str, Any]:
     """Give the payload with its header filled from the envelope where it lacks any of it.
 
     Raises malformed-envelope, or what `read` raises for JSON as a text.
     """
-    names = [folded[name] for name in PAYLOADS if name in folded]
+    names = [found[name] for name in PAYLOADS if name in found]
     if not names:
-        spoken_for = {
-            folded[name] for name in DISCRIMINATORS if name in folded and _names(members[folded[name]], entry)
-        }
+        spoken_for = {found[name] for name in DISCRIMINATORS if name in found and _names(members[found[name]], entry)}
         return {name: value for name, value in members.items() if name not in spoken_for}
     payload = _object(members, names)
-    for lower, name in HEADER.items():
-        if lower in folded:
-            _fill(payload, lower, name, members[folded[lower]])
+    for known, name in HEADER.items():
+        if known in found:
+            _fill(payload, known, name, members[found[known]])
     return payload
 
 
 def lacks(value: object) -> bool:
     """Say whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
     if isinstance(value, str):
-        return value in {NO_ID, str(NO_SEQUENCE)}
+        return value == str(NO_SEQUENCE) or _is_no_id(value)
     return value is None or (is_number(value) and value == NO_SEQUENCE)
 
 
@@ -104,10 +101,17 @@ def _names(value: object, entry: Entry) -> bool:
     return isinstance(value, str) and find(value) is entry
 
 
-def _fill(payload: dict[str, Any], lower: str, name: str, value: object) -> None:
+def _is_no_id(text: str) -> bool:
+    try:
+        return canonical_uuid(text) == NO_ID
+    except ValueError:
+        return False
+
+
+def _fill(payload: dict[str, Any], known: str, name: str, value: object) -> None:
     if lacks(value):
         return
-    own = next((own for own in payload if own.lower() == lower), name)
+    own = next((own for own in payload if folded(own) == known), name)
     if lacks(payload.get(own)):
         payload[own] = value
 

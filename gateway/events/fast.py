@@ -23,12 +23,12 @@ import msgspec
 
 from gateway.enums import EnumNames
 from gateway.events import fields
-from gateway.events.envelope import NO_ID
 from gateway.events.event import Event
 from gateway.events.parts import Part
 from gateway.events.payloads import EventPayload
 from gateway.events.strict_json import MAX_DEPTH, MAX_DIGITS
 from gateway.events.times import canonical_time
+from gateway.events.uuids import NO_ID, canonical_uuid
 
 
 class FallBack(Exception):
@@ -63,8 +63,8 @@ class Plan:
                 raise FallBack
             kept: Any = sent if is_pascal else msgspec.convert(sent, self._canonical, from_attributes=True)
             id_, time = kept.EventId, kept.EventTime
-            if id_ is not None and _UUID.fullmatch(id_) is None:
-                kept.EventId = id_ = _uuid(id_)
+            if id_ is not None:
+                kept.EventId = id_ = canonical_uuid(id_)
             if time[:_SECOND] not in _seconds or _REST_OF_TIME.fullmatch(time, _SECOND) is None:
                 kept.EventTime = time = _time(time)
             self._finish(kept)
@@ -160,6 +160,8 @@ def _is_enum(hint: Any) -> bool:  # noqa: ANN401 - an annotation
 
 
 def _without_null(hint: Any) -> Any:  # noqa: ANN401 - annotations
+    if get_origin(hint) is Annotated and hint.__metadata__ == (fields.Guess(),):
+        return _without_null(hint.__origin__)  # what is not as usual takes the long way
     if get_origin(hint) in {Union, types.UnionType}:
         (only,) = [one for one in get_args(hint) if one is not type(None)]
         return only
@@ -282,13 +284,6 @@ def _given(value: msgspec.Raw) -> msgspec.Raw:
     return _open(value)
 
 
-def _uuid(value: str) -> str:
-    lower = value.lower()
-    if _UUID.fullmatch(lower) is None:
-        raise FallBack
-    return lower
-
-
 def _time(value: str) -> str:
     if value[:_SECOND] in _seconds and _REST_OF_TIME.fullmatch(value, _SECOND):
         return value
@@ -348,7 +343,7 @@ _FINISHED: Final[tuple[tuple[Any, _Finish], ...]] = (
     (fields.Open, _open),
     (fields.Given, _given),
     (fields.Time, _time),
-    (fields.Uuid, _uuid),
+    (fields.Uuid, canonical_uuid),
 )
 
 _HEADER: Final = frozenset({"EventId", "EventTime"})
@@ -366,7 +361,6 @@ _LONG_NUMBER: Final = b"0" * (MAX_DIGITS // 2 - 1)
 """Before or behind the point of a number that has more than `MAX_DIGITS`."""
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)", re.DOTALL)
-_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _SECOND: Final = len("2026-11-22T13:32:25")
 _REST_OF_TIME: Final = re.compile(r"(\.[0-9]{1,9})?Z")
 _REMEMBERED: Final = 1024

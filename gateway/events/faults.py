@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.errors import DecodeError
-from gateway.events.parts import DUPLICATE
+from gateway.events.fields import DUPLICATE
 from gateway.events.reasons import Reason
 from gateway.events.strict_json import path_text, shown
 

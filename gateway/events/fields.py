@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,19 +20,25 @@ from pydantic import (
     PlainValidator,
     StrictBool,
     StrictStr,
+    ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
     WithJsonSchema,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
-from pydantic_core.core_schema import with_info_plain_validator_function
+from pydantic_core.core_schema import no_info_wrap_validator_function, with_info_plain_validator_function
 
 from gateway.enums import PUBLISHED, EnumNames
 from gateway.events.strict_json import MAX_DIGITS, Exact, check_plain
 from gateway.events.times import TIME_PATTERN, canonical_time
+from gateway.events.uuids import UUID_PATTERN, canonical_uuid
 
 INT64_MAX: Final = 2**63 - 1
 """The largest integer of the hub, a .NET long."""
+
+DUPLICATE: Final = "duplicate_member"
+"""The type of the validation error of two members that spell one modelled name."""
 
 WRONG: Final = "wrong_value"
 """The type of the validation errors raised here; their message says what would be right."""
@@ -66,7 +72,7 @@ def _decimal(value: object) -> Decimal:
 
 
 def _plain(number: Decimal) -> str:
-    return format(number, "f")
+    return format(number, "f") if isinstance(number, Decimal) else number  # a guess may hold anything
 
 
 def _time(value: object) -> str:
@@ -79,17 +85,22 @@ def _time(value: object) -> str:
 
 
 def _uuid(value: object) -> str:
-    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
-        raise _wrong("a UUID such as 10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0 would be right")
-    return value.lower()
+    try:
+        return canonical_uuid(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise _wrong(str(error)) from None
+
+
+def _whole(value: object) -> object:
+    """Return an integer for a number such as `1.0`, or what is no whole number as it came."""
+    if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
+        return int(value) if abs(value) <= 2 * INT64_MAX else 2 * INT64_MAX
+    return value
 
 
 def _integer(least: int) -> Callable[[object], int]:
     def integer(value: object) -> int:
-        if isinstance(value, Decimal) and value.is_finite() and value == value.to_integral_value():
-            value = int(value) if abs(value) <= 2 * INT64_MAX else 2 * INT64_MAX
-        elif isinstance(value, str) and _INTEGER.fullmatch(value) is not None:
-            value = int(value)
+        value = _whole(Decimal(value)) if isinstance(value, str) and _INTEGER.fullmatch(value) else _whole(value)
         if type(value) is not int:
             raise _wrong("an integer, or a text with one, would be right")
         if not least <= value <= INT64_MAX:
@@ -107,6 +118,7 @@ class EnumOf:
 
     def read(self, value: object, info: ValidationInfo) -> int | str:
         """Take a name or a number; the context of the validation says what numbers mean."""
+        value = _whole(value)
         if isinstance(value, str) or (type(value) is int and -INT64_MAX <= value <= INT64_MAX):
             return (info.context or _UNNAMED).read(self.name, value)
         raise _wrong("a name or an integer would be right")
@@ -125,16 +137,38 @@ class EnumOf:
 _UNNAMED: Final = EnumNames()
 
 
+@dataclass(frozen=True)
+class Guess:
+    """Marks a field whose type no page of the vendor gives: another value than the usual is carried as it came."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Validate by what is usual, and take the value as it came where that fails."""
+        return no_info_wrap_validator_function(_or_as_it_came, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Give the usual type, and any other behind it."""
+        usual = handler(schema)
+        return {"anyOf": [*usual.get("anyOf", [usual]), {"$comment": "Another value, as the hub wrote it."}]}
+
+
+def _or_as_it_came(value: object, handler: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return handler(value)
+    except ValidationError as error:
+        if any(fault["type"] == DUPLICATE for fault in error.errors(include_url=False, include_context=False)):
+            raise
+        return value
+
+
 def _given(value: object) -> object:
     if value is None:
         raise _wrong("an object would be right")
     return value
 
 
-_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})")
+_INTEGER: Final = re.compile(r"-?(0|[1-9][0-9]{0,18})(\.0{1,30})?")
 _PLAIN: Final = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?"
 _NUMBER: Final = re.compile(_PLAIN + r"([eE][+-]?[0-9]+)?")
-_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 sequence_of: Final = _integer(0)
 """Returns an EventSeqId, or raises PydanticCustomError."""
@@ -175,15 +209,21 @@ Time = Annotated[
 Uuid = Annotated[
     str,
     PlainValidator(_uuid),
-    WithJsonSchema({"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"}),
+    WithJsonSchema({"type": "string", "format": "uuid", "pattern": UUID_PATTERN}),
 ]
-"""A UUID in lower case."""
+"""A UUID in lower case, with hyphens."""
 
-Open = Annotated[Any, WithJsonSchema({})]
+_AS_IT_CAME: Final = "As the hub wrote it: names in its letter case, numbers as bare numbers."
+
+Open = Annotated[Any, WithJsonSchema({"$comment": _AS_IT_CAME})]
 """Whatever the hub gave, with its names and digits, null included: the reference does not give its shape."""
 
-Given = Annotated[Any, AfterValidator(_given), WithJsonSchema({"not": {"type": "null"}})]
+Given = Annotated[Any, AfterValidator(_given), WithJsonSchema({"not": {"type": "null"}, "$comment": _AS_IT_CAME})]
 """Like `Open`, but not null."""
+
+_Usual = TypeVar("_Usual")
+Guessed = Annotated[_Usual | None, Guess()]
+"""What is usually of a type, or null; anything else is carried as it came."""
 
 SignalState = Annotated[int | str, EnumOf("SignalState")]
 OrderState = Annotated[int | str, EnumOf("OrderState")]

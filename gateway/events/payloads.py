@@ -1,7 +1,8 @@
 """The contract: the payloads of the hub's 17 callbacks, with every field in the order of the vendor's reference.
 
-Names, types, optionality and descriptions are the reference's ("SignalR Reference: Event Hub"). A field that
-is not Required may be missing or null, and is then written as null; an unknown one is kept after the known.
+Names, types, optionality and descriptions are the reference's ("SignalR Reference: Event Hub"). A field that is not
+Required, or is Nullable and left out by a serializer that ignores nulls, may be missing or null; it is then written as
+null. An unknown field is kept after the known ones.
 """
 
 from __future__ import annotations
@@ -89,10 +90,12 @@ class OrderUpdateEvent(EventPayload):
     StrategyId: fields.Int = Field(description="Live strategy id this order is associated with.")
     StrategyName: fields.Text = Field(description="Strategy name at the time of the event.")
     State: fields.OrderState = Field(description="Current order state.")
-    FilledQty: fields.Amount | None = Field(description="Quantity filled so far (if available).")
-    RemainingQty: fields.Amount | None = Field(description="Remaining quantity (if available).")
-    FillPrice: fields.Amount | None = Field(description="Last fill price (if available).")
-    AvgFillPrice: fields.Amount | None = Field(description="Average fill price across all fills (if available).")
+    FilledQty: fields.Amount | None = Field(default=None, description="Quantity filled so far (if available).")
+    RemainingQty: fields.Amount | None = Field(default=None, description="Remaining quantity (if available).")
+    FillPrice: fields.Amount | None = Field(default=None, description="Last fill price (if available).")
+    AvgFillPrice: fields.Amount | None = Field(
+        default=None, description="Average fill price across all fills (if available)."
+    )
     Rejection: fields.Open = Field(default=None, description="Rejection details when the order is rejected.")
 
 

@@ -12,9 +12,11 @@ from typing import Any, Final
 from pydantic_core import PydanticCustomError
 
 from gateway.errors import DecodeError
-from gateway.events.envelope import HEADER, NO_ID, PAYLOADS, fold, unwrapped
+from gateway.events.envelope import HEADER, PAYLOADS, fold, unwrapped
 from gateway.events.fields import sequence_of
 from gateway.events.strict_json import Repeating, read_leniently
+from gateway.events.uuids import LONGEST, NO_ID, canonical_uuid
+from gateway.names import folded
 
 
 def recover(raw: bytes, *, enveloped: bool) -> tuple[int | None, str | None]:
@@ -33,17 +35,19 @@ def recover(raw: bytes, *, enveloped: bool) -> tuple[int | None, str | None]:
     return sequence, id_
 
 
-_UUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_SEQUENCE_MEMBER: Final = re.compile(r'(?<!\\)"EventSeqId"\s*:\s*([0-9]{1,19})(?=\s*[,}])', re.IGNORECASE | re.ASCII)
-_ID_MEMBER: Final = re.compile(rf'(?<!\\)"EventId"\s*:\s*"({_UUID.pattern})"', re.IGNORECASE | re.ASCII)
+_SEQUENCE_MEMBER: Final = re.compile(
+    r'(?<!\\)"Event[_-]?Seq[_-]?Id"\s*:\s*("?)([0-9]{1,19})\1(?=\s*[,}])', re.IGNORECASE | re.ASCII
+)
+_ID_MEMBER: Final = re.compile(rf'(?<!\\)"Event[_-]?Id"\s*:\s*"([^"\\]{{32,{LONGEST}}})"', re.IGNORECASE | re.ASCII)
 
 
 def _header(members: dict[str, Any]) -> tuple[int | None, str | None]:
     repeated = members.repeated if isinstance(members, Repeating) else ()
     found: dict[str, list[object]] = {}
     for name, value in members.items():
-        if name.lower() in HEADER and name.isascii():
-            found.setdefault(name.lower(), []).extend([value] if name not in repeated else [value, value])
+        known = folded(name)
+        if known in HEADER:
+            found.setdefault(known, []).extend([value] if name not in repeated else [value, value])
     sequences, ids = found.get("eventseqid", []), found.get("eventid", [])
     return (
         _sequence(sequences[0]) if len(sequences) == 1 else None,
@@ -53,10 +57,10 @@ def _header(members: dict[str, Any]) -> tuple[int | None, str | None]:
 
 def _payload(members: dict[str, Any]) -> dict[str, Any]:
     try:
-        folded = fold(members)
+        names = fold(members)
     except DecodeError:
         return {}
-    values = [members[folded[name]] for name in PAYLOADS if name in folded]
+    values = [members[names[name]] for name in PAYLOADS if name in names]
     for value in [*values, *map(_parsed, values)]:
         payload = unwrapped(value)
         if payload is not None:
@@ -72,11 +76,11 @@ def _parsed(value: object) -> object:
 
 
 def _scanned(text: str) -> tuple[int | None, str | None]:
-    sequences = {int(digits) for digits in _SEQUENCE_MEMBER.findall(text)}
-    ids = {id_.lower() for id_ in _ID_MEMBER.findall(text)}
+    sequences = {int(digits) for _, digits in _SEQUENCE_MEMBER.findall(text)}
+    ids = set(map(_id, _ID_MEMBER.findall(text)))
     return (
         _sequence(sequences.pop()) if len(sequences) == 1 else None,
-        _id(ids.pop()) if len(ids) == 1 else None,
+        ids.pop() if len(ids) == 1 else None,
     )
 
 
@@ -88,6 +92,8 @@ def _sequence(value: object) -> int | None:
 
 
 def _id(value: object) -> str | None:
-    if not isinstance(value, str) or _UUID.fullmatch(value) is None or value == NO_ID:
+    try:
+        id_ = canonical_uuid(value if isinstance(value, str) else "")
+    except ValueError:
         return None
-    return value.lower()
+    return None if id_ == NO_ID else id_

@@ -36,6 +36,21 @@ _DICTIONARIES: Final = frozenset(
     }
 )
 """Fields whose members' names are data: there, letter case counts."""
+_OPEN: Final = frozenset(
+    {
+        *("entrysignalresult", "exitsignalresult", "rejection", "abortconditions", "entryconditions"),
+        *("leggroupqtys", "leggreeks", "leggroupgreeks", "positiongreeks", "underlyingprice"),
+    }
+)
+"""Fields that the reference leaves open: what is in them is carried letter for letter."""
+_INTEGERS: Final = frozenset(
+    {
+        *("eventseqid", "strategyid", "positionid", "orderid", "execplanid", "legid", "leggroupid"),
+        *("id", "livepositionid"),
+    }
+)
+"""Fields that are integers, also where the hub writes them as text or with a point."""
+_UUIDS: Final = frozenset({"eventid", "errorid"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +172,11 @@ def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[st
     return _Comparison(event.callback, enums).differ(raw, value, "")
 
 
+def fold(name: str) -> str:
+    """Return what the spellings of a name under all naming policies of .NET have in common."""
+    return name.lower().replace("_", "").replace("-", "")
+
+
 class _Number(str):
     """A JSON number by its digits."""
 
@@ -172,6 +192,9 @@ class _Comparison:
 
     def differ(self, raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - any JSON
         """Say where `value` is not what the hub meant by `raw`; None where it is."""
+        name = fold(path.rsplit(".", 1)[-1])
+        if name in _OPEN:
+            return None if _is_verbatim(raw, value) else f"{path}: {raw!r} became {value!r}"
         if isinstance(raw, dict) and isinstance(value, dict):
             return self._differ_in_members(raw, value, path)
         if isinstance(raw, list) and isinstance(value, list):
@@ -181,22 +204,29 @@ class _Comparison:
             found = (self.differ(one, other, f"{path}[{index}]") for index, (one, other) in pairs)
             return next((difference for difference in found if difference), None)
         enum = self._enum(path)
-        is_same = _is_same(raw, value) if enum is None else _is_same_member(raw, value, self.enums.get(enum, ()))
+        if enum is not None:
+            is_same = _is_same_member(raw, value, self.enums.get(enum, ()))
+        elif name in _INTEGERS and isinstance(raw, str) and _NUMBER.fullmatch(raw):
+            is_same = isinstance(value, _Number) and value == raw.partition(".")[0]
+        elif name in _UUIDS and isinstance(raw, str) and isinstance(value, str):
+            is_same = _UUID.fullmatch(value) is not None and _digits_of(raw) == _digits_of(value)
+        else:
+            is_same = _is_same(raw, value)
         return None if is_same else f"{path}: {raw!r} became {value!r}"
 
     def _enum(self, path: str) -> str | None:
         """Give the enum that the value at a path is of."""
-        *parents, name = path.lower().split(".")[1:]
+        *parents, name = map(fold, path.split(".")[1:])
         if not parents:
             return _ENUMS.get((self.callback, name))
         return None if parents[-1] in _DICTIONARIES else _INNER_ENUMS.get(name)
 
     def _differ_in_members(self, raw: dict[str, Any], value: dict[str, Any], path: str) -> str | None:
         left = dict(value)
-        is_dictionary = path.rsplit(".", 1)[-1].lower() in _DICTIONARIES
-        folded = {} if is_dictionary else {name.lower(): name for name in value}
+        is_dictionary = fold(path.rsplit(".", 1)[-1]) in _DICTIONARIES
+        folded = {} if is_dictionary else {fold(name): name for name in value}
         for name, member in raw.items():
-            written = name if name in left else folded.get(name.lower())
+            written = name if name in left else folded.get(fold(name))
             if written is None or written not in left:
                 return f"{path}.{name} is missing"
             difference = self.differ(member, left.pop(written), f"{path}.{written}")
@@ -208,13 +238,14 @@ class _Comparison:
 
 def _is_same_member(raw: Any, value: Any, names: Sequence[str]) -> bool:  # noqa: ANN401 - any JSON
     """Compare a value of an enum: a number that has a name became it, any other value is as it came."""
-    if isinstance(raw, _Number):
-        number = int(raw) if raw.isdigit() else -1
-        meant = names[number] if 0 <= number < len(names) else raw
+    if isinstance(raw, str) and _NUMBER.fullmatch(raw):  # as a number, or as a text of digits
+        digits = raw.partition(".")[0]
+        number = int(digits)
+        meant = names[number] if 0 <= number < len(names) else _Number(digits)
         return bool(meant == value) and isinstance(value, _Number) == isinstance(meant, _Number)
     if isinstance(raw, str) and isinstance(value, str):
-        return not isinstance(value, _Number) and raw.lower() == value.lower()
-    return raw is value
+        return not isinstance(value, _Number) and fold(raw) == fold(value)
+    return type(raw) is type(value) and bool(raw == value)
 
 
 def _is_same(raw: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON
@@ -225,6 +256,18 @@ def _is_same(raw: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON
     return type(raw) is type(value) and bool(raw == value)
 
 
+def _is_verbatim(raw: Any, value: Any) -> bool:  # noqa: ANN401 - any JSON
+    if isinstance(raw, dict) and isinstance(value, dict):
+        return list(raw) == list(value) and all(_is_verbatim(raw[name], value[name]) for name in raw)
+    if isinstance(raw, list) and isinstance(value, list):
+        return len(raw) == len(value) and all(map(_is_verbatim, raw, value))
+    return type(raw) is type(value) and bool(raw == value)
+
+
+def _digits_of(uuid: str) -> str:
+    return re.sub("0x|[-{}(),]", "", uuid.lower())
+
+
 def _is_same_number(raw: str, value: str) -> bool:
     """Compare value and scale: `1E+2` may be written `100`, but `0.10` not `0.1`."""
     try:
@@ -232,6 +275,10 @@ def _is_same_number(raw: str, value: str) -> bool:
     except ArithmeticError:
         return False
     return one == other and (one.as_tuple().exponent == other.as_tuple().exponent or "E" in raw.upper())
+
+
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.0+)?")
+_UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _is_same_time(raw: str, value: str) -> bool:

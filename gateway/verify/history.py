@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.hub import Hub
-from gateway.verify.compare import Emitted
+from gateway.verify.compare import Emitted, fold
 
 _NAMES: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
 _PAYLOADS: Final = ("payload", "event", "data", "args", "body")
@@ -60,17 +61,18 @@ def read_envelope(envelope: bytes) -> Emitted | None:
         return None
     if not isinstance(members, dict):
         return None
-    folded = {name.lower(): value for name, value in members.items()}
+    folded = {fold(name): value for name, value in members.items()}
     names = [folded[name] for name in _NAMES if isinstance(folded.get(name), str)]
     callback = next((_CALLBACKS[short] for name in names if (short := _short(name)) in _CALLBACKS), None)
     payload = next((_unwrap(folded[name]) for name in _PAYLOADS if name in folded), members)
     if callback is None or not isinstance(payload, dict):
         return None
     payload = _with_header(payload, folded)
-    sequence = next((value for name, value in payload.items() if name.lower() == "eventseqid"), None)
-    if not isinstance(sequence, _Digits) or not sequence.isdigit() or int(sequence) == 0:
+    found = next((value for name, value in payload.items() if fold(name) == "eventseqid"), None)
+    sequence = re.fullmatch(r"([0-9]{1,19})(\.0+)?", found) if isinstance(found, str) else None
+    if sequence is None or int(sequence[1]) == 0:
         return None
-    return Emitted(int(sequence), callback, _dump(payload))
+    return Emitted(int(sequence[1]), callback, _dump(payload))
 
 
 class _Digits(str):
@@ -80,7 +82,7 @@ class _Digits(str):
 
 
 def _short(name: str) -> str:
-    return name.lower().removeprefix("on").removesuffix("event")
+    return fold(name).removeprefix("on").removesuffix("event")
 
 
 def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON
@@ -94,11 +96,11 @@ def _unwrap(value: Any) -> Any:  # noqa: ANN401 - any JSON
 
 def _with_header(payload: dict[str, Any], envelope: dict[str, Any]) -> dict[str, Any]:
     """Fill in from the envelope what the payload lacks of EventId, EventSeqId and EventTime."""
-    own = {name.lower(): name for name in payload}
+    own = {fold(name): name for name in payload}
     for name in ("EventId", "EventSeqId", "EventTime"):
-        written = own.get(name.lower(), name)
-        if payload.get(written) in (None, "0") and envelope.get(name.lower()) is not None:
-            payload = payload | {written: envelope[name.lower()]}
+        written = own.get(fold(name), name)
+        if payload.get(written) in (None, "0", "0.0") and envelope.get(fold(name)) is not None:
+            payload = payload | {written: envelope[fold(name)]}
     return payload
 
 

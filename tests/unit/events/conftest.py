@@ -30,7 +30,7 @@ class Sighting:
 
 @pytest.fixture(scope="session")
 def sightings() -> list[Sighting]:
-    return [sighting for path in sorted(WIRE.glob("*.jsonl")) for sighting in _sightings(path)]
+    return [sighting for path in sorted(WIRE.glob("*.jsonl")) for sighting in sightings_in(path)]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def decoded() -> Callable[[bytes], Event]:
     return decode
 
 
-def _sightings(path: Path) -> list[Sighting]:
+def sightings_in(path: Path) -> list[Sighting]:
     records = [
         msgspec.json.decode(record, type=dict[str, msgspec.Raw])
         for line in path.read_text(encoding="utf-8").splitlines()

@@ -40,10 +40,10 @@ def test_every_model_has_the_fields_of_the_reference_in_order_with_their_descrip
         assert [(name, field.description) for name, field in fields.items()] == expected
 
 
-def test_a_field_is_required_where_the_reference_requires_it() -> None:
+def test_a_field_is_required_where_the_reference_requires_it_and_null_is_not_allowed() -> None:
     for row in reference():
         field = getattr(payloads, row["model"]).model_fields[row["field"]]
-        assert field.is_required() == (row["required"] == "Yes"), row
+        assert field.is_required() == (row["required"] == "Yes" and row["nullable"] == "No"), row
 
 
 def test_a_field_may_be_null_where_the_reference_allows_null_or_absence() -> None:
@@ -60,7 +60,8 @@ def test_a_field_may_be_null_where_the_reference_allows_null_or_absence() -> Non
         assert refuses == (row["required"] == "Yes" and row["nullable"] == "No"), row
 
 
-def test_a_name_is_found_in_any_case_and_nothing_else_is() -> None:
+def test_a_name_is_found_under_any_naming_policy_and_nothing_else_is() -> None:
+    assert find("order_update") is find("On-Order-Update") is find("ORDER_UPDATE_EVENT") is CATALOGUE["order-update"]
     assert find("OnOrderUpdate") is find("orderupdateevent") is CATALOGUE["order-update"]
     assert find("AgentStatus") is find("OnAgentStatusChange") is CATALOGUE["agent-status-change"]
-    assert find("Order") is find("") is find("On") is find("Event") is find("order-update") is None
+    assert find("Order") is find("") is find("On") is find("Event") is find("order.update") is None

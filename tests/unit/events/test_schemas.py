@@ -97,3 +97,16 @@ def test_notifications_are_as_their_schema_says() -> None:
     schema.validate(json.loads(notification_message(gap).value))
     assert not schema.is_valid({"Type": "gap"})
     assert not schema.is_valid({"Type": "gap", "Account": "acme", "More": []})
+
+
+def test_each_open_member_is_in_the_docs() -> None:
+    page = (ON_DISK.parent / "docs" / "values.md").read_text(encoding="utf-8")
+    found = set()
+    for kind in KINDS:
+        schema = json.loads(schema_files()[f"events/{kind}.v1.schema.json"])
+        for part in (schema, *schema.get("$defs", {}).values()):
+            found |= {
+                name for name, member in part["properties"].items() if "As the hub wrote it" in json.dumps(member)
+            }
+    assert len(found) == 11
+    assert all(f"`{name}`" in page for name in found)

@@ -72,8 +72,8 @@ async def test_no_token_is_no_token_however_it_is_said(token: str) -> None:
         ('{"Status":0,"Data":{"Events":null}}', "Events: Expected `array`, got `null`"),
         ('{"Status":0,"Data":{"Events":{}}}', "Events: Expected `array`, got `object`"),
         ('{"Status":0,"Data":{"Events":[],"ContinuationToken":7}}', "ContinuationToken: Expected `str | null`"),
-        ('{"Status":0,"status":0,"Data":{"Events":[]}}', "differ only in case: Data, Status, status"),
-        ('{"Data":{"Events":[],"events":[1]}}', "differ only in case: Events, events"),
+        ('{"Status":0,"status":0,"Data":{"Events":[]}}', "differ only in their spelling: Data, Status, status"),
+        ('{"Data":{"Events":[],"events":[1]}}', "differ only in their spelling: Events, events"),
         ('{"Data":' + '{"a":' * 5000 + "1" + "}" * 5001, "has no Events"),
         ('{"Status":0,"Data":{"Events":[NaN}}', "is not an object"),
     ],
@@ -117,7 +117,7 @@ def test_a_status_that_is_not_success_rejects_the_call(
     assert (found.status, found.code, found.detail, found.fields) == (status, code, detail, fields)
 
 
-@pytest.mark.parametrize("sequence", ["17", '"17"', "17.0"])
+@pytest.mark.parametrize("sequence", ["17", '"17"', "17.0", '"17.0"'])
 async def test_a_sequence_may_be_a_number_or_a_text(sequence: str) -> None:
     answer = (
         f'{{"Status":0,"Data":{{"LatestEventSeqId":{sequence},"SnapshotTime":"2026-11-22T13:32:24.8543330+01:00"}}}}'
@@ -128,10 +128,13 @@ async def test_a_sequence_may_be_a_number_or_a_text(sequence: str) -> None:
 @pytest.mark.parametrize(
     ("payload", "words"),
     [
-        ('"LatestEventSeqId":9223372036854775808,"SnapshotTime":"2026-11-22T13:32:24Z"', "<= 9223372036854775807"),
+        (
+            '"LatestEventSeqId":9223372036854775808,"SnapshotTime":"2026-11-22T13:32:24Z"',
+            "to 9223372036854775807",
+        ),
         ('"LatestEventSeqId":1e400,"SnapshotTime":"2026-11-22T13:32:24Z"', "LatestEventSeqId: "),
-        ('"LatestEventSeqId":-1,"SnapshotTime":"2026-11-22T13:32:24Z"', ">= 0"),
-        ('"LatestEventSeqId":null,"SnapshotTime":"2026-11-22T13:32:24Z"', "got `null`"),
+        ('"LatestEventSeqId":-1,"SnapshotTime":"2026-11-22T13:32:24Z"', "an integer from 0 to"),
+        ('"LatestEventSeqId":null,"SnapshotTime":"2026-11-22T13:32:24Z"', "is b'null': an integer, or a text with one"),
         ('"LatestEventSeqId":1', "has no SnapshotTime, only latesteventseqid"),
         ('"LatestEventSeqId":1,"SnapshotTime":"yesterday"', "SnapshotTime 'yesterday' is no time"),
         ('"LatestEventSeqId":1,"SnapshotTime":7', "SnapshotTime: Expected `str`"),
@@ -195,3 +198,30 @@ async def test_a_key_that_the_hub_quotes_is_not_repeated(answer: str) -> None:
         await hub(answer).latest()
     assert "the-key" not in f"{caught.value!r} {vars(caught.value)}"
     assert "…" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "spelled"),
+    [
+        (("latestEventSeqId", "snapshotTime"), {"SinceEventSeqId": 7, "Limit": 2, "ContinuationToken": "t"}),
+        (("latest_event_seq_id", "snapshot_time"), {"Since_Event_Seq_Id": 7, "Limit": 2, "Continuation_Token": "t"}),
+        (("LATEST-EVENT-SEQ-ID", "SNAPSHOT-TIME"), {"Since-Event-Seq-Id": 7, "Limit": 2, "Continuation-Token": "t"}),
+    ],
+)
+async def test_arguments_are_spelled_by_the_naming_policy_of_the_results(
+    names: tuple[str, str], spelled: dict[str, object]
+) -> None:
+    """.NET reads names in any letter case, but not without what its policy puts between words."""
+    latest, time = names
+    answers = Answers(f'{{"data":{{"{latest}":"9","{time}":"2026-11-22T13:32:24Z","events":[]}}}}')
+    connection: Any = answers
+    asked = Hub(connection)
+    assert (await asked.latest()).sequence == 9
+    await asked.events_since(7, 2, "t")
+    assert answers.asked[-1] == ("GetEventsSince", spelled)
+
+
+async def test_the_largest_sequence_is_read_exactly_in_each_form() -> None:
+    for largest in ("9223372036854775807", '"9223372036854775807"', "9223372036854775807.0"):
+        answer = f'{{"latestEventSeqId":{largest},"snapshotTime":"2026-11-22T13:32:24Z"}}'
+        assert (await hub(answer).latest()).sequence == 2**63 - 1
