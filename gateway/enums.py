@@ -64,15 +64,23 @@ class EnumNames:
         self.without_names.add(enum)
         return value
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """Return the forms that the hub was seen to use: `names`, `numbers`, both or none."""
+        return tuple(form for form, seen in (("names", self.as_names), ("numbers", self.as_numbers)) if seen)
+
+    @property
+    def unnamed(self) -> tuple[str, ...]:
+        """Return the enums that were seen as numbers without a name, by alphabet."""
+        return tuple(sorted(self.without_names))
+
     def described(self) -> str:
         """Return in a clause which forms the hub was seen to use, and which enums have numbers without names."""
-        forms = [form for form, seen in (("names", self.as_names), ("numbers", self.as_numbers)) if seen]
-        if not forms:
+        if not self.forms:
             return "no enum was seen in the last events"
-        words = f"the hub writes enums as {' and '.join(forms)}"
-        if self.without_names:
-            unnamed = ", ".join(sorted(self.without_names))
-            words += f" (published as numbers, since hub.enums does not name them: {unnamed})"
+        words = f"the hub writes enums as {' and '.join(self.forms)}"
+        if self.unnamed:
+            words += f" (published as numbers, since hub.enums does not name them: {', '.join(self.unnamed)})"
         return words
 
 

@@ -117,6 +117,10 @@ class Observed(msgspec.Struct, frozen=True):
     """For how long the log has been behind the hub; left out where it is not."""
     checkpoint: Standing | msgspec.UnsetType = msgspec.UNSET
     """Left out where there is none."""
+    enum_forms: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """How the hub was seen to write enums, `names` or `numbers`; left out where none was seen."""
+    unnamed_enums: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    """Enums of which a number was seen that has no name; left out where there is none."""
 
 
 class ShardState(msgspec.Struct, frozen=True):

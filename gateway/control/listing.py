@@ -155,6 +155,10 @@ def _observed(view: View, name: str) -> models.Observed | None:
         connects=said.connects,
         last_error=said.trouble,
         subscription=_in_force(said),
+        enums=models.Enums(
+            forms=[] if said.enum_forms is UNSET else list(said.enum_forms),
+            unnamed=[] if said.unnamed_enums is UNSET else list(said.unnamed_enums),
+        ),
         applied=said.applied,
         age_seconds=round(age, 3),
         is_stale=age > _STALE,

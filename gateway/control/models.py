@@ -51,6 +51,7 @@ OBSERVED: Final[dict[str, Any]] = {
     "connects": 1,
     "last_error": None,
     "subscription": SUBSCRIPTION,
+    "enums": {"forms": ["numbers"], "unnamed": ["OrderState", "SignalState"]},
     "applied": 57,
     "age_seconds": 0.7,
     "is_stale": False,
@@ -120,6 +121,15 @@ class InForce(_Answer):
     """Those that the hub did not give when it was asked last; it is asked again."""
 
 
+class Enums(_Answer):
+    """How the hub writes enums, as the owner saw it since it began."""
+
+    forms: list[str]
+    """`names`, `numbers`, both, or nothing where no enum came yet."""
+    unnamed: list[str]
+    """Enums that are published as numbers, since the setting hub.enums does not name them."""
+
+
 class Desired(_Answer):
     """What operators want of an account."""
 
@@ -156,6 +166,7 @@ class Observed(_Answer):
     last_error: str | None
     """The last error, until the account is live again."""
     subscription: InForce
+    enums: Enums
     applied: int
     """The revision of what is wanted that is in force; 0 where it is not in force yet."""
     age_seconds: float

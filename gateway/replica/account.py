@@ -221,7 +221,9 @@ class Account:
         behind = self.lag_seconds() > 0, lag.latest, lag.settled, lag.verified
         begun = session is not None and (session.incarnation, session.is_begun)
         wished = self.wish.revision, self.is_applied, self.subscription.failed
-        return self.activity, self.trouble, self.counts.connects, wished, behind, begun
+        names = self.access.decoder.names
+        enums = len(names.as_names), len(names.as_numbers), len(names.without_names)
+        return self.activity, self.trouble, self.counts.connects, wished, behind, begun, enums
 
     @property
     def audit_interval(self) -> float:

@@ -397,6 +397,8 @@ def _observed(account: Account, member: str) -> Observed:
         applied=account.wish.revision if account.is_applied else 0,
         lag_seconds=round(account.lag_seconds(), 1) or UNSET,
         checkpoint=_standing(account),
+        enum_forms=account.access.decoder.names.forms or UNSET,
+        unnamed_enums=account.access.decoder.names.unnamed or UNSET,
     )
 
 

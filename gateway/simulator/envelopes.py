@@ -18,7 +18,7 @@ from gateway.simulator.wire import Form, name_in
 Members = tuple[tuple[bytes, bytes], ...]
 """Names and values, both as they are written."""
 
-_HEADER: Final = re.compile(rb',"(\w+)":("[^"]*"),"(\w+)":(-?[0-9]+),"(\w+)":("[^"]*")\}\Z')
+_HEADER: Final = re.compile(rb',"(\w+)":("[^"]*"),"(\w+)":("?-?[0-9]+"?),"(\w+)":("[^"]*")\}\Z')
 _HEADER_BYTES: Final = 250
 _OTHER_ID: Final = b'"00000000-dead-beef-0000-000000000000"'
 _OTHER_SEQUENCE: Final = 1_000_000_000
@@ -125,5 +125,5 @@ def _other(member: tuple[bytes, bytes]) -> tuple[bytes, bytes]:
         case b"eventid":
             return name, _OTHER_ID
         case b"eventseqid":
-            return name, b"%d" % (int(value) + _OTHER_SEQUENCE)
+            return name, value.replace(value.strip(b'"'), b"%d" % (int(value.strip(b'"')) + _OTHER_SEQUENCE))
     return name, _OTHER_TIME

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from gateway.simulator.shapes import ENUMS
 from gateway.simulator.wire import DIGITS, Form, Zone
 
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -57,6 +58,12 @@ class Faults:
     """Wire form of what is emitted and answered from now on; payloads in the truth have it too (User.form)."""
     decimals_as_text: bool = False
     """Decimals are JSON strings, in the truth too (User.style)."""
+    integers_as_text: bool = False
+    """Integers are JSON strings, in the truth and in answers too (User.style)."""
+    nulls_left_out: bool = False
+    """Members that are null are left out, in the truth and in answers too (User.style)."""
+    enums: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Enums declared in this order, so that their members have these numbers, in the truth too (User.style)."""
     time_zone: Zone = "utc"
     """Times end in `Z`, are `offset` by +05:30, or are `unmarked`; payloads in the truth too (User.style)."""
     time_digits: Annotated[int, msgspec.Meta(ge=0, le=DIGITS)] = DIGITS
@@ -167,7 +174,11 @@ class Scope:
         if unknown := changes.keys() - {item.name for item in fields(Faults)}:
             raise ValueError(f"unknown faults: {', '.join(sorted(unknown))}")
         wanted = {name: value for name, value in {**self._set, **changes}.items() if value is not None}
-        _merged(HEALTHY, wanted)
+        for enum, names in _merged(HEALTHY, wanted).enums.items():
+            declared = sorted(member.name for member in ENUMS.get(enum, ()))
+            if sorted(names) != declared:
+                right = f"{', '.join(declared)}, in any order, would be right" if declared else "there is no such enum"
+                raise ValueError(f"enums.{enum}: {right}")
         self._set = wanted
         self._version += 1
         return self.faults

@@ -231,7 +231,16 @@ class User:
     def style(self) -> Style:
         """How this user's events are written now."""
         faults = self.faults
-        return Style(self.form, faults.decimals_as_text, faults.time_zone, faults.time_digits, faults.unknown_members)
+        return Style(
+            self.form,
+            faults.decimals_as_text,
+            faults.time_zone,
+            faults.time_digits,
+            faults.unknown_members,
+            faults.integers_as_text,
+            faults.nulls_left_out,
+            tuple((enum, tuple(names)) for enum, names in faults.enums.items()),
+        )
 
     @property
     def history(self) -> History:

@@ -145,7 +145,7 @@ def _since(user: User, _listener: Listener, method: str, arguments: list[bytes])
 def _page(user: User, entries: list[bytes], token: str | None) -> bytes:
     style, end = user.style, user.faults.page_end
     events = b'"%b":[%b]' % (name_in(style.form, "Events").encode(), b",".join(entries))
-    if token is None and end == "missing":
+    if token is None and (end == "missing" or user.faults.nulls_left_out):
         return _success(user, b"{%b}" % events)
     if token is None and end == "empty":
         token = ""
@@ -186,7 +186,8 @@ def _success(user: User, data: bytes) -> bytes:
     status, message, error, name = (
         name_in(form, member).encode() for member in ("Status", "Message", "Error", faults.answer_data)
     )
-    rest = b'"%b":null,"%b":null,"%b":%b}' % (message, error, name, data)
+    nulls = b"" if faults.nulls_left_out else b'"%b":null,"%b":null,' % (message, error)
+    rest = b'%b"%b":%b}' % (nulls, name, data)
     if faults.answer_status == "absent":
         return b"{" + rest
     return b'{"%b":%b,%b' % (status, _STATUSES.get(faults.answer_status) or member_in(form, _SUCCESS).encode(), rest)

@@ -27,20 +27,28 @@ _UNDERLYINGS: Final = ("SPX", "SPY", "QQQ", "/ES", "BRK.B")
 _LARGEST: Final = Number("79228162514264337593543950335")
 
 
-def _enum(*names: str) -> tuple[Member, ...]:
-    return tuple(Member(name, number) for number, name in enumerate(names))
+def _enum(enum: str, *names: str) -> tuple[Member, ...]:
+    return tuple(Member(name, number, enum) for number, name in enumerate(names))
 
 
-SIGNAL_STATE: Final = _enum("Off", "On")
-ORDER_STATE: Final = _enum("Pending", "Submitted", "PartiallyFilled", "Filled", "Cancelled", "Rejected")
-POSITION_STATUS: Final = _enum("Adjusted", "Closed", "Created", "RealizedPnLChanged")
-LEG_STATUS: Final = _enum("Created", "Closed", "QtyChanged")
-AGENT_STATUS: Final = _enum("Connected", "Disconnected", "Error")
-AGENT_CONNECTOR: Final = _enum("InteractiveBrokers", "Schwab", "Tradier")
-ERROR_STATE: Final = _enum("Off", "On")
-CONDITION_TYPE: Final = _enum("Entry", "Exit", "Adjustment")
-CONTRACT_TYPE: Final = _enum("Futures", "FuturesOptions", "Options", "Index", "Stock")
-OPTION_TYPE: Final = _enum("Put", "Call")
+SIGNAL_STATE: Final = _enum("SignalState", "Off", "On")
+ORDER_STATE: Final = _enum("OrderState", "Pending", "Submitted", "PartiallyFilled", "Filled", "Cancelled", "Rejected")
+POSITION_STATUS: Final = _enum("PositionStatus", "Adjusted", "Closed", "Created", "RealizedPnLChanged")
+LEG_STATUS: Final = _enum("LegStatus", "Created", "Closed", "QtyChanged")
+AGENT_STATUS: Final = _enum("AgentStatus", "Connected", "Disconnected", "Error")
+AGENT_CONNECTOR: Final = _enum("AgentConnector", "InteractiveBrokers", "Schwab", "Tradier")
+ERROR_STATE: Final = _enum("ErrorState", "Off", "On")
+CONDITION_TYPE: Final = _enum("ConditionType", "Entry", "Exit", "Adjustment")
+CONTRACT_TYPE: Final = _enum("ContractType", "Futures", "FuturesOptions", "Options", "Index", "Stock")
+OPTION_TYPE: Final = _enum("OptionType", "Put", "Call")
+ENUMS: Final = {
+    members[0].enum: members
+    for members in (
+        *(SIGNAL_STATE, ORDER_STATE, POSITION_STATUS, LEG_STATUS, AGENT_STATUS),
+        *(AGENT_CONNECTOR, ERROR_STATE, CONDITION_TYPE, CONTRACT_TYPE, OPTION_TYPE),
+    )
+}
+"""The enums of this hub in the order in which it declares them: its own, for the vendor publishes none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,12 @@ class Style(NamedTuple):
     """Fraction digits of times at the most; the others are cut off."""
     unknown_members: bool = False
     """With members that the reference does not have."""
+    integers_as_text: bool = False
+    """Integers as JSON strings; enums stay numbers, as with `JsonNumberHandling.WriteAsString`."""
+    nulls_left_out: bool = False
+    """Members that are null left out, as with `JsonIgnoreCondition.WhenWritingNull`."""
+    enums: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Enums whose members are declared in this order instead of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +71,8 @@ class Member:
 
     name: str
     number: int
+    enum: str = ""
+    """`SignalState`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +112,11 @@ def name_in(form: Form, name: str) -> str:
     return name if _either(form, name, _PASCAL) else name[:1].lower() + name[1:]
 
 
-def member_in(form: Form, member: Member) -> str:
-    """Give an enum's member as `form` writes it, as JSON."""
-    return f'"{member.name}"' if _either(form, member.name, _BY_NAME) else str(member.number)
+def member_in(form: Form, member: Member, enums: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> str:
+    """Give an enum's member as `form` writes it, as JSON; `enums` as a Style has them."""
+    if _either(form, member.name, _BY_NAME):
+        return f'"{member.name}"'
+    return str(next((names.index(member.name) for enum, names in enums if enum == member.enum), member.number))
 
 
 _PASCAL: Final = frozenset({Form.PASCAL_STRING, Form.PASCAL_INT})
@@ -144,6 +154,8 @@ def _surrogates(match: re.Match[str]) -> str:
 def render(tree: Tree, style: Style, slots: list[str]) -> str:
     """Write `tree` in `style` as a %-template; the names of its slots are added to `slots` in order."""
     match tree:
+        case int() if style.integers_as_text and not isinstance(tree, bool):
+            return f'"{tree}"'
         case None | bool() | int():
             return json.dumps(tree)
         case str():
@@ -153,7 +165,7 @@ def render(tree: Tree, style: Style, slots: list[str]) -> str:
         case Moment():
             return f'"{time_in(style, tree.text)}"'
         case Member():
-            return member_in(style.form, tree)
+            return member_in(style.form, tree, style.enums)
         case Slot():
             slots.append(tree.name)
             return _place(style, tree.name)
@@ -161,15 +173,21 @@ def render(tree: Tree, style: Style, slots: list[str]) -> str:
             pairs = (f"{render(key, style, [])}:{render(value, style, slots)}" for key, value in tree.entries.items())
             return "{" + ",".join(pairs) + "}"
         case Mapping():
-            members = (f'"{name_in(style.form, key)}":{render(value, style, slots)}' for key, value in tree.items())
+            members = (
+                f'"{name_in(style.form, key)}":{render(value, style, slots)}'
+                for key, value in tree.items()
+                if value is not None or not style.nulls_left_out
+            )
             return "{" + ",".join(members) + "}"
         case _:
             return "[" + ",".join([render(item, style, slots) for item in tree]) + "]"
 
 
 def _place(style: Style, name: str) -> str:
-    if name == "money" and style.decimals_as_text:
+    if (name == "money" and style.decimals_as_text) or (name == "id" and style.integers_as_text):
         return '"%b"'
+    if name == "sequence" and style.integers_as_text:
+        return '"%d"'
     return _PLACES.get(name, "%b")
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.processes import House, house
+from tests.acceptance.control import control_of
+from tests.acceptance.processes import House, house, until
 
 MEANS = ["Off", "On"]
 """How the simulated hub declares its SignalState; C# authors usually do so, the vendor's page names them otherwise."""
@@ -57,3 +58,31 @@ async def test_numbers_stay_until_the_operator_names_them_and_verify_knows(tmp_p
         verify = await here.start("verify", "--since", str(before))
         assert await verify.ended() == 1
         assert f"{len(named)} altered" in verify.said
+
+
+async def test_a_hub_of_other_serializer_options_is_published_exactly(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=1) as here:
+        account = here.accounts[0]
+        options: dict[str, object] = {"integers_as_text": True, "decimals_as_text": True, "nulls_left_out": True}
+        await here.ask(f"PATCH /users/{account}/faults", **options, enums={"SignalState": ["On", "Off"]})
+        await here.emit(100, 1_000)  # history
+        control = await control_of(await here.gateway(), here.http)
+        await control.ready()
+        await control.live(here.accounts)
+        await here.emit(100, 1_000)  # live
+        await here.settled(200)
+        verify = await here.start("verify")
+        assert await verify.ended() == 0, verify.said
+        assert f"{account}: exact: 200 of 200 events once and in order" in verify.said
+        truth = {
+            event.sequence: json.loads(event.payload)["state"]
+            for event in (await here.truth())[account]
+            if "Signal" in event.callback
+        }
+        assert await signals(here) == truth
+
+        async def is_told() -> bool:
+            enums = (await control.accounts())[account]["observed"]["enums"]
+            return "numbers" in enums["forms"] and "SignalState" in enums["unnamed"]
+
+        await until(is_told, "the API says how the hub writes enums")

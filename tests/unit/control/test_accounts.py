@@ -19,7 +19,16 @@ async def names(api: Api, query: str) -> list[str]:
 
 
 async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
-    await api.observed("main", settled=40, latest=42, trouble="it was away", failed_strategies=(9,), connects=2)
+    await api.observed(
+        "main",
+        settled=40,
+        latest=42,
+        trouble="it was away",
+        failed_strategies=(9,),
+        connects=2,
+        enum_forms=("numbers",),
+        unnamed_enums=("OrderState",),
+    )
     answer = await api.ask("GET /v1/accounts/main")
     assert answer.status == 200
     assert models.Account(**answer.body).account == "main"
@@ -43,6 +52,7 @@ async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
         "connects": 2,
         "last_error": "it was away",
         "subscription": {"strategies": None, "failed_strategies": [9]},
+        "enums": {"forms": ["numbers"], "unnamed": ["OrderState"]},
         "applied": 0,
         "is_stale": False,
     }

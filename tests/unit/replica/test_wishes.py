@@ -7,6 +7,7 @@ import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from msgspec import UNSET
 from structlog.testing import capture_logs
 
 from gateway.broker.memory import MemoryControl
@@ -106,6 +107,18 @@ async def test_a_strategy_that_the_hub_does_not_give_is_reported(build: Build) -
     await world.replica()
     await applied(world, await wish(world, Desired(strategies=(1, 99))))
     assert world.replicas[0].view.observed["alpha"].said.failed_strategies == (99,)
+
+
+async def test_how_the_hub_writes_enums_is_reported(build: Build) -> None:
+    world = await world_with_wishes(build)
+    await world.replica()
+    await world.until(lambda: "alpha" in world.replicas[0].view.observed, "it is reported")
+    assert world.replicas[0].view.observed["alpha"].said.enum_forms is UNSET
+    world.hub.user("alpha").emit(100)
+    await world.until(
+        lambda: "SignalState" in (world.replicas[0].view.observed["alpha"].said.unnamed_enums or ()), "it is reported"
+    )
+    assert "numbers" in world.replicas[0].view.observed["alpha"].said.enum_forms
 
 
 async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build: Build) -> None:

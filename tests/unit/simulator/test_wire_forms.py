@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.simulator import CALLBACKS, UNKNOWN, Faults, Form, Simulator
+from gateway.simulator.faults import Scope
 
 KINDS = len(CALLBACKS)
 Run = Callable[..., Awaitable[Simulator]]
@@ -296,3 +297,39 @@ async def test_a_continuation_token_may_expire(run: Run, connect: Connect) -> No
     hub.patch_faults(page_token_seconds=0)
     refused = await client.call("GetEventsSince", args)
     assert (refused["status"], list(refused["error"]["validationErrors"])) == (3, ["ContinuationToken"])
+
+
+async def test_integers_may_be_texts_and_nulls_left_out_in_answers_too(look: Look) -> None:
+    records, entries, truth = await look(count=200, integers_as_text=True, nulls_left_out=True)
+    assert pushed(records) == payloads(truth)
+    assert [folded(entry)["payload"] for entry in entries] == payloads(truth)
+    assert all(isinstance(payload["eventSeqId"], str) for payload in pushed(records))
+    assert all(isinstance(payload.get("strategyId", ""), str) for payload in pushed(records))
+    assert not re.search(r":null", json.dumps(truth, separators=(",", ":")))
+    assert {type(payload["state"]) for payload in pushed(records) if "state" in payload} == {int}
+
+
+async def test_an_enum_may_be_declared_in_another_order(look: Look) -> None:
+    usual = [payload.get("state") for payload in pushed((await look(count=200))[0]) if "exitSignalResult" in payload]
+    faults = {"enums": {"SignalState": ["On", "Off"]}}
+    other = [
+        payload.get("state")
+        for payload in pushed((await look(count=200, **faults))[0])
+        if "exitSignalResult" in payload
+    ]
+    assert usual
+    assert other == [1 - number for number in usual]
+
+
+@pytest.mark.parametrize(
+    ("enums", "words"),
+    [
+        ({"SignalStates": ["On", "Off"]}, "enums.SignalStates: there is no such enum"),
+        ({"SignalState": ["On"]}, "enums.SignalState: Off, On, in any order, would be right"),
+        ({"SignalState": ["On", "On"]}, "enums.SignalState: Off, On, in any order, would be right"),
+        ({"SignalState": "On"}, "Expected `array`, got `str`"),
+    ],
+)
+def test_an_order_that_is_none_is_refused_in_words(enums: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        Scope().patch({"enums": enums})
