@@ -76,10 +76,14 @@ def _parts(message: Message) -> tuple[str, str, bytes, bytes, dict[str, str]]:
     return message.topic, message.account, message.key, message.value, message.attributes
 
 
-def event_message(event: Event, *, late: bool = False, replay: str | None = None) -> Message:
-    """Give the message of `event`; `late` marks one that the hub gave after later ones, `replay` one of a replay."""
+def event_message(event: Event, *, late: bool = False, replay: str | None = None, incarnation: int = 1) -> Message:
+    """Return the message of `event`.
+
+    `late` marks one that the hub gave after later ones, `replay` one of a replay; `incarnation` counts how often the
+    account began, each time after a reset of its checkpoint.
+    """
     account, sequence = event.account, event.sequence
-    shared = _shared(account, event.kind, event.strategy, late, replay)
+    shared = _shared(account, event.kind, event.strategy, late, replay, incarnation)
     if sequence is None:
         key = event.identity
         return Message(event.kind, account, key.encode(), event.body, {"id": key, "time": event.time}, shared)
@@ -88,7 +92,9 @@ def event_message(event: Event, *, late: bool = False, replay: str | None = None
     return Message(event.kind, account, key.encode(), event.body, own, shared)
 
 
-def dead_letter_message(letter: DeadLetter, *, limit: int | None = None, replay: str | None = None) -> Message:
+def dead_letter_message(
+    letter: DeadLetter, *, limit: int | None = None, replay: str | None = None, incarnation: int = 1
+) -> Message:
     """Give the message of `letter`; raw bytes above `limit` are cut, their digest and size kept whole."""
     kept = letter.raw if limit is None else letter.raw[:limit]
     body: dict[str, str | int | bool | None] = {
@@ -106,17 +112,16 @@ def dead_letter_message(letter: DeadLetter, *, limit: int | None = None, replay:
     own = {"id": letter.identity, "reason": letter.reason}
     if letter.sequence is not None:
         own["sequence"] = str(letter.sequence).zfill(_DIGITS)
-    shared = _shared(letter.account, DEAD_LETTER, replay=replay)
+    shared = _shared(letter.account, DEAD_LETTER, replay=replay, incarnation=incarnation)
     return Message(DEAD_LETTER, letter.account, key.encode(), msgspec.json.encode(body), own, shared)
 
 
-def notification_message(notification: Notification) -> Message:
+def notification_message(notification: Notification, *, incarnation: int = 1) -> Message:
     """Give the message of `notification`; its key is the account, so that a compacted view keeps the last."""
     body = msgspec.json.encode({"Type": notification.type, "Account": notification.account, **notification.detail})
     account = notification.account
-    return Message(
-        NOTIFICATIONS, account, account.encode(), body, {"id": digest(body)}, _shared(account, NOTIFICATIONS)
-    )
+    shared = _shared(account, NOTIFICATIONS, incarnation=incarnation)
+    return Message(NOTIFICATIONS, account, account.encode(), body, {"id": digest(body)}, shared)
 
 
 def on_topic(message: Message, topic: str) -> Message:
@@ -137,12 +142,13 @@ def with_account_in_key(message: Message) -> Message:
 
 
 @lru_cache(maxsize=1024)
-def _shared(
+def _shared(  # noqa: PLR0917 - a cache finds positional arguments faster
     account: str,
     kind: str,
     strategy: int | None = None,
     late: bool = False,  # noqa: FBT001, FBT002 - a key of the cache
     replay: str | None = None,
+    incarnation: int = 1,
 ) -> Shared:
     attributes = {
         "specversion": "1.0",
@@ -151,6 +157,7 @@ def _shared(
         "datacontenttype": "application/json",
         "dataschema": f"urn:mesolive:{kind}:v1",
         "account": account,
+        "incarnation": str(incarnation),
     }
     if strategy is not None:
         attributes["subject"] = f"strategy/{strategy}"

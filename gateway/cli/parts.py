@@ -43,4 +43,5 @@ async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KIND
                 sequence=None if sequence is None else int(sequence),
                 value=message.value,
                 late="late" in message.attributes,
+                incarnation=int(message.attributes.get("incarnation", "1")),  # early releases wrote none
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -16,8 +17,9 @@ from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub, read_log
 from gateway.errors import GatewayError
-from gateway.publication import DEAD_LETTER
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.settings import Settings, load_settings
+from gateway.verify.announced import announced
 from gateway.verify.compare import Emitted, Verdict, compare
 from gateway.verify.history import read_history
 
@@ -36,21 +38,47 @@ def verify(
     ] = None,
     until: Annotated[int | None, typer.Option(min=1, help="Up to this sequence; otherwise the hub's latest.")] = None,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the log to reach the last sequence.")] = 10.0,
+    incarnation: Annotated[
+        int | None, typer.Option(min=1, help="Which one of an account that was reset; otherwise the newest.")
+    ] = None,
+    strategies: Annotated[
+        str | None,
+        typer.Option(help="Those subscribed before the first change that the log still tells of: 1,2. Otherwise all."),
+    ] = None,
 ) -> None:
     """Compare the events in the log with the hub's history, by code of its own, and say what differs.
 
-    It reads the whole range of an account into memory: some 2 KB an event. It connects to the hub with the
+    What was subscribed, and where the newest incarnation of an account begins, it reads from the notifications in
+    the log. It reads the whole range of an account into memory: some 2 KB an event. It connects to the hub with the
     account's key, as a second connection, and subscribes to nothing. Exit codes: 0 exact, 1 not, 2 a setting is
     wrong.
     """
     settings = load_settings(config)
-    if not loop.run(_verify(settings, account, since=since, until=until, wait=wait)):
+    asked = _Asked(since, until, wait, incarnation, _numbers(strategies))
+    if not loop.run(_verify(settings, account, asked)):
         raise typer.Exit(1)
 
 
-async def _verify(
-    settings: Settings, accounts: list[str] | None, *, since: int | None, until: int | None, wait: float
-) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    since: int | None
+    until: int | None
+    wait: float
+    incarnation: int | None
+    strategies: frozenset[int] | None
+    """None for all."""
+
+
+def _numbers(text: str | None) -> frozenset[int] | None:
+    try:
+        return None if text is None else frozenset(map(int, filter(None, text.split(","))))
+    except ValueError:
+        raise typer.BadParameter(
+            f"{text!r} is no list of numbers; 1,2 would be right", param_hint="--strategies"
+        ) from None
+
+
+async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked) -> bool:
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     keys = AccountsDirectory(settings.accounts.directory)
     names = sorted(accounts or keys.scan()[0])
@@ -58,7 +86,7 @@ async def _verify(
     async with open_broker(settings.broker, settings.topics) as broker:
         for name in names:
             try:
-                verdict = await _judge(settings, keys.key(name), broker, name, since, until, wait)
+                verdict = await _judge(settings, keys.key(name), broker, name, asked)
             except GatewayError as error:
                 print(f"{name}: cannot be compared: {error}")
                 exact = False
@@ -69,18 +97,22 @@ async def _verify(
     return exact
 
 
-async def _judge(
-    settings: Settings, key: str, broker: Broker, account: str, since: int | None, until: int | None, wait: float
-) -> Verdict:
+async def _judge(settings: Settings, key: str, broker: Broker, account: str, asked: _Asked) -> Verdict:
     reader = broker.reader
+    notifications = [message async for message in read_log(reader, account, [NOTIFICATIONS])]
+    said = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
+    first, newest = await _first(reader, account, asked.incarnation)
+    incarnation = asked.incarnation or max(newest, *said.begins, 1)
+    since = asked.since
     if since is None:
-        since = await _before_first(reader, account)
-    emitted = await _read_hub(settings, key, since, until)
+        since = said.begins.get(incarnation, first)
+    emitted = await _read_hub(settings, key, since, asked.until)
     last = max((event.sequence for event in emitted), default=0)
     clock = asyncio.get_running_loop()
-    deadline = clock.time() + wait
+    deadline = clock.time() + asked.wait
     while True:
-        logged = [message async for message in read_log(reader, account)]
+        found = [message async for message in read_log(reader, account)]
+        logged = [message for message in found if message.incarnation == incarnation]
         highest = max((message.sequence or 0 for message in logged), default=0)
         if highest >= last or clock.time() >= deadline:
             break
@@ -88,17 +120,26 @@ async def _judge(
     # What has no sequence is in no history, and what came since is not in what was read of it.
     inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
     dead = {message.sequence async for message in read_log(reader, account, [DEAD_LETTER]) if message.sequence}
-    return compare(account, emitted, inside, dead, by_kind=not broker.one_order, enums=settings.hub.enums)
+    return compare(
+        account,
+        emitted,
+        inside,
+        dead,
+        by_kind=not broker.one_order,
+        enums=settings.hub.enums,
+        wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
+    )
 
 
-async def _before_first(reader: LogReader, account: str) -> int:
-    """Give the sequence after which the log of the account begins."""
-    first: int | None = None
+async def _first(reader: LogReader, account: str, incarnation: int | None) -> tuple[int, int]:
+    """Return the sequence after which an incarnation begins in the log, the newest if None, and which one it is."""
+    lowest: dict[int, int] = {}
     async with aclosing(read_log(reader, account)) as messages:
         async for message in messages:
-            if message.sequence is not None and (first is None or message.sequence < first):
-                first = message.sequence
-    return 0 if first is None else first - 1
+            if message.sequence is not None:
+                lowest[message.incarnation] = min(message.sequence, lowest.get(message.incarnation, message.sequence))
+    chosen = incarnation or max(lowest, default=1)
+    return lowest.get(chosen, 1) - 1, chosen
 
 
 async def _read_hub(settings: Settings, key: str, since: int, until: int | None) -> list[Emitted]:

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from random import uniform
 from typing import Final, NoReturn, TypeVar
@@ -170,7 +170,7 @@ class Account:
         now = self.session.checkpoint() if self.session is not None and self.session.is_begun else None
         if now is not None and now.incarnation >= desired.reset.incarnation:
             return None
-        return replace(reset_checkpoint(now, desired.reset.verified), incarnation=desired.reset.incarnation)
+        return reset_checkpoint(desired.reset.incarnation, desired.reset.verified, set_of(desired.strategies))
 
     @property
     def is_to_be_forgotten(self) -> bool:

@@ -98,11 +98,11 @@ def to_message(item: Item) -> Message:
 def _message(item: Item, replay: str | None) -> Message:
     match item.content:
         case Event() as event:
-            return event_message(event, late=item.late, replay=replay)
+            return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
         case DeadLetter() as letter:
-            return dead_letter_message(letter, replay=replay)
+            return dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
         case Notification() as notification:
-            return notification_message(notification)
+            return notification_message(notification, incarnation=item.incarnation)
 
 
 def _other(content: Event | DeadLetter | Notification) -> tuple[str, str, str]:

@@ -234,7 +234,9 @@ class ReplayJob:
             await self._begin(hub)
         assert queue.seen is not None  # noqa: S101 - it has begun
         self._began = self._began or (asyncio.get_running_loop().time(), queue.progress.read, queue.seen)
-        final = 0 if self.account.session is None else self.account.session.verified
+        final = 0
+        if self.account.session is not None:
+            final, queue.incarnation = self.account.session.verified, self.account.session.incarnation
         through = min(until, final)
         if queue.seen >= through and through < until:
             self._waits_for = f"the history is final up to event {final} only, yet"

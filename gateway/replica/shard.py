@@ -341,7 +341,8 @@ class Shard:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
         name, session, reset = account.name, account.session, account.due_reset()
         if reset is not None:
-            self._add(filling, name, [Item(reset_notification(name, reset))], encode_checkpoint(reset), limits)
+            item = Item(reset_notification(name, reset), incarnation=reset.incarnation)
+            self._add(filling, name, [item], encode_checkpoint(reset), limits)
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
             self._add(filling, name, (), None, limits)
         else:
@@ -503,7 +504,7 @@ class Shard:
             "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
         replay = None if item.reissue is None else item.reissue.replay
-        return self._keyed(dead_letter_message(letter, limit=keep, replay=replay))
+        return self._keyed(dead_letter_message(letter, limit=keep, replay=replay, incarnation=item.incarnation))
 
     def _keyed(self, message: Message) -> Message:
         return with_account_in_key(message) if self._settings.account_in_key else message

@@ -12,7 +12,7 @@ refused in words and never overwritten. A checkpoint stays below 144 KiB: 64 of 
 from __future__ import annotations
 
 import binascii
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Final
 
@@ -23,7 +23,7 @@ from gateway.events.event import Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.session.facts import Content
 from gateway.session.identities import DIGEST_BYTES
-from gateway.session.subscriptions import ALL, Subscription
+from gateway.session.subscriptions import ALL, Strategies, Subscription, strategies_text
 
 VERSION: Final = 1
 LARGEST: Final = 144 * 1024
@@ -84,25 +84,24 @@ class Checkpoint:
     """What held at which sequence, as far as an event above `verified` may fall under it."""
 
 
-def reset_checkpoint(old: Checkpoint | None, start: int) -> Checkpoint:
-    """Give the checkpoint that begins a new incarnation after sequence `start` of a history that is another.
+def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Checkpoint:
+    """Return the checkpoint that begins an incarnation after sequence `start` of a history that may be another.
 
-    What was settled, remembered and pinned is forgotten; the newest subscription holds from the beginning.
+    What was settled, remembered and pinned is forgotten; `strategies`, what is wanted now, hold from the beginning.
     """
     if start < 0:
         raise ValueError(f"a history has no sequence {start}; 0 begins at its earliest event")
-    if old is None:
-        return Checkpoint(verified=start)
-    return Checkpoint(
-        verified=start,
-        incarnation=old.incarnation + 1,
-        subscriptions=(replace(old.subscriptions[-1], since=0),),
-    )
+    return Checkpoint(verified=start, incarnation=incarnation, subscriptions=(Subscription(0, strategies),))
 
 
 def reset_notification(account: str, new: Checkpoint) -> Notification:
     """Give what tells consumers of a reset, to be committed with it: sequences may begin again."""
-    return Notification(account, "checkpoint-reset", {"Incarnation": new.incarnation, "SinceSeqId": new.verified})
+    detail: dict[str, str | int | None] = {
+        "Incarnation": new.incarnation,
+        "SinceSeqId": new.verified,
+        "Strategies": strategies_text(new.subscriptions[-1].strategies),
+    }
+    return Notification(account, "checkpoint-reset", detail)
 
 
 class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):

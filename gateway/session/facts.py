@@ -72,6 +72,8 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     content: Content | Notification
     late: bool = False
     reissue: Reissue | None = None
+    incarnation: int = 1
+    """Of the account: how often it began, each time after a checkpoint that an operator set."""
 
 
 @dataclass(frozen=True, slots=True)

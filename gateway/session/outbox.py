@@ -18,7 +18,7 @@ from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
 from gateway.session.identities import Identities
 from gateway.session.intervals import Intervals
-from gateway.session.subscriptions import Subscription, Subscriptions
+from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
 
 _SETTLED_SIZE: Final = 160
 """Bytes in memory of a settled sequence that waits for a checkpoint."""
@@ -158,7 +158,8 @@ class Outbox:
                 _Settled(None, _SETTLED_SIZE, sequence, identity, anonymous=nameless, filtered=kind_of(content))
             )
             return Outcome.FILTERED
-        self._append(_Settled(Item(content, late), size_of(content), sequence, identity, anonymous=nameless))
+        item = Item(content, late, incarnation=self.incarnation)
+        self._append(_Settled(item, size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
@@ -167,9 +168,11 @@ class Outbox:
         self.full = self.full or self.bytes > self._settings.buffer_bytes
 
     def begin(self, verified: int) -> None:
-        """Make the account known: this checkpoint is committed before anything else."""
+        """Make the account known: this checkpoint is committed before any event, and tells what it subscribes to."""
         self.verified = self.marked = self.high = verified
-        self._append(_Mark(None, 0, verified, None, alone=True))
+        subscription = self.subscriptions.held()[-1]
+        item = None if subscription.strategies is None else self._announcement(subscription)
+        self._append(_Mark(item, 0 if item is None else size_of(item.content), verified, None, alone=True))
 
     def mark(self, verified: int, anchor: Anchor | None) -> None:
         """Let everything up to `verified` be final; all of it that is known is queued."""
@@ -183,20 +186,23 @@ class Outbox:
         if len(missing) > _GAPS:
             missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
         for first, final in missing:
-            item = Item(Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final}))
+            notification = Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final})
+            item = Item(notification, incarnation=self.incarnation)
             self._append(_Mark(item, size_of(item.content), final, self.anchor))
         self.mark(max(last, self.marked), self.anchor)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Let `subscription` hold from its sequence on, and say so."""
         self.subscriptions.change(subscription)
-        strategies = subscription.strategies
+        item = self._announcement(subscription)
+        self._append(_Change(item, size_of(item.content), subscription))
+
+    def _announcement(self, subscription: Subscription) -> Item:
         detail: dict[str, str | int | None] = {
             "FromSeqId": subscription.since,
-            "Strategies": None if strategies is None else ",".join(map(str, sorted(strategies))),
+            "Strategies": strategies_text(subscription.strategies),
         }
-        item = Item(Notification(self._account, "subscription-changed", detail))
-        self._append(_Change(item, size_of(item.content), subscription))
+        return Item(Notification(self._account, "subscription-changed", detail), incarnation=self.incarnation)
 
     def subscribe_from_the_beginning(self, subscription: Subscription) -> None:
         """Let `subscription` hold for an account that has not begun."""

@@ -70,6 +70,8 @@ class ReplayQueue:
         self._strategies = None if replay.strategies is None else frozenset(replay.strategies)
         self.progress = progress
         """As taken: what the next commit says."""
+        self.incarnation = 1
+        """Of the account whose history is read."""
         self._tail = bytearray(progress.tail)
         self._looked: deque[_Looked] = deque()
         self.seen = progress.position
@@ -124,7 +126,9 @@ class ReplayQueue:
         self._looked.append(looked)
 
     def _item(self, content: Content) -> Item | None:
-        return Item(content, reissue=self._reissue) if self._wants(content) else None
+        if not self._wants(content):
+            return None
+        return Item(content, reissue=self._reissue, incarnation=self.incarnation)
 
     def _wants(self, content: Content) -> bool:
         if not isinstance(content, Event):  # it has neither a strategy nor a time

@@ -37,6 +37,11 @@ class Subscription:
 ALL: Final = (Subscription(0),)
 
 
+def strategies_text(strategies: Strategies) -> str | None:
+    """Return strategies as notifications name them: `1,2`; null for all."""
+    return None if strategies is None else ",".join(map(str, sorted(strategies)))
+
+
 def check_strategies(strategies: Strategies) -> None:
     """Raise ValueError for more strategies than a checkpoint can remember beside those that they replace."""
     if Subscription(0, strategies).size > MAX_BYTES // 2:

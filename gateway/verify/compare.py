@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -73,6 +73,8 @@ class Logged:
     sequence: int | None
     value: bytes
     late: bool
+    incarnation: int = 1
+    """How often the account had begun, each time after a reset of its checkpoint."""
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class Verdict:
     unexpected: list[str] = field(default_factory=list)
     late: int = 0
     dead_letters: int = 0
+    not_subscribed: int = 0
+    """Events of strategies that were not wanted, and that the log rightly lacks."""
 
     @property
     def exact(self) -> bool:
@@ -100,7 +104,8 @@ class Verdict:
         if self.exact:
             late = f", {self.late} of them marked late" if self.late else ""
             dead = f"; {self.dead_letters} more are dead letters" if self.dead_letters else ""
-            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}{dead}"
+            other = f"; {self.not_subscribed} more are not subscribed" if self.not_subscribed else ""
+            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}{dead}{other}"
         faults: dict[str, Sequence[object]] = {
             "lost": self.lost,
             "repeated": self.repeated,
@@ -122,12 +127,13 @@ def compare(
     *,
     by_kind: bool = False,
     enums: Mapping[str, Sequence[str]] | None = None,
+    wants: Callable[[int, int | None], bool] = lambda _sequence, _strategy: True,
 ) -> Verdict:
     """Compare one account's log, in the log's order, with everything that its hub emitted.
 
     `by_kind` is for a log that has an order for each kind alone. What is among the `dead_letters`, by its
     sequence, could not be published and is not lost. `enums` are the names that the operator gave to numbers, from 0
-    on; this module knows none of its own.
+    on; this module knows none of its own. `wants` tells by sequence and strategy what was to be published.
     """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
@@ -145,6 +151,9 @@ def compare(
             verdict.repeated.append(sequence)
             continue
         seen.add(sequence)
+        strategy = _strategy(event)
+        if not wants(sequence, strategy):
+            verdict.unexpected.append(f"{message.kind} {sequence} of strategy {strategy}, which was not subscribed")
         order = message.kind if by_kind else ""
         if message.late:
             verdict.late += 1
@@ -156,8 +165,23 @@ def compare(
             verdict.altered.append(f"{sequence}: {difference}")
     missing = truth.keys() - seen
     verdict.dead_letters = len(missing & set(dead_letters))
-    verdict.lost = sorted(missing - set(dead_letters))
+    missing -= set(dead_letters)
+    unwanted = {sequence for sequence in missing if not wants(sequence, _strategy(truth[sequence]))}
+    verdict.not_subscribed = len(unwanted)
+    verdict.lost = sorted(missing - unwanted)
     return verdict
+
+
+def _strategy(event: Emitted) -> int | None:
+    """Return the strategy that a payload names; None where it names none, or is none."""
+    try:
+        members = json.loads(event.payload, parse_float=_Number, parse_int=_Number)
+    except ValueError:
+        return None
+    if not isinstance(members, dict):
+        return None
+    found = next((value for name, value in members.items() if fold(name) == "strategyid"), None)
+    return int(found.partition(".")[0]) if isinstance(found, str) and _NUMBER.fullmatch(found) else None
 
 
 def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[str]]) -> str | None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from gateway.errors import CallFailed, CallRejected
 from gateway.hub import Hub
 from gateway.verify.compare import Emitted, fold
 
@@ -38,11 +39,17 @@ async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> Async
     """Give the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
 
     Each page is asked for by the last sequence of the one before, without its continuation token: another way
-    than the gateway's own. Raises HubError.
+    than the gateway's own. Where the hub refuses a page, half of it is asked for from then on. Raises HubError.
     """
     at = since
     while at < until:
-        page = await hub.events_since(at, limit, None)
+        try:
+            page = await hub.events_since(at, limit, None)
+        except (CallFailed, CallRejected):
+            if limit == 1:
+                raise
+            limit //= 2
+            continue
         events = sorted(filter(None, map(read_envelope, page.envelopes)), key=lambda event: event.sequence)
         if not events or events[-1].sequence <= at:
             return

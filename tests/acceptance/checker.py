@@ -209,6 +209,7 @@ def _headers(account: str, kind: str, payload: Mapping[str, Any]) -> dict[str, s
         "ce-datacontenttype": "application/json",
         "ce-dataschema": f"urn:mesolive:{kind}:v1",
         "ce-account": account,
+        "ce-incarnation": "1",  # no account of these tests begins anew
         "ce-sequence": payload["eventseqid"].zfill(20),
     }
     if payload.get("strategyid") is not None:

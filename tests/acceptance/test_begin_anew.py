@@ -76,6 +76,9 @@ async def test_a_history_that_began_anew_goes_on_once_an_operator_says_so(broker
         await put_again(other, one)
         found = await further(scene, one, 130)
         assert sorted(sequences(found)) == sorted([*range(1, 101), *range(1, 31)])
+        anew = [one for one in found if one.headers["ce-incarnation"] == "2"]
+        assert sorted(sequences(anew)) == list(range(1, 31))
+        assert {one.headers["ce-incarnation"] for one in found} == {"1", "2"}
         said = [one for one in await of_account(scene, one) if ".notifications." in one.subject]
         told = [json.loads(one.value) for one in said]
         assert [(one["Incarnation"], one["SinceSeqId"]) for one in told if one["Type"] == "checkpoint-reset"] == [

@@ -70,6 +70,7 @@ def found(kind: str, sequence: int, value: str, *, id_: str, time: str, strategy
         "ce-datacontenttype": "application/json",
         "ce-dataschema": f"urn:mesolive:{kind}:v1",
         "ce-account": ACCOUNT,
+        "ce-incarnation": "1",
         "ce-sequence": f"{sequence:020d}",
         "ce-subject": f"strategy/{strategy}",
     }

@@ -77,9 +77,12 @@ class Stage:
         self.episodes[name] = Episode(begin, time.time())
 
     async def calm(self) -> None:
-        """Wait until all accounts were live and level for a while."""
+        """Wait until all accounts were live and level for a while, and no rate over 4 s shows how they connected."""
         live = f'sum(mesolive_gateway_accounts{{state="live"}}) == bool {ACCOUNTS}'
-        await self.sees(f"sum_over_time(({live})[6s:1s]) >= 6 and max(mesolive_gateway_lag_seconds) < 1")
+        await self.sees(
+            f"sum_over_time(({live})[6s:1s]) >= 6 and max(mesolive_gateway_lag_seconds) < 1 "
+            "and sum(increase(mesolive_gateway_hub_connects_total[8s])) == 0"
+        )
 
     def replica(self, control: Control) -> str:
         """Give its label `instance`."""

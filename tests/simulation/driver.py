@@ -14,6 +14,7 @@ from random import Random
 from hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather, clock
 
 from gateway.errors import Diverged
+from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, decode_checkpoint, encode_checkpoint, reset_checkpoint
 from gateway.session.facts import Batch, Item, Outcome, Page, SessionSettings, State
 from gateway.session.session import Session
@@ -357,7 +358,8 @@ class Life:
         if len(self.hubs) > 1 and self.fate.is_mended and self.incarnation == 0:
             self.incarnation = 1
             old = None if self.stored is None else decode_checkpoint(self.stored)
-            new = reset_checkpoint(old, 0)
+            wanted = None if self._desired is None else frozenset(self._desired)
+            new = reset_checkpoint(1 if old is None else old.incarnation + 1, 0, wanted)
             self.stored = encode_checkpoint(new)
             self.began_at = self.began_at or 0
             self.initial = [*(self.initial or [None]), new.subscriptions[0].strategies]
@@ -401,7 +403,8 @@ class Life:
             first = decode_checkpoint(batch.checkpoint)
             self.began_at, self.began_time = first.verified, self.now
             self.initial.append(first.subscriptions[0].strategies)
-            assert not batch.items, "the first checkpoint is committed before anything else"
+            told = [item for item in batch.items if not isinstance(item.content, Notification)]
+            assert not told, "the first checkpoint is committed before anything else"
         self.published += [Published(item, self.incarnation) for item in batch.items]
         self.stored = batch.checkpoint
         self.largest_checkpoint = max(self.largest_checkpoint, len(batch.checkpoint))

@@ -125,6 +125,8 @@ def _changes(life: Life, changes: list[Change]) -> list[str]:
     found = []
     if life.incarnation == 0 and len(life.hubs) == 1:
         for since, strategies in changes:
+            if since == 0 and strategies == life.initial[0]:
+                continue  # what it began with
             bounds = [
                 latest
                 for latest, desired in life.change_bounds

@@ -46,6 +46,7 @@ def test_an_event_carries_every_attribute_of_cloudevents() -> None:
         "datacontenttype": "application/json",
         "dataschema": "urn:mesolive:order-update:v1",
         "account": "acme",
+        "incarnation": "1",
         "sequence": "00000000000000000042",
         "time": "2026-11-22T13:32:25.0923668Z",
         "subject": "strategy/7",
@@ -63,6 +64,17 @@ def test_the_padded_sequence_sorts_as_the_number_does_up_to_the_largest() -> Non
 def test_only_what_came_late_is_marked_so() -> None:
     assert event_message(EVENT, late=True).attributes["late"] == "true"
     assert "late" not in event_message(EVENT, late=False).attributes
+
+
+def test_every_message_says_in_which_incarnation_of_its_account_it_was_published() -> None:
+    notification = Notification("acme", "gap", {})
+    messages = [
+        event_message(EVENT, incarnation=3),
+        dead_letter_message(LETTER, incarnation=3),
+        notification_message(notification, incarnation=3),
+    ]
+    assert [message.attributes["incarnation"] for message in messages] == ["3", "3", "3"]
+    assert event_message(EVENT, incarnation=3) != event_message(EVENT)
 
 
 def test_an_event_without_a_strategy_has_no_subject() -> None:

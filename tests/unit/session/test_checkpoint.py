@@ -132,25 +132,22 @@ def test_a_checkpoint_is_json_that_an_operator_can_read() -> None:
 
 
 def test_a_reset_begins_a_new_incarnation_and_forgets_the_old_history() -> None:
-    new = reset_checkpoint(MEANT, 100)
+    new = reset_checkpoint(3, 100, frozenset({1, 2}))
 
     assert new == Checkpoint(verified=100, incarnation=3, subscriptions=(Subscription(0, frozenset({1, 2})),))
 
 
-def test_a_reset_without_an_old_checkpoint_is_a_first_incarnation() -> None:
-    assert reset_checkpoint(None, 0) == Checkpoint(verified=0)
-
-
 def test_a_reset_to_before_the_beginning_is_refused() -> None:
     with pytest.raises(ValueError, match="no sequence -1"):
-        reset_checkpoint(MEANT, -1)
+        reset_checkpoint(3, -1, None)
 
 
 def test_a_reset_is_told_to_consumers() -> None:
-    notification = reset_notification("acme", reset_checkpoint(MEANT, 100))
+    notification = reset_notification("acme", reset_checkpoint(3, 100, frozenset({2, 1})))
 
     assert notification.type == "checkpoint-reset"
-    assert notification.detail == {"Incarnation": 3, "SinceSeqId": 100}
+    assert notification.detail == {"Incarnation": 3, "SinceSeqId": 100, "Strategies": "1,2"}
+    assert reset_notification("acme", reset_checkpoint(3, 100, None)).detail["Strategies"] is None
 
 
 # Whose event the anchor is -----------------------------------------------------------------------------------

@@ -63,7 +63,10 @@ def test_widening_does_not_publish_what_came_before_it() -> None:
     scene.audits(event(3), event(4, strategy=2), event(5, strategy=2), latest=5, at=100)
 
     assert scene.published() == [1, 3, 5]
-    assert scene.notifications("subscription-changed") == [{"FromSeqId": 5, "Strategies": None}]
+    assert scene.notifications("subscription-changed") == [
+        {"FromSeqId": 0, "Strategies": "1"},
+        {"FromSeqId": 5, "Strategies": None},
+    ]
 
 
 def test_a_change_holds_after_everything_that_is_held_or_was_pushed() -> None:
@@ -88,7 +91,7 @@ def test_an_answer_that_was_under_way_when_the_subscription_changed_does_not_cou
     assert scene.notifications("subscription-changed")[0]["FromSeqId"] == 6
 
 
-def test_a_new_account_begins_with_its_subscription() -> None:
+def test_a_new_account_begins_with_its_subscription_and_says_so() -> None:
     scene = Scene()
     scene.session.subscribe([1])
     scene.connect(latest=2)
@@ -96,7 +99,7 @@ def test_a_new_account_begins_with_its_subscription() -> None:
     scene.answers(event(1, strategy=1), event(2, strategy=2))
 
     assert scene.published() == [1]
-    assert scene.notifications("subscription-changed") == []
+    assert scene.notifications("subscription-changed") == [{"FromSeqId": 0, "Strategies": "1"}]
     assert scene.checkpoint.subscriptions == (Subscription(0, frozenset({1})),)
 
 
