@@ -69,13 +69,14 @@ def test_while_the_collector_hangs_no_more_wait_than_may_and_the_others_are_coun
     assert collector.asked.wait(5)
     end(tracer, 10_000)
     assert watched.ended - watched.taken == otlp._WAITING
-    assert watched.dropped == 10_000 - otlp._WAITING
+    dropped = watched.dropped
+    assert 10_000 - otlp._WAITING <= dropped < 10_000  # the first export may have begun before all were there
     with capture_logs() as lines:
         collector.goes_on.set()
         deadline = time.monotonic() + 5
-        while collector.spans < otlp._AT_ONCE + otlp._WAITING and time.monotonic() < deadline:
+        while collector.spans < otlp._AT_ONCE + 10_000 - dropped and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert collector.spans == otlp._AT_ONCE + otlp._WAITING
+    assert collector.spans == otlp._AT_ONCE + 10_000 - dropped
     assert [line["event"] for line in lines] == ["traces are lost, events are not"]
     assert "more slowly" in lines[0]["error"]
 
