@@ -24,6 +24,7 @@ from gateway.broker.kafka.innards import mend
 from gateway.broker.kafka.topics import headers_of
 from gateway.events.event import Event
 from gateway.publication import event_message
+from gateway.simulator.events import CALLBACKS
 
 _BATCH = 1024 * 1024
 _IN_FLIGHT = 8
@@ -71,7 +72,8 @@ async def kafka_loop(task: Task) -> Result:
     """Put records into batches and send them, several at once."""
     async with AIOKafkaProducer(bootstrap_servers=task.server, max_batch_size=_BATCH) as producer:
         filling, flying, events = {}, deque(), 0
-        await producer.partitions_for("bare.OnOrderUpdate")  # metadata is not what is measured
+        for callback in CALLBACKS:
+            await producer.partitions_for(f"bare.{callback}")  # metadata is not what is measured
         stopwatch = Stopwatch()
         async for push in _pushes(task):
             topic = f"bare.{push.target}"

@@ -23,6 +23,7 @@ from pathlib import Path
 import msgspec
 from brokers import BROKERS
 from report import machine, markdown, rows
+from source import KINDS
 from task import Result, Task, ask
 
 from tests.support import leftovers
@@ -45,20 +46,22 @@ class Scenario:
     """What the first contender must reach, as a multiple of another one's rate, or of its p99."""
 
 
-def scenarios(events: int, seconds: float, *, mixed: bool) -> Iterator[Scenario]:
-    """Give everything that is measured."""
+def scenarios(events: int, seconds: float, kind: str | None) -> Iterator[Scenario]:
+    """Give everything that is measured, with all 17 kinds of events or one."""
     for broker, (title, records) in itertools.product(BROKERS, (("frames of 1", 1), ("frames of 50", 50))):
         few = max(500, events // 40)
         contenders = {"gateway": events, f"bare-{broker}": events, f"usual-{broker}": few}
         budgets = {f"bare-{broker}": 0.6, f"usual-{broker}": 20} if broker == "kafka" else {}
-        load = {"records": records, "mixed": mixed}
+        load = {"records": records, "kind": kind}
         yield Scenario(f"flood, {title} → {broker}", broker, load, contenders, budgets)
     for broker in BROKERS:
         some = round(100 * seconds)
         contenders = {"gateway": some, f"transactions-{broker}": some}
-        yield Scenario(f"live, 100/s → {broker}", broker, {"rate": 100}, contenders, {f"transactions-{broker}": 2})
+        yield Scenario(
+            f"live, 100/s → {broker}", broker, {"rate": 100, "kind": kind}, contenders, {f"transactions-{broker}": 2}
+        )
     for broker, (title, wait) in itertools.product(BROKERS, (("instant pages", 0), ("pages of 50 ms", 0.05))):
-        load = {"history": True, "mixed": mixed, "page_seconds": wait}
+        load = {"history": True, "kind": kind, "page_seconds": wait}
         contenders = {"catch-up": events, "throw-away": events}
         yield Scenario(f"catch-up, {title} → {broker}", broker, load, contenders, {"throw-away": 0.8})
 
@@ -117,14 +120,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each contender (3)")
     parser.add_argument("--events", type=int, default=60_000, help="events of a flood or a history (60000)")
     parser.add_argument("--seconds", type=float, default=4, help="seconds of live events (4)")
-    parser.add_argument("--mixed", action="store_true", help="all 17 kinds instead of order updates")
+    parser.add_argument(
+        "--kind", choices=KINDS, help="events of this kind alone; otherwise all 17, as a hub mixes them"
+    )
     parser.add_argument("--profile", type=Path, help="a folder for what cProfile sees of each process; rates suffer")
     parser.add_argument("--output", type=Path, default=_HERE / "results" / "latest", help="without .md and .json")
     leftovers.guard()
     arguments = parser.parse_args()
     chosen = [
         scenario
-        for scenario in scenarios(arguments.events, arguments.seconds, mixed=arguments.mixed)
+        for scenario in scenarios(arguments.events, arguments.seconds, arguments.kind)
         if all(word in scenario.name for word in arguments.only)
     ]
     if not chosen:

@@ -46,7 +46,7 @@ class _Taker:
     def tell(self) -> None:
         """Print what was measured, and end without waiting for threads that never end."""
         truth = Hub()
-        truth.load(Load(_EVENTS))
+        truth.load(Load(_EVENTS, kind="order-update"))
         spoilt = sum(_price(sent) != _price(got) for (_, sent), got in zip(truth.events, self.taken, strict=True))
         cpu = 1e6 * self.result.cpu / _EVENTS
         print(json.dumps({"cpu": cpu, "spoilt": spoilt / _EVENTS}), flush=True)
@@ -131,7 +131,7 @@ def main() -> None:
     print("| client | CPU µs/push | prices that lost or changed a digit |")
     print("|---|---:|---:|")
     for client in clients:
-        ask(hub, "load", {"events": _EVENTS})
+        ask(hub, "load", {"events": _EVENTS, "kind": "order-update"})
         command = [sys.executable, __file__, client, hub]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)  # noqa: S603
         told = json.loads(done.stdout.splitlines()[-1])

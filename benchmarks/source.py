@@ -17,6 +17,7 @@ import base64
 import hashlib
 import itertools
 import json
+import re
 import struct
 import sys
 import time
@@ -30,6 +31,8 @@ from gateway.simulator.events import CALLBACKS, EventSource
 from gateway.simulator.wire import TICKS, Form, Style
 
 STRATEGIES: Final = (101, 102, 103)
+KINDS: Final = tuple(re.sub("(?<!^)([A-Z])", r"-\1", name.removeprefix("On")).lower() for name in CALLBACKS)
+"""The callbacks as topics name them, in the same order."""
 _CHUNK: Final = 256 * 1024
 """Bytes that are written at once."""
 _DAY: Final = 24 * 3600 * TICKS
@@ -48,8 +51,8 @@ class Load:
     """Events a second; 0 floods."""
     history: bool = False
     """All events are there from the beginning, a day old; none is pushed."""
-    mixed: bool = False
-    """All 17 kinds as they come from the simulator, instead of order updates alone."""
+    kind: str | None = None
+    """Events of this kind alone, `order-update`; otherwise all 17 as they come from the simulator."""
     page_seconds: float = 0
     """How long the hub takes for a page, as one does that reads a database."""
 
@@ -70,7 +73,7 @@ class Hub:
         self.paged = 0
         source = EventSource(1, "bench", STRATEGIES)
         style = Style(Form.CAMEL_INT)
-        only = None if load.mixed else (CALLBACKS.index("OnOrderUpdate"),)
+        only = None if load.kind is None else (KINDS.index(load.kind),)
         began = time.time_ns() // 100 - (_DAY if load.history else 0)
         made = [source.make(sequence, style, began + sequence, only) for sequence in range(1, load.events + 1)]
         self.events = [(CALLBACKS[template.callback].encode(), payload) for template, payload in made]

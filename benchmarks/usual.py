@@ -12,7 +12,9 @@ import nats
 from aiokafka import AIOKafkaProducer
 from signalrcore.hub_connection_builder import HubConnectionBuilder
 from signalrcore.types import HttpTransportType
-from task import CALLBACK, PATH, Result, Stopwatch, Task, ask
+from task import PATH, Result, Stopwatch, Task, ask
+
+from gateway.simulator.events import CALLBACKS
 
 _Publish = Callable[[bytes, bytes], Awaitable[object]]
 
@@ -63,6 +65,7 @@ def listen(hub: str, on_event: Callable[[list[Any]], None], opened: threading.Ev
     options = {"access_token_factory": lambda: "key", "transport": HttpTransportType.web_sockets}
     connection = HubConnectionBuilder().with_url(hub + PATH, options=options).build()
     connection.on_open(opened.set)
-    connection.on(CALLBACK, on_event)
+    for callback in CALLBACKS:
+        connection.on(callback, on_event)
     connection.start()
     return connection
