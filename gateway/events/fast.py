@@ -28,7 +28,7 @@ from gateway.events.parts import Part
 from gateway.events.payloads import EventPayload
 from gateway.events.strict_json import MAX_DEPTH, MAX_DIGITS
 from gateway.events.times import canonical_time
-from gateway.events.uuids import NO_ID, canonical_uuid
+from gateway.events.uuids import CANONICAL_UUID, NO_ID, canonical_uuid
 
 
 class FallBack(Exception):
@@ -63,7 +63,7 @@ class Plan:
                 raise FallBack
             kept: Any = sent if is_pascal else msgspec.convert(sent, self._canonical, from_attributes=True)
             id_, time = kept.EventId, kept.EventTime
-            if id_ is not None:
+            if id_ is not None and CANONICAL_UUID.fullmatch(id_) is None:
                 kept.EventId = id_ = canonical_uuid(id_)
             if time[:_SECOND] not in _seconds or _REST_OF_TIME.fullmatch(time, _SECOND) is None:
                 kept.EventTime = time = _time(time)

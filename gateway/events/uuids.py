@@ -8,6 +8,8 @@ from typing import Final
 UUID_PATTERN: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """The canonical form."""
 
+CANONICAL_UUID: Final = re.compile(UUID_PATTERN[1:-1])
+
 NO_ID: Final = "00000000-0000-0000-0000-000000000000"
 """An id that says there is none: .NET's Guid.Empty."""
 
@@ -21,7 +23,7 @@ def canonical_uuid(text: str) -> str:
     Takes the formats D, N (no hyphens), B (in braces), P (in parentheses) and X (hexadecimal fields, as C writes a
     GUID), in any letter case. Raises ValueError with what would be right.
     """
-    if _CANONICAL.fullmatch(text):
+    if CANONICAL_UUID.fullmatch(text):
         return text
     if len(text) > LONGEST or _FORMATS.fullmatch(text) is None:
         raise ValueError("a UUID such as 10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0 would be right")
@@ -32,6 +34,5 @@ def canonical_uuid(text: str) -> str:
 _H: Final = "[0-9A-Fa-f]"
 _D: Final = f"{_H}{{8}}(?:-{_H}{{4}}){{3}}-{_H}{{12}}"
 _X: Final = rf"\{{0x{_H}{{8}},0x{_H}{{4}},0x{_H}{{4}},\{{0x{_H}{{2}}(?:,0x{_H}{{2}}){{7}}\}}\}}"
-_CANONICAL: Final = re.compile(UUID_PATTERN[1:-1])
 _FORMATS: Final = re.compile(rf"{_D}|{_H}{{32}}|\{{{_D}\}}|\({_D}\)|{_X}")
 _NOT_DIGITS: Final = re.compile(f"0x|[^{_H[1:-1]}]")

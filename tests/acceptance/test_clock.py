@@ -17,7 +17,7 @@ from tests.contract import kafka_server
 log = logging.getLogger(__name__)
 
 ACCOUNTS: Final = 12
-RATE: Final = 20.0
+RATE: Final = 8.0
 HOURS: Final = (1, -1, 2, -2, 0)
 """How far off the clock of one of two replicas is, one after the other. Kafka takes no record that is from
 more than an hour ahead."""

@@ -18,7 +18,7 @@ from tests.contract import kafka_server
 log = logging.getLogger(__name__)
 
 ACCOUNTS: Final = 24
-RATE: Final = 20.0
+RATE: Final = 8.0
 SLACK: Final = 2
 """How many times as long a takeover may take beside other loads; the figures are logged."""
 

@@ -113,7 +113,7 @@ async def test_an_answer_of_the_broker_that_is_lost_repeats_nothing(tmp_path: Pa
     async with house(tmp_path, accounts=1) as here, at_work(here, rate=500) as control:
         id_ = await asked(control, here.accounts[0])
         await further(control, id_, 0)
-        for _ in range(5):
+        for _ in range(3):
             await here.wire.strike("unanswered", here.wire.cut)
         await ended(control, id_)
         replayed = await is_exact(here)
