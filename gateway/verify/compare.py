@@ -181,7 +181,7 @@ def _strategy(event: Emitted) -> int | None:
     if not isinstance(members, dict):
         return None
     found = next((value for name, value in members.items() if fold(name) == "strategyid"), None)
-    return int(found.partition(".")[0]) if isinstance(found, str) and _NUMBER.fullmatch(found) else None
+    return whole(found)
 
 
 def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[str]]) -> str | None:
@@ -199,6 +199,15 @@ def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[st
 def fold(name: str) -> str:
     """Return what the spellings of a name under all naming policies of .NET have in common."""
     return name.lower().replace("_", "").replace("-", "")
+
+
+def whole(value: object) -> int | None:
+    """Return the integer that a number (`7`, `7.0`, `1e3`) or a plain text (`"7"`, `"7.0"`) stands for; else None."""
+    form = _TEXT if type(value) is str else _NUMBER  # numbers are of a class of their own
+    if not isinstance(value, str) or len(value) > _LONGEST or form.fullmatch(value) is None:
+        return None
+    number = Decimal(value)
+    return int(number) if number.adjusted() < _LONGEST and number == number.to_integral_value() else None
 
 
 class _Number(str):
@@ -230,8 +239,8 @@ class _Comparison:
         enum = self._enum(path)
         if enum is not None:
             is_same = _is_same_member(raw, value, self.enums.get(enum, ()))
-        elif name in _INTEGERS and isinstance(raw, str) and _NUMBER.fullmatch(raw):
-            is_same = isinstance(value, _Number) and value == raw.partition(".")[0]
+        elif name in _INTEGERS and (number := whole(raw)) is not None:
+            is_same = isinstance(value, _Number) and value == str(number)
         elif name in _UUIDS and isinstance(raw, str) and isinstance(value, str):
             is_same = _UUID.fullmatch(value) is not None and _digits_of(raw) == _digits_of(value)
         else:
@@ -262,10 +271,9 @@ class _Comparison:
 
 def _is_same_member(raw: Any, value: Any, names: Sequence[str]) -> bool:  # noqa: ANN401 - any JSON
     """Compare a value of an enum: a number that has a name became it, any other value is as it came."""
-    if isinstance(raw, str) and _NUMBER.fullmatch(raw):  # as a number, or as a text of digits
-        digits = raw.partition(".")[0]
-        number = int(digits)
-        meant = names[number] if 0 <= number < len(names) else _Number(digits)
+    number = whole(raw)  # as a number, or as a text of digits
+    if number is not None:
+        meant = names[number] if 0 <= number < len(names) else _Number(number)
         return bool(meant == value) and isinstance(value, _Number) == isinstance(meant, _Number)
     if isinstance(raw, str) and isinstance(value, str):
         return not isinstance(value, _Number) and fold(raw) == fold(value)
@@ -301,7 +309,10 @@ def _is_same_number(raw: str, value: str) -> bool:
     return one == other and (one.as_tuple().exponent == other.as_tuple().exponent or "E" in raw.upper())
 
 
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.0+)?")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+_TEXT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.0+)?")
+_LONGEST: Final = 40
+"""Digits of any integer that a hub may send."""
 _UUID: Final = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 

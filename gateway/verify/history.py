@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.errors import CallFailed, CallRejected
 from gateway.hub import Hub
-from gateway.verify.compare import Emitted, fold
+from gateway.verify.compare import Emitted, fold, whole
 
 _NAMES: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
 _PAYLOADS: Final = ("payload", "event", "data", "args", "body")
@@ -76,10 +75,10 @@ def read_envelope(envelope: bytes) -> Emitted | None:
         return None
     payload = _with_header(payload, folded)
     found = next((value for name, value in payload.items() if fold(name) == "eventseqid"), None)
-    sequence = re.fullmatch(r"([0-9]{1,19})(\.0+)?", found) if isinstance(found, str) else None
-    if sequence is None or int(sequence[1]) == 0:
+    sequence = whole(found)
+    if sequence is None or sequence <= 0:
         return None
-    return Emitted(int(sequence[1]), callback, _dump(payload))
+    return Emitted(sequence, callback, _dump(payload))
 
 
 class _Digits(str):
