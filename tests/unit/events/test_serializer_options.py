@@ -14,7 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from random import Random
+from typing import Any, cast
 
 import pytest
 
@@ -305,3 +306,48 @@ def test_a_contract_is_needed_and_is_an_object(literal: str) -> None:
     assert isinstance(letter, DeadLetter)
     assert "Contract is " in letter.detail
     assert "an object would be right" in letter.detail
+
+
+LITERALS = [
+    *("null", "true", "0", "-0", "1.0", "1e5", '"7"', '"7.0"', '"-0"', '"1e5"', '"x"', '""', '"NaN"', '"\\u0041"'),
+    *("[]", "{}", '{"a":1,"a":2}', '{"A":0.10}', '[{"b":1e-9}]', "9223372036854775808", '"2026-12-18"'),
+    *('"10F687B3C9A76CAAFD897D99FE7AD0B0"', '"00000000000000000000000000000000"'),
+]
+
+
+def damaged(payload: dict[str, Any], dice: Random) -> dict[str, Any]:
+    """Take a member of a payload away, write it twice, or put another value in its place."""
+    whole = parsed(written(payload, Options()).encode())
+    holder: Any = whole
+    while True:
+        name = dice.choice(list(holder))
+        inner = holder[name][0] if isinstance(holder[name], list) and holder[name] else holder[name]
+        if not isinstance(inner, dict) or not inner or dice.random() < 0.3:
+            break
+        holder = inner
+    match dice.randrange(4):
+        case 0:
+            del holder[name]
+        case 1:
+            holder[name[0].swapcase() + name[1:]] = holder[name]
+        case _:
+            holder[name] = f"@{dice.randrange(len(LITERALS))}@"
+    return cast("dict[str, Any]", whole)
+
+
+@pytest.mark.parametrize("option", [name for name in OPTIONS if not name.startswith("Guid X")])  # no UUID, no fields
+def test_both_ways_and_verify_agree_on_damaged_payloads_under_each_option(option: str) -> None:
+    dice, decoder, named = Random(option), Decoder({"SignalState": ["Off", "On"]}), {"SignalState": ["Off", "On"]}
+    for sighting in SIGHTINGS * 3:
+        text = written(damaged(sound(sighting), dice), OPTIONS[option])
+        payload = re.sub('"@([0-9]+)@"', lambda found: LITERALS[int(found[1])], text).encode()
+        pushed = decoder.push("acme", sighting.callback, payload)
+        assert pushed == decoder.push_at_length("acme", sighting.callback, payload)
+        entry = b'{"EventType":"%b","Payload":%b}' % (sighting.callback.encode(), payload)
+        event = decoder.envelope("acme", entry)
+        assert event == decoder.envelope_at_length("acme", entry)
+        if isinstance(event, Event) and event.sequence:
+            emitted = read_envelope(entry)
+            assert emitted is not None
+            logged = Logged(event.kind, event.sequence, event.body, late=False)
+            assert compare("acme", [emitted], [logged], enums=named).altered == []
