@@ -127,14 +127,17 @@ async def test_what_the_hub_no_longer_has_ends_it_in_words(tmp_path: Path) -> No
         await further(control, whole, 0)
         for account in (one, two):
             await here.ask(f"PATCH /users/{account}/faults", forget_below=2_000)
-        found = await ended(control, await asked(control, one, since=100, until=2_500), "failed")
+        gone = await asked(control, one, since=100, until=2_500)  # what is gone is looked for again, for a while
+        before = await asked(control, one, until=1_500)
+        there = await asked(control, one, since=1999, until=2_500)
+        rest = await asked(control, one, until=2_500)  # without a beginning it takes what there is
+        found = await ended(control, gone, "failed")
         assert "begins with event 2000: it has no longer 101 to 1999" in found["detail"], found
         assert "with since 1999" in found["detail"]
-        await ended(control, await asked(control, one, since=1999, until=2_500))
-        rest = await asked(control, one, until=2_500)  # without a beginning it takes what there is
-        assert (await ended(control, rest))["progress"]["published"] == 501
-        found = await ended(control, await asked(control, one, until=1_500), "failed")
+        found = await ended(control, before, "failed")
         assert "begins with event 2000, and the range ends with 1500" in found["detail"]
+        await ended(control, there)
+        assert (await ended(control, rest))["progress"]["published"] == 501
         found = await ended(control, whole, "failed")  # it was under way
         assert f"it has no longer {found['progress']['position'] + 1} to 1999" in found["detail"]
         replayed = await is_exact(here)
