@@ -31,7 +31,7 @@ test: install check requirements ## lint, types, layers, schemas, and all promis
 	$(PYTEST) -m "not alone and not long" $(SHARED_OUT) $(ARGS) || $(NONE_OF_THESE)
 	$(PYTEST) -m "alone and not long" $(ARGS) || $(NONE_OF_THESE)
 
-test-long: install requirements ## the same promises at full size, one by one: 50,000 events, whole rounds of chaos, big storms, fuzz
+test-long: install requirements ## at full size, one by one: 50,000 events, whole rounds of chaos, 5,000 accounts, fuzz; 20 minutes
 	$(PYTEST) -m long $(ARGS)
 
 requirements: install ## say what the tests need and lack, with the line that installs it, and fetch the rest
