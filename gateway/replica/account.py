@@ -30,6 +30,7 @@ from gateway.errors import (
     HubError,
     Refused,
 )
+from gateway.events.catalogue import find
 from gateway.hub import Hub
 from gateway.replica import pushes
 from gateway.replica.access import HubAccess
@@ -407,8 +408,9 @@ class Account:
             self._pushed(event)
         return event is not None
 
-    def _on_push(self, target: str, arguments: list[bytes]) -> None:
+    def _on_push(self, target: str, arguments: list[bytes]) -> bool:
         self._pushed(pushes.decoded(self.access.decoder, self.name, target, arguments))
+        return find(target) is not None
 
     def _pushed(self, content: Content) -> None:
         session = self.session

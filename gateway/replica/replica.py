@@ -20,6 +20,7 @@ from typing import Final, NoReturn
 import aiohttp
 from msgspec import UNSET, UnsetType
 
+from gateway import __version__
 from gateway.accounts import AccountsDirectory, shard_of
 from gateway.broker.ports import ControlStore, EventLog, Membership, Ownership, Registry
 from gateway.broker.view import View
@@ -39,6 +40,7 @@ from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
+from gateway.signalr.transport import check_answer
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
@@ -423,7 +425,8 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
     connector = aiohttp.TCPConnector(limit=0, ssl=context, ttl_dns_cache=30)
     async with aiohttp.ClientSession(
         connector=connector,
-        headers=settings.headers,
+        headers={"User-Agent": f"mesolive-gateway/{__version__}", **settings.headers},
+        middlewares=(check_answer,),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),  # a shared jar would carry one account's affinity into another's
     ) as http:

@@ -24,9 +24,10 @@ from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
 
-OnPush = Callable[[str, list[bytes]], None]
+OnPush = Callable[[str, list[bytes]], bool | None]
 """Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
-target and the bytes as they came for what is no SignalR record. What it raises, `run` raises."""
+target and the bytes as they came for what is no SignalR record. What it raises, `run` raises. False says that there is
+no such target: an invocation that waits for an answer is told so."""
 
 AtSight = Callable[[bytes], bool]
 """Called with each record before it is decoded; True where that need not be: it was known, and is dealt with."""
@@ -177,7 +178,10 @@ class Connection:
             record = protocol.decode(raw)
             match record:
                 case protocol.Invocation():
-                    on_push(record.target, record.arguments)
+                    is_known = on_push(record.target, record.arguments)
+                    if record.id is not None:  # the hub's method waits for an answer, and may hold the only turn
+                        error = f"there is no {shown(record.target)} here" if is_known is False else None
+                        self._send(protocol.encode_completion(record.id, error=error))
                 case protocol.Completion():
                     self._complete(record.id, record)
                 case protocol.Close():

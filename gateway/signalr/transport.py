@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
@@ -24,6 +24,7 @@ MAX_RETRY_AFTER: Final = 600.0
 
 _REFUSALS: Final = {401, 403}
 _SWITCHING: Final = 101
+_REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MIN_SECRET: Final = 6
 _MAX_SHOWN: Final = 300
 
@@ -72,6 +73,41 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
         raise ConnectFailed(f"{name}: redirected {len(error.history)} times", reason="protocol") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:
         raise ConnectFailed(f"{name}: {_words(error, secrets)}", reason="unreachable") from None
+
+
+async def check_answer(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request of the hub's session, as aiohttp's middlewares do, and refuse an answer that leads elsewhere.
+
+    aiohttp follows redirects of an upgrade to any origin, with the session's headers and without TLS where the new
+    place has none; so no redirect is followed, and the error names the place. Raises ConnectFailed.
+    """
+    response = await send(request)
+    if response.status in _REDIRECTS:
+        step = "negotiate" if request.method == "POST" else "upgrade"
+        response.close()
+        place = _without_secrets(response.headers.get("Location", ""))
+        words = f"{step}: the hub answered {response.status} and points to {place}; if it is there now, mend hub.url"
+        raise ConnectFailed(words, reason="redirected", retry_after=read_retry_after(response.headers))
+    if response.status == _SWITCHING and "upgrade" in _listed(response.headers.get("Connection", "")):
+        # `Connection: keep-alive, Upgrade` is right (RFC 9110, 7.6.1); aiohttp before 3.15 takes `upgrade` alone.
+        mended = response.headers.copy()
+        mended["Connection"] = "upgrade"
+        response._cache["headers"] = type(response.headers)(mended)  # noqa: SLF001 - there is no other way
+    return response
+
+
+def _without_secrets(url: str) -> str:
+    """Return where a URL leads, without a user, a password or a query, which may be secrets."""
+    try:
+        parts = urlsplit(url)
+        place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    except ValueError:  # brackets that do not match
+        place = ""
+    return shown(place) or "nowhere"
+
+
+def _listed(value: str) -> list[str]:
+    return [one.strip().lower() for one in value.split(",")]
 
 
 def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterable[str] = ()) -> ConnectFailed:
