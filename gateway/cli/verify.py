@@ -53,8 +53,8 @@ def verify(
     account's key, as a second connection, and subscribes to nothing. Exit codes: 0 exact, 1 not, 2 a setting is
     wrong.
     """
-    settings = load_settings(config)
     asked = _Asked(since, until, wait, incarnation, _numbers(strategies))
+    settings = load_settings(config)
     if not loop.run(_verify(settings, account, asked)):
         raise typer.Exit(1)
 

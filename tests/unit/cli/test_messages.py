@@ -188,3 +188,9 @@ def test_fresh_schemas_pass_and_a_stale_or_an_orphaned_file_fails(tmp_path: Path
     assert "1 of" in runner.invoke(app, ["schemas", "--directory", str(tmp_path)]).output
     assert not orphan.exists()
     assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
+
+
+def test_strategies_that_are_no_numbers_are_refused_in_words() -> None:
+    result = CliRunner().invoke(app, ["verify", "--strategies", "1,x"])
+    assert result.exit_code == 2
+    assert "'1,x' is no list of numbers; 1,2 would be right" in result.output
