@@ -23,9 +23,9 @@ from pathlib import Path
 import msgspec
 from brokers import BROKERS
 from report import machine, markdown, rows
-from source import KINDS
 from task import Result, Task, ask
 
+from gateway.events.catalogue import KINDS
 from tests.support import leftovers
 
 _HERE = Path(__file__).parent

@@ -17,7 +17,6 @@ import base64
 import hashlib
 import itertools
 import json
-import re
 import struct
 import sys
 import time
@@ -27,12 +26,11 @@ from typing import Any, Final
 import msgspec
 import uvloop
 
+from gateway.events.catalogue import CATALOGUE
 from gateway.simulator.events import CALLBACKS, EventSource
 from gateway.simulator.wire import TICKS, Form, Style
 
 STRATEGIES: Final = (101, 102, 103)
-KINDS: Final = tuple(re.sub("(?<!^)([A-Z])", r"-\1", name.removeprefix("On")).lower() for name in CALLBACKS)
-"""The callbacks as topics name them, in the same order."""
 _CHUNK: Final = 256 * 1024
 """Bytes that are written at once."""
 _DAY: Final = 24 * 3600 * TICKS
@@ -73,7 +71,7 @@ class Hub:
         self.paged = 0
         source = EventSource(1, "bench", STRATEGIES)
         style = Style(Form.CAMEL_INT)
-        only = None if load.kind is None else (KINDS.index(load.kind),)
+        only = None if load.kind is None else (CALLBACKS.index(CATALOGUE[load.kind].callback),)
         began = time.time_ns() // 100 - (_DAY if load.history else 0)
         made = [source.make(sequence, style, began + sequence, only) for sequence in range(1, load.events + 1)]
         self.events = [(CALLBACKS[template.callback].encode(), payload) for template, payload in made]

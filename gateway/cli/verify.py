@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Final
@@ -17,10 +18,11 @@ from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub, read_log
 from gateway.errors import GatewayError
+from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.settings import Settings, load_settings
-from gateway.verify.announced import announced
-from gateway.verify.compare import Emitted, Verdict, compare
+from gateway.verify.announced import Strategies, announced, read_strategies
+from gateway.verify.compare import Emitted, Logged, Verdict, compare
 from gateway.verify.history import read_history
 
 _POLL: Final = 0.2
@@ -53,7 +55,7 @@ def verify(
     account's key, as a second connection, and subscribes to nothing. Exit codes: 0 exact, 1 not, 2 a setting is
     wrong.
     """
-    asked = _Asked(since, until, wait, incarnation, _numbers(strategies))
+    asked = _Asked(since, until, wait, incarnation, _strategies(strategies))
     settings = load_settings(config)
     if not loop.run(_verify(settings, account, asked)):
         raise typer.Exit(1)
@@ -65,13 +67,12 @@ class _Asked:
     until: int | None
     wait: float
     incarnation: int | None
-    strategies: frozenset[int] | None
-    """None for all."""
+    strategies: Strategies
 
 
-def _numbers(text: str | None) -> frozenset[int] | None:
+def _strategies(text: str | None) -> Strategies:
     try:
-        return None if text is None else frozenset(map(int, filter(None, text.split(","))))
+        return read_strategies(text)
     except ValueError:
         raise typer.BadParameter(
             f"{text!r} is no list of numbers; 1,2 would be right", param_hint="--strategies"
@@ -110,16 +111,16 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
     last = max((event.sequence for event in emitted), default=0)
     clock = asyncio.get_running_loop()
     deadline = clock.time() + asked.wait
-    while True:
-        found = [message async for message in read_log(reader, account)]
-        logged = [message for message in found if message.incarnation == incarnation]
+    while True:  # the log is read after the hub: what the hub has by then may be published late
+        logged = await _of(reader, account, incarnation)
         highest = max((message.sequence or 0 for message in logged), default=0)
         if highest >= last or clock.time() >= deadline:
             break
         await asyncio.sleep(_POLL)
     # What has no sequence is in no history, and what came since is not in what was read of it.
     inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
-    dead = {message.sequence async for message in read_log(reader, account, [DEAD_LETTER]) if message.sequence}
+    letters = await _of(reader, account, incarnation, [DEAD_LETTER])
+    dead = {message.sequence for message in letters if message.sequence is not None}
     return compare(
         account,
         emitted,
@@ -129,6 +130,10 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
         enums=settings.hub.enums,
         wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
     )
+
+
+async def _of(reader: LogReader, account: str, incarnation: int, topics: Sequence[str] = KINDS) -> list[Logged]:
+    return [message async for message in read_log(reader, account, topics) if message.incarnation == incarnation]
 
 
 async def _first(reader: LogReader, account: str, incarnation: int | None) -> tuple[int, int]:

@@ -79,12 +79,7 @@ def lacks(value: object) -> bool:
     """Say whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
     if isinstance(value, str):
         return value == str(NO_SEQUENCE) or _is_no_id(value)
-    return value is None or (is_number(value) and value == NO_SEQUENCE)
-
-
-def is_number(value: object) -> bool:
-    """Say whether a value is a number of JSON, as `read` gives it."""
-    return isinstance(value, int | Decimal) and not isinstance(value, bool)
+    return value is None or (isinstance(value, int | Decimal) and value is not False and value == NO_SEQUENCE)
 
 
 def unwrapped(value: object) -> dict[str, Any] | None:

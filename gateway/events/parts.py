@@ -49,11 +49,6 @@ class Part(BaseModel):
             spelling: name for name in cls.model_fields for spelling in (name, name[0].lower() + name[1:], folded(name))
         }
 
-    @classmethod
-    def spellings(cls) -> dict[str, str]:
-        """Give the model's names by their usual spellings."""
-        return cls._spellings
-
     @model_validator(mode="before")
     @classmethod
     def _fold_names(cls, members: Any) -> Any:  # noqa: ANN401 - whatever stands there

@@ -40,7 +40,7 @@ from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
-from gateway.signalr.transport import check_answer
+from gateway.signalr.transport import check_upgrade
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
@@ -426,7 +426,7 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
     async with aiohttp.ClientSession(
         connector=connector,
         headers={"User-Agent": f"mesolive-gateway/{__version__}", **settings.headers},
-        middlewares=(check_answer,),
+        middlewares=(check_upgrade,),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),  # a shared jar would carry one account's affinity into another's
     ) as http:

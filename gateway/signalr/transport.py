@@ -69,26 +69,26 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
         if error.status != _SWITCHING:
             raise refusal(name, error.status, error.headers or {}, secrets) from None
         raise ConnectFailed(f"{name}: not a WebSocket: {error.message}", reason="protocol") from None
-    except aiohttp.TooManyRedirects as error:
-        raise ConnectFailed(f"{name}: redirected {len(error.history)} times", reason="protocol") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:
         raise ConnectFailed(f"{name}: {_words(error, secrets)}", reason="unreachable") from None
 
 
-async def check_answer(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Send a request of the hub's session, as aiohttp's middlewares do, and refuse an answer that leads elsewhere.
+async def check_upgrade(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Send a request, as a middleware of the hub's session, and judge the answer to an upgrade before aiohttp does.
 
-    aiohttp follows redirects of an upgrade to any origin, with the session's headers and without TLS where the new
-    place has none; so no redirect is followed, and the error names the place. Raises ConnectFailed.
+    aiohttp would follow a redirect to any origin, with the session's headers, and without TLS where the new place has
+    none. So a redirect raises WSServerHandshakeError, like every other answer that is not 101.
     """
     response = await send(request)
+    if "Upgrade" not in request.headers:
+        return response
     if response.status in _REDIRECTS:
-        step = "negotiate" if request.method == "POST" else "upgrade"
         response.close()
-        place = _without_secrets(response.headers.get("Location", ""))
-        words = f"{step}: the hub answered {response.status} and points to {place}; if it is there now, mend hub.url"
-        raise ConnectFailed(words, reason="redirected", retry_after=read_retry_after(response.headers))
-    if response.status == _SWITCHING and "upgrade" in _listed(response.headers.get("Connection", "")):
+        raise aiohttp.WSServerHandshakeError(
+            response.request_info, (), status=response.status, headers=response.headers
+        )
+    listed = [one.strip().lower() for one in response.headers.get("Connection", "").split(",")]
+    if len(listed) > 1 and "upgrade" in listed:
         # `Connection: keep-alive, Upgrade` is right (RFC 9110, 7.6.1); aiohttp before 3.15 takes `upgrade` alone.
         mended = response.headers.copy()
         mended["Connection"] = "upgrade"
@@ -96,23 +96,21 @@ async def check_answer(request: aiohttp.ClientRequest, send: aiohttp.ClientHandl
     return response
 
 
-def _without_secrets(url: str) -> str:
+def _place(url: str, secrets: Iterable[str]) -> str:
     """Return where a URL leads, without a user, a password or a query, which may be secrets."""
     try:
         parts = urlsplit(url)
         place = urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
     except ValueError:  # brackets that do not match
         place = ""
-    return shown(place) or "nowhere"
-
-
-def _listed(value: str) -> list[str]:
-    return [one.strip().lower() for one in value.split(",")]
+    return shown(place, secrets) or "nowhere"
 
 
 def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterable[str] = ()) -> ConnectFailed:
     """Give the error for an HTTP status that is not the one hoped for."""
     message = f"{name}: the hub answered {status}"
+    if status in _REDIRECTS:
+        message += f" and points to {_place(headers.get('Location', ''), secrets)}; if it is there now, mend hub.url"
     retry_after = read_retry_after(headers)
     if status in _REFUSALS:
         challenge = headers.get("WWW-Authenticate")

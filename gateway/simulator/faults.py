@@ -138,6 +138,14 @@ class Faults:
     negotiate_html: bool = False
     """Negotiation answers 200 with a page of HTML, as a portal or a proxy in between does (Server.negotiate)."""
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for an order that is none."""
+        for enum, names in self.enums.items():
+            declared = sorted(member.name for member in ENUMS.get(enum, ()))
+            if sorted(names) != declared:
+                right = f"{', '.join(declared)}, in any order, would be right" if declared else "there is no such enum"
+                raise ValueError(f"enums.{enum}: {right}")
+
     @property
     def disturb_pushes(self) -> bool:
         """Whether a push may be anything but sent once, whole and at once."""
@@ -174,11 +182,7 @@ class Scope:
         if unknown := changes.keys() - {item.name for item in fields(Faults)}:
             raise ValueError(f"unknown faults: {', '.join(sorted(unknown))}")
         wanted = {name: value for name, value in {**self._set, **changes}.items() if value is not None}
-        for enum, names in _merged(HEALTHY, wanted).enums.items():
-            declared = sorted(member.name for member in ENUMS.get(enum, ()))
-            if sorted(names) != declared:
-                right = f"{', '.join(declared)}, in any order, would be right" if declared else "there is no such enum"
-                raise ValueError(f"enums.{enum}: {right}")
+        _merged(HEALTHY, wanted)
         self._set = wanted
         self._version += 1
         return self.faults

@@ -28,11 +28,11 @@ class Announced:
             case "checkpoint-reset":
                 self.begins[incarnation] = int(notification["SinceSeqId"])
                 if "Strategies" in notification:
-                    self.changes[incarnation] = [(0, _strategies(notification["Strategies"]))]
+                    self.changes[incarnation] = [(0, read_strategies(notification["Strategies"]))]
             case "subscription-changed":
                 since = int(notification["FromSeqId"])
                 held = [change for change in self.changes.get(incarnation, ()) if change[0] < since]
-                self.changes[incarnation] = [*held, (since, _strategies(notification["Strategies"]))]
+                self.changes[incarnation] = [*held, (since, read_strategies(notification["Strategies"]))]
 
     def wants(self, incarnation: int, sequence: int, strategy: int | None) -> bool:
         """Tell whether an event of a strategy was to be published; one that names none always is."""
@@ -58,5 +58,6 @@ def announced(notifications: Iterable[tuple[int, bytes]], before: Strategies = N
     return found
 
 
-def _strategies(text: str | None) -> Strategies:
+def read_strategies(text: str | None) -> Strategies:
+    """Read strategies as notifications name them, `1,2`, None for all; raises ValueError for what is no number."""
     return None if text is None else frozenset(map(int, filter(None, text.split(","))))

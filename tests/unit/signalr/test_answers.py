@@ -112,6 +112,7 @@ async def test_an_upgrade_is_not_redirected_and_the_place_is_named(status: int) 
             with pytest.raises(ConnectFailed) as failed:
                 await opened(url)
         assert other.requests == []  # nor did anything else leave for it
+    assert failed.value.reason == f"http-{status}"  # a label of the metrics that there was before
     assert str(failed.value) == (
         f"upgrade: the hub answered {status} and points to {elsewhere}/hubs; if it is there now, mend hub.url"
     )

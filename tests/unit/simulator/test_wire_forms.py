@@ -333,3 +333,8 @@ async def test_an_enum_may_be_declared_in_another_order(look: Look) -> None:
 def test_an_order_that_is_none_is_refused_in_words(enums: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=re.escape(words)):
         Scope().patch({"enums": enums})
+
+
+def test_an_order_that_is_none_is_refused_from_the_start() -> None:
+    with pytest.raises(ValueError, match="Off, On, in any order, would be right"):
+        Faults(enums={"SignalState": ("On", "Up")})
