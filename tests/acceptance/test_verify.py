@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.control import control_of
+from tests.acceptance.processes import until
 from tests.acceptance.replays import Scene, Scenes, at_work
 from tests.acceptance.test_begin_anew import put
 
@@ -65,6 +66,11 @@ async def test_a_subscription_that_was_there_before_the_account_is_known(broker:
         key.write_text("not-the-key")  # it cannot begin yet
         control = await control_of(await scene.gateway(), scene.http)
         await control.ready()
+
+        async def is_known() -> bool:
+            return account in await control.accounts()
+
+        await until(is_known, "the API has heard of the account")
         answer = await control.ask(f"PUT /v1/accounts/{account}/subscription", json={"strategies": [1]})
         key.write_text(kept)
         await scene.ask(f"POST /users/{account}/emit", count=100)
