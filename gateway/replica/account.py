@@ -391,10 +391,20 @@ class Account:
             self._connection = self.hub = None
             self._cancel_timer()
             if self.session is not None:
-                self.session.dropped()
+                self._drop(self.session)
             await connection.close()
         assert ended is not None  # noqa: S101 - neither task returns
         raise ended
+
+    def _drop(self, session: Session) -> None:
+        """The connection of `session` is gone: what of it cannot be trusted is discarded, the rest is held."""
+        discarded = session.dropped()
+        self._hold(session)
+        if discarded:
+            get_logger(account=self.name).warning(
+                "pushes of a connection whose history was not proven are discarded: history gives them again",
+                count=discarded,
+            )
 
     async def _until_released(self) -> NoReturn:
         await self._release.wait()

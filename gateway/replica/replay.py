@@ -246,8 +246,13 @@ class ReplayJob:
         walk.go_onward()
         share = self.account.access.budget.share()
         while not await self._page(hub, walk, share, through):
-            pass
+            if not self._is_trusted(hub):
+                return False
         return through == until
+
+    def _is_trusted(self, hub: Hub) -> bool:
+        """Whether the history over this connection is still known to be the one that was published."""
+        return self.account.hub is hub and self.account.activity is Activity.LIVE
 
     async def _page(self, hub: Hub, walk: Walk, share: Share, through: int) -> bool:
         """Publish what a page has of the range; give True where nothing is left up to `through`."""
@@ -256,6 +261,8 @@ class ReplayJob:
         with (await share.reserve(history.expected_bytes)).until_done():
             request = walk.cursor
             answer = await history.page(hub, request)
+            if not self._is_trusted(hub):
+                return False
             if answer is None:
                 walk.forget_token()
                 return False

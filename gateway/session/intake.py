@@ -25,6 +25,11 @@ class Intake:
         self._aside: list[Content] = []
         self._empty_since: tuple[int, int] | None = None
 
+    def forget(self) -> None:
+        """Forget what was set aside, and since when the history is empty: another connection or look begins."""
+        self._aside.clear()
+        self._empty_since = None
+
     def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int, now: int) -> bool | None:
         """Check whose history it is; give None where the page can be taken in, else whether to ask again only later.
 

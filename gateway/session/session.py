@@ -10,11 +10,15 @@ subscription and overlaps what is held, that is drained and the session is live.
 overlap with, the session goes live on probation: a first push that leaves a hole sends it back to paging.
 Sequences may have holes, so a hole proves nothing by itself; the audit, a later look at the history from
 `verified`, finds what was never pushed.
+
+Trust belongs to a connection: what came over one is published only once its history was found to be the one that
+the checkpoint was made from. Where a connection ends before that, or diverges, all that came over it is discarded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from gateway.errors import Diverged
@@ -73,6 +77,10 @@ class Session:
         self._overlap = Overlap(self._grace)
         self._subject: str | None = None
         self._subscribed = False
+        self._trial = 0
+        """The first trial of the connection that stands."""
+        self._is_trusted = False
+        """Whether the history was proven in the trial that stands."""
         self._begin_paging()
 
     def _begin_paging(self) -> None:
@@ -80,6 +88,7 @@ class Session:
         self._hub_time: int | None = None
         self._starved = False
         self._auditing = self._probation = False
+        self._intake.forget()
         self._walk.begin(self._outbox.marked, self._outbox.anchor)
 
     @property
@@ -199,6 +208,10 @@ class Session:
             )
         self._subject = subject
         self._subscribed = False
+        self._end_trial()
+        self._trial = self._waiting.trial
+        self._claim = None
+        self._walk.connected()
         self._waiting.disprove()
         self._overlap.connected(max(self._outbox.high, self._waiting.highest))
         self.latest = self._outbox.high
@@ -215,11 +228,15 @@ class Session:
         Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
         stays so for longer than the grace.
         """
+        with self._distrusting_what_diverged():
+            self._told_latest(sequence, time)
+
+    def _told_latest(self, sequence: int, time: str) -> None:
         if self._start is not None:
             self._begin_account(self._start, sequence)
         before, now = self._hub_time, ticks(time)
         if self._walk.is_behind(sequence, self._outbox.marked, now):
-            self._catch_up_again()  # until it has caught up itself, nothing is published
+            self._doubt()  # until it has caught up itself, nothing is published
             return
         self.latest = max(self.latest, sequence)
         self._hub_time = now
@@ -253,9 +270,37 @@ class Session:
         self._waiting.drop_through(verified)
         self._walk.begin(verified, None)
 
-    def dropped(self) -> None:
-        """The connection is gone. What is held stays: history may never show it."""
+    def dropped(self) -> int:
+        """The connection is gone. What is held stays, since history may never show it, where it can be trusted.
+
+        Returns how many pushes were discarded because the history of their connection was never proven.
+        """
         self.state = State.OFFLINE
+        return self._end_trial()
+
+    # Trust ----------------------------------------------------------------------------------------------
+
+    def _end_trial(self) -> int:
+        """Discard what came over a history that was not proven, and let what comes from now on stand its own trial."""
+        discarded = 0 if self._is_trusted else self._waiting.discard_since(self._waiting.trial)
+        self._waiting.trial += 1
+        self._is_trusted = False
+        return discarded
+
+    def _doubt(self) -> None:
+        """The history may be another one since a moment ago: what comes now waits until that is clear."""
+        if self._is_trusted:
+            self._end_trial()
+        self._catch_up_again()
+
+    @contextmanager
+    def _distrusting_what_diverged(self) -> Iterator[None]:
+        try:
+            yield
+        except Diverged:
+            self._waiting.discard_since(self._trial)
+            self._is_trusted = False
+            raise
 
     # Pushes ---------------------------------------------------------------------------------------------
 
@@ -301,7 +346,7 @@ class Session:
         if self._outbox.remembers(content):
             return Outcome.REPEAT
         if self.state is State.LIVE and is_newer(content, self._outbox.anchor):
-            self._catch_up_again()
+            self._doubt()
         return Outcome.STALE
 
     def _pushed_without_sequence(self, content: Content, *, room: bool) -> Outcome:
@@ -377,6 +422,10 @@ class Session:
 
         Raises Diverged when the history is not the one that the checkpoint was made from.
         """
+        with self._distrusting_what_diverged():
+            return self._paged(page, now)
+
+    def _paged(self, page: Page, now: float) -> bool:
         walk = self._walk
         if page.request != walk.cursor or self._hub_time is None or not self._is_paging:
             return False  # the question has changed since: the answer is to another one
@@ -387,8 +436,9 @@ class Session:
             if asks is not None:
                 self._auditing = self._auditing and not asks
                 if walk.waits and self.state is State.LIVE:
-                    self._catch_up_again()  # until it is clear whose history this is, nothing more is published
+                    self._doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
+        self._is_trusted = True
         if self._subject is not None:
             self._outbox.subject = self._subject
         if walk.has_seam(contents, self._outbox.anchor):

@@ -1,6 +1,7 @@
 """Pushes that wait: for history to reach them, or for what is missing before them.
 
-Those without a sequence are held apart: they wait for history to show them with one, and are never let go.
+Those without a sequence are held apart: they wait for history to show them with one, and are not let go for want of
+room. Each push knows the trial that it came in: the part of a connection whose history is proven, or not, as one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class _Waiting:
     content: Content
     arrived: float
     proves: bool
+    trial: int
 
 
 class WaitingPushes:
@@ -26,7 +28,9 @@ class WaitingPushes:
     def __init__(self) -> None:
         self._by_sequence: OrderedDict[int, _Waiting] = OrderedDict()  # in the order of arrival
         self._sequences: list[int] = []  # a heap; may name some that are gone already
-        self._unsequenced: dict[str, Content] = {}
+        self._unsequenced: dict[str, tuple[Content, int]] = {}
+        self.trial = 0
+        """What comes now belongs to it."""
         self.bytes = 0
         """Of everything that waits."""
 
@@ -42,7 +46,7 @@ class WaitingPushes:
 
     def add(self, sequence: int, content: Content, arrived: float, *, proves: bool) -> None:
         """Hold `content`; it `proves` that all after it is pushed where it came after the subscription."""
-        self._by_sequence[sequence] = _Waiting(content, arrived, proves)
+        self._by_sequence[sequence] = _Waiting(content, arrived, proves, self.trial)
         heappush(self._sequences, sequence)
         self.bytes += size_of(content)
 
@@ -56,22 +60,32 @@ class WaitingPushes:
         """Let go of all that history gives again."""
         self._by_sequence.clear()
         self._sequences.clear()
-        self.bytes = sum(map(size_of, self._unsequenced.values()))
+        self.bytes = sum(size_of(content) for content, _ in self._unsequenced.values())
 
     def hold(self, content: Content) -> bool:
         """Hold what has no sequence; give False where it is held already."""
         if content.identity in self._unsequenced:
             return False
-        self._unsequenced[content.identity] = content
+        self._unsequenced[content.identity] = content, self.trial
         self.bytes += size_of(content)
         return True
 
     def release(self) -> list[Content]:
         """Let go of what has no sequence, and give it in the order of arrival."""
-        released = list(self._unsequenced.values())
+        released = [content for content, _ in self._unsequenced.values()]
         self._unsequenced.clear()
         self.bytes -= sum(map(size_of, released))
         return released
+
+    def discard_since(self, trial: int) -> int:
+        """Let go of all that came in `trial` or later, and return how many that were."""
+        numbers = [number for number, waiting in self._by_sequence.items() if waiting.trial >= trial]
+        for number in numbers:
+            self.pop(number)
+        names = [name for name, (_, came_in) in self._unsequenced.items() if came_in >= trial]
+        for name in names:
+            self.bytes -= size_of(self._unsequenced.pop(name)[0])
+        return len(numbers) + len(names)
 
     def drop_through(self, sequence: int) -> None:
         """Let go of `sequence` and what is below."""

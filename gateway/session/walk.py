@@ -55,6 +55,10 @@ class Walk:
         """Whether every page begins with the last event of the one before."""
         self.begin(0, None)
 
+    def connected(self) -> None:
+        """A new connection stands: since when the former one lagged, or missed the anchor, says nothing of it."""
+        self._missed = self._behind_since = None
+
     def begin(self, marked: int, anchor: Anchor | None) -> None:
         """Start again at `anchor`, the last event known to be final; everything up to `marked` is."""
         self._marked, self._anchor = marked, anchor

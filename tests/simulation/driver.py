@@ -21,6 +21,9 @@ from gateway.session.session import Session
 
 MakeSession = Callable[..., Session]
 
+STRANGE = 1_000_000
+"""Numbers of what happens in strangers' hubs begin here."""
+
 
 @dataclass(frozen=True)
 class Fate:
@@ -40,6 +43,8 @@ class Fate:
     """When the hub starts again from 1, or the key becomes another user's."""
     is_mended: bool
     """Whether an operator resets the checkpoint then."""
+    strange: tuple[float, float] | None
+    """From when to when the hub, or the key, is another user's."""
     subscriptions: tuple[tuple[float, tuple[int, ...] | None], ...]
     outage: tuple[float, float] | None
     """From when to when every page fails, or no connection can be made."""
@@ -77,6 +82,7 @@ class Fate:
             shortened=shortened or ((random.uniform(0, length),) if random.random() < 0.1 else ()),
             reset_at=random.uniform(weather.grace, 2 * length) if random.random() < 0.1 else None,
             is_mended=random.random() < 0.5,
+            strange=cls._strange(length),
             subscriptions=subscriptions,
             outage=outage,
             is_away=bool(shortened) or outages.random() < 0.3,
@@ -86,6 +92,14 @@ class Fate:
             batch=random.choice([1, 3, 1000]),
             idle_broker=random.choice([0.0, 0.0, 0.5, 0.95]),
         )
+
+    @staticmethod
+    def _strange(length: float) -> tuple[float, float] | None:
+        random = Random(f"strange {length}")  # apart, so that the other draws of a seed stay what they were
+        if random.random() < 0.5:
+            return None
+        begins = random.uniform(0, length)
+        return begins, begins + random.uniform(0.05, 1.5 * length)
 
 
 def _strategies(random: Random, count: int) -> tuple[int, ...] | None:
@@ -142,13 +156,21 @@ class Life:
         self.random = random = Random(self.seed)
         self.weather = Weather.drawn(random)
         self.fate = Fate.drawn(random, self.weather)
-        if self.fate.reset_at is not None:
+        if self.fate.reset_at is not None or self.fate.strange is not None:
             self.weather = replace(self.weather, nameless=0.0)  # what has no EventId cannot tell two hubs apart
         if self.fate.shortened:
             self.weather = replace(self.weather, page=max(2, self.weather.page))  # one event cannot overlap another
         self.now = 0.0
         self.hubs = [HubModel(self.weather, random)]
         self.hub = self.hubs[0]
+        self.peer = self.hub
+        """The hub that connections reach now: `hub`, or a stranger for a while."""
+        self.strangers: list[HubModel] = []
+        self._strange = self.fate.strange
+        self._heard: list[int] = []
+        """The happenings that were pushed over the connection that stands."""
+        self._was_live = False
+        """Whether the session was live over it."""
         self.incarnation = 0
         self.settings = SessionSettings(
             grace=self.weather.grace,
@@ -182,7 +204,12 @@ class Life:
         """Live until everything has happened, then in peace until nothing changes any more."""
         while not self.quiet and self.diverged is None:
             self._tick()
-            is_over = self._emitted >= self.fate.events and not self._subscriptions and not self._shortened
+            is_over = (
+                self.peer is self.hub
+                and self._emitted >= self.fate.events
+                and not self._subscriptions
+                and not self._shortened
+            )
             is_over = is_over and (self.fate.outage is None or self.now > self.fate.outage[1])
             if is_over and (self.fate.reset_at is None or len(self.hubs) > 1):
                 self.quiet = True
@@ -208,6 +235,7 @@ class Life:
 
     def _tick(self) -> None:
         random = self.random
+        self._was_live = self._was_live or self.session.state is State.LIVE
         self.now += random.choice([0.001, 0.01, 0.05, 0.05, 0.2])
         self._happen()
         self._push()
@@ -234,14 +262,43 @@ class Life:
             first = len(self.hub.happenings)
             self.hub = HubModel(self.weather, self.random, first)
             self.hubs.append(self.hub)
+            self.peer = self.hub
+            self._strange = None
             self._emitted -= self.random.randint(0, self.fate.events)
             self.anchor_at_reset = None if self.stored is None else decode_checkpoint(self.stored).anchor
             self._disconnect()
 
+        if self._strange is not None and self.now >= self._strange[0] and self.peer is self.hub:
+            self._begin_strange()
+        if self._strange is not None and self.now >= self._strange[1]:
+            self._strange = None
+            if self.peer is not self.hub:
+                self.peer = self.hub
+                self._disconnect()
+
+    def _begin_strange(self) -> None:
+        """Let connections reach another hub, unless it could not be told from the one that lost its beginning."""
+        anchor = None if self.stored is None else decode_checkpoint(self.stored).anchor
+        if anchor is None or self.hub.cut or self._shortened:
+            self._strange = None
+            return
+        mild = replace(self.weather, lag=0.0, ragged=False, latest_lag=0.0, stride=1, push_only=0.0, half_sequenced=0.0)
+        self.peer = HubModel(mild, self.random, STRANGE * (len(self.strangers) + 1))
+        self.strangers.append(self.peer)
+        for _ in range(self.random.randint(1, 30)):
+            self.peer.happen(self.now - 3 * self.weather.grace)
+        self.peer._sequence = max(self.peer._sequence, self.random.choice([0, 0, anchor.sequence, 2 * anchor.sequence]))
+        self.peer._pending.clear()
+        self._disconnect()
+
     def _push(self) -> None:
-        for happening in self.hub.due(self.now):
-            if self._listens and (self._hears is None or happening.strategy in {None, *self._hears}):
-                self._deliver(happening)
+        if self.peer is not self.hub and self.random.random() < 0.2:
+            self.peer.happen(self.now)
+        for hub in (self.hub, self.peer) if self.peer is not self.hub else (self.hub,):
+            for happening in hub.due(self.now):
+                hears = self._listens and (self._hears is None or happening.strategy in {None, *self._hears})
+                if hears and hub is self.peer:
+                    self._deliver(happening)
         session = self.session
         if session.deadline is not None and session.deadline <= self.now:
             session.expire(self.now)
@@ -250,6 +307,7 @@ class Life:
         if self.session.state is State.OFFLINE:
             return
         outcome = self.session.pushed(happening.as_push, self.now)
+        self._heard.append(happening.number)
         self.outcomes.setdefault(happening.number, set()).add(outcome)
         self.accepted[happening.number] = self.session
 
@@ -262,6 +320,10 @@ class Life:
         self._flight = None
         self._pause_until = self.now + self.random.choice([0.0, 0.1, 1.0, 3.0])
         self.session.dropped()
+        if not self._was_live:  # nothing of it need be trusted: as if there had been no room
+            for number in self._heard:
+                self.outcomes[number].add(Outcome.OVERFLOW)
+        self._heard, self._was_live = [], False
 
     def _account_step(self) -> None:
         if self.now < self._pause_until:
@@ -297,7 +359,7 @@ class Life:
         """On connect the hub pushes what is on, which may repeat what it gave."""
         if self.random.random() < 0.5:
             return
-        shown = [h for h in self.hub.happenings if min(h.visible_at, *h.pushed_at, NEVER) <= self.now]
+        shown = [h for h in self.peer.happenings if min(h.visible_at, *h.pushed_at, NEVER) <= self.now]
         for happening in self.random.sample(shown, min(3, len(shown))):
             if happening.as_push.sequence is not None or happening.number in self.outcomes:
                 self._deliver(happening)
@@ -311,7 +373,7 @@ class Life:
                 self._pause_until = self.now + 0.05
                 return
             contents, token = (
-                ([], None) if failed else self.hub.page(request.since, request.token, self.now, honest=self.quiet)
+                ([], None) if failed else self.peer.page(request.since, request.token, self.now, honest=self.quiet)
             )
 
             def land() -> None:
@@ -327,7 +389,7 @@ class Life:
     def _ask_latest(self, session: Session, *, audit: bool = False) -> None:
         if self._fails():
             return
-        latest, time = self.hub.latest(self.now), clock(self.now)
+        latest, time = self.peer.latest(self.now), clock(self.now)
 
         def land() -> None:
             session.told_latest(latest, time)
@@ -355,7 +417,9 @@ class Life:
         return not self.quiet and self.random.random() < self.weather.failing
 
     def _diverge(self, words: str) -> None:
-        if len(self.hubs) > 1 and self.fate.is_mended and self.incarnation == 0:
+        if self.peer is not self.hub:
+            self._disconnect()  # and it is looked at again later, with the same session
+        elif len(self.hubs) > 1 and self.fate.is_mended and self.incarnation == 0:
             self.incarnation = 1
             old = None if self.stored is None else decode_checkpoint(self.stored)
             wanted = None if self._desired is None else frozenset(self._desired)

@@ -20,6 +20,7 @@ from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
 from gateway.session.session import Session
 from gateway.session.subscriptions import Subscription
+from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk
 
 ENOUGH = 400
@@ -108,6 +109,19 @@ class _Hasty(Walk):
         return next((content for content in reversed(contents) if content.sequence is not None), None)
 
 
+class _Gullible(WaitingPushes):
+    def discard_since(self, trial: int) -> int:  # noqa: ARG002
+        return 0
+
+
+class WithoutTrials(Session):
+    """Keeps what came over a connection whose history was never proven."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._waiting.__class__ = _Gullible
+
+
 class WithoutGrace(Session):
     """Takes every page of the history to be complete."""
 
@@ -186,6 +200,7 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "gaps not announced": _session(WithoutGaps),
     "a subscription that holds too early": _session(WithBackdatedSubscriptions),
     "no filter": _session(WithoutFilter),
+    "trusted before it is proven": _session(WithoutTrials),
 }
 
 

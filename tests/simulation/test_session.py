@@ -48,13 +48,14 @@ def test_the_runs_reach_what_they_are_about() -> None:
         seen["late"] += sum(entry.item.late for entry in life.published)
         seen["let go"] += life.session.let_go > 0
         seen["diverged"] += life.diverged is not None
+        seen["a stranger's hub"] += bool(life.strangers)
         seen["reset by an operator"] += life.incarnation
         seen["crowded"] += life.fate.interval_bytes < 1000 and life.weather.stride > 3
         seen["without sequence"] += any(h.sequence is None for h in life.hub.happenings)
         seen["pushed by history alone"] += life.weather.unpushed > 0
         seen["live only"] += life.weather.push_only > 0
     assert {name for name, count in seen.items() if count < 3} == set()
-    assert len(seen) == 10, seen
+    assert len(seen) == 11, seen
 
 
 def test_a_seed_gives_the_same_run_again() -> None:

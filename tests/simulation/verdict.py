@@ -50,6 +50,7 @@ def _gives_nothing_late(life: Life) -> bool:
     )
     return (
         len(life.hubs) == 1
+        and not life.strangers
         and not life.hub.cut
         and not any(faults)
         and not any(desired is not None for _, desired in life.change_bounds)
@@ -74,7 +75,9 @@ def _content(life: Life, hub: HubModel, published: list[Published], incarnation:
     gaps, changes = _notified(published)
     found = [*_gaps(life, hub, gaps), *_changes(life, changes)]
     happened = {happening.number for one in life.hubs for happening in one.happenings}
-    found += [f"published {number}, which never happened" for number in counts if number not in happened]
+    strange = {happening.number for one in life.strangers for happening in one.happenings}
+    found += [f"published {number}, which happened in a stranger's hub" for number in counts if number in strange]
+    found += [f"published {number}, which never happened" for number in counts if number not in happened | strange]
     if tells_hubs_apart(life) or incarnation:
         found += [f"published {number} of another history" for number in counts if number not in numbers]
     initial = life.initial[incarnation] if life.initial else None

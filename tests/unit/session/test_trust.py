@@ -1,0 +1,158 @@
+"""Nothing from a connection is published before the history on that connection was proven to be this account's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from scenes import Scene, clock, event, events, letter, live
+
+from gateway.errors import Diverged
+from gateway.session.checkpoint import Anchor, Checkpoint
+from gateway.session.facts import Content, Page, State
+
+KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
+FOREIGN: tuple[Content, ...] = (
+    event(501, id="foreign-501"),
+    event(502, id="foreign-502"),
+    event(None, id="foreign"),
+    letter(503, id="foreign-503"),
+)
+
+
+def no_page(scene: Scene) -> None:
+    """Nothing was read before the connection ended."""
+
+
+def diverges(scene: Scene) -> None:
+    with pytest.raises(Diverged):
+        scene.answers(event(10, id="foreign-10"), event(11, id="foreign-11"))
+
+
+def shows_what_has_no_sequence_first(scene: Scene) -> None:
+    assert not scene.answers(event(None, id="foreign-aside"), token="on")
+
+
+def is_behind(scene: Scene) -> None:
+    scene.session.told_latest(3, clock(1))
+
+
+def fails_the_subject(scene: Scene) -> None:
+    scene.session.dropped()
+    scene.session._outbox.subject = "us"
+    with pytest.raises(Diverged):
+        scene.session.connected("them")
+    scene.session._outbox.subject = None
+
+
+ENDS = (no_page, diverges, shows_what_has_no_sequence_first, is_behind, fails_the_subject)
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_what_a_connection_brought_whose_history_was_not_proven_is_never_published(
+    ends: Callable[[Scene], None],
+) -> None:
+    scene = Scene(KNOWN)
+    scene.connect(latest=503)
+    scene.pushes(*FOREIGN)
+    ends(scene)
+    scene.session.dropped()
+
+    scene.connect(latest=12)
+    scene.answers(*events([10, 11, 12]))
+    scene.waits(1)
+
+    assert scene.session.state is State.LIVE
+    assert scene.published() == [11, 12]
+    scene.pushes(event(13))
+    assert scene.published() == [11, 12, 13]
+    scene.pushes(*events([501, 502, 503]))
+    scene.waits(1)
+    assert scene.published() == [11, 12, 13, 501, 502, 503], "the account's own events of those numbers"
+    assert scene.late() == []
+
+
+def test_how_much_was_discarded_is_told() -> None:
+    scene = Scene(KNOWN)
+    scene.connect(latest=503)
+    scene.pushes(*FOREIGN)
+
+    assert scene.session.dropped() == len(FOREIGN)
+    assert scene.session.queued_bytes == 0
+
+
+def test_what_a_proven_connection_brought_outlives_one_that_diverges() -> None:
+    """History may never show it: it was pushed, and waits for what is missing before it."""
+    scene = live(*events([1, 2]), latest=2)
+    scene.pushes(event(3), event(5))
+    assert scene.session.dropped() == 0
+    scene.connect(latest=3)
+    scene.pushes(*FOREIGN)
+    diverging = scene.session.wants()
+    assert diverging is not None
+    with pytest.raises(Diverged):
+        scene.session.paged(Page(diverging, [event(2, id="foreign-2")], None), scene.now)
+    scene.session.dropped()
+
+    scene.connect(latest=5)
+    scene.answers(*events([2, 3, 4]))
+    scene.session.told_latest(5, clock(60))
+    scene.answers(*events([2, 3, 4]))
+    scene.waits(1)
+
+    assert scene.published() == [1, 2, 3, 4, 5]
+
+
+def test_a_divergence_discards_what_waits_though_the_connection_was_proven_before() -> None:
+    """The hub's database became another one under a connection that stands."""
+    scene = live(*events([1, 2]), latest=2)
+    scene.pushes(event(501, id="foreign-501"))
+    assert scene.published() == [1, 2]
+
+    with pytest.raises(Diverged):
+        scene.audits(event(2, id="foreign-2"), latest=501)
+    scene.session.dropped()
+    scene.waits(1)
+    scene.connect(latest=3)
+    scene.answers(*events([2, 3]))
+    scene.waits(1)
+
+    assert scene.published() == [1, 2, 3]
+
+
+def test_what_comes_after_a_doubt_waits_for_a_proof_of_its_own() -> None:
+    scene = live(*events([1, 2, 3]), latest=3)
+    scene.session.told_latest(1, clock(1))
+    scene.pushes(event(4, id="foreign-4"))
+    scene.session.dropped()
+
+    scene.connect(latest=4)
+    scene.answers(*events([3, 4]))
+
+    assert [item.content.id for item in scene.commits() if hasattr(item.content, "id")] == ["id-4"]
+
+
+def test_two_short_lags_far_apart_are_not_one_long_one() -> None:
+    scene = Scene(KNOWN, grace=3.0)
+    scene.connect(latest=9)
+    scene.session.dropped()
+
+    scene.connect(latest=9, at=3600)
+    scene.session.told_latest(11, clock(3601))
+    scene.answers(*events([10, 11]))
+
+    assert scene.published() == [11]
+
+
+def test_what_a_wrong_hub_claimed_to_be_its_latest_explains_nothing() -> None:
+    scene = Scene(KNOWN, grace=3.0)
+    scene.connect(latest=5003)
+    scene.session.dropped()
+
+    scene.connect(latest=11, at=60)
+    scene.answers(*events([10, 11]))
+    scene.session.told_latest(11, clock(70))
+    scene.session.audit()
+    scene.answers(*events([10, 11]))
+
+    assert scene.session.explained <= 11
