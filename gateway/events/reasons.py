@@ -20,6 +20,8 @@ class Reason(StrEnum):
     """JSON, but not the payload that the reference describes: a member is missing or has another type."""
     MALFORMED_ENVELOPE = "malformed-envelope"
     """An entry of a history page in which no discriminator or no payload can be found."""
+    TOO_LATE = "too-late"
+    """A sound event that the hub showed so late that its number may have been published (not a reason of decoding)."""
     TOO_LARGE = "too-large"
     """A sound event whose message is above the broker's limit (not a reason of decoding)."""
     REJECTED = "rejected"

@@ -56,6 +56,14 @@ def ticks(time: str) -> int:
     return seconds * TICKS_PER_SECOND + (int(fraction[1:8].ljust(7, "0")) if fraction else 0)
 
 
+def second_of(ticks_: int) -> str:
+    """Return the whole second of a number of ticks as canonical times begin: `2026-11-22T13:32:25`.
+
+    What is before the year 1 or after the year 9999 gives the first second or the last.
+    """
+    return (_EPOCH + timedelta(seconds=min(max(ticks_ // TICKS_PER_SECOND, _FIRST), _LAST))).isoformat()
+
+
 def seconds(times: Iterable[str]) -> Iterator[float]:
     """Give the seconds from the Unix epoch to canonical times, to about a microsecond: for statistics alone.
 
@@ -75,6 +83,8 @@ _TIME: Final = re.compile(
 _UTC: Final = frozenset({"Z", "z", "+00:00", "-00:00"})
 _HOURS: Final = 24
 _MINUTES: Final = 60
+_FIRST: Final = -62_135_596_800
+_LAST: Final = 253_402_300_799
 _EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is in UTC, without zones
 
 

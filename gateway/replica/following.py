@@ -163,7 +163,7 @@ class _Following:
 
     async def _tell_latest(self) -> None:
         latest = await self._account.until_answered(self._hub.latest)
-        self._session.told_latest(latest.sequence, latest.time)
+        self._session.told_latest(latest.sequence, latest.time, time.time())
         self._account.lag.told_at = time.monotonic()
         self._account.has_work()
 

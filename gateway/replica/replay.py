@@ -20,6 +20,7 @@ from gateway.replica.budget import Share
 from gateway.replica.history import History
 from gateway.replica.paging import decode
 from gateway.session.facts import Content, Item, Page, PageRequest
+from gateway.session.hubclock import HubClock
 from gateway.session.replay import Progress, ReplayQueue
 from gateway.session.walk import Walk
 from gateway.state import Phase, Replay, ReplayState
@@ -241,7 +242,7 @@ class ReplayJob:
         if queue.seen >= through and through < until:
             self._waits_for = f"the history is final up to event {final} only, yet"
             return False
-        walk = Walk(0)
+        walk = Walk(HubClock(0))
         walk.begin(queue.seen, None)
         walk.go_onward()
         share = self.account.access.budget.share()

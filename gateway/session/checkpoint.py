@@ -4,9 +4,12 @@ Everything up to `verified` is settled, and the history there is old enough to b
 sequences are settled, kept as intervals. The anchor is what the hub's history must begin with when it is
 read again from just before it: if it does not, this is another history, or one with a hole.
 
+What `verified` passed without having seen it is kept as far as there is room: such a number was never published, so
+an event that shows up under it later can be published safely.
+
 The format carries a version. This release reads and writes version 1; one that it does not know is
 refused in words and never overwritten. A checkpoint stays below 144 KiB: 64 of intervals, 24 of subscriptions,
-49 of identities, and little else.
+48 of identities, 4 of passed holes, and little else.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from gateway.errors import GatewayError
 from gateway.events.event import Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.session.facts import Content
+from gateway.session.finality import Sighting
+from gateway.session.hubclock import Moment
 from gateway.session.identities import DIGEST_BYTES
 from gateway.session.subscriptions import ALL, Strategies, Subscription, strategies_text
 
@@ -64,6 +69,18 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """What is known of the sequences up to `verified`."""
+
+    began: int
+    """The account began after it: nothing up to it was ever to be published."""
+    floor: int
+    """Above it every sequence is settled but those in `holes`; of those up to it nothing is known any more."""
+    holes: tuple[tuple[int, int], ...] = ()
+    """Inclusive intervals that were never settled."""
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """What is settled for one account."""
 
@@ -82,6 +99,10 @@ class Checkpoint:
     """Whose key this was made with, where the key is a JWT that says so."""
     subscriptions: tuple[Subscription, ...] = ALL
     """What held at which sequence, as far as an event above `verified` may fall under it."""
+    passed: Passed | None = None
+    """None where nothing is known of what is below `verified`."""
+    sightings: tuple[Sighting, ...] = ()
+    """Which latest sequence the hub told when, oldest first."""
 
 
 def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Checkpoint:
@@ -117,6 +138,10 @@ class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
     subject: str | None = None
     subscriptions: list[tuple[int, list[int] | None]] = []
     """None at all for the usual case: everything, from the beginning."""
+    passed: list[int] = []
+    """Where the account began, the floor, and from that the gap before and length of each hole in turn."""
+    sightings: list[tuple[int, int, int | None]] = []
+    """The latest sequence, and when it was told: in ticks by the hub's clock and by ours."""
 
 
 class _Version(msgspec.Struct):
@@ -129,15 +154,14 @@ _decode_version = msgspec.json.Decoder(_Version).decode
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
     """Give the bytes to commit: JSON."""
-    anchor = checkpoint.anchor
-    bounds = [checkpoint.verified, *chain.from_iterable((low, high + 1) for low, high in checkpoint.settled)]
+    anchor, passed = checkpoint.anchor, checkpoint.passed
     return msgspec.json.encode(
         _Wire(
             version=VERSION,
             verified=checkpoint.verified,
             incarnation=checkpoint.incarnation,
             anchor=(anchor.sequence, anchor.id, anchor.time) if anchor else None,
-            settled=[after - before for before, after in pairwise(bounds)],
+            settled=_numbers(checkpoint.verified, checkpoint.settled),
             identities=_text(checkpoint.identities),
             unsequenced=_text(checkpoint.unsequenced),
             subject=checkpoint.subject,
@@ -146,6 +170,8 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
                 for held in checkpoint.subscriptions
                 if checkpoint.subscriptions != ALL
             ],
+            passed=[] if passed is None else [passed.began, passed.floor, *_numbers(passed.floor, passed.holes)],
+            sightings=[(one.latest, one.moment.hub, one.moment.ours) for one in checkpoint.sightings],
         )
     )
 
@@ -164,6 +190,8 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
             incarnation=wire.incarnation,
             subject=wire.subject,
             subscriptions=_subscriptions(wire.subscriptions),
+            passed=_passed(wire.verified, wire.passed),
+            sightings=tuple(Sighting(latest, Moment(hub, ours)) for latest, hub, ours in wire.sightings),
         )
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointUnreadable(f"not a checkpoint of version {VERSION}: {error}: {value[:200]!r}") from error
@@ -183,6 +211,21 @@ def _natural(number: int) -> int:
     if number < 0:
         raise ValueError(f"{number} is below 0")
     return number
+
+
+def _numbers(base: int, intervals: tuple[tuple[int, int], ...]) -> list[int]:
+    bounds = [base, *chain.from_iterable((low, high + 1) for low, high in intervals)]
+    return [after - before for before, after in pairwise(bounds)]
+
+
+def _passed(verified: int, numbers: list[int]) -> Passed | None:
+    if not numbers:
+        return None
+    began, floor, *holes = numbers
+    found = Passed(began, floor, _intervals(floor, holes))
+    if not 0 <= began <= floor <= verified or (found.holes and found.holes[-1][1] > verified):
+        raise ValueError(f"what was passed up to {verified} cannot be {numbers}")
+    return found
 
 
 def _intervals(verified: int, numbers: list[int]) -> tuple[tuple[int, int], ...]:

@@ -34,7 +34,9 @@ class Outcome(StrEnum):
     FILTERED = "filtered"
     """Settled without being published: no subscription held for its strategy at its sequence."""
     STALE = "stale"
-    """At or below what is verified, and not remembered: too old to place."""
+    """At or below what is verified, and not remembered: from before the account began, or of another history."""
+    TOO_LATE = "too_late"
+    """Queued as a dead letter: `verified` passed its number so long ago that it may have been published."""
     OVERFLOW = "overflow"
     """No room: history will give it again."""
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from gateway.session.checkpoint import Anchor
 from gateway.session.facts import Content
+from gateway.session.finality import Finality
+from gateway.session.hubclock import HubClock, Moment
 from gateway.session.outbox import Outbox
 from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk
@@ -14,26 +16,27 @@ from gateway.session.walk import Step, Walk
 class Intake:
     """Queues what pages show, and moves `verified` behind what is final."""
 
-    def __init__(self, outbox: Outbox, waiting: WaitingPushes, walk: Walk, grace: int) -> None:
-        """`grace` in ticks by the hub's clock."""
+    def __init__(self, outbox: Outbox, waiting: WaitingPushes, walk: Walk, finality: Finality, clock: HubClock) -> None:
+        """`finality` tells what of the history will not change any more, `clock` how long it has been empty."""
         self.strays = 0
         """Events at or below what is verified that are neither the anchor nor remembered."""
         self._outbox = outbox
         self._waiting = waiting
         self._walk = walk
-        self._grace = grace
+        self._finality = finality
+        self._clock = clock
         self._aside: list[Content] = []
-        self._empty_since: tuple[int, int] | None = None
+        self._empty_since: tuple[Moment, int] | None = None
 
     def forget(self) -> None:
         """Forget what was set aside, and since when the history is empty: another connection or look begins."""
         self._aside.clear()
         self._empty_since = None
 
-    def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int, now: int) -> bool | None:
+    def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int) -> bool | None:
         """Check whose history it is; give None where the page can be taken in, else whether to ask again only later.
 
-        `now` is the hub's time in ticks. Raises Diverged.
+        Raises Diverged.
         """
         walk, before = self._walk, self._walk.step
         if any(content.sequence is not None for content in contents):
@@ -53,16 +56,16 @@ class Intake:
             return True
         if walk.step is before:
             if ended:
-                return self._found_nothing(latest, now)
+                return self._found_nothing(latest)
             walk.turn()
         return False
 
-    def _found_nothing(self, latest: int, now: int) -> bool:
+    def _found_nothing(self, latest: int) -> bool:
         """The whole history is empty. Where it has to have something it may lag, but not longer than its grace."""
         if latest > self._outbox.marked:
-            self._empty_since = self._empty_since or (now, latest)
+            self._empty_since = self._empty_since or (self._clock.now, latest)
             since, last = self._empty_since
-            if now <= since + self._grace:
+            if not self._clock.has_passed(since):
                 self._walk.begin(self._outbox.marked, self._outbox.anchor)
                 return True
             self._pass_gap(last)
@@ -73,7 +76,7 @@ class Intake:
     def take(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue what is new in a page; give True where it must stop before the page's end."""
         walk, outbox = self._walk, self._outbox
-        last = walk.final_through(contents)
+        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.clean else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence
         if walk.origin is not None and final >= walk.origin:
             self._pass_gap(walk.origin - 1)
@@ -87,7 +90,7 @@ class Intake:
                 continue  # but what has no sequence may stand anywhere, if the page is not sorted
             elif sequence <= outbox.marked:
                 self._look_at_known(content)
-            elif self._must_wait(sequence, final, live=live) or not self._place_waiting(sequence - 1, final):
+            elif self._must_wait(content, final, live=live) or not self._place_waiting(sequence - 1, final):
                 stopped = True
             else:
                 self._take(sequence, content, final)
@@ -95,9 +98,11 @@ class Intake:
             outbox.mark(final, Anchor.of(last))
         return stopped
 
-    def _must_wait(self, sequence: int, final: int, *, live: bool) -> bool:
-        """Live, what is not final may still be on its way as a push. With a full checkpoint it waits until it is."""
-        return sequence > final and (live or self._outbox.crowded)
+    def _must_wait(self, content: Content, final: int, *, live: bool) -> bool:
+        """Live, what is young may still be on its way as a push. With a full checkpoint it waits until it is final."""
+        if content.sequence is None or content.sequence <= final:
+            return False
+        return self._outbox.crowded or (live and not self._finality.is_old(content))
 
     def _take(self, sequence: int, content: Content, final: int) -> None:
         walk, outbox = self._walk, self._outbox
@@ -114,7 +119,9 @@ class Intake:
     def _look_at_known(self, content: Content) -> None:
         outbox, sequence = self._outbox, content.sequence
         is_anchor = outbox.anchor is not None and sequence == outbox.anchor.sequence
-        if not is_anchor and sequence != outbox.marked and not outbox.remembers(content):
+        if sequence is not None and outbox.is_open(sequence):
+            outbox.place(content)
+        elif not is_anchor and sequence != outbox.marked and not outbox.remembers(content):
             self.strays += 1
 
     def _place_waiting(self, through: int, final: int) -> bool:

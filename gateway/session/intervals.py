@@ -74,6 +74,24 @@ class Intervals:
             highs.insert(index, number)
         self.size += self._cost(around, index + 2 + len(lows) - count) - before
 
+    def append(self, low: int, high: int) -> None:
+        """Put in all of `low` to `high`, which are above everything in the set."""
+        self.add(low)
+        self._highs[-1] = high
+        self.size = self.size + _digits(high - self._lows[-1] + 1) - _digits(low - self._lows[-1] + 1)
+
+    def discard(self, number: int) -> None:
+        """Take `number` out, where it is in the set."""
+        index = bisect_right(self._lows, number) - 1
+        if index < 0 or number > self._highs[index]:
+            return
+        low, high = self._lows[index], self._highs[index]
+        pieces = [(first, last) for first, last in ((low, number - 1), (number + 1, high)) if first <= last]
+        before = self._cost(index, index + 2)
+        self._lows[index : index + 1] = [first for first, _ in pieces]
+        self._highs[index : index + 1] = [last for _, last in pieces]
+        self.size += self._cost(index, index + len(pieces) + 1) - before
+
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
         """Give what of `first` to `last` is not in the set, as inclusive intervals."""
         gaps, at = [], first

@@ -8,14 +8,17 @@ events, so that a checkpoint never speaks of more than the batches up to its own
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
 from gateway.events.catalogue import kind_of
-from gateway.events.event import GAP, Notification
-from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
+from gateway.events.event import GAP, DeadLetter, Notification
+from gateway.events.reasons import Reason
+from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
+from gateway.session.finality import Sightings
 from gateway.session.identities import Identities
 from gateway.session.intervals import Intervals
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
@@ -24,6 +27,8 @@ _SETTLED_SIZE: Final = 160
 """Bytes in memory of a settled sequence that waits for a checkpoint."""
 _SLACK: Final = 128
 """Bytes that intervals may grow by one number: two intervals of 20 digits each, and the first gap."""
+HOLE_BYTES: Final = 4 * 1024
+"""Bytes that the holes which `verified` passed may take in a checkpoint; the lowest are forgotten first."""
 _GAPS: Final = 16
 """Ranges that are announced apart; more are announced as one."""
 
@@ -41,6 +46,8 @@ class _Settled(msgspec.Struct, gc=False):
     """What it would be known by without its EventId, where that may come."""
     filtered: str = ""
     """The kind of an event that no subscription wanted."""
+    is_apart: bool = False
+    """A dead letter that settles no sequence, though it has one."""
 
 
 class _Mark(msgspec.Struct, gc=False):
@@ -66,10 +73,13 @@ class _Change(msgspec.Struct, gc=False):
 class Outbox:
     """The queue and the checkpoint of one account."""
 
-    def __init__(self, account: str, checkpoint: Checkpoint, settings: SessionSettings) -> None:
-        """Go on from `checkpoint`."""
+    def __init__(
+        self, account: str, checkpoint: Checkpoint, settings: SessionSettings, sightings: Callable[[], Sightings]
+    ) -> None:
+        """Go on from `checkpoint`; `sightings` gives those that the next one keeps."""
         self._account = account
         self._settings = settings
+        self._sightings = sightings
         # As taken: what the next checkpoint says. Only take() changes it.
         self.verified = checkpoint.verified
         self.incarnation = checkpoint.incarnation
@@ -77,6 +87,8 @@ class Outbox:
         self._anchor = checkpoint.anchor
         self._settled = Intervals(checkpoint.settled)
         self._subscribed = Subscriptions(checkpoint.subscriptions)
+        passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
+        self._began, self._floor, self._holes = passed.began, passed.floor, Intervals(passed.holes)
         # As queued.
         self.marked = checkpoint.verified
         self.anchor = checkpoint.anchor
@@ -85,6 +97,8 @@ class Outbox:
         """The highest sequence that is queued or settled."""
         self.subscriptions = Subscriptions(checkpoint.subscriptions)
         self._placed = self._settled.copy()
+        self._stragglers: set[int] = set()
+        """Sequences of holes that are queued now."""
         self._identities = Identities(
             checkpoint.identities, checkpoint.unsequenced, settings.identities, settings.unsequenced
         )
@@ -114,6 +128,25 @@ class Outbox:
         """Tell whether `sequence`, above `verified`, is settled or queued."""
         return sequence in self._placed
 
+    def is_open(self, sequence: int) -> bool:
+        """Tell whether `sequence` is certainly neither settled nor queued, though `verified` may have passed it."""
+        if sequence > self.verified:
+            return sequence not in self._placed
+        return sequence in self._holes and sequence not in self._stragglers
+
+    def has_hole(self, first: int, last: int) -> bool:
+        """Tell whether any sequence from `first` to `last`, above `verified`, is neither settled nor queued."""
+        return bool(self._placed.missing(first, last))
+
+    def is_settled(self, sequence: int) -> bool:
+        """Tell whether `sequence`, up to `verified`, is certainly settled or queued."""
+        return sequence > self._floor and not self.is_open(sequence)
+
+    @property
+    def began(self) -> int:
+        """The account began after this sequence."""
+        return self._began
+
     @property
     def forgotten(self) -> int:
         """Identities that there was no room to remember."""
@@ -139,7 +172,10 @@ class Outbox:
                 self.high = sequence
             else:
                 late = sequence < self.high
-            self._placed.add(sequence)
+            if sequence > self.verified:
+                self._placed.add(sequence)
+            if sequence <= self.marked:
+                self._stragglers.add(sequence)
             knows_unsequenced = identities.knows_unsequenced
             if content.id is not None and (knows_unsequenced or self._heeds_nameless):
                 nameless = content.anonymous
@@ -162,6 +198,26 @@ class Outbox:
         self._append(_Settled(item, size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
+    def place_too_late(self, content: Content) -> Outcome:
+        """Queue `content` as a dead letter: nothing is known any more of its number, which `verified` passed."""
+        assert content.sequence is not None  # noqa: S101 - the caller looked
+        detail = (
+            f"event {content.sequence} ({content.id or 'without EventId'}) came into view after everything up to "
+            f"{self.verified} was verified, and it is not known any more whether it was published"
+        )
+        self._place_dead(content, Reason.TOO_LATE, detail)
+        return Outcome.TOO_LATE
+
+    def _place_dead(self, content: Content, reason: Reason, detail: str) -> None:
+        """Queue `content`, whose number is settled by another event or may be, as a dead letter."""
+        if isinstance(content, DeadLetter):
+            letter = msgspec.structs.replace(content, detail=f"{reason}: {detail}. {content.detail}")
+        else:
+            letter = DeadLetter(self._account, reason, detail, content.kind, content.body, content.sequence, content.id)
+        self._identities.queued(content.identity, sequenced=True)
+        item = Item(letter, late=True, incarnation=self.incarnation)
+        self._append(_Settled(item, size_of(letter), None, content.identity, is_apart=True))
+
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
         self._queue.append(entry)
         self.bytes += entry.size
@@ -169,7 +225,7 @@ class Outbox:
 
     def begin(self, verified: int) -> None:
         """Make the account known: this checkpoint is committed before any event, and tells what it subscribes to."""
-        self.verified = self.marked = self.high = verified
+        self.verified = self.marked = self.high = self._began = self._floor = verified
         subscription = self.subscriptions.held()[-1]
         item = None if subscription.strategies is None else self._announcement(subscription)
         self._append(_Mark(item, 0 if item is None else size_of(item.content), verified, None, alone=True))
@@ -233,7 +289,7 @@ class Outbox:
                 self._settle(entry)
             elif isinstance(entry, _Change):
                 self._subscribed.change(entry.subscription)
-                self._subscribed.forget_through(self.verified)
+                self._forget()
             else:
                 self._verify(entry)
                 if entry.alone:
@@ -242,24 +298,44 @@ class Outbox:
         return Batch(tuple(items), encode_checkpoint(self.checkpoint()), tuple(filtered))
 
     def _settle(self, entry: _Settled) -> None:
-        if entry.sequence is not None and entry.sequence > self.verified:
-            self._settled.add(entry.sequence)
+        if entry.sequence is not None:
+            if entry.sequence > self.verified:
+                self._settled.add(entry.sequence)
+            elif entry.sequence in self._stragglers:
+                self._stragglers.discard(entry.sequence)
+                self._holes.discard(entry.sequence)
         if entry.claims:
             self._identities.claimed(entry.identity)
         else:
-            self._identities.taken(entry.identity, sequenced=entry.sequence is not None)
+            self._identities.taken(entry.identity, sequenced=entry.is_apart or entry.sequence is not None)
         if entry.anonymous is not None:
             self._identities.taken(entry.anonymous, sequenced=True)
 
     def _verify(self, mark: _Mark) -> None:
+        for low, high in self._settled.missing(self.verified + 1, mark.verified):
+            self._holes.append(low, high)
         self.verified, self._anchor = mark.verified, mark.anchor
         for intervals in (self._settled, self._placed):
             intervals.drop_through(mark.verified)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget the lowest holes where they, or the subscriptions that they fall under, take too much room."""
+        while self._holes.size > HOLE_BYTES:
+            self._forget_holes(next(iter(self._holes))[1])
+        self._forget_holes(self._subscribed.first_needed(self.verified) - 1)
+        lowest = next(iter(self._holes))[0] if self._holes else self.verified + 1
         for subscriptions in (self._subscribed, self.subscriptions):
-            subscriptions.forget_through(mark.verified)
+            subscriptions.forget_through(lowest - 1)
+
+    def _forget_holes(self, last: int) -> None:
+        if last > self._floor:
+            self._floor = min(last, self.verified)
+            self._holes.drop_through(self._floor)
 
     def checkpoint(self) -> Checkpoint:
         """Say what is settled once everything taken so far is committed."""
+        is_new = self._began == self.verified and not self._holes
         return Checkpoint(
             verified=self.verified,
             anchor=self._anchor,
@@ -269,4 +345,6 @@ class Outbox:
             incarnation=self.incarnation,
             subject=self.subject,
             subscriptions=self._subscribed.held(),
+            passed=None if is_new else Passed(self._began, self._floor, tuple(self._holes)),
+            sightings=self._sightings(),
         )

@@ -6,18 +6,20 @@ enough when it has passed the latest sequence known at the subscription and reac
 
 from __future__ import annotations
 
+from gateway.session.hubclock import HubClock, Moment
+
 
 class Overlap:
     """What history must reach before the pushes of one connection can stand alone."""
 
-    def __init__(self, grace: int) -> None:
-        """`grace` in ticks by the hub's clock: what history does not show by then it will never show."""
-        self._grace = grace
+    def __init__(self, clock: HubClock) -> None:
+        """`clock` tells when the grace has passed: what history does not show by then it will never show."""
+        self._clock = clock
         self._target = 0
-        self._began: int | None = None
+        self._began: Moment | None = None
         self._floor: int | None = None
         self._proof: int | None = None
-        self._proven_at: int | None = None
+        self._proven_at: Moment | None = None
         """By the hub's clock, told since the proof came."""
 
     def connected(self, highest: int) -> None:
@@ -36,8 +38,9 @@ class Overlap:
         if sequence > self._target:
             self._target, self._began = sequence, None
 
-    def told(self, latest: int, now: int) -> bool:
+    def told(self, latest: int) -> bool:
         """The hub told its latest sequence; give True when that is the first time over this connection."""
+        now = self._clock.now
         if self._proof is not None and self._proven_at is None:
             self._proven_at = now
         if self._began is not None:
@@ -64,12 +67,13 @@ class Overlap:
         """Whether there is a push to overlap with; without one, what follows is live on probation."""
         return self._proof is not None
 
-    def is_reached(self, reached: int, now: int, *, paused: bool) -> bool:
+    def is_reached(self, reached: int, *, paused: bool) -> bool:
         """Tell whether history, read up to `reached`, is enough; `paused` where it shows nothing more for now."""
-        settled = now - self._grace
-        began = now if self._began is None else self._began
-        if reached < self._target and not (paused and began < settled):
+        if reached < self._target and not (paused and self._has_passed(self._began)):
             return False
         if self._proof is None or reached >= self._proof:
             return True
-        return paused and self._proven_at is not None and self._proven_at < settled
+        return paused and self._has_passed(self._proven_at)
+
+    def _has_passed(self, since: Moment | None) -> bool:
+        return since is not None and self._clock.has_passed(since)

@@ -23,9 +23,12 @@ from typing import Final
 
 from gateway.errors import Diverged
 from gateway.events.event import digest
-from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.facts import Batch, Content, Outcome, Page, PageRequest, SessionSettings, State
+from gateway.session.finality import MOST as SIGHTINGS
+from gateway.session.finality import Finality, Sighting
+from gateway.session.hubclock import HubClock, Moment
 from gateway.session.intake import Intake
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
@@ -63,18 +66,21 @@ class Session:
         self.let_go = 0
         """Pushes that found no room, or had to make some: only history can give them again."""
         self._settings = settings or SessionSettings()
-        self._grace = int(self._settings.grace * TICKS_PER_SECOND)
+        self._clock = HubClock(self._settings.grace)
         self._start = start if checkpoint is None else None
         self._lost = known and checkpoint is None
-        self._outbox = Outbox(account, checkpoint or Checkpoint(verified=0), self._settings)
+        begun = checkpoint or Checkpoint(verified=0)
+        self._finality = Finality(self._clock, begun.sightings)
+        self._outbox = Outbox(account, begun, self._settings, lambda: self._finality.sightings)
         self._waiting = WaitingPushes()
         self._wanted: Subscription | None = None
         self._tells = 0
-        self._claim: tuple[int, int] | None = None  # what the hub said is its latest, and when it did first
+        self._claim: Sighting | None = None  # what the hub said is its latest, and when it did first
+        self._unproven: list[Sighting] = []  # what it said since its history was proven last
         # Where paging stands.
-        self._walk = Walk(self._settings.grace)
-        self._intake = Intake(self._outbox, self._waiting, self._walk, self._grace)
-        self._overlap = Overlap(self._grace)
+        self._walk = Walk(self._clock)
+        self._intake = Intake(self._outbox, self._waiting, self._walk, self._finality, self._clock)
+        self._overlap = Overlap(self._clock)
         self._subject: str | None = None
         self._subscribed = False
         self._trial = 0
@@ -85,7 +91,8 @@ class Session:
 
     def _begin_paging(self) -> None:
         """Ask for the latest sequence, then page from the anchor."""
-        self._hub_time: int | None = None
+        self._told_at: Moment | None = None
+        self._told_before: float | None = None  # our clock at the first page since
         self._starved = False
         self._auditing = self._probation = False
         self._intake.forget()
@@ -99,7 +106,7 @@ class Session:
     @property
     def is_told(self) -> bool:
         """Whether `latest` is what the hub said over this connection, and not what was known before."""
-        return self._hub_time is not None
+        return self._told_at is not None
 
     @property
     def is_begun(self) -> bool:
@@ -184,7 +191,7 @@ class Session:
         return (
             wanted is not None
             and self._walk.step is Step.ONWARD
-            and self._outbox.subscriptions.has_room(wanted.strategies)
+            and self._outbox.subscriptions.has_room(wanted.strategies, self._outbox.verified)
         )
 
     # What the hub tells ---------------------------------------------------------------------------------
@@ -222,31 +229,36 @@ class Session:
         """The hub confirmed the subscription: a push from here on proves that all after it is pushed."""
         self._subscribed = True
 
-    def told_latest(self, sequence: int, time: str) -> None:
+    def told_latest(self, sequence: int, time: str, ours: float | None = None) -> None:
         """GetLatestEventSeqId answered; `time` is its SnapshotTime. Call it before paging and before an audit.
 
+        `ours` is our own time in seconds since 1970, by which a hub's clock that jumps or stands still is noticed.
         Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
         stays so for longer than the grace.
         """
         with self._distrusting_what_diverged():
-            self._told_latest(sequence, time)
+            self._clock.told(ticks(time), ours)
+            self._told_latest(sequence)
 
-    def _told_latest(self, sequence: int, time: str) -> None:
+    def _told_latest(self, sequence: int) -> None:
         if self._start is not None:
             self._begin_account(self._start, sequence)
-        before, now = self._hub_time, ticks(time)
-        if self._walk.is_behind(sequence, self._outbox.marked, now):
+        before, now = self._told_at, self._clock.now
+        if self._walk.is_behind(sequence, self._outbox.marked):
             self._doubt()  # until it has caught up itself, nothing is published
             return
         self.latest = max(self.latest, sequence)
-        self._hub_time = now
-        self._claim = self._claim or (sequence, now)
-        self._walk.told(now)
-        if self._overlap.told(max(sequence, self._waiting.highest_unproven), now):
+        self._told_at, self._told_before = now, None
+        self._claim = self._claim or Sighting(sequence, now)
+        if self._is_trusted:
+            self._finality.told(sequence, now)
+        else:
+            self._unproven = [*self._unproven, Sighting(sequence, now)][:SIGHTINGS]
+        if self._overlap.told(max(sequence, self._waiting.highest_unproven)):
             proof = self._waiting.first_proof_after(self._overlap.floor)
             if proof is not None:
                 self._overlap.proves(proof)
-        if self._starved and before is not None and now - before > self._grace:
+        if self._starved and before is not None and self._clock.has_passed(before):
             # The history may have lost its beginning while there was no room for it.
             self._walk.begin(self._outbox.marked, self._outbox.anchor)
         self._starved = False
@@ -285,7 +297,19 @@ class Session:
         discarded = 0 if self._is_trusted else self._waiting.discard_since(self._waiting.trial)
         self._waiting.trial += 1
         self._is_trusted = False
+        self._unproven.clear()
         return discarded
+
+    def _trust(self) -> None:
+        """The history is the one that the checkpoint was made from: what came over this connection counts."""
+        if self._is_trusted:
+            return
+        self._is_trusted = True
+        for sighting in self._unproven:
+            self._finality.told(sighting.latest, sighting.moment)
+        self._unproven.clear()
+        for content in self._waiting.pop_through(self._outbox.verified):
+            self._pushed_again(content)
 
     def _doubt(self) -> None:
         """The history may be another one since a moment ago: what comes now waits until that is clear."""
@@ -319,8 +343,11 @@ class Session:
             self._probation = False  # the usual case: the next of a flow without holes
             return outbox.place(content)
         if sequence <= outbox.verified:
-            return self._pushed_again(content)
-        if sequence in self._outbox or sequence in self._waiting:
+            if outbox.remembers(content) or sequence in self._waiting:
+                return Outcome.REPEAT
+            if self._is_trusted:
+                return self._pushed_again(content)
+        elif sequence in self._outbox or sequence in self._waiting:
             return Outcome.REPEAT
         if not room or self._outbox.crowded:
             self._retreat(sequence)
@@ -339,14 +366,21 @@ class Session:
         return Outcome.HELD
 
     def _pushed_again(self, content: Content) -> Outcome:
-        """Take a push that is at or below what is verified: a new event with an old number is a hub that started again.
+        """Take a push at or below what is verified, over a history that is proven, whose identity is not remembered.
 
-        What else it pushes must wait, then, until it is clear whose history this is.
+        A number that was never settled can be published safely. A new event with a settled one may be a hub that
+        started again: what else it pushes must wait, then, until it is clear whose history this is.
         """
-        if self._outbox.remembers(content):
-            return Outcome.REPEAT
-        if self.state is State.LIVE and is_newer(content, self._outbox.anchor):
+        sequence, outbox = content.sequence, self._outbox
+        assert sequence is not None  # noqa: S101 - the caller looked
+        if outbox.is_open(sequence):
+            return outbox.place(content)
+        if self.state is State.LIVE and is_newer(content, outbox.anchor):
             self._doubt()
+        elif outbox.is_settled(sequence):
+            return Outcome.REPEAT
+        elif sequence > outbox.began:
+            return outbox.place_too_late(content)
         return Outcome.STALE
 
     def _pushed_without_sequence(self, content: Content, *, room: bool) -> Outcome:
@@ -395,11 +429,11 @@ class Session:
         """Whether `told_latest` must come before the next page."""
         if not self._subscribed or self.state is State.OFFLINE:
             return False
-        return self._hub_time is None or self._starved or self._can_change
+        return self._told_at is None or self._starved or self._can_change
 
     def wants(self) -> PageRequest | None:
         """Give the page to ask for now; None when there is none to ask for, or no room for it."""
-        if self._hub_time is None or not self._subscribed or self._outbox.full:
+        if self._told_at is None or not self._subscribed or self._outbox.full:
             return None
         return self._walk.cursor if self._is_paging else None
 
@@ -427,18 +461,18 @@ class Session:
 
     def _paged(self, page: Page, now: float) -> bool:
         walk = self._walk
-        if page.request != walk.cursor or self._hub_time is None or not self._is_paging:
+        if page.request != walk.cursor or self._told_at is None or not self._is_paging:
             return False  # the question has changed since: the answer is to another one
         contents = page.in_order()
         ended = walk.read(page, contents)
         if walk.step is not Step.ONWARD:
-            asks = self._intake.look_for_anchor(contents, ended=ended, latest=self.latest, now=self._hub_time)
+            asks = self._intake.look_for_anchor(contents, ended=ended, latest=self.latest)
             if asks is not None:
                 self._auditing = self._auditing and not asks
                 if walk.waits and self.state is State.LIVE:
                     self._doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
-        self._is_trusted = True
+        self._trust()
         if self._subject is not None:
             self._outbox.subject = self._subject
         if walk.has_seam(contents, self._outbox.anchor):
@@ -449,22 +483,30 @@ class Session:
         stopped = self._intake.take(contents, live=self.state is State.LIVE)
         reached = walk.reached
         paused = stopped or (ended and reached == before)
-        self._explain(self._hub_time, has_shown_all=paused and not stopped)
+        self._explain(has_shown_all=paused and not stopped)
+        self._ask_again_on_a_long_way(now)
         if stopped or (walk.wary and walk.clean and reached > before):
             walk.begin(self._outbox.marked, self._outbox.anchor)
         else:
             walk.turn()
         if self.state is State.LIVE:
             self._auditing = not paused
-        elif self._overlap.is_reached(reached, self._hub_time, paused=paused):
+        elif self._overlap.is_reached(reached, paused=paused):
             self._go_live(now)
             return True
         return paused
 
-    def _explain(self, now: int, *, has_shown_all: bool) -> None:
+    def _explain(self, *, has_shown_all: bool) -> None:
         """Where history has shown all that it has, what the hub claimed longer than the grace ago will never come."""
-        if has_shown_all and self._claim is not None and now - self._claim[1] > self._grace:
-            self.explained, self._claim = max(self.explained, self._claim[0]), None
+        if has_shown_all and self._claim is not None and self._clock.has_passed(self._claim.moment):
+            self.explained, self._claim = max(self.explained, self._claim.latest), None
+
+    def _ask_again_on_a_long_way(self, now: float) -> None:
+        """Let the hub tell its latest again, else what is read longer than a grace after it did is never final."""
+        if self._told_before is None:
+            self._told_before = now
+        elif now - self._told_before > self._settings.grace:
+            self._told_at = None
 
     def token_refused(self) -> None:
         """The hub no longer takes the continuation token of the page that was asked for."""

@@ -17,7 +17,9 @@ Strategies = frozenset[int] | None
 """None for all, also those that are made later."""
 
 MAX_BYTES: Final = 24 * 1024
-"""What all subscriptions that must be remembered may take in a checkpoint."""
+"""What all subscriptions that events above `verified` may fall under may take in a checkpoint."""
+MAX_PAST_BYTES: Final = 1024
+"""What those may take besides that only holes below it may fall under."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,23 @@ class Subscriptions:
             return self._held[0].strategies
         return self.newest
 
-    def has_room(self, strategies: Strategies) -> bool:
+    def has_room(self, strategies: Strategies, verified: int) -> bool:
         """Tell whether one more can be remembered; there is room again when `verified` has moved."""
-        return sum(held.size for held in self._held) + Subscription(0, strategies).size <= MAX_BYTES
+        needed = self._held[len(self._past(verified)) :]
+        return sum(held.size for held in needed) + Subscription(0, strategies).size <= MAX_BYTES
+
+    def _past(self, verified: int) -> list[Subscription]:
+        """Return those that no event above `verified` falls under."""
+        following = self._held[1:]
+        return [held for held, next_ in zip(self._held, following, strict=False) if next_.since <= verified + 1]
+
+    def first_needed(self, verified: int) -> int:
+        """Return the sequence below which holes must be forgotten, lest what they fall under takes too much."""
+        past = self._past(verified)
+        first = 0
+        while sum(held.size for held in past) > MAX_PAST_BYTES:
+            first = self._held[self._held.index(past.pop(0)) + 1].since
+        return first
 
     def change(self, subscription: Subscription) -> None:
         """Let `subscription` hold from its sequence on."""

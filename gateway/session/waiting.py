@@ -87,6 +87,10 @@ class WaitingPushes:
             self.bytes -= size_of(self._unsequenced.pop(name)[0])
         return len(numbers) + len(names)
 
+    def pop_through(self, sequence: int) -> list[Content]:
+        """Let go of `sequence` and what is below, and give it in rising order."""
+        return [self.pop(lowest) for lowest in self.through(sequence)]
+
     def drop_through(self, sequence: int) -> None:
         """Let go of `sequence` and what is below."""
         for lowest in self.through(sequence):

@@ -8,15 +8,15 @@ beginning are told apart from holes, which prove nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
 from gateway.errors import Diverged
-from gateway.events.event import DeadLetter, Event
-from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.events.event import Event
+from gateway.events.times import ticks
 from gateway.session.checkpoint import Anchor
 from gateway.session.facts import Content, Page, PageRequest
+from gateway.session.hubclock import HubClock, Moment
 
 _MAX_STALLS: Final = 32
 """Pages that may bring nothing before their continuation token is given up."""
@@ -24,7 +24,6 @@ _MAX_UNNUMBERED: Final = 10_000
 """Pages in a row that may bring nothing with a sequence above the last one."""
 _LOOKS: Final = 8
 """How often the anchor must be missed, besides for how long, before the history counts as another."""
-_EPOCH: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - all arithmetic here is in UTC, without zones
 
 
 class Step(Enum):
@@ -41,16 +40,11 @@ class Step(Enum):
 class Walk:
     """One way through the history, from the anchor on."""
 
-    def __init__(self, grace: float) -> None:
-        """Take history to be complete `grace` seconds after its events, by the hub's clock."""
-        self._grace = int(grace * TICKS_PER_SECOND)
-        self._final_ticks = 0
-        self._final_second = ""
-        self._aged = 0
-        self._sighted = 0
-        self._witness: tuple[int, int] | None = None
-        self._missed: tuple[int, int] | None = None
-        self._behind_since: int | None = None
+    def __init__(self, clock: HubClock) -> None:
+        """`clock` tells for how long something is so."""
+        self._clock = clock
+        self._missed: tuple[Moment, int] | None = None
+        self._behind_since: Moment | None = None
         self.wary = False
         """Whether every page begins with the last event of the one before."""
         self.begin(0, None)
@@ -82,7 +76,7 @@ class Walk:
         self._stalls = self._unnumbered = 0
         self._tokens: set[str] = set()
 
-    def is_behind(self, latest: int, verified: int, now: int) -> bool:
+    def is_behind(self, latest: int, verified: int) -> bool:
         """Tell whether the hub has less than what is `verified`: for its grace that may be a lag.
 
         Raises Diverged when it stays so.
@@ -91,48 +85,13 @@ class Walk:
             self._behind_since = None
             return False
         if self._behind_since is None:
-            self._behind_since = now
-        if now > self._behind_since + self._grace:
+            self._behind_since = self._clock.now
+        if self._clock.has_passed(self._behind_since):
             raise Diverged(
                 f"the hub's latest event is {latest}, but {verified} is published already: "
                 "the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
             )
         return True
-
-    # What is final --------------------------------------------------------------------------------------
-
-    def told(self, now: int) -> None:
-        """The hub's clock shows `now`, in ticks."""
-        self._final_ticks = now - self._grace
-        # What was sighted until now is final a grace from now, whatever its time says.
-        if self._witness is not None and self._witness[0] <= self._final_ticks:
-            self._aged, self._witness = self._witness[1], None
-        if self._witness is None:
-            self._witness = (now, self._sighted)
-        seconds = max(self._final_ticks // TICKS_PER_SECOND, -62_135_596_800)  # the year 1
-        self._final_second = (_EPOCH + timedelta(seconds=seconds)).isoformat()
-
-    def final_through(self, contents: Sequence[Content]) -> Content | None:
-        """Give the last event of a page that is final, as all before it in the page are.
-
-        An event is final when it is older than the grace, or was seen in the history that long ago: a time in
-        the future must not hold everything up. A dead letter, which has no time, is as final as what follows.
-        """
-        final = None
-        if not self.clean:
-            return None
-        for content in contents:
-            if content.sequence is None:
-                continue
-            if content.sequence <= self._aged or (not isinstance(content, DeadLetter) and self._is_old(content.time)):
-                final = content
-            elif not isinstance(content, DeadLetter):
-                break
-        return final
-
-    def _is_old(self, time: str) -> bool:
-        second = time[:19]  # canonical times compare as text, a tenth of what parsing costs
-        return second < self._final_second or (second == self._final_second and ticks(time) <= self._final_ticks)
 
     # Turning pages --------------------------------------------------------------------------------------
 
@@ -143,7 +102,6 @@ class Walk:
         not for ever.
         """
         highest = next((content.sequence for content in reversed(contents) if content.sequence is not None), 0)
-        self._sighted = max(self._sighted, highest)
         if highest > self._furthest:
             self._furthest, self._stalls, self._unnumbered = highest, 0, 0
             self._tokens.clear()
@@ -231,10 +189,9 @@ class Walk:
 
     def _miss(self, anchor: Anchor, earlier: int) -> None:
         """History has what is before the anchor but not the anchor: once may be a hiccup."""
-        now = self._final_ticks + self._grace
-        since, looks = self._missed or (now, 0)
+        since, looks = self._missed or (self._clock.now, 0)
         self._missed = (since, looks + 1)
-        if now - since > self._grace and looks >= _LOOKS:
+        if self._clock.has_passed(since) and looks >= _LOOKS:
             raise Diverged(
                 f"the hub's history has event {earlier} but no longer event {anchor.sequence} ({anchor}), "
                 "which was published from it: the hub started again, or the key is another user's. "

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather, clock
+from hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather
 
 from gateway.errors import Diverged
 from gateway.events.event import Notification
@@ -228,6 +228,8 @@ class Life:
         session = self.session
         if session.state is not State.LIVE or session.wants() or session.wants_latest or session.queued_bytes:
             return False
+        if any(self.now < h.visible_at < NEVER for h in self.hub.happenings):
+            return False
         visible = [h.sequence or 0 for h in self.hub.history(self.now) if h.in_history.sequence]
         return (
             self._flight is None and self._commit is None and session.checkpoint().verified >= max(visible, default=0)
@@ -282,11 +284,17 @@ class Life:
         if anchor is None or self.hub.cut or self._shortened:
             self._strange = None
             return
-        mild = replace(self.weather, lag=0.0, ragged=False, latest_lag=0.0, stride=1, push_only=0.0, half_sequenced=0.0)
-        self.peer = HubModel(mild, self.random, STRANGE * (len(self.strangers) + 1))
-        self.strangers.append(self.peer)
+        steady = dict.fromkeys(("lag", "latest_lag", "push_only", "half_sequenced", "slow", "tardy"), 0.0)
+        mild = replace(self.weather, ragged=False, stride=1, **steady)
+        stranger = HubModel(mild, self.random, STRANGE * (len(self.strangers) + 1))
         for _ in range(self.random.randint(1, 30)):
-            self.peer.happen(self.now - 3 * self.weather.grace)
+            stranger.happen(self.now - 3 * self.weather.grace)
+        begins = next((h.sequence for h in stranger.happenings if h.sequence is not None), None)
+        if begins is None or begins > anchor.sequence:
+            self._strange = None
+            return
+        self.peer = stranger
+        self.strangers.append(stranger)
         self.peer._sequence = max(self.peer._sequence, self.random.choice([0, 0, anchor.sequence, 2 * anchor.sequence]))
         self.peer._pending.clear()
         self._disconnect()
@@ -389,10 +397,10 @@ class Life:
     def _ask_latest(self, session: Session, *, audit: bool = False) -> None:
         if self._fails():
             return
-        latest, time = self.peer.latest(self.now), clock(self.now)
+        latest, time, ours = self.peer.latest(self.now), self.weather.clock(self.now), 10**9 + self.now
 
         def land() -> None:
-            session.told_latest(latest, time)
+            session.told_latest(latest, time, ours)
             if audit:
                 session.audit()
 
@@ -517,5 +525,6 @@ def tells_hubs_apart(life: Life) -> bool:
     """Tell whether a hub that started again can be known: what it shows first is at or below the anchor."""
     anchor, shown = life.anchor_at_reset, [h for h in life.hub.happenings[life.hub.cut :] if h.visible_at < NEVER]
     begins = next((h.in_history.sequence for h in shown if h.in_history.sequence), None)
-    is_in_order = not life.weather.ragged or life.weather.lag == 0
+    weather = life.weather
+    is_in_order = (not weather.ragged or weather.lag == 0) and not weather.slow and not weather.tardy
     return is_in_order and anchor is not None and begins is not None and begins <= anchor.sequence

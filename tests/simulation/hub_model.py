@@ -50,6 +50,18 @@ class Weather:
     lying: float
     page: int
     strategies: int
+    past: float
+    """Events that happened long before they are stored, by their times."""
+    slow: float
+    """Events whose number is given early, and that are stored and pushed late: within the grace."""
+    tardy: float
+    """Likewise, and later than that."""
+    mood: str
+    """What the hub's clock does: `right`, or `jumps`, `drifts`, `stands`."""
+    mood_at: float
+    """When it begins, in seconds."""
+    mood_by: float
+    """In seconds for a jump, else the clock's rate."""
 
     @classmethod
     def drawn(cls, random: Random) -> Weather:
@@ -76,6 +88,12 @@ class Weather:
             lying=maybe(0.5, 0.3),
             page=random.choice([1, 3, 10, 50]),
             strategies=random.choice([0, 2, 5]),
+            past=maybe(0.4, 0.5),
+            slow=maybe(0.4, 0.3),
+            tardy=maybe(0.2, 0.2),
+            mood=(mood := random.choice(["right", "right", "right", "jumps", "drifts", "stands"])),
+            mood_at=random.uniform(0, 3 * grace),
+            mood_by=random.uniform(-5, 5) * grace if mood == "jumps" else random.uniform(0.5, 2),
         )
         return weather if random.random() < 0.8 else weather.in_order(random)
 
@@ -91,7 +109,21 @@ class Weather:
             duplicated=0.0,
             reordered=0.0,
             lying=0.0,
+            slow=0.0,
+            tardy=0.0,
+            mood="right",
         )
+
+    def clock(self, now: float) -> str:
+        """Return the time that the hub tells."""
+        if now <= self.mood_at or self.mood == "right":
+            return clock(now)
+        match self.mood:
+            case "jumps":
+                return clock(now + self.mood_by)
+            case "drifts":
+                return clock(self.mood_at + (now - self.mood_at) * self.mood_by)
+        return clock(self.mood_at)
 
 
 @dataclass
@@ -107,6 +139,8 @@ class Happening:
     as_push: Event | DeadLetter
     visible_at: float
     pushed_at: tuple[float, ...]
+    is_tardy: bool = False
+    """It came into view later than the grace."""
 
 
 @dataclass
@@ -133,7 +167,9 @@ class HubModel:
         sequence = None if bare else self._sequence
         half = sequence is not None and random.random() < weather.half_sequenced
         is_future = random.random() < weather.future
-        time = clock(now + 10**8 if is_future else now)
+        time = weather.clock(now)
+        if is_future or random.random() < weather.past:
+            time = clock(now + 10**8 if is_future else now - 10**6)
         # Without a sequence in one of the two, only the EventId makes them one event.
         id_ = None if random.random() < weather.nameless and not half else f"{random.getrandbits(64):016x}-{number}"
         strategy = random.randrange(weather.strategies) if weather.strategies and random.random() < 0.9 else None
@@ -155,7 +191,13 @@ class HubModel:
                 pushed_at += (pushed_at[0] + random.choice([0.0, 0.01, 1.0, 5.0]),)
             if random.random() < weather.push_only and not half:
                 visible_at = NEVER
-        happening = Happening(number, now, sequence, strategy, history, push, visible_at, pushed_at)
+        is_tardy = random.random() < weather.tardy
+        if sequence is not None and not half and visible_at != NEVER and (is_tardy or random.random() < weather.slow):
+            visible_at = now + weather.grace * (random.uniform(1.1, 4) if is_tardy else random.uniform(0.2, 0.95))
+            pushed_at = tuple(visible_at + moment - now for moment in pushed_at)
+        else:
+            is_tardy = False
+        happening = Happening(number, now, sequence, strategy, history, push, visible_at, pushed_at, is_tardy)
         self.happenings.append(happening)
         self._pending += [(moment, happening) for moment in pushed_at]
         self._pending.sort(key=lambda pair: pair[0])

@@ -15,6 +15,7 @@ from verdict import complaints
 
 from gateway.session.checkpoint import Anchor
 from gateway.session.facts import Batch, Content, Item, Outcome, Page
+from gateway.session.finality import Finality
 from gateway.session.identities import Identities
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
@@ -23,14 +24,14 @@ from gateway.session.subscriptions import Subscription
 from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk
 
-ENOUGH = 400
+ENOUGH = 2000
 """Seeds within which a fault must show."""
 
 
 class _LiveAtTheLastPage(Overlap):
     is_proven = True  # type: ignore[assignment]
 
-    def is_reached(self, reached: int, now: int, *, paused: bool) -> bool:  # noqa: ARG002
+    def is_reached(self, reached: int, *, paused: bool) -> bool:  # noqa: ARG002
         return paused
 
 
@@ -39,7 +40,7 @@ class WithoutOverlap(Session):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)
-        self._overlap = _LiveAtTheLastPage(self._grace)
+        self._overlap = _LiveAtTheLastPage(self._clock)
 
 
 class _Trusting(Walk):
@@ -104,8 +105,8 @@ class WithoutLateMarks(Session):
         return None if batch is None else replace(batch, items=tuple(Item(item.content) for item in batch.items))
 
 
-class _Hasty(Walk):
-    def final_through(self, contents: Sequence[Content]) -> Content | None:
+class _Hasty(Finality):
+    def last_final(self, contents: Sequence[Content], *_: Any) -> Content | None:  # noqa: ANN401
         return next((content for content in reversed(contents) if content.sequence is not None), None)
 
 
@@ -127,7 +128,49 @@ class WithoutGrace(Session):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)
-        self._walk.__class__ = _Hasty
+        self._finality.__class__ = _Hasty
+
+
+class _ByEventTime(Finality):
+    def last_final(self, contents: Sequence[Content], *_: Any) -> Content | None:  # noqa: ANN401
+        final = None
+        for content in contents:
+            if content.sequence is not None:
+                if content.sequence > self.through and not self.is_old(content):
+                    break
+                final = content
+        return final
+
+
+class FinalByEventTime(Session):
+    """Takes an event that says to be old for final, with the holes before it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._finality.__class__ = _ByEventTime
+
+
+class WithTheHubsClockAlone(Session):
+    """Believes whatever the hub's clock shows."""
+
+    def told_latest(self, sequence: int, time: str, ours: float | None = None) -> None:  # noqa: ARG002
+        super().told_latest(sequence, time)
+
+
+class _Holeless(Outbox):
+    def is_open(self, sequence: int) -> bool:
+        return sequence > self.verified and super().is_open(sequence)
+
+    def place_too_late(self, content: Content) -> Outcome:  # noqa: ARG002
+        return Outcome.STALE
+
+
+class WithoutHoles(Session):
+    """Forgets what was passed without having been seen."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox.__class__ = _Holeless
 
 
 class WithoutAudit(Session):
@@ -200,6 +243,9 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "gaps not announced": _session(WithoutGaps),
     "a subscription that holds too early": _session(WithBackdatedSubscriptions),
     "no filter": _session(WithoutFilter),
+    "final by the time of the event": _session(FinalByEventTime),
+    "the hub's clock believed": _session(WithTheHubsClockAlone),
+    "passed holes forgotten": _session(WithoutHoles),
     "trusted before it is proven": _session(WithoutTrials),
 }
 

@@ -47,6 +47,9 @@ def _gives_nothing_late(life: Life) -> bool:
         weather.push_only,
         weather.half_sequenced,
         weather.lying,
+        weather.slow,
+        weather.tardy,
+        weather.mood != "right",
     )
     return (
         len(life.hubs) == 1
@@ -118,7 +121,8 @@ def _gaps(life: Life, hub: HubModel, gaps: list[tuple[int, int]]) -> list[str]:
     if len(life.hubs) > 1 and not tells_hubs_apart(life):
         return []  # a hub that starts again behind the anchor looks like one that lost its beginning
     gone = max((h.sequence or 0 for h in hub.happenings[: hub.cut]), default=0)
-    kept = [h.in_history.sequence for h in hub.happenings[hub.cut :] if h.visible_at <= life.now]
+    shown = [h for h in hub.happenings[hub.cut :] if h.visible_at <= life.now and not h.is_tardy]
+    kept = [h.in_history.sequence for h in shown]
     following = next((sequence for sequence in kept if sequence is not None), hub.true_latest() + 1)
     bound = max(gone, following - 1) if hub.cut else 0
     return [f"a gap to {last} announced, but only {bound} is gone" for _, last in gaps if last > bound]
@@ -169,6 +173,10 @@ def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tupl
         outcomes = life.outcomes.get(happening.number, set())
         was_refused = not outcomes or bool(outcomes & {Outcome.STALE, Outcome.OVERFLOW}) or life.session.let_go > 0
         return was_refused or life.accepted.get(happening.number) is not life.session
+    if happening.is_tardy:
+        # What comes that late is promised only where it is pushed, and said to be taken.
+        outcomes = life.outcomes.get(happening.number, set())
+        return not outcomes or Outcome.OVERFLOW in outcomes or life.accepted.get(happening.number) is not life.session
     if hub.happenings.index(happening) < hub.cut:
         # Where nothing had been verified, the earliest event is the earliest that the hub has.
         is_announced = sequence is None or any(first <= sequence <= last for first, last in gaps)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scenes import Scene, clock, event, events, live
 
@@ -34,7 +36,7 @@ def test_the_first_checkpoint_is_committed_before_anything_else() -> None:
 
     assert first is not None
     assert first.items == ()
-    assert decode_checkpoint(first.checkpoint) == Checkpoint(verified=0)
+    assert replace(decode_checkpoint(first.checkpoint), sightings=()) == Checkpoint(verified=0)
     assert second is not None
     assert [item.content for item in second.items] == events([1, 2])
 
@@ -72,7 +74,7 @@ def test_the_event_at_the_start_becomes_the_anchor() -> None:
     scene.answers(event(9))
     scene.commits()
 
-    assert scene.checkpoint == Checkpoint(verified=9, anchor=Anchor(9, "id-9", clock(-3600)))
+    assert replace(scene.checkpoint, sightings=()) == Checkpoint(verified=9, anchor=Anchor(9, "id-9", clock(-3600)))
 
 
 def test_a_lost_checkpoint_of_a_known_account_stops_it_in_words() -> None:
@@ -340,15 +342,26 @@ def test_a_page_that_overlaps_the_last_one_is_no_stray() -> None:
 
 
 def test_an_event_that_a_later_page_shows_out_of_place_is_counted() -> None:
+    scene = Scene(start=1)
+    scene.connect(latest=9)
+    scene.answers(*events([2, 3, 4]), token="a")
+    scene.commits()
+
+    scene.answers(event(2, id="another"), event(5))
+
+    assert scene.published() == [2, 3, 4, 5]
+    assert scene.session.strays == 1
+
+
+def test_an_event_that_a_later_page_shows_where_a_hole_was_is_published_late() -> None:
     scene = Scene()
     scene.connect(latest=9)
     scene.answers(*events([5, 6]), token="a")
-    scene.commits()
 
     scene.answers(*events([2, 7]))
 
-    assert scene.published() == [5, 6, 7]
-    assert scene.session.strays == 1
+    assert scene.published() == [5, 6, 2, 7]
+    assert scene.late() == [2]
 
 
 # What is final ---------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import hypothesis.strategies as st
@@ -12,15 +13,19 @@ from gateway.session.checkpoint import (
     Anchor,
     Checkpoint,
     CheckpointUnreadable,
+    Passed,
     decode_checkpoint,
     encode_checkpoint,
     reset_checkpoint,
     reset_notification,
 )
 from gateway.session.facts import SessionSettings
+from gateway.session.finality import MOST, Sighting
+from gateway.session.hubclock import Moment
 from gateway.session.identities import DIGEST_BYTES
 from gateway.session.intervals import Intervals
-from gateway.session.subscriptions import MAX_BYTES, Subscription
+from gateway.session.outbox import HOLE_BYTES
+from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
 
 RECORDED = (
     b'{"version":1,"verified":41,"incarnation":2,"anchor":[40,"10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0",'
@@ -50,6 +55,16 @@ def intervals(draw: st.DrawFn, above: int) -> tuple[tuple[int, int], ...]:
     return tuple(zip(spaced[::2], spaced[1::2], strict=False))
 
 
+MOMENTS = st.builds(Moment, st.integers(), st.none() | st.integers(), st.just(0))
+
+
+@st.composite
+def passed(draw: st.DrawFn, verified: int) -> Passed:
+    floor = draw(st.integers(0, verified))
+    holes = [(low, high) for low, high in draw(intervals(floor)) if high <= verified]
+    return Passed(draw(st.integers(0, floor)), floor, tuple(holes))
+
+
 @st.composite
 def checkpoints(draw: st.DrawFn) -> Checkpoint:
     verified = draw(SEQUENCES)
@@ -65,6 +80,8 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         incarnation=draw(st.integers(1, 9)),
         subject=draw(st.none() | st.text()),
         subscriptions=tuple(Subscription(at, draw(strategies)) for at in [0, *since]),
+        passed=draw(st.none() | passed(verified)),
+        sightings=tuple(draw(st.lists(st.builds(Sighting, SEQUENCES, MOMENTS), max_size=MOST))),
     )
 
 
@@ -75,6 +92,26 @@ def test_what_is_written_is_read_again(checkpoint: Checkpoint) -> None:
 
 def test_a_record_of_version_1_is_read() -> None:
     assert decode_checkpoint(RECORDED) == MEANT
+
+
+def test_what_version_1_learned_later_is_read_and_written_to_the_letter() -> None:
+    later = b',"passed":[5,30,2,1],"sightings":[[60,17640000000000000,17640000100000000],[61,17640000200000000,null]]}'
+    meant = replace(
+        MEANT,
+        passed=Passed(began=5, floor=30, holes=((32, 32),)),
+        sightings=(
+            Sighting(60, Moment(17_640_000_000_000_000, 17_640_000_100_000_000)),
+            Sighting(61, Moment(17_640_000_200_000_000)),
+        ),
+    )
+    assert encode_checkpoint(meant) == RECORDED[:-1] + later
+    assert decode_checkpoint(RECORDED[:-1] + later) == meant
+
+
+@pytest.mark.parametrize("passed", [[5], [31, 30], [5, 42], [5, 30, 2, 40], [-1, 30], [5, 30, 2]])
+def test_holes_that_cannot_be_are_refused(passed: list[int]) -> None:
+    with pytest.raises(CheckpointUnreadable):
+        decode_checkpoint(RECORDED[:-1] + f',"passed":{json.dumps(passed)}}}'.encode())
 
 
 def test_version_1_is_written_to_the_letter() -> None:
@@ -173,7 +210,8 @@ def test_another_event_is_known_by_its_id_else_by_its_time(known: Anchor, shown:
 def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> None:
     bounds = SessionSettings()
     settled = Intervals((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
-    strategies = frozenset(range(10**9, 10**9 + MAX_BYTES // 11))
+    strategies = frozenset(range(10**9, 10**9 + (MAX_BYTES + MAX_PAST_BYTES) // 11))
+    holes = Intervals((at, at) for at in range(2**61 - 10**5, 2**61 - 10**5 + HOLE_BYTES // 4 * 2, 2))
     fullest = Checkpoint(
         verified=2**61 - 2,
         anchor=Anchor(2**61 - 2, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.123456789Z"),
@@ -183,6 +221,8 @@ def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> 
         incarnation=2**31,
         subject="\x01" * 256,
         subscriptions=(Subscription(0, strategies),),
+        passed=Passed(2**60, 2**61 - 10**6, tuple(holes)),
+        sightings=(Sighting(2**62, Moment(2**60, 2**60)),) * MOST,
     )
     assert settled.size >= bounds.interval_bytes
     assert fullest.subscriptions[0].size > MAX_BYTES - 100

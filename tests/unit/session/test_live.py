@@ -91,8 +91,11 @@ def test_a_repeated_push_is_published_once_wherever_the_first_one_stands() -> No
     assert scene.published() == [1, 2, 3, 9]
 
 
-def test_a_push_below_what_is_verified_is_stale_where_it_is_not_remembered() -> None:
-    scene = live(*events([5, 6]), latest=6)
+def test_a_push_from_before_the_account_began_is_stale() -> None:
+    scene = Scene(start=4)
+    scene.connect(latest=6)
+    scene.answers(*events([4, 5, 6]))
+    scene.commits()
 
     assert scene.pushes(event(5), event(3)) == [Outcome.REPEAT, Outcome.STALE]
 
@@ -292,6 +295,9 @@ def test_the_audit_finds_what_was_never_pushed_and_marks_it_late() -> None:
 
     assert scene.published() == [1, 2, 5, 4]
     assert scene.late() == [4]
+    assert scene.checkpoint.verified == 2, "3 may still come into view"
+    scene.audits(event(2, at=0), event(4, at=0), event(5, at=0), latest=5, at=131)
+    assert scene.published() == [1, 2, 5, 4]
     assert scene.checkpoint.verified == 5
     assert scene.checkpoint.settled == ()
 
@@ -330,6 +336,7 @@ def test_pushes_that_are_held_are_queued_before_verified_passes_them() -> None:
     scene = settled()
     scene.pushes(event(4, at=0), event(6, at=0))
 
+    scene.session.told_latest(6, clock(60))
     scene.audits(event(1), event(2, at=0), event(6, at=0), latest=6, at=100)
     scene.commits(messages=1)
 

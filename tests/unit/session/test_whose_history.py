@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scenes import OLD, Scene, clock, event, events, live
 
 from gateway.errors import Diverged
+from gateway.events.times import ticks
 from gateway.session.checkpoint import Anchor, Checkpoint
 from gateway.session.facts import Outcome, PageRequest, State
+from gateway.session.finality import Sighting
+from gateway.session.hubclock import Moment
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
+SEEN = (Sighting(1000, Moment(ticks(clock(-3600)))),)
+"""The hub had what is asked for here long ago: what its history does not show now it never will."""
+AGED = replace(KNOWN, sightings=SEEN)
 
 
 def test_history_is_read_from_just_before_the_anchor() -> None:
@@ -108,7 +116,7 @@ def test_pushes_of_another_history_are_not_published_before_it_is_known_for_one(
 
 
 def test_a_later_event_first_is_a_gap_and_announced() -> None:
-    scene = Scene(KNOWN)
+    scene = Scene(AGED)
     scene.connect(latest=16)
 
     scene.answers(*events([15, 16]))
@@ -124,7 +132,7 @@ def test_a_later_event_first_is_a_gap_and_announced() -> None:
 
 
 def test_a_gap_is_committed_with_the_place_after_it() -> None:
-    scene = Scene(KNOWN)
+    scene = Scene(AGED)
     scene.connect(latest=16)
     for _ in range(3):
         scene.answers(*events([15, 16]))
@@ -139,7 +147,7 @@ def test_a_gap_is_committed_with_the_place_after_it() -> None:
 
 
 def test_a_gap_speaks_of_nothing_that_is_settled_or_held() -> None:
-    scene = Scene(Checkpoint(verified=10, anchor=KNOWN.anchor, settled=((12, 13),)))
+    scene = Scene(replace(AGED, settled=((12, 13),)))
     scene.connect(latest=20)
     scene.pushes(event(15, at=0))
 
@@ -156,7 +164,7 @@ def test_a_gap_speaks_of_nothing_that_is_settled_or_held() -> None:
 
 def test_many_small_gaps_are_announced_as_sixteen() -> None:
     settled = tuple((number, number) for number in range(12, 100, 2))
-    scene = Scene(Checkpoint(verified=10, anchor=KNOWN.anchor, settled=settled))
+    scene = Scene(replace(AGED, settled=settled))
     scene.connect(latest=100)
 
     for _ in range(3):
@@ -277,7 +285,7 @@ def test_an_empty_history_of_an_idle_account_is_no_gap() -> None:
 
 def test_a_gap_that_opens_between_two_pages_is_noticed() -> None:
     """While pages wait for the broker, or between two of them, a history may lose its beginning."""
-    scene = Scene(KNOWN)
+    scene = Scene(AGED)
     scene.connect(latest=40)
     scene.answers(*events([10, 11, 12]), token="a")
 
@@ -291,7 +299,7 @@ def test_a_gap_that_opens_between_two_pages_is_noticed() -> None:
 
 
 def test_sparse_pages_are_read_so_that_each_begins_with_the_last_event_of_the_one_before() -> None:
-    scene = Scene(KNOWN)
+    scene = Scene(AGED)
     scene.connect(latest=40)
     scene.answers(*events([10, 11, 12]), token="a")
     scene.answers(*events([20, 21]), token="b")

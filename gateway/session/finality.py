@@ -1,0 +1,99 @@
+"""Up to which sequence the history is final, holes included.
+
+A hole may still be filled until the hub has said for a grace that it has something above it. When an event happened
+says nothing of that: what happened long ago may be stored now. So pairs of the latest sequence that the hub told and
+of the moment are kept, in the checkpoint too, lest each restart begin anew. Where there is no hole, old events are
+final at once; young ones are not, since something without a sequence may still come into view among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.events.event import DeadLetter
+from gateway.events.times import second_of, ticks
+from gateway.session.facts import Content
+from gateway.session.hubclock import HubClock, Moment
+
+MOST: Final = 8
+"""Pairs that are kept."""
+
+
+class Sighting(msgspec.Struct, frozen=True, gc=False):
+    """What the hub said that it has, and when."""
+
+    latest: int
+    moment: Moment
+
+
+Sightings = tuple[Sighting, ...]
+"""Oldest first."""
+
+
+class Finality:
+    """The history of one account, as far as it will not change any more."""
+
+    def __init__(self, clock: HubClock, sightings: Iterable[Sighting]) -> None:
+        """Go on with what a checkpoint knows, oldest first."""
+        self._clock = clock
+        self._sightings = list(sightings)
+        self._old_ticks = 0
+        self._old_second = ""
+        self.through = 0
+        """Everything up to it that history does not show now it will never show."""
+
+    @property
+    def sightings(self) -> Sightings:
+        """What the next checkpoint keeps."""
+        return tuple(self._sightings)
+
+    def told(self, latest: int, moment: Moment) -> None:
+        """Note that the hub told its latest sequence at a moment; it is not below what is verified."""
+        self._old_ticks = self._clock.grace_ago
+        self._old_second = second_of(self._old_ticks)
+        self.through = min(self.through, latest)  # else a number far too high that it told once would stand for ever
+        sightings = [Sighting(min(one.latest, latest), self._not_ahead(one.moment)) for one in self._sightings]
+        while sightings and self._clock.has_passed(sightings[0].moment):
+            self.through = max(self.through, sightings.pop(0).latest)
+        highest = sightings[-1].latest if sightings else self.through
+        if latest > highest and len(sightings) < MOST:
+            sightings.append(Sighting(latest, moment))
+        self._sightings = sightings
+
+    def last_final(
+        self, contents: Sequence[Content], verified: int, has_hole: Callable[[int, int], bool]
+    ) -> Content | None:
+        """Return the last event of a page that is final, as all before it in the page are; None where none is.
+
+        `has_hole` tells whether anything between two sequences is neither settled nor queued. A dead letter, which has
+        no time, is as final as what follows.
+        """
+        final, reached = None, verified
+        for content in contents:
+            sequence = content.sequence
+            if sequence is None:
+                continue
+            if sequence > self.through:
+                if sequence > reached + 1 and has_hole(reached + 1, sequence - 1):
+                    break
+                if isinstance(content, DeadLetter):
+                    reached = max(reached, sequence)
+                    continue
+                if not self.is_old(content):
+                    break
+            final, reached = content, max(reached, sequence)
+        return final
+
+    def is_old(self, content: Content) -> bool:
+        """Tell whether `content` says that it happened longer than the grace ago; a dead letter says nothing."""
+        if isinstance(content, DeadLetter):
+            return False
+        time = content.time
+        second = time[:19]  # canonical times compare as text, a tenth of what parsing costs
+        return second < self._old_second or (second == self._old_second and ticks(time) <= self._old_ticks)
+
+    def _not_ahead(self, moment: Moment) -> Moment:
+        return self._clock.now if self._clock.is_ahead(moment) else moment
