@@ -20,6 +20,8 @@ class Reason(StrEnum):
     """JSON, but not the payload that the reference describes: a member is missing or has another type."""
     MALFORMED_ENVELOPE = "malformed-envelope"
     """An entry of a history page in which no discriminator or no payload can be found."""
+    SEQUENCE_REUSED = "sequence-reused"
+    """A sound event under a number that another event, or another content, has (not a reason of decoding)."""
     TOO_LATE = "too-late"
     """A sound event that the hub showed so late that its number may have been published (not a reason of decoding)."""
     TOO_LARGE = "too-large"

@@ -243,6 +243,7 @@ class Account:
     def attach(self, session: Session) -> None:
         """Go on with `session`: the shard has opened its log, or its checkpoint is another."""
         self.is_unreadable = False
+        self._cancel_timer()  # that of a former session would keep the new one's from being set
         self.session = session
         self.lag.attached(session.highest, session.verified)
         if self._activity in {Activity.DIVERGED, Activity.FENCED}:
@@ -255,6 +256,7 @@ class Account:
         if self.session is not None:
             self.lag.latest = self._latest(self.session)
         self.session = None
+        self._cancel_timer()
         self._share.hold(0)
         self._activity = activity
         self._attached.clear()
@@ -425,7 +427,8 @@ class Account:
     def _pushed(self, content: Content) -> None:
         session = self.session
         if session is None or session.state is State.OFFLINE:
-            return  # history will give it
+            self.counts.pushed(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
+            return
         was_live = session.state is State.LIVE
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
@@ -433,10 +436,20 @@ class Account:
         self.counts.pushed(content, outcome)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
-        elif outcome is Outcome.HELD and session.state is State.LIVE:
-            self._set_timer(session)
+        elif outcome is not Outcome.REPEAT:
+            self.tell(session)
+            if session.state is State.LIVE:
+                self._set_timer(session)
+                if session.wants_latest or session.wants_audit:
+                    self._poke.set()
         if was_live and session.state is not State.LIVE:
             self._poke.set()
+
+    def tell(self, session: Session) -> None:
+        """Tell people of what the session found that is not as it should be; it is queued."""
+        for outcome, content in session.take_contradictions():
+            self.counts.contradicted(outcome, content)
+            self._has_work(self)
 
     def _set_timer(self, session: Session) -> None:
         if self._timer is None and session.deadline is not None:
@@ -446,6 +459,7 @@ class Account:
         self._timer = None
         if session is self.session:
             session.expire(asyncio.get_running_loop().time())
+            self.tell(session)
             self._has_work(self)
             self._set_timer(session)
 
@@ -461,6 +475,7 @@ class Account:
         self._hold(session)
         self.counts.unpublished(STRAY, strays)
         self.counts.unpublished(FORGOTTEN, forgotten)
+        self.tell(session)
         self.has_work()
         self._set_timer(session)
 

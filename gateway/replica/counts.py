@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
@@ -13,12 +14,28 @@ from gateway.telemetry.tally import Tally
 
 FORGOTTEN: Final = "forgotten"
 STRAY: Final = "stray"
+LOST: Final = "lost"
 _UNPUBLISHED: Final = {
     Outcome.STALE.value: "pushed events are too old to place, and are not published",
     FORGOTTEN: "more events have no EventSeqId than can be remembered: they may be published again",
+    LOST: "pushed events without EventSeqId found no room, and the history may not show them: they are lost",
     STRAY: "events of the history are out of place, below what was verified, and are not published",
 }
 """What the log says, by what became of them."""
+_CONTRADICTIONS: Final = {
+    Outcome.TOO_LATE: (
+        logging.ERROR,
+        "an event came into view so late that its number may have been published: it is a dead letter",
+    ),
+    Outcome.REUSED: (logging.WARNING, "two events have one number: the second one is a dead letter"),
+    Outcome.UNCONFIRMED: (
+        logging.WARNING,
+        "a pushed event has a number far above all that the hub knows: it is published as late, and settles no number",
+    ),
+}
+"""What the log says of what is queued though it is not as it should be."""
+_EACH: Final = 20
+"""Of how many of these the log tells one by one."""
 _NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.REPEAT.value, Outcome.STALE.value})
 
 
@@ -58,10 +75,21 @@ class Counts:
             self.tally.events[kind_of(content), outcome.value] += 1
             if outcome is Outcome.STALE:
                 self.unpublished(outcome.value, 1)
+        elif outcome is Outcome.OVERFLOW and content.sequence is None:
+            self.unpublished(LOST, 1)
+
+    def contradicted(self, outcome: Outcome, content: Content) -> None:
+        """Tell of something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
+        self._said[outcome.value] += 1
+        count = self._said[outcome.value]
+        if count <= _EACH or str(count).strip("0") == "1":
+            level, words = _CONTRADICTIONS[outcome]
+            get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
 
     def unpublished(self, what: str, more: int) -> None:
         """Tell of what is not published, and should have been: the first time, the tenth, the hundredth."""
         before = self._said[what]
         self._said[what] = after = before + more
         if more and len(str(after)) > (len(str(before)) if before else 0):
-            get_logger(account=self.account).warning(_UNPUBLISHED[what], count=after)
+            level = logging.ERROR if what == LOST else logging.WARNING
+            get_logger(account=self.account).log(level, _UNPUBLISHED[what], count=after)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _POLL: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
+_SOON: Final = 1.0
+"""Seconds to an audit that looks for one push."""
 _LONGEST_POLL: Final = 2.0
 """Seconds to which that grows while nothing new is shown."""
 
@@ -91,7 +93,7 @@ class _Following:
                 await self._turn_the_page()
             elif session.state is not State.LIVE:
                 await account.poked()
-            elif not await account.poked(self._audit_at - self._loop.time()):
+            elif not await account.poked(self._until_audit()):
                 await self._audit()
 
     async def _change(self) -> bool:
@@ -158,12 +160,19 @@ class _Following:
         self._session.audit()
         self._audit_at = self._next_audit()
 
+    def _until_audit(self) -> float:
+        """Give the seconds until the next audit, which comes soon where a push is doubtful."""
+        if self._session.wants_audit:
+            self._audit_at = min(self._audit_at, self._loop.time() + _SOON)
+        return self._audit_at - self._loop.time()
+
     def _next_audit(self) -> float:
         return self._loop.time() + self._account.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
 
     async def _tell_latest(self) -> None:
         latest = await self._account.until_answered(self._hub.latest)
         self._session.told_latest(latest.sequence, latest.time, time.time())
+        self._account.tell(self._session)
         self._account.lag.told_at = time.monotonic()
         self._account.has_work()
 

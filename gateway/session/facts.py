@@ -37,6 +37,10 @@ class Outcome(StrEnum):
     """At or below what is verified, and not remembered: from before the account began, or of another history."""
     TOO_LATE = "too_late"
     """Queued as a dead letter: `verified` passed its number so long ago that it may have been published."""
+    REUSED = "reused"
+    """Queued as a dead letter: another event has its number."""
+    UNCONFIRMED = "unconfirmed"
+    """Queued, marked late: its number is far above all that the hub knows, and counts for nothing."""
     OVERFLOW = "overflow"
     """No room: history will give it again."""
 

@@ -55,9 +55,10 @@ class Finality:
         self._old_ticks = self._clock.grace_ago
         self._old_second = second_of(self._old_ticks)
         self.through = min(self.through, latest)  # else a number far too high that it told once would stand for ever
-        sightings = [Sighting(min(one.latest, latest), self._not_ahead(one.moment)) for one in self._sightings]
-        while sightings and self._clock.has_passed(sightings[0].moment):
-            self.through = max(self.through, sightings.pop(0).latest)
+        known = [Sighting(one.latest, self._not_ahead(one.moment)) for one in self._sightings if one.latest <= latest]
+        passed = [one.latest for one in known if self._clock.has_passed(one.moment)]
+        self.through = max(self.through, *passed, 0)
+        sightings = [one for one in known if one.latest > self.through]
         highest = sightings[-1].latest if sightings else self.through
         if latest > highest and len(sightings) < MOST:
             sightings.append(Sighting(latest, moment))

@@ -63,6 +63,7 @@ class Identities:
 
     def __init__(self, sequenced: bytes, unsequenced: bytes, limit: int, most: int) -> None:
         """Remember what was published, oldest first: `limit` with a sequence, and `most` without one."""
+        self._limit = limit
         self._sequenced = Ring(sequenced, limit)
         self._newest: deque[str] = deque(maxlen=limit)  # behind those in the ring
         self._unsequenced = Ring(unsequenced, most)
@@ -117,6 +118,11 @@ class Identities:
     def sequenced(self) -> bytes:
         """Give what the checkpoint keeps of events with a sequence, oldest first."""
         return bytes(self._digested().bytes)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether no identity with a sequence was ever forgotten: there is room for more."""
+        return len(self._digested().bytes) < self._limit * DIGEST_BYTES
 
     @property
     def knows_unsequenced(self) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor
-from gateway.session.facts import Content
+from gateway.session.doubtful import DoubtfulPushes
+from gateway.session.facts import Content, Outcome
 from gateway.session.finality import Finality
 from gateway.session.hubclock import HubClock, Moment
 from gateway.session.outbox import Outbox
@@ -16,12 +18,21 @@ from gateway.session.walk import Step, Walk
 class Intake:
     """Queues what pages show, and moves `verified` behind what is final."""
 
-    def __init__(self, outbox: Outbox, waiting: WaitingPushes, walk: Walk, finality: Finality, clock: HubClock) -> None:
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        outbox: Outbox,
+        waiting: WaitingPushes,
+        doubtful: DoubtfulPushes,
+        walk: Walk,
+        finality: Finality,
+        clock: HubClock,
+    ) -> None:
         """`finality` tells what of the history will not change any more, `clock` how long it has been empty."""
         self.strays = 0
         """Events at or below what is verified that are neither the anchor nor remembered."""
         self._outbox = outbox
         self._waiting = waiting
+        self._doubtful = doubtful
         self._walk = walk
         self._finality = finality
         self._clock = clock
@@ -100,14 +111,25 @@ class Intake:
 
     def _must_wait(self, content: Content, final: int, *, live: bool) -> bool:
         """Live, what is young may still be on its way as a push. With a full checkpoint it waits until it is final."""
-        if content.sequence is None or content.sequence <= final:
+        sequence = content.sequence
+        if sequence is None or sequence <= final:
             return False
-        return self._outbox.crowded or (live and not self._finality.is_old(content))
+        if self._outbox.crowded or not live or self._finality.is_old(content):
+            return self._outbox.crowded
+        # Where a push is doubtful, history is read on for it.
+        is_known = sequence in self._outbox and bool(self._doubtful)
+        return not is_known and not self._doubtful.is_garbled(sequence)
 
     def _take(self, sequence: int, content: Content, final: int) -> None:
         walk, outbox = self._walk, self._outbox
-        if sequence not in outbox:
-            outbox.place(self._waiting.pop(sequence) if sequence in self._waiting else content)
+        if sequence in outbox:
+            outbox.meet(content)
+        elif sequence in self._waiting:
+            pushed = self._waiting.pop(sequence)
+            outbox.place(content if isinstance(pushed, DeadLetter) else pushed)  # what history has whole is whole
+            outbox.meet(content)
+        else:
+            outbox.place(content)
         walk.reached = max(walk.reached, sequence)
         if sequence > final:
             walk.clean = False
@@ -118,10 +140,15 @@ class Intake:
 
     def _look_at_known(self, content: Content) -> None:
         outbox, sequence = self._outbox, content.sequence
-        is_anchor = outbox.anchor is not None and sequence == outbox.anchor.sequence
-        if sequence is not None and outbox.is_open(sequence):
+        anchor = outbox.anchor if outbox.anchor is not None and sequence == outbox.anchor.sequence else None
+        assert sequence is not None  # noqa: S101 - the caller looked
+        if outbox.is_open(sequence):
             outbox.place(content)
-        elif not is_anchor and sequence != outbox.marked and not outbox.remembers(content):
+        elif outbox.is_same(sequence, content):
+            return
+        elif anchor is not None and anchor.contradicts(Anchor.of(content)):
+            outbox.place_reused(content, anchor.id)
+        elif anchor is None and sequence != outbox.marked and outbox.meet(content) is Outcome.REPEAT:
             self.strays += 1
 
     def _place_waiting(self, through: int, final: int) -> bool:

@@ -15,12 +15,13 @@ import msgspec
 
 from gateway.events.catalogue import kind_of
 from gateway.events.event import GAP, DeadLetter, Notification
-from gateway.events.reasons import Reason
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
 from gateway.session.finality import Sightings
 from gateway.session.identities import Identities
 from gateway.session.intervals import Intervals
+from gateway.session.letters import reused, too_late
+from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
 
 _SETTLED_SIZE: Final = 160
@@ -103,6 +104,9 @@ class Outbox:
             checkpoint.identities, checkpoint.unsequenced, settings.identities, settings.unsequenced
         )
         self._heeds_nameless = False
+        self._events = SettledEvents()
+        self.contradictions: list[tuple[Outcome, Content]] = []
+        """What was queued though it is not as it should be, for whoever tells of it and clears the list."""
         self._queue: deque[_Settled | _Mark | _Change] = deque()
         self.bytes = 0
         """Of everything in the queue."""
@@ -164,26 +168,15 @@ class Outbox:
 
     def place(self, content: Content) -> Outcome:
         """Queue `content`, unless no subscription wanted it or its identity was published without a sequence."""
-        sequence, identity, late = content.sequence, content.id or content.identity, False
-        nameless = None
+        sequence, identity, late, nameless = content.sequence, content.id or content.identity, False, None
         identities = self._identities
         if sequence is not None:
-            if sequence > self.high:
-                self.high = sequence
-            else:
-                late = sequence < self.high
-            if sequence > self.verified:
-                self._placed.add(sequence)
-            if sequence <= self.marked:
-                self._stragglers.add(sequence)
+            late = self._take_number(sequence, content)
             knows_unsequenced = identities.knows_unsequenced
             if content.id is not None and (knows_unsequenced or self._heeds_nameless):
                 nameless = content.anonymous
-            if knows_unsequenced:
-                for known in (identity, nameless):
-                    if known is not None and identities.claim(known):
-                        self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
-                        return Outcome.REPEAT
+            if knows_unsequenced and self._was_published_without(sequence, identity, nameless):
+                return Outcome.REPEAT
         elif identities.has_seen(identity):
             return Outcome.REPEAT
         identities.queued(identity, sequenced=sequence is not None)
@@ -198,25 +191,89 @@ class Outbox:
         self._append(_Settled(item, size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
+    def _take_number(self, sequence: int, content: Content) -> bool:
+        """Let `content` have a number; give True where it comes behind a higher one."""
+        self._events.note(sequence, content)
+        if sequence > self.verified:
+            self._placed.add(sequence)
+        if sequence <= self.marked:
+            self._stragglers.add(sequence)
+        if sequence > self.high:
+            self.high = sequence
+            return False
+        return sequence < self.high
+
+    def _was_published_without(self, sequence: int, identity: str, nameless: str | None) -> bool:
+        """Settle a number whose event was published before it was known."""
+        for known in (identity, nameless):
+            if known is not None and self._identities.claim(known):
+                self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
+                return True
+        return False
+
+    def is_same(self, sequence: int, content: Content) -> bool:
+        """Tell whether `content` is certainly what settled its number, or was published lately."""
+        if sequence in self._events:
+            return self._events.compare(sequence, content) is Sight.SAME
+        return self.remembers(content)
+
+    def meet(self, content: Content) -> Outcome:
+        """Take another sight of a number that is settled or queued: of the same event, or not."""
+        sequence, events = content.sequence, self._events
+        assert sequence is not None  # noqa: S101 - the caller looked
+        if sequence in events:
+            sight = events.compare(sequence, content)
+            if sight is Sight.WHOLE:
+                return self.place(content)  # nothing of that number is on its topic
+            if sight is Sight.SAME:
+                return Outcome.REPEAT
+            return self.place_reused(content, events.id_of(sequence), is_correction=sight is Sight.CORRECTED)
+        if self._denies(sequence, content):
+            return self.place_reused(content, None)
+        return Outcome.REPEAT
+
+    def _denies(self, sequence: int, content: Content) -> bool:
+        """Tell whether a number that is settled certainly is so by another event than `content`.
+
+        The identities of the last events are remembered, over restarts as well: that of the number must be among them,
+        where nothing was ever forgotten or the number is one of the last.
+        """
+        if isinstance(content, DeadLetter) or content.id is None or sequence <= max(self._floor, self._began):
+            return False
+        is_kept = self._identities.has_all or self.high - sequence < self._settings.identities // 2
+        return is_kept and not self.remembers(content) and not self._identities.has_seen(content.anonymous)
+
+    def place_reused(self, content: Content, first: str | None, *, is_correction: bool = False) -> Outcome:
+        """Queue `content`, whose number another event has, as a dead letter."""
+        return self._place_letter(content, reused(content, first, is_correction=is_correction), Outcome.REUSED)
+
     def place_too_late(self, content: Content) -> Outcome:
         """Queue `content` as a dead letter: nothing is known any more of its number, which `verified` passed."""
-        assert content.sequence is not None  # noqa: S101 - the caller looked
-        detail = (
-            f"event {content.sequence} ({content.id or 'without EventId'}) came into view after everything up to "
-            f"{self.verified} was verified, and it is not known any more whether it was published"
-        )
-        self._place_dead(content, Reason.TOO_LATE, detail)
-        return Outcome.TOO_LATE
+        return self._place_letter(content, too_late(content, self.verified), Outcome.TOO_LATE)
 
-    def _place_dead(self, content: Content, reason: Reason, detail: str) -> None:
-        """Queue `content`, whose number is settled by another event or may be, as a dead letter."""
-        if isinstance(content, DeadLetter):
-            letter = msgspec.structs.replace(content, detail=f"{reason}: {detail}. {content.detail}")
-        else:
-            letter = DeadLetter(self._account, reason, detail, content.kind, content.body, content.sequence, content.id)
-        self._identities.queued(content.identity, sequenced=True)
+    def _place_letter(self, content: Content, letter: DeadLetter, outcome: Outcome) -> Outcome:
+        if not self.subscriptions.wants(content):
+            return Outcome.REPEAT
+        known = f"{content.identity}#{content.anonymous}"  # it must not pass for the event that it contradicts
+        if self._identities.has_seen(known):
+            return Outcome.REPEAT
+        self._identities.queued(known, sequenced=True)
         item = Item(letter, late=True, incarnation=self.incarnation)
-        self._append(_Settled(item, size_of(letter), None, content.identity, is_apart=True))
+        self._append(_Settled(item, size_of(letter), None, known, is_apart=True))
+        self.contradictions.append((outcome, content))
+        return outcome
+
+    def place_unconfirmed(self, content: Content) -> Outcome:
+        """Queue `content`, whose number is far above all that the hub knows, marked late: it settles no number."""
+        if self._identities.has_seen(content.identity):
+            return Outcome.REPEAT
+        self._identities.queued(content.identity, sequenced=False)
+        is_wanted = self.subscriptions.wants(content)
+        item = Item(content, late=True, incarnation=self.incarnation) if is_wanted else None
+        filtered = "" if is_wanted else kind_of(content)
+        self._append(_Settled(item, size_of(content), None, content.identity, filtered=filtered))
+        self.contradictions.append((Outcome.UNCONFIRMED, content))
+        return Outcome.LATE if is_wanted else Outcome.FILTERED
 
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
         self._queue.append(entry)
@@ -317,6 +374,7 @@ class Outbox:
         self.verified, self._anchor = mark.verified, mark.anchor
         for intervals in (self._settled, self._placed):
             intervals.drop_through(mark.verified)
+        self._events.drop_through(mark.verified)
         self._forget()
 
     def _forget(self) -> None:

@@ -22,9 +22,11 @@ from contextlib import contextmanager
 from typing import Final
 
 from gateway.errors import Diverged
-from gateway.events.event import digest
+from gateway.events.event import DeadLetter, Event, digest
+from gateway.events.reasons import Reason
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
+from gateway.session.doubtful import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.facts import Batch, Content, Outcome, Page, PageRequest, SessionSettings, State
 from gateway.session.finality import MOST as SIGHTINGS
 from gateway.session.finality import Finality, Sighting
@@ -32,6 +34,7 @@ from gateway.session.hubclock import HubClock, Moment
 from gateway.session.intake import Intake
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
+from gateway.session.settled_events import Sight, compare
 from gateway.session.subscriptions import Strategies, Subscription, check_strategies
 from gateway.session.waiting import WaitingPushes
 from gateway.session.walk import Step, Walk, is_newer
@@ -73,13 +76,14 @@ class Session:
         self._finality = Finality(self._clock, begun.sightings)
         self._outbox = Outbox(account, begun, self._settings, lambda: self._finality.sightings)
         self._waiting = WaitingPushes()
+        self._doubtful = DoubtfulPushes()
         self._wanted: Subscription | None = None
         self._tells = 0
         self._claim: Sighting | None = None  # what the hub said is its latest, and when it did first
         self._unproven: list[Sighting] = []  # what it said since its history was proven last
         # Where paging stands.
         self._walk = Walk(self._clock)
-        self._intake = Intake(self._outbox, self._waiting, self._walk, self._finality, self._clock)
+        self._intake = Intake(self._outbox, self._waiting, self._doubtful, self._walk, self._finality, self._clock)
         self._overlap = Overlap(self._clock)
         self._subject: str | None = None
         self._subscribed = False
@@ -96,6 +100,7 @@ class Session:
         self._starved = False
         self._auditing = self._probation = False
         self._intake.forget()
+        self._doubtful.look(self._clock)
         self._walk.begin(self._outbox.marked, self._outbox.anchor)
 
     @property
@@ -151,7 +156,7 @@ class Session:
     @property
     def queued_bytes(self) -> int:
         """Bytes of everything that waits here."""
-        return self._outbox.bytes + self._waiting.bytes
+        return self._outbox.bytes + self._waiting.bytes + self._doubtful.bytes
 
     @property
     def pressed(self) -> bool:
@@ -161,7 +166,12 @@ class Session:
     @property
     def waiting_bytes(self) -> int:
         """Bytes of the pushes among them that wait for history."""
-        return 0 if self.state is State.LIVE else self._waiting.bytes
+        return 0 if self.state is State.LIVE else self._waiting.bytes + self._doubtful.bytes
+
+    def take_contradictions(self) -> list[tuple[Outcome, Content]]:
+        """Return what was queued since the last call though it is not as it should be, for people to hear of."""
+        found, self._outbox.contradictions = self._outbox.contradictions, []
+        return found
 
     def checkpoint(self) -> Checkpoint:
         """Say what is settled once everything taken so far is committed."""
@@ -262,6 +272,8 @@ class Session:
             # The history may have lost its beginning while there was no room for it.
             self._walk.begin(self._outbox.marked, self._outbox.anchor)
         self._starved = False
+        self._doubtful.told(sequence, now)
+        self._reconsider()
         self._tells += 1
         if self._wanted is not None and self._can_change and self._tells > 1:
             since = max(self.latest, self._outbox.high, self._waiting.highest) + 1
@@ -294,11 +306,14 @@ class Session:
 
     def _end_trial(self) -> int:
         """Discard what came over a history that was not proven, and let what comes from now on stand its own trial."""
-        discarded = 0 if self._is_trusted else self._waiting.discard_since(self._waiting.trial)
+        discarded = 0 if self._is_trusted else self._discard_since(self._waiting.trial)
         self._waiting.trial += 1
         self._is_trusted = False
         self._unproven.clear()
         return discarded
+
+    def _discard_since(self, trial: int) -> int:
+        return self._waiting.discard_since(trial) + self._doubtful.discard_since(trial)
 
     def _trust(self) -> None:
         """The history is the one that the checkpoint was made from: what came over this connection counts."""
@@ -308,8 +323,7 @@ class Session:
         for sighting in self._unproven:
             self._finality.told(sighting.latest, sighting.moment)
         self._unproven.clear()
-        for content in self._waiting.pop_through(self._outbox.verified):
-            self._pushed_again(content)
+        self._reconsider()
 
     def _doubt(self) -> None:
         """The history may be another one since a moment ago: what comes now waits until that is clear."""
@@ -322,7 +336,7 @@ class Session:
         try:
             yield
         except Diverged:
-            self._waiting.discard_since(self._trial)
+            self._discard_since(self._trial)
             self._is_trusted = False
             raise
 
@@ -334,54 +348,110 @@ class Session:
         Without `room`, it is let go as if the buffer were full: history gives it again.
         """
         sequence, outbox = content.sequence, self._outbox
-        waiting = self._waiting.bytes
+        waiting = self._waiting.bytes + self._doubtful.bytes
         room = room and outbox.bytes + waiting <= self._settings.buffer_bytes
         if sequence is None:
             return self._pushed_without_sequence(content, room=room)
-        self.latest = max(self.latest, sequence)
-        if sequence == outbox.high + 1 and room and not waiting and self.state is State.LIVE and not outbox.crowded:
+        is_next = sequence == outbox.high + 1 and not waiting and type(content) is Event
+        if is_next and room and self.state is State.LIVE and not outbox.crowded:
+            self.latest = max(self.latest, sequence)
             self._probation = False  # the usual case: the next of a flow without holes
             return outbox.place(content)
-        if sequence <= outbox.verified:
-            if outbox.remembers(content) or sequence in self._waiting:
-                return Outcome.REPEAT
-            if self._is_trusted:
-                return self._pushed_again(content)
-        elif sequence in self._outbox or sequence in self._waiting:
-            return Outcome.REPEAT
-        if not room or self._outbox.crowded:
+        return self._pushed(sequence, content, now, room=room, proves=self._subscribed)
+
+    def _pushed(self, sequence: int, content: Content, now: float, *, room: bool, proves: bool) -> Outcome:
+        outbox = self._outbox
+        if self._doubtful.is_far(sequence, outbox.high) and sequence not in outbox:
+            return self._hold_aside(Doubt.FAR, sequence, content, now, room=room, proves=proves)
+        self.latest = max(self.latest, sequence)
+        if sequence in self._waiting:
+            return self._pushed_beside_one_that_waits(sequence, content, now, room=room)
+        if sequence <= outbox.verified or sequence in outbox:
+            return self._pushed_again(sequence, content, now, room=room)
+        if not room or outbox.crowded:
             self._retreat(sequence)
             return Outcome.OVERFLOW
-        if self.state is State.LIVE and sequence <= self._outbox.high + 1:
-            self._probation = self._probation and sequence <= self._outbox.high
-            outcome = self._outbox.place(content)
+        if _may_be_whole_in_history(content):
+            return self._hold_aside(Doubt.GARBLED, sequence, content, now, room=room, proves=proves)
+        if self.state is State.LIVE and sequence <= outbox.high + 1:
+            self._probation = self._probation and sequence <= outbox.high
+            outcome = outbox.place(content)
             if self._waiting:
                 self._drain(now)
             return outcome
         if self._probation:
             self._catch_up_again()
-        self._waiting.add(sequence, content, now, proves=self._subscribed)
-        if self._subscribed:
+        self._waiting.add(sequence, content, now, proves=proves)
+        if proves:
             self._overlap.proves(sequence)
         return Outcome.HELD
 
-    def _pushed_again(self, content: Content) -> Outcome:
-        """Take a push at or below what is verified, over a history that is proven, whose identity is not remembered.
+    def _pushed_beside_one_that_waits(self, sequence: int, content: Content, now: float, *, room: bool) -> Outcome:
+        sight = compare(self._waiting[sequence], content)
+        if sight is Sight.SAME:
+            return Outcome.REPEAT
+        if sight is Sight.WHOLE:
+            self._waiting.replace(sequence, content)
+            return Outcome.HELD
+        return self._hold_aside(Doubt.RIVAL, sequence, content, now, room=room, proves=False)
+
+    def _pushed_again(self, sequence: int, content: Content, now: float, *, room: bool) -> Outcome:
+        """Take a push whose number is settled or queued, or was passed.
 
         A number that was never settled can be published safely. A new event with a settled one may be a hub that
-        started again: what else it pushes must wait, then, until it is clear whose history this is.
+        started again: what it pushes must wait, then, until it is clear whose history this is.
         """
-        sequence, outbox = content.sequence, self._outbox
-        assert sequence is not None  # noqa: S101 - the caller looked
+        outbox = self._outbox
+        if outbox.is_same(sequence, content):
+            return Outcome.REPEAT
+        is_new = sequence <= outbox.verified and not outbox.is_open(sequence) and is_newer(content, outbox.anchor)
+        if is_new and self.state is State.LIVE:
+            self._doubt()
+        if not self._is_trusted:
+            return self._hold_aside(Doubt.RIVAL, sequence, content, now, room=room, proves=False)
         if outbox.is_open(sequence):
             return outbox.place(content)
-        if self.state is State.LIVE and is_newer(content, outbox.anchor):
-            self._doubt()
-        elif outbox.is_settled(sequence):
-            return Outcome.REPEAT
-        elif sequence > outbox.began:
+        outcome = outbox.meet(content)
+        if outcome is not Outcome.REPEAT or sequence > outbox.verified:
+            return outcome
+        if sequence <= outbox.began:
+            return Outcome.STALE
+        if not outbox.is_settled(sequence):
             return outbox.place_too_late(content)
-        return Outcome.STALE
+        return outbox.place_reused(content, None) if is_new else Outcome.REPEAT
+
+    def _hold_aside(
+        self, doubt: Doubt, sequence: int, content: Content, now: float, *, room: bool, proves: bool
+    ) -> Outcome:
+        if not room:
+            self._retreat(0)
+            return Outcome.OVERFLOW
+        held = Doubtful(doubt, sequence, content, now, proves, self._waiting.trial)
+        return Outcome.HELD if self._doubtful.hold(held) else Outcome.REPEAT
+
+    def _reconsider(self) -> None:
+        """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
+        if not self._doubtful or not self._is_trusted:
+            return
+        for held in self._doubtful.release(self._is_clear):
+            sequence, content = held.sequence, held.content
+            if held.doubt is Doubt.FAR and self._doubtful.is_far(sequence, self._outbox.high):
+                self._outbox.place_unconfirmed(content)
+            elif held.doubt is Doubt.GARBLED and self._outbox.is_open(sequence):
+                self._outbox.place(content)
+            elif held.doubt is not Doubt.GARBLED or not self._outbox.remembers(content):
+                self._pushed(sequence, content, held.arrived, room=True, proves=held.proves)
+
+    def _is_clear(self, held: Doubtful) -> bool:
+        match held.doubt:
+            case Doubt.RIVAL:
+                return held.sequence not in self._waiting
+            case Doubt.FAR:
+                return held.is_overdue or not self._doubtful.is_far(held.sequence, self._outbox.high)
+        if held.sequence in self._waiting:
+            return False
+        is_passed = held.sequence <= self._outbox.marked or not self._outbox.is_open(held.sequence)
+        return is_passed or held.is_overdue
 
     def _pushed_without_sequence(self, content: Content, *, room: bool) -> Outcome:
         self._outbox.heed(content)
@@ -412,6 +482,7 @@ class Session:
         """Queue what waited long enough for what is missing before it."""
         if self.state is State.LIVE:
             self._drain(now)
+            self._reconsider()
 
     def audit(self) -> None:
         """Begin to look at the history from `verified` again; `told_latest` comes just before.
@@ -420,6 +491,7 @@ class Session:
         """
         if self.state is State.LIVE:
             self._auditing = True
+            self._doubtful.look(self._clock)
             self._walk.begin(self._outbox.marked, self._outbox.anchor)
 
     # Pages ----------------------------------------------------------------------------------------------
@@ -429,7 +501,12 @@ class Session:
         """Whether `told_latest` must come before the next page."""
         if not self._subscribed or self.state is State.OFFLINE:
             return False
-        return self._told_at is None or self._starved or self._can_change
+        return self._told_at is None or self._starved or self._can_change or self._doubtful.asks
+
+    @property
+    def wants_audit(self) -> bool:
+        """Whether an audit should come soon: something was pushed that only the history may show whole."""
+        return self.state is State.LIVE and not self._auditing and self._doubtful.wants_look
 
     def wants(self) -> PageRequest | None:
         """Give the page to ask for now; None when there is none to ask for, or no room for it."""
@@ -479,16 +556,24 @@ class Session:
             walk.wary = True
             walk.begin(self._outbox.marked, self._outbox.anchor)
             return False
+        return self._read_on(contents, now, ended=ended)
+
+    def _read_on(self, contents: list[Content], now: float, *, ended: bool) -> bool:
+        """Take in a page of a history that is proven; give True when asking again only makes sense later."""
+        walk = self._walk
         before = walk.reached
         stopped = self._intake.take(contents, live=self.state is State.LIVE)
         reached = walk.reached
         paused = stopped or (ended and reached == before)
-        self._explain(has_shown_all=paused and not stopped)
+        if paused and not stopped:
+            self._explain()
+            self._doubtful.looked(reached)
         self._ask_again_on_a_long_way(now)
         if stopped or (walk.wary and walk.clean and reached > before):
             walk.begin(self._outbox.marked, self._outbox.anchor)
         else:
             walk.turn()
+        self._reconsider()
         if self.state is State.LIVE:
             self._auditing = not paused
         elif self._overlap.is_reached(reached, paused=paused):
@@ -496,9 +581,9 @@ class Session:
             return True
         return paused
 
-    def _explain(self, *, has_shown_all: bool) -> None:
-        """Where history has shown all that it has, what the hub claimed longer than the grace ago will never come."""
-        if has_shown_all and self._claim is not None and self._clock.has_passed(self._claim.moment):
+    def _explain(self) -> None:
+        """History has shown all that it has: what the hub claimed longer than the grace ago will never come."""
+        if self._claim is not None and self._clock.has_passed(self._claim.moment):
             self.explained, self._claim = max(self.explained, self._claim.latest), None
 
     def _ask_again_on_a_long_way(self, now: float) -> None:
@@ -522,6 +607,7 @@ class Session:
             self._outbox.place(content)
         self._waiting.restart(now)
         self._drain(now)
+        self._reconsider()
 
     def _catch_up_again(self) -> None:
         self.state = State.CATCHING_UP
@@ -556,3 +642,7 @@ class Session:
         batch = self._outbox.take(messages, size)
         self._starved = self._starved or (was_full and not self._outbox.full and self._is_paging)
         return batch
+
+
+def _may_be_whole_in_history(content: Content) -> bool:
+    return isinstance(content, DeadLetter) and content.reason != Reason.UNKNOWN_KIND

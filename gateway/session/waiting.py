@@ -50,6 +50,15 @@ class WaitingPushes:
         heappush(self._sequences, sequence)
         self.bytes += size_of(content)
 
+    def __getitem__(self, sequence: int) -> Content:
+        return self._by_sequence[sequence].content
+
+    def replace(self, sequence: int, content: Content) -> None:
+        """Let `content` wait in the place of what waits with its number."""
+        waiting = self._by_sequence[sequence]
+        self.bytes += size_of(content) - size_of(waiting.content)
+        waiting.content = content
+
     def pop(self, sequence: int) -> Content:
         """Let `sequence` go."""
         waiting = self._by_sequence.pop(sequence)
@@ -86,10 +95,6 @@ class WaitingPushes:
         for name in names:
             self.bytes -= size_of(self._unsequenced.pop(name)[0])
         return len(numbers) + len(names)
-
-    def pop_through(self, sequence: int) -> list[Content]:
-        """Let go of `sequence` and what is below, and give it in rising order."""
-        return [self.pop(lowest) for lowest in self.through(sequence)]
 
     def drop_through(self, sequence: int) -> None:
         """Let go of `sequence` and what is below."""

@@ -67,6 +67,7 @@ class Walk:
         """The event at `marked`, where the account began there without having seen it."""
         self.waits = False
         """Whether to ask again only makes sense later."""
+        self._imposter: Anchor | None = None
         self._go_to(max(0, (anchor.sequence if anchor else marked) - 1))
 
     def _go_to(self, since: int) -> None:
@@ -152,40 +153,49 @@ class Walk:
         Raises Diverged when the history is not the one that the checkpoint was made from.
         """
         self.waits = False
-        first = next((content for content in contents if content.sequence is not None), None)
+        first = next((content.sequence for content in contents if content.sequence is not None), None)
         anchor = self._anchor
         if anchor is None:
             if first is not None or ended:
-                self.adopted = Anchor.of(first) if first is not None and first.sequence == self._marked else None
+                self.adopted = _adopted(contents, first) if first == self._marked else None
                 self.step = Step.ONWARD
             return self.step is Step.ONWARD
-        if first is None or first.sequence is None:
-            if ended and self.step is Step.ANCHOR:
-                self._look_for_origin()
-            return False
-        if self.step is Step.ANCHOR and first.sequence > anchor.sequence:
-            self._look_for_origin()
-            return False
-        found = Anchor.of(first)
         if self.step is Step.ANCHOR:
-            if anchor.contradicts(found):
-                raise Diverged(
-                    f"event {anchor.sequence} was {anchor} when it was published and is {found} in the hub's history "
-                    "now: the hub started again, or the key is another user's. If that is meant, reset the checkpoint"
-                )
-            self._missed = None
-            if anchor.sequence > self._marked:  # what is before it may have come into view since
-                self.go_onward()
-                return False
-            self.step = Step.ONWARD
-            return True
-        if first.sequence <= anchor.sequence:
-            self._miss(anchor, first.sequence)
+            return self._find_anchor(anchor, contents, first, ended=ended)
+        if first is None:
+            return False
+        if first <= anchor.sequence:
+            self._miss(anchor, first)
             return False
         self._missed = None
-        self.origin = first.sequence
+        self.origin = first
         self.go_onward()
         return False
+
+    def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], first: int | None, *, ended: bool) -> bool:
+        """Look for the anchor among all entries of its number: a hub may use one twice, and show one page after page.
+
+        Raises Diverged where all of them are others.
+        """
+        entries = [Anchor.of(content) for content in contents if content.sequence == anchor.sequence]
+        if all(anchor.contradicts(entry) for entry in entries):
+            self._imposter = self._imposter or next(iter(entries), None)
+            is_over = ended or (first is not None and contents[-1].sequence not in {None, anchor.sequence})
+            if self._imposter is not None and is_over:
+                raise Diverged(
+                    f"event {anchor.sequence} was {anchor} when it was published and is {self._imposter} in the hub's "
+                    "history now: the hub started again, or the key is another user's. If that is meant, reset the "
+                    "checkpoint"
+                )
+            if self._imposter is None and is_over:
+                self._look_for_origin()
+            return False
+        self._missed = None
+        if anchor.sequence > self._marked:  # what is before it may have come into view since
+            self.go_onward()
+            return False
+        self.step = Step.ONWARD
+        return True
 
     def _miss(self, anchor: Anchor, earlier: int) -> None:
         """History has what is before the anchor but not the anchor: once may be a hiccup."""
@@ -215,3 +225,7 @@ def is_newer(content: Content, anchor: Anchor | None) -> bool:
     if not isinstance(content, Event) or anchor is None or anchor.time is None:
         return False
     return ticks(content.time) > ticks(anchor.time)
+
+
+def _adopted(contents: Sequence[Content], sequence: int) -> Anchor:
+    return next(Anchor.of(content) for content in contents if content.sequence == sequence)

@@ -159,7 +159,8 @@ class Life:
         if self.fate.reset_at is not None or self.fate.strange is not None:
             self.weather = replace(self.weather, nameless=0.0)  # what has no EventId cannot tell two hubs apart
         if self.fate.shortened:
-            self.weather = replace(self.weather, page=max(2, self.weather.page))  # one event cannot overlap another
+            # One event cannot overlap another, and of two events of one number none may be lost alone.
+            self.weather = replace(self.weather, page=max(2, self.weather.page), reused=0.0)
         self.now = 0.0
         self.hubs = [HubModel(self.weather, random)]
         self.hub = self.hubs[0]
@@ -284,7 +285,9 @@ class Life:
         if anchor is None or self.hub.cut or self._shortened:
             self._strange = None
             return
-        steady = dict.fromkeys(("lag", "latest_lag", "push_only", "half_sequenced", "slow", "tardy"), 0.0)
+        steady = dict.fromkeys(
+            ("lag", "latest_lag", "push_only", "half_sequenced", "slow", "tardy", "reused", "bogus"), 0.0
+        )
         mild = replace(self.weather, ragged=False, stride=1, **steady)
         stranger = HubModel(mild, self.random, STRANGE * (len(self.strangers) + 1))
         for _ in range(self.random.randint(1, 30)):
@@ -449,6 +452,7 @@ class Life:
         if self.session.strategies != (None if self._desired is None else frozenset(self._desired)):
             self._change(self._desired)
         self._flight = None
+        self._heard, self._was_live = [], False
 
     def _shard_step(self) -> None:
         if self._commit is None:

@@ -56,6 +56,12 @@ class Weather:
     """Events whose number is given early, and that are stored and pushed late: within the grace."""
     tardy: float
     """Likewise, and later than that."""
+    garbled: float
+    """Events that are pushed so that they cannot be decoded, and are whole in the history."""
+    reused: float
+    """Events that have the number of the one before."""
+    bogus: float
+    """Events that are pushed with a number far too high, and that history does not show."""
     mood: str
     """What the hub's clock does: `right`, or `jumps`, `drifts`, `stands`."""
     mood_at: float
@@ -91,10 +97,15 @@ class Weather:
             past=maybe(0.4, 0.5),
             slow=maybe(0.4, 0.3),
             tardy=maybe(0.2, 0.2),
+            garbled=maybe(0.2, 0.3),
+            reused=maybe(0.2, 0.2),
+            bogus=maybe(0.2, 0.1),
             mood=(mood := random.choice(["right", "right", "right", "jumps", "drifts", "stands"])),
             mood_at=random.uniform(0, 3 * grace),
             mood_by=random.uniform(-5, 5) * grace if mood == "jumps" else random.uniform(0.5, 2),
         )
+        if weather.nameless or weather.half_sequenced or weather.garbled:
+            weather = replace(weather, reused=0.0)  # by EventId alone two events of one number are always told apart
         return weather if random.random() < 0.8 else weather.in_order(random)
 
     def in_order(self, random: Random) -> Weather:
@@ -111,6 +122,9 @@ class Weather:
             lying=0.0,
             slow=0.0,
             tardy=0.0,
+            garbled=0.0,
+            reused=0.0,
+            bogus=0.0,
             mood="right",
         )
 
@@ -141,6 +155,15 @@ class Happening:
     pushed_at: tuple[float, ...]
     is_tardy: bool = False
     """It came into view later than the grace."""
+    is_reused: bool = False
+    """It has the number of the one before."""
+    is_bogus: bool = False
+    """It has a number far too high."""
+
+    @property
+    def is_garbled(self) -> bool:
+        """Whether the push alone cannot be decoded."""
+        return isinstance(self.as_push, DeadLetter) and isinstance(self.in_history, Event)
 
 
 @dataclass
@@ -160,47 +183,69 @@ class HubModel:
         """Let one thing happen."""
         weather, random = self.weather, self.random
         number = self.first_number + len(self.happenings)
-        self._sequence += 1 if random.random() < 0.7 else random.randint(1, weather.stride)
-        bare = random.random() < weather.unsequenced
-        if bare:
-            self._sequence -= 1
-        sequence = None if bare else self._sequence
-        half = sequence is not None and random.random() < weather.half_sequenced
-        is_future = random.random() < weather.future
-        time = weather.clock(now)
-        if is_future or random.random() < weather.past:
-            time = clock(now + 10**8 if is_future else now - 10**6)
+        sequence, is_reused, is_bogus = self._numbered(number)
+        half = sequence is not None and not is_bogus and not is_reused and random.random() < weather.half_sequenced
         # Without a sequence in one of the two, only the EventId makes them one event.
         id_ = None if random.random() < weather.nameless and not half else f"{random.getrandbits(64):016x}-{number}"
         strategy = random.randrange(weather.strategies) if weather.strategies and random.random() < 0.9 else None
-        body = b"%d" % number
-        if random.random() < weather.undecodable:
-            content: Event | DeadLetter = DeadLetter(ACCOUNT, "invalid-payload", "", "", body, sequence, id_)
+        body, time = b"%d" % number, self._time(now)
+        letter = DeadLetter(ACCOUNT, "invalid-payload", "", "", body, sequence, id_)
+        if random.random() < weather.undecodable and not is_reused:
+            content: Event | DeadLetter = letter
             strategy = None
         else:
             content = Event(ACCOUNT, "order-update", sequence, id_, time, strategy, body)
         blind = _without_sequence(content) if half else content
         history, push = (content, blind) if random.random() < 0.5 else (blind, content)
-        lag = weather.lag * (random.random() if weather.ragged else 1.0)
-        visible_at = now + lag
-        pushed_at: tuple[float, ...] = ()
-        if random.random() >= weather.unpushed or (half and history is blind):
-            delay = random.expovariate(1 / 0.05) if random.random() < weather.reordered else 0.0
-            pushed_at = (now + min(delay, 0.5),)
-            if random.random() < weather.duplicated:
-                pushed_at += (pushed_at[0] + random.choice([0.0, 0.01, 1.0, 5.0]),)
-            if random.random() < weather.push_only and not half:
-                visible_at = NEVER
-        is_tardy = random.random() < weather.tardy
-        if sequence is not None and not half and visible_at != NEVER and (is_tardy or random.random() < weather.slow):
-            visible_at = now + weather.grace * (random.uniform(1.1, 4) if is_tardy else random.uniform(0.2, 0.95))
-            pushed_at = tuple(visible_at + moment - now for moment in pushed_at)
-        else:
-            is_tardy = False
-        happening = Happening(number, now, sequence, strategy, history, push, visible_at, pushed_at, is_tardy)
+        if sequence is not None and not half and not is_reused and random.random() < weather.garbled:
+            push = letter
+        visible_at, pushed_at = self._shown(now, always=half and history is blind, never_alone=half)
+        is_tardy = False
+        if is_bogus:
+            visible_at, pushed_at = NEVER, pushed_at or (now,)
+        elif sequence is not None and not half and visible_at != NEVER:
+            is_tardy = random.random() < weather.tardy
+            if is_tardy or random.random() < weather.slow:
+                visible_at = now + weather.grace * (random.uniform(1.1, 4) if is_tardy else random.uniform(0.2, 0.95))
+                pushed_at = tuple(visible_at + moment - now for moment in pushed_at)
+        happening = Happening(
+            number, now, sequence, strategy, history, push, visible_at, pushed_at, is_tardy, is_reused, is_bogus
+        )
         self.happenings.append(happening)
         self._pending += [(moment, happening) for moment in pushed_at]
         self._pending.sort(key=lambda pair: pair[0])
+
+    def _numbered(self, number: int) -> tuple[int | None, bool, bool]:
+        """Give the next sequence, whether it is that of the event before, and whether it is far too high."""
+        weather, random, before = self.weather, self.random, self._sequence
+        self._sequence += 1 if random.random() < 0.7 else random.randint(1, weather.stride)
+        if random.random() < weather.unsequenced:
+            self._sequence -= 1
+            return None, False, False
+        if before > 0 and random.random() < weather.reused:
+            self._sequence = before
+            return before, True, False
+        if random.random() < weather.bogus:
+            self._sequence = before
+            return 10**15 + number, False, True
+        return self._sequence, False, False
+
+    def _time(self, now: float) -> str:
+        if self.random.random() < self.weather.future:
+            return clock(now + 10**8)
+        return clock(now - 10**6) if self.random.random() < self.weather.past else self.weather.clock(now)
+
+    def _shown(self, now: float, *, always: bool, never_alone: bool) -> tuple[float, tuple[float, ...]]:
+        """Give when the history shows something that happens now, and when it is pushed, if it is."""
+        weather, random = self.weather, self.random
+        visible_at = now + weather.lag * (random.random() if weather.ragged else 1.0)
+        if not always and random.random() < weather.unpushed:
+            return visible_at, ()
+        delay = random.expovariate(1 / 0.05) if random.random() < weather.reordered else 0.0
+        pushed_at: tuple[float, ...] = (now + min(delay, 0.5),)
+        if random.random() < weather.duplicated:
+            pushed_at += (pushed_at[0] + random.choice([0.0, 0.01, 1.0, 5.0]),)
+        return (NEVER if random.random() < weather.push_only and not never_alone else visible_at), pushed_at
 
     def due(self, now: float) -> list[Happening]:
         """Give what is pushed by now and was not before."""
@@ -212,7 +257,8 @@ class HubModel:
         return [happening for happening in self.happenings[self.cut :] if happening.visible_at <= now]
 
     def latest(self, now: float) -> int:
-        sequences = [h.sequence or 0 for h in self.happenings if h.at + self.weather.latest_lag <= now]
+        told = [h for h in self.happenings if h.at + self.weather.latest_lag <= now and not h.is_bogus]
+        sequences = [h.sequence or 0 for h in told]
         return max(sequences, default=0)
 
     def true_latest(self) -> int:
@@ -255,7 +301,11 @@ class HubModel:
         return contents, following
 
     def _place_after(self, since: int) -> int:
-        places = (at + 1 for at, h in enumerate(self.happenings) if h.sequence is not None and h.sequence <= since)
+        places = (
+            at + 1
+            for at, h in enumerate(self.happenings)
+            if h.sequence is not None and h.sequence <= since and not h.is_bogus
+        )
         return max(places, default=0)
 
 

@@ -14,6 +14,7 @@ from driver import Life
 from verdict import complaints
 
 from gateway.session.checkpoint import Anchor
+from gateway.session.doubtful import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.facts import Batch, Content, Item, Outcome, Page
 from gateway.session.finality import Finality
 from gateway.session.identities import Identities
@@ -173,6 +174,46 @@ class WithoutHoles(Session):
         self._outbox.__class__ = _Holeless
 
 
+class _Careless(Outbox):
+    def meet(self, content: Content) -> Outcome:  # noqa: ARG002
+        return Outcome.REPEAT
+
+
+class WithoutContradictions(Session):
+    """Knows an event by its number alone."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._outbox.__class__ = _Careless
+
+
+class _Eager(DoubtfulPushes):
+    def hold(self, held: Doubtful) -> bool:
+        held.is_overdue = held.doubt is Doubt.GARBLED
+        return super().hold(held)
+
+
+class WithoutPatience(Session):
+    """Takes a push that cannot be decoded for all that there is."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._doubtful.__class__ = _Eager
+
+
+class _Credulous(DoubtfulPushes):
+    def is_far(self, sequence: int, high: int) -> bool:  # noqa: ARG002
+        return False
+
+
+class WithoutFarNumbers(Session):
+    """Believes every number."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._doubtful.__class__ = _Credulous
+
+
 class WithoutAudit(Session):
     """Never looks at the history again."""
 
@@ -246,6 +287,9 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "final by the time of the event": _session(FinalByEventTime),
     "the hub's clock believed": _session(WithTheHubsClockAlone),
     "passed holes forgotten": _session(WithoutHoles),
+    "two events of one number taken for one": _session(WithoutContradictions),
+    "a push that cannot be decoded believed": _session(WithoutPatience),
+    "a number far too high believed": _session(WithoutFarNumbers),
     "trusted before it is proven": _session(WithoutTrials),
 }
 

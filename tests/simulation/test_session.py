@@ -54,8 +54,14 @@ def test_the_runs_reach_what_they_are_about() -> None:
         seen["without sequence"] += any(h.sequence is None for h in life.hub.happenings)
         seen["pushed by history alone"] += life.weather.unpushed > 0
         seen["live only"] += life.weather.push_only > 0
+        reasons = Counter(getattr(entry.item.content, "reason", "") for entry in life.published)
+        seen["two events of one number"] += reasons["sequence-reused"]
+        seen["a number far too high"] += any(h.is_bogus for h in life.hub.happenings)
+        seen["whole in history alone"] += any(h.is_garbled for h in life.hub.happenings)
+        seen["stored late"] += any(h.is_tardy for h in life.hub.happenings)
+        seen[f"a clock that {life.weather.mood}"] += 1
     assert {name for name, count in seen.items() if count < 3} == set()
-    assert len(seen) == 11, seen
+    assert len(seen) == 19, seen
 
 
 def test_a_seed_gives_the_same_run_again() -> None:

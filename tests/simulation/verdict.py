@@ -49,6 +49,10 @@ def _gives_nothing_late(life: Life) -> bool:
         weather.lying,
         weather.slow,
         weather.tardy,
+        weather.undecodable,  # what is pushed so waits for the history
+        weather.garbled,
+        weather.reused,
+        weather.bogus,
         weather.mood != "right",
     )
     return (
@@ -68,7 +72,8 @@ def _order(published: list[Published]) -> list[str]:
             continue
         if content.sequence < highest and not entry.item.late:
             found.append(f"event {content.sequence} after {highest}, not marked late")
-        highest = max(highest, content.sequence)
+        if not entry.item.late:  # what is marked moves no watermark
+            highest = max(highest, content.sequence)
     return found
 
 
@@ -83,9 +88,13 @@ def _content(life: Life, hub: HubModel, published: list[Published], incarnation:
     found += [f"published {number}, which never happened" for number in counts if number not in happened | strange]
     if tells_hubs_apart(life) or incarnation:
         found += [f"published {number} of another history" for number in counts if number not in numbers]
+    found += _garbled(life, hub, published)
+    uses = _uses(hub)
     initial = life.initial[incarnation] if life.initial else None
     for number, happening in numbers.items():
         wanted = _wanted(happening, initial, changes)
+        if life.weather.strategies and uses[happening.sequence] > 1:
+            wanted = None  # what held at a verified number may be forgotten
         is_excused = incarnation < life.incarnation or _is_excused(life, hub, happening, gaps)
         if counts[number] > 1:
             found.append(f"{_name(happening)} published {counts[number]} times")
@@ -94,6 +103,29 @@ def _content(life: Life, hub: HubModel, published: list[Published], incarnation:
         elif not counts[number] and wanted and not is_excused:
             found.append(f"{_name(happening)} lost")
     return found
+
+
+def _garbled(life: Life, hub: HubModel, published: list[Published]) -> list[str]:
+    if len(life.hubs) > 1:
+        return []  # the history that had it is gone
+    uses = _uses(hub)
+    whole = {
+        h.number
+        for h in hub.happenings[hub.cut :]
+        if isinstance(h.in_history, Event) and h.visible_at <= life.now and uses[h.sequence] == 1
+    }
+    tardy = {h.number for h in hub.happenings if h.is_tardy and isinstance(h.as_push, DeadLetter)}
+    letters = [
+        int(_body(entry))
+        for entry in published
+        if isinstance(entry.item.content, DeadLetter) and entry.item.content.reason != "too-late"
+    ]
+    letters = [number for number in letters if number not in tardy]
+    return [f"#{number} is a dead letter, though history has it whole" for number in letters if number in whole]
+
+
+def _uses(hub: HubModel) -> Counter[int | None]:
+    return Counter(h.sequence for h in hub.happenings)
 
 
 def _body(entry: Published) -> bytes:
@@ -149,7 +181,10 @@ def _wanted(happening: Happening, initial: frozenset[int] | None, changes: list[
     if happening.strategy is None or not isinstance(happening.in_history, Event):
         return True
     everything = [initial, *(strategies for _, strategies in changes)]
-    if happening.in_history.sequence is None or happening.as_push.sequence is None:
+    if isinstance(happening.as_push, DeadLetter):
+        return None  # whose it is, only the history tells
+    is_odd = happening.is_bogus
+    if happening.in_history.sequence is None or happening.as_push.sequence is None or is_odd:
         answers = {held is None or happening.strategy in held for held in everything}
         return answers.pop() if len(answers) == 1 else None
     held = initial
@@ -173,15 +208,25 @@ def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tupl
         outcomes = life.outcomes.get(happening.number, set())
         was_refused = not outcomes or bool(outcomes & {Outcome.STALE, Outcome.OVERFLOW}) or life.session.let_go > 0
         return was_refused or life.accepted.get(happening.number) is not life.session
-    if happening.is_tardy:
-        # What comes that late is promised only where it is pushed, and said to be taken.
+    if happening.is_tardy or (sequence is not None and _uses(hub)[sequence] > 1):
+        # What comes that late, or under a verified number, is promised only where it is pushed, and said to be taken.
         outcomes = life.outcomes.get(happening.number, set())
-        return not outcomes or Outcome.OVERFLOW in outcomes or life.accepted.get(happening.number) is not life.session
+        was_taken = outcomes and not outcomes & {Outcome.OVERFLOW}
+        if outcomes == {Outcome.REPEAT}:
+            was_taken = _is_calm(life)  # else what it was a repeat of may be forgotten
+        return not was_taken or life.accepted.get(happening.number) is not life.session
     if hub.happenings.index(happening) < hub.cut:
         # Where nothing had been verified, the earliest event is the earliest that the hub has.
         is_announced = sequence is None or any(first <= sequence <= last for first, last in gaps)
         return is_announced or not life.was_verified_at_cut
     return False
+
+
+def _is_calm(life: Life) -> bool:
+    """Tell whether one session lived through it all, over one connection."""
+    fate = life.fate
+    breaks = (fate.crashes, fate.restart_every, fate.refused_commits, fate.lost_answers, fate.drops, fate.outage)
+    return not any(breaks) and not life.strangers and len(life.hubs) == 1
 
 
 def _is_before_the_start(life: Life, happening: Happening) -> bool:

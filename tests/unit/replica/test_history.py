@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import structlog
 
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost
 from gateway.hub import EventsPage
+from gateway.publication import DEAD_LETTER
 from gateway.replica.access import PageLimit
 from gateway.replica.account import Activity
 from gateway.replica.history import History
@@ -142,7 +144,7 @@ async def test_a_missing_key_is_called_so(build: Build) -> None:
         await world.published("alpha", range(1, 6))
 
 
-async def test_a_stale_push_is_counted_and_told(build: Build) -> None:
+async def test_another_event_under_a_number_that_is_verified_is_a_dead_letter_and_told(build: Build) -> None:
     world = await build("alpha", prefill=30)
     with structlog.testing.capture_logs() as logs:
         await world.replica()
@@ -152,8 +154,14 @@ async def test_a_stale_push_is_counted_and_told(build: Build) -> None:
         old = '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,'
         old += '"FillPrice":null,"AvgFillPrice":null,"EventId":"$ID","EventSeqId":2,"EventTime":"2020-01-01T00:00:00Z"}'
         user.inject(Injection(old.encode(), history="no", sequence=2))
-        await world.until(lambda: any("too old to place" in entry["event"] for entry in logs), "it is told")
-    assert world.keys_of("alpha") == list(range(1, 31))
+        await world.until(lambda: any("two events have one number" in entry["event"] for entry in logs), "it is told")
+        await world.until(lambda: world.messages("alpha")[-1].topic == DEAD_LETTER, "it is a dead letter")
+    (entry,) = (entry for entry in logs if "two events" in entry["event"])
+    assert (entry["log_level"], entry["sequence"]) == ("warning", 2)
+    letter = json.loads(world.messages("alpha")[-1].value)
+    assert (letter["Reason"], letter["EventSeqId"], letter["EventId"]) == ("sequence-reused", 2, entry["id"])
+    assert entry["id"] in letter["Detail"]
+    assert world.keys_of("alpha") == [*range(1, 31), 2]
 
 
 async def test_a_subscription_that_fails_for_some_is_told_and_tried_again(build: Build) -> None:

@@ -121,6 +121,8 @@ def test_sparse_pushes_never_make_the_checkpoint_larger_than_its_limit(step: int
     while Outcome.OVERFLOW not in outcomes:
         sequence += step
         outcomes += scene.pushes(event(sequence, at=0))
+        if scene.session.wants_latest:
+            scene.session.told_latest(sequence, clock(0))
         scene.waits(1)
     largest = max(len(batch.checkpoint) for batch in scene.batches) if scene.commits() else 0
 
@@ -137,7 +139,8 @@ def test_pushes_held_while_catching_up_do_not_break_the_limit_when_they_are_queu
         sequence += 10**12
         scene.pushes(event(sequence, at=0))
 
-    scene.answers(event(1), event(2 + 10**12, at=0))
+    scene.session.told_latest(sequence, clock(0))
+    scene.answers(event(1), event(2 + 10**12, at=0), event(sequence, at=0))
     assert scene.session.state is State.LIVE
     scene.waits(1)
     scene.commits(messages=500)
@@ -188,6 +191,8 @@ def test_the_largest_checkpoint_that_can_be_is_below_128_kib() -> None:
         session.pushed(event(None, id=f"x-{number}"), 0.0)
     sequence = 2
     while session.pushed(event(sequence, at=0), 0.0) is not Outcome.OVERFLOW:
+        if session.wants_latest:
+            session.told_latest(sequence, clock(0))
         session.expire(1e9)
         sequence += 2**45
     largest = 0

@@ -257,6 +257,11 @@ def test_dead_letters_are_published_like_events() -> None:
     scene = live(event(1), letter(2), letter(None), latest=2)
 
     scene.pushes(letter(3, id="l-3"), letter(3, id="l-3"))
+    for at in (0, 1, 32, 63, 94):
+        assert scene.published() == [1, 2, None]
+        scene.audits(event(1), letter(2), letter(None), latest=2, at=at)
+        while scene.asks() is not None:
+            scene.answers()
 
     assert scene.published() == [1, 2, None, 3]
 

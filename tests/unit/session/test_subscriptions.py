@@ -180,7 +180,7 @@ def test_dead_letters_pass_every_subscription() -> None:
     scene = live(event(1), latest=1)
     changed(scene, [], latest=1)
 
-    assert scene.pushes(letter(2)) == [Outcome.QUEUED]
+    assert scene.pushes(letter(None)) == [Outcome.QUEUED]
 
 
 def test_subscriptions_that_nothing_can_fall_under_any_more_are_forgotten() -> None:

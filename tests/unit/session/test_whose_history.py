@@ -11,9 +11,10 @@ from gateway.session.checkpoint import Anchor, Checkpoint
 from gateway.session.facts import Outcome, PageRequest, State
 from gateway.session.finality import Sighting
 from gateway.session.hubclock import Moment
+from gateway.session.identities import short
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
-SEEN = (Sighting(1000, Moment(ticks(clock(-3600)))),)
+SEEN = tuple(Sighting(latest, Moment(ticks(clock(-3600)))) for latest in (16, 20, 40, 100))
 """The hub had what is asked for here long ago: what its history does not show now it never will."""
 AGED = replace(KNOWN, sightings=SEEN)
 
@@ -86,7 +87,7 @@ def test_a_new_event_with_an_old_number_makes_the_rest_wait_until_it_is_clear_wh
     assert scene.published() == [11, 12]
 
     assert scene.pushes(event(3, at=0, id="another's"), event(13, at=0, id="another's-13")) == [
-        Outcome.STALE,
+        Outcome.HELD,
         Outcome.HELD,
     ]
     scene.session.told_latest(13, clock(0))
@@ -322,7 +323,8 @@ def test_a_young_anchor_is_checked_too() -> None:
 
 
 def test_what_came_into_view_before_a_young_anchor_is_read() -> None:
-    young = Checkpoint(verified=0, anchor=Anchor(4, "id-4", clock(0)), settled=((4, 6),))
+    identities = b"".join(short(f"id-{sequence}") for sequence in (4, 5, 6))
+    young = Checkpoint(verified=0, anchor=Anchor(4, "id-4", clock(0)), settled=((4, 6),), identities=identities)
     scene = Scene(young)
     scene.connect(latest=6)
 
