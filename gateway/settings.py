@@ -127,7 +127,7 @@ class SessionSettings(_Section):
     """How history and live are put together, for each account."""
 
     history_grace: float = Field(default=30, gt=0)
-    """Seconds after which the hub's history is taken to be complete."""
+    """Seconds in which the hub may still show an event below one that it told of; then a hole is final."""
     reorder_window: float = Field(default=0.05, ge=0)
     """Seconds that a push which leaves a hole waits for what is missing."""
     audit_interval: float = Field(default=30, gt=0)

@@ -235,9 +235,10 @@ class ReplayJob:
             await self._begin(hub)
         assert queue.seen is not None  # noqa: S101 - it has begun
         self._began = self._began or (asyncio.get_running_loop().time(), queue.progress.read, queue.seen)
-        final = 0
-        if self.account.session is not None:
-            final, queue.incarnation = self.account.session.verified, self.account.session.incarnation
+        final = shown = 0
+        if (session := self.account.session) is not None:
+            shown, queue.incarnation = session.verified, session.incarnation
+            final = max(shown, session.explained)  # what the hub counts beyond, it never showed and never will
         through = min(until, final)
         if queue.seen >= through and through < until:
             self._waits_for = f"the history is final up to event {final} only, yet"
@@ -246,7 +247,7 @@ class ReplayJob:
         walk.begin(queue.seen, None)
         walk.go_onward()
         share = self.account.access.budget.share()
-        while not await self._page(hub, walk, share, through):
+        while not await self._page(hub, walk, share, through, min(through, shown)):
             if not self._is_trusted(hub):
                 return False
         return through == until
@@ -255,8 +256,11 @@ class ReplayJob:
         """Whether the history over this connection is still known to be the one that was published."""
         return self.account.hub is hub and self.account.activity is Activity.LIVE
 
-    async def _page(self, hub: Hub, walk: Walk, share: Share, through: int) -> bool:
-        """Publish what a page has of the range; give True where nothing is left up to `through`."""
+    async def _page(self, hub: Hub, walk: Walk, share: Share, through: int, shown: int) -> bool:
+        """Publish what a page has of the range; give True where nothing is left up to `through`.
+
+        The history has all up to `shown`, and above that perhaps nothing.
+        """
         queue, history = self._queue, self._history
         await history.rest()
         with (await share.reserve(history.expected_bytes)).until_done():
@@ -277,7 +281,7 @@ class ReplayJob:
             assert queue.seen is not None  # noqa: S101 - it has begun
             is_old = queue.place == before
             # What has no sequence belongs to the event before it, so the end of the range is where another begins.
-            if is_there or (ended and is_old and queue.seen >= through):
+            if is_there or (ended and is_old and queue.seen >= shown):
                 if through == self._replay.until:
                     queue.pass_to(through)
                 await self._mark(at_once=True)
