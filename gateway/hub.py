@@ -6,6 +6,7 @@ name) is read in every plausible form.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +16,18 @@ from typing import Any, Final
 import msgspec
 from pydantic_core import PydanticCustomError
 
-from gateway.errors import CallFailed, CallRejected, DecodeError
+from gateway.errors import CallFailed, CallRejected, CallTimedOut, DecodeError
 from gateway.events.fields import sequence_of
 from gateway.events.strict_json import read
 from gateway.events.times import canonical_time
 from gateway.names import folded
 from gateway.signalr import salvage
+from gateway.signalr.calls import CallBudget
 from gateway.signalr.connection import Connection
 
 PATH: Final = "/hubs/event/v1"
 _SUCCESS: Final = {"0", "success"}
+_DUPLICATE: Final = "duplicaterequest"
 _WRAPPERS: Final = ("data", "payload", "result", "value")
 """Members that may hold the payload, folded."""
 _FIELD_NAMES: Final = ("field", "property", "propertyname", "name", "member", "key")
@@ -67,13 +70,16 @@ class EventsPage:
 class Hub:
     """The hub's methods over one connection.
 
-    Each raises CallFailed (also for a result that makes no sense), CallRejected, CallTimedOut, ConnectionLost. A hub
-    reads the names of arguments by the naming policy by which it writes those of results, in any letter case; so once
-    `latest` has seen `latest_event_seq_id` or `latest-event-seq-id`, arguments are spelled in the same way.
+    Each raises CallFailed (also for a result that makes no sense), CallRejected, CallTimedOut, ConnectionLost. After
+    three calls in a row without an answer, or a minute of errors alone, the connection is given up: ConnectionLost.
+
+    A hub reads the names of arguments by the naming policy by which it writes those of results, in any letter case; so
+    once `latest` has seen `latest_event_seq_id` or `latest-event-seq-id`, arguments are spelled in the same way.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._budget = CallBudget()
         self._separator = ""
 
     async def subscribe(self, strategies: Sequence[int] | None) -> Subscription:
@@ -87,7 +93,7 @@ class Hub:
     async def latest(self) -> Latest:
         """Give the latest sequence and the hub's time."""
         method = "GetLatestEventSeqId"
-        with self._without_secrets():
+        with self._counted():
             result = await self._connection.call(method, {})
             spelling = _SPELLING.search(result)
             self._separator = "" if spelling is None else spelling[1].decode()
@@ -103,15 +109,20 @@ class Hub:
         """Give the events after `since`, at most `limit`, going on at `token`."""
         method = "GetEventsSince"
         argument: dict[str, object] = {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token}
-        with self._without_secrets():
+        with self._counted():
             payload = await self._call(method, argument, "Events")
             following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
             return EventsPage(_elements(method, payload, "Events"), following or None)
 
     async def _subscription(self, method: str, strategies: Sequence[int] | None) -> Subscription:
         argument: dict[str, object] = {"Strategies": None if strategies is None else list(strategies)}
-        with self._without_secrets():
-            payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
+        with self._counted():
+            try:
+                payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
+            except CallRejected as error:
+                if method == "SubscribeToStrategies" and folded(error.status) == _DUPLICATE:
+                    return Subscription(tuple(strategies or ()), ())  # it is subscribed to already
+                raise
             successful, failed = (
                 tuple(_read(method, payload, name, list[int] | None, otherwise=None) or ())
                 for name in ("SuccessfulStrategies", "FailedStrategies")
@@ -119,12 +130,18 @@ class Hub:
             return Subscription(successful, failed)
 
     @contextmanager
-    def _without_secrets(self) -> Iterator[None]:
-        """Keep the key out of the errors: a hub may quote it."""
+    def _counted(self) -> Iterator[None]:
+        """Count what fails, and keep the key out of the errors: a hub may quote it."""
         try:
             yield
-        except (CallFailed, CallRejected) as error:
-            raise error.told(self._connection.shown) from None
+        except (CallFailed, CallRejected, CallTimedOut) as error:
+            told = error if isinstance(error, CallTimedOut) else error.told(self._connection.shown)
+            now = asyncio.get_running_loop().time()
+            spent = self._budget.failed(now, is_timeout=isinstance(error, CallTimedOut))
+            if spent is not None:
+                self._connection.give_up(f"{spent}; the last one: {told}")
+            raise told from None
+        self._budget.succeeded()
 
     async def _call(self, method: str, argument: dict[str, object], *names: str) -> _Members:
         spelled = {_CAPITAL.sub(self._separator, name): value for name, value in argument.items()}

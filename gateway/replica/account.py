@@ -110,6 +110,8 @@ class Account:
     _runs: asyncio.Event = field(default_factory=asyncio.Event)
     _release: asyncio.Event = field(default_factory=asyncio.Event)
     _released_for: str = ""
+    _tried_key: str | None = field(default=None, repr=False)
+    """With which the last connection was made, or tried."""
     _restraint: Restraint = field(default_factory=Restraint)
     counts: Counts = field(init=False)
     subscription: HubSubscription = field(init=False)
@@ -122,7 +124,7 @@ class Account:
         self.counts = Counts(self.name, self.access.tally)
         self._share = self.access.budget.share()
         self._history = History(self.name, self.access.page_limit, self.note_call)
-        self.subscription = HubSubscription(self.name, self.until_answered)
+        self.subscription = HubSubscription(self.name, self.until_answered, self.note_call)
         self.want(self.wish)
 
     def want(self, wish: Wish) -> None:
@@ -332,7 +334,7 @@ class Account:
 
     async def _stand_still(self, delay: float) -> None:
         """Wait until another try may end otherwise: with a new session, a new key, when asked, or after a while."""
-        session, key = self.session, await self._key()
+        session, key = self.session, self._tried_key  # it may have been mended since
         again = asyncio.get_running_loop().time() + delay
         while self.session is session and not self._release.is_set() and await self._key() == key:
             left = again - asyncio.get_running_loop().time()
@@ -356,7 +358,7 @@ class Account:
         access = self.access
         async with access.connecting:
             await access.pace.turn()
-            key = await asyncio.to_thread(access.keys.key, self.name)
+            key = self._tried_key = await asyncio.to_thread(access.keys.key, self.name)
             span = self.connect_span = access.tracer.connect(self.name, access.url)
             span.enter()
             try:
@@ -506,7 +508,7 @@ class Account:
         return True
 
     async def until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
-        """Call until the hub gives an answer: a failed call is no reason to drop the connection."""
+        """Call until the hub gives an answer, or the connection is given up after too many failures in a row."""
         backoff = Backoff(cap=CALL_CAP)
         while True:
             try:

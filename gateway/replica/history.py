@@ -61,9 +61,9 @@ class History:
         Raises ConnectionLost.
         """
         backoff = Backoff(cap=CALL_CAP)
-        tries = 0
+        tries, asked, late = 0, 0, False
         while True:
-            asked = min(self._most, self._limit.asks)
+            asked = asked if late else min(self._most, self._limit.asks)
             try:
                 page = await hub.events_since(request.since, asked, request.token)
             except ConnectionLost as error:
@@ -78,7 +78,9 @@ class History:
                     return None
             except CallTimedOut as error:
                 self._note(error)
-                self._limit.lower(asked, refused=False)
+                if late:  # the answer did not come in twice the time
+                    self._limit.lower(asked, refused=False)
+                late = not late
             else:
                 self._limit.served(page.envelopes)
                 self._drops = 0

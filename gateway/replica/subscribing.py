@@ -6,13 +6,18 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from gateway.errors import CallFailed, CallRejected, CallTimedOut, HubError
 from gateway.hub import Hub
 from gateway.hub import Subscription as Answer
+from gateway.replica.backoff import Backoff
+from gateway.replica.history import CALL_CAP
 from gateway.session.subscriptions import Strategies
 from gateway.telemetry.logs import get_logger
 
 _RENEWAL: Final = 600.0
 """Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
+_TRIES: Final = 3
+"""Subscriptions that may fail in a row before it goes on without."""
 _TOLD: Final = 20
 """Strategies that a line of the log names."""
 
@@ -22,8 +27,9 @@ Call = Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
 class HubSubscription:
     """The subscription of one account at the hub."""
 
-    def __init__(self, account: str, call: Call) -> None:
-        """`call` calls until there is an answer."""
+    def __init__(self, account: str, call: Call, note: Callable[[HubError], None]) -> None:
+        """`call` calls until there is an answer; `note` hears of a call that failed."""
+        self._note = note
         self.failed: tuple[int, ...] = ()
         """Strategies that the hub did not give when it was asked last."""
         self._account = account
@@ -37,18 +43,38 @@ class HubSubscription:
         self._renew_at = 0.0
 
     async def widen(self, hub: Hub, wanted: Strategies) -> None:
-        """Let the hub push `wanted`, besides what it pushes already."""
+        """Let the hub push `wanted`, besides what it pushes already.
+
+        Where it refuses that a few times, it is asked again at each audit: the history is to be read meanwhile.
+        """
         missing = None if wanted is None else wanted - self._pushed
-        if missing is None or missing:
-            await self._ask(hub, missing)
+        if missing is not None and not missing:
+            return
+        backoff = Backoff(cap=CALL_CAP)
+        for _ in range(_TRIES):
+            if await self._try(hub, missing):
+                return
+            await asyncio.sleep(backoff.next_delay())
+        self._renew_at = 0.0
+        get_logger(account=self._account).warning(
+            "the hub refuses the subscription: what it pushes is missed, and the audits find it later"
+        )
 
     async def renew(self, hub: Hub, wanted: Strategies) -> None:
-        """Subscribe again, now and then, and soon where the hub did not give everything."""
+        """Subscribe again, now and then, and soon where the hub did not give everything; it may fail once more."""
         if asyncio.get_running_loop().time() >= self._renew_at and (wanted is None or wanted):
-            await self._ask(hub, wanted)
+            await self._try(hub, wanted)
 
-    async def _ask(self, hub: Hub, wanted: Strategies) -> None:
-        answer = await self._call(lambda: hub.subscribe(None if wanted is None else sorted(wanted)))
+    async def _try(self, hub: Hub, wanted: Strategies) -> bool:
+        try:
+            answer = await hub.subscribe(None if wanted is None else sorted(wanted))
+        except (CallFailed, CallRejected, CallTimedOut) as error:
+            self._note(error)
+            return False
+        self._take(answer)
+        return True
+
+    def _take(self, answer: Answer) -> None:
         self._pushed |= frozenset(answer.successful)
         self._renew_at = 0.0 if answer.failed else asyncio.get_running_loop().time() + _RENEWAL
         if answer.failed != self.failed:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from itertools import count
 from typing import Final, NoReturn
 
 import aiohttp
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
 from gateway.signalr import protocol
+from gateway.signalr.calls import Calls
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
 
@@ -53,7 +53,7 @@ class Connection:
     """An open connection, made by `connect`. `run` must be running for calls to be answered."""
 
     __slots__ = (
-        *("_calls", "_early", "_heard", "_ids", "_lost", "_ping_due"),
+        *("_calls", "_early", "_heard", "_lost", "_ping_due"),
         *("_reader", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
     )
 
@@ -74,8 +74,7 @@ class Connection:
         self._reader = reader
         self._early = early
         self._secrets = tuple(secrets)
-        self._calls: dict[str, asyncio.Future[protocol.Completion | protocol.Malformed | None]] = {}
-        self._ids = count(1)
+        self._calls = Calls()
         self._lost: ConnectionLost | None = None
         self._heard = asyncio.get_running_loop().time()  # the handshake was answered just now
         self._ping_due = 0.0
@@ -89,20 +88,30 @@ class Connection:
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
 
+        Where the same call timed out and is still under way, its answer is waited for instead.
+
         Raises CallFailed when the hub answers with an error, CallTimedOut, ConnectionLost.
         """
-        if self._lost is not None:
-            raise self._end
-        id = str(next(self._ids))  # noqa: A001 - its name
-        answer = self._calls[id] = asyncio.get_running_loop().create_future()
+        limit = self._transport.call_timeout
+        question = protocol.encode_invocation(method, argument)
+        call = self._calls.resumed(question)
         try:
-            self._send(protocol.encode_invocation(method, argument, id=id))
-            async with asyncio.timeout(self._transport.call_timeout):
-                completion = await answer
+            async with asyncio.timeout(limit):
+                if call is None:
+                    await self._calls.until_room()
+                    self._check_open()
+                    call = self._calls.begin(question)
+                    self._send(protocol.encode_invocation(method, argument, id=call.id))
+                completion = await call.waiter
         except TimeoutError:
-            raise CallTimedOut(method, self._transport.call_timeout) from None
-        finally:
-            del self._calls[id]
+            if call is not None:
+                self._calls.give_up(call)
+            raise CallTimedOut(method, limit) from None
+        except BaseException:
+            if call is not None:
+                self._calls.end(call)
+            raise
+        self._calls.end(call)
         match completion:
             case protocol.Completion(error=None):
                 return completion.result or b"null"
@@ -112,6 +121,16 @@ class Connection:
                 raise CallFailed(method, f"the answer cannot be read: {shown(completion.problem, self._secrets)}")
             case _:
                 raise self._end
+
+    def _check_open(self) -> None:
+        if self._lost is not None:
+            raise self._end
+
+    def give_up(self, why: str) -> NoReturn:
+        """End the connection, since its calls are of no use; raises ConnectionLost."""
+        self._lose(ConnectionLost(f"the connection is of no use: {why}", reason="call"))
+        abort(self._socket, self._tcp)
+        raise self._end
 
     def shown(self, text: str) -> str:
         """Give foreign words fit for a log: without the key and the tokens, and not too long."""
@@ -194,13 +213,8 @@ class Connection:
                     pass  # a ping, or a type that the gateway has no use for
 
     def _complete(self, id: str, answer: protocol.Completion | protocol.Malformed) -> bool:  # noqa: A002 - its name
-        """Answer the call, if its caller has not given up."""
-        call = self._calls.get(id)
-        if call is None:
-            return False
-        if not call.done():
-            call.set_result(answer)
-        return True
+        """Answer the call, if there is one."""
+        return self._calls.complete(id, answer)
 
     def _send(self, record: bytes) -> None:
         """Hand a record to the transport without ever waiting: what the peer does not take, its silence judges.
@@ -242,9 +256,7 @@ class Connection:
         """Remember why the connection ended, once, and end the calls in flight."""
         if self._lost is None:
             self._lost = lost
-            for answer in self._calls.values():
-                if not answer.done():
-                    answer.set_result(None)
+            self._calls.end_all()
 
     @property
     def _end(self) -> ConnectionLost:

@@ -70,7 +70,9 @@ async def test_a_failed_call_says_why_without_the_key_and_the_connection_stays(s
     await asyncio.wait({running})
 
 
-async def test_a_call_has_a_limit_and_a_late_answer_is_nobodys(start: Start, open_to: Start) -> None:
+async def test_a_call_has_a_limit_and_a_late_answer_that_nobody_asks_for_is_forgotten(
+    start: Start, open_to: Start
+) -> None:
     async def late(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         await peer.next()
         await asked.wait()
@@ -83,7 +85,51 @@ async def test_a_call_has_a_limit_and_a_late_answer_is_nobodys(start: Start, ope
         await connection.call("Slow", {})
     asked.set()
     assert (await running)[0] == []
-    assert connection._calls == {}
+    connection._calls.begin(b"another")
+    assert len(connection._calls) == 1
+
+
+async def test_a_late_answer_counts_for_whoever_asks_the_same_and_it_is_not_asked_twice(
+    start: Start, open_to: Start
+) -> None:
+    async def late(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        records.append(await peer.next())
+        await asked.wait()
+        await peer.send('{"type":3,"invocationId":"1","result":1}')
+        records.append(await peer.next())
+
+    asked = asyncio.Event()
+    records: list[Any] = []
+    connection = await open_to(await start(late), call_timeout=0.2)
+    running = asyncio.create_task(connection.run(ignore))
+    with pytest.raises(CallTimedOut):
+        await connection.call("Slow", {"Of": 1})
+    again = asyncio.create_task(connection.call("Slow", {"Of": 1}))
+    await asyncio.sleep(0.05)
+    asked.set()
+
+    assert await again == b"1"
+    assert len(records) == 1
+    assert len(connection._calls) == 0
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_behind_a_call_that_hangs_one_other_is_sent(start: Start, open_to: Start) -> None:
+    async def hangs(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        while True:
+            records.append(json.loads((await peer.next()).rstrip("\x1e")))
+
+    records: list[Any] = []
+    connection = await open_to(await start(hangs), call_timeout=0.05)
+    running = asyncio.create_task(connection.run(ignore))
+    for method in ("First", "Second", "Third", "First", "Second"):
+        with pytest.raises(CallTimedOut):
+            await connection.call(method, {})
+
+    assert [record["target"] for record in records if record["type"] == 1] == ["First", "Second"]
+    running.cancel()
+    await asyncio.wait({running})
 
 
 async def test_a_cancelled_call_leaves_nothing_behind(start: Start, open_to: Start) -> None:
@@ -94,7 +140,7 @@ async def test_a_cancelled_call_leaves_nothing_behind(start: Start, open_to: Sta
     assert len(connection._calls) == 1
     call.cancel()
     await asyncio.wait({call})
-    assert connection._calls == {}
+    assert len(connection._calls) == 0
     running.cancel()
     await asyncio.wait({running})
 
