@@ -11,6 +11,7 @@ from typing import Final
 from gateway.events.catalogue import CATALOGUE
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
+from gateway.events.reasons import Reason
 from gateway.session.facts import Content
 from gateway.signalr.protocol import PUSH_TAIL, push_head
 
@@ -30,6 +31,10 @@ def decoded(decoder: Decoder, account: str, target: str, arguments: list[bytes])
     """Give what was pushed, as `signalr.connection.OnPush` has it."""
     if len(arguments) == 1 and target:
         return decoder.push(account, target, arguments[0])
-    raw = arguments[0] if arguments and not target else b"[" + b",".join(arguments) + b"]"
-    detail = "not a SignalR record" if not target else f"{len(arguments)} arguments instead of one"
-    return DeadLetter(account, "malformed-json", detail, target or "record", raw)
+    if not target:
+        return DeadLetter(account, Reason.MALFORMED_JSON, "not a SignalR record", "record", b"".join(arguments))
+    raw = b"[" + b",".join(arguments) + b"]"
+    detail = f"{len(arguments)} arguments instead of one"
+    first = decoder.push(account, target, arguments[0]) if arguments else None
+    sequence, id_ = (None, None) if first is None else (first.sequence, first.id)
+    return DeadLetter(account, Reason.INVALID_PAYLOAD, detail, target, raw, sequence, id_)

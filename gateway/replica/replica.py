@@ -425,7 +425,7 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
     connector = aiohttp.TCPConnector(limit=0, ssl=context, ttl_dns_cache=30)
     async with aiohttp.ClientSession(
         connector=connector,
-        headers={"User-Agent": f"mesolive-gateway/{__version__}", **settings.headers},
+        headers={"User-Agent": f"mesolive-gateway/{__version__}"},
         middlewares=(check_upgrade,),
         timeout=aiohttp.ClientTimeout(total=None),
         cookie_jar=aiohttp.DummyCookieJar(),  # a shared jar would carry one account's affinity into another's
@@ -437,6 +437,7 @@ def transport_of(settings: HubSettings, http: aiohttp.ClientSession) -> Transpor
     """Give how connections to the hub are made."""
     return Transport(
         http=http,
+        headers=settings.headers,
         connect_timeout=settings.connect_timeout,
         call_timeout=settings.call_timeout,
         ping_interval=settings.ping_interval,

@@ -294,7 +294,7 @@ async def connect(transport: Transport, url: str, key: str, passed: Passed = lam
     happens, cancellation at any step included, nothing is left open.
     """
     if transport.skip_negotiation:
-        route = Route(url, key)
+        route = Route(url, key, transport.headers)
     else:
         route = await negotiate(transport, url, key)
         passed("negotiate")
@@ -339,6 +339,6 @@ async def _shake_hands(
             error = protocol.decode_handshake_response(records[0]).error
         except ProtocolError as problem:
             error = str(problem)
-    if error is not None:
+    if error:  # an empty text is none, as it is to Microsoft's clients
         raise ConnectFailed(f"handshake: {shown(error, secrets)}", reason="handshake")
     return reader, records[1:]

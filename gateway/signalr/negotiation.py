@@ -6,6 +6,8 @@ Source: ASP.NET Core's docs/specs/TransportProtocols.md. Azure SignalR Service a
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, urljoin, urlsplit, urlunsplit
@@ -30,6 +32,11 @@ class Route:
 
     url: str = field(repr=False)
     key: str = field(repr=False)
+    """The account's own, for the origin of this first URL only."""
+    further: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers, likewise for that origin only."""
+    bearer: str | None = field(default=None, repr=False)
+    """The token that the place which sent us on gave for where we are now."""
     token: str | None = field(default=None, repr=False)
     """The connection token, once negotiated."""
     cookies: dict[str, str] = field(default_factory=dict, repr=False)
@@ -37,12 +44,19 @@ class Route:
     secrets: list[str] = field(default_factory=list, repr=False)
     """Keys and tokens on the way: none of them may show in any text."""
 
+    _home: tuple[str, str] = field(init=False, repr=False)
+
     def __post_init__(self) -> None:
         self.secrets.append(self.key)
+        self._home = _origin(urlsplit(self.url))
 
     def headers(self) -> dict[str, str]:
-        """Give the headers that make us known."""
-        headers = {"Authorization": f"Bearer {self.key}"}
+        """Give the headers that make us known, to a place that may know us."""
+        is_home = _origin(urlsplit(self.url)) == self._home
+        headers = dict(self.further) if is_home else {}
+        bearer = self.bearer or (self.key if is_home else None)
+        if bearer is not None:
+            headers["Authorization"] = f"Bearer {bearer}"
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return headers
@@ -81,11 +95,11 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 async def negotiate(transport: Transport, url: str, key: str) -> Route:
     """Negotiate at `url` and wherever it sends us; raises Refused and ConnectFailed."""
-    route = Route(url, key)
+    route = Route(url, key, transport.headers)
     async with stage(_STAGE, transport.connect_timeout, route.secrets):
         for _ in range(_MAX_REDIRECTS + 1):
             answer = _read(await _post(transport, route), route)
-            if answer.url is None:
+            if not answer.url:
                 return _settle(route, answer)
             _follow(route, answer.url, answer.accessToken)
         raise ConnectFailed(f"{_STAGE}: redirected more than {_MAX_REDIRECTS} times", reason=_STAGE)
@@ -114,14 +128,14 @@ async def _read_body(response: aiohttp.ClientResponse) -> bytes:
 
 def _read(body: bytes, route: Route) -> _Answer:
     try:
-        answer = _decode(body)
+        answer = _decode(body.removeprefix(BOM_UTF8))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         # JSON may hold a token that we do not know of; a page of HTML helps to see who answered
         quoted = "" if body.lstrip()[:1] in {b"{", b"["} else f"; it begins {body[:80]!r}"
         words = shown(f"the answer is no SignalR negotiation ({error}){quoted}", route.secrets)
         raise ConnectFailed(f"{_STAGE}: {words}", reason=_STAGE) from None
     route.secrets += filter(None, [answer.accessToken, answer.connectionToken, answer.connectionId])
-    if answer.error is not None:
+    if answer.error:  # an empty text is none, as it is to Microsoft's clients
         raise ConnectFailed(f"{_STAGE}: {shown(answer.error, route.secrets)}", reason=_STAGE)
     return answer
 
@@ -150,11 +164,16 @@ def _follow(route: Route, url: str, access_token: str | None) -> None:
         problem = "a URL without TLS"
     if problem is not None:
         raise ConnectFailed(f"{_STAGE}: redirected to {problem}", reason=_STAGE)
-    if (before.scheme, before.netloc) != (after.scheme, after.netloc):
+    if _origin(before) != _origin(after):
         route.cookies = {}
+        route.bearer = None
     route.url = urlunsplit(after._replace(fragment=""))
     route.secrets += [value for _, value in parse_qsl(after.query) if len(value) >= _LONG]
-    route.key = access_token or route.key
+    route.bearer = access_token or route.bearer
+
+
+def _origin(parts: SplitResult) -> tuple[str, str]:
+    return parts.scheme, parts.netloc.lower()
 
 
 def _has_version(parts: SplitResult) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -265,12 +266,15 @@ def decode_handshake_request(raw: bytes) -> HandshakeRequest:
 def decode_handshake_response(raw: bytes) -> HandshakeResponse:
     """Decode a server's first record; raises ProtocolError."""
     try:
-        answer = msgspec.json.decode(raw, type=_HandshakeAnswer)
+        answer = msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=_HandshakeAnswer)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        message = f"not a handshake response: {error}: {raw[:200]!r}"
+        # JSON may be somebody's order; anything else helps to see who answered
+        quoted = "" if raw.lstrip()[:1] in {b"{", b"["} else f": {raw[:80]!r}"
+        message = f"not a handshake response: {error}{quoted}"
         raise ProtocolError(message) from error
     if answer.type is not msgspec.UNSET:
-        message = f"not a handshake response but a record: {raw[:200]!r}"
+        words = f": {answer.error}" if answer.error else ""
+        message = f"a record of {len(raw)} bytes came before the handshake was answered{words}"
         raise ProtocolError(message)
     return HandshakeResponse(answer.error)
 

@@ -34,8 +34,10 @@ class Transport:
     """How connections are made; one for all of a process."""
 
     http: aiohttp.ClientSession
-    """Holds the TLS context, the connector and the default headers; it must keep no cookies (`DummyCookieJar`),
-    since thousands of accounts share it."""
+    """Holds the TLS context and the connector; it must keep no cookies (`DummyCookieJar`), since thousands of accounts
+    share it."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Further headers for the hub's own origin, which may hold secrets: no place that a hub sends us to gets them."""
     connect_timeout: float = 15.0
     """Seconds for negotiate (all its redirects), upgrade and handshake each."""
     call_timeout: float = 30.0

@@ -190,7 +190,7 @@ async def test_an_upgrade_that_is_none_is_told_in_words(start: Start, failure: F
         ('{"error":"no"}', "handshake: no"),
         ('{"error":"bad key the-key-of-an-account"}', "handshake: bad key …"),
         ('{"error":"no connection tok+1/=&% or tok%2B1%2F%3D%26%25"}', "handshake: no connection … or …"),
-        ('{"type":7,"error":"x"}', "handshake: not a handshake response but a record"),
+        ('{"type":7,"error":"x"}', "handshake: a record of 22 bytes came before the handshake was answered: x"),
         ("<html>", "handshake: not a handshake response"),
         ("", "handshake: not a handshake response"),
     ],

@@ -119,3 +119,49 @@ async def test_cookies_do_not_follow_a_redirect_to_another_host(start: Start, op
     first = await start(negotiate=answering(answer, Set_Cookie="affinity=first; Path=/"))
     await open_to(first)
     assert [request.headers.get("Cookie") for request in second.requests] == [None, None]
+
+
+# Whose headers go where -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [None, "of-the-other-place"])
+async def test_the_key_and_further_headers_go_to_the_configured_origin_alone(
+    token: str | None, start: Start, transports: Transports
+) -> None:
+    second = await start()
+    first = await start(negotiate=answering(json.dumps({"url": second.url, "accessToken": token})))
+
+    connection = await connect(transports(headers={"X-Api-Secret": "SECRET"}), first.url, KEY)
+    await connection.close()
+
+    (asked,) = first.requests
+    assert (asked.headers["X-Api-Secret"], asked.headers["Authorization"]) == ("SECRET", f"Bearer {KEY}")
+    assert len(second.requests) == 2
+    for request in second.requests:
+        assert "X-Api-Secret" not in request.headers
+        assert request.headers.get("Authorization") == (None if token is None else f"Bearer {token}")
+        assert KEY not in str(request.headers)
+
+
+async def test_another_path_of_the_configured_origin_is_sent_them(start: Start, transports: Transports) -> None:
+    async def negotiate(request: web.Request) -> web.Response:
+        if request.path.startswith("/other"):
+            return web.json_response({"connectionToken": "t", "availableTransports": WEBSOCKETS})
+        return web.json_response({"url": "/other"})
+
+    hub = await start(negotiate=negotiate)
+    connection = await connect(transports(headers={"X-Api-Secret": "SECRET"}), hub.url, KEY)
+    await connection.close()
+
+    assert [request.headers["X-Api-Secret"] for request in hub.requests] == ["SECRET"] * 3
+    assert {request.headers["Authorization"] for request in hub.requests} == {f"Bearer {KEY}"}
+
+
+async def test_empty_members_of_an_answer_are_none_and_so_is_a_byte_order_mark(start: Start, open_to: Start) -> None:
+    """Servers written in Go write them, and Microsoft's clients take them so."""
+    text = json.dumps({"error": "", "url": "", "connectionToken": "t", "availableTransports": WEBSOCKETS})
+    hub = await start(negotiate=answering(b"\xef\xbb\xbf" + text.encode()))
+
+    await open_to(hub)
+
+    assert len(hub.requests) == 2
