@@ -67,8 +67,8 @@ class Filling:
     def became(self, now: float) -> tuple[Counter[tuple[str, str, str]], list[float]]:
         """Count the events by account, kind and what becomes of them, and notifications by their types.
 
-        With them come the seconds from the EventTime of each event to `now`, in Unix time: from 0, as clocks differ, to
-        a month, as some times are none. Replays are left out.
+        With them come the seconds from the EventTime of each event to `now`, Unix time by the hub's clock: from 0, as
+        that is known only roughly, to a month, as some times are none. Replays are left out.
         """
         events: list[tuple[Event, bool]] = []
         counts: Counter[tuple[str, str, str]] = Counter()

@@ -8,7 +8,8 @@ from random import uniform
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from gateway.broker.view import Wish
-from gateway.hub import Hub
+from gateway.events.times import TICKS_PER_SECOND, ticks
+from gateway.hub import Hub, Latest
 from gateway.replica.catching_up import CatchUp
 from gateway.replica.paging import Pages, decode
 from gateway.session.facts import Page, State
@@ -170,11 +171,18 @@ class _Following:
         return self._loop.time() + self._account.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
 
     async def _tell_latest(self) -> None:
-        latest = await self._account.until_answered(self._hub.latest)
+        latest, asked = await self._account.until_answered(self._latest)
+        offset = self._account.access.tally.hub_offset
+        offset.told(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
         self._session.told_latest(latest.sequence, latest.time, time.time())
         self._account.tell(self._session)
         self._account.lag.told_at = time.monotonic()
         self._account.has_work()
+
+    async def _latest(self) -> tuple[Latest, float]:
+        """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""
+        asked = time.time()
+        return await self._hub.latest(), asked
 
 
 def set_of(strategies: tuple[int, ...] | None) -> Strategies:

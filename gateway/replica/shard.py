@@ -478,7 +478,7 @@ class Shard:
                 self.accounts[name].committed(*reached)
         tally = self._tally
         tally.commit_messages.observe(len(filling.messages))
-        counts, delays = filling.became(time.time())
+        counts, delays = filling.became(time.time() + tally.hub_offset.seconds)
         tally.delays.observe_all(delays)
         for (name, kind, outcome), count in counts.items():
             if kind != NOTIFICATIONS:

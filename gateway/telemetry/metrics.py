@@ -86,7 +86,14 @@ _FAMILIES: Final = (
     Family(
         "event_delay_seconds",
         HistogramMetricFamily,
-        "From an event's EventTime, by the hub's clock, until it was committed, by this machine's; replays left out.",
+        "From an event's EventTime until it was committed, by the hub's clock: this machine's time is corrected by "
+        "hub_clock_offset_seconds. Replays left out.",
+    ),
+    Family(
+        "hub_clock_offset_seconds",
+        _GAUGE,
+        "By how much the hub's clock is ahead of this machine's (below 0: behind), at least: the median of what the "
+        "last 63 answers with a SnapshotTime prove. 0 where nothing is known, or nothing proves otherwise.",
     ),
     Family(
         "commit_duration_seconds",
@@ -244,6 +251,7 @@ class _Told(Collector):
             "events_total": events.items(),
             "gaps_total": _one(tally.gaps),
             "event_delay_seconds": tally.delays,
+            "hub_clock_offset_seconds": _one(tally.hub_offset.seconds),
             "commit_duration_seconds": tally.commit_seconds,
             "commit_messages": tally.commit_messages,
             "commit_failures_total": _one(tally.failures),

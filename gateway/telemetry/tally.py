@@ -13,6 +13,8 @@ from typing import Final
 
 from prometheus_client.utils import floatToGoString
 
+from gateway.telemetry.offset import HubOffset
+
 _DELAYS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _COMMITS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _MESSAGES: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
@@ -76,7 +78,9 @@ class Tally:
     commit_messages: Distribution = field(default_factory=lambda: Distribution(_MESSAGES))
     """Messages in one commit."""
     delays: Distribution = field(default_factory=lambda: Distribution(_DELAYS))
-    """Seconds from an event's EventTime until it was committed."""
+    """Seconds from an event's EventTime until it was committed, by the hub's clock as far as that is known."""
+    hub_offset: HubOffset = field(default_factory=HubOffset)
+    """How far the hub's clock is from ours."""
 
     def copy(self) -> Tally:
         """Give it as it is now: another thread may read the copy while this goes on."""
