@@ -86,7 +86,7 @@ class ConnectionLost(HubError):
     """The connection to the hub ended."""
 
     def __init__(self, message: str, *, reason: str) -> None:
-        """`reason` is a short label for metrics: closed, dropped, silent, protocol, too-large, call."""
+        """`reason` is a short label for metrics: closed, dropped, silent, protocol, too-large, call, deaf."""
         super().__init__(message)
         self.reason = reason
 

@@ -97,6 +97,10 @@ class Account:
     """The last error, for people."""
     hub: Hub | None = None
     """The hub's methods, while there is a connection."""
+    pushes: int = 0
+    """That came, over all connections."""
+    deaf_connections: int = 0
+    """Connections in a row that were given up because the hub pushed nothing over them."""
     connect_span: Span = NOTHING
     """Of the last try to connect."""
     _activity: Activity | None = None
@@ -431,6 +435,7 @@ class Account:
         if session is None or session.state is State.OFFLINE:
             self.counts.pushed(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
             return
+        self.pushes += 1
         was_live = session.state is State.LIVE
         room = self._share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
@@ -472,9 +477,10 @@ class Account:
 
     # What is done over a connection ---------------------------------------------------------------------
 
-    def took_page(self, session: Session, strays: int, forgotten: int) -> None:
-        """A page was taken in, with so many events out of place, and so many forgotten."""
+    def took_page(self, session: Session, strays: int, forgotten: int, unpushed: int) -> None:
+        """A page was taken in, with so many events out of place, so many forgotten, and so many never pushed."""
         self._hold(session)
+        self.access.tally.unpushed += unpushed
         self.counts.unpublished(STRAY, strays)
         self.counts.unpublished(FORGOTTEN, forgotten)
         self.tell(session)

@@ -8,6 +8,7 @@ from random import uniform
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from gateway.broker.view import Wish
+from gateway.errors import ConnectionLost
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.hub import Hub, Latest
 from gateway.replica.catching_up import CatchUp
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 _POLL: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
+_DEAF: Final = 6
+"""After two to this power audits, at the latest, a hub that pushes nothing is connected to anew."""
+_MISSED: Final = 3
+"""Events that it must not have pushed by then: of one or two the pushes may have been lost."""
 _SOON: Final = 1.0
 """Seconds to an audit that looks for one push."""
 _LONGEST_POLL: Final = 2.0
@@ -66,6 +71,8 @@ class _Following:
         self._loop = asyncio.get_running_loop()
         self._audit_at = self._next_audit()
         self._poll = _POLL
+        self._unpushed, self._pushes, self._deaf = session.unpushed, account.pushes, 0
+        self._missed = 0
         self._highest = session.highest
         self._catching_up = CatchUp(account, session)
 
@@ -148,18 +155,44 @@ class _Following:
             contents = await decode(account.access.decoder, account.name, answer.envelopes)
             if session is not account.session:
                 return False
-            strays, forgotten = session.strays, session.forgotten
+            strays, forgotten, unpushed = session.strays, session.forgotten, session.unpushed
             ended = session.paged(Page(asked.request, contents, answer.token), self._loop.time())
             self._catching_up.took(contents)
-            account.took_page(session, session.strays - strays, session.forgotten - forgotten)
+            account.took_page(
+                session, session.strays - strays, session.forgotten - forgotten, session.unpushed - unpushed
+            )
         return ended
 
     async def _audit(self) -> None:
         """Look at the history again from what is verified."""
+        await self._listen()
         await self._account.subscription.renew(self._hub, self._session.strategies)
         await self._tell_latest()
         self._session.audit()
         self._audit_at = self._next_audit()
+
+    async def _listen(self) -> None:
+        """Subscribe again where the hub pushes nothing though it has events, and then begin anew.
+
+        A hub that goes on so is connected to ever less often: the audits find everything, only later. Raises
+        ConnectionLost.
+        """
+        account, session = self._account, self._session
+        found, self._unpushed = session.unpushed - self._unpushed, session.unpushed
+        heard, self._pushes = account.pushes - self._pushes, account.pushes
+        if heard:
+            self._deaf = self._missed = account.deaf_connections = 0
+        if heard or not found:
+            return
+        self._deaf += 1
+        self._missed += found
+        log = get_logger(account=account.name)
+        if self._deaf == 1:
+            log.warning("the hub pushes nothing, though it has events: it is subscribed to again", events=found)
+            account.subscription.expire()
+        elif self._deaf > 2 ** min(account.deaf_connections, _DEAF) and self._missed >= _MISSED:
+            account.deaf_connections += 1
+            raise ConnectionLost(f"the hub pushed nothing, though it had events ({self._deaf} audits)", reason="deaf")
 
     def _until_audit(self) -> float:
         """Give the seconds until the next audit, which comes soon where a push is doubtful."""

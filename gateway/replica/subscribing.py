@@ -60,6 +60,10 @@ class HubSubscription:
             "the hub refuses the subscription: what it pushes is missed, and the audits find it later"
         )
 
+    def expire(self) -> None:
+        """Let the next audit subscribe again."""
+        self._renew_at = 0.0
+
     async def renew(self, hub: Hub, wanted: Strategies) -> None:
         """Subscribe again, now and then, and soon where the hub did not give everything; it may fail once more."""
         if asyncio.get_running_loop().time() >= self._renew_at and (wanted is None or wanted):

@@ -28,6 +28,8 @@ class Intake:
         clock: HubClock,
     ) -> None:
         """`finality` tells what of the history will not change any more, `clock` how long it has been empty."""
+        self.unpushed = 0
+        """Events that were published while live though no push had brought them."""
         self.strays = 0
         """Events at or below what is verified that are neither the anchor nor remembered."""
         self._outbox = outbox
@@ -100,11 +102,11 @@ class Intake:
             elif stopped:
                 continue  # but what has no sequence may stand anywhere, if the page is not sorted
             elif sequence <= outbox.marked:
-                self._look_at_known(content)
+                self._look_at_known(content, live=live)
             elif self._must_wait(content, final, live=live) or not self._place_waiting(sequence - 1, final):
                 stopped = True
             else:
-                self._take(sequence, content, final)
+                self._take(sequence, content, final, live=live)
         if last is not None and final > outbox.marked:
             outbox.mark(final, Anchor.of(last))
         return stopped
@@ -120,7 +122,7 @@ class Intake:
         is_known = sequence in self._outbox and bool(self._doubtful)
         return not is_known and not self._doubtful.is_garbled(sequence)
 
-    def _take(self, sequence: int, content: Content, final: int) -> None:
+    def _take(self, sequence: int, content: Content, final: int, *, live: bool) -> None:
         walk, outbox = self._walk, self._outbox
         if sequence in outbox:
             outbox.meet(content)
@@ -129,7 +131,7 @@ class Intake:
             outbox.place(content if isinstance(pushed, DeadLetter) else pushed)  # what history has whole is whole
             outbox.meet(content)
         else:
-            outbox.place(content)
+            self._place(content, live=live)
         walk.reached = max(walk.reached, sequence)
         if sequence > final:
             walk.clean = False
@@ -138,12 +140,18 @@ class Intake:
         elif outbox.filling:
             outbox.mark(sequence, Anchor.of(content))
 
-    def _look_at_known(self, content: Content) -> None:
+    def _place(self, content: Content, *, live: bool) -> None:
+        """Queue what history alone shows."""
+        outcome = self._outbox.place(content)
+        if live and (outcome is Outcome.QUEUED or outcome is Outcome.LATE):
+            self.unpushed += 1
+
+    def _look_at_known(self, content: Content, *, live: bool) -> None:
         outbox, sequence = self._outbox, content.sequence
         anchor = outbox.anchor if outbox.anchor is not None and sequence == outbox.anchor.sequence else None
         assert sequence is not None  # noqa: S101 - the caller looked
         if outbox.is_open(sequence):
-            outbox.place(content)
+            self._place(content, live=live)
         elif outbox.is_same(sequence, content):
             return
         elif anchor is not None and anchor.contradicts(Anchor.of(content)):

@@ -149,6 +149,11 @@ class Session:
         return self._intake.strays
 
     @property
+    def unpushed(self) -> int:
+        """Events that audits found and published though they were never pushed."""
+        return self._intake.unpushed
+
+    @property
     def forgotten(self) -> int:
         """Events without a sequence that are more than can be remembered: shown again, they are published again."""
         return self._outbox.forgotten

@@ -79,6 +79,12 @@ _FAMILIES: Final = (
         ("kind", "outcome"),
     ),
     Family(
+        "events_without_push_total",
+        _COUNTER,
+        "Events that an audit of the history found and published though the hub had not pushed them to an account that "
+        "was live.",
+    ),
+    Family(
         "gaps_total",
         _COUNTER,
         "Ranges of the history that the hub no longer had, at least: a notification says which.",
@@ -249,6 +255,7 @@ class _Told(Collector):
             "hub_connects_total": _one(tally.connects),
             "hub_disconnects_total": _by(dict.fromkeys(numbers.reasons, 0) | tally.disconnects),
             "events_total": events.items(),
+            "events_without_push_total": _one(tally.unpushed),
             "gaps_total": _one(tally.gaps),
             "event_delay_seconds": tally.delays,
             "hub_clock_offset_seconds": _one(tally.hub_offset.seconds),

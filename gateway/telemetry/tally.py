@@ -65,6 +65,8 @@ class Tally:
     """Connections to the hub that were made."""
     disconnects: Counter[str] = field(default_factory=Counter)
     """Connections to the hub that ended or could not be made, by reason."""
+    unpushed: int = 0
+    """Events that only an audit of the history found, over a connection that should have pushed them."""
     gaps: int = 0
     """Ranges that the hub no longer had."""
     fenced: int = 0

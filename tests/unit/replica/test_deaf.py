@@ -1,0 +1,53 @@
+"""A subscription that pushes nothing is noticed: it is renewed, and then the connection is made anew."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog.testing
+
+from gateway.simulator import Injection
+
+HISTORY_ONLY = (
+    b'{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
+    b'"AvgFillPrice":null,"EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
+)
+Build = Callable[..., Awaitable[Any]]
+
+
+async def test_a_hub_that_pushes_nothing_is_subscribed_to_again_and_then_connected_to_anew(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    with structlog.testing.capture_logs() as logs:
+        replica = await world.replica()
+        await world.published("alpha", range(1, 4))
+        user = world.hub.user("alpha")
+        asked = user.counts["SubscribeToStrategies"]
+        world.hub.patch_faults("alpha", drop=1.0)
+        sequence = 3
+        while world.status("alpha").connects == 1:
+            sequence += 1
+            user.emit(1)
+            await world.published("alpha", [sequence])
+
+    assert user.counts["SubscribeToStrategies"] >= asked + 2, "again over the old connection, and over the new one"
+    assert any("the hub pushes nothing, though it has events" in entry["event"] for entry in logs)
+    assert any(entry.get("reason") == "deaf" for entry in logs)
+    assert replica._access.tally.unpushed >= 2
+    world.hub.patch_faults("alpha", drop=0.0)
+    user.emit(3)
+    await world.published("alpha", range(1, sequence + 4))
+    assert world.keys_of("alpha") == list(range(1, sequence + 4))
+
+
+async def test_a_hub_that_pushes_some_is_left_alone(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    await world.replica()
+    await world.published("alpha", range(1, 4))
+    user = world.hub.user("alpha")
+    for number in range(15):
+        user.inject(Injection(HISTORY_ONLY, push=False, history="payload"))
+        user.emit(1)
+        await world.published("alpha", range(1, 6 + 2 * number))
+
+    assert world.status("alpha").connects == 1
