@@ -14,7 +14,6 @@ import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -417,12 +416,8 @@ async def test_a_text_of_5_megabytes_becomes_a_dead_letter_with_digest_size_and_
     assert prefix.startswith(b"{")
     if sound == "not":  # nothing but what the hub said is there to be kept
         (said,) = [base64.b64decode(line["raw"]) for line in map(json.loads, user.emitted()) if "raw" in line]
-        if letter["Place"] == "GetEventsSince":  # on a busy machine the history may be quicker than the push
-            assert said[:1_000] in prefix
-            assert letter["Size"] > len(said)
-        else:
-            assert said.startswith(prefix)
-            assert (letter["Size"], letter["Digest"]) == (len(said), blake2b(said, digest_size=16).hexdigest())
+        assert said[:1_000] in prefix  # as the history has it, in an envelope: the push waited for that
+        assert letter["Size"] > len(said)
 
 
 async def test_an_entry_of_the_history_that_is_no_envelope_becomes_a_dead_letter(house: House) -> None:
