@@ -19,7 +19,7 @@ _FAR: Final = 10_000
 _STEPS: Final = 16
 """How many of the largest step that was confirmed may lie there, else."""
 _LOOKS: Final = 3
-"""Walks to the end of the history that must not have shown a number: a page may be empty by mistake."""
+"""Walks to the end of the history that must not have shown a garbled push: a page may be empty by mistake."""
 _QUESTIONS: Final = 3
 """How often the hub is asked at once what its latest is, for one whose number is far; then the audits ask."""
 
@@ -129,7 +129,8 @@ class DoubtfulPushes:
             held.was_looked_for = True
             if held.is_due:
                 held.is_due, held.looks = False, held.looks + 1
-                held.is_overdue = held.looks >= _LOOKS or reached > held.sequence
+                is_enough = held.doubt is Doubt.FAR or reached > held.sequence
+                held.is_overdue = is_enough or held.looks >= _LOOKS
 
     def release(self, is_clear: Callable[[Doubtful], bool]) -> list[Doubtful]:
         """Let go of those that `is_clear` says, and return them."""

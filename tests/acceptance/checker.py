@@ -154,7 +154,8 @@ def judge(
         order = message.subject if by_kind else account
         if sequence < highest.get(order, 0) and not late:
             verdict.out_of_order.append(name)
-        highest[order] = max(highest.get(order, 0), sequence)
+        if not late:  # what is marked moves no watermark
+            highest[order] = max(highest.get(order, 0), sequence)
         kind = re.sub("(?<!^)([A-Z])", r"-\1", event.callback.removeprefix("On")).lower()
         subject = f"{prefix}.events.{kind}.v1.{account}"
         if message.subject != subject:
