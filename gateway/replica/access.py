@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,6 +18,12 @@ _COPIES: Final = 4
 """The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
 _AROUND: Final = 1024
 """Bytes of the objects around one event."""
+_AGREEING: Final = 3
+"""Accounts that must ask for smaller pages until all do: of one or two it may be their events."""
+_HOLDS: Final = 3600.0
+"""Seconds for which they do."""
+_RESTS: Final = 600.0
+"""Seconds for which a size that failed as soon as it was reached again is not tried."""
 _FASTER: Final = 1.1
 _SLOWER: Final = 0.95
 _LEAST: Final = 0.05
@@ -25,18 +32,20 @@ _LEAST: Final = 0.05
 
 @dataclass(slots=True)
 class PageLimit:
-    """Events to ask for in one page: shared by all accounts of a hub, and remembered."""
+    """Events to ask for in one page, as all accounts of a hub do; each may ask for fewer (`OwnLimit`)."""
 
     events: int
     """What the hub takes, as far as is known."""
     room: int
     """Bytes that a page may be expected to take: events are asked for one by one, if they are that large."""
     most: int = field(init=False)
-    """The most that the hub takes: `events` never rises above what was refused."""
+    """The most that settings allow."""
     event_bytes: float = 1024.0
     """The running average of an envelope's size."""
-    proven: int = 1
-    """The largest page that came whole."""
+    _lowered: dict[str, int] = field(default_factory=dict)
+    """By account: the smaller pages that it asks for."""
+    _holds_until: float = 0.0
+    """A monotonic time, until which more is not tried."""
 
     def __post_init__(self) -> None:
         """Begin with the most that the settings allow."""
@@ -56,29 +65,74 @@ class PageLimit:
     def _cost(self) -> float:
         return _COPIES * self.event_bytes + _AROUND
 
-    def lower(self, asked: int, *, refused: bool) -> bool:
-        """Halve what was `asked` for, unless another account has done it; give False where it cannot be lowered.
+    def lowered(self, account: str, events: int) -> None:
+        """Note that `account` asks for so few now; where several do, what they agree on holds for all for an hour."""
+        self._lowered[account] = events
+        if len(self._lowered) >= _AGREEING:
+            self.events = min(self.events, max(self._lowered.values()))
+            self._lowered.clear()
+            self._holds_until = time.monotonic() + _HOLDS
 
-        `refused`: the hub will never take so much.
-        """
-        half = max(1, asked // 2)
-        if half < asked:
-            self.events = min(self.events, half)
-            self.most = min(self.most, half) if refused else self.most
-        return half < asked
-
-    def forgive(self) -> None:
-        """A page of one event was too large: it is that event, and others may ask for what went well before."""
-        self.events = self.most = self.proven
+    def raised(self, account: str) -> None:
+        """Note that `account` asks for as much as all again."""
+        self._lowered.pop(account, None)
 
     def served(self, envelopes: list[bytes]) -> None:
-        """A page came whole: note how large events are; after a hub that was only slow, ask for more again."""
-        self.proven = max(self.proven, min(len(envelopes), self.most))
+        """A page came whole: note how large events are; where all ask for less, try more again after an hour."""
         if envelopes:
             average = sum(map(len, envelopes)) / len(envelopes)
             self.event_bytes += (average - self.event_bytes) / 8
-        if len(envelopes) >= self.events:
-            self.events = min(self.most, self.events + max(1, self.events // 10))
+        if self.events < self.most and time.monotonic() > self._holds_until:
+            self.events = self.most
+
+
+class OwnLimit:
+    """Events that one account asks for in a page: fewer than others where its pages fail, and more again later."""
+
+    def __init__(self, account: str, shared: PageLimit, most: int) -> None:
+        """Ask for what all do, and never for more than `most`."""
+        self._account = account
+        self._shared = shared
+        self._most = most
+        self._events: int | None = None
+        self._grown_to = 0
+        self._holds_until = 0.0
+
+    @property
+    def asks(self) -> int:
+        """Events to ask for in the next page."""
+        asks = min(self._most, self._shared.asks)
+        return asks if self._events is None else min(asks, self._events)
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the next page is expected to take."""
+        return self._shared.expected_bytes * self.asks // self._shared.asks
+
+    def halve(self, asked: int, *, is_limit: bool) -> bool:
+        """Ask for half of what was `asked` for; give False where that is one event.
+
+        `is_limit`: the hub says that it gives no more, so that is not tried again for an hour.
+        """
+        if asked <= 1:
+            return False
+        self._events = asked // 2
+        if is_limit:
+            self._holds_until = time.monotonic() + _HOLDS
+        elif asked == self._grown_to:
+            self._holds_until = time.monotonic() + _RESTS
+        self._shared.lowered(self._account, self._events)
+        return True
+
+    def served(self, envelopes: list[bytes]) -> None:
+        """A page came whole: ask for twice as much, unless that failed just now."""
+        self._shared.served(envelopes)
+        if self._events is None or time.monotonic() < self._holds_until:
+            return
+        self._events = self._grown_to = 2 * self._events
+        if self._events >= min(self._most, self._shared.asks):
+            self._events = None
+            self._shared.raised(self._account)
 
 
 class Pace:

@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost, HubError
 from gateway.hub import EventsPage, Hub
-from gateway.replica.access import PageLimit
+from gateway.replica.access import OwnLimit, PageLimit
 from gateway.replica.backoff import Backoff
 from gateway.session.facts import PageRequest
 from gateway.telemetry.logs import get_logger
@@ -19,8 +19,10 @@ CALL_CAP: Final = 10.0
 """Seconds that the longest delay between two tries of a call may take."""
 _TOO_MUCH: Final = {"too-large", "silent"}
 """Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
-_DROPS: Final = 2
-"""Connections that may be lost in a row, each with a page under way, before the page is taken to be the cause."""
+_AGAIN: Final = 2
+"""Failures in a row of one question, whatever their words, after which less is asked for."""
+_PAUSE: Final = 0.02
+"""Seconds between two tries, at the least: what fails at once is not to be asked in a burst."""
 _TRIES: Final = 3
 """How often a page with a continuation token may fail before the token is taken to be the cause."""
 _REST: Final = 0.02
@@ -31,24 +33,29 @@ _ABOUT_LIMIT: Final = re.compile(
 )
 
 
+_RATE: Final = re.compile(r"\b(rate|requests|calls)\b", re.IGNORECASE)
+"""Words of a limit that is for something else than events."""
+
+
 class History:
     """Asks for pages, over one connection after the other."""
 
     def __init__(
         self, account: str, limit: PageLimit, note: Callable[[HubError], None], *, most: int = sys.maxsize
     ) -> None:
-        """`limit` is shared by all accounts; `note` hears of every call that failed; `most` events make a page."""
+        """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page."""
         self._account = account
-        self._limit = limit
+        self._limit = OwnLimit(account, limit, most)
         self._note = note
-        self._most = most
-        self._drops = 0
+        self._question: PageRequest | None = None
+        self._failures = 0
         self._empty = 0
+        self._told_of: int | None = None
 
     @property
     def expected_bytes(self) -> int:
         """What the next page is expected to take."""
-        return self._limit.expected_bytes * min(self._most, self._limit.asks) // self._limit.asks
+        return self._limit.expected_bytes
 
     async def rest(self) -> None:
         """Wait a moment where page after page brings nothing but a token for the next."""
@@ -56,55 +63,72 @@ class History:
             await asyncio.sleep(min(_LONGEST_REST, _REST * self._empty))
 
     async def page(self, hub: Hub, request: PageRequest) -> EventsPage | None:
-        """Ask until the hub answers, for fewer events where it wants so; None where it no longer takes the token.
+        """Ask until the hub answers, for fewer events where it fails; None where it no longer takes the token.
 
         Raises ConnectionLost.
         """
         backoff = Backoff(cap=CALL_CAP)
-        tries, asked, late = 0, 0, False
+        tries, asked, is_late = 0, 0, False
         while True:
-            asked = asked if late else min(self._most, self._limit.asks)
+            asked = asked if is_late else self._limit.asks
+            is_late = False
             try:
                 page = await hub.events_since(request.since, asked, request.token)
             except ConnectionLost as error:
-                self._lost(error, request, asked)
+                self._failed(request, asked, error, at_once=error.reason in _TOO_MUCH)
                 raise
             except (CallRejected, CallFailed) as error:
                 self._note(error)
-                if _is_about_limit(error) and self._limit.lower(asked, refused=True):
-                    continue
+                is_limit = _is_about_limit(error)
                 tries += 1
-                if request.token is not None and (isinstance(error, CallRejected) or tries >= _TRIES):
+                is_less = self._failed(request, asked, error, at_once=is_limit, is_limit=is_limit)
+                is_token = isinstance(error, CallRejected) or tries >= _TRIES
+                if request.token is not None and not is_limit and is_token:
                     return None
             except CallTimedOut as error:
                 self._note(error)
-                if late:  # the answer did not come in twice the time
-                    self._limit.lower(asked, refused=False)
-                late = not late
+                is_less = self._failed(request, asked, error)
+                is_late = not is_less  # the answer may be on its way
             else:
                 self._limit.served(page.envelopes)
-                self._drops = 0
+                self._question, self._failures = None, 0
                 self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
                 return page
-            await asyncio.sleep(backoff.next_delay())
+            if is_less:
+                backoff = Backoff(cap=CALL_CAP)  # it is another question now
+            await asyncio.sleep(backoff.next_delay(at_least=_PAUSE))
 
-    def _lost(self, error: ConnectionLost, request: PageRequest, asked: int) -> None:
-        """A connection ended with a page under way."""
-        if error.reason not in _TOO_MUCH:
-            self._drops += 1
-            if self._drops < _DROPS:
-                return
-        self._drops = 0
-        if not self._limit.lower(asked, refused=error.reason == "too-large") and error.reason == "too-large":
-            self._limit.forgive()  # it is this one event: other accounts need not page one by one for it
-            get_logger(account=self._account).error(
-                "the account stands still: one event of its history is above hub.max_record_bytes; raise it",
-                since=request.since,
-                error=str(error),
-            )
+    def _failed(
+        self, request: PageRequest, asked: int, error: HubError, *, at_once: bool = False, is_limit: bool = False
+    ) -> bool:
+        """Ask for less after the second failure of a question, and after each one from then on; True where it did."""
+        if request != self._question:
+            self._question, self._failures = request, 0
+        self._failures += 1
+        if self._failures < _AGAIN and not at_once:
+            return False
+        is_less = self._limit.halve(asked, is_limit=is_limit)
+        if not is_less and self._failures >= _AGAIN:
+            self._tell_of(request.since, error)
+        return is_less
+
+    def _tell_of(self, since: int, error: HubError) -> None:
+        """Say once which event it is that the hub does not give, alone as it is asked for."""
+        if self._told_of == since:
+            return
+        self._told_of = since
+        is_large = isinstance(error, ConnectionLost) and error.reason == "too-large"
+        get_logger(account=self._account).error(
+            "the account stands still: one event of its history is above hub.max_record_bytes; raise it"
+            if is_large
+            else "the account stands still: the hub cannot give what follows this event, not even one alone",
+            since=since,
+            error=str(error),
+        )
 
 
 def _is_about_limit(error: CallRejected | CallFailed) -> bool:
     if isinstance(error, CallRejected) and any(field.lower() == "limit" for field in error.fields):
         return True
-    return _ABOUT_LIMIT.search(str(error)) is not None
+    words = str(error)
+    return _ABOUT_LIMIT.search(words) is not None and _RATE.search(words) is None

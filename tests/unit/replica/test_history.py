@@ -12,7 +12,7 @@ import structlog
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost
 from gateway.hub import EventsPage
 from gateway.publication import DEAD_LETTER
-from gateway.replica.access import PageLimit
+from gateway.replica.access import OwnLimit, PageLimit
 from gateway.replica.account import Activity
 from gateway.replica.history import History
 from gateway.session.facts import PageRequest
@@ -61,23 +61,62 @@ async def test_a_refused_limit_is_halved_however_the_hub_says_it(refusal: Except
 @pytest.mark.parametrize(
     "refusal",
     [
-        CallFailed("GetEventsSince", "HubException: Rate limit exceeded, try again later"),
-        CallRejected("GetEventsSince", "9", "THROTTLED", "rate limit exceeded"),
-        CallFailed("GetEventsSince", "HubException: out of memory"),
+        CallFailed("GetEventsSince", "An unexpected error occurred invoking 'GetEventsSince' on the server."),
+        CallFailed("GetEventsSince", "500 is the most that can be returned"),
+        CallFailed("GetEventsSince", "HubException: the rate limit is at most 10 requests a second"),
+        CallRejected("GetEventsSince", "9", "MaxEventsLimitExceeded", "no"),
+        CallTimedOut("GetEventsSince", 30),
     ],
 )
-async def test_a_hub_that_is_busy_is_asked_for_as_much_again(refusal: Exception) -> None:
-    hub, limit = Answers(*[refusal] * 5, PAGE), PageLimit(1000, ROOM)
+async def test_a_page_that_fails_twice_is_asked_for_at_half_its_size_whatever_the_words(refusal: Exception) -> None:
+    hub, limit = Answers(*[refusal] * 3, PAGE), PageLimit(1000, ROOM)
     assert await ask(hub, limit=limit) == PAGE
-    assert hub.asked == [1000] * 6
+    assert hub.asked == [1000, 1000, 500, 250]
+    assert limit.asks == 1000, "other accounts ask for as much as before"
+
+
+async def test_it_grows_again_and_what_failed_when_it_was_reached_again_is_not_tried_for_a_while() -> None:
+    limit = PageLimit(1000, ROOM)
+    own = OwnLimit("acme", limit, 1000)
+    own.halve(1000, is_limit=False)
+    own.halve(500, is_limit=False)
+    own.served([b"{}"])
+    assert own.asks == 500
+    own.halve(500, is_limit=False)
+    own.served([b"{}"])
+    assert own.asks == 250
+    own._holds_until = 0.0
+    for _ in range(2):
+        own.served([b"{}"])
+    assert own.asks == 1000
+
+
+async def test_what_three_accounts_agree_on_holds_for_all_and_for_an_hour() -> None:
+    limit = PageLimit(1000, ROOM)
+    for account in ("one", "two"):
+        OwnLimit(account, limit, 1000).halve(1000, is_limit=True)
+    assert limit.asks == 1000
+
+    OwnLimit("three", limit, 1000).halve(500, is_limit=True)
+
+    assert limit.asks == 500
+    limit.served([b"{}"] * 500)
+    assert limit.asks == 500
+    limit._holds_until = 0.0
+    limit.served([b"{}"] * 500)
+    assert limit.asks == 1000
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_a_hub_that_is_slow_is_asked_for_less() -> None:
-    """At first the same is asked again: the answer may be on its way."""
-    hub, limit = Answers(*[CallTimedOut("GetEventsSince", 30)] * 2, PAGE), PageLimit(1000, ROOM)
-    assert await ask(hub, limit=limit) == PAGE
-    assert hub.asked == [1000, 1000, 500]
+async def test_an_event_that_the_hub_cannot_give_even_alone_is_named() -> None:
+    masked = CallFailed("GetEventsSince", "An unexpected error occurred invoking 'GetEventsSince' on the server.")
+    history = History("acme", PageLimit(4, ROOM), lambda _: None)
+    with structlog.testing.capture_logs() as logs:
+        await history.page(hub := Answers(*[masked] * 6, PAGE), PageRequest(7))  # type: ignore[arg-type]
+    assert hub.asked == [4, 4, 2, 1, 1, 1, 1]
+    (entry,) = logs
+    assert (entry["log_level"], entry["account"], entry["since"]) == ("error", "acme", 7)
+    assert "the hub cannot give what follows this event" in entry["event"]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -94,7 +133,7 @@ async def test_a_connection_that_drops_with_each_page_makes_pages_smaller() -> N
     for _ in range(2):
         with pytest.raises(ConnectionLost):
             await history.page(Answers(ConnectionLost("gone", reason="dropped")), PageRequest(1))  # type: ignore[arg-type]
-    assert limit.asks == 500
+    assert history._limit.asks == 500
 
 
 async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_everybody_page_one_by_one() -> None:

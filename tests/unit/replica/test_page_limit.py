@@ -19,8 +19,9 @@ def test_after_large_events_fewer_are_asked_for_so_that_pages_leave_room_for_oth
     assert 1 < limit.asks < 100
     assert limit.expected_bytes <= 32 * 2**20
 
+    large = [b"x" * 100_000_000]
     for _ in range(100):
-        limit.served([b"x" * 100_000_000])
+        limit.served(large)
     assert limit.asks == 1
 
     for _ in range(200):
