@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from gateway.events.catalogue import kind_of
-from gateway.events.event import GAP, DeadLetter, Notification
+from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
 from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
 from gateway.session.finality import Sightings
@@ -105,6 +105,7 @@ class Outbox:
         )
         self._heeds_nameless = False
         self._events = SettledEvents()
+        self._traces = self._events.traces
         self.contradictions: list[tuple[Outcome, Content]] = []
         """What was queued though it is not as it should be, for whoever tells of it and clears the list."""
         self._queue: deque[_Settled | _Mark | _Change] = deque()
@@ -193,7 +194,7 @@ class Outbox:
 
     def _take_number(self, sequence: int, content: Content) -> bool:
         """Let `content` have a number; give True where it comes behind a higher one."""
-        self._events.note(sequence, content)
+        self._traces[sequence] = content.id, hash(content.body) if type(content) is Event else None
         if sequence > self.verified:
             self._placed.add(sequence)
         if sequence <= self.marked:
@@ -352,6 +353,7 @@ class Outbox:
                 if entry.alone:
                     break
         self.full = self.full and 2 * self.bytes > self._settings.buffer_bytes
+        self._traces = self._events.trim(is_level=self.verified >= self.high)
         return Batch(tuple(items), encode_checkpoint(self.checkpoint()), tuple(filtered))
 
     def _settle(self, entry: _Settled) -> None:
@@ -374,7 +376,6 @@ class Outbox:
         self.verified, self._anchor = mark.verified, mark.anchor
         for intervals in (self._settled, self._placed):
             intervals.drop_through(mark.verified)
-        self._events.drop_through(mark.verified)
         self._forget()
 
     def _forget(self) -> None:

@@ -357,8 +357,8 @@ class Session:
         room = room and outbox.bytes + waiting <= self._settings.buffer_bytes
         if sequence is None:
             return self._pushed_without_sequence(content, room=room)
-        is_next = sequence == outbox.high + 1 and not waiting and type(content) is Event
-        if is_next and room and self.state is State.LIVE and not outbox.crowded:
+        is_next = sequence == outbox.high + 1 and room and not waiting and self.state is State.LIVE
+        if is_next and not outbox.crowded and type(content) is Event:
             self.latest = max(self.latest, sequence)
             self._probation = False  # the usual case: the next of a flow without holes
             return outbox.place(content)

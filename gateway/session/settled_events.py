@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from gateway.events.event import DeadLetter
+from gateway.events.event import DeadLetter, Event
 from gateway.session.facts import Content
 
 _MOST: Final = 4096
@@ -30,58 +30,62 @@ class Sight(Enum):
     ANOTHER = "another"
 
 
+Trace = tuple[str | None, int | None]
+"""What is kept of an event: its EventId and its fingerprint."""
+
+
 class SettledEvents:
-    """EventIds and fingerprints by number, in the order in which they were settled."""
+    """What settled the last numbers, in two generations: to drop the older one costs nothing."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[str | None, int | None]] = {}
-
-    def note(self, sequence: int, content: Content) -> None:
-        """Remember that `content` settles `sequence`."""
-        self._known[sequence] = content.id, fingerprint(content)
-        if len(self._known) > _MOST:
-            del self._known[next(iter(self._known))]
+        self.traces: dict[int, Trace] = {}
+        """By number, the newer generation; whoever lets an event have a number puts its trace here, without a call."""
+        self._older: dict[int, Trace] = {}
 
     def __contains__(self, sequence: int) -> bool:
-        return sequence in self._known
+        return sequence in self.traces or sequence in self._older
+
+    def _trace(self, sequence: int) -> Trace:
+        return self.traces.get(sequence) or self._older.get(sequence) or (None, None)
 
     def id_of(self, sequence: int) -> str | None:
         """Return the EventId of what settled `sequence`; None where it has none or is not remembered."""
-        return self._known.get(sequence, (None, None))[0]
+        return self._trace(sequence)[0]
 
     def compare(self, sequence: int, content: Content) -> Sight:
         """Tell what `content`, of a number that is remembered, is."""
-        return _compare(*self._known[sequence], content)
+        return _compare(self._trace(sequence), content)
 
-    def drop_through(self, verified: int) -> None:
-        """Forget what is verified, but for the last few."""
-        while len(self._known) > _KEPT and (first := next(iter(self._known))) <= verified:
-            del self._known[first]
+    def trim(self, *, is_level: bool) -> dict[int, Trace]:
+        """Forget the oldest of too many, and all but the last few where everything is verified; return `traces`."""
+        if is_level and len(self.traces) > _KEPT:
+            self.traces, self._older = dict([*self.traces.items()][-_KEPT // 2 :]), {}
+        elif len(self.traces) > _MOST // 2:
+            self.traces, self._older = {}, self.traces
+        return self.traces
 
 
 def compare(first: Content, content: Content) -> Sight:
     """Tell what `content` is, beside a first sight of its number."""
-    return _compare(first.id, fingerprint(first), content)
+    return _compare(trace_of(first), content)
 
 
-def fingerprint(content: Content) -> int | None:
-    """Return a number that is the same for equal events, whichever of both ids a sight lacks, in this process alone.
+def trace_of(content: Content) -> Trace:
+    """Return what is kept of `content`; its fingerprint is good in this process alone.
 
-    None for a dead letter: pushes and history write the same one differently.
+    A dead letter has none: pushes and history write the same one differently.
     """
-    if isinstance(content, DeadLetter):
-        return None
-    body = content.body
-    return hash(body[max(0, body.find(b'"EventTime"')) :])
+    return content.id, hash(content.body) if type(content) is Event else None
 
 
-def _compare(known_id: str | None, known: int | None, content: Content) -> Sight:
-    if known_id is not None and content.id is not None and known_id != content.id:
+def _compare(known: Trace, content: Content) -> Sight:
+    id_, fingerprint = known
+    if id_ is not None and content.id is not None and id_ != content.id:
         return Sight.ANOTHER
     if isinstance(content, DeadLetter):
         return Sight.SAME
-    if known is None:
+    if fingerprint is None:
         return Sight.WHOLE
-    if known == fingerprint(content):
+    if id_ != content.id or fingerprint == hash(content.body):  # where one sight lacks the EventId, nothing can be told
         return Sight.SAME
-    return Sight.CORRECTED if known_id == content.id and known_id is not None else Sight.ANOTHER
+    return Sight.ANOTHER if id_ is None else Sight.CORRECTED
