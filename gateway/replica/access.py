@@ -42,6 +42,8 @@ class PageLimit:
     """The most that settings allow."""
     event_bytes: float = 1024.0
     """The running average of an envelope's size."""
+    proven: int = 1
+    """Events of the largest page that came whole: what accounts agree on is never below it."""
     _lowered: dict[str, int] = field(default_factory=dict)
     """By account: the smaller pages that it asks for."""
     _holds_until: float = 0.0
@@ -69,7 +71,7 @@ class PageLimit:
         """Note that `account` asks for so few now; where several do, what they agree on holds for all for an hour."""
         self._lowered[account] = events
         if len(self._lowered) >= _AGREEING:
-            self.events = min(self.events, max(self._lowered.values()))
+            self.events = min(self.events, max(self.proven, *self._lowered.values()))
             self._lowered.clear()
             self._holds_until = time.monotonic() + _HOLDS
 
@@ -79,6 +81,7 @@ class PageLimit:
 
     def served(self, envelopes: list[bytes]) -> None:
         """A page came whole: note how large events are; where all ask for less, try more again after an hour."""
+        self.proven = max(self.proven, min(len(envelopes), self.most))
         if envelopes:
             average = sum(map(len, envelopes)) / len(envelopes)
             self.event_bytes += (average - self.event_bytes) / 8

@@ -18,7 +18,7 @@ LOST: Final = "lost"
 _UNPUBLISHED: Final = {
     Outcome.STALE.value: "pushed events are too old to place, and are not published",
     FORGOTTEN: "more events have no EventSeqId than can be remembered: they may be published again",
-    LOST: "pushed events without EventSeqId found no room, and the history may not show them: they are lost",
+    LOST: "pushed events without EventSeqId could not be kept, and the history may not show them: they are lost",
     STRAY: "events of the history are out of place, below what was verified, and are not published",
 }
 """What the log says, by what became of them."""

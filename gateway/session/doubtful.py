@@ -48,8 +48,8 @@ class Doubtful:
     """Whether the hub has told its latest since it came; that answer may have been under way before."""
     since: Moment | None = None
     """When the hub told its latest for the second time since it came."""
-    was_looked_for: bool = False
-    """Whether a walk through the whole history ended since."""
+    is_sought: bool = False
+    """Whether a walk through the history has begun since it came."""
     is_due: bool = False
     """Whether a walk began after the grace."""
     looks: int = 0
@@ -69,6 +69,7 @@ class DoubtfulPushes:
     def __init__(self) -> None:
         self._held: list[Doubtful] = []
         self._names: set[tuple[int, Doubt, str]] = set()
+        self._far = self._unsought = 0
         self._known = self._step = self._questions = 0
         self.bytes = 0
 
@@ -77,7 +78,7 @@ class DoubtfulPushes:
 
     def is_garbled(self, sequence: int) -> bool:
         """Tell whether a push of this number is held because it cannot be decoded."""
-        return any(number == sequence and doubt is Doubt.GARBLED for number, doubt, _ in self._names)
+        return (sequence, Doubt.GARBLED, "") in self._names
 
     def hold(self, held: Doubtful) -> bool:
         """Hold it aside; give False where the same is held already."""
@@ -87,16 +88,22 @@ class DoubtfulPushes:
         self._names.add(held.name)
         self.bytes += size_of(held.content)
         if held.doubt is Doubt.FAR:
+            self._far += 1
             self._questions = _QUESTIONS
+        elif held.doubt is Doubt.GARBLED:
+            self._unsought += 1
         return True
 
-    def told(self, latest: int, moment: Moment) -> None:
-        """Note what the hub told to be its latest sequence."""
+    def told(self, moment: Moment) -> None:
+        """Note that the hub told its latest sequence."""
         for held in self._held:
             if held.was_asked and held.since is None:
                 held.since = moment
             held.was_asked = True
         self._questions = max(0, self._questions - 1)
+
+    def learn(self, latest: int) -> None:
+        """Take `latest` for what the hub has: its history is proven."""
         if self._known:
             self._step = max(self._step, latest - self._known)
         self._known = latest
@@ -108,25 +115,23 @@ class DoubtfulPushes:
     @property
     def asks(self) -> bool:
         """Whether the hub should tell its latest now."""
-        return self._questions > 0 and self._holds_any(Doubt.FAR)
-
-    def _holds_any(self, doubt: Doubt) -> bool:
-        return any(of is doubt for _, of, _ in self._names)
+        return self._questions > 0 and self._far > 0
 
     @property
     def wants_look(self) -> bool:
-        """Whether the history should be looked at soon."""
-        return any(held.doubt is Doubt.GARBLED and not held.was_looked_for for held in self._held)
+        """Whether the history should be looked at soon, for a push that it was not looked at for."""
+        return self._unsought > 0
 
     def look(self, clock: HubClock) -> None:
         """A walk begins."""
+        self._unsought = 0
         for held in self._held:
+            held.is_sought = True
             held.is_due = held.since is not None and clock.has_passed(held.since)
 
     def looked(self, reached: int) -> None:
         """The walk has come to what seems to be the end of the history, after the sequence `reached`."""
         for held in self._held:
-            held.was_looked_for = True
             if held.is_due:
                 held.is_due, held.looks = False, held.looks + 1
                 is_enough = held.doubt is Doubt.FAR or reached > held.sequence
@@ -140,7 +145,10 @@ class DoubtfulPushes:
             (released if is_clear(held) else kept).append(held)
         self._held = kept
         self._names.difference_update(held.name for held in released)
-        self.bytes -= sum(size_of(held.content) for held in released)
+        for held in released:
+            self.bytes -= size_of(held.content)
+            self._far -= held.doubt is Doubt.FAR
+            self._unsought -= held.doubt is Doubt.GARBLED and not held.is_sought
         return released
 
     def discard_since(self, trial: int) -> int:

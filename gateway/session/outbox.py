@@ -269,12 +269,13 @@ class Outbox:
         if self._identities.has_seen(content.identity):
             return Outcome.REPEAT
         self._identities.queued(content.identity, sequenced=False)
-        is_wanted = self.subscriptions.wants(content)
-        item = Item(content, late=True, incarnation=self.incarnation) if is_wanted else None
-        filtered = "" if is_wanted else kind_of(content)
-        self._append(_Settled(item, size_of(content), None, content.identity, filtered=filtered))
+        if not self.subscriptions.wants(content):
+            self._append(_Settled(None, _SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))
+            return Outcome.FILTERED
+        item = Item(content, late=True, incarnation=self.incarnation)
+        self._append(_Settled(item, size_of(content), None, content.identity))
         self.contradictions.append((Outcome.UNCONFIRMED, content))
-        return Outcome.LATE if is_wanted else Outcome.FILTERED
+        return Outcome.LATE
 
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
         self._queue.append(entry)

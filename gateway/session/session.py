@@ -96,7 +96,8 @@ class Session:
     def _begin_paging(self) -> None:
         """Ask for the latest sequence, then page from the anchor."""
         self._told_at: Moment | None = None
-        self._told_before: float | None = None  # our clock at the first page since
+        self._paged_since: float | None = None  # our monotonic clock at the first page after that
+        self._is_told_long_ago = False
         self._starved = False
         self._auditing = self._probation = False
         self._intake.forget()
@@ -263,10 +264,10 @@ class Session:
             self._doubt()  # until it has caught up itself, nothing is published
             return
         self.latest = max(self.latest, sequence)
-        self._told_at, self._told_before = now, None
+        self._told_at, self._paged_since, self._is_told_long_ago = now, None, False
         self._claim = self._claim or Sighting(sequence, now)
         if self._is_trusted:
-            self._finality.told(sequence, now)
+            self._believe(Sighting(sequence, now))
         else:
             self._unproven = [*self._unproven, Sighting(sequence, now)][:SIGHTINGS]
         if self._overlap.told(max(sequence, self._waiting.highest_unproven)):
@@ -277,7 +278,7 @@ class Session:
             # The history may have lost its beginning while there was no room for it.
             self._walk.begin(self._outbox.marked, self._outbox.anchor)
         self._starved = False
-        self._doubtful.told(sequence, now)
+        self._doubtful.told(now)
         self._reconsider()
         self._tells += 1
         if self._wanted is not None and self._can_change and self._tells > 1:
@@ -326,9 +327,14 @@ class Session:
             return
         self._is_trusted = True
         for sighting in self._unproven:
-            self._finality.told(sighting.latest, sighting.moment)
+            self._believe(sighting)
         self._unproven.clear()
         self._reconsider()
+
+    def _believe(self, sighting: Sighting) -> None:
+        """Take what the hub told for what it has: its history is proven."""
+        self._finality.told(sighting.latest, sighting.moment)
+        self._doubtful.learn(sighting.latest)
 
     def _doubt(self) -> None:
         """The history may be another one since a moment ago: what comes now waits until that is clear."""
@@ -343,6 +349,7 @@ class Session:
         except Diverged:
             self._discard_since(self._trial)
             self._is_trusted = False
+            self.state = State.OFFLINE  # nothing more is taken from this connection
             raise
 
     # Pushes ---------------------------------------------------------------------------------------------
@@ -506,7 +513,8 @@ class Session:
         """Whether `told_latest` must come before the next page."""
         if not self._subscribed or self.state is State.OFFLINE:
             return False
-        return self._told_at is None or self._starved or self._can_change or self._doubtful.asks
+        is_untold = self._told_at is None or self._is_told_long_ago
+        return is_untold or self._starved or self._can_change or self._doubtful.asks
 
     @property
     def wants_audit(self) -> bool:
@@ -515,7 +523,7 @@ class Session:
 
     def wants(self) -> PageRequest | None:
         """Give the page to ask for now; None when there is none to ask for, or no room for it."""
-        if self._told_at is None or not self._subscribed or self._outbox.full:
+        if self._told_at is None or self._is_told_long_ago or not self._subscribed or self._outbox.full:
             return None
         return self._walk.cursor if self._is_paging else None
 
@@ -593,10 +601,10 @@ class Session:
 
     def _ask_again_on_a_long_way(self, now: float) -> None:
         """Let the hub tell its latest again, else what is read longer than a grace after it did is never final."""
-        if self._told_before is None:
-            self._told_before = now
-        elif now - self._told_before > self._settings.grace:
-            self._told_at = None
+        if self._paged_since is None:
+            self._paged_since = now
+        elif now - self._paged_since > self._settings.grace:
+            self._is_told_long_ago = True
 
     def token_refused(self) -> None:
         """The hub no longer takes the continuation token of the page that was asked for."""

@@ -161,7 +161,7 @@ class Walk:
                 self.step = Step.ONWARD
             return self.step is Step.ONWARD
         if self.step is Step.ANCHOR:
-            return self._find_anchor(anchor, contents, first, ended=ended)
+            return self._find_anchor(anchor, contents, ended=ended)
         if first is None:
             return False
         if first <= anchor.sequence:
@@ -172,7 +172,7 @@ class Walk:
         self.go_onward()
         return False
 
-    def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], first: int | None, *, ended: bool) -> bool:
+    def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], *, ended: bool) -> bool:
         """Look for the anchor among all entries of its number: a hub may use one twice, and show one page after page.
 
         Raises Diverged where all of them are others.
@@ -180,7 +180,7 @@ class Walk:
         entries = [Anchor.of(content) for content in contents if content.sequence == anchor.sequence]
         if all(anchor.contradicts(entry) for entry in entries):
             self._imposter = self._imposter or next(iter(entries), None)
-            is_over = ended or (first is not None and contents[-1].sequence not in {None, anchor.sequence})
+            is_over = ended or any((content.sequence or 0) > anchor.sequence for content in contents)
             if self._imposter is not None and is_over:
                 raise Diverged(
                     f"event {anchor.sequence} was {anchor} when it was published and is {self._imposter} in the hub's "

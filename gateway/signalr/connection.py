@@ -107,11 +107,9 @@ class Connection:
             if call is not None:
                 self._calls.give_up(call)
             raise CallTimedOut(method, limit) from None
-        except BaseException:
-            if call is not None:
+        finally:
+            if call is not None and not call.is_overdue:
                 self._calls.end(call)
-            raise
-        self._calls.end(call)
         match completion:
             case protocol.Completion(error=None):
                 return completion.result or b"null"

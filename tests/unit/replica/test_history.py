@@ -107,6 +107,17 @@ async def test_what_three_accounts_agree_on_holds_for_all_and_for_an_hour() -> N
     assert limit.asks == 1000
 
 
+async def test_three_accounts_with_events_that_cannot_be_given_do_not_make_everybody_page_one_by_one() -> None:
+    limit = PageLimit(1000, ROOM)
+    OwnLimit("well", limit, 1000).served([b"{}"] * 400)
+    owns = [OwnLimit(account, limit, 1000) for account in ("one", "two", "three")]
+    while any(own.asks > 1 for own in owns):
+        for own in owns:
+            own.halve(own.asks, is_limit=False)
+
+    assert limit.asks == 400
+
+
 @pytest.mark.usefixtures("at_once")
 async def test_an_event_that_the_hub_cannot_give_even_alone_is_named() -> None:
     masked = CallFailed("GetEventsSince", "An unexpected error occurred invoking 'GetEventsSince' on the server.")

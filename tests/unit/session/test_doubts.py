@@ -137,6 +137,17 @@ def test_a_push_that_cannot_be_decoded_gives_way_to_the_history_that_has_it_whol
     assert not scene.session.wants_audit
 
 
+def test_one_audit_comes_soon_for_it_and_no_more() -> None:
+    scene = live(*events([1, 2]), latest=2)
+    scene.pushes(event(3, at=0), letter(5, id="id-5"))
+    assert scene.session.wants_audit
+
+    scene.audits(event(2), event(3, at=0), event(4, at=0), latest=4)  # a young event ends it early
+
+    assert scene.asks() is None
+    assert not scene.session.wants_audit
+
+
 def test_while_history_is_paged_likewise() -> None:
     scene = Scene()
     scene.connect(latest=2)

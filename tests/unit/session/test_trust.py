@@ -9,7 +9,7 @@ from scenes import Scene, clock, event, events, letter, live
 
 from gateway.errors import Diverged
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import Content, Page, State
+from gateway.session.facts import Content, Outcome, Page, State
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 FOREIGN: tuple[Content, ...] = (
@@ -156,3 +156,30 @@ def test_what_a_wrong_hub_claimed_to_be_its_latest_explains_nothing() -> None:
     scene.answers(*events([10, 11]))
 
     assert scene.session.explained <= 11
+
+
+def test_what_a_connection_brings_after_it_diverged_is_not_published() -> None:
+    scene = live(*events([1, 2]), latest=2)
+    with pytest.raises(Diverged):
+        scene.audits(event(2, id="foreign-2"), latest=3)
+
+    scene.pushes(event(3, id="foreign-3"))
+    scene.session.dropped()
+    scene.connect(latest=3)
+    scene.answers(*events([2, 3]))
+
+    assert [getattr(item.content, "id", None) for item in scene.items + scene.commits()][-1] == "id-3"
+    assert scene.published() == [1, 2, 3]
+
+
+def test_what_a_wrong_hub_said_to_be_its_latest_makes_no_number_plausible() -> None:
+    scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
+    scene.session.dropped()
+    scene.connect(latest=10**9)
+    scene.session.dropped()
+
+    scene.connect(latest=12)
+    scene.answers(event(12))
+
+    assert scene.pushes(event(10**6)) == [Outcome.HELD]
+    assert scene.session.latest == 12
