@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -60,42 +61,24 @@ class WithoutAnchor(Session):
 
 
 class _Forgetful(Outbox):
+    """Publishes what it is shown, however often."""
+
     def __contains__(self, sequence: int) -> bool:
         return False
 
 
-class WithoutDedupe(Session):
-    """Publishes what it is shown, however often."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox.__class__ = _Forgetful
-
-
 class _Nameless(Identities):
+    """Knows events by their sequence only."""
+
     def has_seen(self, identity: str) -> bool:  # noqa: ARG002
         return False
 
 
-class WithoutIdentities(Session):
-    """Knows events by their sequence only."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox._identities.__class__ = _Nameless
-
-
 class _Unclaimed(Identities):
-    def claim(self, identity: str) -> bool:  # noqa: ARG002
-        return False
-
-
-class WithoutClaims(Session):
     """Takes an event for another when it shows its sequence later."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox._identities.__class__ = _Unclaimed
+    def claim(self, identity: str) -> bool:  # noqa: ARG002
+        return False
 
 
 class WithoutLateMarks(Session):
@@ -107,32 +90,22 @@ class WithoutLateMarks(Session):
 
 
 class _Hasty(Finality):
+    """Takes every page of the history to be complete."""
+
     def last_final(self, contents: Sequence[Content], *_: Any) -> Content | None:  # noqa: ANN401
         return next((content for content in reversed(contents) if content.sequence is not None), None)
 
 
 class _Gullible(WaitingPushes):
+    """Keeps what came over a connection whose history was never proven."""
+
     def discard_since(self, trial: int) -> int:  # noqa: ARG002
         return 0
 
 
-class WithoutTrials(Session):
-    """Keeps what came over a connection whose history was never proven."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._waiting.__class__ = _Gullible
-
-
-class WithoutGrace(Session):
-    """Takes every page of the history to be complete."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._finality.__class__ = _Hasty
-
-
 class _ByEventTime(Finality):
+    """Takes an event that says to be old for final, with the holes before it."""
+
     def last_final(self, contents: Sequence[Content], *_: Any) -> Content | None:  # noqa: ANN401
         final = None
         for content in contents:
@@ -143,14 +116,6 @@ class _ByEventTime(Finality):
         return final
 
 
-class FinalByEventTime(Session):
-    """Takes an event that says to be old for final, with the holes before it."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._finality.__class__ = _ByEventTime
-
-
 class WithTheHubsClockAlone(Session):
     """Believes whatever the hub's clock shows."""
 
@@ -159,6 +124,8 @@ class WithTheHubsClockAlone(Session):
 
 
 class _Holeless(Outbox):
+    """Forgets what was passed without having been seen."""
+
     def is_open(self, sequence: int) -> bool:
         return sequence > self.verified and super().is_open(sequence)
 
@@ -166,52 +133,26 @@ class _Holeless(Outbox):
         return Outcome.STALE
 
 
-class WithoutHoles(Session):
-    """Forgets what was passed without having been seen."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox.__class__ = _Holeless
-
-
 class _Careless(Outbox):
+    """Knows an event by its number alone."""
+
     def meet(self, content: Content) -> Outcome:  # noqa: ARG002
         return Outcome.REPEAT
 
 
-class WithoutContradictions(Session):
-    """Knows an event by its number alone."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox.__class__ = _Careless
-
-
 class _Eager(DoubtfulPushes):
+    """Takes a push that cannot be decoded for all that there is."""
+
     def hold(self, held: Doubtful) -> bool:
         held.is_overdue = held.doubt is Doubt.GARBLED
         return super().hold(held)
 
 
-class WithoutPatience(Session):
-    """Takes a push that cannot be decoded for all that there is."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._doubtful.__class__ = _Eager
-
-
 class _Credulous(DoubtfulPushes):
-    def is_far(self, sequence: int, high: int) -> bool:  # noqa: ARG002
-        return False
-
-
-class WithoutFarNumbers(Session):
     """Believes every number."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._doubtful.__class__ = _Credulous
+    def is_far(self, sequence: int, high: int) -> bool:  # noqa: ARG002
+        return False
 
 
 class WithoutAudit(Session):
@@ -241,16 +182,10 @@ class WithoutGaps(Session):
 
 
 class _Backdating(Outbox):
-    def subscribe(self, subscription: Subscription) -> None:
-        super().subscribe(Subscription(self.verified + 1, subscription.strategies))
-
-
-class WithBackdatedSubscriptions(Session):
     """Lets a change of the subscription hold for what came before it."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._outbox.__class__ = _Backdating
+    def subscribe(self, subscription: Subscription) -> None:
+        super().subscribe(Subscription(self.verified + 1, subscription.strategies))
 
 
 class WithoutFilter(Session):
@@ -269,28 +204,39 @@ def _session(kind: type[Session]) -> Callable[[int], Life]:
     return lambda seed: Life(seed, make_session=kind)
 
 
+def _part(name: str, faulty: type) -> Callable[[int], Life]:
+    """Give lives of sessions whose part of this name is a faulty one."""
+
+    def made(*arguments: Any, **named: Any) -> Session:  # noqa: ANN401
+        session = Session(*arguments, **named)
+        attrgetter(name)(session).__class__ = faulty
+        return session
+
+    return lambda seed: Life(seed, make_session=made)
+
+
 FAULTS: dict[str, Callable[[int], Life]] = {
     "overlap removed: live when a page is the last": _session(WithoutOverlap),
     "anchor not checked": _session(WithoutAnchor),
     "checkpoint not atomic with the events": lambda seed: Life(seed, is_atomic=False),
     "a failed page taken for the end": lambda seed: Life(seed, takes_failures_for_ends=True),
-    "sequences not deduplicated": _session(WithoutDedupe),
-    "identities not remembered": _session(WithoutIdentities),
-    "an identity not joined with its sequence": _session(WithoutClaims),
+    "sequences not deduplicated": _part("_outbox", _Forgetful),
+    "identities not remembered": _part("_outbox._identities", _Nameless),
+    "an identity not joined with its sequence": _part("_outbox._identities", _Unclaimed),
     "late events not marked": _session(WithoutLateMarks),
-    "history taken to be complete at once": _session(WithoutGrace),
+    "history taken to be complete at once": _part("_finality", _Hasty),
     "no audit": _session(WithoutAudit),
     "no way back to what was let go": _session(WithoutTarget),
     "gaps not announced": _session(WithoutGaps),
-    "a subscription that holds too early": _session(WithBackdatedSubscriptions),
+    "a subscription that holds too early": _part("_outbox", _Backdating),
     "no filter": _session(WithoutFilter),
-    "final by the time of the event": _session(FinalByEventTime),
+    "final by the time of the event": _part("_finality", _ByEventTime),
     "the hub's clock believed": _session(WithTheHubsClockAlone),
-    "passed holes forgotten": _session(WithoutHoles),
-    "two events of one number taken for one": _session(WithoutContradictions),
-    "a push that cannot be decoded believed": _session(WithoutPatience),
-    "a number far too high believed": _session(WithoutFarNumbers),
-    "trusted before it is proven": _session(WithoutTrials),
+    "passed holes forgotten": _part("_outbox", _Holeless),
+    "two events of one number taken for one": _part("_outbox", _Careless),
+    "a push that cannot be decoded believed": _part("_doubtful", _Eager),
+    "a number far too high believed": _part("_doubtful", _Credulous),
+    "trusted before it is proven": _part("_waiting", _Gullible),
 }
 
 
