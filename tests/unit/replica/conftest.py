@@ -100,11 +100,11 @@ class World:
         wanted = set(sequences)
         await self.until(lambda: wanted <= set(self.keys_of(account)), f"{account} is published")
 
-    async def until(self, condition: Callable[[], bool], what: str) -> None:
+    async def until(self, condition: Callable[[], Awaitable[bool] | bool], what: str) -> None:
         """Wait until `condition` holds."""
         try:
             async with asyncio.timeout(LIMIT):
-                while not condition():
+                while not (holds if isinstance(holds := condition(), bool) else await holds):
                     await asyncio.sleep(0.005)
         except TimeoutError:
             statuses = [status for replica in self.replicas for status in replica.statuses()]
