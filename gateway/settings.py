@@ -33,11 +33,34 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+_HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
 def _check_hub_url(url: str) -> str:
     return _check_url(url, "https://api.example.com", "/hubs/event/v1", "keys belong into accounts.directory")
+
+
+def _check_proxy_url(url: str) -> str:
+    """Return the URL of a proxy as it is; raises ValueError, which does not quote it: it may hold a password."""
+    example = "http://proxy.example.com:3128"
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
+    except ValueError:  # brackets that do not match, or a port that is none
+        is_url = False
+    if not is_url:
+        raise ValueError(f"is no http or https URL; write it as {example}")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"must not have a path, a query or a fragment; write it as {example}")
+    return url
+
+
+def _check_hosts(hosts: list[str]) -> list[str]:
+    for host in hosts:
+        if not _HOST_PATTERN.fullmatch(host):
+            raise ValueError(f"{host!r} is no host name; write hub.example.com, or *.example.com for all below it")
+    return [host.lower() for host in hosts]
 
 
 def _check_collector_url(url: str) -> str:
@@ -88,10 +111,14 @@ class HubSettings(_Section):
     """Where the hub is, without `/hubs/event/v1`: `https://api.example.com`."""
     ca_file: Path | None = None
     """PEM file of a private CA that signed the hub's certificate."""
-    proxy: str | None = None
-    """URL of an HTTP proxy to reach the hub through."""
+    proxy: Annotated[str, AfterValidator(_check_proxy_url)] | None = None
+    """URL of an HTTP proxy that lets the hub be reached through CONNECT: `http://proxy.example.com:3128`."""
     headers: dict[str, str] = Field(default_factory=dict)
     """Further headers of every request to the hub."""
+    redirect_hosts: Annotated[list[str], NoDecode, BeforeValidator(_read_list), AfterValidator(_check_hosts)] = [
+        "*.service.signalr.net"
+    ]
+    """Hosts that negotiation may send the gateway to, besides the hub's own: Azure SignalR Service by default."""
     skip_negotiation: bool = False
     """Open the WebSocket at once, for hubs behind a balancer without sticky sessions."""
     connect_timeout: float = Field(default=15, gt=0)
@@ -479,7 +506,7 @@ def _explain(error: ValidationError) -> ConfigurationError:
         return ConfigurationError(setting, "is a section, not a value", f"Write it as `{setting}: {{<name>: …}}`.")
     value = first["input"]
     problem = problem[:1].lower() + problem[1:]
-    may_hold_a_secret = setting.startswith("hub.headers") or "@" in str(value) or "?" in str(value)
+    may_hold_a_secret = setting.startswith(("hub.headers", "hub.proxy")) or "@" in str(value) or "?" in str(value)
     if not isinstance(value, dict) and not may_hold_a_secret:
         reads_on = problem.startswith(("is ", "must ", "should "))
         problem = f"{value!r} {problem}" if reads_on else f"{value!r}: {problem}"

@@ -41,6 +41,7 @@ from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
 from gateway.signalr.transport import check_upgrade
+from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
@@ -422,9 +423,10 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
         raise ConfigurationError(
             "hub.ca_file", f"{settings.ca_file} cannot be read ({error})", "Name a PEM file with the CA's certificate."
         ) from error
-    connector = aiohttp.TCPConnector(limit=0, ssl=context, ttl_dns_cache=30)
+    connector = TunnellingConnector(limit=0, ssl=context, ttl_dns_cache=30)
     async with aiohttp.ClientSession(
         connector=connector,
+        request_class=TunnelledRequest,
         headers={"User-Agent": f"mesolive-gateway/{__version__}"},
         middlewares=(check_upgrade,),
         timeout=aiohttp.ClientTimeout(total=None),
@@ -444,5 +446,6 @@ def transport_of(settings: HubSettings, http: aiohttp.ClientSession) -> Transpor
         silence_timeout=settings.silence_timeout,
         max_record=settings.max_record_bytes,
         proxy=settings.proxy,
+        redirect_hosts=tuple(settings.redirect_hosts),
         skip_negotiation=settings.skip_negotiation,
     )

@@ -7,7 +7,7 @@ Source: ASP.NET Core's docs/specs/TransportProtocols.md. Azure SignalR Service a
 from __future__ import annotations
 
 from codecs import BOM_UTF8
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qs, parse_qsl, quote, urljoin, urlsplit, urlunsplit
@@ -45,10 +45,12 @@ class Route:
     """Keys and tokens on the way: none of them may show in any text."""
 
     _home: tuple[str, str] = field(init=False, repr=False)
+    _home_host: str | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.secrets.append(self.key)
-        self._home = _origin(urlsplit(self.url))
+        home = urlsplit(self.url)
+        self._home, self._home_host = _origin(home), home.hostname
 
     def headers(self) -> dict[str, str]:
         """Give the headers that make us known, to a place that may know us."""
@@ -60,6 +62,10 @@ class Route:
         if self.cookies:
             headers["Cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         return headers
+
+    def is_at_home(self, parts: SplitResult) -> bool:
+        """Return whether a URL leads to the host that we set out for, at whatever port."""
+        return parts.hostname == self._home_host
 
     def negotiate_url(self) -> str:
         """Give the URL to negotiate at."""
@@ -101,7 +107,7 @@ async def negotiate(transport: Transport, url: str, key: str) -> Route:
             answer = _read(await _post(transport, route), route)
             if not answer.url:
                 return _settle(route, answer)
-            _follow(route, answer.url, answer.accessToken)
+            _follow(route, answer.url, answer.accessToken, transport.may_go_to)
         raise ConnectFailed(f"{_STAGE}: redirected more than {_MAX_REDIRECTS} times", reason=_STAGE)
 
 
@@ -151,7 +157,7 @@ def _settle(route: Route, answer: _Answer) -> Route:
     return route
 
 
-def _follow(route: Route, url: str, access_token: str | None) -> None:
+def _follow(route: Route, url: str, access_token: str | None, may_go_to: Callable[[str], bool]) -> None:
     """Go on at `url`, which may be relative; raises ConnectFailed where no one should go."""
     before = urlsplit(route.url)
     after = urlsplit(urljoin(route.url, url))
@@ -162,6 +168,8 @@ def _follow(route: Route, url: str, access_token: str | None) -> None:
         problem = "a URL with a user or a password"
     elif before.scheme == "https" and after.scheme == "http":
         problem = "a URL without TLS"
+    elif not route.is_at_home(after) and not may_go_to(after.hostname):
+        problem = f"{shown(after.hostname)}, which is not the hub's host and not in hub.redirect_hosts"
     if problem is not None:
         raise ConnectFailed(f"{_STAGE}: redirected to {problem}", reason=_STAGE)
     if _origin(before) != _origin(after):

@@ -49,8 +49,16 @@ class Transport:
     max_record: int = protocol.MAX_RECORD
     """Bytes of one record."""
     proxy: str | None = field(default=None, repr=False)
-    """URL of an HTTP proxy; may hold a password."""
+    """URL of an HTTP proxy; may hold a password. `http` makes tunnels through it where it is a session with
+    `TunnelledRequest` and `TunnellingConnector`."""
+    redirect_hosts: tuple[str, ...] = ()
+    """Hosts that negotiation may send us to, besides the hub's own; `*.example.com` is all below it."""
     skip_negotiation: bool = False
+
+    def may_go_to(self, host: str) -> bool:
+        """Return whether `redirect_hosts` name a host."""
+        host = host.lower()
+        return any(host == one or (one.startswith("*.") and host.endswith(one[1:])) for one in self.redirect_hosts)
 
 
 @asynccontextmanager
@@ -65,8 +73,10 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
     except TimeoutError:
         raise ConnectFailed(f"{name}: no answer within {seconds:g} s", reason="timeout") from None
     except aiohttp.ClientHttpProxyError as error:
-        words = f"{name}: the proxy answered {error.status} {shown(error.message, secrets)}"
+        words = f"{name}: hub.proxy answered {error.status} {shown(error.message, secrets)}"
         raise ConnectFailed(words, reason="proxy") from None
+    except aiohttp.ClientProxyConnectionError as error:
+        raise ConnectFailed(f"{name}: hub.proxy: {_words(error, secrets)}", reason="proxy") from None
     except aiohttp.WSServerHandshakeError as error:
         if error.status != _SWITCHING:
             raise refusal(name, error.status, error.headers or {}, secrets) from None

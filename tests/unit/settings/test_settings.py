@@ -115,6 +115,48 @@ def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str,
 
 
 @pytest.mark.parametrize(
+    ("proxy", "words"),
+    [
+        ("127.0.0.1:3128", "is no http or https URL; write it as http://proxy.example.com:3128"),
+        ("proxy:3128", "is no http or https URL"),
+        ("socks5://me:s3cret@proxy:1080", "is no http or https URL"),
+        ("htps://s3cret", "is no http or https URL"),
+        ("http://", "is no http or https URL"),
+        ("http://me:s3cret@", "is no http or https URL"),
+        ("http://proxy:99999", "is no http or https URL"),
+        ("http://[::1", "is no http or https URL"),
+        ("http://proxy:3128/s3cret", "must not have a path, a query or a fragment"),
+        ("http://proxy:3128?s3cret", "must not have a path, a query or a fragment"),
+        ("", "is no http or https URL"),
+    ],
+)
+def test_a_proxy_is_checked_as_the_hub_is_and_never_shown(refuse: Refuse, proxy: str, words: str) -> None:
+    error = refuse(GATEWAY_HUB__PROXY=proxy)
+
+    assert error.setting == "hub.proxy"
+    assert error.problem.startswith(words)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy", "http://me:s3cret@proxy:3128/", "https://proxy.example.com:8443", "http://[::1]:3128"]
+)
+def test_a_proxy_may_have_a_password(load: Load, proxy: str) -> None:
+    assert load(GATEWAY_HUB__PROXY=proxy).hub.proxy == proxy
+
+
+def test_redirect_hosts_are_names_or_all_names_below_one(load: Load, refuse: Refuse) -> None:
+    assert load(GOOD).hub.redirect_hosts == ["*.service.signalr.net"]
+    written = load(GATEWAY_HUB__REDIRECT_HOSTS="Hub-2.example.com,*.signalr.example,::1,10.0.0.1").hub.redirect_hosts
+    assert written == ["hub-2.example.com", "*.signalr.example", "::1", "10.0.0.1"]
+    assert load(GATEWAY_HUB__REDIRECT_HOSTS="[]").hub.redirect_hosts == []
+    for wrong in ("*", "https://hub", "hub:443", "a.*.b", "*example.com", "", "a..b"):
+        error = refuse(GATEWAY_HUB__REDIRECT_HOSTS=f'["{wrong}"]')
+        assert error.setting == "hub.redirect_hosts"
+        assert f"{wrong!r} is no host name; write hub.example.com" in error.problem
+
+
+@pytest.mark.parametrize(
     ("variable", "value", "setting", "words"),
     [
         ("GATEWAY_SHARDS", "0", "shards", "'0' should be greater than or equal to 1"),

@@ -88,6 +88,40 @@ async def test_an_access_token_that_no_header_can_hold_is_a_failure(token: str, 
     assert len(hub.requests) == 1
 
 
+async def test_negotiation_leads_to_named_hosts_alone(start: Start, transports: Transports, failure: Failing) -> None:
+    second = await start()
+    elsewhere = second.url.replace("127.0.0.1", "LocalHost")
+    first = await start(negotiate=answering(json.dumps({"url": elsewhere, "accessToken": "SECRET"})))
+
+    error = await failure(first.url, redirect_hosts=("*.service.signalr.net",))
+    words = "redirected to localhost, which is not the hub's host and not in hub.redirect_hosts"
+    assert (error.reason, str(error)) == ("negotiate", f"negotiate: {words}")
+    assert second.requests == []
+
+    connection = await connect(transports(redirect_hosts=("localhost",)), first.url, KEY)
+    await connection.close()
+    assert len(second.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("host", "may"),
+    [
+        ("mesolive.service.signalr.net", True),
+        ("Mesolive.Service.SignalR.net", True),
+        ("a.b.service.signalr.net", True),
+        ("service.signalr.net", False),
+        ("evilservice.signalr.net", False),
+        ("mesolive.service.signalr.net.example.com", False),
+        ("hub-2.example.com", True),
+        ("x.hub-2.example.com", False),
+        ("", False),
+    ],
+)
+def test_a_star_is_all_names_below(host: str, may: bool, transports: Transports) -> None:
+    hosts = ("*.service.signalr.net", "hub-2.example.com")
+    assert transports(redirect_hosts=hosts).may_go_to(host) is may
+
+
 # Affinity ---------------------------------------------------------------------------------------------------
 
 
