@@ -124,11 +124,11 @@ class HubSettings(_Section):
     connect_timeout: float = Field(default=15, gt=0)
     """Seconds for negotiate, upgrade and handshake each."""
     call_timeout: float = Field(default=30, gt=0)
-    """Seconds for the answer to a call of a hub method."""
+    """Seconds for the answer to a call of a hub method; up to four times as long while parts of it come."""
     ping_interval: float = Field(default=15, gt=0)
     """Seconds between pings to the hub."""
     silence_timeout: float = Field(default=30, gt=0)
-    """Seconds without a word from the hub after which the connection is given up."""
+    """Seconds without a word from the hub, a part of one included, after which the connection is given up."""
     max_connecting: int = Field(default=20, ge=1)
     """Connections that may be in the making at once, in one process."""
     connects_per_second: float = Field(default=300, gt=0)

@@ -1,7 +1,7 @@
 """One SignalR connection over a WebSocket, used once: negotiate, upgrade, handshake, calls and pushes.
 
 When it ends it stays ended; whoever owns it makes the next. Every wait has a limit: negotiate, upgrade,
-handshake, each call, the goodbye; and 30 s without a record is the end, whatever TCP says.
+handshake, each call, the goodbye; and 30 s without a part of a record is the end, whatever TCP says.
 
 An open connection is one task, the one in `run`, and one timer: nothing here ever waits for room to write, so
 a peer that takes nothing can hold up nobody.
@@ -18,8 +18,9 @@ import aiohttp
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
 from gateway.signalr import protocol
-from gateway.signalr.calls import Calls
+from gateway.signalr.calls import Answer, Call, Calls
 from gateway.signalr.negotiation import Route, negotiate
+from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
@@ -43,10 +44,14 @@ _GOODBYE: Final = 1.0
 _MESSAGE_ROOM: Final = 1024 * 1024
 """Bytes by which a WebSocket message may be longer than a record: it may hold several."""
 _UNHEARD: Final = {"dropped", "silent"}
+_LONGEST: Final = 4
+"""How many times the limit of a call its answer may take while parts of it come."""
 
 _Socket = aiohttp.ClientWebSocketResponse[bool]
 _TEXT: Final = aiohttp.WSMsgType.TEXT
 _BINARY: Final = aiohttp.WSMsgType.BINARY
+_PING: Final = aiohttp.WSMsgType.PING
+_PONG: Final = aiohttp.WSMsgType.PONG
 
 
 class Connection:
@@ -54,7 +59,7 @@ class Connection:
 
     __slots__ = (
         *("_calls", "_early", "_heard", "_lost", "_ping_due"),
-        *("_reader", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
+        *("_reader", "_receipt", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
     )
 
     def __init__(
@@ -64,13 +69,18 @@ class Connection:
         reader: protocol.RecordReader,
         *,
         tcp: asyncio.BaseTransport | None,
+        receipt: Receipt,
         early: list[bytes],
         secrets: Iterable[str],
     ) -> None:
-        """`tcp` lies under `socket`; `early` came with the handshake's answer; no text shows the `secrets`."""
+        """`tcp` lies under `socket`, whose `receipt` says when parts of messages came.
+
+        `early` came with the handshake's answer; no text shows the `secrets`.
+        """
         self._transport = transport
         self._socket = socket
         self._tcp = tcp
+        self._receipt = receipt
         self._reader = reader
         self._early = early
         self._secrets = tuple(secrets)
@@ -93,16 +103,17 @@ class Connection:
         Raises CallFailed when the hub answers with an error, CallTimedOut, ConnectionLost.
         """
         limit = self._transport.call_timeout
+        began = asyncio.get_running_loop().time()
         question = protocol.encode_invocation(method, argument)
         call = self._calls.resumed(question)
         try:
-            async with asyncio.timeout(limit):
-                if call is None:
+            if call is None:
+                async with asyncio.timeout(limit):
                     await self._calls.until_room()
-                    self._check_open()
-                    call = self._calls.begin(question)
-                    self._send(protocol.encode_invocation(method, argument, id=call.id))
-                completion = await call.waiter
+                self._check_open()
+                call = self._calls.begin(question)
+                self._send(protocol.encode_invocation(method, argument, id=call.id))
+            completion = await self._answer(call, began, limit)
         except TimeoutError:
             if call is not None:
                 self._calls.give_up(call)
@@ -119,6 +130,20 @@ class Connection:
                 raise CallFailed(method, f"the answer cannot be read: {shown(completion.problem, self._secrets)}")
             case _:
                 raise self._end
+
+    async def _answer(self, call: Call, began: float, limit: float) -> Answer:
+        """Wait for the answer to a call that began then; raises TimeoutError.
+
+        While a message is coming, which may be the answer, the limit counts from its last part.
+        """
+        time = asyncio.get_running_loop().time
+        end = began + limit
+        while not call.waiter.done():
+            await asyncio.wait({call.waiter}, timeout=end - time())
+            end = min(self._receipt.partial_at + limit, began + _LONGEST * limit)
+            if time() >= end and not call.waiter.done():
+                raise TimeoutError
+        return call.waiter.result()
 
     def _check_open(self) -> None:
         if self._lost is not None:
@@ -175,6 +200,11 @@ class Connection:
         receive = self._socket.receive
         while True:
             message = await receive()
+            self._receipt.framed()
+            if message.type is _PING or message.type is _PONG:
+                if message.type is _PING:
+                    self._send(message.data, _PONG)
+                continue
             if message.type is not _TEXT and message.type is not _BINARY:
                 raise self._ended(message.type, message.data, message.extra)
             self._heard = loop.time()
@@ -214,13 +244,13 @@ class Connection:
         """Answer the call, if there is one."""
         return self._calls.complete(id, answer)
 
-    def _send(self, record: bytes) -> None:
-        """Hand a record to the transport without ever waiting: what the peer does not take, its silence judges.
+    def _send(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
+        """Hand a record, or another frame, to the transport and never wait: the peer's silence judges what it takes.
 
         `send_frame` writes first and then, when 64 KiB are not yet taken, waits for room; that wait is cut off.
         Its future is shared by all senders: to cancel one of them there would cancel the others.
         """
-        sending = self._socket.send_frame(record, _TEXT)
+        sending = self._socket.send_frame(data, kind)
         try:
             room = sending.send(None)
         except StopIteration:
@@ -236,7 +266,7 @@ class Connection:
         """Ping when it is time, and end the connection when the hub has been silent for too long."""
         now = loop.time()
         silence = self._transport.silence_timeout
-        if now >= self._heard + silence:
+        if now >= self._last_sign + silence:
             self._lose(ConnectionLost(f"nothing was received for {silence:g} s", reason="silent"))
             abort(self._socket, self._tcp)  # `_read` hears of it at once
             return
@@ -246,8 +276,13 @@ class Connection:
                 self._send(protocol.encode_ping())
         self._set_timer(loop)
 
+    @property
+    def _last_sign(self) -> float:
+        """When anything of the hub's came last, a part of a message included."""
+        return max(self._heard, self._receipt.partial_at)
+
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
-        due = min(self._ping_due, self._heard + self._transport.silence_timeout)
+        due = min(self._ping_due, self._last_sign + self._transport.silence_timeout)
         self._timer = loop.call_at(due, self._tick, loop)
 
     def _lose(self, lost: ConnectionLost) -> None:
@@ -300,12 +335,13 @@ async def connect(transport: Transport, url: str, key: str, passed: Passed = lam
     passed("upgrade")
     tcp = tcp_under(socket)
     try:
+        receipt = Receipt(socket)
         reader, early = await _shake_hands(transport, socket, route.secrets)
         passed("handshake")
     except BaseException:
         abort(socket, tcp)
         raise
-    return Connection(transport, socket, reader, tcp=tcp, early=early, secrets=route.secrets)
+    return Connection(transport, socket, reader, tcp=tcp, receipt=receipt, early=early, secrets=route.secrets)
 
 
 async def _upgrade(transport: Transport, route: Route) -> _Socket:
@@ -315,6 +351,7 @@ async def _upgrade(transport: Transport, route: Route) -> _Socket:
             headers=route.headers(),
             proxy=transport.proxy,
             compress=0,
+            autoping=False,  # its pong would wait for room to write
             decode_text=False,  # money passes as the bytes that came; a record's bad UTF-8 spoils only itself
             max_msg_size=transport.max_record + _MESSAGE_ROOM,
             timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE),
@@ -331,6 +368,10 @@ async def _shake_hands(
         try:
             while not records:
                 message = await socket.receive()
+                if message.type is _PING:
+                    await socket.pong(message.data)
+                if message.type is _PING or message.type is _PONG:
+                    continue
                 if message.type is not _TEXT and message.type is not _BINARY:
                     raise ConnectFailed("handshake: the hub closed the connection", reason="handshake")
                 records = reader.feed(message.data)
