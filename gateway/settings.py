@@ -161,6 +161,9 @@ class SessionSettings(_Section):
     """Seconds between looks at the history for what was never pushed."""
     buffer_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     """Bytes that may wait for the broker, for each account; beyond it history is paged again later."""
+    skip_poison_after: int | None = Field(default=None, ge=1)
+    """Failures of a single event, which the hub has and cannot give, after which it is passed and announced as a gap;
+    without a number the account waits for it."""
 
 
 class TlsSettings(_Section):

@@ -65,7 +65,7 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 GAP: Final = "gap"
-"""The type of the notification that the hub no longer had a range."""
+"""The type of the notification that the hub no longer had a range, or could not give it."""
 
 
 class Notification(msgspec.Struct, frozen=True):

@@ -96,13 +96,13 @@ _NOTIFICATION: Final[dict[str, Any]] = {
             "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$",
         },
         "FirstSeqId": {
-            "description": "Of a gap: the first EventSeqId that the hub no longer has.",
+            "description": "Of a gap: the first EventSeqId that the hub no longer has, or could not give.",
             "type": "integer",
             "minimum": 1,
             "maximum": INT64_MAX,
         },
         "LastSeqId": {
-            "description": "Of a gap: the last EventSeqId that the hub no longer has.",
+            "description": "Of a gap: the last EventSeqId that the hub no longer has, or could not give.",
             "type": "integer",
             "minimum": 1,
             "maximum": INT64_MAX,

@@ -186,4 +186,6 @@ class HubAccess:
     """What is counted of all accounts together."""
     decoder: Decoder
     """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
+    skip_poison_after: int | None = None
+    """Failures of one event alone after which it is passed; None for never."""
     tracer: Tracer = OFF

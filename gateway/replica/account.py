@@ -127,7 +127,9 @@ class Account:
         """Take part in the budget."""
         self.counts = Counts(self.name, self.access.tally)
         self._share = self.access.budget.share()
-        self._history = History(self.name, self.access.page_limit, self.note_call)
+        self._history = History(
+            self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
+        )
         self.subscription = HubSubscription(self.name, self.until_answered, self.note_call)
         self.want(self.wish)
 

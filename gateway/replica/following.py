@@ -13,6 +13,7 @@ from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.hub import Hub, Latest
 from gateway.replica.catching_up import CatchUp
 from gateway.replica.paging import Pages, decode
+from gateway.replica.unservable import CannotBeGivenError
 from gateway.session.facts import Page, State
 from gateway.session.session import Session
 from gateway.session.subscriptions import Strategies, check_strategies
@@ -140,11 +141,17 @@ class _Following:
     async def _page(self) -> bool:
         """Get the page that the session wants, when there is room for it; give True when the next can wait."""
         account, session, pages = self._account, self._session, self._pages
-        asked = await pages.ask(lambda: session.wants() if session is account.session else None)
+        asked = await pages.ask(
+            lambda: session.wants() if session is account.session else None, lambda: session.may_pass
+        )
         if asked is None:
             return False
         with asked.reservation.until_done():
-            answer = await asked.answer
+            try:
+                answer = await asked.answer
+            except CannotBeGivenError as error:
+                self._pass_over(error)
+                return False
             if session is not account.session:
                 return False
             if answer is None:
@@ -162,6 +169,15 @@ class _Following:
                 session, session.strays - strays, session.forgotten - forgotten, session.unpushed - unpushed
             )
         return ended
+
+    def _pass_over(self, passed: CannotBeGivenError) -> None:
+        get_logger(account=self._account.name).error(
+            "the hub cannot give these events: the history goes on behind them, and announces what is missing",
+            since=passed.since,
+            through=passed.through,
+        )
+        if self._session is self._account.session:
+            self._session.pass_over(passed.since, passed.through)
 
     async def _audit(self) -> None:
         """Look at the history again from what is verified."""

@@ -12,6 +12,7 @@ from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLos
 from gateway.hub import EventsPage, Hub
 from gateway.replica.access import OwnLimit, PageLimit
 from gateway.replica.backoff import Backoff
+from gateway.replica.unservable import CannotBeGivenError, Search
 from gateway.session.facts import PageRequest
 from gateway.telemetry.logs import get_logger
 
@@ -41,9 +42,18 @@ class History:
     """Asks for pages, over one connection after the other."""
 
     def __init__(
-        self, account: str, limit: PageLimit, note: Callable[[HubError], None], *, most: int = sys.maxsize
+        self,
+        account: str,
+        limit: PageLimit,
+        note: Callable[[HubError], None],
+        *,
+        most: int = sys.maxsize,
+        skip_after: int | None = None,
     ) -> None:
-        """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page."""
+        """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page.
+
+        After `skip_after` failures of one event alone it may be passed, where `page` is told so.
+        """
         self._account = account
         self._limit = OwnLimit(account, limit, most)
         self._note = note
@@ -51,6 +61,10 @@ class History:
         self._failures = 0
         self._empty = 0
         self._told_of: int | None = None
+        self._skip_after = skip_after
+        self._alone = 0  # failures of the question for one event
+        self._search: Search | None = None
+        self._passed: CannotBeGivenError | None = None
 
     @property
     def expected_bytes(self) -> int:
@@ -62,18 +76,19 @@ class History:
         if self._empty > 1:
             await asyncio.sleep(min(_LONGEST_REST, _REST * self._empty))
 
-    async def page(self, hub: Hub, request: PageRequest) -> EventsPage | None:
+    async def page(self, hub: Hub, request: PageRequest, may_pass: int | None = None) -> EventsPage | None:
         """Ask until the hub answers, for fewer events where it fails; None where it no longer takes the token.
 
-        Raises ConnectionLost.
+        Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
         """
         backoff = Backoff(cap=CALL_CAP)
         tries, asked, is_late = 0, 0, False
         while True:
-            asked = asked if is_late else self._limit.asks
+            search = self._search_for(request, may_pass)
+            asked = 1 if search is not None else asked if is_late else self._limit.asks
             is_late = False
             try:
-                page = await hub.events_since(request.since, asked, request.token)
+                page = await hub.events_since(request.since if search is None else search.at, asked, request.token)
             except ConnectionLost as error:
                 self._failed(request, asked, error, at_once=error.reason in _TOO_MUCH)
                 raise
@@ -90,8 +105,13 @@ class History:
                 is_less = self._failed(request, asked, error)
                 is_late = not is_less  # the answer may be on its way
             else:
+                if search is not None:
+                    search.given()
+                    self._search = None if search.is_void else search
+                    self._alone = 0
+                    continue
                 self._limit.served(page.envelopes)
-                self._question, self._failures = None, 0
+                self._question, self._failures, self._alone = None, 0, 0
                 self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
                 return page
             if is_less:
@@ -102,15 +122,38 @@ class History:
         self, request: PageRequest, asked: int, error: HubError, *, at_once: bool = False, is_limit: bool = False
     ) -> bool:
         """Ask for less after the second failure of a question, and after each one from then on; True where it did."""
+        if self._search is not None:
+            self._search.failed()
+            return False
         if request != self._question:
-            self._question, self._failures = request, 0
+            self._question, self._failures, self._alone = request, 0, 0
         self._failures += 1
+        self._alone += asked == 1
         if self._failures < _AGAIN and not at_once:
             return False
         is_less = self._limit.halve(asked, is_limit=is_limit)
         if not is_less and self._failures >= _AGAIN:
             self._tell_of(request.since, error)
         return is_less
+
+    def _search_for(self, request: PageRequest, may_pass: int | None) -> Search | None:
+        """Return the search that goes on behind an event which failed too often, where there is one.
+
+        Raises CannotBeGivenError where it has come to its end, or had once and the question fails again.
+        """
+        passed = self._passed
+        if may_pass is None or may_pass <= request.since or request.token is not None or self._skip_after is None:
+            self._search = None
+        elif passed is not None and passed.since == request.since and self._failures and request == self._question:
+            raise CannotBeGivenError(passed.since, passed.through)
+        elif self._search is None or self._search.since != request.since:
+            is_due = self._alone >= self._skip_after and request == self._question
+            self._search = Search(request.since, may_pass, self._skip_after) if is_due else None
+        elif self._search.through is not None:
+            self._passed = CannotBeGivenError(request.since, self._search.through)
+            self._search = None
+            raise self._passed
+        return self._search
 
     def _tell_of(self, since: int, error: HubError) -> None:
         """Say once which event it is that the hub does not give, alone as it is asked for."""

@@ -44,8 +44,13 @@ class Pages:
         self._tasks = tasks
         self._ahead: tuple[Asked, asyncio.Task[EventsPage | None]] | None = None
 
-    async def ask(self, wants: Callable[[], PageRequest | None]) -> Asked | None:
-        """Ask for the page that is wanted, once there is room for it; None where none is wanted any more."""
+    async def ask(
+        self, wants: Callable[[], PageRequest | None], may_pass: Callable[[], int | None] = lambda: None
+    ) -> Asked | None:
+        """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
+
+        Events up to `may_pass` that the hub cannot give may be passed: then the answer raises CannotBeGivenError.
+        """
         if self._ahead is not None:
             asked, _ = self._ahead
             if asked.request == wants():
@@ -58,7 +63,7 @@ class Pages:
         if request is None:
             reservation.release()
             return None
-        return Asked(request, reservation, self._history.page(self._hub, request))
+        return Asked(request, reservation, self._history.page(self._hub, request, may_pass()))
 
     def ask_ahead(self, request: PageRequest | None) -> None:
         """Ask for `request`, where there is room for one more page at once; `ask` gives it."""

@@ -117,6 +117,7 @@ class Replica:
             budget=Budget(settings.memory_bytes),
             tally=Tally(),
             decoder=Decoder(settings.hub.enums),
+            skip_poison_after=settings.session.skip_poison_after,
             tracer=tracer,
         )
         self._shard_settings = ShardSettings(

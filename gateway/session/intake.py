@@ -94,6 +94,11 @@ class Intake:
         if walk.origin is not None and final >= walk.origin:
             self._pass_gap(walk.origin - 1)
             walk.origin = None
+        if walk.passed is not None and final > walk.passed[1]:
+            since, through = walk.passed
+            outbox.mark(max(outbox.marked, since), outbox.anchor)
+            self._pass_gap(through)
+            walk.passed = None
         stopped = False
         for content in contents:
             sequence = content.sequence

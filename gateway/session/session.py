@@ -606,6 +606,19 @@ class Session:
         elif now - self._paged_since > self._settings.grace:
             self._is_told_long_ago = True
 
+    @property
+    def may_pass(self) -> int | None:
+        """The last sequence that may be passed where the hub cannot give it; None until its history is proven."""
+        return self.latest if self._walk.step is Step.ONWARD else None
+
+    def pass_over(self, since: int, through: int) -> None:
+        """The hub cannot give what follows `since`, up to `through`: go on behind it.
+
+        What of it is not known otherwise is announced as a gap once what follows is final.
+        """
+        if self.wants() == PageRequest(since) and self._walk.step is Step.ONWARD:
+            self._walk.pass_over(since, through)
+
     def token_refused(self) -> None:
         """The hub no longer takes the continuation token of the page that was asked for."""
         if self.wants() is not None and self._walk.cursor.token is not None:

@@ -63,6 +63,8 @@ class Walk:
         """Whether all that was taken in was final when it was read: only then may `verified` follow."""
         self.origin: int | None = None
         """Where the history begins that has lost the anchor."""
+        self.passed: tuple[int, int] | None = None
+        """After which sequence, and up to which, the hub could not give what it has."""
         self.adopted: Anchor | None = None
         """The event at `marked`, where the account began there without having seen it."""
         self.waits = False
@@ -123,6 +125,12 @@ class Walk:
             self.cursor = PageRequest(self.cursor.since, self._next_token)
         else:
             self._go_to(self.reached)
+
+    def pass_over(self, since: int, through: int) -> None:
+        """Go on behind `through`: the hub cannot give what follows `since`."""
+        self.passed = (self.passed[0] if self.passed is not None else since, through)
+        self.reached = max(self.reached, through)
+        self._go_to(self.reached)
 
     def forget_token(self) -> None:
         """The hub no longer takes the cursor's token: go on from the last event taken in.

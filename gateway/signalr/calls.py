@@ -17,6 +17,11 @@ from gateway.signalr import protocol
 Answer = protocol.Completion | protocol.Malformed | None
 """None: the connection ended."""
 
+
+class Expired:
+    """Instead of an answer: the caller has waited for long enough."""
+
+
 _BEHIND: Final = 1
 """Calls that may be under way behind one that hangs."""
 _TIMEOUTS: Final = 3
@@ -32,12 +37,17 @@ class Call:
 
     id: str
     question: bytes
-    waiter: asyncio.Future[Answer]
+    waiter: asyncio.Future[Answer | Expired]
     """Of the caller. Once it is cancelled, nobody waits."""
     is_overdue: bool = False
     """Whether its caller gave up."""
     is_answered: bool = False
     answer: Answer = None
+
+    def expire(self) -> None:
+        """Let the caller wait no longer."""
+        if not self.waiter.done():
+            self.waiter.set_result(Expired())
 
 
 class Calls:

@@ -18,7 +18,7 @@ import aiohttp
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
 from gateway.signalr import protocol
-from gateway.signalr.calls import Answer, Call, Calls
+from gateway.signalr.calls import Answer, Call, Calls, Expired
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
@@ -136,14 +136,25 @@ class Connection:
 
         While a message is coming, which may be the answer, the limit counts from its last part.
         """
-        time = asyncio.get_running_loop().time
-        end = began + limit
-        while not call.waiter.done():
-            await asyncio.wait({call.waiter}, timeout=end - time())
+        loop = asyncio.get_running_loop()
+        timer: asyncio.TimerHandle
+
+        def expire() -> None:
+            nonlocal timer
             end = min(self._receipt.partial_at + limit, began + _LONGEST * limit)
-            if time() >= end and not call.waiter.done():
-                raise TimeoutError
-        return call.waiter.result()
+            if loop.time() < end:
+                timer = loop.call_at(end, expire)
+            else:
+                call.expire()
+
+        timer = loop.call_at(began + limit, expire)
+        try:
+            answer = await call.waiter
+        finally:
+            timer.cancel()
+        if isinstance(answer, Expired):
+            raise TimeoutError
+        return answer
 
     def _check_open(self) -> None:
         if self._lost is not None:

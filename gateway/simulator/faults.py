@@ -103,6 +103,8 @@ class Faults:
     # Methods
     max_events_limit: Positive = 1000
     """Largest Limit of GetEventsSince (methods)."""
+    unservable: tuple[int, ...] = ()
+    """Numbers of events that the hub cannot give: a page with one of them is an error (methods)."""
     page_end: Literal["null", "empty", "missing", "repeat", "fresh"] = "null"
     """The last page's ContinuationToken: null, an empty string, left out; or there is no last page: past the last
     event come empty ones for ever, with the same token each time or with a fresh one (methods)."""

@@ -124,6 +124,8 @@ def _since(user: User, _listener: Listener, method: str, arguments: list[bytes])
     if place.empty:
         return _page(user, [], _Place(place.since, place.empty - 1).token(faults))
     indices, more = history.page(place.since, args.limit, faults, time.monotonic())
+    if not {history.sequences[index] for index in indices}.isdisjoint(faults.unservable):
+        raise CallError(f"An unexpected error occurred invoking '{method}' on the server.")
     last = history.sequences[indices[-1]] if indices else place.since
     if more:
         token = _Place(last, faults.empty_pages).token(faults)

@@ -87,7 +87,7 @@ _FAMILIES: Final = (
     Family(
         "gaps_total",
         _COUNTER,
-        "Ranges of the history that the hub no longer had, at least: a notification says which.",
+        "Ranges of the history that the hub no longer had, or could not give, at least: a notification says which.",
     ),
     Family(
         "event_delay_seconds",

@@ -68,7 +68,7 @@ class Tally:
     unpushed: int = 0
     """Events that only an audit of the history found, over a connection that should have pushed them."""
     gaps: int = 0
-    """Ranges that the hub no longer had."""
+    """Ranges that the hub no longer had, or could not give."""
     fenced: int = 0
     """Writers that another gateway had replaced."""
     failures: int = 0

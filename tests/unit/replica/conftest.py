@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +46,14 @@ class World:
         messages: MessagesSettings | None = None,
         keys: Path | None = None,
         tracer: Tracer = OFF,
+        skip_poison_after: int | None = None,
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
         settings = Settings(
             hub=HubSettings(url=self.hub.url, **hub),
             accounts=AccountsSettings(directory=keys or self.keys),
-            session=Session(history_grace=0.5, audit_interval=0.2),
+            session=Session(history_grace=0.5, audit_interval=0.2, skip_poison_after=skip_poison_after),
             shards=shards,
             messages=messages or MessagesSettings(),
         )
@@ -100,11 +102,16 @@ class World:
         wanted = set(sequences)
         await self.until(lambda: wanted <= set(self.keys_of(account)), f"{account} is published")
 
-    async def until(self, condition: Callable[[], Awaitable[bool] | bool], what: str) -> None:
-        """Wait until `condition` holds."""
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until `condition` holds, which may be a coroutine function."""
+
+        async def holds() -> object:
+            holds = condition()
+            return await holds if isawaitable(holds) else holds
+
         try:
             async with asyncio.timeout(LIMIT):
-                while not (holds if isinstance(holds := condition(), bool) else await holds):
+                while not await holds():
                     await asyncio.sleep(0.005)
         except TimeoutError:
             statuses = [status for replica in self.replicas for status in replica.statuses()]
