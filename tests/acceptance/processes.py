@@ -25,6 +25,7 @@ from nats.js.errors import NotFoundError
 from tests.acceptance.checker import Found, Truth, Verdict, judge, read_log, read_truth
 from tests.acceptance.wire import Wire
 from tests.contract.nats_server import NatsServer
+from tests.support.freezing import freeze
 
 GATEWAY: Final = Path(sys.executable).with_name("gateway")
 ROOT: Final = Path(__file__).parents[2]
@@ -102,11 +103,14 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         """Send it a signal."""
-        self.popen.send_signal(number)
+        if number == signal.SIGSTOP:
+            self.freeze()
+        else:
+            self.popen.send_signal(number)
 
     def freeze(self) -> None:
-        """SIGSTOP."""
-        self.signal(signal.SIGSTOP)
+        """SIGSTOP: once this returns it does nothing any more."""
+        freeze(self.popen)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -23,6 +23,7 @@ from typing import Final, Self
 from uuid import uuid4
 
 from tests.contract.sockets import free_port
+from tests.support.freezing import freeze
 from tests.support.requirement import Requirement, cache
 
 POM = Path(__file__).parents[1] / "pom.xml"
@@ -159,7 +160,7 @@ class KafkaServer:
     def freeze(self) -> None:
         """SIGSTOP: its sockets stay open and nobody answers."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process)
 
     def thaw(self) -> None:
         """SIGCONT."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from tests.contract.sockets import free_port
+from tests.support.freezing import freeze
 
 _RELOADED = "Reloaded server configuration"
 
@@ -51,7 +52,7 @@ class NatsServer(EmbeddedServer):
     def freeze(self) -> None:
         """SIGSTOP: its sockets stay open and nobody answers."""
         assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        freeze(self.process)
 
     def thaw(self) -> None:
         """SIGCONT."""
