@@ -28,6 +28,7 @@ from gateway.control.tracing import Traced
 from gateway.errors import ConfigurationError, Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.settings import Settings
+from gateway.tasks import apart
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.traces import Tracer, tracing
 
@@ -59,19 +60,26 @@ async def _follow(settings: Settings, deployment: Deployment) -> NoReturn:
     """Keep a view, however often the broker goes away; what is wrong with the settings, the parent says."""
     backoff = Backoff(cap=5.0)
     while True:
-        try:
-            async with open_broker(settings.broker, settings.topics) as broker, asyncio.TaskGroup() as tasks:
-                view = View(lambda _: None)
-                tasks.create_task(view.follow(broker.control))
-                await view.filled.wait()
-                if deployment.view is None:
-                    sys.stdout.buffer.write(READY)
-                    sys.stdout.flush()
-                deployment.view, deployment.store = view, broker.control
-                backoff = Backoff(cap=5.0)
-        except* (Unavailable, ConfigurationError):
-            pass  # the parent tells of it
+        if await apart(_follow_once(settings, deployment)):
+            backoff = Backoff(cap=5.0)
         await asyncio.sleep(backoff.next_delay())
+
+
+async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
+    """Keep a view until the broker goes away; give True where there was one."""
+    is_filled = False
+    try:
+        async with open_broker(settings.broker, settings.topics) as broker, asyncio.TaskGroup() as tasks:
+            view = View(lambda _: None)
+            tasks.create_task(view.follow(broker.control))
+            await view.filled.wait()
+            if deployment.view is None:
+                sys.stdout.buffer.write(READY)
+                sys.stdout.flush()
+            deployment.view, deployment.store, is_filled = view, broker.control, True
+    except* (Unavailable, ConfigurationError):
+        pass  # the parent tells of it
+    return is_filled
 
 
 def main() -> None:

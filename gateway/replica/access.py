@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.accounts import AccountsDirectory
 from gateway.events.decode import Decoder
 from gateway.replica.budget import Budget
-from gateway.signalr.connection import Transport
+from gateway.signalr.connection import Connection, Passed, Transport
 from gateway.telemetry.tally import Tally
 from gateway.telemetry.traces import OFF, Tracer
 
@@ -165,6 +166,10 @@ class Pace:
         self.rate = max(self._most * _LEAST, self.rate * _SLOWER)
 
 
+Connect = Callable[[str, str, Passed], Awaitable[Connection]]
+"""Connects to the hub at a URL with a key, and tells of each stage, as `gateway.signalr.connection.connect` does."""
+
+
 @dataclass(frozen=True, slots=True)
 class HubAccess:
     """What all accounts of a process share on their way to the hub."""
@@ -172,6 +177,7 @@ class HubAccess:
     url: str
     """The hub's own URL, with its path."""
     transport: Transport
+    connect: Connect
     keys: AccountsDirectory
     connecting: asyncio.Semaphore
     """Bounds the connections that are in the making."""

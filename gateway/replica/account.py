@@ -47,8 +47,9 @@ from gateway.session.checkpoint import Checkpoint, reset_checkpoint
 from gateway.session.facts import Batch, Content, Outcome, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
-from gateway.signalr.connection import Connection, connect
+from gateway.signalr.connection import Connection
 from gateway.state import TargetState
+from gateway.tasks import apart
 from gateway.telemetry.logs import bind, get_logger
 from gateway.telemetry.traces import NOTHING, Span
 
@@ -306,7 +307,8 @@ class Account:
             NOTHING.enter()
             began = loop.time()
             try:
-                await self._connect_and_follow()
+                connection, key = await self._connect()
+                await apart(self._follow(connection, key))
             except _Released as released:
                 self.counts.disconnected("released")
                 self.has_work()  # what can only be done at rest
@@ -368,7 +370,7 @@ class Account:
             span = self.connect_span = access.tracer.connect(self.name, access.url)
             span.enter()
             try:
-                connection = await connect(access.transport, access.url, key, span.event)
+                connection = await access.connect(access.url, key, span.event)
             except BaseException as error:
                 span.fail(error)
                 if isinstance(error, ConnectFailed) and not isinstance(error, Refused):
@@ -379,8 +381,8 @@ class Account:
         NOTHING.enter()
         return connection, key
 
-    async def _connect_and_follow(self) -> None:
-        connection, key = await self._connect()
+    async def _follow(self, connection: Connection, key: str) -> NoReturn:
+        """Serve sessions over a connection until it ends; raises HubError, Diverged."""
         self.counts.connected()
         self._connection = connection
         self.subscription.connected()

@@ -28,7 +28,7 @@ from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.events.decode import Decoder
 from gateway.hub import PATH
-from gateway.replica.access import HubAccess, Pace, PageLimit
+from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
 from gateway.replica.directory import LOOK, Watched
@@ -40,6 +40,7 @@ from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
 from gateway.signalr.connection import Transport
+from gateway.signalr.connection import connect as connect_to_hub
 from gateway.signalr.transport import check_upgrade
 from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
@@ -94,11 +95,13 @@ class Replica:
         control: ControlStore | None = None,
         member: str = "",
         tracer: Tracer = OFF,
+        connect: Connect | None = None,
     ) -> None:
         """Read the accounts directory; raises ConfigurationError when it cannot be read.
 
         Without `ownership` it serves all shards; else those that fall to it, under the name `member` for people.
-        Without `control` nobody wants anything of the accounts, and nothing is reported.
+        Without `control` nobody wants anything of the accounts, and nothing is reported. `connect` connects to
+        another hub than that of the settings, such as one that is simulated.
         """
         assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
         keys = AccountsDirectory(settings.accounts.directory)
@@ -106,9 +109,11 @@ class Replica:
         self._watched = Watched(keys, time.monotonic)
         if not self._watched.names:
             self._logger.warning("accounts.directory holds no account", directory=str(settings.accounts.directory))
+        transport = transport_of(settings.hub, http)
         self._access = HubAccess(
             url=settings.hub.url + PATH,
-            transport=transport_of(settings.hub, http),
+            transport=transport,
+            connect=connect or partial(connect_to_hub, transport),
             keys=keys,
             connecting=asyncio.Semaphore(settings.hub.max_connecting),
             pace=Pace(settings.hub.connects_per_second),
