@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gateway.errors import Diverged
 from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor
 from gateway.session.doubtful import DoubtfulPushes
@@ -85,6 +86,21 @@ class Intake:
         self._empty_since = None
         self._walk.go_onward()
         return False
+
+    def check_without_anchor(self, contents: Sequence[Content]) -> None:
+        """Compare a first page with what was published before history showed anything: pushes alone made that known.
+
+        Raises Diverged where of the numbers that both have every event is another.
+        """
+        outbox = self._outbox
+        known = [content for content in contents if content.sequence is not None and content.sequence in outbox]
+        others = [content for content in known if outbox.contradicts(content)]
+        if others and len(others) == len(known):
+            raise Diverged(
+                f"event {others[0].sequence} is {others[0].id} in the hub's history now, and was another one when it "
+                "was published: the hub started again, or the key is another user's. If that is meant, reset the "
+                "checkpoint"
+            )
 
     def take(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue what is new in a page; give True where it must stop before the page's end."""

@@ -233,6 +233,15 @@ class Outbox:
             return self.place_reused(content, None)
         return Outcome.REPEAT
 
+    def contradicts(self, content: Content) -> bool:
+        """Tell whether `content` certainly is another event than the one that has its number, above `verified`."""
+        sequence = content.sequence
+        if sequence is None or sequence not in self:
+            return False
+        if sequence in self._events:
+            return self._events.compare(sequence, content) is Sight.ANOTHER
+        return self._denies(sequence, content)
+
     def _denies(self, sequence: int, content: Content) -> bool:
         """Tell whether a number that is settled certainly is so by another event than `content`.
 

@@ -562,6 +562,8 @@ class Session:
                 if walk.waits and self.state is State.LIVE:
                     self._doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
+        elif not self._is_trusted:
+            self._intake.check_without_anchor(contents)
         self._trust()
         if self._subject is not None:
             self._outbox.subject = self._subject

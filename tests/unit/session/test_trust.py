@@ -8,6 +8,7 @@ import pytest
 from scenes import Scene, clock, event, events, letter, live
 
 from gateway.errors import Diverged
+from gateway.events.event import Event
 from gateway.session.checkpoint import Anchor, Checkpoint
 from gateway.session.facts import Content, Outcome, Page, State
 
@@ -183,3 +184,46 @@ def test_what_a_wrong_hub_said_to_be_its_latest_makes_no_number_plausible() -> N
 
     assert scene.pushes(event(10**6)) == [Outcome.HELD]
     assert scene.session.latest == 12
+
+
+def pushed_alone() -> Scene:
+    """Give a scene that is live, of which history has shown nothing yet: so there is no anchor."""
+    scene = live(checkpoint=Checkpoint(verified=0))
+    scene.pushes(*events([1, 2, 3], at=-1))
+    assert scene.published() == [1, 2, 3]
+    assert scene.checkpoint.anchor is None
+    return scene
+
+
+@pytest.mark.parametrize("crashes", [False, True])
+def test_without_an_anchor_what_was_pushed_tells_whose_history_it_is(crashes: bool) -> None:
+    scene = pushed_alone()
+    scene.session.dropped()
+    scene = scene.crashes() if crashes else scene
+    before = scene.published()
+    scene.connect(latest=4, at=40)
+    with pytest.raises(Diverged, match="event 1 is foreign-1 in the hub's history now"):
+        scene.answers(*[event(number, id=f"foreign-{number}") for number in range(1, 5)])
+    scene.session.dropped()
+    assert scene.published() == before
+
+    scene.connect(latest=4, at=80)
+    scene.answers(*events([1, 2, 3, 4]))
+    assert scene.published() == [*before, 4]
+
+
+def test_without_an_anchor_a_number_that_is_used_twice_is_no_other_history() -> None:
+    scene = pushed_alone()
+    scene.session.dropped()
+    scene.connect(latest=4, at=40)
+    scene.answers(event(1, id="again"), event(1), *events([2, 3, 4]))
+    assert [item.content.sequence for item in scene.items if isinstance(item.content, Event)] == [1, 2, 3]
+    assert scene.published()[3:] == [1, 4]
+
+
+def test_without_an_anchor_a_history_that_begins_later_is_taken() -> None:
+    scene = pushed_alone()
+    scene.session.dropped()
+    scene.connect(latest=6, at=40)
+    scene.answers(*events([5, 6]))
+    assert scene.published() == [1, 2, 3, 5, 6]
