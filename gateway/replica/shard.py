@@ -26,6 +26,7 @@ from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, wit
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
 from gateway.replica.filling import Filling, to_message
+from gateway.replica.refusals import Refusals
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.replays import Replays
 from gateway.session.checkpoint import (
@@ -43,8 +44,6 @@ from gateway.telemetry.logs import bind, get_logger
 from gateway.telemetry.tally import Tally
 from gateway.telemetry.traces import NOTHING, OFF, Tracer
 
-_LONE_REFUSALS: Final = 3
-"""How often a message must be refused alone before it is buried: a server that changes its leader refuses too."""
 _AWAY: Final = 30.0
 """Seconds without a log after which the connections to the hub are let go: another replica may need them."""
 _DOUBT: Final = 10.0
@@ -97,8 +96,7 @@ class Shard:
         self._stop = asyncio.Event()
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
-        self._refusals = 0
-        self._suspect: Item | None = None  # what stood alone in a rejected commit
+        self._refusals = Refusals()
         self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
         self._newcomers: set[str] = set()
         self._replays_alone = False  # a commit with something of a replay failed, maybe because of that
@@ -128,6 +126,7 @@ class Shard:
         account = self.accounts.pop(name)
         self._ready.pop(name, None)
         self._newcomers.discard(name)
+        self._refusals.forget(name)
         if account.session is not None:
             self.keyless.add(name)
         account.detach()
@@ -230,6 +229,7 @@ class Shard:
             for name in self.accounts.keys() & checkpoints.keys() - known:
                 await self._settings.registry.register(name)
             self._unknown.clear()
+            await self._prove(writer, checkpoints)
             self._attach(self.accounts.keys(), checkpoints, known)
             assert self._tasks is not None  # noqa: S101 - it is run
             self.replays.opened(checkpoints, self._tasks)
@@ -249,6 +249,13 @@ class Shard:
                     self._attach(self._newcomers.copy(), await writer.checkpoints(), known)
                 while not self._stop.is_set() and (filling := self._fill(self._limits(writer))) is not None:
                     await self._commit(writer, filling)
+
+    async def _prove(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:
+        """Store the checkpoints again of accounts of which a message is refused: are they alone? Raises BrokerError."""
+        for name in self._refusals.wants_proof(asyncio.get_running_loop().time()):
+            if name in checkpoints:
+                await writer.commit(Commit((), {name: checkpoints[name]}))
+                self._refusals.proven(name)
 
     def _attach(self, names: Collection[str], checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
         """Let these accounts begin from their checkpoints."""
@@ -295,32 +302,44 @@ class Shard:
             self._add_replays(filling, limits)
             if filling.checkpoints:
                 return filling
+        now = asyncio.get_running_loop().time()
+        alone, aside = self._refusals.due(now, self._ready), self._refusals.aside(now)
+        if alone is not None:
+            self._take(alone, filling, limits, most=1)
+            if filling.checkpoints:
+                return filling
         for _ in range(len(self._ready)):
-            name, account = next(iter(self._ready.items()))
+            name = next(iter(self._ready))
+            if name in aside:
+                self._ready[name] = self._ready.pop(name)
+                continue
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-            space = limits.bytes - filling.size - LARGEST
             # Room for an item and its checkpoint, and for the largest message that _message lets through.
+            space = limits.bytes - filling.size - LARGEST
             if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
                 break
-            del self._ready[name]
-            if account.is_at_rest and self._renew(account, filling, limits):
-                continue
-            if account.session is None:
-                continue
-            share = max(1, (room - 1) // (len(self._ready) + 1))
-            batch = account.session.take(share, space // 2)
-            account.took(time.monotonic(), batch)
-            if batch is None:
-                continue
-            self._ready[name] = account  # behind the others: it may have more
-            self._add(filling, name, batch.items, batch.checkpoint, limits)
-            filling.reached[name] = account.session.highest, account.session.verified
-            filling.filtered.update((name, kind) for kind in batch.filtered)
+            self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
         for name in sorted(self.forgets)[: limits.messages - len(filling.messages) - len(filling.checkpoints)]:
             self._add(filling, name, (), None, limits)
             filling.renewed[name] = None
         self._add_replays(filling, limits)
         return filling if filling.checkpoints else None
+
+    def _take(self, name: str, filling: Filling, limits: Limits, *, most: int) -> None:
+        """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
+        account = self._ready.pop(name)
+        if account.is_at_rest and self._renew(account, filling, limits):
+            return
+        if account.session is None:
+            return
+        batch = account.session.take(most, (limits.bytes - filling.size - LARGEST) // 2)
+        account.took(time.monotonic(), batch)
+        if batch is None:
+            return
+        self._ready[name] = account
+        self._add(filling, name, batch.items, batch.checkpoint, limits)
+        filling.reached[name] = account.session.highest, account.session.verified
+        filling.filtered.update((name, kind) for kind in batch.filtered)
 
     def _add(self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits) -> None:
         """Add items and the checkpoint `value` that covers them."""
@@ -431,7 +450,8 @@ class Shard:
 
     async def _store(self, writer: ShardLog, filling: Filling) -> None:
         """Store it, and bury what the broker does not take; raises BrokerError."""
-        if self._refusals >= _LONE_REFUSALS and len(filling.items) == 1 and filling.items[0] == self._suspect:
+        loop = asyncio.get_running_loop()
+        if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0], loop.time()):
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
         async with self._settings.commits:
@@ -453,10 +473,10 @@ class Shard:
                     filling.messages[error.index] = letter
                 except Rejected:
                     self._at_most = max(1, len(filling.messages) // 2)
-                    alone = filling.items[0] if len(filling.items) == 1 else None
-                    self._refusals = self._refusals + 1 if alone is not None and alone == self._suspect else 1
-                    self._suspect = alone
+                    if len(filling.items) == 1:
+                        loop.call_later(self._refusals.refused(filling.items[0], loop.time()), self._work.set)
                     raise
+        self._refusals.stored(filling.items)
         if self._at_most is not None:
             self._at_most = self._at_most * 2 if self._at_most < writer.limits.messages else None
         self._heard_at = asyncio.get_running_loop().time()

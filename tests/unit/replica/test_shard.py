@@ -85,8 +85,9 @@ async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_a
 
 
 async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_becomes_a_dead_letter(
-    build: Build,
+    build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("gateway.replica.refusals._FOR", 1.0)
     world = await build("alpha", "beta", prefill=64)
     picky = Picky(world.broker.log("picky"), culprit=23)
     await world.replica(picky)
