@@ -1,0 +1,234 @@
+"""A hub for whole replicas: many users, one of whom may be in trouble, and the wire's bytes without a wire."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, cast
+
+from virtual import EPOCH
+
+from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Refused
+from gateway.signalr.connection import Connection, OnPush, Pause
+
+CALL_TIMEOUT: Final = 4.0
+_LATENCY: Final = 0.02
+_MASKED: Final = "An unexpected error occurred invoking '{}' on the server."
+
+TARGET: Final = "OnOrderUpdate"
+
+
+@dataclass(slots=True)
+class Trouble:
+    """What is wrong with one user's hub just now."""
+
+    history_fails: bool = False
+    """GetEventsSince has an error for an answer."""
+    hangs: bool = False
+    """No call is answered."""
+    slow: float = 0.0
+    """Seconds that each call takes."""
+    rate_limited: bool = False
+    """Calls have an error that speaks of a limit of calls."""
+    refuses: bool = False
+    """The key is refused."""
+    away: bool = False
+    """No connection is made."""
+    is_another: bool = False
+    """It shows another history."""
+    unpushed: bool = False
+    """Nothing is pushed."""
+
+    @property
+    def is_any(self) -> bool:
+        """Whether anything is wrong."""
+        return self != Trouble()
+
+
+@dataclass(slots=True)
+class Happening:
+    """An event as the hub has it."""
+
+    sequence: int
+    at: float
+    """When it was stored, in virtual seconds."""
+    payload: bytes
+
+
+def text_of(moment: float) -> str:
+    """Return a moment of the simulation as the hub writes it."""
+    return datetime.fromtimestamp(EPOCH + moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@dataclass
+class User:
+    """One account at the hub."""
+
+    name: str
+    happenings: list[Happening] = field(default_factory=list)
+    trouble: Trouble = field(default_factory=Trouble)
+    connections: list[FakeConnection] = field(default_factory=list)
+    connects: int = 0
+
+    def emit(self, size: int = 0) -> None:
+        """Let something happen, of about `size` bytes more than usual, and push it."""
+        now, sequence = asyncio.get_running_loop().time(), len(self.happenings) + 1
+        payload = _payload(self.name, sequence, now, size)
+        self.happenings.append(Happening(sequence, now, payload))
+        if not (self.trouble.unpushed or self.trouble.hangs or self.trouble.is_another):
+            for connection in self.connections:
+                connection.push(payload)
+
+    def drop(self) -> None:
+        """End all connections."""
+        for connection in [*self.connections]:
+            connection.end("dropped")
+
+    def shown(self) -> list[Happening]:
+        """Return the history that is shown now."""
+        if not self.trouble.is_another:
+            return self.happenings
+        return [
+            Happening(one.sequence, one.at, _payload(f"not-{self.name}", one.sequence, one.at, 0))
+            for one in self.happenings
+        ]
+
+
+def id_of(name: str, sequence: int) -> str:
+    """Return the EventId of an event, which names its user too."""
+    return f"{sum(name.encode()):08x}-0000-4000-8000-{sequence:012x}"
+
+
+def _payload(name: str, sequence: int, at: float, size: int) -> bytes:
+    return (
+        f'{{"OrderId":{sequence},"StrategyId":1,"StrategyName":"{name}{"x" * size}","State":1,"FilledQty":null,'
+        f'"RemainingQty":null,"FillPrice":null,"AvgFillPrice":null,"EventId":"{id_of(name, sequence)}",'
+        f'"EventSeqId":{sequence},"EventTime":"{text_of(at)}"}}'
+    ).encode()
+
+
+class FakeConnection:
+    """The surface of `gateway.signalr.connection.Connection`, without a socket; one method runs at a time."""
+
+    def __init__(self, user: User) -> None:
+        self.user = user
+        self.heard_at = asyncio.get_running_loop().time()
+        self._pushed: deque[bytes] = deque()
+        self._came = asyncio.Event()
+        self._ended = asyncio.Event()
+        self._reason = ""
+        self._is_subscribed = False
+        self._turn = asyncio.Lock()
+
+    def push(self, payload: bytes) -> None:
+        """Let the hub push something."""
+        if self._is_subscribed and not self._reason:
+            self._pushed.append(payload)
+            self._came.set()
+
+    def end(self, reason: str) -> None:
+        """End the connection, from either side."""
+        if not self._reason:
+            self._reason = reason
+            if self in self.user.connections:
+                self.user.connections.remove(self)
+            self._ended.set()
+            self._came.set()
+
+    @property
+    def _end(self) -> ConnectionLost:
+        return ConnectionLost(f"the connection ended: {self._reason}", reason=self._reason)
+
+    async def run(self, on_push: OnPush, pause: Pause = lambda: None, at_sight: object = None) -> NoReturn:  # noqa: ARG002
+        """Read until the end."""
+        while not self._reason:
+            await self._came.wait()
+            self._came.clear()
+            while self._pushed and not self._reason:
+                self.heard_at = asyncio.get_running_loop().time()
+                on_push(TARGET, [self._pushed.popleft()])
+                rest = pause()
+                if rest is not None:
+                    await rest
+        raise self._end
+
+    async def call(self, method: str, argument: dict[str, Any]) -> bytes:
+        """Call a method, as the hub's state is."""
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT), self._turn:
+                answer = await self._answer(method, argument)
+        except TimeoutError:
+            raise CallTimedOut(method, CALL_TIMEOUT) from None
+        self.heard_at = asyncio.get_running_loop().time()
+        return answer
+
+    async def _answer(self, method: str, argument: dict[str, Any]) -> bytes:
+        trouble = self.user.trouble
+        try:
+            async with asyncio.timeout(None if trouble.hangs else _LATENCY + trouble.slow):
+                await self._ended.wait()
+            raise self._end
+        except TimeoutError:
+            pass
+        if trouble.rate_limited:
+            raise CallFailed(method, "HubException: the limit is at most 10 requests a second")
+        if method == "GetEventsSince":
+            if trouble.history_fails:
+                raise CallFailed(method, _MASKED.format(method))
+            return self._page(argument["SinceEventSeqId"], argument["Limit"])
+        if method == "GetLatestEventSeqId":
+            now = asyncio.get_running_loop().time()
+            return _result({"LatestEventSeqId": len(self.user.happenings), "SnapshotTime": text_of(now)})
+        self._is_subscribed = method == "SubscribeToStrategies"
+        return _result({"SuccessfulStrategies": [1], "FailedStrategies": []})
+
+    def _page(self, since: int, limit: int) -> bytes:
+        found = self.user.shown()[since : since + limit]
+        events = b",".join(b'{"EventType":"OrderUpdate","Payload":%b}' % one.payload for one in found)
+        return b'{"Status":"Success","Data":{"Events":[%b],"ContinuationToken":null}}' % events
+
+    def give_up(self, why: str) -> NoReturn:
+        """See Connection."""
+        self.end("call")
+        raise ConnectionLost(f"the connection is of no use: {why}", reason="call")
+
+    def shown(self, text: str) -> str:
+        """See Connection."""
+        return text
+
+    async def close(self) -> None:
+        """See Connection."""
+        self.end("closed")
+        await asyncio.sleep(0)
+
+
+def _result(data: dict[str, Any]) -> bytes:
+    return json.dumps({"Status": "Success", "Data": data}).encode()
+
+
+class FakeHub:
+    """All users, by their keys."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.users = {name: User(name) for name in names}
+
+    def connector(self) -> Callable[[str, str, Callable[[str], None]], Awaitable[Connection]]:
+        """Return what connects a replica."""
+
+        async def connect(_url: str, key: str, _passed: Callable[[str], None]) -> Connection:
+            user = self.users[key.removeprefix("key-of-")]
+            await asyncio.sleep(_LATENCY)
+            if user.trouble.away:
+                raise ConnectFailed("negotiate: no answer", reason="unreachable")
+            if user.trouble.refuses:
+                raise Refused("negotiate: the hub answered 401", reason="refused")
+            user.connects += 1
+            connection = FakeConnection(user)
+            user.connections.append(connection)
+            return cast("Connection", connection)
+
+        return connect

@@ -1,0 +1,89 @@
+"""Judges a world of replicas: each event exactly once and in order, and each healthy account never far behind."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from replica_hub import id_of
+from replica_world import CALM, FLOW, World
+
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS
+from gateway.replica.account import Activity
+
+BOUND: Final = 20.0
+"""Seconds within which an event of a healthy account is in the log: a lost push waits for an audit and a grace."""
+
+
+def complaints(world: World) -> list[str]:
+    """Return everything that is wrong; nothing where promises 1, 3, 6 and 7 were kept."""
+    return [*world.ended, *_exactness(world), *_progress(world), *_rest(world)]
+
+
+def _exactness(world: World) -> list[str]:
+    found = []
+    for name in world.names:
+        keys: list[int] = []
+        high = 0
+        for entry in world.broker.entries:
+            message = entry.stored.message
+            if message.account != name or message.topic == NOTIFICATIONS:
+                continue
+            if message.topic == DEAD_LETTER:
+                found.append(f"{name}: a dead letter: {message.value[:200]!r}")
+                continue
+            body: dict[str, Any] = json.loads(message.value)
+            sequence = int(message.key)
+            if body["EventId"] != id_of(name, sequence):
+                found.append(f"{name}: {sequence} is not its own event")
+            if sequence < high and "late" not in message.attributes:
+                found.append(f"{name}: {sequence} after {high}, not marked late")
+            high = max(high, sequence)
+            keys.append(sequence)
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        missing = sorted({one.sequence for one in world.hub.users[name].happenings} - set(keys))
+        if twice:
+            found.append(f"{name}: published twice: {twice[:10]}")
+        if missing:
+            found.append(f"{name}: never published: {missing[:10]} ({len(missing)})")
+    return found
+
+
+def _progress(world: World) -> list[str]:
+    """Find each account whose events came later than they may have, whatever its neighbours did."""
+    stored: dict[tuple[str, int], float] = {}
+    for entry in world.broker.entries:
+        message = entry.stored.message
+        if message.topic not in {NOTIFICATIONS, DEAD_LETTER}:
+            stored.setdefault((message.account, int(message.key)), entry.at)
+    found = []
+    for name, user in world.hub.users.items():
+        worst = ""
+        for one in user.happenings:
+            due = _due(world, name, one.at)
+            at = stored.get((name, one.sequence), FLOW + CALM)
+            if at > due:
+                worst = worst or f"{name}: {one.sequence} came at {at:.1f} s, {at - one.at:.1f} s after it happened"
+        found += [worst] if worst else []
+    return found
+
+
+def _due(world: World, name: str, at: float) -> float:
+    """Return when an event that happened at a moment must be stored: after BOUND seconds without an excuse."""
+    for excuse in sorted(world.excuses[name], key=lambda one: one.since):
+        if excuse.until > at and excuse.since < at + BOUND:
+            at = excuse.until
+    return at + BOUND
+
+
+def _rest(world: World) -> list[str]:
+    """Find what is not as it should be when all trouble is long over."""
+    found = []
+    live = dict.fromkeys(world.names, 0)
+    for name, rest in world.at_rest.items():
+        if rest.held or rest.reserved or rest.stuck or rest.waiting:
+            found.append(f"{name} holds bytes at rest: {rest}")
+        for account, state in rest.states.items():
+            live[account] += state == Activity.LIVE.value
+    found += [f"{name} is live in {count} replicas at rest" for name, count in live.items() if count != 1]
+    return found

@@ -1,0 +1,376 @@
+"""Whole replicas on the memory broker and a fake hub, in virtual time: `python tests/simulation/replica_world.py 7`."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any, Final, Literal, cast
+
+import structlog
+from replica_hub import FakeHub, Trouble
+from virtual import Machine, simulate
+
+from gateway.accounts import shard_of
+from gateway.broker.leases import Timing
+from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
+from gateway.broker.ports import Limits
+from gateway.errors import OutcomeUnknown, Rejected, Unavailable
+from gateway.replica.replica import Replica
+from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.settings import SessionSettings as Session
+
+FLOW: Final = 40.0
+"""Seconds for which things happen, and go wrong."""
+CALM: Final = 130.0
+"""Seconds after that in which all must come to rest: an account that diverged looks again after 60 to 90 s."""
+GRACE: Final = 4.0
+AUDIT: Final = 5.0
+LEASE: Final = Timing(lease=6.0, renewal=2.0, look=1.0)
+TAKEOVER: Final = 15.0
+"""Seconds in which another replica has what one held that died, its lease included."""
+
+ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
+
+
+@dataclass(slots=True)
+class Excuse:
+    """Why an account may stand still for a while."""
+
+    since: float
+    until: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """How a replica stands when all trouble is long over."""
+
+    states: dict[str, str]
+    """By account."""
+    held: int
+    reserved: int
+    stuck: int
+    waiting: int
+    """Pages that wait for room."""
+
+    def least(self, before: Rest | None) -> Rest:
+        """Return the states of now, and the least of each number: a page may be under way at any moment."""
+        if before is None:
+            return self
+        return Rest(
+            self.states,
+            min(self.held, before.held),
+            min(self.reserved, before.reserved),
+            min(self.stuck, before.stuck),
+            min(self.waiting, before.waiting),
+        )
+
+
+def _rest_of(replica: Replica) -> Rest:
+    budget = replica._access.budget
+    states = {status.account: status.activity.value for status in replica.statuses()}
+    return Rest(states, budget.held, budget.reserved, budget.stuck, len(budget._waiting))
+
+
+@dataclass
+class World:
+    """One seed's world, and what came of it."""
+
+    seed: int
+    calm: bool = False
+    """Whether nothing goes wrong."""
+    hub: FakeHub = field(init=False)
+    broker: MemoryBroker = field(init=False)
+    excuses: dict[str, list[Excuse]] = field(init=False)
+    """By account."""
+    replicas: dict[str, tuple[Machine, Replica]] = field(default_factory=dict)
+    """Those that are there, by name."""
+    dead: list[Machine] = field(default_factory=list)
+    ended: list[str] = field(default_factory=list)
+    """Processes that ended though nobody asked them to."""
+    story: list[str] = field(default_factory=list)
+    """What was done to it."""
+    at_rest: dict[str, Rest] = field(default_factory=dict)
+    """Of each replica, at the end."""
+    is_over: bool = False
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    """Of the log, from ERROR on."""
+
+    def __post_init__(self) -> None:
+        """Draw what there is."""
+        self.dice = Random(f"{self.seed}/world")
+        dice = self.dice
+        self.shards = dice.choice((1, 2, 4))
+        self.names = [f"account-{number}" for number in range(dice.randint(2, 12))]
+        self.memory = dice.choice((16, 16, 64)) * 1024 * 1024
+        self.hub = FakeHub(self.names)
+        self.excuses = {name: [] for name in self.names}
+        self.shard_troubles: dict[int, ShardTrouble] = {}
+        self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
+        self.count = 0
+
+    async def run(self) -> None:
+        """Let it all happen."""
+        loop = asyncio.get_running_loop()
+        self.broker = MemoryBroker(limits=Limits(messages=200, bytes=2**20), faults=self._strike, clock=loop.time)
+        self.registry = MemoryRegistry()
+        self.ownership = MemoryOwnership(LEASE)
+        self.control = MemoryControl()
+        for name in self.names:
+            (self.keys / name).write_text(f"key-of-{name}")
+        for _ in range(self.dice.choice((1, 1, 2, 3))):
+            self.start()
+        events = self._flow() + ([] if self.calm else self._weather())
+        events.sort(key=lambda event: event[0])
+        for at, act in events:
+            if at > loop.time():
+                await asyncio.sleep(at - loop.time())
+            act()
+        await asyncio.sleep(FLOW + CALM - 5 - loop.time())
+        for _ in range(50):
+            for name, (_, replica) in self.replicas.items():
+                self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
+            await asyncio.sleep(0.1)
+        self.is_over = True
+
+    # Replicas -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start one replica more."""
+        self.count += 1
+        name = f"replica-{self.count}"
+        machine = Machine(name)
+        machine.start(self._process(name, machine))
+
+    async def _process(self, name: str, machine: Machine) -> None:
+        try:
+            replica = self._replica(name)
+            self.replicas[name] = machine, replica
+            await replica.run()
+        except BaseException as error:
+            if self.is_over:
+                raise
+            self.ended.append(f"{name} ended: {error!r}")
+        else:
+            if name in self.replicas:
+                self.ended.append(f"{name} ended, unasked")
+
+    def _replica(self, name: str) -> Replica:
+        settings = Settings(
+            hub=HubSettings(url="http://hub", max_connecting=4, connects_per_second=20),
+            accounts=AccountsSettings(directory=self.keys),
+            session=Session(history_grace=GRACE, audit_interval=AUDIT, buffer_bytes=64 * 1024),
+            broker=BrokerSettings(max_commits=2),
+            shards=self.shards,
+            memory_bytes=self.memory,
+        )
+        return Replica(
+            settings,
+            self.broker.log(name),
+            self.registry,
+            cast("Any", None),
+            ownership=self.ownership,
+            control=self.control,
+            member=f"host/{self.count}",
+            connect=self.hub.connector(),
+        )
+
+    def _kill(self, name: str) -> None:
+        machine, _ = self.replicas.pop(name)
+        self.dead.append(machine)
+        machine.die()
+        for user in self.hub.users.values():  # its sockets go with it
+            user.drop()
+
+    def _stop(self, name: str) -> None:
+        self.replicas.pop(name)[1].stop()
+
+    # What happens ---------------------------------------------------------------------------------------
+
+    def _flow(self) -> list[tuple[float, Callable[[], None]]]:
+        dice, events = self.dice, []
+        for user in self.hub.users.values():
+            at, rate = dice.uniform(0, 3), dice.choice((0.2, 0.5, 1.0))
+            while at < FLOW:
+                events.append((at, lambda user=user: user.emit()))
+                at += dice.expovariate(rate)
+            if dice.random() < 0.2:  # a burst of large ones
+                at = dice.uniform(0, FLOW)
+                size = dice.choice((1_000, 5_000))
+                events += [(at, lambda user=user, size=size: user.emit(size)) for _ in range(20)]
+        return events
+
+    def _weather(self) -> list[tuple[float, Callable[[], None]]]:
+        """Draw what goes wrong: for some accounts, some shards, some replicas."""
+        dice = self.dice
+        events: list[tuple[float, Callable[[], None]]] = []
+        epidemic = (dice.choice(list(_TROUBLES)), dice.uniform(1, 10), dice.uniform(20, 30))
+        is_epidemic = dice.random() < 0.25
+        for name in dice.sample(self.names, dice.randint(0, len(self.names) - 1)):
+            kind, since, seconds = dice.choice(list(_TROUBLES)), dice.uniform(0, FLOW - 5), dice.uniform(5, 30)
+            if is_epidemic and dice.random() < 0.9:
+                kind, since, seconds = epidemic
+            until = min(FLOW, since + seconds)
+            # What it leaves behind: backoffs of half a minute, or of a minute and a half where it diverged.
+            self.excuses[name].append(Excuse(since, until + (CALM - 10), kind))
+            events += [(since, lambda name=name, kind=kind: self._trouble(name, kind))]
+            events += [(until, lambda name=name: self._trouble(name, None))]
+            events += [(since + 0.1, lambda name=name: self.hub.users[name].drop())] if dice.random() < 0.5 else []
+        for name in self.names:
+            if dice.random() < 0.3:
+                at = dice.uniform(1, FLOW)
+                self.excuses[name].append(Excuse(at, at + 2, "dropped"))
+                events.append((at, lambda name=name: self.hub.users[name].drop()))
+        for shard in range(self.shards - 1):
+            if dice.random() < 0.3:
+                events += self._shard_weather(shard)
+        for _ in range(dice.choice((0, 0, 1, 2))):
+            events += self._replica_weather()
+        return events
+
+    def _shard_weather(self, shard: int) -> list[tuple[float, Callable[[], None]]]:
+        dice = self.dice
+        kinds: list[ShardTrouble] = ["hangs", "refuses", "unknown", "away"]
+        kind, since = dice.choice(kinds), dice.uniform(0, FLOW - 10)
+        until = since + dice.uniform(3, 10)
+        for name in self.names:
+            if shard_of(name, self.shards) == shard:
+                self.excuses[name].append(Excuse(since, until + 30, f"shard {kind}"))
+
+        def begin() -> None:
+            self._tell(f"shard {shard} {kind}")
+            self.shard_troubles[shard] = kind
+
+        def end() -> None:
+            self.shard_troubles.pop(shard, None)
+
+        return [(since, begin), (until, end)]
+
+    def _replica_weather(self) -> list[tuple[float, Callable[[], None]]]:
+        dice = self.dice
+        at, kind = dice.uniform(2, FLOW), dice.choice(("kill", "stop", "freeze", "join"))
+        seconds = dice.uniform(0.5, 15)
+        for name in self.names:
+            self.excuses[name].append(Excuse(at, at + seconds + TAKEOVER, f"a replica: {kind}"))
+
+        def act() -> None:
+            running = [name for name, (machine, _) in self.replicas.items() if not machine.is_stopped]
+            if kind == "join" or not running:
+                self._tell("a replica joins")
+                self.start()
+                return
+            name = dice.choice(running)
+            self._tell(f"{name}: {kind} for {seconds:.1f} s")
+            loop = asyncio.get_running_loop()
+            match kind:
+                case "kill":
+                    self._kill(name)
+                    loop.call_later(seconds, self.start)
+                case "stop":
+                    self._stop(name)
+                    loop.call_later(seconds, self.start)
+                case "freeze":
+                    machine = self.replicas[name][0]
+                    machine.freeze()
+                    loop.call_later(seconds, machine.wake)
+
+        return [(at, act)]
+
+    def _trouble(self, name: str, kind: str | None) -> None:
+        user = self.hub.users[name]
+        if kind == "diverges" and not self._has_begun(name):
+            return  # whose history it is, nobody can tell yet
+        self._tell(f"{name}: {kind or 'well again'}")
+        user.trouble = Trouble() if kind is None else _TROUBLES[kind]()
+        if kind in {"diverges", "refuses", "away"}:
+            user.drop()
+
+    def _has_begun(self, name: str) -> bool:
+        before = asyncio.get_running_loop().time() - 2 * GRACE
+        return any(entry.stored.message.account == name and entry.at < before for entry in self.broker.entries)
+
+    def _tell(self, what: str) -> None:
+        self.story.append(f"{asyncio.get_running_loop().time():8.3f} {what}")
+
+    async def _strike(self, edge: Edge) -> None:
+        """Inject what is wrong with a shard, at the edges of the memory broker."""
+        await asyncio.sleep(0.002)
+        kind = None if edge.shard is None else self.shard_troubles.get(edge.shard)
+        if kind is None:
+            return
+        if kind == "away" and edge.when == "before":
+            raise Unavailable("the partition is away")
+        if edge.call != "commit":
+            return
+        if kind == "hangs" and edge.when == "before":
+            await asyncio.sleep(10)
+            if self.dice.random() < 0.5:
+                edge.land()
+            raise OutcomeUnknown("no answer within 10 s")
+        if kind == "refuses" and edge.when == "before":
+            raise Rejected("refused")
+        if kind == "unknown" and self.dice.random() < 0.7:
+            raise OutcomeUnknown("the answer is lost")
+
+
+_TROUBLES: Final[dict[str, Callable[[], Trouble]]] = {
+    "history fails": lambda: Trouble(history_fails=True),
+    "hangs": lambda: Trouble(hangs=True),
+    "slow": lambda: Trouble(slow=2.5),
+    "rate limited": lambda: Trouble(rate_limited=True),
+    "refuses": lambda: Trouble(refuses=True),
+    "away": lambda: Trouble(away=True),
+    "diverges": lambda: Trouble(is_another=True),
+    "unpushed": lambda: Trouble(unpushed=True),
+}
+
+
+def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = lambda _: None) -> World:
+    """Return the world of a seed after all that happened in it; `change` may plant something first."""
+    world = World(seed, calm=calm)
+
+    def keep(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+        world.lines.append(event)
+        raise structlog.DropEvent
+
+    before = structlog.get_config()
+    structlog.configure(processors=[keep], wrapper_class=structlog.make_filtering_bound_logger(40))
+    change(world)
+    try:
+        simulate(seed, world.run)
+    finally:
+        structlog.configure(**before)
+        shutil.rmtree(world.keys, ignore_errors=True)
+    return world
+
+
+def repeat(seed: int) -> str:
+    """Return how a person repeats a seed."""
+    return f"repeat it: python tests/simulation/replica_world.py {seed}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run seeds, and print what is wrong with each and how to repeat it."""
+    from replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
+
+    first, count = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
+    wrong = 0
+    for seed in range(first, first + count):
+        world = lived(seed)
+        found = complaints(world)
+        wrong += bool(found)
+        if found or count == 1:
+            told = [*world.story, *map(str, world.lines if count == 1 else []), *found[:20]]
+            sys.stdout.write("\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed)}", *told]) + "\n")
+    sys.stdout.write(f"{wrong} of {count} seeds are wrong\n")
+    return int(wrong > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,113 @@
+"""Whole replicas through faults of the hub, the broker and their machines; and whether the judges notice faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+from replica_verdict import complaints
+from replica_world import World, lived, repeat
+
+from gateway.broker.memory import MemoryBroker
+from gateway.session.intake import Intake
+
+SEEDS = 96
+"""Of each run; a person asks for as many as he likes: `python tests/simulation/replica_world.py 1 20000`."""
+_EACH = 12
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, _EACH))
+def test_every_event_is_there_once_and_in_time_whatever_happens_to_others(first: int) -> None:
+    for seed in range(first, first + _EACH):
+        found = complaints(lived(seed))
+        assert not found, f"{repeat(seed)}: {found[:5]}"
+
+
+def log_of(world: World) -> list[tuple[float, str, str, bytes, bytes]]:
+    """Give all that a world's log holds, and when it came."""
+    messages = [(entry.at, entry.stored.message) for entry in world.broker.entries]
+    return [(at, message.account, message.topic, message.key, message.value) for at, message in messages]
+
+
+def test_a_seed_is_repeated_to_the_letter() -> None:
+    first, again = lived(45), lived(45)
+    assert first.story == again.story
+    assert log_of(first) == log_of(again)
+    assert first.lines == again.lines
+    assert log_of(first) != log_of(lived(46))
+
+
+def test_a_calm_world_has_nothing_to_complain_of() -> None:
+    for seed in range(3):
+        world = lived(seed, calm=True)
+        assert complaints(world) == []
+        assert world.story == []
+        assert world.lines == []
+
+
+# Planted faults ---------------------------------------------------------------------------------------------
+
+
+def found_in(*seeds: int) -> str:
+    """Give what is wrong with these seeds, in one text."""
+    return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed)))
+
+
+def test_an_account_that_does_not_hear_that_it_is_to_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def not_apart(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        return await coroutine
+
+    monkeypatch.setattr("gateway.replica.account.apart", not_apart)
+    assert "is live in 0 replicas at rest" in found_in(387)
+
+
+def test_an_account_that_takes_the_first_history_for_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Intake, "check_without_anchor", lambda *_: None)
+    assert "never published" in found_in(68, 398)
+
+
+def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.replica.refusals.Refusals.is_to_be_buried", lambda *_: True)
+    assert "a dead letter" in found_in(23, 25)
+
+
+def test_pages_that_hold_room_for_ever_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.replica.budget.Reservation.release", lambda _: None)
+    found = found_in(1)
+    assert "holds bytes at rest" in found
+
+
+def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
+    how(world.broker)
+    return complaints(world)
+
+
+def test_what_is_missing_doubled_late_out_of_order_or_strange_in_the_log_is_noticed() -> None:
+    def loses(broker: MemoryBroker) -> None:
+        del broker.entries[10]
+
+    def doubles(broker: MemoryBroker) -> None:
+        broker.entries.append(broker.entries[10])
+
+    def delays(broker: MemoryBroker) -> None:
+        broker.entries[10].at += 60
+
+    def turns(broker: MemoryBroker) -> None:
+        broker.entries.reverse()
+
+    for how, words in (
+        (loses, "never published"),
+        (doubles, "published twice"),
+        (delays, "s after it happened"),
+        (turns, "not marked late"),
+    ):
+        assert words in "\n".join(spoil(lived(1, calm=True), how)), how
+
+
+def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*_: object) -> None:
+        raise ValueError("an unexpected error")
+
+    monkeypatch.setattr("gateway.replica.account.Account.changed_state", breaks)
+    assert "replica-1 ended: " in found_in(1)

@@ -1,0 +1,188 @@
+"""Virtual time: an event loop whose clock jumps to whatever comes next, and machines in it that freeze and die.
+
+One process, no sockets, no threads: with the same seed everything happens in the same order, to the letter.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import heapq
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar
+from unittest import mock
+
+EPOCH: Final = datetime(2026, 11, 29, 12, tzinfo=UTC).timestamp()
+"""The wall clock's time when a simulation begins."""
+_SPINS: Final = 200_000
+"""Steps without a moment passing after which something runs in a circle."""
+
+_Result = TypeVar("_Result")
+
+
+class Stuck(Exception):
+    """Nothing will ever happen again, or the same happens for ever."""
+
+
+class Machine:
+    """What runs a process: all that was started on it stops when it freezes or dies, at whatever await it is."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_stopped = False
+        self.is_dead = False
+        self.clock_offset = 0.0
+        """Seconds by which its wall clock is wrong."""
+        self._parked: deque[asyncio.Handle] = deque()
+        self._corpse: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        """Run a coroutine, and all that it starts, on this machine."""
+        context = copy_context()
+        context.run(_MACHINE.set, self)
+        return asyncio.get_running_loop().create_task(coroutine, context=context)
+
+    def freeze(self) -> None:
+        """Stop as by SIGSTOP: its timers go on, and are noticed when it wakes."""
+        self.is_stopped = True
+
+    def wake(self) -> None:
+        """Go on."""
+        if not self.is_dead:
+            self.is_stopped = False
+            loop: Any = asyncio.get_running_loop()
+            loop._ready.extend(self._parked)
+            self._parked.clear()
+
+    def die(self) -> None:
+        """End as by SIGKILL: nothing of it runs any more, no cleanup either."""
+        self.is_stopped = self.is_dead = True
+        self._parked.clear()
+        self._corpse = asyncio.all_tasks()  # which would be cleaned up, were nobody to refer to them
+
+    def park(self, handle: asyncio.Handle) -> None:
+        """Keep what would have run."""
+        if not self.is_dead:
+            self._parked.append(handle)
+
+
+_MACHINE: ContextVar[Machine | None] = ContextVar("machine", default=None)
+
+
+class VirtualLoop(asyncio.base_events.BaseEventLoop):
+    """An event loop in which time passes only when nothing else is left to do."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[asyncio.TimerHandle]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._now = 0.0
+        self.steps = 0
+        self._spins = 0
+
+    def time(self) -> float:
+        """Return the seconds since the simulation began."""
+        return self._now
+
+    def run_in_executor(self, executor: object, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override] # noqa: ANN401, ARG002
+        """Call `func` at once: there are no threads."""
+        future = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            future.set_exception(error)
+        return future
+
+    def _process_events(self, event_list: object) -> None:
+        """There are none: nothing here has a socket."""
+
+    def _write_to_self(self) -> None:
+        """Nobody sleeps in a selector that would have to be woken."""
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0].cancelled():
+            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+        if not ready:
+            if not scheduled:
+                raise Stuck(f"nothing will ever happen after {self._now:g} s")
+            self._now, self._spins = max(self._now, scheduled[0].when()), 0
+        while scheduled and scheduled[0].when() <= self._now:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False  # type: ignore[attr-defined]
+            ready.append(handle)
+        self.steps += len(ready)
+        self._spins += len(ready)
+        if self._spins > _SPINS:
+            raise Stuck(f"something runs in a circle at {self._now:g} s: {ready[0]!r}")
+        for _ in range(len(ready)):
+            step = ready.popleft()
+            if step.cancelled():
+                continue
+            context: Context = step._context  # type: ignore[attr-defined]
+            machine = context.get(_MACHINE)
+            if machine is not None and machine.is_stopped:
+                machine.park(step)
+            else:
+                step._run()
+
+
+def wall_clock() -> float:
+    """Return the seconds since 1970 by the clock of the machine that asks."""
+    machine = _MACHINE.get()
+    return EPOCH + asyncio.get_running_loop().time() + (0.0 if machine is None else machine.clock_offset)
+
+
+@contextmanager
+def _this_world_only(seed: int) -> Iterator[None]:
+    """Let clocks be the loop's, and all that is random come from `seed`."""
+    dice = random.Random(f"{seed}/random")
+    state = random.getstate()
+    random.seed(seed)
+
+    def now() -> float:
+        return asyncio.get_running_loop().time()
+
+    clocks = {"monotonic": now, "perf_counter": now, "time": wall_clock}
+    try:
+        with mock.patch.multiple(time, **clocks), mock.patch.object(os, "urandom", dice.randbytes):
+            yield
+    finally:
+        random.setstate(state)
+
+
+def _abandon(loop: asyncio.AbstractEventLoop) -> None:
+    """Throw away what still runs, of dead machines too: its cleanup ends at the first await, and nobody hears of it."""
+    for task in asyncio.all_tasks(loop):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        with suppress(BaseException):
+            task.get_coro().close()  # type: ignore[union-attr]
+
+
+def simulate(seed: int, main: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
+    """Run `main` to its end in virtual time; what it leaves running is abandoned, as at the end of the world."""
+    loop = VirtualLoop()
+    asyncio.set_event_loop(loop)
+    loop.set_exception_handler(lambda _loop, _context: None)
+    gc.disable()
+    try:
+        with _this_world_only(seed):
+            try:
+                return loop.run_until_complete(main())
+            finally:
+                _abandon(loop)
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+        with mock.patch.object(sys, "unraisablehook"):
+            gc.collect()
+        gc.enable()
