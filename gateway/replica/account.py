@@ -307,8 +307,7 @@ class Account:
             NOTHING.enter()
             began = loop.time()
             try:
-                connection, key = await self._connect()
-                await apart(self._follow(connection, key))
+                await self._connect_and_follow()
             except _Released as released:
                 self.counts.disconnected("released")
                 self.has_work()  # what can only be done at rest
@@ -381,6 +380,13 @@ class Account:
         NOTHING.enter()
         return connection, key
 
+    async def _connect_and_follow(self) -> None:
+        connection, key = await self._connect()
+        try:
+            await apart(self._follow(connection, key))
+        finally:
+            await connection.close()
+
     async def _follow(self, connection: Connection, key: str) -> NoReturn:
         """Serve sessions over a connection until it ends; raises HubError, Diverged."""
         self.counts.connected()
@@ -404,7 +410,6 @@ class Account:
             self._cancel_timer()
             if self.session is not None:
                 self._drop(self.session)
-            await connection.close()
         assert ended is not None  # noqa: S101 - neither task returns
         raise ended
 

@@ -16,6 +16,8 @@ _TIMES: Final = 3
 _FOR: Final = 10.0
 """Seconds between the first refusal and the last before a message is buried."""
 _LONGEST_REST: Final = 5.0
+_FORGOTTEN: Final = 60.0
+"""Seconds after which a message that did not come again is no suspect any more: its account may have begun anew."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Refusals:
 
     def due(self, now: float, ready: Collection[str]) -> str | None:
         """Return an account whose next message is to be tried, alone."""
+        for name in [name for name, one in self._suspects.items() if now >= one.again_at + _FORGOTTEN]:
+            del self._suspects[name]
         due = (name for name, suspect in self._suspects.items() if now >= suspect.again_at and name in ready)
         return next(due, None)  # a replay's id is never among them
 

@@ -47,6 +47,7 @@ class World:
         keys: Path | None = None,
         tracer: Tracer = OFF,
         skip_poison_after: int | None = None,
+        connect: Any = None,  # noqa: ANN401
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
@@ -69,6 +70,7 @@ class World:
             control=self.control,
             member=owner,
             tracer=tracer,
+            connect=connect,
         )
         self.replicas.append(replica)
         running = asyncio.create_task(replica.run())

@@ -20,3 +20,24 @@ async def test_an_account_that_is_ended_in_the_moment_its_connection_ends_does_e
 
     await asyncio.wait({running}, timeout=10)
     assert running.cancelled()
+
+
+async def test_a_connection_that_is_made_in_the_moment_its_account_ends_is_closed(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    closed = asyncio.Event()
+
+    class Made:
+        heard_at = 0.0
+
+        async def close(self) -> None:
+            closed.set()
+
+    async def connect(*_: object) -> Made:
+        account = asyncio.current_task()
+        assert account is not None
+        account.cancel()
+        return Made()
+
+    await world.replica(connect=connect)
+    async with asyncio.timeout(10):
+        await closed.wait()

@@ -119,8 +119,11 @@ def test_two_that_are_refused_in_turn_are_each_remembered_and_replays_apart() ->
     assert refusals.wants_proof(10.0) == []
 
 
-def test_an_account_that_goes_is_forgotten() -> None:
+def test_an_account_that_goes_is_forgotten_and_a_message_that_does_not_come_again() -> None:
     refusals, bad = Refusals(), item("alpha", 7)
+    refusals.refused(bad, 0.0)
+    assert refusals.due(60.9, ["alpha"]) == "alpha"
+    assert refusals.due(61.0, ["alpha"]) is None
     refusals.refused(bad, 0.0)
     assert refusals.wants_proof(10.0) == ["alpha"]
     refusals.forget("alpha")
