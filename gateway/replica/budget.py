@@ -55,6 +55,20 @@ class Budget:
         self.reserved += by
         self._changed()
 
+    async def _until_reserved(self, size: int) -> None:
+        """Wait for a turn, and for room."""
+        if not self._waiting and self._has_room(size):
+            self._reserve(size)
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._reserve(-size)  # it was given and cannot be used
+            raise
+
     def _changed(self) -> None:
         self.peak = max(self.peak, self.used)
         while self._waiting:  # those go on who waited longest, as far as there is room
@@ -112,26 +126,20 @@ class Share:
 
     async def reserve(self, size: int) -> Reservation:
         """Wait, first come first served, until `size` bytes are free, and keep them until released."""
-        budget = self._budget
-        if budget._waiting or not budget._has_room(size):  # noqa: SLF001 - likewise
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            budget._waiting.append((size, turn))  # noqa: SLF001 - likewise
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    budget._reserve(-size)  # noqa: SLF001 - it was given and cannot be used
-                raise
-        else:
-            budget._reserve(size)  # noqa: SLF001 - likewise
-        return Reservation(budget, size)
+        await self._budget._until_reserved(size)  # noqa: SLF001 - likewise
+        return Reservation(self._budget, size)
 
 
 class Reservation:
-    """Bytes kept free for a page that is under way."""
+    """Bytes kept free for a page that is under way: for one try, not for the time between two."""
 
     def __init__(self, budget: Budget, size: int) -> None:
         self._budget = budget
+        self._size = size
+
+    async def renew(self, size: int) -> None:
+        """Wait for `size` bytes anew, after a release."""
+        await self._budget._until_reserved(size)  # noqa: SLF001 - likewise
         self._size = size
 
     def release(self) -> None:

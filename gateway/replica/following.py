@@ -142,7 +142,9 @@ class _Following:
         """Get the page that the session wants, when there is room for it; give True when the next can wait."""
         account, session, pages = self._account, self._session, self._pages
         asked = await pages.ask(
-            lambda: session.wants() if session is account.session else None, lambda: session.may_pass
+            lambda: session.wants() if session is account.session else None,
+            lambda: session.may_pass,
+            gives_way=session.state is State.LIVE,  # an audit can wait, and a catch-up cannot
         )
         if asked is None:
             return False

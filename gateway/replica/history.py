@@ -12,6 +12,7 @@ from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLos
 from gateway.hub import EventsPage, Hub
 from gateway.replica.access import OwnLimit, PageLimit
 from gateway.replica.backoff import Backoff
+from gateway.replica.budget import Reservation
 from gateway.replica.unservable import CannotBeGivenError, Search
 from gateway.session.facts import PageRequest
 from gateway.telemetry.logs import get_logger
@@ -76,8 +77,12 @@ class History:
         if self._empty > 1:
             await asyncio.sleep(min(_LONGEST_REST, _REST * self._empty))
 
-    async def page(self, hub: Hub, request: PageRequest, may_pass: int | None = None) -> EventsPage | None:
+    async def page(
+        self, hub: Hub, request: PageRequest, reservation: Reservation | None = None, may_pass: int | None = None
+    ) -> EventsPage | None:
         """Ask until the hub answers, for fewer events where it fails; None where it no longer takes the token.
+
+        `reservation` is for the page, and is given back between two tries: others have an answer to come.
 
         Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
         """
@@ -116,7 +121,14 @@ class History:
                 return page
             if is_less:
                 backoff = Backoff(cap=CALL_CAP)  # it is another question now
-            await asyncio.sleep(backoff.next_delay(at_least=_PAUSE))
+            await self._pause(backoff.next_delay(at_least=_PAUSE), reservation)
+
+    async def _pause(self, delay: float, reservation: Reservation | None) -> None:
+        if reservation is not None:
+            reservation.release()
+        await asyncio.sleep(delay)
+        if reservation is not None:
+            await reservation.renew(self.expected_bytes)
 
     def _failed(
         self, request: PageRequest, asked: int, error: HubError, *, at_once: bool = False, is_limit: bool = False

@@ -22,6 +22,10 @@ _SLICE: Final = 100
 """Envelopes that are decoded at a time, in a millisecond or two: other accounts and the next question wait so long."""
 
 
+_GIVES_WAY: Final = 0.5
+"""Seconds after which a page for which there was no room is asked for again, where others go first."""
+
+
 @dataclass(slots=True)
 class Asked:
     """A page that was asked for."""
@@ -45,11 +49,16 @@ class Pages:
         self._ahead: tuple[Asked, asyncio.Task[EventsPage | None]] | None = None
 
     async def ask(
-        self, wants: Callable[[], PageRequest | None], may_pass: Callable[[], int | None] = lambda: None
+        self,
+        wants: Callable[[], PageRequest | None],
+        may_pass: Callable[[], int | None] = lambda: None,
+        *,
+        gives_way: bool = False,
     ) -> Asked | None:
         """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
 
-        Events up to `may_pass` that the hub cannot give may be passed: then the answer raises CannotBeGivenError.
+        One that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass` that the
+        hub cannot give may be passed: then the answer raises CannotBeGivenError.
         """
         if self._ahead is not None:
             asked, _ = self._ahead
@@ -58,18 +67,22 @@ class Pages:
                 return asked
             self.let_go()
         await self._history.rest()
-        reservation = await self._share.reserve(self._history.expected_bytes)
+        size = self._history.expected_bytes
+        reservation = self._share.reserve_at_once(size) if gives_way else await self._share.reserve(size)
+        if reservation is None:
+            await asyncio.sleep(_GIVES_WAY)
+            return None
         request = wants()
         if request is None:
             reservation.release()
             return None
-        return Asked(request, reservation, self._history.page(self._hub, request, may_pass()))
+        return Asked(request, reservation, self._history.page(self._hub, request, reservation, may_pass()))
 
     def ask_ahead(self, request: PageRequest | None) -> None:
         """Ask for `request`, where there is room for one more page at once; `ask` gives it."""
         reservation = None if request is None else self._share.reserve_at_once(self._history.expected_bytes)
         if request is not None and reservation is not None:
-            task = self._tasks.create_task(self._history.page(self._hub, request))
+            task = self._tasks.create_task(self._history.page(self._hub, request, reservation))
             self._ahead = Asked(request, reservation, task), task
 
     def let_go(self) -> None:

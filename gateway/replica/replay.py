@@ -263,9 +263,10 @@ class ReplayJob:
         """
         queue, history = self._queue, self._history
         await history.rest()
-        with (await share.reserve(history.expected_bytes)).until_done():
+        reservation = await share.reserve(history.expected_bytes)
+        with reservation.until_done():
             request = walk.cursor
-            answer = await history.page(hub, request)
+            answer = await history.page(hub, request, reservation)
             if not self._is_trusted(hub):
                 return False
             if answer is None:

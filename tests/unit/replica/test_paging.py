@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.errors import CallFailed
 from gateway.events.decode import Decoder
 from gateway.hub import EventsPage
 from gateway.replica.access import PageLimit
@@ -109,3 +110,30 @@ async def test_nothing_is_asked_for_ahead_where_there_is_no_room_at_once(scene: 
 async def test_nothing_is_asked_where_nothing_is_wanted_any_more(scene: Scene) -> None:
     assert await scene.pages.ask(lambda: None) is None
     assert scene.budget.reserved == 0
+
+
+async def test_no_room_is_kept_between_two_tries_of_a_page() -> None:
+    limit = PageLimit(10, room=2**20)
+    budget = Budget(2 * limit.expected_bytes)
+    tries: list[int] = []
+
+    class Failing:
+        async def events_since(self, *_: object) -> EventsPage:
+            tries.append(budget.reserved)
+            raise CallFailed("GetEventsSince", "no")
+
+    history, given = History("acme", limit, lambda _: None), Failing()
+    async with asyncio.TaskGroup() as tasks:
+        pages = Pages(history, given, budget.share(), tasks)  # type: ignore[arg-type]
+        asked = await pages.ask(lambda: FIRST)
+        assert asked is not None
+        with asked.reservation.until_done():
+            asking = tasks.create_task(asked.answer)  # type: ignore[arg-type]
+            async with asyncio.timeout(10):
+                while len(tries) < 3:
+                    await asyncio.sleep(0.001)
+            assert budget.reserved == 0
+            asking.cancel()
+            await asyncio.wait({asking})
+    assert tries[:3] == [limit.expected_bytes, limit.expected_bytes, limit.expected_bytes // 2]
+    assert budget.reserved == 0
