@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn, cast
 
-from virtual import EPOCH
+from virtual import EPOCH, Machine, machine_of
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Refused
 from gateway.signalr.connection import Connection, OnPush, Pause
@@ -83,10 +83,11 @@ class User:
             for connection in self.connections:
                 connection.push(payload)
 
-    def drop(self) -> None:
-        """End all connections."""
+    def drop(self, machine: Machine | None = None) -> None:
+        """End all connections, or those of one machine."""
         for connection in [*self.connections]:
-            connection.end("dropped")
+            if machine is None or connection.machine is machine:
+                connection.end("dropped")
 
     def shown(self) -> list[Happening]:
         """Return the history that is shown now."""
@@ -116,6 +117,7 @@ class FakeConnection:
 
     def __init__(self, user: User) -> None:
         self.user = user
+        self.machine = machine_of()
         self.heard_at = asyncio.get_running_loop().time()
         self._pushed: deque[bytes] = deque()
         self._came = asyncio.Event()

@@ -85,5 +85,6 @@ def _rest(world: World) -> list[str]:
             found.append(f"{name} holds bytes at rest: {rest}")
         for account, state in rest.states.items():
             live[account] += state == Activity.LIVE.value
+    found += [f"{name} has {count} connections at rest" for name, count in world.connections.items() if count != 1]
     found += [f"{name} is live in {count} replicas at rest" for name, count in live.items() if count != 1]
     return found

@@ -35,6 +35,9 @@ LEASE: Final = Timing(lease=6.0, renewal=2.0, look=1.0)
 TAKEOVER: Final = 15.0
 """Seconds in which another replica has what one held that died, its lease included."""
 
+_CROWDS: Final = 0.1
+"""The part of the seeds in which nearly all accounts of one replica have the same trouble."""
+
 ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
 
 
@@ -98,6 +101,8 @@ class World:
     """What was done to it."""
     at_rest: dict[str, Rest] = field(default_factory=dict)
     """Of each replica, at the end."""
+    connections: dict[str, int] = field(default_factory=dict)
+    """Of each account at the hub, at the end."""
     is_over: bool = False
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Of the log, from ERROR on."""
@@ -109,6 +114,10 @@ class World:
         self.shards = dice.choice((1, 2, 4))
         self.names = [f"account-{number}" for number in range(dice.randint(2, 12))]
         self.memory = dice.choice((16, 16, 64)) * 1024 * 1024
+        crowd = Random(f"{self.seed}/crowd")
+        self.crowd = crowd if crowd.random() < _CROWDS else None
+        if self.crowd is not None:
+            self.names, self.memory = [f"account-{number}" for number in range(12)], 16 * 1024 * 1024
         self.hub = FakeHub(self.names)
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
@@ -124,9 +133,10 @@ class World:
         self.control = MemoryControl()
         for name in self.names:
             (self.keys / name).write_text(f"key-of-{name}")
-        for _ in range(self.dice.choice((1, 1, 2, 3))):
+        for _ in range(self.dice.choice((1, 1, 2, 3)) if self.crowd is None else 1):
             self.start()
-        events = self._flow() + ([] if self.calm else self._weather())
+        weather = self._weather if self.crowd is None else lambda: self._crowded(self.crowd)
+        events = self._flow() + ([] if self.calm else weather())
         events.sort(key=lambda event: event[0])
         for at, act in events:
             if at > loop.time():
@@ -137,6 +147,7 @@ class World:
             for name, (_, replica) in self.replicas.items():
                 self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
             await asyncio.sleep(0.1)
+        self.connections = {name: len(user.connections) for name, user in self.hub.users.items()}
         self.is_over = True
 
     # Replicas -------------------------------------------------------------------------------------------
@@ -186,7 +197,7 @@ class World:
         self.dead.append(machine)
         machine.die()
         for user in self.hub.users.values():  # its sockets go with it
-            user.drop()
+            user.drop(machine)
 
     def _stop(self, name: str) -> None:
         self.replicas.pop(name)[1].stop()
@@ -232,6 +243,23 @@ class World:
                 events += self._shard_weather(shard)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
+        return events
+
+    def _crowded(self, dice: Random) -> list[tuple[float, Callable[[], None]]]:
+        """Draw one trouble that nearly all accounts of one replica have, while the others must page."""
+        kind = dice.choice(("history fails", "hangs", "rate limited", "slow"))
+        well, since = dice.sample(self.names, 2), dice.uniform(4, 7)
+        events: list[tuple[float, Callable[[], None]]] = []
+        for name in self.names:
+            if name in well:
+                for at in (dice.uniform(10, 20), dice.uniform(20, 35)):
+                    self.excuses[name].append(Excuse(at, at + 2, "dropped"))
+                    events.append((at, lambda name=name: self.hub.users[name].drop()))
+                continue
+            self.excuses[name].append(Excuse(since, FLOW + CALM - 10, kind))
+            events.append((since, lambda name=name: self._trouble(name, kind)))
+            events.append((since, lambda name=name: self.hub.users[name].drop()))  # all page anew, at once
+            events.append((FLOW, lambda name=name: self._trouble(name, None)))
         return events
 
     def _shard_weather(self, shard: int) -> list[tuple[float, Callable[[], None]]]:

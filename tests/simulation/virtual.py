@@ -77,6 +77,11 @@ class Machine:
 _MACHINE: ContextVar[Machine | None] = ContextVar("machine", default=None)
 
 
+def machine_of() -> Machine | None:
+    """Return the machine that runs what asks."""
+    return _MACHINE.get()
+
+
 class VirtualLoop(asyncio.base_events.BaseEventLoop):
     """An event loop in which time passes only when nothing else is left to do."""
 
