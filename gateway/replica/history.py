@@ -65,7 +65,7 @@ class History:
         self._skip_after = skip_after
         self._alone = 0  # failures of the question for one event
         self._search: Search | None = None
-        self._passed: CannotBeGivenError | None = None
+        self._passed: tuple[int, int] | None = None  # after which sequence, and up to which, nothing could be given
 
     @property
     def expected_bytes(self) -> int:
@@ -156,15 +156,14 @@ class History:
         passed = self._passed
         if may_pass is None or may_pass <= request.since or request.token is not None or self._skip_after is None:
             self._search = None
-        elif passed is not None and passed.since == request.since and self._failures and request == self._question:
-            raise CannotBeGivenError(passed.since, passed.through)
+        elif passed is not None and passed[0] == request.since and self._failures and request == self._question:
+            raise CannotBeGivenError(*passed)
         elif self._search is None or self._search.since != request.since:
             is_due = self._alone >= self._skip_after and request == self._question
             self._search = Search(request.since, may_pass, self._skip_after) if is_due else None
         elif self._search.through is not None:
-            self._passed = CannotBeGivenError(request.since, self._search.through)
-            self._search = None
-            raise self._passed
+            self._passed, self._search = (request.since, self._search.through), None
+            raise CannotBeGivenError(*self._passed)
         return self._search
 
     def _tell_of(self, since: int, error: HubError) -> None:

@@ -43,6 +43,8 @@ class Call:
     """Whether its caller gave up."""
     is_answered: bool = False
     answer: Answer = None
+    timer: asyncio.TimerHandle | None = None
+    """Ends the caller's wait."""
 
     def expire(self) -> None:
         """Let the caller wait no longer."""

@@ -136,25 +136,27 @@ class Connection:
 
         While a message is coming, which may be the answer, the limit counts from its last part.
         """
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle
-
-        def expire() -> None:
-            nonlocal timer
-            end = min(self._receipt.partial_at + limit, began + _LONGEST * limit)
-            if loop.time() < end:
-                timer = loop.call_at(end, expire)
-            else:
-                call.expire()
-
-        timer = loop.call_at(began + limit, expire)
+        call.timer = asyncio.get_running_loop().call_at(began + limit, self._expire, call, began, limit)
         try:
             answer = await call.waiter
         finally:
-            timer.cancel()
+            call.timer.cancel()
+            call.timer = None
         if isinstance(answer, Expired):
             raise TimeoutError
         return answer
+
+    def _expire(self, call: Call, began: float, limit: float) -> None:
+        """Let nobody wait any longer for an answer, unless parts of a message came lately.
+
+        No closure that refers to itself: it would keep a page of megabytes until the garbage collector comes.
+        """
+        loop = asyncio.get_running_loop()
+        end = min(self._receipt.partial_at + limit, began + _LONGEST * limit)
+        if loop.time() < end:
+            call.timer = loop.call_at(end, self._expire, call, began, limit)
+        else:
+            call.expire()
 
     def _check_open(self) -> None:
         if self._lost is not None:
