@@ -562,7 +562,7 @@ class Session:
                 if walk.waits and self.state is State.LIVE:
                     self._doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
-        elif not self._is_trusted:
+        elif not self._is_trusted and self._outbox.anchor is None:
             self._intake.check_without_anchor(contents)
         self._trust()
         if self._subject is not None:

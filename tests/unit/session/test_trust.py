@@ -227,3 +227,15 @@ def test_without_an_anchor_a_history_that_begins_later_is_taken() -> None:
     scene.connect(latest=6, at=40)
     scene.answers(*events([5, 6]))
     assert scene.published() == [1, 2, 3, 5, 6]
+
+
+def test_where_the_anchor_is_found_a_number_that_is_used_twice_is_no_other_history() -> None:
+    scene = Scene(Checkpoint(verified=0))
+    scene.connect(latest=2)
+    scene.answers(*events([1, 2], at=-1))
+    scene.commits()
+    scene.session.dropped()
+    scene.connect(latest=2, at=1)
+    scene.answers(*events([1, 2], at=-1))
+    scene.answers(event(1, id="again", at=-1), token="on")
+    assert scene.published() == [1, 2, 1]
