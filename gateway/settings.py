@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -37,20 +37,25 @@ _HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
+def _parts_of(url: str, example: str) -> SplitResult:
+    """Return the parts of an http or https URL; raises ValueError, which does not quote it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0:
+            return parts
+    except ValueError:  # brackets that do not match, or a port that is none
+        pass
+    raise ValueError(f"is no http or https URL; write it as {example}")
+
+
 def _check_hub_url(url: str) -> str:
     return _check_url(url, "https://api.example.com", "/hubs/event/v1", "keys belong into accounts.directory")
 
 
 def _check_proxy_url(url: str) -> str:
-    """Return the URL of a proxy as it is; raises ValueError, which does not quote it: it may hold a password."""
+    """Return the URL of a proxy as it is; raises ValueError."""
     example = "http://proxy.example.com:3128"
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port that is none
-        is_url = False
-    if not is_url:
-        raise ValueError(f"is no http or https URL; write it as {example}")
+    parts = _parts_of(url, example)
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(f"must not have a path, a query or a fragment; write it as {example}")
     return url
@@ -69,13 +74,7 @@ def _check_collector_url(url: str) -> str:
 
 def _check_url(url: str, example: str, path: str, secrets: str) -> str:
     """Give the base of a URL, without the `path` that is known; raises ValueError."""
-    try:
-        parts = urlsplit(url)
-        is_url = parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0
-    except ValueError:  # brackets that do not match, or a port that is none
-        is_url = False
-    if not is_url:
-        raise ValueError(f"is no http or https URL; write it as {example}, without {path}")
+    parts = _parts_of(url, f"{example}, without {path}")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
     if parts.username or parts.password:

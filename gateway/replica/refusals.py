@@ -69,7 +69,9 @@ class Refusals:
         return rest
 
     def stored(self, items: Collection[Item]) -> None:
-        """A commit with these was stored."""
+        """A commit with these was stored; nearly always nothing is suspected."""
+        if not self._suspects:
+            return
         for name in {_source(item) for item in items} & self._suspects.keys():
             if self._suspects[name].item in items:
                 del self._suspects[name]

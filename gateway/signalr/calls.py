@@ -17,11 +17,6 @@ from gateway.signalr import protocol
 Answer = protocol.Completion | protocol.Malformed | None
 """None: the connection ended."""
 
-
-class Expired:
-    """Instead of an answer: the caller has waited for long enough."""
-
-
 _BEHIND: Final = 1
 """Calls that may be under way behind one that hangs."""
 _TIMEOUTS: Final = 3
@@ -29,6 +24,10 @@ _TIMEOUTS: Final = 3
 _FAILURES: Final = 3
 _FAILING: Final = 60.0
 """Seconds for which every call must have failed, at least three, until a connection is given up."""
+
+
+class Expired:
+    """Instead of an answer: the caller has waited for long enough."""
 
 
 @dataclass(slots=True, eq=False)

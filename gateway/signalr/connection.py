@@ -213,14 +213,15 @@ class Connection:
         receive = self._socket.receive
         while True:
             message = await receive()
-            self._receipt.framed()
+            now = loop.time()
+            self._receipt.framed(now)
             if message.type is _PING or message.type is _PONG:
                 if message.type is _PING:
                     self._send(message.data, _PONG)
                 continue
             if message.type is not _TEXT and message.type is not _BINARY:
                 raise self._ended(message.type, message.data, message.extra)
-            self._heard = loop.time()
+            self._heard = now
             try:
                 records = self._reader.feed(message.data)
             except ProtocolError as error:

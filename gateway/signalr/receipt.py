@@ -28,9 +28,9 @@ class Receipt:
         """When a part of an unfinished message came last, by the loop's clock; minus infinity for never."""
         return self._arrived if self._arrived > self._framed else self._grown
 
-    def framed(self) -> None:
-        """All bytes that came until now were seen as messages."""
-        self._framed = self._loop.time()
+    def framed(self, now: float) -> None:
+        """All bytes that came until `now`, by the loop's clock, were seen as messages."""
+        self._framed = now
 
     def _arrive(self) -> None:
         self._grown = self.partial_at
