@@ -23,6 +23,9 @@ _LOOKS: Final = 3
 _QUESTIONS: Final = 3
 """How often the hub is asked at once what its latest is, for one whose number is far; then the audits ask."""
 
+_MOST_LET_GO: Final = 1_000
+"""Far numbers that are remembered of pushes that found no room: what is more than that may be published late."""
+
 
 class Doubt(Enum):
     """Why a push is held aside."""
@@ -71,6 +74,7 @@ class DoubtfulPushes:
         self._names: set[tuple[int, Doubt, str]] = set()
         self._far = self._unsought = 0
         self._known = self._step = self._questions = 0
+        self._let_go: set[int] = set()
         self.bytes = 0
 
     def __bool__(self) -> bool:
@@ -111,6 +115,23 @@ class DoubtfulPushes:
     def is_far(self, sequence: int, high: int) -> bool:
         """Tell whether a number is far above what the hub told and the highest that is settled."""
         return sequence > max(self._known, high) + max(_FAR, _STEPS * self._step)
+
+    def connected(self) -> None:
+        """A new connection: the hub tells anew how far its history must be read."""
+        self._let_go.clear()
+
+    def let_go(self, sequence: int) -> None:
+        """There was no room for a push whose number is far: only history may have it."""
+        if len(self._let_go) < _MOST_LET_GO:
+            self._let_go.add(sequence)
+
+    def take_confirmed(self, high: int) -> int:
+        """Return the highest number let go that is far no more, 0 for none, and forget such."""
+        if not self._let_go:
+            return 0
+        confirmed = {sequence for sequence in self._let_go if not self.is_far(sequence, high)}
+        self._let_go -= confirmed
+        return max(confirmed, default=0)
 
     @property
     def asks(self) -> bool:

@@ -82,7 +82,7 @@ class Session:
         self._claim: Sighting | None = None  # what the hub said is its latest, and when it did first
         self._unproven: list[Sighting] = []  # what it said since its history was proven last
         # Where paging stands.
-        self._walk = Walk(self._clock)
+        self._walk = Walk(self._clock, lambda content: content.id is not None and self._outbox.remembers(content))
         self._intake = Intake(self._outbox, self._waiting, self._doubtful, self._walk, self._finality, self._clock)
         self._overlap = Overlap(self._clock)
         self._subject: str | None = None
@@ -235,6 +235,7 @@ class Session:
         self._trial = self._waiting.trial
         self._claim = None
         self._walk.connected()
+        self._doubtful.connected()
         self._waiting.disprove()
         self._overlap.connected(max(self._outbox.high, self._waiting.highest))
         self.latest = self._outbox.high
@@ -437,13 +438,23 @@ class Session:
     ) -> Outcome:
         if not room:
             self._retreat(0)
+            self.let_go += 1
+            if doubt is Doubt.FAR:
+                self._doubtful.let_go(sequence)
             return Outcome.OVERFLOW
         held = Doubtful(doubt, sequence, content, now, proves, self._waiting.trial)
         return Outcome.HELD if self._doubtful.hold(held) else Outcome.REPEAT
 
     def _reconsider(self) -> None:
         """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
-        if not self._doubtful or not self._is_trusted:
+        if not self._is_trusted:
+            return
+        unseen = self._doubtful.take_confirmed(self._outbox.high)
+        if unseen > self._outbox.high:
+            self._overlap.must_reach(unseen)
+            if self.state is State.LIVE:
+                self._catch_up_again()
+        if not self._doubtful:
             return
         for held in self._doubtful.release(self._is_clear):
             sequence, content = held.sequence, held.content
@@ -452,6 +463,8 @@ class Session:
             elif held.doubt is Doubt.GARBLED and self._outbox.is_open(sequence):
                 self._outbox.place(content)
             elif held.doubt is not Doubt.GARBLED or not self._outbox.remembers(content):
+                if held.doubt is Doubt.FAR and not held.proves:
+                    self._overlap.must_reach(sequence)  # what came just before it was pushed to nobody
                 self._pushed(sequence, content, held.arrived, room=True, proves=held.proves)
 
     def _is_clear(self, held: Doubtful) -> bool:

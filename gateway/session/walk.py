@@ -7,7 +7,7 @@ beginning are told apart from holes, which prove nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -40,9 +40,10 @@ class Step(Enum):
 class Walk:
     """One way through the history, from the anchor on."""
 
-    def __init__(self, clock: HubClock) -> None:
-        """`clock` tells for how long something is so."""
+    def __init__(self, clock: HubClock, was_published: Callable[[Content], bool] = lambda _: False) -> None:
+        """`clock` tells for how long something is so, `was_published` whether an event certainly was published."""
         self._clock = clock
+        self._was_published = was_published
         self._missed: tuple[Moment, int] | None = None
         self._behind_since: Moment | None = None
         self.wary = False
@@ -183,11 +184,11 @@ class Walk:
     def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], *, ended: bool) -> bool:
         """Look for the anchor among all entries of its number: a hub may use one twice, and show one page after page.
 
-        Raises Diverged where all of them are others.
+        Another event of that number proves as much where it was published too. Raises Diverged where none does.
         """
-        entries = [Anchor.of(content) for content in contents if content.sequence == anchor.sequence]
-        if all(anchor.contradicts(entry) for entry in entries):
-            self._imposter = self._imposter or next(iter(entries), None)
+        entries = [content for content in contents if content.sequence == anchor.sequence]
+        if all(anchor.contradicts(Anchor.of(entry)) and not self._was_published(entry) for entry in entries):
+            self._imposter = self._imposter or next((Anchor.of(entry) for entry in entries), None)
             is_over = ended or any((content.sequence or 0) > anchor.sequence for content in contents)
             if self._imposter is not None and is_over:
                 raise Diverged(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from scenes import Scene, clock, event, events, letter, live
+from scenes import OLD, Scene, clock, event, events, letter, live
 
 from gateway.errors import Diverged
 from gateway.events.event import DeadLetter
@@ -118,6 +120,20 @@ def test_another_history_is_still_one_when_all_entries_of_the_anchor_are_others(
         scene.answers(event(5))
 
 
+def test_another_event_of_the_anchors_number_is_as_good_where_it_was_published_too() -> None:
+    scene = live(*events([1, 2]), latest=2)
+    scene.pushes(event(3, id="a", at=0), event(3, id="b", at=0))
+    scene.commits()
+    again = scene.crashes(checkpoint=replace(scene.checkpoint, anchor=Anchor(3, "b", clock(0))))
+    again.connect(latest=3, at=2)
+
+    again.answers(event(3, id="a", at=0))  # the other one comes into view late
+    again.answers(event(3, id="a", at=0))
+
+    assert again.session.state is State.LIVE
+    assert again.published() == []
+
+
 # What cannot be decoded --------------------------------------------------------------------------------------
 
 
@@ -221,3 +237,40 @@ def test_the_hub_is_asked_a_few_times_and_then_at_the_audits() -> None:
         asked += 1
 
     assert asked == 3
+
+
+def test_what_came_before_the_subscription_waits_for_history_though_its_number_was_far() -> None:
+    scene = Scene(checkpoint=Checkpoint(verified=4, anchor=Anchor(4, "id-4", clock(OLD))))
+    scene.session.connected()
+    assert scene.pushes(event(FAR, at=0)) == [Outcome.HELD]
+    scene.session.subscribed()
+    scene.session.told_latest(4, clock(0))
+    scene.session.told_latest(FAR, clock(1))
+
+    scene.answers(event(4))  # history lags: what happened just before the push is in neither
+    scene.waits(1)
+    assert scene.published() == []
+    scene.session.told_latest(FAR, clock(2))
+    scene.answers(event(4), event(FAR - 1, at=0), event(FAR, at=0))
+
+    assert scene.published() == [FAR - 1, FAR]
+    assert scene.late() == []
+
+
+def test_one_that_found_no_room_is_not_overtaken_once_the_hub_confirms_its_number() -> None:
+    scene = live(*events([1, 2]), latest=2)
+    scene.pushes(event(3, at=0))
+    scene.commits()
+    assert scene.session.pushed(event(FAR, at=0), scene.now, room=False) is Outcome.OVERFLOW
+    assert scene.session.let_go == 1
+    assert scene.pushes(event(FAR + 1, at=0)) == [Outcome.HELD]
+
+    for at in (1, 2):
+        scene.session.told_latest(FAR + 1, clock(at))
+    scene.waits(1)
+    assert scene.published() == [1, 2, 3]
+    scene.session.told_latest(FAR + 1, clock(3))
+    scene.answers(event(2), *events([3, FAR, FAR + 1], at=0))
+
+    assert scene.published() == [1, 2, 3, FAR, FAR + 1]
+    assert scene.late() == []
