@@ -15,6 +15,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 NAME_RULE: Final = "a letter or digit, then at most 62 letters, digits, underscores or hyphens"
 
 _MAX_KEY_BYTES: Final = 64 * 1024
+_MOVE: Final = "Move it away, or begin its name with a dot."
 
 
 def is_account_name(name: str) -> bool:
@@ -69,20 +70,31 @@ class AccountsDirectory:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if not is_account_name(entry.name):
-                faults.append(Fault(entry.name, f"is not an account's name: {NAME_RULE}", "Rename the file."))
-            elif not entry.is_file():
-                faults.append(Fault(entry.name, "is not a file", "Move it away, or begin its name with a dot."))
-            elif entry.name in known:
+            fault = self._fault_of(entry, is_known=entry.name in known)
+            if fault is None:
                 names.add(entry.name)
             else:
-                try:
-                    self.key(entry.name)
-                except ConfigurationError as error:
-                    faults.append(Fault(entry.name, error.problem, error.remedy))
-                else:
-                    names.add(entry.name)
+                faults.append(fault)
         return frozenset(names), faults
+
+    def _fault_of(self, entry: os.DirEntry[str], *, is_known: bool) -> Fault | None:
+        """Return why an entry is no account; None where it is one."""
+        if not is_account_name(entry.name):
+            shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            return Fault(shown, f"is not an account's name: {NAME_RULE}", "Rename the file.")
+        try:
+            if not entry.is_file():
+                return Fault(entry.name, "is not a file", _MOVE)
+        except OSError as error:  # a link that leads in a circle, or to where nobody may look
+            if is_known:
+                return None  # it may be so for a moment: the account itself tells that its key cannot be read
+            return Fault(entry.name, f"cannot be looked at ({error.strerror})", _MOVE)
+        if not is_known:
+            try:
+                self.key(entry.name)
+            except ConfigurationError as error:
+                return Fault(entry.name, error.problem, error.remedy)
+        return None
 
     def stamp(self) -> int | None:
         """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.

@@ -23,6 +23,7 @@ from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.broker.strays import parsed_object
 from gateway.errors import BrokerError, Fenced, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -252,13 +253,17 @@ class JetStreamShard:
 async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
     """Give the claim that stands, as the stream's leader has it; None where there never was one.
 
-    Raises Unavailable.
+    A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a
+    claim of somebody unknown. Raises Unavailable.
     """
     stored = await last_message(link, topics, topics.fence(shard))
     if stored is None:
         return None
-    value = json.loads(payload_of(stored))
-    return Claim(int(stored["seq"]), str(value["owner"]), int(value["epoch"]), str(value["token"]))
+    sequence, value = int(stored["seq"]), parsed_object(payload_of(stored))
+    epoch = value.get("epoch")
+    if not isinstance(epoch, int) or not {"owner", "token"} <= value.keys():
+        return Claim(sequence, "somebody whose message is no claim of a gateway", 0, f"stray-{sequence}")
+    return Claim(sequence, str(value["owner"]), epoch, str(value["token"]))
 
 
 async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, Any] | None:

@@ -18,6 +18,7 @@ from gateway.broker.jetstream.link import API
 from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Membership
+from gateway.broker.strays import parsed_object
 from gateway.errors import ConfigurationError
 
 VERSION: Final = 1
@@ -87,7 +88,10 @@ class _Store:
 
     async def read(self, name: str) -> leases.Lease | None:
         found = await records.last(self._connection.link, self._topics.ownership, self._topics.owning(name))
-        return None if found is None else leases.Lease(found.sequence, str(json.loads(found.value)["token"]))
+        if found is None:
+            return None
+        # What is no lease of a gateway, but has its name, is some other's until it ends or is erased.
+        return leases.Lease(found.sequence, str(parsed_object(found.value).get("token", "")))
 
     async def write(self, name: str, token: str, expect: int | None) -> int:
         value = json.dumps({"version": VERSION, "member": self._member, "token": token}).encode()

@@ -16,6 +16,7 @@ from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal
 from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
+from gateway.broker.strays import parsed_object
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
 VERSION: Final = 1
@@ -129,7 +130,13 @@ class JetStreamRegistry:
         found = await records.last(self._connection.link, self._stream, subject)
         if found is None:
             raise Unavailable(f"{subject}: what was written is not there yet")
-        stored: dict[str, Any] = json.loads(found.value)
+        stored = parsed_object(found.value)
+        if not isinstance(stored.get("shards"), int):
+            raise ConfigurationError(
+                f"stream {self._stream}",
+                f"what it has under {subject} is no record of a gateway: {found.value[:100]!r}",
+                "Put the record back from a copy, or take the message away where the deployment never began.",
+            )
         if stored.get("version") != VERSION:
             raise ConfigurationError(
                 f"stream {self._stream}",

@@ -116,7 +116,8 @@ class KafkaControl:
         newest: dict[tuple[int, bytes], fetch.Record] = {}
         async with aclosing(fetch.read_all(self._connection, begin, places)) as records:  # type: ignore[type-var]
             async for record in records:
-                newest[record.partition, record.key] = record
+                if record.key is not None:
+                    newest[record.partition, record.key] = record
         yield newest
         looked = time.monotonic()
         async with aclosing(fetch.follow(self._connection, dict(places))) as batches:  # type: ignore[type-var]
@@ -126,7 +127,7 @@ class KafkaControl:
                     if record.offset < places[tp]:
                         return
                     places[tp] = record.offset + 1
-                yield {(record.partition, record.key): record for record in batch}
+                yield {(record.partition, record.key): record for record in batch if record.key is not None}
                 if time.monotonic() - looked > _LOOK:
                     ends = await self._ends()
                     if any(ends[tp] < places[tp] for tp in places):
@@ -140,7 +141,7 @@ class KafkaControl:
     def _record(self, record: fetch.Record) -> Record:
         age = max(0.0, self._clock() + self._ahead - record.timestamp / 1000)
         is_observed = record.partition == OBSERVED
-        return Record(record.key.decode(), record.value or b"", _revision(record), is_observed, age)
+        return Record(record.key.decode(errors="replace"), record.value or b"", _revision(record), is_observed, age)
 
     def _heard(self, timestamp: int) -> None:
         """Learn what time it is at the broker, from what it has just stored."""

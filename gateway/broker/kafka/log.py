@@ -32,6 +32,7 @@ from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, wor
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
 from gateway.telemetry.logs import get_logger
 
@@ -365,16 +366,18 @@ async def _read(connection: Connection, own: TopicPartition, start: int) -> tupl
             async for record in records:
                 if record.key == CLAIM:
                     newest = record.value
+                elif (name := name_of(record.key)) is None:
+                    continue  # not of a gateway
                 elif record.value is None:
-                    found.pop(record.key.decode(), None)
+                    found.pop(name, None)
                 else:
-                    found[record.key.decode()] = record.value
+                    found[name] = record.value
     return found, None if newest is None else _claim_of(newest)
 
 
 def _claim_of(value: bytes) -> Claim:
-    said = json.loads(value)
-    return Claim(str(said["owner"]), str(said["token"]))
+    said = parsed_object(value)
+    return Claim(str(said.get("owner", "somebody whose record is no claim of a gateway")), str(said.get("token", "")))
 
 
 def _superseded(shard: int, newest: Claim | None) -> BrokerError:

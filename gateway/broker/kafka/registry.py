@@ -18,12 +18,13 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connect import Connection, at_work
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
+from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 
 VERSION: Final = 1
 _DEPLOYMENT: Final = b"deployment"
-_ACCOUNT: Final = b"account/"
+_ACCOUNT: Final = "account/"
 _TOLD: Final = 3600.0
 """Seconds for which tombstones are relied upon to be read: compaction takes them away after a day, by default."""
 
@@ -54,6 +55,12 @@ class KafkaRegistry:
             await self._write(_DEPLOYMENT, first)
             await self._read()
         stored = self._deployment or {}
+        if not stored:
+            raise ConfigurationError(
+                f"topic {self._tp.topic}",
+                f"the last record with the key {_DEPLOYMENT.decode()} is not a gateway's",
+                "Write the one before it again, which tells the numbers of shards and partitions.",
+            )
         if stored.get("version") != VERSION:
             raise ConfigurationError(
                 f"topic {self._tp.topic}",
@@ -81,13 +88,13 @@ class KafkaRegistry:
         It is written in any case: another replica may have forgotten it since this one has read last.
         """
         with at_work():
-            await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
+            await self._write((_ACCOUNT + account).encode(), {"version": VERSION})
         self._accounts.add(account)
 
     async def forget(self, account: str) -> None:
         """Forget `account`, by a tombstone; it is no error that nobody knows it. Raises Unavailable."""
         with at_work():
-            await self._connection.write(self._tp, {_ACCOUNT + account.encode(): None})
+            await self._connection.write(self._tp, {(_ACCOUNT + account).encode(): None})
         self._accounts.discard(account)
 
     async def _check_first(self) -> None:
@@ -124,10 +131,12 @@ class KafkaRegistry:
             records = read_all(self._connection, {self._tp: place}, {self._tp: end})
             async with aclosing(records):  # type: ignore[type-var]
                 async for record in records:
-                    if record.key == _DEPLOYMENT:
-                        self._deployment = json.loads(record.value)
-                    elif record.key.startswith(_ACCOUNT):
-                        account = record.key.removeprefix(_ACCOUNT).decode()
+                    name = name_of(record.key) or ""
+                    if record.key == _DEPLOYMENT and record.value is not None:
+                        said = parsed_object(record.value)
+                        self._deployment = said if "shards" in said else self._deployment or {}
+                    elif name.startswith(_ACCOUNT):
+                        account = name.removeprefix(_ACCOUNT)
                         (accounts.discard if record.value is None else accounts.add)(account)
             self._next, self._read_at, self._accounts = end, began, accounts
 
@@ -136,4 +145,4 @@ class KafkaRegistry:
         if self._deployment is not None:
             await self._write(_DEPLOYMENT, self._deployment)
         for account in sorted(self._accounts):
-            await self._write(_ACCOUNT + account.encode(), {"version": VERSION})
+            await self._write((_ACCOUNT + account).encode(), {"version": VERSION})

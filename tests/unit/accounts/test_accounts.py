@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,26 @@ def test_what_is_no_account_is_told_and_the_others_are_taken(directory: Path) ->
         ("folder", "is not a file"),
     ]
     assert all(fault.remedy for fault in faults)
+
+
+def test_an_entry_that_cannot_even_be_looked_at_is_told(directory: Path) -> None:
+    (directory / "alpha").write_text("k")
+    (directory / "loop").symlink_to("loop")
+    (directory / os.fsdecode(b"bad\xff")).write_text("k")
+
+    names, faults = AccountsDirectory(directory).scan()
+
+    assert names == {"alpha"}
+    assert [(fault.entry, fault.problem.split(":")[0]) for fault in faults] == [
+        ("bad\\xff", "is not an account's name"),
+        ("loop", "cannot be looked at (Too many levels of symbolic links)"),
+    ]
+
+
+def test_an_account_stays_while_its_file_cannot_be_looked_at(directory: Path) -> None:
+    (directory / "alpha").symlink_to("alpha")
+
+    assert AccountsDirectory(directory).scan(frozenset({"alpha"})) == ({"alpha"}, [])
 
 
 def test_a_file_that_cannot_be_read_is_told(directory: Path) -> None:

@@ -1,0 +1,23 @@
+"""What stands where a gateway writes, and need not be a gateway's: anybody who may write there can err."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parsed_object(value: bytes) -> dict[str, Any]:
+    """Return the JSON object that `value` is; an empty one where it is something else."""
+    try:
+        said = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def name_of(key: bytes | None) -> str | None:
+    """Return a record's key as text; None where it has none, or one that is no UTF-8."""
+    try:
+        return None if key is None else key.decode()
+    except UnicodeDecodeError:
+        return None
