@@ -99,11 +99,13 @@ class ReplayJob:
 
     # What the shard asks ----------------------------------------------------------------------------------
 
-    def take(self, most: int, space: int) -> tuple[list[Item], bytes] | None:
+    def take(
+        self, most: int, space: int, measure: Callable[[Item], int] | None = None
+    ) -> tuple[list[Item], bytes] | None:
         """Give messages and the progress that covers them, for the commit in the making; None for nothing now."""
         if self._offered is None or self._taken is not None:
             return None
-        found = self._queue.take(most, space)
+        found = self._queue.take(most, space, measure)
         self._taken = self._queue.progress
         return found
 

@@ -118,7 +118,9 @@ class Replays:
 
     # For the shard's commits ------------------------------------------------------------------------------
 
-    def take(self, id_: str, most: int, space: int) -> tuple[list[Item], bytes | None] | None:
+    def take(
+        self, id_: str, most: int, space: int, measure: Callable[[Item], int] | None = None
+    ) -> tuple[list[Item], bytes | None] | None:
         """Give messages of a replay and the progress to commit with them; None for nothing now."""
         self._ready.discard(id_)
         found: tuple[list[Item], bytes | None] | None = None
@@ -126,7 +128,7 @@ class Replays:
             self._unwanted.discard(id_)
             found = [], None
         elif (job := self._jobs.get(id_)) is not None:
-            found = job.take(most, space)
+            found = job.take(most, space, measure)
         if found is not None:
             self._taken[id_] = found[1]
         return found

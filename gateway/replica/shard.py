@@ -73,6 +73,20 @@ class ShardSettings:
     tracer: Tracer = OFF
 
 
+class _Made:
+    """The messages of a batch, made while it is taken: a commit is bounded by what they take, not by a guess."""
+
+    def __init__(self, *, in_key: bool) -> None:
+        self.messages: list[Message] = []
+        self._in_key = in_key
+
+    def measure(self, item: Item) -> int:
+        """Make the message of an item, and return its size in bytes; the last one may be of no item of the batch."""
+        message = to_message(item)
+        self.messages.append(with_account_in_key(message) if self._in_key else message)
+        return self.messages[-1].size
+
+
 class Shard:
     """A shard of this replica and its accounts."""
 
@@ -320,7 +334,7 @@ class Shard:
                 break
             self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
         for name in sorted(self.forgets)[: limits.messages - len(filling.messages) - len(filling.checkpoints)]:
-            self._add(filling, name, (), None, limits)
+            self._add(filling, name, (), None, limits, self._made())
             filling.renewed[name] = None
         self._add_replays(filling, limits)
         return filling if filling.checkpoints else None
@@ -332,23 +346,26 @@ class Shard:
             return
         if account.session is None:
             return
-        batch = account.session.take(most, (limits.bytes - filling.size - LARGEST) // 2)
+        made = self._made()
+        batch = account.session.take(most, (limits.bytes - filling.size - LARGEST) // 2, made.measure)
         account.took(time.monotonic(), batch)
         if batch is None:
             return
         self._ready[name] = account
-        self._add(filling, name, batch.items, batch.checkpoint, limits)
+        self._add(filling, name, batch.items, batch.checkpoint, limits, made)
         filling.reached[name] = account.session.highest, account.session.verified
         filling.filtered.update((name, kind) for kind in batch.filtered)
 
-    def _add(self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits) -> None:
-        """Add items and the checkpoint `value` that covers them."""
+    def _add(  # noqa: PLR0917 - in three places here
+        self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits, made: _Made
+    ) -> None:
+        """Add items, whose messages are `made`, and the checkpoint `value` that covers them."""
         first = len(filling.messages)
         filling.items += items
-        for item in items:
-            message, size = self._message(item, limits)
-            filling.messages.append(message)
-            filling.size += size
+        for item, message in zip(items, made.messages, strict=False):
+            fitting = self._fitting(item, message, limits)
+            filling.messages.append(fitting)
+            filling.size += fitting.size
         for place in self._settings.tracer.sampled(len(items)):
             has_room = filling.size + LARGEST + _TRACE < limits.bytes
             if has_room and self._at_most is None:  # else the broker refuses something, and is shown nothing but that
@@ -360,10 +377,11 @@ class Shard:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
         name, session, reset = account.name, account.session, account.due_reset()
         if reset is not None:
-            item = Item(reset_notification(name, reset), incarnation=reset.incarnation)
-            self._add(filling, name, [item], encode_checkpoint(reset), limits)
+            item, made = Item(reset_notification(name, reset), incarnation=reset.incarnation), self._made()
+            made.measure(item)
+            self._add(filling, name, [item], encode_checkpoint(reset), limits, made)
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
-            self._add(filling, name, (), None, limits)
+            self._add(filling, name, (), None, limits, self._made())
         else:
             return False
         filling.renewed[name] = reset
@@ -399,21 +417,23 @@ class Shard:
             space = limits.bytes - filling.size - LARGEST
             if filling.checkpoints and (room < 1 or space < limits.bytes // 4):
                 return
-            taken = self.replays.take(id_, room, space // 2)
+            made = self._made()
+            taken = self.replays.take(id_, room, space // 2, made.measure)
             if taken is not None:
                 items, progress = taken
-                self._add(filling, KEY + id_, items, progress, limits)
+                self._add(filling, KEY + id_, items, progress, limits, made)
                 filling.replays.append(id_)
 
-    def _message(self, item: Item, limits: Limits) -> tuple[Message, int]:
-        """Give the message of an item, and its size."""
-        message = self._keyed(to_message(item))
+    def _made(self) -> _Made:
+        return _Made(in_key=self._settings.account_in_key)
+
+    def _fitting(self, item: Item, message: Message, limits: Limits) -> Message:
+        """Return the message of an item, or a dead letter where that is larger than a commit can well hold."""
         size = message.size
-        if size > limits.bytes // 4:
-            words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
-            message = self._bury(item, Reason.TOO_LARGE, words)
-            size = message.size
-        return message, size
+        if size <= limits.bytes // 4:
+            return message
+        words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
+        return self._bury(item, Reason.TOO_LARGE, words)
 
     async def _commit(self, writer: ShardLog, filling: Filling) -> None:
         try:

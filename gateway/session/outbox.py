@@ -335,8 +335,13 @@ class Outbox:
 
     # Taking ---------------------------------------------------------------------------------------------
 
-    def take(self, messages: int, size: int) -> Batch | None:
-        """Give the next batch, of at most `messages` items and about `size` bytes; None when nothing waits."""
+    def take(self, messages: int, size: int, measure: Callable[[Item], int] | None = None) -> Batch | None:
+        """Return the next batch, of at most `messages` items and `size` bytes; None when nothing waits.
+
+        One item is taken however large it is. `measure` returns the bytes that an item takes in the commit; without it
+        they are what it takes here, roughly. It is called once for each item of the batch, in their order, and perhaps
+        for the one behind them.
+        """
         if not self._queue:
             return None
         items: list[Item] = []
@@ -345,10 +350,13 @@ class Outbox:
         while self._queue:
             entry = self._queue[0]
             if entry.item is not None:
-                if items and (len(items) >= messages or taken + entry.size > size):
+                if items and len(items) >= messages:
+                    break
+                cost = entry.size if measure is None else measure(entry.item)
+                if items and taken + cost > size:
                     break
                 items.append(entry.item)
-                taken += entry.size
+                taken += cost
             self._queue.popleft()
             self.bytes -= entry.size
             if isinstance(entry, _Settled):

@@ -8,7 +8,7 @@ the last sequence are remembered by their digests, since history gives them agai
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -152,18 +152,24 @@ class ReplayQueue:
         """Whether more was looked at than is taken."""
         return bool(self._looked)
 
-    def take(self, most: int, space: int) -> tuple[list[Item], bytes]:
-        """Give up to `most` messages, of about `space` bytes, and the progress that covers them."""
+    def take(self, most: int, space: int, measure: Callable[[Item], int] | None = None) -> tuple[list[Item], bytes]:
+        """Return up to `most` messages, of `space` bytes by `measure`, and the progress that covers them.
+
+        `measure` is that of `Outbox.take`.
+        """
         items: list[Item] = []
         position, read = self.progress.position, self.progress.read
         while self._looked:
             looked = self._looked[0]
             if looked.item is not None:
                 size = size_of(looked.item.content)
-                if len(items) >= most or (items and size > space):
+                if len(items) >= most:
+                    break
+                cost = size if measure is None else measure(looked.item)
+                if items and cost > space:
                     break
                 items.append(looked.item)
-                space -= size
+                space -= cost
                 self.waiting -= 1
                 self.waiting_bytes -= size
             self._looked.popleft()

@@ -17,7 +17,7 @@ the checkpoint was made from. Where a connection ends before that, or diverges, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -27,7 +27,7 @@ from gateway.events.reasons import Reason
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.doubtful import Doubt, Doubtful, DoubtfulPushes
-from gateway.session.facts import Batch, Content, Outcome, Page, PageRequest, SessionSettings, State
+from gateway.session.facts import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings, State
 from gateway.session.finality import MOST as SIGHTINGS
 from gateway.session.finality import Finality, Sighting
 from gateway.session.hubclock import HubClock, Moment
@@ -674,13 +674,13 @@ class Session:
 
     # Batches --------------------------------------------------------------------------------------------
 
-    def take(self, messages: int, size: int) -> Batch | None:
-        """Give the next batch, of at most `messages` items and about `size` bytes; None when nothing waits.
+    def take(self, messages: int, size: int, measure: Callable[[Item], int] | None = None) -> Batch | None:
+        """Return the next batch, of at most `messages` items and `size` bytes, as `Outbox.take` does.
 
         The batch is taken to be committed: after anything but a clean answer the session is thrown away.
         """
         was_full = self._outbox.full
-        batch = self._outbox.take(messages, size)
+        batch = self._outbox.take(messages, size, measure)
         self._starved = self._starved or (was_full and not self._outbox.full and self._is_paging)
         return batch
 

@@ -19,6 +19,7 @@ from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
 from gateway.replica.account import Activity
 from gateway.settings import MessagesSettings
+from gateway.simulator.hub import Injection
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -247,3 +248,28 @@ async def test_keys_begin_with_the_account_where_that_is_wished_dead_letters_inc
     await world.until(lambda: len(world.messages("main")) == 3, "all is published")
     found = [(message.topic == "dead-letter", message.key) for message in world.messages("main")]
     assert found == [(False, b"main:1"), (True, b"main:2"), (False, b"main:3")]
+
+
+async def test_a_commit_holds_no_more_than_its_messages_take_however_large_dead_letters_become(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=1)
+    world.broker.limits = Limits(messages=10_000, bytes=4_000_000)
+    await world.replica()
+    for account in ("alpha", "beta"):
+        await world.published(account, [1])
+        await world.becomes(account, Activity.LIVE)
+    goes_on = asyncio.Event()
+
+    async def hold(edge: Edge) -> None:
+        if edge.call == "commit":
+            await goes_on.wait()
+
+    world.broker.faults = hold
+    for number in range(4_500):  # small as raw bytes, and large in words
+        world.hub.user("alpha").inject(Injection(b"%d" % number, callback="\N{GRINNING FACE}" * 60))
+    world.hub.user("beta").emit(20)
+    account = world.replicas[-1]._accounts["alpha"]
+    await world.until(lambda: account.pushes >= 4_500, "all are pushed")
+    goes_on.set()
+
+    await world.published("beta", range(1, 22))
+    await world.until(lambda: len(world.messages("alpha")) == 4_501, "all are published")
