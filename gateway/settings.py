@@ -218,7 +218,7 @@ class BrokerSettings(_Section):
     commit_timeout: float = Field(default=10, gt=0)
     """Seconds for the answer to a commit."""
     max_commits: int = Field(default=4, ge=1)
-    """Commits that may be in flight at once, in one process."""
+    """Commits that may be in flight at once, in one process; one that takes longer than a second counts no more."""
 
 
 class TopicsSettings(_Section):

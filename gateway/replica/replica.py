@@ -36,6 +36,7 @@ from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.reporting import Fact, Reporter, Subject
 from gateway.replica.shard import Shard, ShardSettings
+from gateway.replica.slots import CommitSlots
 from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
 from gateway.settings import HubSettings, Settings
@@ -133,7 +134,7 @@ class Replica:
                 buffer_bytes=settings.session.buffer_bytes,
             ),
             registry=registry,
-            commits=asyncio.Semaphore(settings.broker.max_commits),
+            commits=CommitSlots(settings.broker.max_commits),
             tally=self._access.tally,
             account_in_key=settings.messages.key == "account-sequence",
             tracer=tracer,

@@ -29,6 +29,7 @@ from gateway.replica.filling import Filling, to_message
 from gateway.replica.refusals import Refusals
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.replays import Replays
+from gateway.replica.slots import CommitSlots
 from gateway.session.checkpoint import (
     LARGEST,
     Checkpoint,
@@ -63,7 +64,7 @@ class ShardSettings:
     start: str | int
     session: SessionSettings
     registry: Registry
-    commits: asyncio.Semaphore
+    commits: CommitSlots
     """Bounds the commits in flight in this process."""
     replays: ReplaySettings
     tally: Tally
@@ -109,6 +110,7 @@ class Shard:
         self._work = asyncio.Event()
         self._stop = asyncio.Event()
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
+        self._has_failed = False  # whether the last commit did
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._refusals = Refusals()
         self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
@@ -474,7 +476,8 @@ class Shard:
         if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0], loop.time()):
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
-        async with self._settings.commits:
+        async with self._settings.commits.slot(has_failed=self._has_failed):
+            self._has_failed = True
             while True:
                 try:
                     began = time.perf_counter()
@@ -496,6 +499,7 @@ class Shard:
                     if len(filling.items) == 1:
                         loop.call_later(self._refusals.refused(filling.items[0], loop.time()), self._work.set)
                     raise
+        self._has_failed = False
         self._refusals.stored(filling.items)
         if self._at_most is not None:
             self._at_most = self._at_most * 2 if self._at_most < writer.limits.messages else None
