@@ -288,10 +288,10 @@ class MemoryRegistry:
         await asyncio.sleep(0)
         self.accounts.add(account)
 
-    async def forget(self, account: str) -> None:
+    async def forget(self, accounts: Collection[str]) -> None:
         """See the contract."""
         await asyncio.sleep(0)
-        self.accounts.discard(account)
+        self.accounts.difference_update(accounts)
 
 
 @dataclass(slots=True)

@@ -122,11 +122,11 @@ class Registry(Protocol):
         """Remember that `account` was begun; called once its first checkpoint is committed."""
         ...
 
-    async def forget(self, account: str) -> None:
-        """Forget that `account` was begun: once this returns, `known` gives it to no replica any more.
+    async def forget(self, accounts: Collection[str]) -> None:
+        """Forget that `accounts` were begun: once this returns, `known` gives none of them to any replica any more.
 
-        It may take some seconds. It is no error that nobody knows the account. Where it raises, the account may be
-        forgotten or not: ask again. Who registers it meanwhile or later is not undone.
+        It may take some seconds, together. It is no error that nobody knows an account. Where it raises, each may be
+        forgotten or not: ask again. Who registers one meanwhile or later is not undone.
         """
         ...
 

@@ -26,6 +26,7 @@ from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, wit
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
 from gateway.replica.filling import Filling, to_message
+from gateway.replica.forgetting import Forgetting
 from gateway.replica.refusals import Refusals
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.replays import Replays
@@ -120,6 +121,7 @@ class Shard:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: dict[str, asyncio.Task[None]] = {}
         self._log = get_logger(shard=number)
+        self._forgetting = Forgetting(settings.registry, self._forgot)
         self.replays = Replays(settings.replays, self.accounts, self._work.set, self._tally)
 
     def add(self, account: Account) -> None:
@@ -278,7 +280,7 @@ class Shard:
         self._newcomers -= set(names)
         self.keyless = {name for name in checkpoints.keys() - self.accounts.keys() if not name.startswith(KEY)}
         self._unknown |= set(names) - checkpoints.keys() - known
-        for name in names & self.accounts.keys():
+        for name in self.accounts.keys() & set(names) - self._forgetting.names:
             account, value = self.accounts[name], checkpoints.get(name)
             try:
                 checkpoint = decode_checkpoint(value) if value is not None else None
@@ -303,6 +305,7 @@ class Shard:
 
     def _detach(self, activity: Activity | None) -> None:
         self._ready.clear()
+        self._forgetting.end()
         self.replays.closed()
         for account in self.accounts.values():
             account.detach(activity)
@@ -335,7 +338,8 @@ class Shard:
             if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
                 break
             self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
-        for name in sorted(self.forgets)[: limits.messages - len(filling.messages) - len(filling.checkpoints)]:
+        room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+        for name in sorted(self.forgets - self._forgetting.names)[:room]:
             self._add(filling, name, (), None, limits, self._made())
             filling.renewed[name] = None
         self._add_replays(filling, limits)
@@ -390,17 +394,31 @@ class Shard:
         account.detach()
         return True
 
-    async def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
-        """Go on from the checkpoints that were set; raises Unavailable."""
+    def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
+        """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
         for name, checkpoint in renewed.items():
-            if checkpoint is None:
-                await self._settings.registry.forget(name)
-                self._unknown.add(name)
             account = self.accounts.get(name)
-            self._log.warning("the checkpoint was reset" if checkpoint else "the checkpoint is forgotten", account=name)
+            if checkpoint is None:
+                if account is not None:
+                    account.is_unreadable = False  # it is not there any more
+            else:
+                self._log.warning("the checkpoint was reset", account=name)
+                if account is not None:
+                    account.lag.forget()
+                    account.attach(self._session(name, checkpoint, known=True))
+        assert self._tasks is not None  # noqa: S101 - it is run
+        self._forgetting.begin([name for name, checkpoint in renewed.items() if checkpoint is None], self._tasks)
+
+    def _forgot(self, names: Collection[str]) -> None:
+        """Nothing is known of these accounts any more: those that are served begin anew."""
+        for name in names:
+            self._unknown.add(name)
+            account = self.accounts.get(name)
+            self._log.warning("the checkpoint is forgotten", account=name)
             if account is not None:
+                self._newcomers.discard(name)
                 account.lag.forget()
-                account.attach(self._session(name, checkpoint, known=checkpoint is not None))
+                account.attach(self._session(name, None, known=False))
             elif name in self.forgets:
                 self.forgets.discard(name)
                 self.keyless.discard(name)
@@ -456,7 +474,7 @@ class Shard:
         for name in self._unknown & filling.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self._unknown.discard(name)
-        await self._begin_anew(filling.renewed)
+        self._begin_anew(filling.renewed)
 
     async def _store_in_its_span(self, writer: ShardLog, filling: Filling) -> None:
         """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""

@@ -170,7 +170,7 @@ async def test_forgetting_needs_no_permission_more(
         async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
             await shard.commit(Commit([], {"demo": None}))
             assert await shard.checkpoints() == {}
-        await registry.forget("demo")
+        await registry.forget(["demo"])
         assert await registry.known() == frozenset()
         await control.forget(["demo"])
         await control.write("demo", b"1", 0)
@@ -193,7 +193,7 @@ async def test_what_may_not_be_forgotten_is_named_and_stays(
     async with connected(server, tmp_path, "gateway") as connection:
         registry = JetStreamRegistry(connection, TOPICS)
         with pytest.raises(Denied, match=r"mesolive\.gateway\.control\.account\.demo"):
-            await registry.forget("demo")
+            await registry.forget(["demo"])
         assert await registry.known() == {"demo"}
 
 

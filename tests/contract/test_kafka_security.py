@@ -190,7 +190,7 @@ async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
             await shard.commit(Commit([message(settled + 1)], {"demo": b"%d" % (settled + 1), "gone": None}))
         for account in ("demo", "gone"):
             await registry.register(account)
-        await registry.forget("gone")
+        await registry.forget(["gone"])
         assert await registry.known() == {"demo"}
         control = KafkaControl(connection, topics)
         await steer(control)

@@ -60,13 +60,12 @@ async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun
     for account in ("main", "second"):
         await one.register(account)
     assert await other.known() == {"main", "second"}
-    for account in ("main", "main", "never-begun"):
-        await one.forget(account)
+    for accounts in (["main"], ["main", "never-begun"], []):
+        await one.forget(accounts)
     assert await one.known() == await replica().known() == {"second"}
     await other.register("main")  # it has not read that it was forgotten
     assert await one.known() == await other.known() == {"main", "second"}
-    await other.forget("main")
-    await other.forget("second")
+    await other.forget({"main", "second"})
     assert await one.known() == await other.known() == frozenset()
     await one.agree(SHARDS)
 
@@ -76,7 +75,7 @@ async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_
 ) -> None:
     registry, other = replica(), replica()
     await registry.register("main")
-    forgetting = asyncio.create_task(registry.forget("main"))
+    forgetting = asyncio.create_task(registry.forget(["main"]))
     await asyncio.sleep(0.5)
     await other.register("main")
     await forgetting
@@ -130,7 +129,7 @@ async def test_a_stream_of_a_release_that_needed_less_is_edited_or_named(nats: N
     config = (await link.api(f"STREAM.INFO.{name}"))["config"]
     assert (config["allow_atomic"], config["allow_msg_ttl"]) == (True, True)
     assert await registry.known() == {"main"}
-    await registry.forget("main")
+    await registry.forget(["main"])
     assert await registry.known() == frozenset()
 
 

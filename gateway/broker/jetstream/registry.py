@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 from gateway.broker.jetstream import records
@@ -94,28 +94,30 @@ class JetStreamRegistry:
         """Remember `account`; it is no error that it is known. Raises Unavailable."""
         await self._write_first(self._topics.begun(account), {"version": VERSION})
 
-    async def forget(self, account: str) -> None:
-        """Forget `account`; it is no error that nobody knows it. Raises Unavailable.
+    async def forget(self, accounts: Collection[str]) -> None:
+        """Forget `accounts`; it is no error that nobody knows one. Raises Unavailable.
 
-        The server lists subjects whatever their messages say, so this waits until the marker has gone, too: a second.
+        The server lists subjects whatever their messages say, so this waits until the markers have gone, too: a second.
         """
-        link, subject = self._connection.link, self._topics.begun(account)
-        if await records.last(link, self._stream, subject) is None:
+        link, left = self._connection.link, sorted((await self.known()).intersection(accounts))
+        if not left:
             return
         try:
-            await records.forget(link, [subject], _MARKED)
+            await records.forget(link, [self._topics.begun(account) for account in left], _MARKED)
+            await asyncio.sleep(_MARKED)
             async with asyncio.timeout(link.timeout):
-                await self._unmarked(link, subject)
+                await self._until_unmarked(link, left)
         except (OutcomeUnknown, TimeoutError) as error:
-            raise Unavailable(f"{subject}: {error or 'it is still there'}") from error
+            raise Unavailable(f"{', '.join(left)}: {error or 'it is still there'}") from error
 
-    async def _unmarked(self, link: Link, subject: str) -> None:
-        """Wait until there is no marker under `subject`."""
-        while True:
-            standing = await records.last(link, self._stream, subject)
-            if standing is None or not standing.is_marker:
-                return
-            await asyncio.sleep(_LOOK)
+    async def _until_unmarked(self, link: Link, accounts: Collection[str]) -> None:
+        """Wait until none of `accounts` has a marker; one that was begun again meanwhile has none."""
+        for account in accounts:  # all their markers end in the same moment
+            while True:
+                standing = await records.last(link, self._stream, self._topics.begun(account))
+                if standing is None or not standing.is_marker:
+                    break
+                await asyncio.sleep(_LOOK)
 
     async def _write_first(self, subject: str, value: dict[str, Any]) -> None:
         """Write `value` unless there is one; writing it twice, after a lost answer, does no harm."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Collection
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -91,11 +92,13 @@ class KafkaRegistry:
             await self._write((_ACCOUNT + account).encode(), {"version": VERSION})
         self._accounts.add(account)
 
-    async def forget(self, account: str) -> None:
-        """Forget `account`, by a tombstone; it is no error that nobody knows it. Raises Unavailable."""
+    async def forget(self, accounts: Collection[str]) -> None:
+        """Forget `accounts`, by tombstones; it is no error that nobody knows one. Raises Unavailable."""
+        if not accounts:
+            return
         with at_work():
-            await self._connection.write(self._tp, {(_ACCOUNT + account).encode(): None})
-        self._accounts.discard(account)
+            await self._connection.write(self._tp, {(_ACCOUNT + account).encode(): None for account in accounts})
+        self._accounts.difference_update(accounts)
 
     async def _check_first(self) -> None:
         """Refuse to begin where events are, and both topics that tell how far they go were made anew."""
