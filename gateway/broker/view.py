@@ -96,7 +96,10 @@ class View:
             if record is None:
                 self.filled.set()
             else:
-                self._heed(record)
+                try:
+                    self._heed(record)
+                except Exception:  # noqa: BLE001 - what follows from one record must not keep the others from being heard
+                    self._log.exception("what a record of the control store says cannot be followed", key=record.key)
 
     def _heed(self, record: Record) -> None:
         """Take in what is said, or drop what is forgotten: then what is wanted is the default again."""

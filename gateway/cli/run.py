@@ -15,10 +15,12 @@ from gateway.cli.loop import settle_memory
 from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
+from gateway.replica.containment import Rests, tell
 from gateway.replica.replica import Replica, hub_http
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs, get_logger
+from gateway.telemetry.tally import Tally
 from gateway.telemetry.traces import Tracer
 
 app = command_app()
@@ -57,7 +59,7 @@ async def _run(settings: Settings, tracer: Tracer) -> None:
 async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, tracer: Tracer) -> None:
     """Serve until asked to stop, however long the broker takes to be there."""
     log = get_logger()
-    backoff = Backoff(cap=5.0)
+    backoff, rests = Backoff(cap=5.0), Rests()
     while not stop.is_set():
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
@@ -80,9 +82,17 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
         except Unavailable as error:
             delay = backoff.next_delay()
             log.warning("the broker is not there yet", error=str(error), retry_in=round(delay, 2))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await stop.wait()
+            await _rest(delay, stop)
+        except Exception as error:  # noqa: BLE001 - only a wrong configuration ends the process
+            delay = rests.after_failure("")
+            tell(Tally(), "gateway", error, retry_in=delay)
+            await _rest(delay, stop)
+
+
+async def _rest(seconds: float, stop: asyncio.Event) -> None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 async def _until_stopped(replica: Replica, stop: asyncio.Event) -> None:

@@ -115,6 +115,8 @@ class Account:
     _runs: asyncio.Event = field(default_factory=asyncio.Event)
     _release: asyncio.Event = field(default_factory=asyncio.Event)
     _released_for: str = ""
+    _failure: Exception | None = None
+    """That a timer met: it is raised where the connection is released."""
     _tried_key: str | None = field(default=None, repr=False)
     """With which the last connection was made, or tried."""
     _restraint: Restraint = field(default_factory=Restraint)
@@ -132,14 +134,15 @@ class Account:
             self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
         )
         self.subscription = HubSubscription(self.name, self.until_answered, self.note_call)
+        self._runs.set()
         self.want(self.wish)
 
     def want(self, wish: Wish) -> None:
         """Follow what operators want from now on; a wish that cannot be read changes nothing."""
         before, self.wish = self.wish.desired, wish
         if wish.desired is None:
-            self._runs.set()
-        elif wish.desired.state is TargetState.PAUSED:
+            return
+        if wish.desired.state is TargetState.PAUSED:
             self._runs.clear()
             self.release("an operator paused the account")
             self.has_work()
@@ -148,6 +151,11 @@ class Account:
             if before is not None and wish.desired.reconnects != before.reconnects:
                 self.release("an operator asked for a new connection")
         self._poke.set()
+
+    def failed_unexpectedly(self, error: BaseException) -> None:
+        """Let the session go after an error that nobody expected: nothing that it holds can be relied upon."""
+        self.trouble = f"an unexpected error, see the log: {error!r}"
+        self.detach()
 
     def release(self, why: str) -> None:
         """Let the connection to the hub go, and make another once there is a log and the account runs."""
@@ -425,6 +433,9 @@ class Account:
 
     async def _until_released(self) -> NoReturn:
         await self._release.wait()
+        if (failure := self._failure) is not None:
+            self._failure = None
+            raise failure
         raise _Released(self._released_for)
 
     # Pushes ---------------------------------------------------------------------------------------------
@@ -473,11 +484,16 @@ class Account:
 
     def _expire(self, session: Session) -> None:
         self._timer = None
-        if session is self.session:
+        if session is not self.session:
+            return
+        try:
             session.expire(asyncio.get_running_loop().time())
             self.tell(session)
             self._has_work(self)
             self._set_timer(session)
+        except Exception as error:  # noqa: BLE001 - it ends the account's task, and not only this callback
+            self._failure = error
+            self._release.set()
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

@@ -33,7 +33,7 @@ class Budget:
         """The most that was ever in use."""
         self._relaxed = total * _RELAXED
         self._holders = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[int, asyncio.Future[None], float]] = deque()  # size, turn, since when
 
     def share(self) -> Share:
         """Give an account its share, of nothing yet."""
@@ -43,6 +43,17 @@ class Budget:
     def used(self) -> int:
         """Bytes that are taken."""
         return self.held + self.reserved
+
+    @property
+    def waiters(self) -> int:
+        """Pages that wait for room."""
+        return sum(not turn.done() for _, turn, _ in self._waiting)
+
+    @property
+    def longest_wait(self) -> float:
+        """Seconds for which the page waits that began first; 0 where none does."""
+        began = next((since for _, turn, since in self._waiting if not turn.done()), None)
+        return 0.0 if began is None else asyncio.get_running_loop().time() - began
 
     def _hold(self, by: int, stuck: int, holders: int) -> None:
         self.held += by
@@ -60,8 +71,9 @@ class Budget:
         if not self._waiting and self._has_room(size):
             self._reserve(size)
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((size, turn, loop.time()))
         try:
             await turn
         except asyncio.CancelledError:
@@ -72,7 +84,7 @@ class Budget:
     def _changed(self) -> None:
         self.peak = max(self.peak, self.used)
         while self._waiting:  # those go on who waited longest, as far as there is room
-            size, turn = self._waiting[0]
+            size, turn, _ = self._waiting[0]
             given_up = turn.done()
             if not given_up and not self._has_room(size):
                 return

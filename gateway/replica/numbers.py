@@ -12,7 +12,7 @@ from gateway.telemetry.metrics import OUTCOMES, AccountNumbers
 REASONS: Final = (
     *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf"),
     *("unreachable", "timeout", "negotiate", "handshake", "proxy", "refused"),
-    *("key", "diverged", "released"),
+    *("key", "diverged", "released", "unexpected"),
 )
 """For which a connection ends or cannot be made; besides them `http-` and a status that the hub answered with."""
 

@@ -89,7 +89,7 @@ class ReplayJob:
         self._history = History(account.name, access.page_limit, account.note_call, most=_PAGE)
         self._probing = History(account.name, access.page_limit, account.note_call, most=_PROBED)
         self._queue = ReplayQueue(id_, replay, progress or Progress(phase=Phase.PENDING))
-        self._waits_for: str | None = None
+        self.waits_for: str | None = None
         self._offered: asyncio.Event | None = None
         self._taken: Progress | None = None
         self.is_over = False
@@ -134,7 +134,7 @@ class ReplayJob:
             published=progress.published,
             rate=round(rate, 1),
             seconds_left=None if left is None else round(left, 1),
-            detail=progress.detail if is_shown and progress.phase.is_final else self._waits_for,
+            detail=progress.detail if is_shown and progress.phase.is_final else self.waits_for,
             started=progress.started,
             ended=progress.ended if is_shown else None,
         )
@@ -197,9 +197,9 @@ class ReplayJob:
             hub = await self._connection()
             before = self._queue.place
             problem = None
-            self._waits_for = "other replays go first"
+            self.waits_for = "other replays go first"
             async with self._settings.slots:
-                self._waits_for = None
+                self.waits_for = None
                 try:
                     if await self._walk(hub):
                         return Phase.COMPLETED, None
@@ -214,7 +214,7 @@ class ReplayJob:
                 failures += 1
                 if failures >= _LOOKS and loop.time() - failing_since > self._settings.grace:
                     return Phase.FAILED, problem
-                self._waits_for = f"{problem}; it is tried again"
+                self.waits_for = f"{problem}; it is tried again"
                 await asyncio.sleep(min(_LONGEST, _AGAIN * failures))
             elif before == self._queue.place:
                 await asyncio.sleep(_LOOK)
@@ -222,9 +222,9 @@ class ReplayJob:
     async def _connection(self) -> Hub:
         """Wait until the account is live: then its history is known to be the one that was published."""
         while (hub := self.account.hub) is None or self.account.activity is not Activity.LIVE:
-            self._waits_for = f"the account is {self.account.activity.value}: it goes on when that is live"
+            self.waits_for = f"the account is {self.account.activity.value}: it goes on when that is live"
             await asyncio.sleep(_LOOK)
-        self._waits_for = None
+        self.waits_for = None
         return hub
 
     async def _walk(self, hub: Hub) -> bool:
@@ -243,7 +243,7 @@ class ReplayJob:
             final = max(shown, session.explained)  # what the hub counts beyond, it never showed and never will
         through = min(until, final)
         if queue.seen >= through and through < until:
-            self._waits_for = f"the history is final up to event {final} only, yet"
+            self.waits_for = f"the history is final up to event {final} only, yet"
             return False
         walk = Walk(HubClock(0))
         walk.begin(queue.seen, None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from gateway.replica.account import Account
+from gateway.replica.containment import Rests, end_if_cancelled, tell
 from gateway.replica.replay import ReplayJob, ReplaySettings
 from gateway.session.facts import Item
 from gateway.session.replay import KEY, Progress
@@ -34,12 +35,14 @@ class Replays:
         self._taken: dict[str, bytes | None] = {}  # progress in the commit that is under way
         self._forgotten: set[str] = set()
         self._unwanted: set[str] = set()  # of these, those whose progress is to be forgotten
+        self._rests = Rests()
         self._tasks: asyncio.TaskGroup | None = None
 
     def want(self, id_: str, replay: Replay | None) -> None:
         """Follow what operators want of a replay; None where it is forgotten."""
         if replay is None:
             self._wanted.pop(id_, None)
+            self._rests.forget(id_)
             self._drop(id_)
             self._forgotten.add(id_)
             if id_ in self._progress:
@@ -54,7 +57,7 @@ class Replays:
             self._begin(id_)
         elif replay.is_cancelled and not job.is_over and self._tasks is not None:
             self._running[id_].cancel()
-            self._running[id_] = self._tasks.create_task(job.cancel(), name=f"replay-{id_}")
+            self._running[id_] = self._tasks.create_task(self._run(id_, job.cancel), name=f"replay-{id_}")
 
     def opened(self, checkpoints: Mapping[str, bytes], tasks: asyncio.TaskGroup) -> None:
         """Go on from what is committed."""
@@ -100,7 +103,40 @@ class Replays:
             return
         job = ReplayJob(id_, replay, progress, account, self._settings, partial(self._is_ready, id_))
         self._jobs[id_] = job
-        self._running[id_] = self._tasks.create_task(job.run(), name=f"replay-{id_}")
+        self._running[id_] = self._tasks.create_task(self._run(id_, job.run), name=f"replay-{id_}")
+
+    async def _run(self, id_: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what there is to do for a replay; where that fails unexpectedly, it goes on from what is committed."""
+        try:
+            await work()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the others go on
+            end_if_cancelled()
+            await asyncio.sleep(self._rest(id_, error))
+            self._jobs.pop(id_, None)
+            self._running.pop(id_, None)
+            if id_ in self._wanted:
+                self._begin(id_)
+
+    def _rest(self, id_: str, error: BaseException) -> float:
+        delay = self._rests.after_failure(id_)
+        job = self._jobs.get(id_)
+        if job is not None:
+            job.waits_for = f"an unexpected error, see the log: {error!r}; it is tried again"
+        tell(self._tally, "replay", error, retry_in=delay, replay=id_)
+        return delay
+
+    def fail(self, id_: str, error: Exception) -> None:
+        """What a replay has for a commit cannot be taken: let it go on from what is committed, after a while."""
+        self._taken.pop(id_, None)
+        running = self._running.pop(id_, None)
+        if running is None or self._tasks is None:
+            return
+        running.cancel()
+
+        async def raise_again() -> None:
+            raise error
+
+        self._running[id_] = self._tasks.create_task(self._run(id_, raise_again), name=f"replay-{id_}")
 
     def _is_ready(self, id_: str) -> None:
         self._ready.add(id_)

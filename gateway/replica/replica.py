@@ -11,7 +11,7 @@ import math
 import ssl
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +31,7 @@ from gateway.hub import PATH
 from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
+from gateway.replica.containment import contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.replay import ReplaySettings
@@ -155,6 +156,7 @@ class Replica:
         self._given: frozenset[int] = frozenset()
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._shards: dict[int, Shard] = {}
+        self._beside: dict[str, asyncio.Task[None]] = {}  # what is done for all, by its name in the metrics
         self._accounts: dict[str, Account] = {}
         self.view = View(self._wish_changed, self._replay_changed)
         """What the control store says."""
@@ -172,20 +174,34 @@ class Replica:
     async def run(self) -> None:
         """Serve the shards until `stop`; without ownership it also returns when others have taken all of them."""
         async with asyncio.TaskGroup() as tasks:
-            beside: list[asyncio.Task[None]] = [tasks.create_task(self._watch_accounts(tasks), name="accounts")]
-            if self._control is not None:
-                reporter = Reporter(self._control, self._subjects, self._facts)
-                beside.append(tasks.create_task(self.view.follow(self._control), name="view"))
-                await self._filled()
-                beside.append(tasks.create_task(reporter.run(), name="reports"))
-            if self._ownership is None:
-                self._given = frozenset(range(self._shard_count))
-                self._serve_given(tasks)
-                await self._until_all_ended()
-            else:
-                await self._share(self._ownership, tasks)
-            for task in beside:
-                task.cancel()
+            try:
+                self._do_beside(tasks, "accounts", lambda: self._watch_accounts(tasks))
+                if (control := self._control) is not None:
+                    reporter = Reporter(control, self._subjects, self._facts)
+                    self._do_beside(tasks, "view", lambda: self.view.follow(control))
+                    await self._filled()
+                    self._do_beside(tasks, "reports", reporter.run)
+                if self._ownership is None:
+                    self._given = frozenset(range(self._shard_count))
+                    self._serve_given(tasks)
+                    await self._until_all_ended()
+                else:
+                    await self._share(self._ownership, tasks)
+            finally:
+                beside, self._beside = self._beside, {}
+                for task in beside.values():
+                    task.cancel()
+
+    def _do_beside(self, tasks: asyncio.TaskGroup, part: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do `work` until the end: neither an error that nobody expected nor a stray cancellation ends it."""
+
+        def look_after(task: asyncio.Task[None]) -> None:
+            if task.cancelled() and self._beside.get(part) is task:
+                tell(self._access.tally, part, asyncio.CancelledError())
+                self._do_beside(tasks, part, work)
+
+        self._beside[part] = task = tasks.create_task(contained(self._access.tally, part, work), name=part)
+        task.add_done_callback(look_after)
 
     async def _filled(self) -> None:
         """Wait until everything is known that is wanted, or until asked to stop."""
@@ -199,11 +215,11 @@ class Replica:
     async def _share(self, ownership: Ownership, tasks: asyncio.TaskGroup) -> None:
         async with ownership.join(self._member, self._shard_count) as membership:
             self._membership = membership
-            following = tasks.create_task(self._follow(membership, tasks), name="ownership")
+            self._do_beside(tasks, "ownership", lambda: self._follow(membership, tasks))
             await self._stop.wait()
             await membership.leave()
             await self._until_all_ended()
-            following.cancel()
+            self._beside.pop("ownership").cancel()
 
     async def _until_all_ended(self) -> None:
         while self._serving:
@@ -218,7 +234,13 @@ class Replica:
             for number in self._serving.keys() - wanted:
                 self._shards[number].stop()
             for number in before - wanted - self._serving.keys():  # nothing of it was served here
-                tasks.create_task(membership.release(number), name=f"release-{number}")
+                tasks.create_task(self._release(membership, number), name=f"release-{number}")
+
+    async def _release(self, membership: Membership, number: int) -> None:
+        try:
+            await membership.release(number)
+        except Exception as error:  # noqa: BLE001 - its lease ends by itself
+            tell(self._access.tally, "release", error, shard=number)
 
     def _serve_given(self, tasks: asyncio.TaskGroup) -> None:
         """Begin what is given and not served yet; a shard of which nothing is to be done here is left alone."""
@@ -230,10 +252,13 @@ class Replica:
     async def _serve(self, number: int) -> None:
         try:
             await self._shards[number].run(self._membership)
+        except Exception as error:  # noqa: BLE001 - the other shards go on; this one is begun again like one that is new
+            end_if_cancelled()
+            tell(self._access.tally, "shard", error, shard=number)
         finally:
             del self._serving[number]  # from here on it can be given again
         if self._membership is not None:
-            await self._membership.release(number)
+            await self._release(self._membership, number)
 
     # Accounts -------------------------------------------------------------------------------------------
 
@@ -332,6 +357,8 @@ class Replica:
             endings=[phase.value for phase in Phase if phase.is_final],
             buffer=budget.used,
             buffer_limit=budget.total,
+            waiters=budget.waiters,
+            waits=budget.longest_wait,
         )
 
     def _unserved_states(self) -> Iterator[tuple[str, str]]:
@@ -362,8 +389,14 @@ class Replica:
         for number in [*self._serving]:
             accounts = self._shards[number].accounts
             for name, account in [*accounts.items()]:
-                if number in self._serving and accounts.get(name) is account:
-                    yield Subject(name, account.look(), partial(_observed, account, self._member))
+                if number not in self._serving or accounts.get(name) is not account:
+                    continue
+                try:
+                    mark = account.look()
+                except Exception as error:  # noqa: BLE001 - the others are told of
+                    self._shards[number].fail(account, error)
+                else:
+                    yield Subject(name, mark, partial(_observed, account, self._member))
         for name, state in [*self._unserved_states()]:
             yield Subject(name, state, partial(Observed, self._member, state, ""))
 

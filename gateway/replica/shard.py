@@ -25,6 +25,7 @@ from gateway.events.reasons import Reason
 from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, with_account_in_key
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
+from gateway.replica.containment import Rests, end_if_cancelled, tell
 from gateway.replica.filling import Filling, to_message
 from gateway.replica.forgetting import Forgetting
 from gateway.replica.refusals import Refusals
@@ -114,6 +115,7 @@ class Shard:
         self._has_failed = False  # whether the last commit did
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._refusals = Refusals()
+        self._rests = Rests()
         self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
         self._newcomers: set[str] = set()
         self._replays_alone = False  # a commit with something of a replay failed, maybe because of that
@@ -131,13 +133,47 @@ class Shard:
         self.forgets.discard(account.name)
         self._newcomers.add(account.name)
         if self._tasks is not None:
-            self._running[account.name] = self._tasks.create_task(self._run(account), name=f"account-{account.name}")
+            self._start(account, self._tasks)
             self.replays.came(account.name)
         self._work.set()
 
+    def _start(self, account: Account, tasks: asyncio.TaskGroup) -> None:
+        """Run an account as a task; one that is cancelled by mistake is run anew."""
+        name = account.name
+
+        def look_after(task: asyncio.Task[None]) -> None:
+            if task.cancelled() and self._running.get(name) is task and self._tasks is tasks:
+                self.fail(account, asyncio.CancelledError())
+                self._start(account, tasks)
+
+        self._running[name] = task = tasks.create_task(self._run(account), name=f"account-{name}")
+        task.add_done_callback(look_after)
+
     async def _run(self, account: Account) -> NoReturn:
+        """Run an account, again and again where it fails unexpectedly: then it begins from its checkpoint."""
         bind(shard=self.number)  # whoever added it may be of no shard
-        await account.run()
+        while True:
+            try:
+                await account.run()
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - its neighbours go on
+                end_if_cancelled()
+                account.counts.disconnected("unexpected")
+                await asyncio.sleep(self.fail(account, error))
+
+    def fail(self, account: Account, error: BaseException) -> float:
+        """An account failed unexpectedly: let it begin from its checkpoint, after the seconds that are returned."""
+        name = account.name
+        delay = self._rests.after_failure(name)
+        tell(self._tally, "account", error, retry_in=delay, account=name)
+        account.failed_unexpectedly(error)
+        self._ready.pop(name, None)
+        asyncio.get_running_loop().call_later(delay, self._begin_again, account)
+        return delay
+
+    def _begin_again(self, account: Account) -> None:
+        if self.accounts.get(account.name) is account and account.session is None:
+            self._newcomers.add(account.name)
+            self._work.set()
 
     def remove(self, name: str) -> None:
         """Serve an account no more, and keep its checkpoint; what is being committed of it is committed."""
@@ -145,6 +181,7 @@ class Shard:
         self._ready.pop(name, None)
         self._newcomers.discard(name)
         self._refusals.forget(name)
+        self._rests.forget(name)
         if account.session is not None:
             self.keyless.add(name)
         account.detach()
@@ -179,8 +216,10 @@ class Shard:
                 self._tasks = tasks
                 for account in self.accounts.values():
                     self.add(account)
-                await self._serve(membership)
-                self._tasks = None
+                try:
+                    await self._serve(membership)
+                finally:
+                    self._tasks = None
                 for running in self._running.values():
                     running.cancel()
         finally:
@@ -222,14 +261,25 @@ class Shard:
                 halving = isinstance(error, Rejected) and self._at_most != 1
                 waiting = patience if isinstance(error, NoRoom) else backoff
                 delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
-                tell = self._log.error if needs_person else self._log.warning
-                tell("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+                say = self._log.error if needs_person else self._log.warning
+                say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
                 NOTHING.enter()
                 self.counts["reopened"] += 1
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(delay):
-                        await self._stop.wait()
+                await self._rest(delay)
+            except Exception as error:  # noqa: BLE001 - the other shards go on
+                end_if_cancelled()
+                delay = self._rests.after_failure("")
+                tell(self._tally, "shard", error, retry_in=delay, shard=self.number)
+                self._detach(None)
+                self.counts["reopened"] += 1
+                await self._rest(delay)
         self._detach(None)
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait before the log is opened again, unless asked to stop."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
 
     async def _is_lost(self, membership: Membership | None) -> bool:
         """Ask the broker whether the shard is another replica's now; raises Unavailable."""
@@ -291,7 +341,11 @@ class Shard:
                 self.has_work(account)  # an operator may want another
                 self._log.error("the account stands still", account=name, error=str(error))
                 continue
-            account.attach(self._session(name, checkpoint, known=name in known))
+            try:
+                account.attach(self._session(name, checkpoint, known=name in known))
+            except Exception as error:  # noqa: BLE001 - its neighbours go on
+                self.fail(account, error)
+                continue
             if account.is_at_rest:
                 self.has_work(account)  # an operator may want another checkpoint
 
@@ -315,6 +369,17 @@ class Shard:
         return limits if self._at_most is None else replace(limits, messages=min(limits.messages, self._at_most + 1))
 
     def _fill(self, limits: Limits) -> Filling | None:
+        """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
+        filling = self._filled(limits)
+        if not filling.checkpoints:
+            return None
+        for place in self._settings.tracer.sampled(len(filling.messages)):
+            has_room = filling.size + _TRACE < limits.bytes
+            if has_room and self._at_most is None:  # else the broker refuses something, and is shown nothing but that
+                filling.trace(place, self._settings.tracer)
+        return filling
+
+    def _filled(self, limits: Limits) -> Filling:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
         filling = Filling()
         if self._replays_alone:
@@ -343,11 +408,18 @@ class Shard:
             self._add(filling, name, (), None, limits, self._made())
             filling.renewed[name] = None
         self._add_replays(filling, limits)
-        return filling if filling.checkpoints else None
+        return filling
 
     def _take(self, name: str, filling: Filling, limits: Limits, *, most: int) -> None:
         """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
         account = self._ready.pop(name)
+        try:
+            self._take_of(account, filling, limits, most=most)
+        except Exception as error:  # noqa: BLE001 - its neighbours go on; `_add` adds all of it or nothing
+            self.fail(account, error)
+
+    def _take_of(self, account: Account, filling: Filling, limits: Limits, *, most: int) -> None:
+        name = account.name
         if account.is_at_rest and self._renew(account, filling, limits):
             return
         if account.session is None:
@@ -366,16 +438,10 @@ class Shard:
         self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits, made: _Made
     ) -> None:
         """Add items, whose messages are `made`, and the checkpoint `value` that covers them."""
-        first = len(filling.messages)
+        fitting = [self._fitting(item, message, limits) for item, message in zip(items, made.messages, strict=False)]
         filling.items += items
-        for item, message in zip(items, made.messages, strict=False):
-            fitting = self._fitting(item, message, limits)
-            filling.messages.append(fitting)
-            filling.size += fitting.size
-        for place in self._settings.tracer.sampled(len(items)):
-            has_room = filling.size + LARGEST + _TRACE < limits.bytes
-            if has_room and self._at_most is None:  # else the broker refuses something, and is shown nothing but that
-                filling.trace(first + place, self._settings.tracer)
+        filling.messages += fitting
+        filling.size += sum(message.size for message in fitting)
         filling.checkpoints[key] = value
         filling.size += len(value or b"") + len(key)
 
@@ -438,11 +504,14 @@ class Shard:
             if filling.checkpoints and (room < 1 or space < limits.bytes // 4):
                 return
             made = self._made()
-            taken = self.replays.take(id_, room, space // 2, made.measure)
-            if taken is not None:
-                items, progress = taken
-                self._add(filling, KEY + id_, items, progress, limits, made)
-                filling.replays.append(id_)
+            try:
+                taken = self.replays.take(id_, room, space // 2, made.measure)
+                if taken is not None:
+                    items, progress = taken
+                    self._add(filling, KEY + id_, items, progress, limits, made)
+                    filling.replays.append(id_)
+            except Exception as error:  # noqa: BLE001 - events and the other replays go on
+                self.replays.fail(id_, error)
 
     def _made(self) -> _Made:
         return _Made(in_key=self._settings.account_in_key)

@@ -25,6 +25,8 @@ from gateway.telemetry.tally import Distribution, Tally
 PREFIX: Final = "mesolive_gateway_"
 OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")
 """What may become of an event."""
+PARTS: Final = ("account", "shard", "replay", "accounts", "view", "reports", "ownership", "release")
+"""Parts of the gateway that are begun again alone where they fail unexpectedly."""
 _Rows = Iterable[tuple[tuple[str, ...], float]]
 
 
@@ -121,6 +123,16 @@ _FAMILIES: Final = (
     Family("replays_finished_total", _COUNTER, "Replays that this replica brought to an end, by state.", ("state",)),
     Family("buffer_bytes", _GAUGE, "Bytes of events that wait here for the broker, or are on their way from the hub."),
     Family("buffer_limit_bytes", _GAUGE, "The most that these may be (`memory_bytes`)."),
+    Family("buffer_waiters", _GAUGE, "Pages of the history that wait until there is room for them."),
+    Family("buffer_wait_seconds", _GAUGE, "For how long the one of them waits that began first; 0 where none does."),
+    Family(
+        "unexpected_errors_total",
+        _COUNTER,
+        "Faults of the gateway that it went on after, by the part of it that was begun again: one account, shard or "
+        "replay; or what the replica does for all: it looks for keys (accounts), hears what operators want (view), "
+        "reports, and takes and gives back shards (ownership, release).",
+        ("part",),
+    ),
     Family(
         "lag_sequences",
         _GAUGE,
@@ -217,6 +229,10 @@ class Numbers:
     """States in which a replay ends."""
     buffer: int
     buffer_limit: int
+    waiters: int
+    """Pages of the history that wait for room in the memory."""
+    waits: float
+    """Seconds for which the first of them does."""
 
 
 class _Told(Collector):
@@ -268,6 +284,9 @@ class _Told(Collector):
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
+            "buffer_waiters": _one(numbers.waiters),
+            "buffer_wait_seconds": _one(numbers.waits),
+            "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | tally.unexpected),
         }
         if numbers.replays is not None:
             rows["replays"] = _by(numbers.replays)

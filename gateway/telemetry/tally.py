@@ -73,6 +73,8 @@ class Tally:
     """Writers that another gateway had replaced."""
     failures: int = 0
     """Commits without a clean answer."""
+    unexpected: Counter[str] = field(default_factory=Counter)
+    """Errors that nobody expected, by the part of the gateway in which they happened and that was begun again."""
     replays: Counter[str] = field(default_factory=Counter)
     """Replays that were brought to their end here, by how they ended."""
     commit_seconds: Distribution = field(default_factory=lambda: Distribution(_COMMITS))

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 from typing import Any, Final, NoReturn, cast
 
 from virtual import EPOCH, Machine, machine_of
@@ -64,6 +65,28 @@ def text_of(moment: float) -> str:
     return datetime.fromtimestamp(EPOCH + moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+@dataclass(slots=True)
+class Bug:
+    """Errors that nobody expects, where code of the gateway waits for something of one account or one shard."""
+
+    dice: Random
+    chance: float = 0.0
+    """The part of the crossings at which one is raised."""
+    at: int | None = None
+    """The crossing, counted from 0, at which one is raised, once."""
+    crossings: int = 0
+
+    def cross(self, where: str) -> None:
+        """Raise what nobody expects, or nothing."""
+        self.crossings += 1
+        if self.at == self.crossings - 1 or (self.chance and self.dice.random() < self.chance):
+            raise PlantedError(f"planted at {where}")
+
+
+class PlantedError(Exception):
+    """No error that the gateway knows."""
+
+
 @dataclass
 class User:
     """One account at the hub."""
@@ -73,6 +96,12 @@ class User:
     trouble: Trouble = field(default_factory=Trouble)
     connections: list[FakeConnection] = field(default_factory=list)
     connects: int = 0
+    bug: Bug | None = None
+
+    def cross(self, where: str) -> None:
+        """Let an error happen that nobody expects, where one is planted."""
+        if self.bug is not None:
+            self.bug.cross(where)
 
     def emit(self, size: int = 0) -> None:
         """Let something happen, of about `size` bytes more than usual, and push it."""
@@ -152,6 +181,7 @@ class FakeConnection:
             self._came.clear()
             while self._pushed and not self._reason:
                 self.heard_at = asyncio.get_running_loop().time()
+                self.user.cross("a push")
                 on_push(TARGET, [self._pushed.popleft()])
                 rest = pause()
                 if rest is not None:
@@ -160,12 +190,14 @@ class FakeConnection:
 
     async def call(self, method: str, argument: dict[str, Any]) -> bytes:
         """Call a method, as the hub's state is."""
+        self.user.cross(f"{method}, before")
         try:
             async with asyncio.timeout(CALL_TIMEOUT), self._turn:
                 answer = await self._answer(method, argument)
         except TimeoutError:
             raise CallTimedOut(method, CALL_TIMEOUT) from None
         self.heard_at = asyncio.get_running_loop().time()
+        self.user.cross(f"{method}, after")
         return answer
 
     async def _answer(self, method: str, argument: dict[str, Any]) -> bytes:
@@ -206,6 +238,7 @@ class FakeConnection:
         """See Connection."""
         self.end("closed")
         await asyncio.sleep(0)
+        self.user.cross("close")
 
 
 def _result(data: dict[str, Any]) -> bytes:
@@ -224,6 +257,7 @@ class FakeHub:
         async def connect(_url: str, key: str, _passed: Callable[[str], None]) -> Connection:
             user = self.users[key.removeprefix("key-of-")]
             await asyncio.sleep(_LATENCY)
+            user.cross("connect")
             if user.trouble.away:
                 raise ConnectFailed("negotiate: no answer", reason="unreachable")
             if user.trouble.refuses:

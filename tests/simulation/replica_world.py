@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Final, Literal, cast
 
 import structlog
-from replica_hub import FakeHub, Trouble
+from replica_hub import Bug, FakeHub, Trouble
 from virtual import Machine, simulate
 
 from gateway.accounts import shard_of
@@ -37,6 +37,9 @@ TAKEOVER: Final = 15.0
 
 _CROWDS: Final = 0.1
 """The part of the seeds in which nearly all accounts of one replica have the same trouble."""
+
+_BUGGY: Final = 0.3
+"""The part of the seeds in which the gateway itself has a fault."""
 
 ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
 
@@ -103,6 +106,8 @@ class World:
     """Of each replica, at the end."""
     connections: dict[str, int] = field(default_factory=dict)
     """Of each account at the hub, at the end."""
+    events: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
+    """That happen besides those of the seed: when, in seconds, and what."""
     is_over: bool = False
     lines: list[dict[str, Any]] = field(default_factory=list)
     """Of the log, from ERROR on."""
@@ -121,6 +126,7 @@ class World:
         self.hub = FakeHub(self.names)
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
+        self.shard_bugs: dict[int, Bug] = {}
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
         self.count = 0
 
@@ -136,7 +142,7 @@ class World:
         for _ in range(self.dice.choice((1, 1, 2, 3)) if self.crowd is None else 1):
             self.start()
         weather = self._weather if self.crowd is None else lambda: self._crowded(self.crowd)
-        events = self._flow() + ([] if self.calm else weather())
+        events = self._flow() + ([] if self.calm else weather()) + self.events
         events.sort(key=lambda event: event[0])
         for at, act in events:
             if at > loop.time():
@@ -243,7 +249,38 @@ class World:
                 events += self._shard_weather(shard)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
-        return events
+        return events + self._bugs()
+
+    def _bugs(self) -> list[tuple[float, Callable[[], None]]]:
+        """Draw where the gateway has a fault that strikes one account, or one shard, for a while."""
+        dice = Random(f"{self.seed}/bugs")  # apart, so that the other draws of a seed stay what they were
+        if dice.random() >= _BUGGY:
+            return []
+        since = dice.uniform(0, FLOW - 10)
+        until = since + dice.uniform(3, 10)
+        bug = Bug(Random(f"{self.seed}/bug"), chance=dice.choice((0.02, 0.1, 0.5)))
+        if dice.random() < 0.5 or self.shards == 1:
+            return self.plant(bug, since, until, account=dice.choice(self.names))
+        return self.plant(bug, since, until, shard=dice.randrange(self.shards - 1))
+
+    def plant(
+        self, bug: Bug, since: float, until: float, *, account: str | None = None, shard: int | None = None
+    ) -> list[tuple[float, Callable[[], None]]]:
+        """Return what begins and ends a bug; those whom it strikes are excused until they have rested."""
+        for name in self.names:
+            if account == name or (account is None and shard_of(name, self.shards) == shard):
+                self.excuses[name].append(Excuse(since, until + CALM - 30, f"a bug of {account or shard}"))
+
+        def set_to(now: Bug | None) -> None:
+            self._tell(f"a bug of {account or f'shard {shard}'}: {'begins' if now else 'ends'}")
+            if account is not None:
+                self.hub.users[account].bug = now
+            elif shard is not None and now is not None:
+                self.shard_bugs[shard] = now
+            else:
+                self.shard_bugs.clear()
+
+        return [(since, lambda: set_to(bug)), (until, lambda: set_to(None))]
 
     def _crowded(self, dice: Random) -> list[tuple[float, Callable[[], None]]]:
         """Draw one trouble that nearly all accounts of one replica have, while the others must page."""
@@ -329,6 +366,8 @@ class World:
     async def _strike(self, edge: Edge) -> None:
         """Inject what is wrong with a shard, at the edges of the memory broker."""
         await asyncio.sleep(0.002)
+        if edge.shard in self.shard_bugs:
+            self.shard_bugs[edge.shard].cross(f"{edge.call}, {edge.when}")
         kind = None if edge.shard is None else self.shard_troubles.get(edge.shard)
         if kind is None:
             return
@@ -364,7 +403,8 @@ def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = la
     world = World(seed, calm=calm)
 
     def keep(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-        world.lines.append(event)
+        if not world.is_over:  # what is left is closed then
+            world.lines.append(event)
         raise structlog.DropEvent
 
     before = structlog.get_config()

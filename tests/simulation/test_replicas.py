@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Any
 
 import pytest
+from replica_hub import Bug
 from replica_verdict import complaints
-from replica_world import World, lived, repeat
+from replica_world import FLOW, World, lived, repeat
 
 from gateway.broker.memory import MemoryBroker
 from gateway.session.intake import Intake
@@ -44,6 +46,40 @@ def test_a_calm_world_has_nothing_to_complain_of() -> None:
         assert complaints(world) == []
         assert world.story == []
         assert world.lines == []
+
+
+# Errors that nobody expects ----------------------------------------------------------------------------------
+
+
+def struck(seed: int, at: int, *, account: str | None = None, shard: int | None = None) -> World:
+    """Give a world in which nothing goes wrong but one error, where one account or shard waits for the `at`th time."""
+
+    def plant(world: World) -> None:
+        bug = Bug(Random(seed), at=at)
+        world.events += world.plant(bug, 1.0, FLOW, account=account, shard=shard)
+
+    return lived(seed, calm=True, change=plant)
+
+
+def unexpected(world: World) -> list[str]:
+    return [line["part"] for line in world.lines if line["event"].startswith("an unexpected error")]
+
+
+@pytest.mark.parametrize("first", range(0, 30, 15))
+def test_an_error_wherever_an_account_waits_is_told_once_and_strikes_nobody_else(first: int) -> None:
+    for at in range(first, first + 15):
+        world = struck(5, at, account="account-0")
+        assert complaints(world) == [], at
+        assert unexpected(world) == ["account"], at
+        assert len(world.lines) == 1, at
+
+
+@pytest.mark.parametrize("first", range(0, 30, 15))
+def test_an_error_wherever_a_shard_waits_is_told_once_and_strikes_nobody_else(first: int) -> None:
+    for at in range(first, first + 15):
+        world = struck(5, at, shard=0)
+        assert complaints(world) == [], at
+        assert unexpected(world) == ["shard"], at
 
 
 # Planted faults ---------------------------------------------------------------------------------------------
@@ -110,4 +146,5 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
         raise ValueError("an unexpected error")
 
     monkeypatch.setattr("gateway.replica.account.Account.changed_state", breaks)
+    monkeypatch.setattr("gateway.replica.containment._wrong_configuration", lambda error: error)
     assert "replica-1 ended: " in found_in(1)

@@ -1,0 +1,95 @@
+"""Where an error that nobody expected ends: in the part of the gateway in which it happened.
+
+One account, shard, replay or watch that fails so is begun again after a while, and its neighbours go on. Each time it
+is an ERROR with its cause, since it is a fault of the gateway that a person must hear of. Only a wrong configuration
+ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from gateway.errors import ConfigurationError
+from gateway.replica.backoff import Backoff
+from gateway.tasks import apart
+from gateway.telemetry.logs import get_logger
+from gateway.telemetry.tally import Tally
+
+CAP: Final = 60.0
+"""Seconds between two tries of what fails each time, at the most."""
+
+_Result = TypeVar("_Result")
+
+
+class Rests:
+    """How long each of several parts of the gateway rests after it failed unexpectedly, by its name."""
+
+    def __init__(self) -> None:
+        self._backoffs: dict[str, tuple[Backoff, float]] = {}
+
+    def after_failure(self, name: str) -> float:
+        """Return the seconds until `name` is begun again: longer with each failure soon after the last one."""
+        now = asyncio.get_running_loop().time()
+        backoff, last = self._backoffs.get(name, (Backoff(first=1.0, cap=CAP, stable_after=2 * CAP), now))
+        self._backoffs[name] = backoff, now
+        return backoff.next_delay(lasted=now - last)
+
+    def forget(self, name: str) -> None:
+        """`name` is gone."""
+        self._backoffs.pop(name, None)
+
+
+def tell(tally: Tally, part: str, error: BaseException, *, retry_in: float | None = None, **where: object) -> None:
+    """Log an error that nobody expected, with its traceback, and count it; `part` is one of `Tally.unexpected`.
+
+    Raises the ConfigurationError that it is, or that is all there is in a group: that ends the process.
+    """
+    wrong = _wrong_configuration(error)
+    if wrong is not None:
+        raise wrong
+    tally.unexpected[part] += 1
+    get_logger().error(
+        "an unexpected error, which is a fault of the gateway: this part of it is begun again",
+        part=part,
+        error=repr(error),
+        retry_in=None if retry_in is None else round(retry_in, 2),
+        exc_info=error,
+        **where,
+    )
+
+
+def _wrong_configuration(error: BaseException) -> ConfigurationError | None:
+    if isinstance(error, ConfigurationError):
+        return error
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_wrong_configuration, error.exceptions)), None)
+    return None
+
+
+def end_if_cancelled() -> None:
+    """Raise CancelledError where the task that runs is asked to end: an error in a cleanup may have replaced it."""
+    current = asyncio.current_task()
+    if current is not None and current.cancelling():
+        raise asyncio.CancelledError
+
+
+async def contained(tally: Tally, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
+    """Return what `work` returns; where it fails unexpectedly, say so and do it again, for ever.
+
+    A cancellation that nobody asked for counts as such a failure. Raises ConfigurationError.
+    """
+    rests = Rests()
+    while True:
+        try:
+            return await apart(_awaited(work))
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - this is the place
+            end_if_cancelled()
+            delay = rests.after_failure(part)
+            tell(tally, part, error, retry_in=delay)
+        await asyncio.sleep(delay)
+
+
+async def _awaited(work: Callable[[], Awaitable[_Result]]) -> _Result:
+    return await work()

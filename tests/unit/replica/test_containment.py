@@ -1,0 +1,174 @@
+"""Errors that nobody expects end where they happen: whoever is not struck goes on, and whoever is begins again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.errors import ConfigurationError
+from gateway.replica import shard
+from gateway.replica.account import Activity
+from gateway.replica.containment import Rests, contained
+from gateway.session.facts import Item
+from gateway.session.session import Session
+from gateway.state import Desired, TargetState
+from gateway.telemetry.tally import Tally
+from tests.unit.replica.test_wishes import applied, wish
+
+Build = Callable[..., Awaitable[Any]]
+
+
+class PlantedError(Exception):
+    """Nobody expects it."""
+
+
+def told(logs: list[Any]) -> list[str]:
+    """Give the parts in which something unexpected happened."""
+    return [line["part"] for line in logs if line["event"].startswith("an unexpected error")]
+
+
+def running(name: str) -> list[asyncio.Task[Any]]:
+    return [one for one in asyncio.all_tasks() if one.get_name() == name]
+
+
+async def test_an_account_whose_event_cannot_be_taken_begins_again_and_its_neighbours_go_on(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await build("alpha", "beta", prefill=5)
+    to_message, is_broken = shard.to_message, True
+
+    def breaks(item: Item) -> Any:  # noqa: ANN401 - a message
+        if is_broken and item.content.account == "alpha" and getattr(item.content, "sequence", None) == 3:
+            raise PlantedError
+        return to_message(item)
+
+    monkeypatch.setattr(shard, "to_message", breaks)
+    with structlog.testing.capture_logs() as logs:
+        replica = await world.replica()
+        await world.published("beta", range(1, 6))
+        await world.until(lambda: replica._access.tally.unexpected["account"] > 2, "it fails again and again")
+        world.hub.user("beta").emit(5)
+        await world.published("beta", range(1, 11))
+        assert world.keys_of("alpha") == []
+        assert "unexpected" in (world.status("alpha").trouble or "")
+        is_broken = False
+        await world.published("alpha", range(1, 6))
+        await world.becomes("alpha", Activity.LIVE)
+
+    assert set(told(logs)) == {"account"}
+    assert all(isinstance(line["exc_info"], PlantedError) for line in logs if "part" in line)
+    assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
+    assert world.status("alpha").trouble is None
+
+
+async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await build("alpha", "beta", prefill=2)
+    await world.replica()
+    for account in ("alpha", "beta"):
+        await world.becomes(account, Activity.LIVE)
+        world.hub.user(account).emit(1)
+        await world.published(account, [1, 2, 3])
+    expire, failures = Session.expire, 1
+
+    def breaks(self: Session, now: float) -> None:
+        nonlocal failures
+        if self.account == "alpha" and failures:
+            failures -= 1
+            raise PlantedError
+        expire(self, now)
+
+    monkeypatch.setattr(Session, "expire", breaks)
+    with structlog.testing.capture_logs() as logs:
+        for account in ("alpha", "beta"):
+            world.hub.patch_faults(account, drop=1.0)
+            world.hub.user(account).emit(1)
+            world.hub.patch_faults(account, drop=0.0)
+            world.hub.user(account).emit(1)  # behind a hole
+        for account in ("alpha", "beta"):
+            await world.published(account, range(1, 6))
+
+    assert told(logs) == ["account"]
+    assert failures == 0
+    assert sorted(world.keys_of("alpha")) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("name", ["account-alpha", "shard-0", "ownership", "view", "reports", "accounts"])
+async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, name: str) -> None:
+    world = await build("alpha", prefill=2)
+    world.control, world.ownership = MemoryControl(), MemoryOwnership()
+    replica = await world.replica()
+    await world.becomes("alpha", Activity.LIVE)
+    (before,) = running(name)
+    before.cancel()
+    await world.until(before.done, "it has ended")
+    await world.until(lambda: running(name), "another one runs")
+    world.hub.user("alpha").emit(3)
+
+    await world.published("alpha", range(1, 6))
+    await applied(world, await wish(world, Desired(strategies=(1, 2))))
+    (replica._watched._directory._path / "beta").write_text("key-of-alpha")
+    await world.until(lambda: len(replica.statuses()) == 2, "new accounts come")
+    await world.published("beta", range(1, 6))
+
+
+async def test_an_account_stays_paused_when_its_wish_becomes_unreadable(build: Build) -> None:
+    world = await build("alpha", prefill=2)
+    world.control = MemoryControl()
+    await world.replica()
+    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    await world.becomes("alpha", Activity.PAUSED)
+
+    await wish(world, b'{"version": 99}')
+    world.hub.user("alpha").emit(2)
+    await asyncio.sleep(0.5)
+
+    assert world.status("alpha").activity is Activity.PAUSED
+    await applied(world, await wish(world, Desired()))
+    await world.published("alpha", range(1, 5))
+
+
+async def test_what_fails_is_done_again_and_a_wrong_configuration_ends_it() -> None:
+    failures: list[Exception] = [PlantedError(), ExceptionGroup("", [PlantedError()])]
+    tally = Tally()
+
+    async def work() -> str:
+        if failures:
+            raise failures.pop(0)
+        return "done"
+
+    assert await contained(tally, "view", work) == "done"
+    assert tally.unexpected["view"] == 2
+    failures.append(ExceptionGroup("", [ExceptionGroup("", [ConfigurationError("a", "b", "c")])]))
+    with pytest.raises(ConfigurationError):
+        await contained(tally, "view", work)
+
+
+async def test_a_cancellation_ends_it_though_a_cleanup_fails() -> None:
+    began = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            began.set()
+            await asyncio.Event().wait()
+        finally:
+            raise PlantedError
+
+    doing = asyncio.create_task(contained(Tally(), "view", work))
+    await began.wait()
+    doing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await doing
+
+
+async def test_each_part_rests_longer_with_each_failure_by_itself() -> None:
+    rests = Rests()
+    assert all(rests.after_failure("a") <= 60 for _ in range(100))
+    assert sum(rests.after_failure("a") for _ in range(20)) > 100
+    assert rests.after_failure("b") <= 1
+    rests.forget("a")
+    assert rests.after_failure("a") <= 1
