@@ -158,7 +158,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """Only these; null for all."""
     strategies: tuple[int, ...] | None = None
     """Only events of these, and those that name none; null for all."""
-    destination: Destination = Destination.TOPICS
+    destination: Destination = Destination.REPLAY
     asked_at: str
     """RFC 3339, by the clock of the replica that was asked."""
     asked_by: str

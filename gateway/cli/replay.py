@@ -40,8 +40,9 @@ def start(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind; may be given again.")] = None,
     strategy: Annotated[list[int] | None, typer.Option(help="Only this strategy; may be given again.")] = None,
     destination: Annotated[
-        Literal["topics", "replay"], typer.Option(help="Where such events always go, or the topic of replays.")
-    ] = "topics",
+        Literal["topics", "replay"],
+        typer.Option(help="The topic of replays; or topics, where such events always go, among the live ones."),
+    ] = "replay",
     key: Annotated[
         str | None, typer.Option(help="An Idempotency-Key: the same command again finds the same replay.")
     ] = None,

@@ -75,7 +75,7 @@ REPLAY: Final[dict[str, Any]] = {
     "to": None,
     "kinds": ["order-update"],
     "strategies": None,
-    "destination": "topics",
+    "destination": "replay",
     "asked_at": "2026-11-22T13:32:25.092Z",
     "asked_by": "night-desk",
     "is_cancelled": False,
@@ -301,8 +301,9 @@ class ReplayWanted(_Request):
     """Only these kinds, such as order-update, or dead-letter; null for all."""
     strategies: Annotated[list[Strategy], Field(min_length=1, max_length=1000, examples=[[1, 2]])] | None = None
     """Only events of these strategies, and those that name none; null for all, whatever the account's subscription."""
-    destination: Literal["topics", "replay"] = "topics"
-    """`topics`: where such events always go. `replay`: a topic of its own, where only replays go."""
+    destination: Literal["topics", "replay"] = "replay"
+    """`replay`: a topic of its own, where only replays go. `topics`: where such events always go, among the live ones;
+    their consumers must heed `replayid`, or they count an event twice and take older states for newer ones."""
 
 
 class ReplayProgress(_Answer):

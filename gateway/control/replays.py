@@ -88,8 +88,9 @@ async def ask_for_replay(  # noqa: PLR0917 - FastAPI gives them by name
 ) -> models.Replay:
     """It is carried out beside what is new, at a pace, each event once, and outlives every restart.
 
-    Its messages bear `replayid`. The account's own progress stays where it is. Only what is final is replayed: a
-    range that ends with the newest events waits until they are.
+    Its messages bear `replayid`, and go to the topic `replay` unless the events' own are asked for. The account's
+    progress stays where it is. Only what is final is replayed: a range that ends with the newest events waits until
+    they are.
     """
     id_ = await book.ask_for(body, account, request.state.who.name, idempotency_key)
     tell_more(request, replay=id_)

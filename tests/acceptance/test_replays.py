@@ -40,14 +40,19 @@ def by_kind(messages: list[Any]) -> list[list[int]]:
     return list(found.values())
 
 
+def subjects(messages: list[Any]) -> set[str]:
+    """Give where messages are."""
+    return {message.subject for message in messages}
+
+
 @pytest.mark.timeout(300)
 async def test_a_range_is_published_again_once_beside_what_is_new(broker: Scenes, tmp_path: Path) -> None:
     async with broker(tmp_path, 2) as scene, at_work(scene) as control:
         await scene.emit(400, 100)
         one, two = scene.accounts
         whole = await asked(control, one)
-        part = await asked(control, two, since=500, until=700, destination="replay")
-        kinds = await asked(control, two, since=100, until=1100, kinds=["order-update", "error"])
+        part = await asked(control, two, since=500, until=700)
+        kinds = await asked(control, two, since=100, until=1100, kinds=["order-update", "error"], destination="topics")
         for id_ in (whole, part, kinds):
             assert (await ended(control, id_))["progress"]["fraction"] == 1.0
         await scene.settled(EVENTS + 400)
@@ -60,9 +65,11 @@ async def test_a_range_is_published_again_once_beside_what_is_new(broker: Scenes
         wanted = [event.sequence for event in truth[two] if event.callback in {"OnOrderUpdate", "OnError"}]
         assert sorted(sequences(replayed[kinds])) == [one for one in sorted(wanted) if 100 < one <= 1100]
         assert all(topic == sorted(topic) for id_ in (whole, kinds) for topic in by_kind(replayed[id_]))
-        assert {message.subject for message in replayed[part]} == {f"mesolive.events.replay.v1.{two}"}
+        assert subjects(replayed[whole]) == {f"mesolive.events.replay.v1.{one}"}
+        assert subjects(replayed[part]) == {f"mesolive.events.replay.v1.{two}"}
+        assert subjects(replayed[kinds]) == {f"mesolive.events.{kind}.v1.{two}" for kind in ("order-update", "error")}
         same_as_live(replayed[whole], live, one)
-        same_as_live(replayed[part], live, two)
+        same_as_live([*replayed[part], *replayed[kinds]], live, two)
 
 
 @pytest.mark.timeout(300)
@@ -188,7 +195,9 @@ async def test_the_command_asks_watches_lists_and_cancels(tmp_path: Path) -> Non
                 code = await asyncio.to_thread(running.popen.wait, 60)
                 return code, running.said, running.complained
 
-        code, said, _ = await gateway("start", account, "--until", "60", "--kind", "order-update", "--json")
+        code, said, _ = await gateway(
+            "start", account, "--until", "60", "--kind", "order-update", "--destination", "topics", "--json"
+        )
         found = json.loads(said)
         assert (code, found["state"], found["kinds"]) == (0, "completed", ["order-update"])
         code, said, _ = await gateway("start", account, "--detach", "--key", "k")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 from typing import Any
 
 import pytest
 
 from gateway.errors import OutcomeUnknown, Unavailable
-from gateway.state import Phase, Replay, ReplayState, decode_record, encode_record
+from gateway.state import Destination, Phase, Replay, ReplayState, decode_record, encode_record
 from tests.unit.control.conftest import Answer, Api
 
 ASK = "POST /v1/accounts/main/replays"
@@ -55,6 +57,34 @@ async def test_what_is_asked_for_is_written_and_shown(api: Api) -> None:
         "destination": "replay",
     }
     assert (shown["state"], shown["asked_by"], shown["owner"], shown["age_seconds"]) == ("pending", "local", None, None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "destination"),
+    [({}, Destination.REPLAY), ({"destination": "topics"}, Destination.TOPICS)],
+    ids=["by default", "as asked for"],
+)
+async def test_events_go_among_the_live_ones_only_where_that_is_asked_for(
+    api: Api, wanted: dict[str, Any], destination: Destination
+) -> None:
+    id_ = await asked(api, **wanted)
+    assert written(api, id_).destination is destination
+    assert (await api.ask(f"GET /v1/replays/{id_}")).body["destination"] == destination.value
+
+
+@pytest.mark.parametrize(
+    ("options", "destination"),
+    [([], Destination.REPLAY), (["--destination", "topics"], Destination.TOPICS)],
+    ids=["by default", "as asked for"],
+)
+async def test_the_command_asks_for_the_same_destination(
+    api: Api, options: list[str], destination: Destination
+) -> None:
+    command = [sys.executable, "-c", "from gateway.cli.main import main; main()", "replay", "start", "main"]
+    more = ["--detach", "--json", "--url", api.urls[0], *options]
+    program = await asyncio.create_subprocess_exec(*command, *more, stdout=asyncio.subprocess.PIPE)
+    said, _ = await program.communicate()
+    assert (program.returncode, written(api, json.loads(said)["id"]).destination) == (0, destination)
 
 
 async def test_without_an_end_it_ends_with_what_is_published_now(api: Api) -> None:

@@ -66,12 +66,17 @@ def test_it_stops_where_the_range_ends() -> None:
     assert decode_record(Progress, replay.take(100, MANY)[1]).position == 3
 
 
-def test_a_destination_of_its_own_is_marked_on_each_item() -> None:
-    replay = queue(destination=Destination.REPLAY)
+@pytest.mark.parametrize(
+    ("wanted", "topic"),
+    [({}, "replay"), ({"destination": Destination.REPLAY}, "replay"), ({"destination": Destination.TOPICS}, None)],
+    ids=["by default", "replay", "topics"],
+)
+def test_each_item_says_whether_it_goes_to_the_topic_of_replays(wanted: dict[str, Any], topic: str | None) -> None:
+    replay = queue(**wanted)
     replay.look([event(1)], MANY, 100, MANY)
     (item,) = replay.take(100, MANY)[0]
     assert item.reissue is not None
-    assert (item.reissue.replay, item.reissue.topic) == (ID, "replay")
+    assert (item.reissue.replay, item.reissue.topic) == (ID, topic)
 
 
 def test_no_more_waits_than_there_is_room_for() -> None:
