@@ -32,21 +32,28 @@ def open_state(path: str) -> sqlite3.Connection:
     return state
 
 
-def apply(state: sqlite3.Connection, record: ConsumerRecord) -> None:
-    """Apply one record: the change and the position, or neither."""
-    account = dict(record.headers)["ce_account"].decode()
-    event = read_event("order-update", record.value)  # exact: decimals are Decimal, with their scale
-    qty = None if event.FilledQty is None else str(event.FilledQty)
+def apply(state: sqlite3.Connection, record: ConsumerRecord) -> bool:
+    """Apply one record: the change and the position, or neither. Of a replay's record the position alone changes.
+
+    An operator may have published an event again on its own topic. It would count twice, and an old quantity would
+    replace a newer one.
+    """
+    headers = dict(record.headers)
+    is_new = "ce_replayid" not in headers
     with state:  # one transaction
-        state.execute(
-            "INSERT INTO orders VALUES (?, ?, 1, ?) "
-            "ON CONFLICT DO UPDATE SET updates = updates + 1, qty = excluded.qty",
-            (account, event.OrderId, qty),
-        )
+        if is_new:
+            event = read_event("order-update", record.value)  # exact: decimals are Decimal, with their scale
+            qty = None if event.FilledQty is None else str(event.FilledQty)
+            state.execute(
+                "INSERT INTO orders VALUES (?, ?, 1, ?) "
+                "ON CONFLICT DO UPDATE SET updates = updates + 1, qty = excluded.qty",
+                (headers["ce_account"].decode(), event.OrderId, qty),
+            )
         state.execute(
             "INSERT INTO position VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next",
             (record.topic, record.partition, record.offset + 1),
         )
+    return is_new
 
 
 async def consume(servers: str, state_file: str, topic: str = TOPIC, *, until_end: bool = False) -> int:
@@ -73,8 +80,7 @@ async def consume(servers: str, state_file: str, topic: str = TOPIC, *, until_en
         while True:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    apply(state, record)
-                    applied += 1
+                    applied += apply(state, record)
             if until_end and all([await consumer.position(one) >= end[one] for one in partitions]):
                 return applied
     finally:

@@ -30,21 +30,28 @@ def open_state(path: str) -> sqlite3.Connection:
     return state
 
 
-def apply(state: sqlite3.Connection, message: Message) -> None:
-    """Apply one message: the change and the position, or neither."""
-    account = dict(message.headers())["ce_account"].decode()
-    event = read_event("order-update", message.value())  # exact: decimals are Decimal, with their scale
-    qty = None if event.FilledQty is None else str(event.FilledQty)
+def apply(state: sqlite3.Connection, message: Message) -> bool:
+    """Apply one message: the change and the position, or neither. Of a replay's message the position alone changes.
+
+    An operator may have published an event again on its own topic. It would count twice, and an old quantity would
+    replace a newer one.
+    """
+    headers = dict(message.headers())
+    is_new = "ce_replayid" not in headers
     with state:  # one transaction
-        state.execute(
-            "INSERT INTO orders VALUES (?, ?, 1, ?) "
-            "ON CONFLICT DO UPDATE SET updates = updates + 1, qty = excluded.qty",
-            (account, event.OrderId, qty),
-        )
+        if is_new:
+            event = read_event("order-update", message.value())  # exact: decimals are Decimal, with their scale
+            qty = None if event.FilledQty is None else str(event.FilledQty)
+            state.execute(
+                "INSERT INTO orders VALUES (?, ?, 1, ?) "
+                "ON CONFLICT DO UPDATE SET updates = updates + 1, qty = excluded.qty",
+                (headers["ce_account"].decode(), event.OrderId, qty),
+            )
         state.execute(
             "INSERT INTO position VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next",
             (message.topic(), message.partition(), message.offset() + 1),
         )
+    return is_new
 
 
 def consume(servers: str, state_file: str, topic: str = TOPIC, *, until_end: bool = False) -> int:
@@ -80,8 +87,7 @@ def consume(servers: str, state_file: str, topic: str = TOPIC, *, until_end: boo
                 continue
             error = message.error()
             if error is None:
-                apply(state, message)
-                applied += 1
+                applied += apply(state, message)
             elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - its name in librdkafka, too
                 left.discard(message.partition())
             else:

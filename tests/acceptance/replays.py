@@ -38,6 +38,21 @@ async def at_work(scene: Scene, *, rate: float | None = None, events: int = EVEN
     yield control
 
 
+async def again_on_topics(scene: Scene, control: Control) -> int:
+    """Publish all order updates of the first account again, among the live events; give how many."""
+    account = scene.accounts[0]
+    last = max(event.sequence for event in (await scene.truth())[account])
+
+    async def is_known() -> bool:
+        said = (await control.accounts())[account]["observed"] or {}
+        return bool(said.get("settled", 0) >= last)
+
+    await control.ready()
+    await until(is_known, "the API says that all of it is published")
+    id_ = await asked(control, account, kinds=["order-update"], destination="topics")
+    return int((await ended(control, id_))["progress"]["published"])
+
+
 async def is_exact(scene: Scene) -> dict[str, list[Any]]:
     """Judge what is not replayed, and give the rest by id."""
     live, replayed = apart(await scene.log())

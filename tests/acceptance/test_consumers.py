@@ -10,7 +10,9 @@ from types import ModuleType
 import nats
 import pytest
 
+from tests.acceptance.control import control_of
 from tests.acceptance.processes import GATEWAY, ROOT, House, house, process
+from tests.acceptance.replays import again_on_topics
 
 
 def example() -> ModuleType:
@@ -64,10 +66,12 @@ async def test_verify_says_exact_and_names_what_is_skipped_altered_repeated_and_
         await client.close()
 
 
-async def test_the_consumer_of_the_docs_applies_each_event_once_however_often_it_is_stopped(tmp_path: Path) -> None:
+async def test_the_consumer_of_the_docs_applies_each_event_once_through_stops_and_replays(
+    tmp_path: Path,
+) -> None:
     consumer = example()
     async with house(tmp_path, accounts=2, prefill=400) as world:
-        await world.gateway()
+        control = await control_of(await world.gateway(), world.http)
         await world.settled(400)
         truth = [event for events in (await world.truth()).values() for event in events]
         orders = sum(event.callback == "OnOrderUpdate" for event in truth)
@@ -80,10 +84,20 @@ async def test_the_consumer_of_the_docs_applies_each_event_once_however_often_it
         rest = await consumer.consume(world.server.url, state, until_idle=True)
         assert rest == orders - orders // 2
         assert await consumer.consume(world.server.url, state, until_idle=True) == 0
-        database = sqlite3.connect(state)
-        (rows,) = database.execute("SELECT count(*) FROM filled").fetchone()
-        database.close()
-        assert 0 < rows <= orders
+        rows = filled(state)
+        assert 0 < len(rows) <= orders
+
+        assert await again_on_topics(world, control) > 0
+        assert await consumer.consume(world.server.url, state, until_idle=True) == 0
+        assert filled(state) == rows
+
+
+def filled(state: str) -> list[tuple[str, int, str]]:
+    """Give the quantities that the example knows."""
+    database = sqlite3.connect(state)
+    rows = database.execute("SELECT account, order_id, qty FROM filled ORDER BY account, order_id").fetchall()
+    database.close()
+    return rows
 
 
 def _own(headers: dict[str, str]) -> dict[str, str]:

@@ -18,8 +18,10 @@ from types import ModuleType
 
 import pytest
 
+from tests.acceptance.control import control_of
 from tests.acceptance.kafka_house import Place, made
 from tests.acceptance.processes import ROOT, process, until
+from tests.acceptance.replays import again_on_topics
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port
@@ -69,14 +71,14 @@ async def orders(place: Place) -> int:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_a_consumer_of_the_docs_applies_each_event_once_however_often_it_is_killed(
+async def test_a_consumer_of_the_docs_applies_each_event_once_through_kills_and_replays(
     tmp_path: Path, server: KafkaServer, example: str
 ) -> None:
     state, dice = tmp_path / "orders.sqlite", Random(example)
     async with made(tmp_path, server, prefill=300) as place:
         program, topic = ROOT / "examples" / f"{example}.py", place.topic("order-update")
         command = (sys.executable, program, place.address, state, topic)
-        await place.gateway()
+        control = await control_of(await place.gateway(), place.http)
         await place.settled(300)
         stood = [0]
         for number in range(KILLS):
@@ -92,6 +94,9 @@ async def test_a_consumer_of_the_docs_applies_each_event_once_however_often_it_i
             await until(lambda: applied(state) >= total, "the consumer has applied all events")
             assert consumer.popen.poll() is None
         assert applied(state) == total
+        again = await asyncio.to_thread(loaded(program).consume, place.address, str(state), topic, until_end=True)
+        assert (await again if inspect.isawaitable(again) else again) == 0
+        assert await again_on_topics(place, control) > 0
         again = await asyncio.to_thread(loaded(program).consume, place.address, str(state), topic, until_end=True)
         assert (await again if inspect.isawaitable(again) else again) == 0
         database = sqlite3.connect(state)
