@@ -63,6 +63,29 @@ def test_bytes_that_wait_are_counted_down_to_nothing() -> None:
     assert scene.session.queued_bytes == 0
 
 
+def test_an_account_with_sparse_numbers_stays_live_however_many_events_it_had() -> None:
+    """The checkpoint has room for some eighty of them, and verified follows."""
+    scene = live(event(1), latest=1, interval_bytes=600)
+    scene.pushes(event(2))
+    scene.audits(event(1), event(2), latest=2, at=-40)
+    scene.commits()
+    anchor, rounds = 2, 30
+    for number in range(rounds):
+        now, sparse = 100.0 * number, range(anchor + 2, anchor + 22, 2)
+        last = sparse[-1]
+        scene.pushes(*events(sparse, at=now))
+        scene.waits(1)
+        assert scene.session.state is State.LIVE, f"crowded after {10 * number} events"
+
+        for later in (0, 40):
+            scene.audits(event(anchor), *events(sparse, at=now), latest=last, at=now + later)
+        scene.commits()
+        assert (scene.checkpoint.verified, scene.checkpoint.settled) == (last, ())
+        anchor = last
+    assert len(scene.items) == 2 + 10 * rounds
+    assert scene.late() == []
+
+
 def test_the_highest_settled_sequence_is_told() -> None:
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, at=0))
