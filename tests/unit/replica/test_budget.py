@@ -1,10 +1,19 @@
 """The byte budget: never more than there is, first come first served, nobody starves."""
 
+from __future__ import annotations
+
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from gateway.broker.memory import Edge
+from gateway.errors import Unavailable
+from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
+
+Build = Callable[..., Awaitable[Any]]
 
 
 def test_what_is_held_counts_and_what_is_let_go_is_free_again() -> None:
@@ -103,3 +112,31 @@ async def test_pages_wait_for_what_the_broker_is_about_to_take() -> None:
     assert not page.done()
     share.hold(60, stuck=60)
     (await page).release()
+
+
+async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    replica = await world.replica()
+    await world.becomes("alpha", Activity.LIVE)
+    account: Account = replica._accounts["alpha"]
+    budget = account.access.budget
+    refuse, admit = asyncio.Event(), asyncio.Event()
+
+    async def faults(edge: Edge) -> None:
+        if edge.call == "commit" and not admit.is_set():
+            await refuse.wait()
+            raise Unavailable("away")
+        if edge.call == "open":
+            await admit.wait()
+
+    world.broker.faults = faults
+    world.hub.user("alpha").emit(50)
+    await world.until(lambda: budget.held > 0, "events wait for the broker")
+    refuse.set()
+    await world.until(lambda: account.session is None, "the log is lost")
+
+    assert (budget.held, budget.stuck) == (0, 0)
+
+    admit.set()
+    await world.published("alpha", range(1, 54))
+    assert world.keys_of("alpha") == list(range(1, 54))
