@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -288,6 +291,65 @@ async def test_a_log_is_spent_when_the_stream_was_made_anew(folder: Path) -> Non
                     await old.commit(Commit(messages(1, 1)))
                 await new.commit(Commit(messages(2, 2)))
         assert await numbers(rig.reader) == [2]
+
+
+async def test_a_log_is_spent_when_the_stream_was_made_anew_under_a_connection_that_stands(nats: NatsRig) -> None:
+    """The fence stands where it stood, so the server takes the batch: only its place tells."""
+    async with nats.log("a").open(1) as old:
+        await old.commit(Commit(messages(1, 5), {"demo": b"5"}))
+        link, topics = nats.connection.link, nats.topics
+        await link.api(f"STREAM.DELETE.{topics.stream}")
+        await link.api(f"STREAM.CREATE.{topics.stream}", wanted(StreamSettings(topics)))
+        async with nats.log("b").open(1):
+            assert nats.connection.link is link
+            with pytest.raises(OutcomeUnknown, match="went back to 3 from 7: it was made anew"):
+                await old.commit(Commit(messages(6, 6), {"demo": b"6"}))
+            with pytest.raises(OutcomeUnknown, match="spent"):
+                await old.commit(Commit(messages(7, 7), {"demo": b"7"}))
+
+
+@asynccontextmanager
+async def rewritten(server: NatsServer, said: bytes, instead: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """Give an address of the server, and an event: while it is set, what the server says is rewritten to its size."""
+    begins = asyncio.Event()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, rewrites: bool) -> None:
+        while line := await reader.readline():
+            writer.write(re.sub(said, instead, line) if rewrites and begins.is_set() else line)
+        writer.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answers, asked = await asyncio.open_connection("127.0.0.1", server.port)
+        with suppress(OSError):
+            await asyncio.gather(forward(reader, asked, rewrites=False), forward(answers, writer, rewrites=True))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as listening:
+        yield f"nats://127.0.0.1:{listening.sockets[0].getsockname()[1]}", begins
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "words"),
+    [
+        (rb'"batch":"\w{32}"', b'"batch":"%b"' % (b"0" * 32), "the acknowledgement is not of this batch"),
+        (b'"count":4', b'"count":3', "the acknowledgement is not of this batch"),
+        (b'"seq":9', b'"seq":8', "the stream went back to 8 from 5"),
+    ],
+    ids=["another batch", "another count", "a place that is too low"],
+)
+async def test_only_the_exact_acknowledgement_is_a_success(
+    nats_server: NatsServer, said: bytes, instead: bytes, words: str
+) -> None:
+    async with rewritten(nats_server, said, instead) as (url, begins), nats_rig(url) as rig:
+        log = rig.log("a")
+        async with log.open(1) as shard:
+            await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+            begins.set()
+            with pytest.raises(OutcomeUnknown, match=words):
+                await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
+        begins.clear()
+        async with log.open(1) as shard:
+            assert await shard.checkpoints() == {"demo": b"6"}
+        assert await numbers(rig.reader) == [1, 2, 3, 4, 5, 6]
 
 
 async def test_checkpoints_outlive_the_events_and_a_restart_after_them(folder: Path) -> None:
