@@ -1,0 +1,122 @@
+"""What the writer of a shard makes of the places at which Kafka says that its records are, told by aiokafka."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any, Final
+
+import pytest
+import structlog.testing
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import RecordMetadata, TopicPartition
+
+from gateway.broker.kafka.cluster import Facts
+from gateway.broker.kafka.log import KafkaShard, LogSettings
+from gateway.broker.kafka.topics import Topics
+from gateway.broker.ports import Commit
+from gateway.errors import Unavailable
+from tests.contract.behaviours import messages
+
+TOPICS: Final = Topics("meso", ("order-update",))
+EVENTS, CHECKPOINTS = TOPICS.message("order-update"), TOPICS.checkpoints
+LARGEST: Final = 1024 * 1024
+SHARDS, PARTITIONS = 4, 2
+
+
+class Producer:
+    """A transactional producer of aiokafka's, with a broker of which only the ends of its partitions are known."""
+
+    def __init__(self) -> None:
+        self.ends: Counter[str] = Counter()
+        """Records of each topic, one partition of each."""
+        self.ended = 0
+        """Transactions that were committed."""
+        self.tells_places = True
+
+    async def partitions_for(self, topic: str) -> set[int]:
+        return set(range(SHARDS if topic == CHECKPOINTS else PARTITIONS))
+
+    def create_batch(self) -> BatchBuilder:
+        return BatchBuilder(LARGEST, 0, is_transactional=1)
+
+    async def begin_transaction(self) -> None:
+        pass
+
+    async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[RecordMetadata]:
+        offset = self.ends[topic] if self.tells_places else -1
+        self.ends[topic] += batch.record_count()
+        stored: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        stored.set_result(RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, 0, 0, 0))
+        return stored
+
+    async def commit_transaction(self) -> None:
+        self.ended += 1
+        self.ends.update((EVENTS, CHECKPOINTS))  # a marker in each
+
+
+async def opened(producer: Producer) -> KafkaShard:
+    """Give a writer that has claimed shard 1 and committed two events."""
+    largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
+    facts = Facts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
+    given: Any = producer
+    shard = KafkaShard(None, LogSettings(TOPICS, "a"), 1, facts, given)  # type: ignore[arg-type] - it asks nothing else
+    await shard.claim()
+    await shard.commit(commit(1, 2))
+    return shard
+
+
+def commit(first: int, last: int) -> Commit:
+    return Commit(messages(first, last), {"demo": b"%d" % last})
+
+
+async def test_a_topic_of_checkpoints_that_went_back_ends_the_writer_and_the_transaction_stays_open() -> None:
+    """Its claim and its checkpoints are gone, and whoever has claimed the new one does not know of this writer."""
+    producer = Producer()
+    shard = await opened(producer)
+    ended = producer.ended
+    producer.ends[CHECKPOINTS] = 1
+
+    with pytest.raises(Unavailable, match="checkpoints went back to 1: it was made anew"):
+        await shard.commit(commit(3, 4))
+
+    assert producer.ended == ended
+    with pytest.raises(Unavailable, match="this log is spent"):
+        await shard.commit(commit(3, 4))
+    assert shard.failed
+
+
+async def test_a_topic_of_checkpoints_that_stands_where_it_stood_went_back() -> None:
+    producer = Producer()
+    shard = await opened(producer)
+    producer.ends[CHECKPOINTS] = 2  # where the last checkpoint is
+
+    with pytest.raises(Unavailable, match="went back to 2"):
+        await shard.commit(commit(3, 4))
+
+
+async def test_a_topic_of_events_that_went_back_is_a_loss_that_is_told_and_events_go_on() -> None:
+    producer = Producer()
+    shard = await opened(producer)
+    producer.ends[EVENTS] = 0
+
+    with structlog.testing.capture_logs() as logs:
+        await shard.commit(commit(3, 4))
+        await shard.commit(commit(5, 6))
+
+    (entry,) = logs
+    assert (entry["log_level"], entry["topic"]) == ("error", EVENTS)
+    assert producer.ended == 4
+
+
+async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:
+    """So it is of a batch that was sent twice and is there once."""
+    producer = Producer()
+    shard = await opened(producer)
+
+    producer.tells_places = False
+    await shard.commit(commit(3, 4))
+
+    producer.tells_places, producer.ends[CHECKPOINTS] = True, 1
+    with pytest.raises(Unavailable, match="went back to 1"):
+        await shard.commit(commit(5, 6))
