@@ -390,6 +390,24 @@ async def test_a_topic_that_is_deleted_under_way_is_missed_and_not_made_by_accid
     assert await numbers(rig.reader) == [3, 4]
 
 
+async def test_a_topic_of_checkpoints_that_is_made_anew_under_way_takes_no_commit(
+    rig: KafkaRig, server: KafkaServer
+) -> None:
+    topic = rig.topics.checkpoints
+    admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{server.wire_port}"})
+    log = rig.log("a")
+    async with log.open(1) as shard:
+        for number in range(1, 6):
+            await shard.commit(commit(number, number))
+        await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+        while await cluster.partitions(rig.connection, [topic]):  # the broker hears of it a moment later
+            await asyncio.sleep(0.01)
+        await cluster.prepare(rig.connection, cluster.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
+        with pytest.raises(Unavailable, match=f"{topic} went back to 0: it was made anew"):
+            await shard.commit(commit(6, 6))
+    assert await numbers(rig.reader) == [1, 2, 3, 4, 5]
+
+
 # Below aiokafka's surface --------------------------------------------------------------------------------
 
 
