@@ -23,7 +23,7 @@ $(STAMP): requirements.lock pyproject.toml gateway/__init__.py
 run: install ## the demo: simulator, embedded nats-server, gateway; ARGS="--events 20000" passes arguments on
 	$(BIN)/gateway demo $(ARGS)
 
-PYTEST := $(BIN)/python -m pytest
+PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest # a seed of a simulation is repeated with the same order of sets
 SHARED_OUT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 NONE_OF_THESE := [ $$? -eq 5 ] # pytest's exit code where ARGS names no test of a part
 

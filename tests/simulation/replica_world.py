@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 import tempfile
@@ -35,11 +36,18 @@ LEASE: Final = Timing(lease=6.0, renewal=2.0, look=1.0)
 TAKEOVER: Final = 15.0
 """Seconds in which another replica has what one held that died, its lease included."""
 
-_CROWDS: Final = 0.1
+_CROWDS: Final = 0.05
 """The part of the seeds in which nearly all accounts of one replica have the same trouble."""
+_CROWD: Final = 40
+"""Accounts then: their pages together are expected to take several times the memory that there is."""
 
 _BUGGY: Final = 0.3
 """The part of the seeds in which the gateway itself has a fault."""
+
+_HUNG: Final = 0.05
+"""The part of the others in which half of the shards hang for long, as where a broker's partitions have no leader."""
+
+_SCRIPT: Final = "tests/simulation/replica_world.py"
 
 ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
 
@@ -122,7 +130,10 @@ class World:
         crowd = Random(f"{self.seed}/crowd")
         self.crowd = crowd if crowd.random() < _CROWDS else None
         if self.crowd is not None:
-            self.names, self.memory = [f"account-{number}" for number in range(12)], 16 * 1024 * 1024
+            self.names, self.memory = [f"account-{number}" for number in range(_CROWD)], 16 * 1024 * 1024
+        self.is_hung = self.crowd is None and crowd.random() < _HUNG
+        if self.is_hung:
+            self.names, self.shards = [f"account-{number}" for number in range(24)], 16
         self.hub = FakeHub(self.names)
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
@@ -247,6 +258,8 @@ class World:
         for shard in range(self.shards - 1):
             if dice.random() < 0.3:
                 events += self._shard_weather(shard)
+        for shard in range(self.shards // 2 if self.is_hung else 0):
+            events += self._shard_trouble(shard, "hangs", 5, FLOW - 5)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
         return events + self._bugs()
@@ -303,7 +316,11 @@ class World:
         dice = self.dice
         kinds: list[ShardTrouble] = ["hangs", "refuses", "unknown", "away"]
         kind, since = dice.choice(kinds), dice.uniform(0, FLOW - 10)
-        until = since + dice.uniform(3, 10)
+        return self._shard_trouble(shard, kind, since, since + dice.uniform(3, 10))
+
+    def _shard_trouble(
+        self, shard: int, kind: ShardTrouble, since: float, until: float
+    ) -> list[tuple[float, Callable[[], None]]]:
         for name in self.names:
             if shard_of(name, self.shards) == shard:
                 self.excuses[name].append(Excuse(since, until + 30, f"shard {kind}"))
@@ -420,13 +437,15 @@ def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = la
 
 def repeat(seed: int) -> str:
     """Return how a person repeats a seed."""
-    return f"repeat it: python tests/simulation/replica_world.py {seed}"
+    return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python {_SCRIPT} {seed}"
 
 
 def main(arguments: list[str]) -> int:
     """Run seeds, and print what is wrong with each and how to repeat it."""
     from replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
 
+    if "PYTHONHASHSEED" not in os.environ:  # the order of sets is part of what is repeated
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     first, count = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
     wrong = 0
     for seed in range(first, first + count):

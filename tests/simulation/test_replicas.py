@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
@@ -12,6 +14,9 @@ from replica_verdict import complaints
 from replica_world import FLOW, World, lived, repeat
 
 from gateway.broker.memory import MemoryBroker
+from gateway.replica.access import OwnLimit
+from gateway.replica.history import History
+from gateway.replica.slots import CommitSlots
 from gateway.session.intake import Intake
 
 SEEDS = 96
@@ -108,10 +113,36 @@ def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPat
     assert "a dead letter" in found_in(23, 25)
 
 
+def test_slots_for_commits_that_are_kept_by_shards_that_hang_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def keep(self: CommitSlots, *, has_failed: bool) -> AsyncIterator[None]:  # noqa: ARG001
+        async with self._usual:
+            yield
+
+    monkeypatch.setattr("replica_world._CROWDS", 0.0)
+    monkeypatch.setattr("replica_world._HUNG", 1.0)
+    sound = found_in(4)
+    monkeypatch.setattr(CommitSlots, "slot", keep)
+    assert not sound
+    assert "s after it happened" in found_in(4, 5)
+
+
 def test_pages_that_hold_room_for_ever_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.replica.budget.Reservation.release", lambda _: None)
     found = found_in(1)
     assert "holds bytes at rest" in found
+
+
+def test_room_that_is_kept_while_nobody_asks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def keep(_self: History, delay: float, _reservation: object) -> None:
+        await asyncio.sleep(delay)
+
+    monkeypatch.setattr("replica_world._CROWDS", 1.0)
+    sound = found_in(8)
+    monkeypatch.setattr(History, "_pause", keep)
+    monkeypatch.setattr(OwnLimit, "halve", lambda *_, **__: False)  # else they soon ask for little
+    assert not sound
+    assert "s after it happened" in found_in(8, 37)
 
 
 def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
