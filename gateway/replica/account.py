@@ -115,6 +115,8 @@ class Account:
     _runs: asyncio.Event = field(default_factory=asyncio.Event)
     _release: asyncio.Event = field(default_factory=asyncio.Event)
     _released_for: str = ""
+    _unfinished: int = 0
+    """Bytes of a record that is not complete, as the budget knows them."""
     _failure: Exception | None = None
     """That a timer met: it is raised where the connection is released."""
     _tried_key: str | None = field(default=None, repr=False)
@@ -123,13 +125,14 @@ class Account:
     counts: Counts = field(init=False)
     subscription: HubSubscription = field(init=False)
     """At the hub."""
-    _share: Share = field(init=False)
+    share: Share = field(init=False)
+    """What it holds of the memory that all accounts have together."""
     _history: History = field(init=False)
 
     def __post_init__(self) -> None:
         """Take part in the budget."""
         self.counts = Counts(self.name, self.access.tally)
-        self._share = self.access.budget.share()
+        self.share = self.access.budget.share()
         self._history = History(
             self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
         )
@@ -274,14 +277,14 @@ class Account:
             self.lag.latest = self._latest(self.session)
         self.session = None
         self._cancel_timer()
-        self._share.hold(0)
+        self.share.hold(0)
         self._activity = activity
         self._attached.clear()
         self._restraint.took()
         self._poke.set()
 
     def _hold(self, session: Session) -> None:
-        self._share.hold(session.queued_bytes, session.waiting_bytes)
+        self.share.hold(session.queued_bytes, session.waiting_bytes)
 
     def took(self, now: float, batch: Batch | None) -> None:
         """The shard took what there was at this moment: more pushes may be read."""
@@ -290,6 +293,14 @@ class Account:
             self.lag.taken(self._latest(self.session), now)
 
     def _pause(self) -> Awaitable[None] | None:
+        """Look at what came after each message; raises ConnectionLost where an unfinished record finds no room."""
+        connection = self._connection
+        unfinished = 0 if connection is None else connection.unfinished
+        if unfinished != self._unfinished:
+            self._unfinished = unfinished
+            if not self.share.came(unfinished):
+                words = f"a record of {unfinished} bytes so far is not complete, and memory is full"
+                raise ConnectionLost(words, reason="too-large")
         return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
 
     def committed(self, settled: int, verified: int) -> None:
@@ -407,7 +418,7 @@ class Account:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.run(self._on_push, self._pause, self._on_record))
                 self.hub = hub = Hub(connection)
-                pages = Pages(self._history, hub, self._share, tasks)
+                pages = Pages(self._history, hub, self.share, tasks)
                 tasks.create_task(follow(self, hub, pages, subject_of(key)))
                 tasks.create_task(self._until_released())
         except* (HubError, Diverged) as group:
@@ -415,6 +426,8 @@ class Account:
         finally:
             self._heard_at = connection.heard_at
             self._connection = self.hub = None
+            self._unfinished = 0
+            self.share.came(0)
             self._cancel_timer()
             if self.session is not None:
                 self._drop(self.session)
@@ -457,7 +470,7 @@ class Account:
             return
         self.pushes += 1
         was_live = session.state is State.LIVE
-        room = self._share.has_room(size_of(content))
+        room = self.share.has_room(size_of(content))
         outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
         self._hold(session)
         self.counts.pushed(content, outcome)

@@ -1,6 +1,7 @@
 """The bytes that all accounts of a process may hold together, shared fairly.
 
-What is counted: pushes and pages that wait for the broker, and pages that were asked for and are not here yet.
+What is counted: pushes and pages that wait for the broker, pages that were asked for and are not here yet, and what
+came of records that are not complete, as far as no page is expected.
 Full means page history later, never lose: a push that finds no room is let go, since history gives it again;
 a page that finds no room is asked for later.
 """
@@ -97,6 +98,10 @@ class Budget:
         """Tell whether a page may be asked for: one always may where nothing else would ever make room."""
         return self.used + size <= self.total or self.used == self.stuck
 
+    def _bears(self, unfinished: int) -> bool:
+        """Tell whether an account may have so many bytes of a record that is not complete."""
+        return self.used <= self.total or unfinished <= self.total // max(1, self._holders)
+
     def _fits(self, held: int, more: int) -> bool:
         after = self.held + self.reserved + more
         if after <= self._relaxed:
@@ -109,15 +114,37 @@ class Budget:
 class Share:
     """What one account holds of the budget."""
 
-    __slots__ = ("_budget", "held", "stuck")
+    __slots__ = ("_budget", "_size", "_stuck", "_unfinished", "held", "reserved", "stuck")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.held = 0
         self.stuck = 0
+        self.reserved = 0
+        """Bytes that its own pages under way are expected to bring."""
+        self._size = self._stuck = self._unfinished = 0
 
     def hold(self, size: int, stuck: int = 0) -> None:
         """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
+        self._size, self._stuck = size, stuck
+        self._count()
+
+    def came(self, unfinished: int) -> bool:
+        """Say how many bytes there are of a record that is not complete; give False where there is no room for them.
+
+        Of a page that was asked for they are counted already.
+        """
+        self._unfinished = unfinished
+        self._count()
+        return self._beside == 0 or self._budget._bears(self._beside)  # noqa: SLF001 - likewise
+
+    @property
+    def _beside(self) -> int:
+        return max(0, self._unfinished - self.reserved)
+
+    def _count(self) -> None:
+        beside = self._beside
+        size, stuck = self._size + beside, self._stuck + beside  # no commit lets go of what is not complete
         held, was_stuck = self.held, self.stuck
         if size != held or stuck != was_stuck:
             self.held, self.stuck = size, stuck
@@ -134,28 +161,32 @@ class Share:
         if budget._waiting or budget.used + size > budget.total:  # noqa: SLF001 - likewise
             return None
         budget._reserve(size)  # noqa: SLF001 - likewise
-        return Reservation(budget, size)
+        return Reservation(budget, self, size)
 
     async def reserve(self, size: int) -> Reservation:
         """Wait, first come first served, until `size` bytes are free, and keep them until released."""
         await self._budget._until_reserved(size)  # noqa: SLF001 - likewise
-        return Reservation(self._budget, size)
+        return Reservation(self._budget, self, size)
 
 
 class Reservation:
     """Bytes kept free for a page that is under way: for one try, not for the time between two."""
 
-    def __init__(self, budget: Budget, size: int) -> None:
+    def __init__(self, budget: Budget, share: Share, size: int) -> None:
         self._budget = budget
+        self._share = share
         self._size = size
+        share.reserved += size
 
     async def renew(self, size: int) -> None:
         """Wait for `size` bytes anew, after a release."""
         await self._budget._until_reserved(size)  # noqa: SLF001 - likewise
         self._size = size
+        self._share.reserved += size
 
     def release(self) -> None:
         """Give the bytes back; what came instead is held by the account."""
+        self._share.reserved -= self._size
         self._budget._reserve(-self._size)  # noqa: SLF001 - likewise
         self._size = 0
 

@@ -248,7 +248,7 @@ class ReplayJob:
         walk = Walk(HubClock(0))
         walk.begin(queue.seen, None)
         walk.go_onward()
-        share = self.account.access.budget.share()
+        share = self.account.share
         while not await self._page(hub, walk, share, through, min(through, shown)):
             if not self._is_trusted(hub):
                 return False

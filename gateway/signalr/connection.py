@@ -95,6 +95,11 @@ class Connection:
         """When anything came last, a ping included, by the loop's clock."""
         return self._heard
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of a record that came in whole messages and is not complete yet."""
+        return self._reader.unfinished
+
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
 

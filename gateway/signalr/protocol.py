@@ -134,6 +134,11 @@ class RecordReader:
         self._max_record = max_record
         self._rest = bytearray()
 
+    @property
+    def unfinished(self) -> int:
+        """Bytes of the record that is not complete yet."""
+        return len(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take what arrived and give the records that it completes, without their separator.
 

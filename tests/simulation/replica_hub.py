@@ -144,6 +144,8 @@ def _payload(name: str, sequence: int, at: float, size: int) -> bytes:
 class FakeConnection:
     """The surface of `gateway.signalr.connection.Connection`, without a socket; one method runs at a time."""
 
+    unfinished = 0
+
     def __init__(self, user: User) -> None:
         self.user = user
         self.machine = machine_of()

@@ -12,6 +12,9 @@ from gateway.broker.memory import Edge
 from gateway.errors import Unavailable
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
+from gateway.replica.replica import hub_http, transport_of
+from gateway.settings import HubSettings
+from gateway.signalr.connection import connect as connect_to_hub
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -140,3 +143,72 @@ async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
     admit.set()
     await world.published("alpha", range(1, 54))
     assert world.keys_of("alpha") == list(range(1, 54))
+
+
+# Records that are not complete ---------------------------------------------------------------------------------
+
+
+async def test_what_came_of_a_record_counts_beyond_the_page_that_is_expected() -> None:
+    budget = Budget(1_000)
+    share = budget.share()
+    page = await share.reserve(300)
+    assert share.came(200)
+    assert (budget.used, budget.stuck) == (300, 0)
+    assert share.came(450)
+    assert (budget.used, budget.stuck) == (450, 150)
+    share.hold(100, stuck=20)
+    assert (budget.used, budget.stuck) == (550, 170)
+    page.release()
+    assert share.came(0)
+    assert (budget.used, budget.stuck) == (100, 20)
+
+
+async def test_one_that_is_not_complete_finds_no_room_where_memory_is_full_and_it_takes_more_than_its_part() -> None:
+    budget = Budget(1_000)
+    one, other = budget.share(), budget.share()
+    assert one.came(900)
+    other.hold(200)
+    assert one.came(400)
+    assert not one.came(900)
+    assert one.came(0)
+    assert budget.held == 200
+
+
+class Endless:
+    """A connection of which a record never ends: it grows with each message that comes."""
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401 - a Connection
+        self._connection = connection
+        self.unfinished = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever it has
+        return getattr(self._connection, name)
+
+
+async def test_a_connection_whose_record_never_ends_is_given_up_before_it_takes_all_memory(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=5)
+    made: list[Endless] = []
+
+    async def connect(url: str, key: str, passed: Any) -> Any:  # noqa: ANN401 - as `access.connect` has it
+        connection = await connect_to_hub(transport_of(HubSettings(url=world.hub.url), http), url, key, passed)
+        if key != "key-of-alpha":
+            return connection
+        made.append(Endless(connection))
+        return made[-1]
+
+    async with hub_http(HubSettings(url=world.hub.url)) as http:
+        replica = await world.replica(connect=connect)
+        for account in ("alpha", "beta"):
+            await world.becomes(account, Activity.LIVE)
+        budget = replica._access.budget
+        made[-1].unfinished = budget.total + 1
+        world.hub.user("alpha").emit(1)
+        await world.until(lambda: len(made) > 1, "another connection is made")
+        for account in ("alpha", "beta"):
+            world.hub.user(account).emit(5)
+
+        await world.published("alpha", range(1, 12))
+        await world.published("beta", range(1, 11))
+        assert replica._accounts["alpha"].counts.disconnects["too-large"] == 1
+        await world.until(lambda: budget.held == 0, "nothing is held")
+        await world.stack.aclose()
