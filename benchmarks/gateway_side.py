@@ -54,6 +54,10 @@ class WatchedShard:
         self._writer, self._watched = writer, watched
 
     @property
+    def epoch(self) -> int:
+        return self._writer.epoch
+
+    @property
     def limits(self) -> Limits:
         return self._writer.limits
 

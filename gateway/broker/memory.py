@@ -152,6 +152,11 @@ class MemoryShard:
         self._spent: BrokerError | None = None
 
     @property
+    def epoch(self) -> int:
+        """How many claims the shard had seen with this one."""
+        return self._epoch
+
+    @property
     def limits(self) -> Limits:
         """What one commit may hold."""
         return self._broker.limits

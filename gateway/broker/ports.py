@@ -65,6 +65,14 @@ class ShardLog(Protocol):
     """The one writer of a shard; it was the newest claim when it was opened."""
 
     @property
+    def epoch(self) -> int:
+        """The place of its claim among all claims of the shard: at least 1, and above that of every earlier claim.
+
+        It is exact once `checkpoints` has returned. Where the log was made anew, it may begin anew, too.
+        """
+        ...
+
+    @property
     def limits(self) -> Limits:
         """What one commit may hold."""
         ...

@@ -83,6 +83,17 @@ async def test_a_writer_that_failed_opens_again_where_there_is_no_rival(rig: Rig
         await shard.commit(Commit(messages(1, 1), {"demo": b"last"}))
 
 
+async def test_the_epoch_rises_with_every_claim_whoever_makes_it(rig: Rig) -> None:
+    epochs = [0]
+    for owner in ("a", "a", "b", "a"):
+        async with rig.log(owner).open(0) as shard:
+            await shard.checkpoints()
+            epochs.append(shard.epoch)
+            await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+            assert shard.epoch == epochs[-1]
+    assert epochs == sorted(set(epochs))
+
+
 async def test_an_older_writer_may_not_read_checkpoints(rig: Rig) -> None:
     async with rig.log("a").open(0) as old, rig.log("b").open(0):
         with pytest.raises(Fenced):
@@ -334,6 +345,10 @@ class Defect:
 class _Planted:
     def __init__(self, good: ShardLog) -> None:
         self.good = good
+
+    @property
+    def epoch(self) -> int:
+        return self.good.epoch
 
     @property
     def limits(self) -> Limits:

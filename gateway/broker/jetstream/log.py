@@ -157,6 +157,11 @@ class JetStreamShard:
         self._spent: BrokerError | None = None
 
     @property
+    def epoch(self) -> int:
+        """The stream sequence of the claim: it rises with every message of the stream, and no two claims share one."""
+        return self.claim.sequence
+
+    @property
     def limits(self) -> Limits:
         """What one commit may hold."""
         return self._limits

@@ -91,6 +91,16 @@ class _Interrupted:
 
 
 @dataclass(frozen=True, slots=True)
+class _Seen:
+    """What a shard's partition says."""
+
+    checkpoints: dict[str, bytes]
+    newest: Claim | None
+    claimed_at: int
+    """The place of the newest claim; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Batch:
     tp: TopicPartition
     builder: Any
@@ -148,7 +158,7 @@ class KafkaLog:
         if interrupted is None:
             return
         own = TopicPartition(self._settings.topics.checkpoints, shard)
-        _, newest = await _read(self._connection, own, interrupted.since)
+        newest = (await _read(self._connection, own, interrupted.since)).newest
         if newest not in interrupted.claims:
             del self._interrupted[shard]  # who opens it again knows of it
             raise _superseded(shard, newest)
@@ -199,6 +209,14 @@ class KafkaShard:
         self._spent: BrokerError | None = None
 
     @property
+    def epoch(self) -> int:
+        """One more than the offset of the claim: it rises with every record of the partition, and compaction keeps it.
+
+        The producer's own epoch would not do: it begins anew with each producer id.
+        """
+        return self.claimed_at + 1
+
+    @property
     def limits(self) -> Limits:
         """What one commit may hold."""
         return LIMITS
@@ -220,10 +238,11 @@ class KafkaShard:
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
-        found, newest = await _read(self._connection, self._own, 0)
-        if newest != self.own_claim:
-            raise self._spend(_superseded(self._shard, newest))
-        return found
+        seen = await _read(self._connection, self._own, 0)
+        if seen.newest != self.own_claim:
+            raise self._spend(_superseded(self._shard, seen.newest))
+        self.claimed_at = seen.claimed_at  # a claim that was sent twice is answered without its offset
+        return seen.checkpoints
 
     async def commit(self, commit: Commit) -> None:
         """Store all of `commit` or nothing of it; see the contract."""
@@ -342,7 +361,7 @@ class KafkaShard:
         deadline = asyncio.get_running_loop().time() + _GRACE
         while True:
             try:
-                _, newest = await _read(self._connection, self._own, self.claimed_at)
+                newest = (await _read(self._connection, self._own, self.claimed_at)).newest
             except BrokerError as unread:
                 return OutcomeUnknown(f"{words(error)}, and the claims cannot be read: {unread}")
             if newest != self.own_claim:
@@ -356,23 +375,24 @@ class KafkaShard:
         return error
 
 
-async def _read(connection: Connection, own: TopicPartition, start: int) -> tuple[dict[str, bytes], Claim | None]:
-    """Read a shard's partition to the end that it has now: the checkpoints, and the newest claim."""
+async def _read(connection: Connection, own: TopicPartition, start: int) -> _Seen:
+    """Read a shard's partition to the end that it has now."""
     found: dict[str, bytes] = {}
     newest: bytes | None = None
+    claimed_at = 0
     with at_work():
         places = await cluster.places(connection, [own])
         async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
             async for record in records:
                 if record.key == CLAIM:
-                    newest = record.value
+                    newest, claimed_at = record.value, int(record.offset)
                 elif (name := name_of(record.key)) is None:
                     continue  # not of a gateway
                 elif record.value is None:
                     found.pop(name, None)
                 else:
                     found[name] = record.value
-    return found, None if newest is None else _claim_of(newest)
+    return _Seen(found, None if newest is None else _claim_of(newest), claimed_at)
 
 
 def _claim_of(value: bytes) -> Claim:

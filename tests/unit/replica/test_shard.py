@@ -54,6 +54,10 @@ class _PickyShard:
         self._culprit = culprit
 
     @property
+    def epoch(self) -> int:
+        return self._good.epoch
+
+    @property
     def limits(self) -> Limits:
         return self._good.limits
 
