@@ -121,6 +121,8 @@ class Observed(msgspec.Struct, frozen=True):
     """How the hub was seen to write enums, `names` or `numbers`; left out where none was seen."""
     unnamed_enums: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """Enums of which a number was seen that has no name; left out where there is none."""
+    epoch: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the shard's owner who says so; see `epoch_of`."""
 
 
 class ShardState(msgspec.Struct, frozen=True):
@@ -131,6 +133,8 @@ class ShardState(msgspec.Struct, frozen=True):
     accounts: int
     """Accounts of the shard that the owner has keys of."""
     version: int = VERSION
+    epoch: int | msgspec.UnsetType = msgspec.UNSET
+    """Of this owner; see `epoch_of`."""
 
 
 class Destination(Enum):
@@ -208,6 +212,16 @@ class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 3339, by the owner's clock."""
     ended: str | None = None
     version: int = VERSION
+    epoch: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the owner of the account's shard; see `epoch_of`."""
+
+
+def epoch_of(record: Observed | ShardState | ReplayState | None) -> int:
+    """Give the epoch that a report names: with each owner of a shard, and each claim of it, it rises.
+
+    0 where it names none: it is of a release that did not know epochs, or of an owner who has not claimed yet.
+    """
+    return 0 if record is None or record.epoch is msgspec.UNSET else record.epoch
 
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)

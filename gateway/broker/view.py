@@ -1,11 +1,15 @@
-"""What the control store says, as one process has heard: every wish and every report, each with its age."""
+"""What the control store says, as one process has heard: every wish and every report, each with its age.
+
+Of each key the store keeps the last report alone, whoever wrote it. A report of a former owner that lands late, as from
+a process that was frozen, is passed over here, and the owner says again what is so.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from gateway.broker.ports import ControlStore, Record
 from gateway.state import (
@@ -20,8 +24,12 @@ from gateway.state import (
     ReplayState,
     ShardState,
     decode_record,
+    epoch_of,
 )
 from gateway.telemetry.logs import get_logger
+
+STALE: Final = 90.0
+"""Seconds after which a report says little: owners repeat theirs each 60 s at the latest."""
 
 _Said = TypeVar("_Said", Desired, Observed, ShardState, Replay, ReplayState)
 
@@ -35,6 +43,15 @@ class Sighting(Generic[_Said]):
     revision: int
     written: float
     """When it was written, by this process's monotonic clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Who wrote a report last."""
+
+    revision: int = 0
+    """0 where nobody did."""
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +91,7 @@ class View:
             (REPLAY, True): (self.replay_states, ReplayState, _heed_nothing),
             (SHARD, True): (self.shards, ShardState, _heed_nothing),
         }
+        self._passed_over: dict[str, Word] = {}  # by key: the last report, where it is not the one that holds
         self._log = get_logger()
 
     def wish(self, account: str) -> Wish:
@@ -85,6 +103,18 @@ class View:
         """Give how far a replay has come, by its id."""
         state = self.replay_states.get(replay)
         return Phase.PENDING if state is None or state.said is None else state.said.phase
+
+    def epoch_of_shard(self, number: int) -> int:
+        """Give the epoch that the owner of a shard named last; 0 for none."""
+        sighting = self.shards.get(str(number))
+        return 0 if sighting is None else epoch_of(sighting.said)
+
+    def last_word(self, key: str) -> Word:
+        """Give who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
+        kind, dot, name = key.partition(".")
+        sighting = self._spaces[kind + dot, True][0].get(name)
+        heard = Word() if sighting is None else Word(sighting.revision, epoch_of(sighting.said))
+        return self._passed_over.get(key, heard)
 
     def age(self, sighting: Sighting[_Said]) -> float:
         """Give the seconds since it was written."""
@@ -108,11 +138,28 @@ class View:
         if space is None:
             return
         sightings, type_, changed = space
+        if record.is_observed:
+            self._passed_over.pop(record.key, None)
         if record.revision:
-            sightings[name] = self._sighting(type_, record)
+            sighting = self._sighting(type_, record)
+            if record.is_observed and not self._holds(sightings.get(name), sighting):
+                self._passed_over[record.key] = Word(sighting.revision, epoch_of(sighting.said))
+                return
+            sightings[name] = sighting
         elif sightings.pop(name, None) is None:
             return
         changed(name)
+
+    def _holds(self, before: Sighting[Any] | None, now: Sighting[Any]) -> bool:
+        """Tell whether a report replaces the one before: not if a former owner says it, or that goes on what ended.
+
+        What nobody has repeated for long holds nothing off: whoever said it is gone, maybe for an older release.
+        """
+        if before is None or before.said is None or now.said is None:  # a later release knows better
+            return True
+        if _is_final(before.said) and not _is_final(now.said):
+            return False
+        return epoch_of(now.said) >= epoch_of(before.said) or now.written - before.written > STALE
 
     def _sighting(self, type_: type[_Said], record: Record) -> Sighting[_Said]:
         written = asyncio.get_running_loop().time() - record.age
@@ -121,6 +168,10 @@ class View:
         except RecordUnreadable as error:
             self._log.error("a record of the control store cannot be read", key=record.key, error=str(error))
             return Sighting(None, record.revision, written)
+
+
+def _is_final(said: Observed | ShardState | ReplayState) -> bool:
+    return isinstance(said, ReplayState) and said.phase.is_final
 
 
 def _heed_nothing(_: str) -> None:

@@ -10,14 +10,12 @@ from msgspec import UNSET
 
 from gateway import state
 from gateway.accounts import shard_of
-from gateway.broker.view import Sighting, View
+from gateway.broker.view import STALE, Sighting, View
 from gateway.control import models
 from gateway.control.cursors import no_cursor, read_cursor, write_cursor
 
 Sort = Literal["worst", "name"]
 
-_STALE: Final = 90.0
-"""Seconds after which a report says little: owners repeat theirs each 60 s at the latest."""
 _RANK: Final = {name: rank for rank, name in enumerate(get_args(models.State))}
 _RANK_OF_STALE: Final = _RANK["offline"]
 """A report that is old ranks at least as this."""
@@ -86,7 +84,7 @@ def standing_of(view: View, name: str) -> state.Standing:
 
 def is_stale(view: View, sighting: Sighting[state.Observed]) -> bool:
     """Tell whether a report is so old that nobody may serve the account."""
-    return view.age(sighting) > _STALE
+    return view.age(sighting) > STALE
 
 
 def in_force(view: View, name: str) -> models.InForce | None:
@@ -161,7 +159,7 @@ def _observed(view: View, name: str) -> models.Observed | None:
         ),
         applied=said.applied,
         age_seconds=round(age, 3),
-        is_stale=age > _STALE,
+        is_stale=age > STALE,
     )
 
 

@@ -19,6 +19,7 @@ from typing import Final, NoReturn
 
 import aiohttp
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from gateway import __version__
 from gateway.accounts import AccountsDirectory, shard_of
@@ -177,13 +178,12 @@ class Replica:
             try:
                 self._do_beside(tasks, "accounts", lambda: self._watch_accounts(tasks))
                 if (control := self._control) is not None:
-                    reporter = Reporter(control, self._subjects, self._facts)
+                    reporter = Reporter(control, self._subjects, self._facts, self.view.last_word)
                     self._do_beside(tasks, "view", lambda: self.view.follow(control))
                     await self._filled()
                     self._do_beside(tasks, "reports", reporter.run)
                 if self._ownership is None:
-                    self._given = frozenset(range(self._shard_count))
-                    self._serve_given(tasks)
+                    self._give(frozenset(range(self._shard_count)), tasks)
                     await self._until_all_ended()
                 else:
                     await self._share(self._ownership, tasks)
@@ -229,8 +229,8 @@ class Replica:
         """Begin and stop shards as they come and go, never waiting for any of them."""
         async for wanted in membership.changes():
             self._logger.info("the shards of this gateway", shards=len(wanted), of=self._shard_count)
-            before, self._given = self._given, wanted
-            self._serve_given(tasks)
+            before = self._given
+            self._give(wanted, tasks)
             for number in self._serving.keys() - wanted:
                 self._shards[number].stop()
             for number in before - wanted - self._serving.keys():  # nothing of it was served here
@@ -241,6 +241,14 @@ class Replica:
             await membership.release(number)
         except Exception as error:  # noqa: BLE001 - its lease ends by itself
             tell(self._access.tally, "release", error, shard=number)
+
+    def _give(self, wanted: frozenset[int], tasks: asyncio.TaskGroup) -> None:
+        """Begin to serve these shards; what is reported before a log is open names the epoch of the owner before."""
+        for number in wanted - self._given:
+            shard = self._shard(number)
+            shard.epoch = max(shard.epoch, self.view.epoch_of_shard(number))
+        self._given = wanted
+        self._serve_given(tasks)
 
     def _serve_given(self, tasks: asyncio.TaskGroup) -> None:
         """Begin what is given and not served yet; a shard of which nothing is to be done here is left alone."""
@@ -392,23 +400,32 @@ class Replica:
                 if number not in self._serving or accounts.get(name) is not account:
                     continue
                 try:
-                    mark = account.look()
+                    epoch = self._shards[number].epoch
+                    mark = epoch, account.look()
                 except Exception as error:  # noqa: BLE001 - the others are told of
                     self._shards[number].fail(account, error)
                 else:
-                    yield Subject(name, mark, partial(_observed, account, self._member))
+                    yield Subject(name, mark, partial(_observed, account, self._member, epoch or UNSET))
         for name, state in [*self._unserved_states()]:
-            yield Subject(name, state, partial(Observed, self._member, state, ""))
+            epoch = self._epoch_for(name)
+            yield Subject(name, (epoch, state), partial(Observed, self._member, state, "", epoch=epoch or UNSET))
+
+    def _epoch_for(self, name: str) -> int:
+        """Give the epoch of the owner of an account's shard, also where that is another replica."""
+        number = shard_of(name, self._shard_count)
+        return self._shards[number].epoch if number in self._given else self.view.epoch_of_shard(number)
 
     def _facts(self) -> Iterator[Fact]:
         """Give whose the shards are, and how far replays are."""
         for number in self._given:
-            shard = self._shards.get(number)
-            owned = ShardState(self._member, 0 if shard is None else len(shard.accounts))
+            shard = self._shards[number]
+            owned = ShardState(self._member, len(shard.accounts), epoch=shard.epoch or UNSET)
             yield Fact(f"{SHARD}{number}", owned, again=_SHARDS)
         for number in self._serving:
-            for id_, state in self._shards[number].replays.states():
-                yield Fact(REPLAY + id_, state, again=math.inf if state.phase.is_final else _REPLAYS)
+            shard = self._shards[number]
+            for id_, state in shard.replays.states():
+                said = replace(state, epoch=shard.epoch or UNSET)
+                yield Fact(REPLAY + id_, said, again=math.inf if state.phase.is_final else _REPLAYS)
 
 
 def _status(account: Account) -> AccountStatus:
@@ -423,7 +440,7 @@ def _status(account: Account) -> AccountStatus:
     )
 
 
-def _observed(account: Account, member: str) -> Observed:
+def _observed(account: Account, member: str, epoch: int | UnsetType) -> Observed:
     status, session = _status(account), account.session
     strategies = None if session is None else session.strategies
     return Observed(
@@ -442,6 +459,7 @@ def _observed(account: Account, member: str) -> Observed:
         checkpoint=_standing(account),
         enum_forms=account.access.decoder.names.forms or UNSET,
         unnamed_enums=account.access.decoder.names.unnamed or UNSET,
+        epoch=epoch,
     )
 
 

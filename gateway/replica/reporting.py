@@ -1,4 +1,8 @@
-"""What a replica tells the others: whose the shards are and what its accounts do, at a bounded rate."""
+"""What a replica tells the others: whose the shards are and what its accounts do, at a bounded rate.
+
+The store keeps the last report of each key. Where a former owner's lands there late, what is so is said again at the
+next look: others pass the late one over, but whoever begins to listen hears nothing else.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.broker.ports import ControlStore
+from gateway.broker.view import Word
 from gateway.errors import Unavailable
-from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record
+from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record, epoch_of
 from gateway.telemetry.clock import now_text
 from gateway.telemetry.logs import get_logger
 
@@ -55,6 +60,16 @@ class _Reported:
     mark: Hashable
     observed: Observed
     at: float
+    heard: int
+    """The revision of the last report that was heard of when this one was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    fact: Fact
+    at: float
+    heard: int
+    """As of an account."""
 
 
 class Reporter:
@@ -65,14 +80,19 @@ class Reporter:
         store: ControlStore,
         accounts: Callable[[], Iterable[Subject]],
         facts: Callable[[], Iterable[Fact]],
+        last_word: Callable[[str], Word],
     ) -> None:
-        """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`."""
+        """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
+
+        `last_word` says who wrote the report of a key that the store has, as far as this replica has heard.
+        """
         self._store = store
+        self._last_word = last_word
         self._accounts = accounts
         self._facts = facts
         self._reported: dict[str, _Reported] = {}
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
-        self._told: dict[str, tuple[Fact, float]] = {}
+        self._told: dict[str, _Told] = {}
 
     async def run(self) -> NoReturn:
         """Report, for ever."""
@@ -96,9 +116,12 @@ class Reporter:
             if at % _UNBROKEN == 0:
                 await asyncio.sleep(0)  # events go first
             present.add(subject.account)
-            last = self._reported.get(subject.account)
+            last, word = self._reported.get(subject.account), self._last_word(ACCOUNT + subject.account)
+            if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
+                last = None
             if last is None or last.mark != subject.mark or now - last.at >= _AGAIN:
-                news = _Reported(subject.mark, self._dated(subject.account, subject.tell()), now)
+                observed = self._dated(subject.account, subject.tell())
+                news = _Reported(subject.mark, observed, now, word.revision)
                 urgency = _urgency(last, news)
                 if urgency is not None:
                     due.append((urgency, subject.account, news))
@@ -111,14 +134,17 @@ class Reporter:
         self._told = {key: told for key, told in self._told.items() if key in facts}
         fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
         said |= {fact.key: encode_record(fact.record) for fact in fresh}
+        told = {fact.key: _Told(fact, now, self._last_word(fact.key).revision) for fact in fresh}
         if said:
             await self._store.report(said)
-        self._told |= {fact.key: (fact, now) for fact in fresh}
+        self._told |= told
         self._reported |= {name: reported for _, name, reported in due}
 
     def _is_news(self, fact: Fact, now: float) -> bool:
-        told, at = self._told.get(fact.key, (None, 0.0))
-        return told is None or told.record != fact.record or now - at >= fact.again
+        told = self._told.get(fact.key)
+        if told is None or told.fact.record != fact.record or now - told.at >= fact.again:
+            return True
+        return _is_overwritten(told.heard, epoch_of(fact.record), self._last_word(fact.key))
 
     def _dated(self, name: str, observed: Observed) -> Observed:
         state, since = self._since.get(name, ("", ""))
@@ -126,6 +152,11 @@ class Reporter:
             since = now_text()
             self._since[name] = observed.state, since
         return replace(observed, since=since)
+
+
+def _is_overwritten(heard: int, epoch: int, word: Word) -> bool:
+    """Tell whether a former owner has written over what was reported under `epoch`, when `heard` was the last word."""
+    return word.revision != heard and word.epoch < epoch
 
 
 def _without_numbers(observed: Observed) -> Observed:

@@ -97,6 +97,8 @@ class Shard:
         self.number = number
         self.accounts: dict[str, Account] = {}
         """Changed by `add` and `remove` alone."""
+        self.epoch = 0
+        """What reports of the shard name; once its log was open, it is above that of every earlier owner."""
         self.keyless: set[str] = set()
         """Accounts that have a checkpoint here, and no key."""
         self.forgets: set[str] = set()
@@ -293,6 +295,7 @@ class Shard:
         loop = asyncio.get_running_loop()
         async with self._event_log.open(self.number) as writer:
             checkpoints = await writer.checkpoints()
+            self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was made anew counts from the beginning
             known = await self._settings.registry.known()
             for name in self.accounts.keys() & checkpoints.keys() - known:
                 await self._settings.registry.register(name)

@@ -18,7 +18,7 @@ from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.memory import MemoryControl
 from gateway.broker.ports import ControlStore, Record
 from gateway.errors import Conflict, OutcomeUnknown, Unavailable
-from gateway.state import Desired, Observed, ShardState, encode_record
+from gateway.state import Desired, Observed, Phase, ReplayState, ShardState, decode_record, encode_record
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.members import until
 from tests.contract.nats_server import NatsServer
@@ -216,6 +216,34 @@ async def test_a_view_drops_what_is_forgotten_and_says_whose_wish_it_was(store: 
         assert (view.wish("main"), changed) == (broker_view.Wish(), ["main", "main"])
         again = await store.write("account.main", encode_record(Desired()), 0)
         await until(lambda: view.wish("main").revision == again, "a later wish is seen")
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+
+
+async def test_a_view_passes_over_what_a_former_owner_says_late(store: ControlStore) -> None:
+    def account(owner: str, epoch: int) -> dict[str, bytes]:
+        said = Observed(owner=owner, state="live", since="2026-01-01T00:00:00Z", epoch=epoch)
+        return {"account.main": encode_record(said)}
+
+    def replay(phase: Phase, epoch: int) -> dict[str, bytes]:
+        return {"replay.r": encode_record(ReplayState(owner="b", phase=phase, epoch=epoch))}
+
+    view = broker_view.View(lambda _: None)
+    following = asyncio.create_task(view.follow(store))
+    try:
+        await store.report(account("b", 7) | replay(Phase.COMPLETED, 7))
+        await until(lambda: "main" in view.observed and "r" in view.replay_states, "the owner is heard")
+        standing = view.observed["main"]
+        await store.report(account("a", 3) | replay(Phase.RUNNING, 3))
+        late = [("account.main", 3), ("replay.r", 3)]
+        await until(lambda: [(key, view.last_word(key).epoch) for key, _ in late] == late, "both late ones are heard")
+        assert (view.observed["main"], view.phase("r")) == (standing, Phase.COMPLETED)
+        await store.report(account("b", 7) | replay(Phase.COMPLETED, 7))
+        await until(lambda: view.last_word("account.main").epoch == view.last_word("replay.r").epoch == 7, "and again")
+        assert view.observed["main"].revision > standing.revision
+        await store.report(account("a", 9))
+        await until(lambda: view.observed["main"].said == decode_record(Observed, account("a", 9)["account.main"]), "9")
     finally:
         following.cancel()
         await asyncio.wait({following})

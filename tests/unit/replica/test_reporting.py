@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.view import View
 from gateway.replica import replica
 from gateway.replica.reporting import Reporter, Subject
 from gateway.replica.unserved import KEYLESS
@@ -34,7 +35,10 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
             await asyncio.sleep(0)
 
     store = MemoryControl()
-    working = [asyncio.create_task(work) for work in (events(), Reporter(store, accounts, list).run())]
+    working = [
+        asyncio.create_task(work)
+        for work in (events(), Reporter(store, accounts, list, View(lambda _: None).last_word).run())
+    ]
     async with asyncio.timeout(10):
         while not store.records:
             await asyncio.sleep(0.01)
@@ -56,6 +60,6 @@ async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, m
     (gone, stays) = sorted({"alpha", "beta", "gamma"} - {first})
     (world.keys / gone).unlink()
     await world.until(lambda: gone not in {status.account for status in running.statuses()}, "it goes")
-    told = [(subject.account, subject.mark) for subject in look]
+    told = [(subject.account, subject.tell().state) for subject in look]
     assert stays in dict(told)
-    assert [mark for account, mark in told if account == gone] == [KEYLESS]
+    assert [state for account, state in told if account == gone] == [KEYLESS]

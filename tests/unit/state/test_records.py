@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.errors import GatewayError
 from gateway.session.checkpoint import Anchor, Checkpoint, CheckpointUnreadable, decode_checkpoint, encode_checkpoint
@@ -32,6 +33,7 @@ from gateway.state import (
     TargetState,
     decode_record,
     encode_record,
+    epoch_of,
 )
 
 WRITTEN = json.loads((Path(__file__).parents[2] / "fixtures/records/v1.json").read_text())
@@ -163,6 +165,17 @@ def test_what_is_no_record_is_refused(name: str, meant: object, read: Read, writ
     assert write(meant)
     with pytest.raises((CheckpointUnreadable, RecordUnreadable)):
         read(value)
+
+
+def test_a_report_names_an_epoch_and_a_reader_of_the_first_version_1_passes_over_it() -> None:
+    reports = (OBSERVED, REPLAY_STATE, ShardState("host/7", 5))
+    for said in reports:
+        assert (epoch_of(said), "epoch" in json.loads(encode_record(said))) == (0, False)
+        told = replace(said, epoch=7)
+        assert epoch_of(decode_record(type(told), encode_record(told))) == 7
+        members = json.loads(encode_record(told))
+        assert members.pop("epoch") == 7
+        assert members == json.loads(encode_record(said))
 
 
 def test_a_wish_remembers_requests_and_a_reader_of_the_first_version_1_passes_over_them() -> None:

@@ -1,0 +1,147 @@
+"""What a former owner says late about accounts and replays, and what an owner says that leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from gateway.broker.leases import Timing
+from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.view import View
+from gateway.replica import replica
+from gateway.state import (
+    ACCOUNT,
+    REPLAY,
+    Desired,
+    Destination,
+    Observed,
+    Phase,
+    Replay,
+    ReplayState,
+    TargetState,
+    encode_record,
+)
+
+Build = Callable[..., Awaitable[Any]]
+ID = "5f0e" * 8
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replica, "LOOK", 0.05)
+
+
+@dataclass
+class Held(MemoryControl):
+    """The control store as one replica reaches it: its reports may stay where they are."""
+
+    inner: MemoryControl = field(default_factory=MemoryControl)
+    is_frozen: bool = False
+
+    def watch(self) -> Any:  # noqa: ANN401 - an iterator
+        return self.inner.watch()
+
+    async def report(self, observed: Mapping[str, bytes]) -> None:
+        if not self.is_frozen:
+            await self.inner.report(observed)
+
+
+def shared(world: Any) -> Held:  # noqa: ANN401 - a world
+    """Let replicas share the shards of `world`, the first of them over the store that is given back."""
+    world.ownership = MemoryOwnership(Timing(lease=0.6, renewal=0.2, look=0.1))
+    store = Held()
+    world.control = store
+    return store
+
+
+def state(running: Any) -> str | None:  # noqa: ANN401 - a replica
+    """Give what `running` hears of the account."""
+    seen = running.view.observed.get("alpha")
+    return None if seen is None or seen.said is None else seen.said.state
+
+
+async def hand_over(world: Any, held: Held) -> Any:  # noqa: ANN401 - worlds and replicas
+    """Let a second replica take over from the first, whose reports are not heard of any more."""
+    held.is_frozen = True
+    world.control = held.inner
+    heir = await world.replica(shards=1)
+    world.replicas[0].stop()
+    await world.until(lambda: 0 in heir._serving, "the second takes over")
+    return heir
+
+
+async def said(world: Any, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
+    """Give what somebody hears of `key` who looks for the first time; None for nothing."""
+    view = View(lambda _: None)
+    following = asyncio.create_task(view.follow(world.control))
+    await view.filled.wait()
+    following.cancel()
+    kind, _, name = key.partition(".")
+    seen = (view.observed if f"{kind}." == ACCOUNT else view.replay_states).get(name)
+    assert seen is None or isinstance(seen.said, type_)
+    return None if seen is None else seen.said
+
+
+async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(build: Build) -> None:
+    world = await build("alpha", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.published("alpha", range(1, 6))
+    wanted = Replay(account="alpha", until=8, destination=Destination.REPLAY, asked_at="", asked_by="")
+    await held.inner.write(REPLAY + ID, encode_record(wanted), 0)
+    await world.until(lambda: first.view.phase(ID) is Phase.RUNNING, "it runs, up to events that are not there yet")
+    late = {REPLAY + ID: held.inner.records[True, REPLAY + ID][0].value}
+    heir = await hand_over(world, held)
+    world.hub.user("alpha").emit(3)
+    await world.until(lambda: heir.view.phase(ID) is Phase.COMPLETED, "the heir ends it")
+    phases: set[Phase] = set()
+
+    async def is_mended() -> bool:
+        phases.add(heir.view.phase(ID))
+        return bool((await said(world, ReplayState, REPLAY + ID)).phase is Phase.COMPLETED)
+
+    await held.inner.report(late)
+    assert (await said(world, ReplayState, REPLAY + ID)).phase is Phase.RUNNING
+    await world.until(is_mended, "who looks for the first time sees the end as well")
+    assert phases == {Phase.COMPLETED}
+
+
+async def test_a_late_report_of_an_account_is_passed_over_and_said_again_by_its_owner(build: Build) -> None:
+    world = await build("alpha", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.until(lambda: state(first) == "live", "it is live")
+    late = {"account.alpha": held.inner.records[True, "account.alpha"][0].value}
+    heir = await hand_over(world, held)
+    await held.inner.write("account.alpha", encode_record(Desired(state=TargetState.PAUSED)), 0)
+    await world.until(lambda: state(heir) == "paused", "it is paused")
+    states: set[str | None] = set()
+
+    async def is_mended() -> bool:
+        states.add(state(heir))
+        return bool((await said(world, Observed, "account.alpha")).state == "paused")
+
+    await held.inner.report(late)
+    assert (await said(world, Observed, "account.alpha")).state == "live"
+    await world.until(is_mended, "who looks for the first time sees it as well")
+    assert states == {"paused"}
+
+
+async def test_what_is_so_names_the_owner_and_an_epoch_that_rises_with_each_owner(build: Build) -> None:
+    world = await build("alpha", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.until(lambda: state(first) == "live", "it is live")
+    before = first.view.observed["alpha"].said
+    heir = await hand_over(world, held)
+    await world.until(lambda: heir.view.observed["alpha"].said.owner == "replica-2", "the heir reports")
+    await world.until(lambda: state(heir) == "live", "it is live again")
+    after = heir.view.observed["alpha"].said
+    assert (before.owner, after.owner) == ("replica-1", "replica-2")
+    assert 0 < before.epoch < after.epoch
+    await world.until(lambda: heir.view.shards["0"].said.epoch == after.epoch, "the shard names it, too")
+    assert heir.view.shards["0"].said.owner == "replica-2"

@@ -1,0 +1,99 @@
+"""Which of two reports holds: by their epochs, by whether something has ended, and by their ages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+
+from gateway.broker.memory import MemoryControl
+from gateway.broker.ports import Record
+from gateway.broker.view import STALE, View
+from gateway.state import Observed, Phase, ReplayState, ShardState, encode_record
+
+NONE = msgspec.UNSET
+
+
+class Scripted(MemoryControl):
+    """A control store that gives these records, each of another age, and nothing more."""
+
+    def __init__(self, *told: tuple[str, msgspec.Struct | bytes | None, float]) -> None:
+        super().__init__()
+        self._told = told
+
+    async def watch(self) -> AsyncIterator[Record | None]:
+        for revision, (key, said, age) in enumerate(self._told, 1):
+            value = said if isinstance(said, bytes) else b"" if said is None else encode_record(said)
+            yield Record(key, value, 0 if said is None else revision, is_observed=True, age=age)
+        yield None
+        await asyncio.Event().wait()
+
+
+async def heard(*told: tuple[str, msgspec.Struct | bytes | None, float]) -> View:
+    view = View(lambda _: None)
+    following = asyncio.create_task(view.follow(Scripted(*told)))
+    await view.filled.wait()
+    following.cancel()
+    return view
+
+
+def account(owner: str, epoch: int | msgspec.UnsetType) -> Observed:
+    return Observed(owner=owner, state="live", since="", epoch=epoch)
+
+
+def replay(phase: Phase, epoch: int | msgspec.UnsetType) -> ReplayState:
+    return ReplayState(owner="gateway-0/1", phase=phase, epoch=epoch)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "holds"),
+    [(NONE, NONE, "new"), (NONE, 1, "new"), (7, 7, "new"), (7, 8, "new"), (7, 6, "old"), (7, NONE, "old")],
+)
+async def test_a_report_of_an_older_epoch_is_passed_over(
+    before: int | msgspec.UnsetType, now: int | msgspec.UnsetType, holds: str
+) -> None:
+    view = await heard(("account.main", account("old", before), 9), ("account.main", account("new", now), 1))
+    assert view.observed["main"].said == account(holds, before if holds == "old" else now)
+    assert view.last_word("account.main").revision == 2
+    shards = [("shard.3", ShardState("old", 1, epoch=before), 9), ("shard.3", ShardState("new", 1, epoch=now), 1)]
+    view = await heard(*shards)
+    assert view.shards["3"].said == shards[holds == "new"][1]
+
+
+@pytest.mark.parametrize("end", [Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED])
+@pytest.mark.parametrize("late", [Phase.PENDING, Phase.RUNNING])
+@pytest.mark.parametrize("epoch", [NONE, 3, 7, 9])
+async def test_a_replay_that_ended_does_not_run_again(end: Phase, late: Phase, epoch: int | msgspec.UnsetType) -> None:
+    view = await heard(("replay.r", replay(end, 7), 2 * STALE), ("replay.r", replay(late, epoch), 1))
+    assert view.phase("r") is end
+
+
+async def test_a_replay_that_is_forgotten_may_be_asked_for_again() -> None:
+    told = [
+        ("replay.r", replay(Phase.COMPLETED, 7), 3),
+        ("replay.r", None, 2),
+        ("replay.r", replay(Phase.RUNNING, 7), 1),
+    ]
+    assert (await heard(*told)).phase("r") is Phase.RUNNING
+
+
+async def test_what_nobody_repeated_for_long_holds_nothing_off() -> None:
+    """As where an older release goes on, which names no epoch."""
+    view = await heard(("account.main", account("old", 7), STALE + 2), ("account.main", account("new", NONE), 1))
+    assert view.observed["main"].said == account("new", NONE)
+
+
+async def test_what_a_later_release_says_holds_and_is_followed_by_what_this_one_says() -> None:
+    later = b'{"version":2}'
+    view = await heard(("account.main", account("old", 7), 3), ("account.main", later, 2))
+    assert view.observed["main"].said is None
+    view = await heard(("account.main", later, 3), ("account.main", account("new", 2), 1))
+    assert view.observed["main"].said == account("new", 2)
+
+
+async def test_nothing_is_left_of_what_was_passed_over_and_then_forgotten() -> None:
+    told = [("account.main", account("old", 7), 3), ("account.main", account("new", 2), 2), ("account.main", None, 1)]
+    view = await heard(*told)
+    assert (view.observed, view.last_word("account.main").revision) == ({}, 0)
