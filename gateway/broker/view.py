@@ -7,6 +7,7 @@ a process that was frozen, is passed over here, and the owner says again what is
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
@@ -91,6 +92,7 @@ class View:
             (REPLAY, True): (self.replay_states, ReplayState, _heed_nothing),
             (SHARD, True): (self.shards, ShardState, _heed_nothing),
         }
+        self._heard_at = -math.inf
         self._passed_over: dict[str, Word] = {}  # by key: the last report, where it is not the one that holds
         self._log = get_logger()
 
@@ -120,9 +122,24 @@ class View:
         """Give the seconds since it was written."""
         return asyncio.get_running_loop().time() - sighting.written
 
+    @property
+    def silence(self) -> float:
+        """The seconds since the store was heard last; in a deployment that works, some owner speaks each 5 s."""
+        return asyncio.get_running_loop().time() - self._heard_at
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether nothing was heard for so long that nothing of it need be so any more."""
+        return self.silence > STALE
+
+    def is_abandoned(self, sighting: Sighting[_Said]) -> bool:
+        """Tell whether a report had not been repeated for long when the store was heard last."""
+        return self._heard_at - sighting.written > STALE
+
     async def follow(self, store: ControlStore) -> None:
         """Take in what the store says, for ever."""
         async for record in store.watch():
+            self._heard_at = asyncio.get_running_loop().time()
             if record is None:
                 self.filled.set()
             else:

@@ -17,13 +17,14 @@ from pydantic.json_schema import SkipJsonSchema
 from gateway.broker.view import View
 from gateway.control import models
 from gateway.control.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, Change
+from gateway.control.deployment import Deployment
 from gateway.control.gate import tell_more
-from gateway.control.listing import is_stale, standing_of
+from gateway.control.listing import standing_of
 from gateway.control.parameters import Here, Name, check_json
 from gateway.control.problems import Fault, Kind, Problem
 from gateway.control.replaying import phase_of
 from gateway.control.says import answers
-from gateway.control.wishes import APPLYING, until
+from gateway.control.wishes import APPLYING, away, until
 from gateway.state import Desired, Observed, Reset, Standing, TargetState
 
 router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
@@ -79,7 +80,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     notification of the type `checkpoint-reset`.
     """
     tell_more(request, verified=body.verified)
-    view = here.known(account)
+    view = _hearing(here, account)
     standing = standing_of(view, account)
     if if_match is None:
         words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
@@ -129,9 +130,9 @@ async def delete_account(here: Here, wishes: Change, account: Name, response: Re
     It must be paused, or have no key. With a key it stays paused, and begins as a new one when it is let run;
     without one, nothing is left of it.
     """
-    view = here.known(account)
+    view = _hearing(here, account)
     sighting = view.observed.get(account)
-    said = None if sighting is None or is_stale(view, sighting) else sighting.said
+    said = None if sighting is None or view.is_abandoned(sighting) else sighting.said
     must_be_paused = said is not None and said.state != "keyless"
     if must_be_paused:
         _at_rest(view, account, "forgotten")
@@ -154,6 +155,14 @@ async def delete_account(here: Here, wishes: Change, account: Name, response: Re
     if not applied:
         response.status_code = ACCEPTED
     return models.Forgotten(account=account, is_applied=applied)
+
+
+def _hearing(here: Deployment, account: str) -> View:
+    """Give what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
+    view = here.known(account)
+    if view.is_cut_off:
+        raise away(f"this replica has not heard from the broker for {view.silence:.0f} s")
+    return view
 
 
 def _check_replays(view: View, account: str) -> None:

@@ -82,7 +82,7 @@ def standing_of(view: View, name: str) -> state.Standing:
     return state.Standing(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
 
 
-def is_stale(view: View, sighting: Sighting[state.Observed]) -> bool:
+def _is_stale(view: View, sighting: Sighting[state.Observed]) -> bool:
     """Tell whether a report is so old that nobody may serve the account."""
     return view.age(sighting) > STALE
 
@@ -115,7 +115,7 @@ def _badness(view: View, sighting: Sighting[state.Observed] | None) -> tuple[int
     if sighting is None or sighting.said is None:
         return _UNHEARD, 0
     rank = _RANK.get(sighting.said.state, 0)
-    if is_stale(view, sighting):
+    if _is_stale(view, sighting):
         rank = min(rank, _RANK_OF_STALE)
     return rank, -_lag(sighting.said)
 

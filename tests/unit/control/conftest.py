@@ -48,11 +48,19 @@ class Answer:
 
 @dataclass
 class Store(MemoryControl):
-    """A control store whose writes can fail, before they are stored or after."""
+    """A control store whose writes can fail, before they are stored or after, and that can fall silent."""
 
     trouble: GatewayError | None = None
     stores_anyway: bool = False
     writes: list[str] = field(default_factory=list)
+    is_silent: bool = False
+    """Whether views hear nothing more."""
+
+    async def watch(self) -> AsyncIterator[Record | None]:
+        async for record in super().watch():
+            if self.is_silent:
+                await asyncio.Event().wait()
+            yield record
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
         self.writes.append(key)

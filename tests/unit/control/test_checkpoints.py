@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -124,3 +125,53 @@ async def test_what_is_not_done_yet_is_not_left_to_a_later_pause(api: Api) -> No
     await paused(api, checkpoint=Standing(7, 2))
     assert (await api.ask("PUT /v1/accounts/main/target-state", json={"state": "running"})).status == 202
     assert "reset" not in str(encode_record(wanted(api)))
+
+
+# A view that hears nothing ----------------------------------------------------------------------------------
+
+BOTH = ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/main", {}))
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a report be old after a moment."""
+    monkeypatch.setattr("gateway.broker.view.STALE", 0.3)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("is_paused", [True, False])
+async def test_a_replica_that_has_not_heard_from_the_broker_for_long_decides_nothing(
+    api: Api, *, is_paused: bool
+) -> None:
+    await (paused(api) if is_paused else api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42))
+    api.store.is_silent = True
+    await api.store.report({"account.main": b"unheard"})
+    await asyncio.sleep(0.4)
+    before = list(api.store.writes)
+    for request, more in BOTH:
+        answer = await api.ask(request, headers=TAG, **more)
+        assert (answer.status, answer.problem) == (503, "broker-away")
+        assert int(answer.headers["Retry-After"]) > 0
+        assert "has not heard from the broker for" in answer.body["detail"]
+    assert api.store.writes == before
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_account_that_was_served_when_the_broker_was_last_heard_must_be_paused(api: Api) -> None:
+    await api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42)
+    await asyncio.sleep(0.2)
+    await api.observed("other")
+    await asyncio.sleep(0.2)  # the report is old by now, and was not when the broker was heard last
+    for request, more in BOTH:
+        answer = await api.ask(request, headers=TAG, **more)
+        assert (answer.status, answer.problem) == (409, "not-paused")
+
+
+@pytest.mark.usefixtures("soon")
+async def test_an_account_that_nobody_reports_any_more_is_forgotten_though_it_is_not_paused(api: Api) -> None:
+    api.owning = False
+    await api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42)
+    await asyncio.sleep(0.4)
+    await api.observed("other")
+    assert (await api.ask("DELETE /v1/accounts/main")).status == 202
+    assert wanted(api).is_forgotten is True
