@@ -161,7 +161,7 @@ class Replica:
         self._accounts: dict[str, Account] = {}
         self.view = View(self._wish_changed, self._replay_changed)
         """What the control store says."""
-        self._unserved = Unserved(self.view)
+        self._unserved = Unserved(self.view, member)
         self._unserved_names: frozenset[str] = frozenset()
         for name in sorted(self._watched.names):
             self._add(name)
@@ -174,6 +174,7 @@ class Replica:
 
     async def run(self) -> None:
         """Serve the shards until `stop`; without ownership it also returns when others have taken all of them."""
+        reporter: Reporter | None = None
         async with asyncio.TaskGroup() as tasks:
             try:
                 self._do_beside(tasks, "accounts", lambda: self._watch_accounts(tasks))
@@ -181,7 +182,7 @@ class Replica:
                     reporter = Reporter(control, self._subjects, self._facts, self.view.last_word)
                     self._do_beside(tasks, "view", lambda: self.view.follow(control))
                     await self._filled()
-                    self._do_beside(tasks, "reports", reporter.run)
+                    self._do_beside(tasks, "reports", partial(reporter.run, self._stop))
                 if self._ownership is None:
                     self._give(frozenset(range(self._shard_count)), tasks)
                     await self._until_all_ended()
@@ -191,6 +192,8 @@ class Replica:
                 beside, self._beside = self._beside, {}
                 for task in beside.values():
                     task.cancel()
+            if reporter is not None and self._stop.is_set():
+                await reporter.leave()
 
     def _do_beside(self, tasks: asyncio.TaskGroup, part: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` until the end: neither an error that nobody expected nor a stray cancellation ends it."""
@@ -252,9 +255,13 @@ class Replica:
 
     def _serve_given(self, tasks: asyncio.TaskGroup) -> None:
         """Begin what is given and not served yet; a shard of which nothing is to be done here is left alone."""
-        for number in sorted(self._given & self._shards.keys() - self._serving.keys()):
+        idle = self._given - self._serving.keys()
+        if not idle or self._stop.is_set():
+            return
+        told_of = {shard_of(name, self._shard_count) for name in self.view.observed}  # maybe without a key by now
+        for number in sorted(idle):
             shard = self._shards[number]
-            if (shard.accounts or shard.forgets) and not self._stop.is_set():
+            if shard.accounts or shard.forgets or number in told_of:
                 self._serving[number] = tasks.create_task(self._serve(number), name=f"shard-{number}")
 
     async def _serve(self, number: int) -> None:
@@ -408,6 +415,8 @@ class Replica:
                     yield Subject(name, mark, partial(_observed, account, self._member, epoch or UNSET))
         for name, state in [*self._unserved_states()]:
             epoch = self._epoch_for(name)
+            if state == KEYLESS and self._unserved.is_told(name, epoch):
+                continue
             yield Subject(name, (epoch, state), partial(Observed, self._member, state, "", epoch=epoch or UNSET))
 
     def _epoch_for(self, name: str) -> int:

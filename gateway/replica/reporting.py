@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final
 
 from msgspec import UNSET
 from msgspec.structs import replace
@@ -17,6 +18,8 @@ from msgspec.structs import replace
 from gateway.broker.ports import ControlStore
 from gateway.broker.view import Word
 from gateway.errors import Unavailable
+from gateway.replica.account import Activity
+from gateway.replica.unserved import KEYLESS, UNSERVED
 from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record, epoch_of
 from gateway.telemetry.clock import now_text
 from gateway.telemetry.logs import get_logger
@@ -29,6 +32,8 @@ _AGAIN: Final = 60.0
 """Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it."""
 _AT_ONCE: Final = 500
 """Records of one look, and so of one second, that a broker is asked to take of one replica."""
+_FAREWELL: Final = 1.0
+"""Seconds for saying that one is gone."""
 _UNBROKEN: Final = 250
 """Accounts that are looked at without a pause: about three milliseconds."""
 
@@ -94,11 +99,11 @@ class Reporter:
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
         self._told: dict[str, _Told] = {}
 
-    async def run(self) -> NoReturn:
-        """Report, for ever."""
+    async def run(self, stop: asyncio.Event) -> None:
+        """Report until `stop`."""
         log = get_logger()
         trouble = ""
-        while True:
+        while not stop.is_set():
             try:
                 await self._report()
                 trouble = ""
@@ -106,7 +111,22 @@ class Reporter:
                 if str(error) != trouble:
                     log.warning("what is so cannot be reported now", error=str(error))
                 trouble = str(error)
-            await asyncio.sleep(_LOOK)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await stop.wait()
+
+    async def leave(self) -> None:
+        """Say that nobody serves what was reported last, unless a later owner has spoken; never raises."""
+        said: dict[str, bytes] = {}
+        for name, last in self._reported.items():
+            key = ACCOUNT + name
+            word = self._last_word(key)
+            if word.revision and word.epoch <= epoch_of(last.observed):  # else it is forgotten, or another's
+                said[key] = encode_record(self._dated(name, _left(last.observed)))
+        if said:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._store.report(said)
 
     async def _report(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -157,6 +177,13 @@ class Reporter:
 def _is_overwritten(heard: int, epoch: int, word: Word) -> bool:
     """Tell whether a former owner has written over what was reported under `epoch`, when `heard` was the last word."""
     return word.revision != heard and word.epoch < epoch
+
+
+def _left(observed: Observed) -> Observed:
+    """Say what is so of an account once the replica is gone that told of it."""
+    if observed.state in {KEYLESS, UNSERVED}:
+        return replace(observed, state=KEYLESS)
+    return replace(observed, state=Activity.OFFLINE.value, trouble="the gateway that served it has ended")
 
 
 def _without_numbers(observed: Observed) -> Observed:

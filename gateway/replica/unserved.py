@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from gateway.broker.view import View
+from gateway.broker.view import STALE, View
+from gateway.state import epoch_of
 from gateway.telemetry.logs import get_logger
 
 KEYLESS: Final = "keyless"
@@ -22,8 +23,9 @@ _STALE: Final = 20.0
 class Unserved:
     """Tells of each such account once."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, member: str) -> None:
         self._view = view
+        self._member = member
         self._since: dict[str, float] = {}
         self._told: set[str] = set()
 
@@ -38,6 +40,14 @@ class Unserved:
             )
         self._told = unserved
         return frozenset(unserved)
+
+    def is_told(self, name: str, epoch: int) -> bool:
+        """Tell whether another replica, which has a key of the account, says that nobody serves it."""
+        seen = self._view.observed.get(name)
+        if seen is None or seen.said is None or self._view.age(seen) > STALE:
+            return False
+        is_anothers = seen.said.state == UNSERVED and seen.said.owner != self._member
+        return is_anothers and epoch_of(seen.said) >= epoch
 
     def _is_served(self, name: str, shard: int) -> bool:
         owned, seen = self._view.shards.get(str(shard)), self._view.observed.get(name)

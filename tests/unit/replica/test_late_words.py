@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.broker.view import View
-from gateway.replica import replica
+from gateway.replica import replica, unserved
 from gateway.state import (
     ACCOUNT,
     REPLAY,
@@ -145,3 +146,82 @@ async def test_what_is_so_names_the_owner_and_an_epoch_that_rises_with_each_owne
     assert 0 < before.epoch < after.epoch
     await world.until(lambda: heir.view.shards["0"].said.epoch == after.epoch, "the shard names it, too")
     assert heir.view.shards["0"].said.owner == "replica-2"
+
+
+# Who leaves ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("says_so", [True, False], ids=["says so", "dies silent"])
+async def test_an_account_whose_only_key_went_with_its_gateway_is_shown_without_one(
+    build: Build, tmp_path: Path, *, says_so: bool
+) -> None:
+    world = await build("alpha", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.until(lambda: state(first) == "live", "it is live")
+    world.control = held.inner
+    (tmp_path / ".none").mkdir()
+    other = await world.replica(shards=1, keys=tmp_path / ".none")
+    held.is_frozen = not says_so
+    began = asyncio.get_running_loop().time()
+    first.stop()
+
+    async def is_told() -> bool:
+        numbers = await other.numbers()
+        return state(other) == "keyless" and numbers.unserved == {"alpha": "keyless"}
+
+    await world.until(is_told, "the other tells of it, in its report and in what alerts look at")
+    assert asyncio.get_running_loop().time() - began < 15
+    told = other.view.observed["alpha"]
+    assert (told.said.owner, told.said.epoch) == ("replica-2", other.view.shards["0"].said.epoch)
+
+
+async def test_a_shard_is_opened_for_an_account_without_a_key_only_where_somebody_told_of_one(
+    build: Build, tmp_path: Path
+) -> None:
+    world = await build("alpha", prefill=5)
+    shared(world)
+    world.control = MemoryControl()
+    (tmp_path / ".none").mkdir()
+    replica_ = await world.replica(shards=2, keys=tmp_path / ".none")
+    await world.until(lambda: len(replica_.view.shards) == 2, "the shards are its own")
+    assert world.broker.epochs == {}
+
+
+async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=5)
+    world.control = MemoryControl()
+    running = await world.replica()
+    await world.until(lambda: len(running.view.observed) == 2 and state(running) == "live", "they are live")
+    running.stop()
+
+    async def states() -> list[str]:
+        return [(await said(world, Observed, f"account.{name}")).state for name in ("alpha", "beta")]
+
+    async def are_offline() -> bool:
+        return await states() == ["offline", "offline"]
+
+    await world.until(are_offline, "they are offline")
+    assert "the gateway that served it has ended" in (await said(world, Observed, "account.alpha")).trouble
+
+
+async def test_of_an_account_with_its_key_elsewhere_the_one_that_has_it_tells_alone_and_at_its_end_the_owner(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unserved, "_PATIENCE", 0.3)
+    world = await build("alpha", "beta", "gamma", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.until(lambda: state(first) == "live", "it is live")
+    keys, world.control = tmp_path / ".keys", held.inner
+    keys.mkdir()
+    (keys / "alpha").write_text("key-of-alpha")
+    other = await world.replica(shards=1, keys=keys)
+    (tmp_path / "alpha").unlink()  # the owner's; the other has the key, and no shard
+    await world.until(lambda: state(first) == "unserved", "the other tells of it")
+    revision = first.view.observed["alpha"].revision
+    await asyncio.sleep(2.5)
+    assert first.view.observed["alpha"].revision == revision  # they do not talk each other down
+    assert (await first.numbers()).unserved == {"alpha": "keyless"}
+    other.stop()
+    await world.until(lambda: state(first) == "keyless", "nobody has a key of it any more")

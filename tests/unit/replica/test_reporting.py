@@ -37,7 +37,7 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     store = MemoryControl()
     working = [
         asyncio.create_task(work)
-        for work in (events(), Reporter(store, accounts, list, View(lambda _: None).last_word).run())
+        for work in (events(), Reporter(store, accounts, list, View(lambda _: None).last_word).run(asyncio.Event()))
     ]
     async with asyncio.timeout(10):
         while not store.records:
