@@ -116,6 +116,27 @@ async def further(control: Control, id_: str, position: int, standing: Collectio
     return owners[-1]
 
 
+async def test_an_owner_that_froze_in_one_and_wakes_does_not_show_it_as_running_again(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=1) as here, at_work(here, rate=500) as first:
+        id_ = await asked(first, here.accounts[0])
+        await further(first, id_, 0)
+        first.running.freeze()
+        heir = await control_of(await here.gateway(), here.http)
+        await heir.ready()
+        found = await ended(heir, id_)
+        assert found["owner"].endswith(f"/{heir.running.popen.pid}")
+        first.running.thaw()
+        states: set[str] = set()
+        for _ in range(50):  # a look each second, until it hears that its shards are another's
+            states |= {(await shown(control, id_))["state"] for control in (first, heir)}
+            await asyncio.sleep(0.1)
+        assert states == {"completed"}
+        late = await control_of(await here.gateway(), here.http)
+        await late.ready()
+        assert (await shown(late, id_))["state"] == "completed"
+        assert sequences((await is_exact(here))[id_]) == list(range(1, EVENTS + 1))
+
+
 async def test_an_answer_of_the_broker_that_is_lost_repeats_nothing(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1) as here, at_work(here, rate=500) as control:
         id_ = await asked(control, here.accounts[0])

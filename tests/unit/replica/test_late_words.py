@@ -148,6 +148,23 @@ async def test_what_is_so_names_the_owner_and_an_epoch_that_rises_with_each_owne
     assert heir.view.shards["0"].said.owner == "replica-2"
 
 
+async def test_an_epoch_rises_on_though_the_log_was_made_anew(build: Build) -> None:
+    world = await build("alpha", prefill=5)
+    held = shared(world)
+    first = await world.replica(shards=1)
+    await world.until(lambda: state(first) == "live", "it is live")
+    world.broker.epochs[0] = 700
+    async with world.broker.log("a stranger").open(0):
+        world.hub.user("alpha").emit(1)
+        await world.until(lambda: first.view.epoch_of_shard(0) > 701, "it claimed the shard again")
+    before = first.view.epoch_of_shard(0)
+    world.broker.epochs.clear()
+    heir = await hand_over(world, held)
+    await world.until(lambda: heir.view.epoch_of_shard(0) > before, "its epoch is above that of the owner before")
+    await world.until(lambda: state(heir) == "live", "its reports hold")
+    assert world.broker.epochs == {0: 1}
+
+
 # Who leaves ------------------------------------------------------------------------------------------------
 
 
