@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from gateway.broker.ports import ControlStore, Record
 from gateway.state import (
@@ -46,13 +46,15 @@ class Sighting(Generic[_Said]):
     """When it was written, by this process's monotonic clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
+class Word(NamedTuple):
     """Who wrote a report last."""
 
     revision: int = 0
     """0 where nobody did."""
     epoch: int = 0
+
+
+_NOBODYS: Final = Word()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +115,12 @@ class View:
 
     def last_word(self, key: str) -> Word:
         """Give who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
+        passed_over = self._passed_over.get(key)
+        if passed_over is not None:
+            return passed_over
         kind, dot, name = key.partition(".")
         sighting = self._spaces[kind + dot, True][0].get(name)
-        heard = Word() if sighting is None else Word(sighting.revision, epoch_of(sighting.said))
-        return self._passed_over.get(key, heard)
+        return _NOBODYS if sighting is None else Word(sighting.revision, epoch_of(sighting.said))
 
     def age(self, sighting: Sighting[_Said]) -> float:
         """Give the seconds since it was written."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,11 @@ import pytest
 
 from tests.acceptance.checker import Found
 from tests.acceptance.control import Control, control_of
+from tests.acceptance.metrics import metrics_of
 from tests.acceptance.processes import until
 from tests.acceptance.replays import Scene, Scenes, at_work, sequences
+
+log = logging.getLogger(__name__)
 
 
 async def put(control: Control, account: str, state: str) -> None:
@@ -136,3 +142,25 @@ async def test_an_account_is_taken_away_for_good_and_comes_again_as_a_new_one(br
         await further(scene, goes, 200)
         assert len(await further(scene, stays, 100)) == 100
         assert "stands still" not in again.running.complained
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ends", "dies"])
+async def test_an_account_whose_only_key_holder_leaves_is_shown_and_told_of_soon(
+    broker: Scenes, tmp_path: Path, number: signal.Signals
+) -> None:
+    async with broker(tmp_path, 2) as scene, at_work(scene, events=100) as holder:
+        (tmp_path / "none").mkdir()
+        running = await scene.gateway(env={"GATEWAY_ACCOUNTS__DIRECTORY": str(tmp_path / "none")})
+        other, metrics = await control_of(running, scene.http), await metrics_of(running, scene.http)
+        await other.ready()
+        began = time.monotonic()
+        holder.running.signal(number)
+
+        async def are_shown() -> bool:
+            found = await other.accounts()
+            return [one["observed"]["state"] for one in found.values()] == ["keyless"] * 2
+
+        await until(are_shown, "both are shown without a key")
+        await metrics.until(lambda now: now["accounts", "keyless"] == 2, "alerts see them")
+        log.info("shown after %.1f s", time.monotonic() - began)  # 15 at the most, where nothing else runs
