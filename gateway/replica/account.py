@@ -496,11 +496,12 @@ class Account:
             self._timer = asyncio.get_running_loop().call_at(session.deadline, self._expire, session)
 
     def _expire(self, session: Session) -> None:
-        self._timer = None
-        if session is not self.session:
+        timer, self._timer = self._timer, None
+        if session is not self.session or timer is None:
             return
         try:
-            session.expire(asyncio.get_running_loop().time())
+            # A loop may call a nanosecond early.
+            session.expire(max(timer.when(), asyncio.get_running_loop().time()))
             self.tell(session)
             self._has_work(self)
             self._set_timer(session)

@@ -665,7 +665,7 @@ class Session:
 
     def _drain(self, now: float) -> None:
         """Queue what waits: all before the last that waited long enough, then what follows without a hole."""
-        expired = self._waiting.highest_arrived_by(now - self._settings.reorder_window)
+        expired = self._waiting.highest_waited(now, self._settings.reorder_window)
         while (lowest := self._waiting.lowest) is not None and (lowest <= expired or lowest <= self._outbox.high + 1):
             if self._outbox.crowded:
                 self._retreat(0)

@@ -125,11 +125,11 @@ class WaitingPushes:
         """When the one that waits longest arrived: a monotonic time in seconds."""
         return next((waiting.arrived for waiting in self._by_sequence.values()), None)
 
-    def highest_arrived_by(self, moment: float) -> int:
-        """Give the highest sequence among those that arrived at `moment` or before, else 0."""
+    def highest_waited(self, now: float, window: float) -> int:
+        """Return the highest sequence among those that have waited for `window` seconds, else 0."""
         highest = 0
         for sequence, waiting in self._by_sequence.items():
-            if waiting.arrived > moment:
+            if waiting.arrived + window > now:  # the same sum as the deadline: another way of writing it may round up
                 break
             highest = max(highest, sequence)
         return highest

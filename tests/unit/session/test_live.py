@@ -535,3 +535,15 @@ def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:
     scene.commits()
 
     assert scene.session.forgotten == 2
+
+
+def test_at_its_deadline_what_waits_has_waited_long_enough_however_it_is_rounded() -> None:
+    for now in (16.035886480903635, 0.1 + 0.2, 1e9 / 3, *(number / 7 for number in range(1, 200))):
+        scene = live(*events([1, 2]), latest=2)
+        scene.now = now
+        scene.pushes(event(3), event(5))
+        assert scene.session.deadline is not None
+        scene.session.expire(scene.session.deadline)
+
+        assert scene.session.deadline is None, now
+        assert scene.published() == [1, 2, 3, 5]
