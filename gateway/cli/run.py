@@ -15,7 +15,7 @@ from gateway.cli.loop import settle_memory
 from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import Unavailable
 from gateway.replica.backoff import Backoff
-from gateway.replica.containment import Rests, tell
+from gateway.replica.containment import Rests, causes, tell
 from gateway.replica.replica import Replica, hub_http
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
@@ -79,13 +79,13 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)
                 return
-        except Unavailable as error:
-            delay = backoff.next_delay()
-            log.warning("the broker is not there yet", error=str(error), retry_in=round(delay, 2))
-            await _rest(delay, stop)
         except Exception as error:  # noqa: BLE001 - only a wrong configuration ends the process
-            delay = rests.after_failure("")
-            tell(Tally(), "gateway", error, retry_in=delay)
+            if all(isinstance(cause, Unavailable) for cause in causes(error)):
+                delay = backoff.next_delay()
+                log.warning("the broker is not there yet", error=str(causes(error)[0]), retry_in=round(delay, 2))
+            else:
+                delay = rests.after_failure("")
+                tell(Tally(), "gateway", error, retry_in=delay)
             await _rest(delay, stop)
 
 

@@ -493,15 +493,15 @@ class Account:
 
     def _set_timer(self, session: Session) -> None:
         if self._timer is None and session.deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(session.deadline, self._expire, session)
+            deadline = session.deadline
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._expire, session, deadline)
 
-    def _expire(self, session: Session) -> None:
-        timer, self._timer = self._timer, None
-        if session is not self.session or timer is None:
+    def _expire(self, session: Session, deadline: float) -> None:
+        self._timer = None
+        if session is not self.session:
             return
         try:
-            # A loop may call a nanosecond early.
-            session.expire(max(timer.when(), asyncio.get_running_loop().time()))
+            session.expire(max(deadline, asyncio.get_running_loop().time()))  # a loop may call a nanosecond early
             self.tell(session)
             self._has_work(self)
             self._set_timer(session)

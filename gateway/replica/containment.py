@@ -44,7 +44,7 @@ class Rests:
 def tell(tally: Tally, part: str, error: BaseException, *, retry_in: float | None = None, **where: object) -> None:
     """Log an error that nobody expected, with its traceback, and count it; `part` is one of `Tally.unexpected`.
 
-    Raises the ConfigurationError that it is, or that is all there is in a group: that ends the process.
+    Raises the ConfigurationError that it is, or that a group has: that ends the process.
     """
     wrong = _wrong_configuration(error)
     if wrong is not None:
@@ -60,12 +60,15 @@ def tell(tally: Tally, part: str, error: BaseException, *, retry_in: float | Non
     )
 
 
-def _wrong_configuration(error: BaseException) -> ConfigurationError | None:
-    if isinstance(error, ConfigurationError):
-        return error
+def causes(error: BaseException) -> list[BaseException]:
+    """Return the errors of a group, and of groups in it; of anything else, that alone."""
     if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_wrong_configuration, error.exceptions)), None)
-    return None
+        return [cause for one in error.exceptions for cause in causes(one)]
+    return [error]
+
+
+def _wrong_configuration(error: BaseException) -> ConfigurationError | None:
+    return next((cause for cause in causes(error) if isinstance(cause, ConfigurationError)), None)
 
 
 def end_if_cancelled() -> None:

@@ -530,7 +530,7 @@ class Shard:
     async def _commit(self, writer: ShardLog, filling: Filling) -> None:
         try:
             await self._store_in_its_span(writer, filling)
-        except BrokerError as error:
+        except Exception as error:
             self._tally.failures += 1
             if isinstance(error, OutcomeUnknown):
                 self._count_in_doubt(filling)

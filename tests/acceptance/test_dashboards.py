@@ -286,6 +286,8 @@ ALONE: Final = "sum(({}) * on (instance) group_left () (mesolive_gateway_shards_
 LASTS: Final = "min_over_time(({})[2s:500ms])"
 """What is so for a while: a page of the history is there for a moment."""
 
+QUIET: Final = {("overview", "Longest wait for memory"), ("overview", "Unexpected errors")}
+"""Panels of what none of the episodes brings about."""
 SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("overview", "Accounts not live"): [Shows("refused", 1), Shows("diverged", 1)],
     ("overview", "Worst lag"): [Shows("frozen", 2), Shows("slow", 1)],
@@ -369,7 +371,17 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
 
 
 def test_of_each_panel_it_is_said_what_it_shows() -> None:
-    assert SHOWS.keys() == PANELS.keys()
+    assert SHOWS.keys() | QUIET == PANELS.keys()
+
+
+@pytest.mark.parametrize(("board", "title"), sorted(QUIET))
+def test_a_panel_shows_nothing_while_neither_the_gateway_fails_nor_memory_is_full(
+    stage: Stage, board: str, title: str
+) -> None:
+    for query in PANELS[board, title].queries.values():
+        for when in stage.episodes.values():
+            found = stage.prometheus.range(asked(query), when.begin, when.end)
+            assert most()(found) == 0, (query, found)
 
 
 @pytest.mark.parametrize(("board", "title"), SHOWS, ids=[f"{board}: {title}" for board, title in SHOWS])

@@ -8,8 +8,9 @@ from typing import Any, Final
 from replica_hub import id_of
 from replica_world import CALM, FLOW, World
 
-from gateway.publication import DEAD_LETTER, NOTIFICATIONS
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.replica.account import Activity
+from gateway.state import Phase
 
 BOUND: Final = 20.0
 """Seconds within which an event of a healthy account is in the log: a lost push waits for an audit and a grace."""
@@ -17,7 +18,7 @@ BOUND: Final = 20.0
 
 def complaints(world: World) -> list[str]:
     """Return everything that is wrong; nothing where promises 1, 3, 6 and 7 were kept."""
-    return [*world.ended, *_exactness(world), *_progress(world), *_rest(world)]
+    return [*world.ended, *_exactness(world), *_progress(world), *_replays(world), *_rest(world)]
 
 
 def _exactness(world: World) -> list[str]:
@@ -27,7 +28,7 @@ def _exactness(world: World) -> list[str]:
         high = 0
         for entry in world.broker.entries:
             message = entry.stored.message
-            if message.account != name or message.topic == NOTIFICATIONS:
+            if message.account != name or message.topic in {NOTIFICATIONS, REPLAY}:
                 continue
             if message.topic == DEAD_LETTER:
                 found.append(f"{name}: a dead letter: {message.value[:200]!r}")
@@ -54,7 +55,7 @@ def _progress(world: World) -> list[str]:
     stored: dict[tuple[str, int], float] = {}
     for entry in world.broker.entries:
         message = entry.stored.message
-        if message.topic not in {NOTIFICATIONS, DEAD_LETTER}:
+        if message.topic not in {NOTIFICATIONS, DEAD_LETTER, REPLAY}:
             stored.setdefault((message.account, int(message.key)), entry.at)
     found = []
     for name, user in world.hub.users.items():
@@ -65,6 +66,22 @@ def _progress(world: World) -> list[str]:
             if at > due:
                 worst = worst or f"{name}: {one.sequence} came at {at:.1f} s, {at - one.at:.1f} s after it happened"
         found += [worst] if worst else []
+    return found
+
+
+def _replays(world: World) -> list[str]:
+    """Find each replay that did not publish its range once and in order, or whose end somebody does not know."""
+    found = []
+    for id_, asked in world.replays.items():
+        messages = [entry.stored.message for entry in world.broker.entries]
+        keys = [int(one.key) for one in messages if one.attributes.get("replayid") == id_]
+        phases = world.phases[id_]
+        if keys != list(range(1, len(keys) + 1)):
+            found.append(f"replay {id_[-2:]} of {asked.account}: not in order, or not once: {keys[:30]}")
+        if phases != {Phase.COMPLETED} and not (phases == {Phase.CANCELLED} and asked.is_cancelled):
+            found.append(f"replay {id_[-2:]} of {asked.account}: ended as {phases}")
+        elif phases == {Phase.COMPLETED} and len(keys) != asked.until:
+            found.append(f"replay {id_[-2:]} of {asked.account}: complete with {len(keys)} of {asked.until}")
     return found
 
 

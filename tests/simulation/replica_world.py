@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal, cast
@@ -25,6 +26,7 @@ from gateway.errors import OutcomeUnknown, Rejected, Unavailable
 from gateway.replica.replica import Replica
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
 from gateway.settings import SessionSettings as Session
+from gateway.state import REPLAY, Phase, Replay, encode_record
 
 FLOW: Final = 40.0
 """Seconds for which things happen, and go wrong."""
@@ -44,6 +46,8 @@ _CROWD: Final = 40
 _BUGGY: Final = 0.3
 """The part of the seeds in which the gateway itself has a fault."""
 
+_REPLAYING: Final = 0.4
+"""The part of the seeds in which something is replayed."""
 _HUNG: Final = 0.05
 """The part of the others in which half of the shards hang for long, as where a broker's partitions have no leader."""
 
@@ -110,6 +114,10 @@ class World:
     """Processes that ended though nobody asked them to."""
     story: list[str] = field(default_factory=list)
     """What was done to it."""
+    replays: dict[str, Replay] = field(default_factory=dict)
+    """As operators asked for them last, by id."""
+    phases: dict[str, set[Phase]] = field(default_factory=dict)
+    """What each replica at the end knows of each."""
     at_rest: dict[str, Rest] = field(default_factory=dict)
     """Of each replica, at the end."""
     connections: dict[str, int] = field(default_factory=dict)
@@ -138,6 +146,7 @@ class World:
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
         self.shard_bugs: dict[int, Bug] = {}
+        self._writing: list[asyncio.Task[int]] = []
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
         self.count = 0
 
@@ -165,6 +174,8 @@ class World:
                 self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
             await asyncio.sleep(0.1)
         self.connections = {name: len(user.connections) for name, user in self.hub.users.items()}
+        for id_ in self.replays:
+            self.phases[id_] = {replica.view.phase(id_) for _, replica in self.replicas.values()}
         self.is_over = True
 
     # Replicas -------------------------------------------------------------------------------------------
@@ -262,7 +273,34 @@ class World:
             events += self._shard_trouble(shard, "hangs", 5, FLOW - 5)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
-        return events + self._bugs()
+        return events + self._bugs() + self._replays()
+
+    def _replays(self) -> list[tuple[float, Callable[[], None]]]:
+        """Draw what operators ask for again, and perhaps cancel."""
+        dice = Random(f"{self.seed}/replays")  # likewise
+        if dice.random() >= _REPLAYING:
+            return []
+        events: list[tuple[float, Callable[[], None]]] = []
+        for number in range(dice.randint(1, 3)):
+            id_, name, at = f"{number:032x}", dice.choice(self.names), dice.uniform(5, FLOW)
+            events.append((at, partial(self._ask_for, id_, name)))
+            if dice.random() < 0.3:
+                events.append((at + dice.uniform(0, 10), partial(self._ask_for, id_, name, is_cancelled=True)))
+        return events
+
+    def _ask_for(self, id_: str, name: str, *, is_cancelled: bool = False) -> None:
+        standing = self.control.records.get((False, REPLAY + id_))
+        until = len(self.hub.users[name].happenings)
+        if is_cancelled and id_ in self.replays:
+            until = self.replays[id_].until
+        elif is_cancelled or until == 0:
+            return
+        self._tell(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
+        wanted = self.replays[id_] = Replay(
+            account=name, until=until, asked_at="", asked_by="", is_cancelled=is_cancelled
+        )
+        writing = self.control.write(REPLAY + id_, encode_record(wanted), standing[0].revision if standing else 0)
+        self._writing.append(asyncio.get_running_loop().create_task(writing))
 
     def _bugs(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw where the gateway has a fault that strikes one account, or one shard, for a while."""

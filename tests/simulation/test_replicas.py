@@ -18,6 +18,7 @@ from gateway.replica.access import OwnLimit
 from gateway.replica.history import History
 from gateway.replica.slots import CommitSlots
 from gateway.session.intake import Intake
+from gateway.state import Phase
 
 SEEDS = 96
 """Of each run; a person asks for as many as he likes: `python tests/simulation/replica_world.py 1 20000`."""
@@ -179,3 +180,21 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("gateway.replica.account.Account.changed_state", breaks)
     monkeypatch.setattr("gateway.replica.containment._wrong_configuration", lambda error: error)
     assert "replica-1 ended: " in found_in(1)
+
+
+def test_a_replay_that_is_incomplete_or_of_which_somebody_does_not_know_the_end_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("replica_world._REPLAYING", 1.0)
+    world = lived(11)
+    assert complaints(world) == []
+    (id_,) = world.replays
+    entries = [entry for entry in world.broker.entries if entry.stored.message.attributes.get("replayid") == id_]
+    assert len(entries) == world.replays[id_].until > 1
+
+    world.broker.entries.remove(entries[-1])
+    assert "complete with" in "\n".join(complaints(world))
+    world.broker.entries += [entries[0], entries[-1]]
+    assert "not once" in "\n".join(complaints(world))
+    world.phases[id_] = {Phase.COMPLETED, Phase.RUNNING}
+    assert "ended as" in "\n".join(complaints(world))
