@@ -100,7 +100,7 @@ async def test_a_late_answer_counts_for_whoever_asks_the_same_and_it_is_not_aske
 
     asked = asyncio.Event()
     records: list[Any] = []
-    connection = await open_to(await start(late), call_timeout=0.2)
+    connection = await open_to(await start(late), call_timeout=1)
     running = asyncio.create_task(connection.run(ignore))
     with pytest.raises(CallTimedOut):
         await connection.call("Slow", {"Of": 1})

@@ -140,6 +140,8 @@ async def test_retry_after_is_read_at_both_doors(
     assert (error.reason, error.retry_after) == (f"http-{status}", 7)
 
 
+LIMIT = 1.0
+"""Seconds: the stages before the one that hangs must be through by then, however busy the machine is."""
 NOW = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
 
 
@@ -229,8 +231,8 @@ async def test_each_stage_has_a_limit(stage: str, start: Start, failure: Failing
         "upgrade": {"upgrade": never},
         "handshake": {"shake": False},
     }
-    error = await failure((await start(**stages[stage])).url, connect_timeout=0.1)
-    assert (error.reason, str(error)) == ("timeout", f"{stage}: no answer within 0.1 s")
+    error = await failure((await start(**stages[stage])).url, connect_timeout=LIMIT)
+    assert (error.reason, str(error)) == ("timeout", f"{stage}: no answer within {LIMIT:g} s")
 
 
 async def test_a_host_where_nobody_listens_is_told_without_the_url(failure: Failing) -> None:
