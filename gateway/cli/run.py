@@ -20,7 +20,6 @@ from gateway.replica.replica import Replica, hub_http
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs, get_logger
-from gateway.telemetry.tally import Tally
 from gateway.telemetry.traces import Tracer
 
 app = command_app()
@@ -84,8 +83,8 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                 delay = backoff.next_delay()
                 log.warning("the broker is not there yet", error=str(causes(error)[0]), retry_in=round(delay, 2))
             else:
-                delay = rests.after_failure("")
-                tell(Tally(), "gateway", error, retry_in=delay)
+                delay = rests.after_failure()
+                tell(None, "gateway", error, retry_in=delay)
             await _rest(delay, stop)
 
 

@@ -115,6 +115,8 @@ class Account:
     _runs: asyncio.Event = field(default_factory=asyncio.Event)
     _release: asyncio.Event = field(default_factory=asyncio.Event)
     _released_for: str = ""
+    _in_flight: int = 0
+    """Bytes of the batch that the shard is about to commit."""
     _unfinished: int = 0
     """Bytes of a record that is not complete, as the budget knows them."""
     _failure: Exception | None = None
@@ -277,6 +279,7 @@ class Account:
             self.lag.latest = self._latest(self.session)
         self.session = None
         self._cancel_timer()
+        self._in_flight = 0
         self.share.hold(0)
         self._activity = activity
         self._attached.clear()
@@ -284,10 +287,14 @@ class Account:
         self._poke.set()
 
     def _hold(self, session: Session) -> None:
-        self.share.hold(session.queued_bytes, session.waiting_bytes)
+        self.share.hold(session.queued_bytes + self._in_flight, session.waiting_bytes)
 
-    def took(self, now: float, batch: Batch | None) -> None:
-        """The shard took what there was at this moment: more pushes may be read."""
+    def took(self, now: float, batch: Batch | None, size: int) -> None:
+        """The shard took what there was at this moment, `size` bytes: more pushes may be read.
+
+        They are held until they are committed, which may be long where the broker hangs.
+        """
+        self._in_flight += size
         self._restraint.took()
         if self.session is not None and batch is not None:
             self.lag.taken(self._latest(self.session), now)
@@ -305,6 +312,7 @@ class Account:
 
     def committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these sequences: there may be room for a page."""
+        self._in_flight = 0
         self.lag.committed(settled, verified)
         if self.session is not None:
             self._hold(self.session)

@@ -1,7 +1,7 @@
 """The bytes that all accounts of a process may hold together, shared fairly.
 
-What is counted: pushes and pages that wait for the broker, pages that were asked for and are not here yet, and what
-came of records that are not complete, as far as no page is expected.
+What is counted: pushes and pages that wait for the broker or are being committed, pages that were asked for and are not
+here yet, and what came of records that are not complete, as far as no page is expected.
 Full means page history later, never lose: a push that finds no room is let go, since history gives it again;
 a page that finds no room is asked for later.
 """

@@ -8,8 +8,8 @@ ends the process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Final, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
 
 from gateway.errors import ConfigurationError
 from gateway.replica.backoff import Backoff
@@ -29,8 +29,11 @@ class Rests:
     def __init__(self) -> None:
         self._backoffs: dict[str, tuple[Backoff, float]] = {}
 
-    def after_failure(self, name: str) -> float:
-        """Return the seconds until `name` is begun again: longer with each failure soon after the last one."""
+    def after_failure(self, name: str = "") -> float:
+        """Return the seconds until `name` is begun again: longer with each failure soon after the last one.
+
+        Without a name it is whoever keeps these.
+        """
         now = asyncio.get_running_loop().time()
         backoff, last = self._backoffs.get(name, (Backoff(first=1.0, cap=CAP, stable_after=2 * CAP), now))
         self._backoffs[name] = backoff, now
@@ -41,15 +44,54 @@ class Rests:
         self._backoffs.pop(name, None)
 
 
-def tell(tally: Tally, part: str, error: BaseException, *, retry_in: float | None = None, **where: object) -> None:
-    """Log an error that nobody expected, with its traceback, and count it; `part` is one of `Tally.unexpected`.
+class Kept:
+    """Tasks of one group, by name, each of which is run anew where it is cancelled though nobody asked for that."""
 
-    Raises the ConfigurationError that it is, or that a group has: that ends the process.
+    def __init__(self, tasks: asyncio.TaskGroup) -> None:
+        """To be made by the task whose group it is: once that is asked to end, nothing is run anew."""
+        self._tasks = tasks
+        self._parent = asyncio.current_task()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def run(
+        self, name: str, work: Callable[[], Coroutine[Any, Any, None]], lost: Callable[[BaseException], object]
+    ) -> None:
+        """Run `work` as a task; `lost` is called, with the cancellation, before it is run anew."""
+
+        def look(task: asyncio.Task[None]) -> None:
+            is_ending = self._parent is not None and self._parent.cancelling()
+            if task.cancelled() and self._running.get(name) is task and not is_ending:
+                lost(asyncio.CancelledError())
+                self.run(name, work, lost)
+
+        self._running[name] = task = self._tasks.create_task(work(), name=name)
+        task.add_done_callback(look)
+
+    def end(self, name: str) -> None:
+        """Cancel a task, if there is one of that name."""
+        task = self._running.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    def end_all(self) -> None:
+        """Cancel all of them."""
+        for name in [*self._running]:
+            self.end(name)
+
+
+def tell(
+    tally: Tally | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
+) -> None:
+    """Log an error that nobody expected, with its traceback, and count it for its `part` of the gateway.
+
+    `part` is one of those that the metric `unexpected_errors_total` names. Raises the ConfigurationError that the error
+    is, or that a group has: that ends the process.
     """
     wrong = _wrong_configuration(error)
     if wrong is not None:
         raise wrong
-    tally.unexpected[part] += 1
+    if tally is not None:
+        tally.unexpected[part] += 1
     get_logger().error(
         "an unexpected error, which is a fault of the gateway: this part of it is begun again",
         part=part,

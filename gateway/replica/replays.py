@@ -111,11 +111,17 @@ class Replays:
             await work()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the others go on
             end_if_cancelled()
-            await asyncio.sleep(self._rest(id_, error))
-            self._jobs.pop(id_, None)
-            self._running.pop(id_, None)
-            if id_ in self._wanted:
-                self._begin(id_)
+            delay = self._rest(id_, error)
+        else:
+            return
+        await self._begin_again(id_, delay)
+
+    async def _begin_again(self, id_: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._jobs.pop(id_, None)
+        self._running.pop(id_, None)
+        if id_ in self._wanted:
+            self._begin(id_)
 
     def _rest(self, id_: str, error: BaseException) -> float:
         delay = self._rests.after_failure(id_)
@@ -129,14 +135,10 @@ class Replays:
         """What a replay has for a commit cannot be taken: let it go on from what is committed, after a while."""
         self._taken.pop(id_, None)
         running = self._running.pop(id_, None)
-        if running is None or self._tasks is None:
-            return
-        running.cancel()
-
-        async def raise_again() -> None:
-            raise error
-
-        self._running[id_] = self._tasks.create_task(self._run(id_, raise_again), name=f"replay-{id_}")
+        if running is not None and self._tasks is not None:
+            running.cancel()
+            again = self._begin_again(id_, self._rest(id_, error))
+            self._running[id_] = self._tasks.create_task(again, name=f"replay-{id_}")
 
     def _is_ready(self, id_: str) -> None:
         self._ready.add(id_)

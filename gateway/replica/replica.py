@@ -32,7 +32,7 @@ from gateway.hub import PATH
 from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
-from gateway.replica.containment import contained, end_if_cancelled, tell
+from gateway.replica.containment import Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.replay import ReplaySettings
@@ -157,7 +157,7 @@ class Replica:
         self._given: frozenset[int] = frozenset()
         self._serving: dict[int, asyncio.Task[None]] = {}
         self._shards: dict[int, Shard] = {}
-        self._beside: dict[str, asyncio.Task[None]] = {}  # what is done for all, by its name in the metrics
+        self._beside: Kept | None = None  # what is done for all, by its name in the metrics
         self._accounts: dict[str, Account] = {}
         self.view = View(self._wish_changed, self._replay_changed)
         """What the control store says."""
@@ -176,35 +176,29 @@ class Replica:
         """Serve the shards until `stop`; without ownership it also returns when others have taken all of them."""
         reporter: Reporter | None = None
         async with asyncio.TaskGroup() as tasks:
+            self._beside = Kept(tasks)
             try:
-                self._do_beside(tasks, "accounts", lambda: self._watch_accounts(tasks))
+                self._do_beside("accounts", lambda: self._watch_accounts(tasks))
                 if (control := self._control) is not None:
                     reporter = Reporter(control, self._subjects, self._facts, self.view.last_word)
-                    self._do_beside(tasks, "view", lambda: self.view.follow(control))
+                    self._do_beside("view", lambda: self.view.follow(control))
                     await self._filled()
-                    self._do_beside(tasks, "reports", partial(reporter.run, self._stop))
+                    self._do_beside("reports", partial(reporter.run, self._stop))
                 if self._ownership is None:
                     self._give(frozenset(range(self._shard_count)), tasks)
                     await self._until_all_ended()
                 else:
                     await self._share(self._ownership, tasks)
             finally:
-                beside, self._beside = self._beside, {}
-                for task in beside.values():
-                    task.cancel()
+                self._beside.end_all()
             if reporter is not None and self._stop.is_set():
                 await reporter.leave()
 
-    def _do_beside(self, tasks: asyncio.TaskGroup, part: str, work: Callable[[], Awaitable[None]]) -> None:
+    def _do_beside(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` until the end: neither an error that nobody expected nor a stray cancellation ends it."""
-
-        def look_after(task: asyncio.Task[None]) -> None:
-            if task.cancelled() and self._beside.get(part) is task:
-                tell(self._access.tally, part, asyncio.CancelledError())
-                self._do_beside(tasks, part, work)
-
-        self._beside[part] = task = tasks.create_task(contained(self._access.tally, part, work), name=part)
-        task.add_done_callback(look_after)
+        assert self._beside is not None  # noqa: S101 - it is run
+        tally = self._access.tally
+        self._beside.run(part, lambda: contained(tally, part, work), partial(tell, tally, part))
 
     async def _filled(self) -> None:
         """Wait until everything is known that is wanted, or until asked to stop."""
@@ -218,11 +212,12 @@ class Replica:
     async def _share(self, ownership: Ownership, tasks: asyncio.TaskGroup) -> None:
         async with ownership.join(self._member, self._shard_count) as membership:
             self._membership = membership
-            self._do_beside(tasks, "ownership", lambda: self._follow(membership, tasks))
+            self._do_beside("ownership", lambda: self._follow(membership, tasks))
             await self._stop.wait()
             await membership.leave()
             await self._until_all_ended()
-            self._beside.pop("ownership").cancel()
+            assert self._beside is not None  # noqa: S101 - it is run
+            self._beside.end("ownership")
 
     async def _until_all_ended(self) -> None:
         while self._serving:

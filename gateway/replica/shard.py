@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Final, NoReturn
+from functools import partial
+from typing import Final
 
 from gateway.broker.ports import Commit, EventLog, Limits, Membership, Registry, ShardLog
 from gateway.errors import BrokerError, Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
@@ -25,7 +26,7 @@ from gateway.events.reasons import Reason
 from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, with_account_in_key
 from gateway.replica.account import Account, Activity
 from gateway.replica.backoff import Backoff
-from gateway.replica.containment import Rests, end_if_cancelled, tell
+from gateway.replica.containment import Kept, Rests, end_if_cancelled, tell
 from gateway.replica.filling import Filling, to_message
 from gateway.replica.forgetting import Forgetting
 from gateway.replica.refusals import Refusals
@@ -79,15 +80,19 @@ class ShardSettings:
 class _Made:
     """The messages of a batch, made while it is taken: a commit is bounded by what they take, not by a guess."""
 
-    def __init__(self, *, in_key: bool) -> None:
+    def __init__(self, make: Callable[[Item], Message]) -> None:
         self.messages: list[Message] = []
-        self._in_key = in_key
+        self._make = make
 
     def measure(self, item: Item) -> int:
         """Make the message of an item, and return its size in bytes; the last one may be of no item of the batch."""
-        message = to_message(item)
-        self.messages.append(with_account_in_key(message) if self._in_key else message)
-        return self.messages[-1].size
+        message = self._make(item)
+        self.messages.append(message)
+        return message.size
+
+
+def _task_of(account: str) -> str:
+    return f"account-{account}"
 
 
 class Shard:
@@ -123,7 +128,7 @@ class Shard:
         self._replays_alone = False  # a commit with something of a replay failed, maybe because of that
         self._replay_rest = self._replays_after = 0.0
         self._tasks: asyncio.TaskGroup | None = None
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: Kept | None = None  # the accounts' tasks
         self._log = get_logger(shard=number)
         self._forgetting = Forgetting(settings.registry, self._forgot)
         self.replays = Replays(settings.replays, self.accounts, self._work.set, self._tally)
@@ -134,24 +139,12 @@ class Shard:
         self.accounts[account.name] = account
         self.forgets.discard(account.name)
         self._newcomers.add(account.name)
-        if self._tasks is not None:
-            self._start(account, self._tasks)
+        if self._running is not None:
+            self._running.run(_task_of(account.name), partial(self._run, account), partial(self.fail, account))
             self.replays.came(account.name)
         self._work.set()
 
-    def _start(self, account: Account, tasks: asyncio.TaskGroup) -> None:
-        """Run an account as a task; one that is cancelled by mistake is run anew."""
-        name = account.name
-
-        def look_after(task: asyncio.Task[None]) -> None:
-            if task.cancelled() and self._running.get(name) is task and self._tasks is tasks:
-                self.fail(account, asyncio.CancelledError())
-                self._start(account, tasks)
-
-        self._running[name] = task = tasks.create_task(self._run(account), name=f"account-{name}")
-        task.add_done_callback(look_after)
-
-    async def _run(self, account: Account) -> NoReturn:
+    async def _run(self, account: Account) -> None:
         """Run an account, again and again where it fails unexpectedly: then it begins from its checkpoint."""
         bind(shard=self.number)  # whoever added it may be of no shard
         while True:
@@ -160,7 +153,8 @@ class Shard:
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - its neighbours go on
                 end_if_cancelled()
                 account.counts.disconnected("unexpected")
-                await asyncio.sleep(self.fail(account, error))
+                delay = self.fail(account, error)
+            await asyncio.sleep(delay)  # not in the handler, where the error keeps what it met
 
     def fail(self, account: Account, error: BaseException) -> float:
         """An account failed unexpectedly: let it begin from its checkpoint, after the seconds that are returned."""
@@ -188,9 +182,8 @@ class Shard:
             self.keyless.add(name)
         account.detach()
         self.replays.went(name)
-        running = self._running.pop(name, None)
-        if running is not None:
-            running.cancel()
+        if self._running is not None:
+            self._running.end(_task_of(name))
 
     def forget(self, name: str) -> None:
         """Forget the checkpoint of an account without a key."""
@@ -215,18 +208,15 @@ class Shard:
         bind(shard=self.number)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                for account in self.accounts.values():
-                    self.add(account)
+                self._tasks, self._running = tasks, Kept(tasks)
                 try:
+                    for account in self.accounts.values():
+                        self.add(account)
                     await self._serve(membership)
                 finally:
-                    self._tasks = None
-                for running in self._running.values():
-                    running.cancel()
+                    self._running.end_all()
+                    self._tasks = self._running = None
         finally:
-            self._tasks = None
-            self._running.clear()
             self._stop.clear()
 
     async def _serve(self, membership: Membership | None) -> None:
@@ -270,7 +260,7 @@ class Shard:
                 await self._rest(delay)
             except Exception as error:  # noqa: BLE001 - the other shards go on
                 end_if_cancelled()
-                delay = self._rests.after_failure("")
+                delay = self._rests.after_failure()
                 tell(self._tally, "shard", error, retry_in=delay, shard=self.number)
                 self._detach(None)
                 self.counts["reopened"] += 1
@@ -401,14 +391,14 @@ class Shard:
                 self._ready[name] = self._ready.pop(name)
                 continue
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-            # Room for an item and its checkpoint, and for the largest message that _message lets through.
+            # Room for an item and its checkpoint, and for the largest message that _fitting lets through.
             space = limits.bytes - filling.size - LARGEST
             if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
                 break
             self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
         room = limits.messages - len(filling.messages) - len(filling.checkpoints)
         for name in sorted(self.forgets - self._forgetting.names)[:room]:
-            self._add(filling, name, (), None, limits, self._made())
+            self._add(filling, name, None, limits)
             filling.renewed[name] = None
         self._add_replays(filling, limits)
         return filling
@@ -427,21 +417,27 @@ class Shard:
             return
         if account.session is None:
             return
-        made = self._made()
+        made, queued = _Made(self._message), account.session.queued_bytes
         batch = account.session.take(most, (limits.bytes - filling.size - LARGEST) // 2, made.measure)
-        account.took(time.monotonic(), batch)
+        account.took(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
         self._ready[name] = account
-        self._add(filling, name, batch.items, batch.checkpoint, limits, made)
+        self._add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
         filling.reached[name] = account.session.highest, account.session.verified
         filling.filtered.update((name, kind) for kind in batch.filtered)
 
-    def _add(  # noqa: PLR0917 - in three places here
-        self, filling: Filling, key: str, items: Sequence[Item], value: bytes | None, limits: Limits, made: _Made
+    def _add(  # noqa: PLR0917 - in four places here
+        self,
+        filling: Filling,
+        key: str,
+        value: bytes | None,
+        limits: Limits,
+        items: Sequence[Item] = (),
+        messages: Sequence[Message] = (),
     ) -> None:
-        """Add items, whose messages are `made`, and the checkpoint `value` that covers them."""
-        fitting = [self._fitting(item, message, limits) for item, message in zip(items, made.messages, strict=False)]
+        """Add the checkpoint `value`, and the items that it covers with their messages: all of it or nothing."""
+        fitting = [self._fitting(item, message, limits) for item, message in zip(items, messages, strict=False)]
         filling.items += items
         filling.messages += fitting
         filling.size += sum(message.size for message in fitting)
@@ -452,11 +448,10 @@ class Shard:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
         name, session, reset = account.name, account.session, account.due_reset()
         if reset is not None:
-            item, made = Item(reset_notification(name, reset), incarnation=reset.incarnation), self._made()
-            made.measure(item)
-            self._add(filling, name, [item], encode_checkpoint(reset), limits, made)
+            item = Item(reset_notification(name, reset), incarnation=reset.incarnation)
+            self._add(filling, name, encode_checkpoint(reset), limits, [item], [self._message(item)])
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
-            self._add(filling, name, (), None, limits, self._made())
+            self._add(filling, name, None, limits)
         else:
             return False
         filling.renewed[name] = reset
@@ -506,18 +501,18 @@ class Shard:
             space = limits.bytes - filling.size - LARGEST
             if filling.checkpoints and (room < 1 or space < limits.bytes // 4):
                 return
-            made = self._made()
+            made = _Made(self._message)
             try:
                 taken = self.replays.take(id_, room, space // 2, made.measure)
                 if taken is not None:
                     items, progress = taken
-                    self._add(filling, KEY + id_, items, progress, limits, made)
+                    self._add(filling, KEY + id_, progress, limits, items, made.messages)
                     filling.replays.append(id_)
             except Exception as error:  # noqa: BLE001 - events and the other replays go on
                 self.replays.fail(id_, error)
 
-    def _made(self) -> _Made:
-        return _Made(in_key=self._settings.account_in_key)
+    def _message(self, item: Item) -> Message:
+        return self._keyed(to_message(item))
 
     def _fitting(self, item: Item, message: Message, limits: Limits) -> Message:
         """Return the message of an item, or a dead letter where that is larger than a commit can well hold."""

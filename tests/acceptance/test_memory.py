@@ -18,7 +18,7 @@ USUAL = 5
 RECONNECTS = 2
 """Times that all accounts connect again before memory is measured: the first costs some 15 MiB, and no page of it."""
 BUDGET = 16
-"""MiB; without it, all that waits here takes over 120."""
+"""MiB: a fraction of all that waits here."""
 AROUND = 24
 """MiB that a thousand accounts may take besides: identities of what they publish, pages that come, free pieces."""
 

@@ -38,7 +38,7 @@ class KafkaRegistry:
         self._tp = TopicPartition(topics.accounts, 0)
         self._topics = topics
         self._accounts: set[str] = set()
-        self._deployment: dict[str, Any] | None = None
+        self._deployment: dict[str, Any] | None = None  # empty where its record is not a gateway's
         self._next = 0
         self._read_at = time.monotonic()
         self._reading = asyncio.Lock()

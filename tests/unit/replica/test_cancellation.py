@@ -13,7 +13,7 @@ async def test_an_account_that_is_ended_in_the_moment_its_connection_ends_does_e
     world = await build("alpha", prefill=3)
     replica = await world.replica()
     await world.published("alpha", range(1, 4))
-    running = replica._shards[0]._running["alpha"]
+    (running,) = [task for task in asyncio.all_tasks() if task.get_name() == "account-alpha"]
     replica._accounts["alpha"].release("the test says so")
 
     running.cancel()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
 from gateway.errors import ConfigurationError
 from gateway.replica import shard
 from gateway.replica.account import Activity
@@ -172,3 +172,50 @@ async def test_each_part_rests_longer_with_each_failure_by_itself() -> None:
     assert rests.after_failure("b") <= 1
     rests.forget("a")
     assert rests.after_failure("a") <= 1
+
+
+async def test_a_wrong_configuration_ends_the_replica_and_nothing_of_it_is_run_anew(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=2)
+    world.control, world.ownership = MemoryControl(), MemoryOwnership()
+    await world.replica()
+    for account in ("alpha", "beta"):
+        await world.published(account, [1, 2])
+
+    async def refuse(edge: Edge) -> None:
+        if edge.call == "commit":
+            raise ConfigurationError("broker", "is another one now", "Set it right.")
+
+    world.broker.faults = refuse
+    with structlog.testing.capture_logs() as logs:
+        world.hub.user("alpha").emit(1)
+        await world.until(lambda: not running("ownership"), "it ends")
+        with pytest.raises(ExceptionGroup) as ended:
+            await world.stack.aclose()
+
+    assert ended.group_contains(ConfigurationError)
+    assert told(logs) == []
+
+
+async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
+    world = await build("alpha", prefill=2)
+    replica = await world.replica()
+    await world.published("alpha", [1, 2])
+    await world.becomes("alpha", Activity.LIVE)
+    budget, goes_on = replica._access.budget, asyncio.Event()
+    await world.until(lambda: budget.held == 0, "nothing is held")
+
+    async def hang(edge: Edge) -> None:
+        if edge.call == "commit":
+            await goes_on.wait()
+
+    world.broker.faults = hang
+    account = replica._accounts["alpha"]
+    for pushes in range(1, 4):  # the first of them is in flight when the others come
+        world.hub.user("alpha").emit(1)
+        await world.until(lambda pushes=pushes: account.pushes == pushes, "it is pushed")
+    held = budget.held
+    goes_on.set()
+    await world.published("alpha", range(1, 6))
+
+    assert held == sum(len(message.value) + 512 for message in world.messages("alpha")[-3:])
+    await world.until(lambda: budget.held == 0, "nothing is held")
