@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from gateway.errors import BrokerError, ConfigurationError, Conflict, Fenced, Ou
 class Edge:
     """A moment at which a fault can strike."""
 
-    call: Literal["open", "checkpoints", "commit", "read"]
+    call: Literal["open", "checkpoints", "commit", "check", "read"]
     when: Literal["before", "after"]
     """Whether the call has had its effect on the broker."""
     owner: str
@@ -53,6 +54,19 @@ class _Entry:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Undo:
+    """What a commit changed."""
+
+    shard: int
+    messages: int
+    """How many it added, at the end."""
+    checkpoints: dict[str, bytes]
+    """Those of the shard before it."""
+    state: int
+    """Of the shard before it."""
+
+
 @dataclass(slots=True)
 class MemoryBroker:
     """The one broker of a simulation, shared by all its replicas."""
@@ -70,6 +84,12 @@ class MemoryBroker:
     epochs: dict[int, int] = field(default_factory=dict)
     """By shard: how many claims it has seen; the last one owns it."""
     owners: dict[int, str] = field(default_factory=dict)
+    can_lose: int = 0
+    """How many of the last commits `go_back` can lose."""
+    states: dict[int, int] = field(default_factory=dict)
+    """By shard: which commit stored what it holds now; no two share a number."""
+    _commits: int = 0
+    _undo: deque[_Undo] = field(default_factory=deque)
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     def log(self, owner: str) -> MemoryLog:
@@ -86,11 +106,18 @@ class MemoryBroker:
         self.owners[shard] = owner
         return self.epochs[shard]
 
-    def store(self, shard: int, epoch: int, commit: Commit) -> bool:
-        """Store a commit, unless a newer claim stands."""
-        if self.epochs.get(shard) != epoch:
+    def store(self, shard: int, epoch: int, builds_on: int, commit: Commit) -> bool:
+        """Store a commit, unless a newer claim stands, or the shard is not in the state that the commit builds on."""
+        if self.epochs.get(shard) != epoch or self.states.get(shard, 0) != builds_on:
             return False
         now = self.clock()
+        if self.can_lose:
+            checkpoints = dict(self.stored_checkpoints.get(shard, {}))
+            self._undo.append(_Undo(shard, len(commit.messages), checkpoints, builds_on))
+            if len(self._undo) > self.can_lose:
+                self._undo.popleft()
+        self._commits += 1
+        self.states[shard] = self._commits
         for message in commit.messages:
             self.entries.append(_Entry(Stored(message, str(len(self.entries) + 1)), now))
         standing = self.stored_checkpoints.setdefault(shard, {})
@@ -102,6 +129,17 @@ class MemoryBroker:
         self._grown.set()
         self._grown = asyncio.Event()
         return True
+
+    def go_back(self, commits: int) -> int:
+        """Lose the last commits of all shards together, as a store that loses power; returns how many. Claims stand."""
+        lost = 0
+        while lost < commits and self._undo:
+            undo = self._undo.pop()
+            del self.entries[len(self.entries) - undo.messages :]
+            self.stored_checkpoints[undo.shard] = undo.checkpoints
+            self.states[undo.shard] = undo.state
+            lost += 1
+        return lost
 
     def fenced(self, shard: int) -> Fenced:
         """Say who owns `shard` now."""
@@ -150,6 +188,7 @@ class MemoryShard:
         self._shard = shard
         self._epoch = epoch
         self._spent: BrokerError | None = None
+        self._state = broker.states.get(shard, 0)
 
     @property
     def epoch(self) -> int:
@@ -167,6 +206,7 @@ class MemoryShard:
         if self._broker.epochs[self._shard] != self._epoch:
             raise self._spend(self._broker.fenced(self._shard))
         found = dict(self._broker.stored_checkpoints.get(self._shard, {}))
+        self._state = self._broker.states.get(self._shard, 0)
         await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, _nothing))
         return found
 
@@ -182,16 +222,29 @@ class MemoryShard:
                 raise TooLarge(index, message.size, self._broker.largest)
         self._spent = OutcomeUnknown("a commit was cancelled")
         kept = Commit(tuple(commit.messages), dict(commit.checkpoints))
-        effect = _Effect(lambda: self._broker.store(self._shard, self._epoch, kept))
+        effect = _Effect(lambda: self._broker.store(self._shard, self._epoch, self._state, kept))
         try:
             await self._broker.faults(Edge("commit", "before", self._owner, self._shard, effect.land))
             stored = effect.land()
+            stored_as = self._broker.states.get(self._shard, 0)
             await self._broker.faults(Edge("commit", "after", self._owner, self._shard, effect.land))
         except BrokerError as error:
             raise self._spend(error) from None
         if not stored:
-            raise self._spend(self._broker.fenced(self._shard))
+            raise self._spend(self._problem())
+        self._state = stored_as
         self._spent = None
+
+    async def check(self) -> None:
+        """Ask whether what this writer stored last is there; see the contract."""
+        await self._broker.faults(Edge("check", "before", self._owner, self._shard, _nothing))
+        if self._broker.states.get(self._shard, 0) != self._state:
+            raise self._spend(self._problem())
+
+    def _problem(self) -> BrokerError:
+        if self._broker.epochs.get(self._shard) != self._epoch:
+            return self._broker.fenced(self._shard)
+        return OutcomeUnknown(f"shard {self._shard} is not in the state that was read: the store went back")
 
     @property
     def is_interrupted(self) -> bool:

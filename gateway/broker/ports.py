@@ -102,6 +102,14 @@ class ShardLog(Protocol):
         """
         ...
 
+    async def check(self) -> None:
+        """Ask the broker whether what this writer stored last is still there; called where nothing is to be stored.
+
+        A store that lost its end, as in a power cut, else goes unnoticed until the next commit. Raises OutcomeUnknown
+        where it went back, and then the log is spent; Unavailable where the broker does not tell.
+        """
+        ...
+
 
 class EventLog(Protocol):
     """The broker's topics, written in atomic commits by shard."""

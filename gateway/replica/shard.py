@@ -29,6 +29,7 @@ from gateway.replica.backoff import Backoff
 from gateway.replica.containment import Kept, Rests, end_if_cancelled, tell
 from gateway.replica.filling import Filling, to_message
 from gateway.replica.forgetting import Forgetting
+from gateway.replica.losses import Committed
 from gateway.replica.refusals import Refusals
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.replays import Replays
@@ -122,6 +123,7 @@ class Shard:
         self._has_failed = False  # whether the last commit did
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._refusals = Refusals()
+        self._committed_before = Committed(settings.tally)
         self._rests = Rests()
         self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
         self._newcomers: set[str] = set()
@@ -234,7 +236,9 @@ class Shard:
                     words = "the shard ends without a clean answer to its last commit: its next owner reads what is so"
                     self._log.info(words, error=str(error))
                     break
-                self._tally.fenced += isinstance(error, Fenced)
+                if isinstance(error, Fenced):
+                    self._tally.fenced += 1
+                    self._committed_before.forget_all()
                 if isinstance(error, Fenced) and membership is None:
                     self._detach(Activity.FENCED)
                     self._log.error("another gateway has taken the shard: this one stays off it", error=str(error))
@@ -265,6 +269,7 @@ class Shard:
                 self._detach(None)
                 self.counts["reopened"] += 1
                 await self._rest(delay)
+        self._committed_before.forget_all()
         self._detach(None)
 
     async def _rest(self, seconds: float) -> None:
@@ -287,11 +292,12 @@ class Shard:
             checkpoints = await writer.checkpoints()
             self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was made anew counts from the beginning
             known = await self._settings.registry.known()
-            for name in self.accounts.keys() & checkpoints.keys() - known:
+            begun = checkpoints.keys() | self._committed_before.names()
+            for name in self.accounts.keys() & begun - known:
                 await self._settings.registry.register(name)
             self._unknown.clear()
             await self._prove(writer, checkpoints)
-            self._attach(self.accounts.keys(), checkpoints, known)
+            self._attach(self.accounts.keys(), checkpoints, known | begun)
             assert self._tasks is not None  # noqa: S101 - it is run
             self.replays.opened(checkpoints, self._tasks)
             self._opened_at = self._heard_at = loop.time()
@@ -303,6 +309,7 @@ class Shard:
                 if loop.time() >= self._heard_at + _DOUBT:
                     if await self._is_lost(membership):
                         return
+                    await writer.check()
                     self._heard_at = loop.time()
                 self._work.clear()
                 if self._newcomers:
@@ -335,7 +342,9 @@ class Shard:
                 self._log.error("the account stands still", account=name, error=str(error))
                 continue
             try:
-                account.attach(self._session(name, checkpoint, known=name in known))
+                session = self._session(name, checkpoint, known=name in known)
+                self._committed_before.compare(name, session)
+                account.attach(session)
             except Exception as error:  # noqa: BLE001 - its neighbours go on
                 self.fail(account, error)
                 continue
@@ -461,6 +470,7 @@ class Shard:
     def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
         """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
         for name, checkpoint in renewed.items():
+            self._committed_before.forget(name)
             account = self.accounts.get(name)
             if checkpoint is None:
                 if account is not None:
@@ -603,6 +613,7 @@ class Shard:
         """Tell the accounts, as far as they are still served, and the replays."""
         self.replays.committed(filling.replays)
         for name, reached in filling.reached.items():
+            self._committed_before.note(name, reached[0])
             if name in self.accounts:
                 self.accounts[name].committed(*reached)
         tally = self._tally

@@ -126,6 +126,12 @@ _FAMILIES: Final = (
     Family("buffer_waiters", _GAUGE, "Pages of the history that wait until there is room for them."),
     Family("buffer_wait_seconds", _GAUGE, "For how long the one of them waits that began first; 0 where none does."),
     Family(
+        "store_losses_total",
+        _COUNTER,
+        "Times that an account's checkpoint was found to be older than the one that the broker had acknowledged, or "
+        "gone: the broker lost its end, as in a power cut.",
+    ),
+    Family(
         "unexpected_errors_total",
         _COUNTER,
         "Faults of the gateway that it went on after, by the part of it that was begun again: one account, shard or "
@@ -286,6 +292,7 @@ class _Told(Collector):
             "buffer_limit_bytes": _one(numbers.buffer_limit),
             "buffer_waiters": _one(numbers.waiters),
             "buffer_wait_seconds": _one(numbers.waits),
+            "store_losses_total": _one(tally.went_back),
             "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | tally.unexpected),
         }
         if numbers.replays is not None:

@@ -67,6 +67,8 @@ class Tally:
     """Connections to the hub that ended or could not be made, by reason."""
     unpushed: int = 0
     """Events that only an audit of the history found, over a connection that should have pushed them."""
+    went_back: int = 0
+    """Accounts of which the broker's store lost what it had acknowledged."""
     gaps: int = 0
     """Ranges that the hub no longer had, or could not give."""
     fenced: int = 0

@@ -1,11 +1,13 @@
-"""A commit as JetStream takes it: one atomic batch, fenced by the last sequence of the shard's fence.
+"""A commit as JetStream takes it: one atomic batch, on condition that all it builds on is there.
 
-The form is that of the NATS design ADR-50; the server checks the fence when it commits the batch, so a claim
-that came in between refuses all of it.
+That is the shard's fence, by its last sequence, and each checkpoint that the batch replaces, by its own. The form is
+that of the NATS design ADR-50; the server checks the conditions when it commits the batch, so a claim that came in
+between refuses all of it. So does a store that went back in time, as after a power cut: its checkpoints are older ones.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -23,6 +25,8 @@ FORGOTTEN_FOR: Final = 3600
 _REPLACES: Final = "Nats-Rollup: sub\r\n"
 _FORGETS: Final = f"{_REPLACES}{TTL}: {FORGOTTEN_FOR}\r\n"
 
+_EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+
 _MOST_HEADERS: Final = 65_535
 """Bytes of headers that JetStream stores with one message."""
 
@@ -36,6 +40,8 @@ class Batch:
     frames: list[bytes]
     subjects: set[str]
     """Where they go."""
+    checkpoints: dict[str, int | None]
+    """By name: which frame, counted from 0, holds the one that is the last; None for what is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,24 +56,36 @@ class Form:
     """Seconds until a message expires; None keeps it for ever. Checkpoints never expire, only what forgets them."""
 
 
-def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
-    """Give the batch of `commit`, whose answers go to `answer_to`.
+def make(
+    form: Form, commit: Commit, *, standing: Mapping[str, int | None] | None, answer_to: str, largest: int
+) -> Batch:
+    """Return the batch of `commit`, whose answers go to `answer_to`.
+
+    `standing` is the sequence of each checkpoint that there is, by name, which must still be the last when the batch is
+    stored. One that is not there must still be absent; nothing is expected of one that is None, and of none where
+    `standing` is None. A message has room for one condition. The fence's is on the first message; a batch that has
+    checkpoints alone, each with its own condition, holds the first one twice.
 
     `largest` is in bytes, headers included. Raises TooLarge for a message, Rejected for a checkpoint above it.
     """
     identity = uuid4().hex
     head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "
-    last = len(commit.messages) + len(commit.checkpoints)
+    conditions = {name: _condition(standing, name, value) for name, value in commit.checkpoints.items()}
+    twice = next(iter(conditions)) if not commit.messages and all(conditions.values()) else None
+    last = len(commit.messages) + len(commit.checkpoints) + (twice is not None)
     place = 0
+    fence = _fenced(form)
+    checkpoints: dict[str, int | None] = {}
     frames: list[bytes] = []
     subjects: set[str] = set()
 
-    def add(subject: str, own: str, payload: bytes) -> None:
-        nonlocal place
+    def add(subject: str, own: str, payload: bytes, condition: str = "") -> None:
+        nonlocal place, fence
         place += 1
-        fence = _fenced(form) if place == 1 else ""
+        if not condition:
+            condition, fence = fence, ""
         end = "Nats-Batch-Commit: 1\r\n" if place == last else ""
-        headers = f"{head}{place}\r\n{fence}{end}{own}\r\n".encode()
+        headers = f"{head}{place}\r\n{condition}{end}{own}\r\n".encode()
         size = len(headers) + len(payload)
         if size > largest or len(headers) > _MOST_HEADERS:
             raise _Oversize(place - 1, size, largest if size > largest else _MOST_HEADERS)
@@ -83,19 +101,26 @@ def make(form: Form, commit: Commit, *, answer_to: str, largest: int) -> Batch:
             add(form.topics.message(message.topic, message.account), retention + headers_of(message), message.value)
         for name, checkpoint in commit.checkpoints.items():
             own = _REPLACES if checkpoint is not None else _FORGETS
-            add(form.topics.checkpoint(form.shard, name), own, checkpoint or b"")
+            add(form.topics.checkpoint(form.shard, name), own, checkpoint or b"", conditions[name])
+            checkpoints[name] = None if checkpoint is None else place - 1
+        if twice is not None:  # without a rollup, of which the server takes one a subject
+            add(form.topics.checkpoint(form.shard, twice), "", commit.checkpoints[twice] or b"")
+            checkpoints[twice] = place - 1
     except _Oversize as oversize:
         if oversize.place < len(commit.messages):
             raise TooLarge(oversize.place, oversize.size, oversize.limit) from None
         raise Rejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
-    return Batch(identity, frames, subjects)
+    return Batch(identity, frames, subjects, checkpoints)
 
 
 def _fenced(form: Form) -> str:
-    return (
-        f"Nats-Expected-Last-Subject-Sequence: {form.fence}\r\n"
-        f"Nats-Expected-Last-Subject-Sequence-Subject: {form.topics.fence(form.shard)}\r\n"
-    )
+    return f"{_EXPECTED}: {form.fence}\r\n{_EXPECTED}-Subject: {form.topics.fence(form.shard)}\r\n"
+
+
+def _condition(standing: Mapping[str, int | None] | None, name: str, value: bytes | None) -> str:
+    """Return the header that expects a checkpoint where it stands; none for what is forgotten: it builds on nothing."""
+    expected = None if standing is None or value is None else standing.get(name, 0)
+    return "" if expected is None else f"{_EXPECTED}: {expected}\r\n"
 
 
 class _Oversize(Exception):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
 from nats.aio.msg import Msg
 
+from gateway.broker.heard import Heard
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied
@@ -38,38 +39,28 @@ class JetStreamControl:
         self._topics = topics
 
     async def watch(self) -> AsyncIterator[Record | None]:
-        """Give the last values, then each change; see the contract.
+        """Return the last values, then each change; see the contract.
 
-        Ages are by the clock of the stream's leader, which says what time it is whenever a pull begins.
+        Ages are by the clock of the stream's leader, which says what time it is whenever a pull begins. After every
+        trouble all is read again, and nothing is given twice.
         """
-        place, created, is_filled, trouble = 1, "", False, ""
+        heard: Heard[tuple[int, float]] = Heard()
+        is_filled, trouble = False, ""
         while True:
+            heard.begin()
             try:
-                link = self._connection.link
-                pull = Pull(link, self._topics.control, [self._topics.stated], follows=True)
-                await pull.begin(place)
-                try:
-                    # Asked after the consumer was made, which dies with its stream.
-                    info = await link.api(f"STREAM.INFO.{self._topics.control}")
-                    if created not in {"", info["created"]} or int(info["state"]["last_seq"]) < place - 1:
-                        place, created = 1, ""  # another stream, or one that lost its end
-                        continue
-                    created, trouble = str(info["created"]), ""
-                    ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
-                    newest = await records.last(link, self._topics.control, self._topics.stated)
-                    end = 0 if newest is None else newest.sequence
-                    if not is_filled and place > end:
-                        is_filled = True
-                        yield None
-                    async with aclosing(pull.messages()) as messages:
-                        async for message in messages:
-                            place = sequence_of(message) + 1
-                            yield self._record(message, ahead + time.monotonic())
-                            if not is_filled and place > end:
-                                is_filled = True
-                                yield None
-                finally:
-                    await pull.end()
+                async with aclosing(self._pulled()) as pulled:
+                    async for place, record in pulled:
+                        trouble = ""
+                        if record is not None and heard.is_new(record, place):
+                            yield record
+                        if record is not None:
+                            continue
+                        for gone in heard.gone():
+                            yield gone
+                        if not is_filled:
+                            is_filled = True
+                            yield None
             except Unavailable as error:
                 if str(error) != trouble:
                     log.warning("what operators want cannot be read now: %s", error)
@@ -77,6 +68,30 @@ class JetStreamControl:
                 if isinstance(error, Denied):
                     await asyncio.sleep(_PERMITTED)
             await asyncio.sleep(_AGAIN)
+
+    async def _pulled(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
+        """Yield records with their places and times, and None once all are read that there were; ends some time."""
+        link = self._connection.link
+        pull = Pull(link, self._topics.control, [self._topics.stated], follows=True)
+        await pull.begin(1)
+        try:
+            # Asked after the consumer was made, which dies with its stream.
+            info = await link.api(f"STREAM.INFO.{self._topics.control}")
+            ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
+            newest = await records.last(link, self._topics.control, self._topics.stated)
+            end = 0 if newest is None else newest.sequence
+            if end == 0:
+                yield (0, 0.0), None
+            async with aclosing(pull.messages()) as messages:
+                async for message in messages:
+                    place, is_last = sequence_of(message), False
+                    if end and place >= end:
+                        end, is_last = 0, True
+                    yield (place, stored_at(message)), self._record(message, ahead + time.monotonic())
+                    if is_last:
+                        yield (place, 0.0), None
+        finally:
+            await pull.end()
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
         """Replace what is wanted for `key`; see the contract."""

@@ -1,5 +1,7 @@
 """The event log on JetStream: a claim moves the shard's fence, and each commit is a batch that expects it unmoved.
 
+A batch also expects each checkpoint that it replaces where it stands: a store that lost its end, as in a power cut, has
+older checkpoints than its writer knows, and the events that the newer ones covered are not there.
 Whatever a server may do with a batch that nobody waits for any more, it cannot store it after the fence has
 moved. So after an unclear answer a new claim makes the outcome final, and the checkpoints tell what it was.
 Measured on one node and on three with replicas 3, through kills of the leader: batches are never torn.
@@ -10,7 +12,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -28,6 +31,9 @@ from gateway.errors import BrokerError, Fenced, NoRoom, OutcomeUnknown, Rejected
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
 """The server buffers up to 128 MiB a stream before it drops messages; a process has a few batches in flight."""
+
+_REMEMBERED: Final = 64
+"""Claims of each shard that are known to be older than ours."""
 
 _PIPELINED: Final = 256
 """Checkpoints that are asked for at the same time."""
@@ -79,6 +85,8 @@ class JetStreamLog:
         self._topics = settings.topics
         self._interrupted: dict[int, set[str]] = {}
         """Shard → tokens of our claims since a writer of ours failed, those that may have succeeded included."""
+        self._overcome: defaultdict[int, deque[str]] = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        """Shard → tokens of claims that ours followed: one of them stands again where the store went back."""
 
     @asynccontextmanager
     async def open(self, shard: int) -> AsyncIterator[JetStreamShard]:
@@ -91,7 +99,15 @@ class JetStreamLog:
         facts = await stream.facts(link, self._topics)
         claim = await self._claim(link, shard)
         self._interrupted.pop(shard, None)
-        opened = JetStreamShard(self._connection, self._settings, shard=shard, claim=claim, link=link, facts=facts)
+        opened = JetStreamShard(
+            self._connection,
+            self._settings,
+            shard=shard,
+            claim=claim,
+            link=link,
+            facts=facts,
+            overcome=self._overcome[shard],
+        )
         try:
             yield opened
         finally:
@@ -108,13 +124,16 @@ class JetStreamLog:
         fence = self._topics.fence(shard)
         standing = await read_fence(link, self._topics, shard)
         ours = self._interrupted.get(shard)
-        if ours is not None and standing is not None and standing.token not in ours:
+        overcome = self._overcome[shard]
+        if ours is not None and standing is not None and standing.token not in {*ours, *overcome}:
             del self._interrupted[shard]  # who opens it again knows of the rival
             raise _fenced(shard, standing)
         mine = Claim(0, self._settings.owner, 1 + (standing.epoch if standing else 0), uuid4().hex)
         value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
         if ours is not None:
             ours.add(mine.token)
+        if standing is not None and standing.token not in overcome:
+            overcome.append(standing.token)
         try:
             answer = _parsed(await link.ask(fence, json.dumps(value).encode(), {"Nats-Rollup": "sub"}))
         except (Denied, Unserved):
@@ -144,13 +163,18 @@ class JetStreamShard:
         claim: Claim,
         link: Link,
         facts: stream.StreamFacts,
+        overcome: Collection[str],
     ) -> None:
+        """`overcome` are tokens of claims that are older than `claim`, whatever the stream says later."""
         self.claim = claim
         """The claim that this writer writes under."""
         self._connection = connection
+        self._overcome = overcome
         self._topics = settings.topics
         self._form = batch.Form(settings.topics, shard, claim.sequence, settings.ttl)
-        self._limits = Limits(messages=batch.MOST_MESSAGES, bytes=settings.batch_bytes)
+        self._limits = Limits(messages=batch.MOST_MESSAGES - 1, bytes=settings.batch_bytes)  # one may be held twice
+        self._standing: dict[str, int | None] | None = None  # by name: where its checkpoint is; None for a marker
+        self._newest = settings.topics.fence(shard), claim.sequence  # of what this writer knows to be in the stream
         self._verified_on = link
         self._facts = facts
         self._stored_up_to = claim.sequence
@@ -172,14 +196,31 @@ class JetStreamShard:
         await self._verify(link)
         subjects = await _subjects(link, self._topics, self._topics.checkpoints(self._form.shard))
         found: dict[str, bytes] = {}
+        places: dict[str, int | None] = {}
         for start in range(0, len(subjects), _PIPELINED):
             for stored in await _last_messages(link, self._topics, subjects[start : start + _PIPELINED]):
+                name = stored["subject"].rpartition(".")[2]
+                places[name] = None
                 if not records.is_marker(stored):
-                    found[stored["subject"].rpartition(".")[2]] = payload_of(stored)
+                    found[name], places[name] = payload_of(stored), int(stored["seq"])
         standing = await read_fence(link, self._topics, self._form.shard)
         if standing is None or standing.sequence != self.claim.sequence:
-            raise self._spend(_fenced(self._form.shard, standing))
+            raise self._spend(self._superseded(standing))
+        self._standing = places
         return found
+
+    async def check(self) -> None:
+        """Ask whether what this writer stored last is there; see the contract."""
+        if self._spent is not None:
+            raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
+        link = self._connection.link
+        await self._verify(link)
+        subject, expected = self._newest
+        stored = await last_message(link, self._topics, subject)
+        found = 0 if stored is None else int(stored["seq"])
+        if found < expected:
+            words = f"the stream {self._topics.stream} went back: {subject} was at {expected}, and is at {found}"
+            raise self._spend(OutcomeUnknown(words))
 
     @property
     def is_interrupted(self) -> bool:
@@ -203,18 +244,30 @@ class JetStreamShard:
             raise self._spend(error) from None
         stored_up_to, problem = _judge(answer, made, self._stored_up_to)
         if problem is None:
-            self._stored_up_to = stored_up_to
+            self._stored(made, stored_up_to)
             self._spent = None
             return
         if isinstance(problem, Fenced):
-            problem = await self._who_moved_it(link)
+            problem = await self._what_moved(link, commit)
         raise self._spend(problem)
+
+    def _stored(self, made: batch.Batch, last: int) -> None:
+        """Note where the checkpoints of a batch are, whose last message is at `last`."""
+        self._stored_up_to = last
+        if made.checkpoints and self._newest[0] != self._topics.fence(self._form.shard):
+            self._newest = self._topics.fence(self._form.shard), self.claim.sequence  # the other may be forgotten
+        for name, frame in made.checkpoints.items():
+            place = None if frame is None else last - len(made.frames) + 1 + frame
+            if self._standing is not None:
+                self._standing[name] = place
+            if place is not None:
+                self._newest = self._topics.checkpoint(self._form.shard, name), place
 
     async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
         """Send the batch of `commit` and give the answer to it: the first error, or the acknowledgement."""
         with link.listening(self._topics.stream) as ear:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
-            made = batch.make(self._form, commit, answer_to=ear.subject, largest=largest)
+            made = batch.make(self._form, commit, standing=self._standing, answer_to=ear.subject, largest=largest)
             ear.speaks_to(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
@@ -241,13 +294,31 @@ class JetStreamShard:
         self._facts = facts
         self._verified_on = link
 
-    async def _who_moved_it(self, link: Link) -> BrokerError:
+    async def _what_moved(self, link: Link, commit: Commit) -> BrokerError:
+        """Tell which condition of a commit did not hold: whose the shard is, or which checkpoint is another."""
+        subjects = {self._topics.checkpoint(self._form.shard, name): name for name in commit.checkpoints}
         try:
             standing = await read_fence(link, self._topics, self._form.shard)
+            if standing is None or standing.sequence != self.claim.sequence:
+                return self._superseded(standing)
+            stored = await _last_messages(link, self._topics, list(subjects))
         except Unavailable as error:
-            return OutcomeUnknown(f"the commit was refused, and the fence cannot be read: {error}")
-        if standing is not None and standing.sequence == self.claim.sequence:
-            return OutcomeUnknown("the commit was refused although the fence stands")
+            return OutcomeUnknown(f"the commit was refused, and it cannot be read why: {error}")
+        found = {subjects[one["subject"]]: int(one["seq"]) for one in stored}
+        known = self._standing or {}
+        moved = [
+            f"{name} was at {expected}, and is at {found.get(name, 0)}"
+            for name in commit.checkpoints
+            if (expected := known.get(name, 0)) is not None and found.get(name, 0) != expected
+        ]
+        if moved:
+            return OutcomeUnknown(f"checkpoints are not where they were: {'; '.join(moved)}")
+        return OutcomeUnknown("the commit was refused although the fence and the checkpoints stand")
+
+    def _superseded(self, standing: Claim | None) -> BrokerError:
+        """Say whose the shard is, by another claim than this writer's; an older one is nobody's."""
+        if standing is not None and standing.token in self._overcome:
+            return OutcomeUnknown(f"the stream {self._topics.stream} went back: an older claim of the shard stands")
         return _fenced(self._form.shard, standing)
 
     def _spend(self, error: BrokerError) -> BrokerError:

@@ -20,6 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.heard import Heard
 from gateway.broker.kafka import cluster, fetch
 from gateway.broker.kafka.connect import Connection, at_work, refusal, words
 from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
@@ -86,19 +87,21 @@ class KafkaControl:
 
         It begins again from the topic's first record after every trouble, and gives nothing twice.
         """
-        given: dict[tuple[int, bytes], tuple[int, int]] = {}
+        heard: Heard[tuple[int, int]] = Heard()
         is_filled, trouble = False, ""
         while True:
             try:
                 with at_work():
                     async with aclosing(self._batches()) as batches:  # type: ignore[type-var]
+                        heard.begin()
                         async for newest in batches:
                             trouble = ""
-                            for which, record in newest.items():
-                                identity = record.offset, record.timestamp  # in a new topic, offsets come again
-                                if given.get(which) != identity:
-                                    given[which] = identity
-                                    yield self._record(record)
+                            for stored in newest.values():
+                                record = self._record(stored)
+                                if heard.is_new(record, (stored.offset, stored.timestamp)):
+                                    yield record
+                            for gone in heard.gone():  # the first batch is all that there is
+                                yield gone
                             if not is_filled:
                                 is_filled = True
                                 yield None

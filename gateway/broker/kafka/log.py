@@ -17,7 +17,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any, Final
 from uuid import uuid4
@@ -29,12 +29,13 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.kafka import cluster, innards, repair
 from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
 from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
+from gateway.broker.kafka.ends import Ends, Keys
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.ports import Commit, Limits, check_limits
 from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
-from gateway.telemetry.logs import get_logger
+from gateway.publication import Message
 
 VERSION: Final = 1
 LIMITS: Final = Limits(messages=5000, bytes=16 * 1024 * 1024)
@@ -100,10 +101,16 @@ class _Seen:
     """The place of the newest claim; 0 where there is none."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Batch:
     tp: TopicPartition
     builder: Any
+    keys: Keys = field(default_factory=dict)
+
+    def holds(self, message: Message) -> None:
+        key = message.key.decode(errors="replace")
+        first, _ = self.keys.get(message.account, (key, key))
+        self.keys[message.account] = first, key
 
 
 class KafkaLog:
@@ -205,7 +212,7 @@ class KafkaShard:
         self.own_claim = Claim(settings.owner, uuid4().hex)
         self.claimed_at = 0
         self._own = TopicPartition(self._topics.checkpoints, shard)
-        self._stored_up_to: dict[TopicPartition, int] = {}
+        self._ends = Ends(shard, self._own)
         self._spent: BrokerError | None = None
 
     @property
@@ -234,7 +241,7 @@ class KafkaShard:
             await self._commit([_Batch(self._own, builder)])
         except Fenced as fenced:
             raise OutcomeUnknown(f"a rival claimed the shard at the same moment: {fenced}") from fenced
-        self.claimed_at = max(0, self._stored_up_to[self._own])
+        self.claimed_at = max(0, self._ends.last(self._own))
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
@@ -252,6 +259,17 @@ class KafkaShard:
         if not commit.messages and not commit.checkpoints:
             return
         await self._commit(self._batches(commit))
+
+    async def check(self) -> None:
+        """Ask whether what this writer stored last is there; see the contract."""
+        if self._spent is not None:
+            raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
+        with at_work():
+            found = await cluster.places(self._connection, self._ends.partitions())
+        try:
+            self._ends.compare({tp: end or 0 for tp, end in found.items()})
+        except Unavailable as error:
+            raise self._spend(OutcomeUnknown(str(error))) from None
 
     async def _commit(self, batches: Sequence[_Batch]) -> None:
         self._spent = OutcomeUnknown("a commit was cancelled")
@@ -288,7 +306,7 @@ class KafkaShard:
             by_partition[batch.tp].append(batch)
         for topic in {tp.topic for tp in by_partition}:
             await self._check_partitions(topic)
-        sent = []
+        sent, held = [], []
         for rank in zip_longest(*by_partition.values()):
             for batch in rank:
                 if batch is not None:
@@ -296,19 +314,12 @@ class KafkaShard:
                     outcome = await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition)
                     outcome.add_done_callback(_heed)
                     sent.append(outcome)
+                    held.append(batch.keys)
         stored: list[Any] = await asyncio.gather(*sent, return_exceptions=True)
         failures = [one for one in stored if isinstance(one, BaseException)]
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
-        for one in stored:
-            tp, last = one.topic_partition, self._stored_up_to.get(one.topic_partition, -1)
-            if 0 <= one.offset <= last:
-                if tp == self._own:
-                    raise Unavailable(f"{tp.topic} went back to {one.offset}: it was made anew")
-                get_logger(shard=self._shard).error(
-                    "a topic was made anew: the events that it had are lost", topic=tp.topic, partition=tp.partition
-                )
-            self._stored_up_to[tp] = one.offset if one.offset >= 0 else last
+        self._ends.took((one.topic_partition, one.offset, keys) for one, keys in zip(stored, held, strict=True))
 
     async def _check_partitions(self, topic: str) -> None:
         """Refuse a topic that was made anew with other partitions, or given more: accounts would change theirs."""
@@ -346,6 +357,7 @@ class KafkaShard:
             size = add(tp, message.key, message.value, headers_of(message))
             if size is not None:
                 raise TooLarge(index, size, self._facts.largest[tp.topic])
+            filling[tp].holds(message)
         for account, checkpoint in commit.checkpoints.items():
             size = add(self._own, account.encode(), checkpoint, [])
             if size is not None:

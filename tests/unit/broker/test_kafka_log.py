@@ -77,7 +77,7 @@ async def test_a_topic_of_checkpoints_that_went_back_ends_the_writer_and_the_tra
     ended = producer.ended
     producer.ends[CHECKPOINTS] = 1
 
-    with pytest.raises(Unavailable, match="checkpoints went back to 1: it was made anew"):
+    with pytest.raises(Unavailable, match="checkpoints went back to 1: it lost its end"):
         await shard.commit(commit(3, 4))
 
     assert producer.ended == ended
@@ -106,6 +106,7 @@ async def test_a_topic_of_events_that_went_back_is_a_loss_that_is_told_and_event
 
     (entry,) = logs
     assert (entry["log_level"], entry["topic"]) == ("error", EVENTS)
+    assert (entry["keys"], entry["end"], entry["maybe_earlier_ones"]) == (["demo: 1 to 2"], 0, True)
     assert producer.ended == 4
 
 

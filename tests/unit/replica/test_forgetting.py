@@ -48,6 +48,7 @@ async def test_the_neighbours_of_accounts_that_are_forgotten_go_on(build: Build)
     world.hub.user("alpha").emit(10)
     await world.published("alpha", range(1, 13))
     assert world.registry.accounts == {"alpha", *gone}, "it is not done yet"
+    await world.until(lambda: world.broker.stored_checkpoints[0].keys() == {"alpha"}, "their checkpoints are gone")
     world.registry.goes_on.set()
     await world.until(lambda: world.registry.accounts == {"alpha"}, "they are forgotten")
 

@@ -1,0 +1,72 @@
+"""What a watch of the control store has given, so that it may read from the beginning and give only what is new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterable
+from typing import Final, Generic, TypeVar
+
+from gateway.broker.ports import Record
+
+log = logging.getLogger(__name__)
+
+_NAMED: Final = 10
+"""Keys that a line of the log names at the most."""
+
+_Place = TypeVar("_Place", bound="tuple[float, ...]")
+
+
+class Heard(Generic[_Place]):
+    """The records of a control store that one watch has given.
+
+    A watch reads the store from its beginning after every trouble: a store that went back in time, as after a power
+    cut, has older records than were given, and others are not there any more. Where the broker's places alone would
+    tell, what was written since could hide it.
+    """
+
+    def __init__(self) -> None:
+        self._given: dict[tuple[bool, str], _Place] = {}
+        self._left: set[tuple[bool, str]] = set()
+        self._older: set[tuple[bool, str]] = set()
+
+    def begin(self) -> None:
+        """Note that the store is read from its beginning."""
+        self._left, self._older = set(self._given), set()
+
+    def is_new(self, record: Record, place: _Place) -> bool:
+        """Return whether a record is to be given: not if it was, at the same `place` and time."""
+        which = record.is_observed, record.key
+        self._left.discard(which)
+        given = self._given.get(which)
+        if given == place:
+            return False
+        if given is not None and given > place:
+            self._older.add(which)
+        if record.revision:
+            self._given[which] = place
+        else:  # it is forgotten, and so is its marker one day
+            self._given.pop(which, None)
+        return True
+
+    def gone(self) -> list[Record]:
+        """Return a forgotten record for each that is not there any more, once all is read that there is now."""
+        gone = sorted(self._left)
+        if gone or self._older:
+            wanted = _named(key for is_observed, key in {*gone, *self._older} if not is_observed)
+            log.log(
+                logging.ERROR if wanted else logging.WARNING,
+                "the control store went back in time, or was made anew: %d records are gone, and %d are older ones; "
+                "what operators wanted last may have to be said again of: %s",
+                len(gone),
+                len(self._older),
+                wanted or "none",
+            )
+        for which in gone:
+            del self._given[which]
+        self._left, self._older = set(), set()
+        return [Record(key, b"", 0, is_observed, age=0.0) for is_observed, key in gone]
+
+
+def _named(keys: Iterable[Hashable]) -> str:
+    names = sorted(str(key) for key in keys)
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

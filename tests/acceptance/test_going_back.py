@@ -1,0 +1,73 @@
+"""A broker that loses power, or whose volume is put back: what it lost is published again from the hub's history."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import kafka_house
+from tests.acceptance.processes import Process, Scene, house, until
+from tests.contract import kafka_server
+from tests.contract.kafka_server import KafkaServer
+from tests.support.putting_back import Stoppable, keep, put_back
+
+log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def on_nats(folder: Path) -> AsyncIterator[tuple[Scene, Stoppable]]:
+    async with house(folder, accounts=2, prefill=1000, seed=3) as here:
+        yield here, here.server
+
+
+@asynccontextmanager
+async def on_kafka(folder: Path) -> AsyncIterator[tuple[Scene, Stoppable]]:
+    kafka_server.require_java()
+    server = KafkaServer(folder / "kafka")
+    server.put_behind_a_wire()
+    with server:
+        async with kafka_house.made(folder, server, accounts=("alpha", "beta"), prefill=1000) as here:
+            yield here, server
+
+
+@pytest.mark.parametrize("then", ["events come", "nothing comes"])
+@pytest.mark.parametrize("on", [on_nats, on_kafka], ids=["nats", "kafka"])
+async def test_what_a_store_lost_that_went_back_is_published_again_and_nothing_else(
+    tmp_path: Path,
+    on: type,  # a function that gives a scene
+    then: str,
+) -> None:
+    async with on(tmp_path) as (here, server):
+        gateway = await here.gateway()
+        await here.settled(1000)
+        await asyncio.to_thread(keep, server)
+        await here.emit(200, 100)
+        await here.settled(1200)
+        await asyncio.to_thread(put_back, server)
+        total = 1200
+        if then == "events come":
+            await here.emit(100, 100)
+            total = 1300
+        await until(lambda: "the broker's store went back" in gateway.complained, "it is told")
+        await here.settled(total)
+        await asyncio.sleep(1)
+        verdict = await here.verdict()
+
+    log.info("%s", verdict)
+    assert verdict.faults == {}
+    assert (verdict.emitted, verdict.found) == (2 * total, 2 * total)
+    assert ranges(gateway) == dict.fromkeys(here.accounts, (1001, 1200))
+
+
+def ranges(gateway: Process) -> dict[str, tuple[int, int]]:
+    """Give what the gateway says at ERROR of what was lost, by account."""
+    lines = [line for line in gateway.complained.splitlines() if "the broker's store went back" in line]
+    assert all('"level":"error"' in re.sub(r"\s", "", line) for line in lines)
+    found = [re.search(r'"account": ?"([\w-]+)".*"first": ?(\d+), ?"last": ?(\d+)', line) for line in lines]
+    return {one[1]: (int(one[2]), int(one[3])) for one in found if one}

@@ -1,0 +1,38 @@
+"""A server's folder that is copied, and put back later: what a power cut or a restored volume does to a broker."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Protocol
+
+
+class Stoppable(Protocol):
+    """A server with a folder."""
+
+    folder: Path
+
+    def kill(self) -> None:
+        """Stop it at once."""
+
+    def start(self) -> None:
+        """Start it, and block until it serves."""
+
+
+def keep(server: Stoppable) -> None:
+    """Copy the folder of a server that runs, while it is down for a moment."""
+    server.kill()
+    shutil.copytree(server.folder, _copy(server))
+    server.start()
+
+
+def put_back(server: Stoppable) -> None:
+    """Let a server that runs go on from the copy that was made of its folder."""
+    server.kill()
+    shutil.rmtree(server.folder)
+    shutil.copytree(_copy(server), server.folder)
+    server.start()
+
+
+def _copy(server: Stoppable) -> Path:
+    return server.folder.with_name(f"{server.folder.name}-copy")

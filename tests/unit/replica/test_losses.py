@@ -1,0 +1,84 @@
+"""A store that lost its end, as in a power cut: what the hub has is published again, nothing else, and it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.replica.account import Activity
+
+Build = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.replica.shard._DOUBT", 0.2)
+
+
+async def begun(build: Build) -> Any:  # noqa: ANN401 - a world
+    """Give a world of two accounts, one of which has 30 events that came in commits of their own."""
+    world = await build("alpha", "beta", prefill=10)
+    world.broker.can_lose = 1000
+    await world.replica()
+    for account in ("alpha", "beta"):
+        await world.published(account, range(1, 11))
+    for last in range(11, 31):
+        world.hub.user("alpha").emit(1)
+        await world.published("alpha", range(1, last + 1))
+    return world
+
+
+def errors(logs: list[Any]) -> list[Any]:
+    return [entry for entry in logs if entry["log_level"] == "error"]
+
+
+async def test_what_is_lost_is_published_again_once_and_told_though_no_event_comes(build: Build) -> None:
+    world = await begun(build)
+    with structlog.testing.capture_logs() as logs:
+        assert world.broker.go_back(12) == 12
+        assert world.keys_of("alpha") == list(range(1, 19))
+        await world.published("alpha", range(1, 31))
+
+    assert world.keys_of("alpha") == list(range(1, 31))
+    assert world.keys_of("beta") == list(range(1, 11))
+    (error,) = errors(logs)
+    assert (error["account"], error["first"], error["last"]) == ("alpha", 19, 30)
+    assert "went back" in error["event"]
+    assert world.replicas[0]._access.tally.went_back == 1
+
+
+async def test_a_commit_that_comes_at_once_does_not_hide_what_is_lost(build: Build) -> None:
+    world = await begun(build)
+    world.broker.go_back(12)
+    world.hub.user("alpha").emit(5)
+    world.hub.user("beta").emit(5)
+    await world.published("alpha", range(1, 36))
+    await world.published("beta", range(1, 16))
+    assert world.keys_of("alpha") == list(range(1, 36))
+    assert world.keys_of("beta") == list(range(1, 16))
+
+
+async def test_an_account_that_lost_its_checkpoint_too_stands_still_and_says_what_to_do(build: Build) -> None:
+    world = await begun(build)
+    world.registry.accounts.clear()
+    with structlog.testing.capture_logs() as logs:
+        world.broker.go_back(1000)
+        await world.becomes("alpha", Activity.DIVERGED)
+        await world.becomes("beta", Activity.DIVERGED)
+    assert world.keys_of("alpha") == []
+    assert world.registry.accounts == {"alpha", "beta"}
+    told = [entry for entry in errors(logs) if "went back" in entry["event"]]
+    assert [(entry["account"], entry["last"]) for entry in told] == [("alpha", 30), ("beta", 10)]
+    assert all("reset it" in entry["remedy"] for entry in told)
+
+
+async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Build) -> None:
+    world = await begun(build)
+    with structlog.testing.capture_logs() as logs:
+        async with world.broker.log("another").open(0):
+            world.hub.user("alpha").emit(5)
+            await world.becomes("alpha", Activity.FENCED)
+    assert not [entry for entry in errors(logs) if "went back" in entry["event"]]
