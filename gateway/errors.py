@@ -18,6 +18,7 @@ GatewayError
 │   ├── Rejected                something in the commit is refused, the broker does not say what
 │   ├── Conflict                somebody else has written the record meanwhile
 │   └── Unavailable             the broker cannot be reached, or is busy
+│       ├── TooMuch             it takes less at once
 │       ├── NoRoom              somebody must make room in it
 │       └── NeedsPerson         somebody must give a permission, a login or a topic back
 └── Diverged                    going on could publish the wrong thing
@@ -168,6 +169,10 @@ class Conflict(BrokerError):
 
 class Unavailable(BrokerError):
     """The broker cannot be reached, is busy or has no room; nothing was stored."""
+
+
+class TooMuch(Unavailable):
+    """The broker takes less at once; nothing was stored."""
 
 
 class NoRoom(Unavailable):

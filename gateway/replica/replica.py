@@ -367,6 +367,8 @@ class Replica:
             endings=[phase.value for phase in Phase if phase.is_final],
             buffer=budget.used,
             buffer_limit=budget.total,
+            window=self._shard_settings.commits.window,
+            in_flight=self._shard_settings.commits.bytes_in_flight,
             waiters=budget.waiters,
             waits=budget.longest_wait,
         )

@@ -20,7 +20,17 @@ from functools import partial
 from typing import Final
 
 from gateway.broker.ports import Commit, EventLog, Limits, Membership, Registry, ShardLog
-from gateway.errors import BrokerError, Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import (
+    BrokerError,
+    Fenced,
+    NeedsPerson,
+    NoRoom,
+    OutcomeUnknown,
+    Rejected,
+    TooLarge,
+    TooMuch,
+    Unavailable,
+)
 from gateway.events.event import GAP, DeadLetter, Notification
 from gateway.events.reasons import Reason
 from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, with_account_in_key
@@ -121,6 +131,7 @@ class Shard:
         self._stop = asyncio.Event()
         self._at_most: int | None = None  # messages a commit, after the broker rejected one
         self._has_failed = False  # whether the last commit did
+        self._can_halve = False  # whether fewer messages can be tried than the broker refused
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
         self._refusals = Refusals()
         self._committed_before = Committed(settings.tally)
@@ -254,7 +265,7 @@ class Shard:
                 needs_person = isinstance(error, NeedsPerson)
                 succeeded = self.counts["commits"] > commits and not needs_person
                 lasted = backoff.stable_after if succeeded else loop.time() - began
-                halving = isinstance(error, Rejected) and self._at_most != 1
+                halving = isinstance(error, (TooMuch, Rejected)) and self._can_halve
                 waiting = patience if isinstance(error, NoRoom) else backoff
                 delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
                 say = self._log.error if needs_person else self._log.warning
@@ -367,8 +378,10 @@ class Shard:
             account.detach(activity)
 
     def _limits(self, writer: ShardLog) -> Limits:
-        limits = writer.limits
-        return limits if self._at_most is None else replace(limits, messages=min(limits.messages, self._at_most + 1))
+        limits, broker_takes = writer.limits, self._settings.commits.most_messages
+        if self._at_most is not None:
+            limits = replace(limits, messages=min(limits.messages, self._at_most + 1))
+        return limits if broker_takes is None else replace(limits, messages=min(limits.messages, broker_takes))
 
     def _fill(self, limits: Limits) -> Filling | None:
         """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
@@ -402,7 +415,8 @@ class Shard:
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
             # Room for an item and its checkpoint, and for the largest message that _fitting lets through.
             space = limits.bytes - filling.size - LARGEST
-            if filling.checkpoints and (room < 2 or space < limits.bytes // 4):  # noqa: PLR2004 - the two
+            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= self._settings.commits.aim  # noqa: PLR2004
+            if filling.checkpoints and is_enough:
                 break
             self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
         room = limits.messages - len(filling.messages) - len(filling.checkpoints)
@@ -427,7 +441,8 @@ class Shard:
         if account.session is None:
             return
         made, queued = _Made(self._message), account.session.queued_bytes
-        batch = account.session.take(most, (limits.bytes - filling.size - LARGEST) // 2, made.measure)
+        space = min((limits.bytes - filling.size - LARGEST) // 2, self._settings.commits.aim - filling.size)
+        batch = account.session.take(most, space, made.measure)
         account.took(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
@@ -509,11 +524,12 @@ class Shard:
         for id_ in self.replays.ids():
             room = limits.messages - len(filling.messages) - len(filling.checkpoints) - 1
             space = limits.bytes - filling.size - LARGEST
-            if filling.checkpoints and (room < 1 or space < limits.bytes // 4):
+            aim = self._settings.commits.aim - filling.size
+            if filling.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
                 return
             made = _Made(self._message)
             try:
-                taken = self.replays.take(id_, room, space // 2, made.measure)
+                taken = self.replays.take(id_, room, min(space // 2, aim), made.measure)
                 if taken is not None:
                     items, progress = taken
                     self._add(filling, KEY + id_, progress, limits, items, made.messages)
@@ -571,7 +587,7 @@ class Shard:
         if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0], loop.time()):
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
-        async with self._settings.commits.slot(has_failed=self._has_failed):
+        async with self._settings.commits.slot(filling.size, has_failed=self._has_failed):
             self._has_failed = True
             while True:
                 try:
@@ -589,8 +605,12 @@ class Shard:
                         filling.items[error.index], Reason.TOO_LARGE, str(error), keep=_CUT if tries == 1 else 0
                     )
                     filling.messages[error.index] = letter
+                except TooMuch:
+                    self._can_halve = self._settings.commits.too_many(len(filling.messages) + len(filling.checkpoints))
+                    raise
                 except Rejected:
                     self._at_most = max(1, len(filling.messages) // 2)
+                    self._can_halve = self._at_most > 1
                     if len(filling.items) == 1:
                         loop.call_later(self._refusals.refused(filling.items[0], loop.time()), self._work.set)
                     raise

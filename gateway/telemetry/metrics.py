@@ -123,6 +123,12 @@ _FAMILIES: Final = (
     Family("replays_finished_total", _COUNTER, "Replays that this replica brought to an end, by state.", ("state",)),
     Family("buffer_bytes", _GAUGE, "Bytes of events that wait here for the broker, or are on their way from the hub."),
     Family("buffer_limit_bytes", _GAUGE, "The most that these may be (`memory_bytes`)."),
+    Family(
+        "commit_window_bytes",
+        _GAUGE,
+        "The most that is committed at once, as the broker and the line to it have taken it in good time.",
+    ),
+    Family("commit_in_flight_bytes", _GAUGE, "Bytes of the commits that are in flight, in their first second."),
     Family("buffer_waiters", _GAUGE, "Pages of the history that wait until there is room for them."),
     Family("buffer_wait_seconds", _GAUGE, "For how long the one of them waits that began first; 0 where none does."),
     Family(
@@ -235,6 +241,10 @@ class Numbers:
     """States in which a replay ends."""
     buffer: int
     buffer_limit: int
+    window: int
+    """Bytes that may be committed at once."""
+    in_flight: int
+    """Bytes that are."""
     waiters: int
     """Pages of the history that wait for room in the memory."""
     waits: float
@@ -290,6 +300,8 @@ class _Told(Collector):
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
+            "commit_window_bytes": _one(numbers.window),
+            "commit_in_flight_bytes": _one(numbers.in_flight),
             "buffer_waiters": _one(numbers.waiters),
             "buffer_wait_seconds": _one(numbers.waits),
             "store_losses_total": _one(tally.went_back),

@@ -69,9 +69,9 @@ class Place(Scene):
         """Judge the whole log, as such a consumer sees it."""
         return judge(await self.truth(), await self.log(isolation), by_kind=True)
 
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
         """Wait for the checkpoints; see `Scene`."""
-        await asyncio.to_thread(self.checkpoints.reach, last, read)
+        await asyncio.to_thread(self.checkpoints.reach, last, read, patience)
 
     def in_flight(self, process: int) -> int:
         """Count the events of a process in transactions whose outcome it does not know."""
@@ -133,9 +133,9 @@ class Checkpoints:
         self._newest: dict[str, bytes] = {}
         self._is_assigned = False
 
-    def reach(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+    def reach(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float) -> None:
         """Block until each account's, as `read` has it, has reached this sequence."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not self._is_assigned:
             assert time.monotonic() < deadline, f"there is no {self._topic}"
             with suppress(KafkaException):

@@ -225,7 +225,7 @@ class Scene(ABC):
         return {user["name"]: user["latest"] for user in await self.users()}
 
     @abstractmethod
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
         """Wait until each account's checkpoint, as `read` has it, has reached this sequence."""
 
     @abstractmethod
@@ -249,7 +249,7 @@ class House(Scene):
     server: NatsServer
     wire: Wire
 
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int]) -> None:
+    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
         """Wait for the checkpoints; see `Scene`."""
         client = await nats.connect(self.server.url, allow_reconnect=False)
         behind = dict(last)
@@ -265,7 +265,7 @@ class House(Scene):
                             del behind[account]
                 return not behind
 
-            await until(have_reached, f"the checkpoints of all accounts reach {last}")
+            await until(have_reached, f"the checkpoints of all accounts reach {last}", patience)
         finally:
             await client.close()
 

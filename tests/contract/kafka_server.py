@@ -85,6 +85,8 @@ class KafkaServer:
         self.process: subprocess.Popen[bytes] | None = None
         self.wire_port = 0
         """Where it says it is, for tests that put something in between."""
+        self.inner_port = 0
+        """Where others get to it straight then."""
         self._voters = voters or {number: free_port()}
         self._nodes = nodes or len(self._voters)
         self._config = config or {}
@@ -98,8 +100,8 @@ class KafkaServer:
 
     def put_behind_a_wire(self) -> None:
         """Let clients go through `wire_port`, and other nodes come straight to it; before its first start."""
-        self.wire_port, inner = free_port(), free_port()
-        own = f"INNER://127.0.0.1:{inner}"
+        self.wire_port, self.inner_port = free_port(), free_port()
+        own = f"INNER://127.0.0.1:{self.inner_port}"
         self._config = {
             "listeners": f"PLAINTEXT://127.0.0.1:{{port}},{own},CONTROLLER://127.0.0.1:{{controller}}",
             "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.wire_port},{own}",

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from secrets import token_urlsafe
 from typing import Final
-from uuid import uuid4
 
 from gateway.broker.jetstream.topics import TTL, Topics, headers_of
 from gateway.broker.ports import Commit
@@ -68,7 +68,7 @@ def make(
 
     `largest` is in bytes, headers included. Raises TooLarge for a message, Rejected for a checkpoint above it.
     """
-    identity = uuid4().hex
+    identity = token_urlsafe(12)
     head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "
     conditions = {name: _condition(standing, name, value) for name, value in commit.checkpoints.items()}
     twice = next(iter(conditions)) if not commit.messages and all(conditions.values()) else None

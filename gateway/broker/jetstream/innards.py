@@ -5,12 +5,22 @@ Checked with nats-py 2.14 to 2.16; the contract suite fails when one of the name
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import logging
-from collections.abc import Coroutine
-from typing import Any
+import struct
+import sys
+import termios
+from collections.abc import Callable, Coroutine
+from socket import IPPROTO_TCP, TCP_INFO
+from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
+
+_BYTES_ACKED: Final = 120
+_TCP_INFO: Final = 136
+"""Where Linux's `struct tcp_info` has tcpi_bytes_acked, which tcpi_bytes_received follows, and where that ends."""
 
 
 class Caller(Client):
@@ -35,15 +45,18 @@ class Caller(Client):
         await super()._process_pong()
 
 
-async def bounded(call: Coroutine[Any, Any, object], seconds: float) -> None:
+async def bounded(call: Coroutine[Any, Any, object], seconds: float, lives: Callable[[], bool] = lambda: False) -> None:
     """Run one of nats-py's own waits with a limit, in a task of its own; raises TimeoutError.
+
+    Where `lives`, asked after `seconds`, tells of a sign of life in them, it goes on for as many.
 
     It waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes together with the
     result: the task that was to end went on for ever, about once in a hundred closed connections.
     """
     task = asyncio.create_task(call)
     try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
+        while not (done := (await asyncio.wait({task}, timeout=seconds))[0]) and lives():
+            pass
     finally:
         while not task.done():
             task.cancel()
@@ -66,6 +79,34 @@ async def write(client: Client, frames: bytes) -> None:
         raise ConnectionError("never connected")
     transport.write(frames)
     await transport.drain()  # type: ignore[no-untyped-call]
+
+
+class Traffic(NamedTuple):
+    """The bytes of a connection so far."""
+
+    taken: int
+    """Sent, and taken by the peer's machine."""
+    waiting: int
+    """Written, and not taken yet."""
+    received: int
+
+
+def traffic(client: Client) -> Traffic | None:
+    """Return what went over a connection, as the kernel counts it; None on other systems than Linux."""
+    writer: Any = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - not on WebSockets
+    socket = None if writer is None else _extra(writer, "socket")
+    if socket is None or socket.fileno() == -1 or not sys.platform.startswith("linux"):
+        return None
+    in_socket = array.array("i", [0])
+    try:
+        fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, in_socket)
+        info = socket.getsockopt(IPPROTO_TCP, TCP_INFO, _TCP_INFO)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO:  # a kernel before 4.1
+        return None
+    taken, received = struct.unpack_from("QQ", info, _BYTES_ACKED)
+    return Traffic(taken, int(writer.transport.get_write_buffer_size()) + in_socket[0], received)
 
 
 def abort(client: Client) -> None:

@@ -25,6 +25,9 @@ API: Final = "$JS.API"
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
+_LOOK: Final = 0.25
+"""Seconds between two looks at whether bytes flow."""
+_FOR_EVER: Final = 24 * 3600
 _CLOSING: Final = 1.0
 """Seconds for a farewell before the socket is dropped."""
 _CLOSING_UNGREETED: Final = 0.1
@@ -92,6 +95,28 @@ class Ear:
             self.heard(Denied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
         elif subject in self._spoken_to:
             self.heard(Denied(f'NATS refuses to let this user publish to "{self._spoken_to[subject]}"'))
+
+
+class _Line:
+    """Whether bytes flow over a connection: on a slow line every answer waits for what was sent before."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._then = innards.traffic(client)
+        self._mark = None if self._then is None else self._then.taken + self._then.waiting
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all was taken by the peer's machine that waited at first, as far as was looked."""
+        return self._mark is None or (self._then is not None and self._then.taken >= self._mark)
+
+    def moves(self) -> tuple[bool, bool]:
+        """Return whether the peer took a byte since the last look, and whether one came."""
+        then, now = self._then, innards.traffic(self._client)
+        self._then = now
+        if then is None or now is None:
+            return False, False
+        return now.taken > then.taken, now.received > then.received
 
 
 class Link:
@@ -198,7 +223,7 @@ class Link:
         served; Denied; Unserved.
         """
         with self.listening(subject) as ear, _ours(subject):
-            async with asyncio.timeout(self.timeout):
+            async with self.patience():
                 await self.client.publish(subject, payload, reply=ear.subject, headers=headers)
                 answer = await ear.hear()
         if is_unserved(answer):
@@ -214,7 +239,7 @@ class Link:
         subject = f"{API}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
         with self.listening(subject) as ear, _ours(subject):
-            async with asyncio.timeout(self.timeout):
+            async with self.patience():
                 while True:
                     await self.client.publish(subject, payload, reply=ear.subject)
                     with suppress(TimeoutError):
@@ -236,6 +261,32 @@ class Link:
             await self._refusals_told()
             return ear.refusals()
 
+    @asynccontextmanager
+    async def patience(self) -> AsyncIterator[None]:
+        """Raise TimeoutError in the block after `timeout` seconds, which begin once what it sends is on its way.
+
+        Over a slow line that takes its time. Where no byte is taken for `timeout` seconds, the peer is gone.
+        """
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(self.timeout) as limit:
+            line: _Line | None = None
+            looking: asyncio.TimerHandle
+
+            def look() -> None:
+                nonlocal line, looking
+                if line is None:
+                    line = _Line(self.client)
+                elif line.moves()[0] and not limit.expired():
+                    limit.reschedule(loop.time() + self.timeout)
+                if not line.is_sent:
+                    looking = loop.call_later(_LOOK, look)
+
+            looking = loop.call_later(_LOOK, look)
+            try:
+                yield
+            finally:
+                looking.cancel()
+
     async def api_many(self, call: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Refusal]:
         """Make one call with many bodies at once; the results come in no particular order.
 
@@ -244,7 +295,7 @@ class Link:
         subject = f"{API}.{call}"
         results: list[dict[str, Any] | Refusal] = []
         with self.listening(subject) as ear, _ours(subject):
-            async with asyncio.timeout(self.timeout):
+            async with self.patience():
                 for body in bodies:
                     await self.client.publish(subject, json.dumps(body).encode(), reply=ear.subject)
                 for _ in bodies:
@@ -264,13 +315,18 @@ class Link:
                 async with asyncio.timeout(interval):
                     await self._lost.wait()
                     return
+            # A pong that comes after this gave up would end nats-py's read loop (it sets a cancelled future), so a
+            # link is never used again after a silence.
             try:
-                # A pong that comes after this gave up would end nats-py's read loop (it sets a cancelled
-                # future), so a link is never used again after a silence.
                 with _ours("ping"):
-                    await innards.bounded(self.client.flush(), interval)
+                    await self._pinged(interval)
             except Unavailable as error:
                 self.lose(f"NATS did not answer a ping within {interval:g} s: {error}")
+
+    async def _pinged(self, interval: float) -> None:
+        """Wait for the answer to a ping as long as bytes flow before it; raises TimeoutError after a silence."""
+        line = _Line(self.client)
+        await innards.bounded(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
 
     def lose(self, why: str) -> None:
         """Tell everyone who waits on this link that it is gone."""

@@ -9,7 +9,6 @@ Measured on one node and on three with replicas 3, through kills of the leader: 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections import defaultdict, deque
@@ -22,12 +21,13 @@ from uuid import uuid4
 from nats.aio.msg import Msg
 
 from gateway.broker.jetstream import batch, records, stream
+from gateway.broker.jetstream.codes import problem_of
 from gateway.broker.jetstream.connect import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, check_limits
 from gateway.broker.strays import parsed_object
-from gateway.errors import BrokerError, Fenced, NoRoom, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import BrokerError, Fenced, OutcomeUnknown, TooLarge, Unavailable
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
 """The server buffers up to 128 MiB a stream before it drops messages; a process has a few batches in flight."""
@@ -38,16 +38,7 @@ _REMEMBERED: Final = 64
 _PIPELINED: Final = 256
 """Checkpoints that are asked for at the same time."""
 
-# Error codes of nats-server 2.12 to 2.15 (server/errors.json there).
 _NO_MESSAGE: Final = 10037
-_FENCE_MOVED: Final = frozenset({10071, 10164})
-"""Wrong last sequence; another batch on the same fence is in flight (only with replicas)."""
-_NO_ROOM: Final = frozenset({10002, 10023, 10028, 10047, 10077})
-"""Limits of account, server, storage and stream."""
-_BUSY: Final = frozenset({10167, 10210})
-"""Too many requests; too many open batches."""
-_REFUSED: Final = frozenset({10054, 10097, 10111, 10165, 10166, 10174, 10175, 10176, 10177, 10179, 10199, 10201})
-"""Too large; headers, rollup or TTL not taken; batches off, incomplete, too long or with repeated ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +134,7 @@ class JetStreamLog:
             if standing is not None and standing.token == mine.token:
                 return standing
             raise OutcomeUnknown(f"the claim of shard {shard} may have succeeded: {error}") from error
-        problem = _problem(answer)
+        problem = _problem(answer, self._topics.stream)
         if isinstance(problem, (Unavailable, OutcomeUnknown)):
             raise problem
         if problem is not None:
@@ -242,7 +233,7 @@ class JetStreamShard:
             raise
         except BrokerError as error:
             raise self._spend(error) from None
-        stored_up_to, problem = _judge(answer, made, self._stored_up_to)
+        stored_up_to, problem = _judge(answer, made, self._stored_up_to, self._topics.stream)
         if problem is None:
             self._stored(made, stored_up_to)
             self._spent = None
@@ -271,7 +262,7 @@ class JetStreamShard:
             ear.speaks_to(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
-                async with asyncio.timeout(link.timeout):
+                async with link.patience():
                     await link.send(made.frames)
                     while True:
                         answer = await ear.hear()
@@ -388,12 +379,12 @@ def _is_bare(answer: Msg) -> bool:
     return not answer.data and not is_unserved(answer)
 
 
-def _judge(answer: Msg, made: batch.Batch, stored_up_to: int) -> tuple[int, BrokerError | None]:
+def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tuple[int, BrokerError | None]:
     """Tell the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
     if is_unserved(answer):
         return 0, OutcomeUnknown("no stream takes the commit's messages")
     said = _parsed(answer)
-    problem = _problem(said)
+    problem = _problem(said, stream)
     if problem is not None:
         return 0, problem
     if said.get("batch") != made.id or said.get("count") != len(made.frames):
@@ -412,22 +403,12 @@ def _parsed(answer: Msg) -> dict[str, Any]:
     return said if isinstance(said, dict) else {"error": {"description": f"unclear answer {answer.data[:100]!r}"}}
 
 
-def _problem(said: dict[str, Any]) -> BrokerError | None:
+def _problem(said: dict[str, Any], stream: str) -> BrokerError | None:
     """Sort what JetStream says to a publish; Fenced here means that the fence is to be looked at."""
     error = said.get("error")
     if error is None:
         return None
-    code = int(error.get("err_code", 0))
-    words = f"{error.get('description')} (error {code})"
-    if code in _FENCE_MOVED:
-        return Fenced(words)
-    if code in _NO_ROOM:
-        return NoRoom(words)
-    if code in _BUSY:
-        return Unavailable(words)
-    if code in _REFUSED:
-        return Rejected(words)
-    return OutcomeUnknown(words)
+    return problem_of(int(error.get("err_code", 0)), str(error.get("description")), stream=stream)
 
 
 def _fenced(shard: int, standing: Claim | None) -> BrokerError:

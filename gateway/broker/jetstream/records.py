@@ -6,7 +6,6 @@ as of any other message, and no permission but that to write is needed for it.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Mapping, Sequence
@@ -176,7 +175,7 @@ async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Map
     headers = {**own, "Nats-Batch-Id": uuid4().hex}
     with link.listening(*(subject for subject, _ in values)) as ear:
         try:
-            async with asyncio.timeout(link.timeout):
+            async with link.patience():
                 for place, (subject, value) in enumerate(values, first):
                     headers["Nats-Batch-Sequence"] = str(place)
                     if place == last:

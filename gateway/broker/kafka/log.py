@@ -28,7 +28,8 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster, innards, repair
 from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
-from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
+from gateway.broker.kafka.codes import problem_of
+from gateway.broker.kafka.connect import Connection, at_work, ours, words
 from gateway.broker.kafka.ends import Ends, Keys
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
@@ -45,13 +46,6 @@ _BATCH: Final = 1024 * 1024
 _GRACE: Final = 1.0
 """Seconds that a rival may take between fencing us and its claim."""
 _LOOK: Final = 0.1
-_REFUSED: Final = (
-    kafka.MessageSizeTooLargeError,
-    kafka.RecordListTooLargeError,
-    kafka.CorruptRecordException,
-    kafka.PolicyViolationError,
-)
-"""A batch was not taken for something in it."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
@@ -287,13 +281,11 @@ class KafkaShard:
             problem = OutcomeUnknown(said) if is_ending else Unavailable(f"{said}; nothing was stored")
         except _FENCED as error:
             problem = await self._who_fenced(error)
-        except _REFUSED as error:
-            problem = OutcomeUnknown(words(error)) if is_ending else Rejected(words(error))
         except BrokerError as error:
             problem = error
         except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
             cause = innards.aborted_by(self.producer) or error
-            problem = OutcomeUnknown(words(cause)) if is_ending else refusal(cause) or Unavailable(words(cause))
+            problem = OutcomeUnknown(words(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ async def test_so_many_commits_are_in_flight_at_once() -> None:
 
     async def commit() -> None:
         nonlocal most, now
-        async with slots.slot(has_failed=False):
+        async with slots.slot(1, has_failed=False):
             now += 1
             most = max(most, now)
             await asyncio.sleep(0.01)
@@ -46,13 +47,13 @@ async def test_one_that_hangs_leaves_its_slot_and_ends_without_giving_it_back_tw
     slots = CommitSlots(1)
 
     async def hang() -> None:
-        async with slots.slot(has_failed=has_failed):
+        async with slots.slot(1, has_failed=has_failed):
             await asyncio.sleep(0.2)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         hanging = tasks.create_task(hang())
         await asyncio.sleep(0)
-        async with slots.slot(has_failed=has_failed):
+        async with slots.slot(1, has_failed=has_failed):
             assert not hanging.done()
             await hanging
             waiting = tasks.create_task(hang())
@@ -64,16 +65,16 @@ async def test_one_that_is_cancelled_while_it_waits_takes_no_slot() -> None:
     slots = CommitSlots(1)
 
     async def wait() -> None:
-        async with slots.slot(has_failed=False):
+        async with slots.slot(1, has_failed=False):
             pass
 
-    async with slots.slot(has_failed=False):
+    async with slots.slot(1, has_failed=False):
         waiting = asyncio.create_task(wait())
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    async with asyncio.timeout(1), slots.slot(has_failed=False):
+    async with asyncio.timeout(1), slots.slot(1, has_failed=False):
         pass
 
 
@@ -105,3 +106,108 @@ async def test_shards_whose_commits_hang_hold_up_no_other(build: Build) -> None:
     world.broker.faults = no_faults
 
     assert max(delays) < HANGS / 2, "each that hangs keeps a slot for a second, and only once"
+
+
+class Line:
+    """A way to a broker, of so many bytes a second and so many seconds long, and its clock."""
+
+    def __init__(self, rate: float, delay: float = 0.0) -> None:
+        self.now = 0.0
+        self.rate = rate
+        self.delay = delay
+        self.slots = CommitSlots(4, clock=lambda: self.now)
+
+    async def carry(self, size: int) -> float:
+        """Commit so many bytes, and give the seconds that it took."""
+        began = self.now
+        async with self.slots.slot(size, has_failed=False):
+            self.now += self.delay + size / self.rate
+        return self.now - began
+
+    async def times_out(self, size: int, seconds: float = 10.0) -> None:
+        """Commit so many bytes, and give up after so many seconds."""
+        with suppress(Unavailable):
+            async with self.slots.slot(size, has_failed=False):
+                self.now += seconds
+                raise Unavailable
+
+
+async def test_over_a_fast_line_the_window_opens_within_a_few_commits() -> None:
+    line = Line(rate=1e9)
+    for _ in range(12):
+        await line.carry(line.slots.aim)
+    assert line.slots.aim >= 16 * 1024 * 1024
+    assert line.now < 1
+
+
+async def test_small_commits_leave_the_window_open_for_hours() -> None:
+    line = Line(rate=1e9, delay=0.002)
+    for _ in range(12):
+        await line.carry(line.slots.aim)
+    for turn in range(5000):
+        line.delay = 0.002 + turn % 7 / 10_000
+        await line.carry(1000)
+        line.now += 1
+    assert line.slots.aim >= 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 1.6])
+async def test_over_a_slow_line_a_commit_takes_about_a_second_more_than_the_way(delay: float) -> None:
+    line = Line(rate=40_000, delay=delay)
+    taken = [await line.carry(line.slots.aim) for _ in range(30)]
+    assert max(taken) < delay + 2.5
+    assert sum(taken[10:]) / 20 > delay + 0.5, "and not too little is sent at once"
+
+
+async def test_a_far_broker_on_a_fast_line_is_sent_much_at_once() -> None:
+    line = Line(rate=10e6, delay=0.4)
+    for _ in range(20):
+        await line.carry(line.slots.aim)
+    assert line.slots.aim > 4 * 1024 * 1024
+
+
+async def test_a_line_that_becomes_slow_is_sent_less_and_less_and_one_that_recovers_more_again() -> None:
+    line = Line(rate=100e6)
+    for _ in range(12):
+        await line.carry(line.slots.aim)
+    for _ in range(20):
+        await line.times_out(line.slots.aim)
+    assert line.slots.aim == 4 * 1024
+    line.rate = 40_000
+    for _ in range(20):
+        await line.carry(line.slots.aim)
+    assert 15_000 < line.slots.aim < 100_000
+    line.rate = 100e6
+    for _ in range(20):
+        await line.carry(line.slots.aim)
+    assert line.slots.aim >= 16 * 1024 * 1024
+
+
+async def test_what_fails_at_once_tells_nothing_of_the_line() -> None:
+    line = Line(rate=100e6)
+    await line.times_out(1000, seconds=0.1)
+    assert line.slots.window == 32 * 1024
+
+
+async def test_a_commit_that_had_more_than_its_part_waits_until_it_may_go_and_goes_alone() -> None:
+    line = Line(rate=100e6)
+    async with line.slots.slot(30_000, has_failed=False):
+        large = asyncio.create_task(line.carry(1_000_000))
+        small = asyncio.create_task(line.carry(10))
+        await asyncio.sleep(0.01)
+        assert not large.done()
+        assert not small.done(), "first come, first served"
+    await large
+    await small
+    assert line.slots.bytes_in_flight == 0
+
+
+async def test_a_broker_that_takes_fewer_messages_at_once_is_given_fewer_for_a_while() -> None:
+    line = Line(rate=100e6)
+    assert line.slots.most_messages is None
+    assert line.slots.too_many(1000)
+    assert line.slots.most_messages == 500
+    assert not line.slots.too_many(4)
+    assert line.slots.most_messages == 4
+    line.now += 601
+    assert line.slots.most_messages is None

@@ -54,6 +54,8 @@ NUMBERS = Numbers(
     endings=["completed", "failed"],
     buffer=10,
     buffer_limit=100,
+    window=65536,
+    in_flight=4096,
     waiters=2,
     waits=1.5,
 )

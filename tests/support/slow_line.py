@@ -1,0 +1,85 @@
+"""A line of so many bytes a second, and so many seconds long: what a VPN or a far data centre puts before a broker."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+_PIECE: Final = 2048
+_BUFFER: Final = 16 * 1024
+"""Bytes that wait in each socket, as in a router: more of them would hide how slow the line is."""
+
+
+@dataclass
+class SlowLine:
+    """A proxy to one port; its rate is shared by all connections, each way, and may be changed at any time."""
+
+    target: int
+    rate: float
+    """Bytes a second."""
+    delay: float = 0.0
+    """Seconds that each way takes."""
+    port: int = 0
+    carried: int = 0
+    """Bytes on the way to the target so far."""
+    connections: int = 0
+    """That were accepted so far."""
+    _free_at: dict[bool, float] = field(default_factory=dict)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outward: bool) -> None:
+        loop = asyncio.get_running_loop()
+        on_the_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def deliver() -> None:
+            while True:
+                at, piece = await on_the_way.get()
+                await asyncio.sleep(at - loop.time())
+                if not piece:
+                    writer.close()
+                    return
+                writer.write(piece)
+                await writer.drain()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(deliver())
+            with suppress(ConnectionError):
+                while piece := await reader.read(_PIECE):
+                    now = loop.time()
+                    begins = max(now, self._free_at.get(outward, 0.0))
+                    self._free_at[outward] = ends = begins + len(piece) / self.rate
+                    await asyncio.sleep(ends - now)
+                    self.carried += len(piece) if outward else 0
+                    on_the_way.put_nowait((ends + self.delay, piece))
+            on_the_way.put_nowait((loop.time() + self.delay, b""))
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            answers, asked = await asyncio.open_connection("127.0.0.1", self.target, limit=_BUFFER)
+        except OSError:
+            writer.close()
+            return
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._carry(reader, asked, outward=True))
+                tasks.create_task(self._carry(answers, writer, outward=False))
+        except* ConnectionError:
+            pass
+        finally:
+            for end in (writer, asked):
+                end.close()
+
+
+@asynccontextmanager
+async def slow_line(target: int, rate: float, delay: float = 0.0, port: int = 0) -> AsyncIterator[SlowLine]:
+    """Give a line to a port of this machine; it listens on `port`, or on one that is free."""
+    line = SlowLine(target, rate, delay)
+    listening = socket.create_server(("127.0.0.1", port))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    async with await asyncio.start_server(line.accept, sock=listening, limit=_BUFFER):
+        line.port = listening.getsockname()[1]
+        yield line
