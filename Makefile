@@ -9,7 +9,7 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test test-long requirements fuzz bench chaos check schemas manifests lock format clean
+.PHONY: install run test test-long requirements fuzz bench bench-idle chaos check schemas manifests lock format clean
 
 install: $(STAMP)
 
@@ -42,6 +42,9 @@ fuzz: install ## 200 requests of each operation of the API, right and wrong ones
 
 bench: install ## the gateway beside its baselines; ARGS="--only jetstream" chooses, ARGS=--help tells more
 	$(BIN)/python benchmarks/bench.py $(ARGS)
+
+bench-idle: install ## what 5,000 accounts cost that have nothing to do; ARGS="--tls", ARGS=--help tells more
+	$(BIN)/python -m benchmarks.idle $(ARGS)
 
 chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafka SEED=7; exit code 1 where not exact
 	$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))

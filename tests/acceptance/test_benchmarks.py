@@ -43,6 +43,12 @@ async def test_the_signalr_clients_are_compared(tmp_path: Path) -> None:
     assert {"| ours |", "| signalrcore |"} <= {line[: line.index("|", 2) + 1] for line in said.splitlines()}
 
 
+async def test_what_idle_accounts_cost_is_measured(tmp_path: Path) -> None:
+    few = ("--accounts", "30", "--settle", "0.5", "--seconds", "0.5")
+    said = await run(tmp_path, "-m", "benchmarks.idle", *few, "--tls")
+    assert said.splitlines()[-1].startswith("| 30 | yes | ")
+
+
 @pytest.mark.long
 @pytest.mark.timeout(700)
 async def test_what_else_happens_beside_events_is_measured(tmp_path: Path) -> None:
