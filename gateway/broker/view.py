@@ -70,10 +70,15 @@ class Wish:
 class View:
     """The control store's last word on everything."""
 
-    def __init__(self, changed: Callable[[str], None], replay_changed: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        changed: Callable[[str], None],
+        replay_changed: Callable[[str], None] | None = None,
+        passed_over: Callable[[str], None] | None = None,
+    ) -> None:
         """`changed` is called with an account's name whenever what is wanted of it may be new.
 
-        `replay_changed` likewise with the id of a replay.
+        `replay_changed` likewise with the id of a replay; `passed_over` with the key of a report that does not hold.
         """
         self.desired: dict[str, Sighting[Desired]] = {}
         """By account."""
@@ -94,6 +99,7 @@ class View:
             (REPLAY, True): (self.replay_states, ReplayState, _heed_nothing),
             (SHARD, True): (self.shards, ShardState, _heed_nothing),
         }
+        self._tell_passed_over = passed_over or _heed_nothing
         self._heard_at = -math.inf
         self._passed_over: dict[str, Word] = {}  # by key: the last report, where it is not the one that holds
         self._log = get_logger()
@@ -165,6 +171,7 @@ class View:
             sighting = self._sighting(type_, record)
             if record.is_observed and not self._holds(sightings.get(name), sighting):
                 self._passed_over[record.key] = Word(sighting.revision, epoch_of(sighting.said))
+                self._tell_passed_over(record.key)
                 return
             sightings[name] = sighting
         elif sightings.pop(name, None) is None:

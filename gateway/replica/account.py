@@ -112,6 +112,10 @@ class Account:
     _heard_at: float | None = None
     is_unreadable: bool = False
     """Whether there is a checkpoint that this release cannot read."""
+    is_touched: bool = True
+    """Whether something may have changed since the last look."""
+    looked_at: float = float("-inf")
+    """When it was looked at last, by the loop's clock."""
     _runs: asyncio.Event = field(default_factory=asyncio.Event)
     _release: asyncio.Event = field(default_factory=asyncio.Event)
     _released_for: str = ""
@@ -144,6 +148,7 @@ class Account:
 
     def want(self, wish: Wish) -> None:
         """Follow what operators want from now on; a wish that cannot be read changes nothing."""
+        self.touch()
         before, self.wish = self.wish.desired, wish
         if wish.desired is None:
             return
@@ -159,11 +164,13 @@ class Account:
 
     def failed_unexpectedly(self, error: BaseException) -> None:
         """Let the session go after an error that nobody expected: nothing that it holds can be relied upon."""
+        self.touch()
         self.trouble = f"an unexpected error, see the log: {error!r}"
         self.detach()
 
     def release(self, why: str) -> None:
         """Let the connection to the hub go, and make another once there is a log and the account runs."""
+        self.touch()
         self._released_for = why
         self._release.set()
         self._poke.set()
@@ -219,7 +226,7 @@ class Account:
     def lag_seconds(self) -> float:
         """Give for how long the log has been behind the hub: 0 while it has everything and the account is live.
 
-        It is asked for each second, of every account: a log that was level is known to have been so until then.
+        A log that was level is known to have been so until it is asked for; `touch` asks before anything changes.
         """
         session, lag, now = self.session, self.lag, time.monotonic()
         if session is not None:
@@ -238,8 +245,20 @@ class Account:
         """Give the hub's latest sequence, which a new connection knows only once it was told."""
         return session.latest if session.is_told else max(self.lag.latest, session.latest)
 
+    def touch(self) -> None:
+        """Something is about to change: note for how long the log was level, and be looked at soon."""
+        if not self.is_touched:
+            self.is_touched = True
+            with suppress(Exception):  # the look meets the same error, and tells of it
+                self.lag_seconds()
+
     def look(self) -> Hashable:
-        """Give something that changes with whatever is reported of it; cheap, as it is asked for each second."""
+        """Give something that changes with whatever is reported of it.
+
+        With thousands of accounts that have nothing to do, looks are what a process does most: one that was not touched
+        is looked at more rarely.
+        """
+        self.is_touched, self.looked_at = False, asyncio.get_running_loop().time()
         session, lag = self.session, self.lag
         behind = self.lag_seconds() > 0, lag.latest, lag.settled, lag.verified
         begun = session is not None and (session.incarnation, session.is_begun)
@@ -264,6 +283,7 @@ class Account:
 
     def attach(self, session: Session) -> None:
         """Go on with `session`: the shard has opened its log, or its checkpoint is another."""
+        self.touch()
         self.is_unreadable = False
         self._cancel_timer()  # that of a former session would keep the new one's from being set
         self.session = session
@@ -275,6 +295,7 @@ class Account:
 
     def detach(self, activity: Activity | None = None) -> None:
         """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
+        self.touch()
         if self.session is not None:
             self.lag.latest = self._latest(self.session)
         self.session = None
@@ -297,6 +318,7 @@ class Account:
         self._in_flight += size
         self._restraint.took()
         if self.session is not None and batch is not None:
+            self.touch()
             self.lag.taken(self._latest(self.session), now)
 
     def _pause(self) -> Awaitable[None] | None:
@@ -312,6 +334,7 @@ class Account:
 
     def committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these sequences: there may be room for a page."""
+        self.touch()
         self._in_flight = 0
         self.lag.committed(settled, verified)
         if self.session is not None:
@@ -383,6 +406,7 @@ class Account:
             return None
 
     def _failed(self, error: Exception, reason: str, activity: Activity | None) -> None:
+        self.touch()
         self.counts.disconnected(reason)
         self.trouble = str(error)
         self._activity = activity
@@ -416,6 +440,7 @@ class Account:
 
     async def _follow(self, connection: Connection, key: str) -> NoReturn:
         """Serve sessions over a connection until it ends; raises HubError, Diverged."""
+        self.touch()
         self.counts.connected()
         self._connection = connection
         self.subscription.connected()
@@ -432,6 +457,7 @@ class Account:
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
         finally:
+            self.touch()
             self._heard_at = connection.heard_at
             self._connection = self.hub = None
             self._unfinished = 0
@@ -473,6 +499,7 @@ class Account:
 
     def _pushed(self, content: Content) -> None:
         session = self.session
+        self.touch()
         if session is None or session.state is State.OFFLINE:
             self.counts.pushed(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
             return
@@ -508,6 +535,7 @@ class Account:
         self._timer = None
         if session is not self.session:
             return
+        self.touch()
         try:
             session.expire(max(deadline, asyncio.get_running_loop().time()))  # a loop may call a nanosecond early
             self.tell(session)
@@ -540,6 +568,7 @@ class Account:
 
     def changed_state(self, session: Session) -> None:
         """Note where the session stands now; whatever went wrong before is over."""
+        self.touch()
         self.trouble = self._activity = None
         state, latest = session.state.value, session.latest
         get_logger(account=self.name).info("the account changed its state", state=state, latest=latest)
@@ -572,6 +601,7 @@ class Account:
 
     def note_call(self, error: HubError) -> None:
         """A call failed, and is made again."""
+        self.touch()
         self.trouble = str(error)
         get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
 

@@ -120,10 +120,12 @@ class _Following:
                 log.error("the subscription that is wanted cannot be", error=str(error))
                 return False
             await account.subscription.widen(self._hub, wanted)
+            account.touch()
             session.subscribe(wanted)
             log.info("the subscription changes", strategies="all" if wanted is None else len(wanted))
         elif not session.is_changing and account.subscription.exceeds(session.strategies):
             await account.subscription.narrow(self._hub, session.strategies)
+            account.touch()
         else:
             return False
         return True
@@ -164,6 +166,7 @@ class _Following:
             contents = await decode(account.access.decoder, account.name, answer.envelopes)
             if session is not account.session:
                 return False
+            account.touch()
             strays, forgotten, unpushed = session.strays, session.forgotten, session.unpushed
             ended = session.paged(Page(asked.request, contents, answer.token), self._loop.time())
             self._catching_up.took(contents)
@@ -179,6 +182,7 @@ class _Following:
             through=passed.through,
         )
         if self._session is self._account.session:
+            self._account.touch()
             self._session.pass_over(passed.since, passed.through)
 
     async def _audit(self) -> None:
@@ -223,6 +227,7 @@ class _Following:
 
     async def _tell_latest(self) -> None:
         latest, asked = await self._account.until_answered(self._latest)
+        self._account.touch()
         offset = self._account.access.tally.hub_offset
         offset.told(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
         self._session.told_latest(latest.sequence, latest.time, time.time())

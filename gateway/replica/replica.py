@@ -36,7 +36,7 @@ from gateway.replica.containment import Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.replay import ReplaySettings
-from gateway.replica.reporting import Fact, Reporter, Subject
+from gateway.replica.reporting import RARELY, Fact, Reporter, Subject
 from gateway.replica.shard import Shard, ShardSettings
 from gateway.replica.slots import CommitSlots
 from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
@@ -159,7 +159,7 @@ class Replica:
         self._shards: dict[int, Shard] = {}
         self._beside: Kept | None = None  # what is done for all, by its name in the metrics
         self._accounts: dict[str, Account] = {}
-        self.view = View(self._wish_changed, self._replay_changed)
+        self.view = View(self._wish_changed, self._replay_changed, self._passed_over)
         """What the control store says."""
         self._unserved = Unserved(self.view, member)
         self._unserved_names: frozenset[str] = frozenset()
@@ -331,6 +331,12 @@ class Replica:
             shard.forgotten.clear()
         self._logger.warning("accounts are forgotten", accounts=sorted(names))
 
+    def _passed_over(self, key: str) -> None:
+        """Let an account be looked at of which the store has what a former owner said."""
+        account = self._accounts.get(key.removeprefix(ACCOUNT)) if key.startswith(ACCOUNT) else None
+        if account is not None:
+            account.touch()
+
     def _replay_changed(self, id_: str) -> None:
         sighting = self.view.replays.get(id_)
         if sighting is None:
@@ -396,12 +402,19 @@ class Replica:
         """Give the number of commits since this process began."""
         return sum(shard.counts["commits"] for shard in self._shards.values())
 
-    def _subjects(self) -> Iterator[Subject]:
-        """Give each account whose shard is served here, and those that nobody serves; they may change meanwhile."""
+    def _subjects(self) -> Iterator[Subject | str]:
+        """Give each account whose shard is served here, and those that nobody serves; they may change meanwhile.
+
+        Of one that nothing has touched since it was looked at, which is rarely done then, the name alone.
+        """
+        rarely = asyncio.get_running_loop().time() - RARELY
         for number in [*self._serving]:
             accounts = self._shards[number].accounts
             for name, account in [*accounts.items()]:
                 if number not in self._serving or accounts.get(name) is not account:
+                    continue
+                if not account.is_touched and account.looked_at > rarely:
+                    yield name
                     continue
                 try:
                     epoch = self._shards[number].epoch
@@ -409,7 +422,8 @@ class Replica:
                 except Exception as error:  # noqa: BLE001 - the others are told of
                     self._shards[number].fail(account, error)
                 else:
-                    yield Subject(name, mark, partial(_observed, account, self._member, epoch or UNSET))
+                    tell_of = partial(_observed, account, self._member, epoch or UNSET)
+                    yield Subject(name, mark, tell_of, again=account.touch)
         for name, state in [*self._unserved_states()]:
             epoch = self._epoch_for(name)
             if state == KEYLESS and self._unserved.is_told(name, epoch):

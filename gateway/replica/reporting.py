@@ -28,14 +28,21 @@ _LOOK: Final = 1.0
 """Seconds between two looks at what is so."""
 _NUMBERS: Final = 5.0
 """Seconds between two reports of an account of which only numbers changed."""
-_AGAIN: Final = 60.0
-"""Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it."""
+RARELY: Final = 10.0
+"""Seconds between two looks at an account that nothing has touched: only time changes it, or somebody else."""
+_AGAIN: Final = 60.0 - RARELY
+"""Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it. With
+the time until the next look these are a minute at most."""
 _AT_ONCE: Final = 500
 """Records of one look, and so of one second, that a broker is asked to take of one replica."""
 _FAREWELL: Final = 1.0
 """Seconds for saying that one is gone."""
 _UNBROKEN: Final = 250
 """Accounts that are looked at without a pause: about three milliseconds."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +54,8 @@ class Subject:
     """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
     tell: Callable[[], Observed]
     """Says what is so; `since` is filled in later."""
+    again: Callable[[], None] = _nothing
+    """Called where something is to be reported and is not yet: it wants another look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +92,13 @@ class Reporter:
     def __init__(
         self,
         store: ControlStore,
-        accounts: Callable[[], Iterable[Subject]],
+        accounts: Callable[[], Iterable[Subject | str]],
         facts: Callable[[], Iterable[Fact]],
         last_word: Callable[[str], Word],
     ) -> None:
         """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
 
+        Of an account of which nothing has changed, and of which everything was reported, `accounts` may give the name.
         `last_word` says who wrote the report of a key that the store has, as far as this replica has heard.
         """
         self._store = store
@@ -130,35 +140,54 @@ class Reporter:
 
     async def _report(self) -> None:
         now = asyncio.get_running_loop().time()
+        waiting: dict[str, Callable[[], None]] = {}
+        try:
+            due = await self._changes(now, waiting)
+            said = {ACCOUNT + name: encode_record(news.observed) for name, news in due.items()}
+            facts = {fact.key: fact for fact in self._facts()}
+            self._told = {key: told for key, told in self._told.items() if key in facts}
+            fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
+            said |= {fact.key: encode_record(fact.record) for fact in fresh}
+            told = {fact.key: _Told(fact, now, self._last_word(fact.key).revision) for fact in fresh}
+            if said:
+                await self._store.report(said)
+            self._told |= told
+            self._reported |= due
+            for name in due:
+                del waiting[name]
+        finally:
+            for again in waiting.values():
+                again()
+
+    async def _changes(self, now: float, waiting: dict[str, Callable[[], None]]) -> dict[str, _Reported]:
+        """Return what is to be reported now of accounts; all who wait for a report, these too, are in `waiting`."""
         present: set[str] = set()
         due: list[tuple[tuple[int, float], str, _Reported]] = []
         for at, subject in enumerate(self._accounts(), 1):
             if at % _UNBROKEN == 0:
                 await asyncio.sleep(0)  # events go first
-            present.add(subject.account)
-            last, word = self._reported.get(subject.account), self._last_word(ACCOUNT + subject.account)
+            if isinstance(subject, str):
+                present.add(subject)
+                continue
+            name = subject.account
+            present.add(name)
+            waiting[name] = subject.again
+            last, word = self._reported.get(name), self._last_word(ACCOUNT + name)
             if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
                 last = None
             if last is None or last.mark != subject.mark or now - last.at >= _AGAIN:
-                observed = self._dated(subject.account, subject.tell())
+                observed = self._dated(name, subject.tell())
                 news = _Reported(subject.mark, observed, now, word.revision)
                 urgency = _urgency(last, news)
                 if urgency is not None:
-                    due.append((urgency, subject.account, news))
+                    due.append((urgency, name, news))
+                if urgency is not None or (last is not None and last.observed != observed):
+                    continue
+            del waiting[name]
         for name in self._reported.keys() - present:
             del self._reported[name]  # another replica tells of it now
             self._since.pop(name, None)
-        due = sorted(due, key=lambda one: one[0])[:_AT_ONCE]
-        said = {ACCOUNT + name: encode_record(news.observed) for _, name, news in due}
-        facts = {fact.key: fact for fact in self._facts()}
-        self._told = {key: told for key, told in self._told.items() if key in facts}
-        fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
-        said |= {fact.key: encode_record(fact.record) for fact in fresh}
-        told = {fact.key: _Told(fact, now, self._last_word(fact.key).revision) for fact in fresh}
-        if said:
-            await self._store.report(said)
-        self._told |= told
-        self._reported |= {name: reported for _, name, reported in due}
+        return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_AT_ONCE]}
 
     def _is_news(self, fact: Fact, now: float) -> bool:
         told = self._told.get(fact.key)

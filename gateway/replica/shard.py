@@ -148,6 +148,7 @@ class Shard:
 
     def add(self, account: Account) -> None:
         """Serve one account more."""
+        account.touch()
         account.lag.begin(time.monotonic())
         self.accounts[account.name] = account
         self.forgets.discard(account.name)

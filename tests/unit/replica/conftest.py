@@ -47,6 +47,7 @@ class World:
         keys: Path | None = None,
         tracer: Tracer = OFF,
         skip_poison_after: int | None = None,
+        audit: float = 0.2,
         connect: Any = None,  # noqa: ANN401
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
@@ -54,7 +55,7 @@ class World:
         settings = Settings(
             hub=HubSettings(url=self.hub.url, **hub),
             accounts=AccountsSettings(directory=keys or self.keys),
-            session=Session(history_grace=0.5, audit_interval=0.2, skip_poison_after=skip_poison_after),
+            session=Session(history_grace=0.5, audit_interval=audit, skip_poison_after=skip_poison_after),
             shards=shards,
             messages=messages or MessagesSettings(),
         )

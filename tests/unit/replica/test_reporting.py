@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,10 +12,12 @@ import pytest
 
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.broker.view import View
-from gateway.replica import replica
+from gateway.errors import Unavailable
+from gateway.replica import replica, reporting
+from gateway.replica.account import Account, Activity
 from gateway.replica.reporting import Reporter, Subject
 from gateway.replica.unserved import KEYLESS
-from gateway.state import Observed
+from gateway.state import Observed, decode_record
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -63,3 +65,106 @@ async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, m
     told = [(subject.account, subject.tell().state) for subject in look]
     assert stays in dict(told)
     assert [state for account, state in told if account == gone] == [KEYLESS]
+
+
+# Accounts that have nothing to do ---------------------------------------------------------------------------
+
+
+async def still(build: Build) -> tuple[Any, Any]:
+    """Serve two accounts which nothing touches any more, and look at both."""
+    world = await build("alpha", "beta", prefill=2)
+    running = await world.replica(audit=1000)
+    for name in ("alpha", "beta"):
+        await world.becomes(name, Activity.LIVE)
+        await world.published(name, [1, 2])
+    await world.until(lambda: not any(account._in_flight for account in running._served()), "all is committed")
+    assert names(running) == ({"alpha", "beta"}, set())
+    return world, running
+
+
+def names(running: Any) -> tuple[set[str], set[str]]:  # noqa: ANN401 - a replica
+    """Look, and give whom that was done to and of whom there is the name alone."""
+    seen = [*running._subjects()]
+    return {one.account for one in seen if isinstance(one, Subject)}, {one for one in seen if isinstance(one, str)}
+
+
+async def test_an_account_that_nothing_touches_is_looked_at_rarely(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, running = await still(build)
+    assert names(running) == (set(), {"alpha", "beta"})
+    monkeypatch.setattr(replica, "RARELY", 0.0)
+    assert names(running) == ({"alpha", "beta"}, set())
+
+
+async def test_an_account_is_looked_at_as_soon_as_something_happens_to_it(build: Build) -> None:
+    world, running = await still(build)
+    world.hub.user("alpha").emit(1)
+    await world.published("alpha", [3])
+    assert names(running) == ({"alpha"}, {"beta"})
+    await world.until(lambda: "alpha" in names(running)[1], "nothing touches it any more")
+    world.hub.drop("beta")
+    await world.until(lambda: world.status("beta").connects == 2, "it connects again")
+    assert names(running) == ({"beta"}, {"alpha"})
+
+
+async def test_the_lag_of_an_account_begins_when_it_does_however_long_ago_it_was_looked_at(build: Build) -> None:
+    world, running = await still(build)
+    account: Account = running._accounts["alpha"]
+    account.lag.level_at -= 1000  # as if the look had been so long ago
+    world.hub.patch_faults("alpha", slow={"negotiate": 1000.0})
+    world.hub.drop("alpha")
+    await world.until(lambda: account.activity is not Activity.LIVE, "it is away")
+    assert 0 < account.lag_seconds() < 500
+
+
+class Fails(MemoryControl):
+    """A store that takes nothing at first."""
+
+    is_away = True
+
+    async def report(self, observed: Mapping[str, bytes]) -> None:
+        if self.is_away:
+            raise Unavailable("it is away")
+        await super().report(observed)
+
+
+async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    said, touched, store, looks = Observed("replica", "live", ""), {"alpha", "beta"}, Fails(), 0
+
+    def accounts() -> Iterator[Subject | str]:
+        nonlocal looks
+        looks += 1
+        for name in ("alpha", "beta"):
+            if name in touched:
+                touched.discard(name)
+                yield Subject(name, said.latest, lambda: said, again=partial(touched.add, name))
+            else:
+                yield name
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    def reported(name: str) -> Observed:
+        return decode_record(Observed, store.records[True, f"account.{name}"][0].value)
+
+    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word)
+    running = asyncio.create_task(reporter.run(asyncio.Event()))
+    await until(lambda: looks > 3)
+    assert store.records == {}
+    store.is_away = False
+    await until(lambda: len(store.records) == 2)
+    await until(lambda: not touched)
+    before, said = looks, Observed("replica", "live", "", latest=7)
+    touched.add("alpha")
+    await until(lambda: looks > before + 3)
+    assert touched <= {"alpha"}
+    assert reported("alpha").latest == 0  # of numbers alone not so soon
+    monkeypatch.setattr(reporting, "_NUMBERS", 0.0)
+    await until(lambda: reported("alpha").latest == 7)
+    await until(lambda: not touched)
+    assert reporter._reported.keys() == {"alpha", "beta"}
+    running.cancel()

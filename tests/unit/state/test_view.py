@@ -62,6 +62,17 @@ async def test_a_report_of_an_older_epoch_is_passed_over(
     assert view.shards["3"].said == shards[holds == "new"][1]
 
 
+async def test_who_asked_hears_of_a_report_that_is_passed_over_and_of_no_other() -> None:
+    keys: list[str] = []
+    view = View(lambda _: None, passed_over=keys.append)
+    told = [("account.main", account("new", 7), 9), ("account.main", account("old", 6), 2)]
+    more = [("account.other", account("new", 7), 2), ("account.other", account("new", 7), 1)]
+    following = asyncio.create_task(view.follow(Scripted(*told, *more)))
+    await view.filled.wait()
+    following.cancel()
+    assert keys == ["account.main"]
+
+
 @pytest.mark.parametrize("end", [Phase.COMPLETED, Phase.FAILED, Phase.CANCELLED])
 @pytest.mark.parametrize("late", [Phase.PENDING, Phase.RUNNING])
 @pytest.mark.parametrize("epoch", [NONE, 3, 7, 9])
