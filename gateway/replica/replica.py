@@ -353,10 +353,13 @@ class Replica:
         return self.view.filled.is_set() and (self._ownership is None or self._membership is not None)
 
     async def numbers(self) -> Numbers:
-        """Give what is counted of this replica, and of each account that is served here."""
+        """Give what is counted of this replica and of the accounts served here; one where that fails is left out."""
         accounts: list[AccountNumbers] = []
         for at, account in enumerate([*self._served()]):
-            accounts.append(numbers_of(account))
+            try:
+                accounts.append(numbers_of(account))
+            except Exception as error:  # noqa: BLE001 - the others are told of, and its events go on
+                tell(self._access.tally, "numbers", error, account=account.name)
             if at % _NUMBERS_AT_ONCE == _NUMBERS_AT_ONCE - 1:
                 await asyncio.sleep(0)  # events go first
         budget = self._access.budget

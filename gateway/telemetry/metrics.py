@@ -25,7 +25,7 @@ from gateway.telemetry.tally import Distribution, Tally
 PREFIX: Final = "mesolive_gateway_"
 OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")
 """What may become of an event."""
-PARTS: Final = ("account", "shard", "replay", "accounts", "view", "reports", "ownership", "release")
+PARTS: Final = ("account", "shard", "replay", "accounts", "view", "reports", "numbers", "ownership", "release")
 """Parts of the gateway that are begun again alone where they fail unexpectedly."""
 _Rows = Iterable[tuple[tuple[str, ...], float]]
 
@@ -142,7 +142,7 @@ _FAMILIES: Final = (
         _COUNTER,
         "Faults of the gateway that it went on after, by the part of it that was begun again: one account, shard or "
         "replay; or what the replica does for all: it looks for keys (accounts), hears what operators want (view), "
-        "reports, and takes and gives back shards (ownership, release).",
+        "reports, counts an account for a scrape (numbers), and takes and gives back shards (ownership, release).",
         ("part",),
     ),
     Family(

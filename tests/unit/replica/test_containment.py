@@ -11,12 +11,13 @@ import structlog
 
 from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
 from gateway.errors import ConfigurationError
-from gateway.replica import shard
-from gateway.replica.account import Activity
+from gateway.replica import replica, shard
+from gateway.replica.account import Account, Activity
 from gateway.replica.containment import Rests, contained
 from gateway.session.facts import Item
 from gateway.session.session import Session
 from gateway.state import Desired, TargetState
+from gateway.telemetry.metrics import AccountNumbers, Metrics
 from gateway.telemetry.tally import Tally
 from tests.unit.replica.test_wishes import applied, wish
 
@@ -49,9 +50,9 @@ async def test_an_account_whose_event_cannot_be_taken_begins_again_and_its_neigh
 
     monkeypatch.setattr(shard, "to_message", breaks)
     with structlog.testing.capture_logs() as logs:
-        replica = await world.replica()
+        running_ = await world.replica()
         await world.published("beta", range(1, 6))
-        await world.until(lambda: replica._access.tally.unexpected["account"] > 2, "it fails again and again")
+        await world.until(lambda: running_._access.tally.unexpected["account"] > 2, "it fails again and again")
         world.hub.user("beta").emit(5)
         await world.published("beta", range(1, 11))
         assert world.keys_of("alpha") == []
@@ -101,7 +102,7 @@ async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeyp
 async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, name: str) -> None:
     world = await build("alpha", prefill=2)
     world.control, world.ownership = MemoryControl(), MemoryOwnership()
-    replica = await world.replica()
+    running_ = await world.replica()
     await world.becomes("alpha", Activity.LIVE)
     (before,) = running(name)
     before.cancel()
@@ -111,8 +112,8 @@ async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, 
 
     await world.published("alpha", range(1, 6))
     await applied(world, await wish(world, Desired(strategies=(1, 2))))
-    (replica._watched._directory._path / "beta").write_text("key-of-alpha")
-    await world.until(lambda: len(replica.statuses()) == 2, "new accounts come")
+    (running_._watched._directory._path / "beta").write_text("key-of-alpha")
+    await world.until(lambda: len(running_.statuses()) == 2, "new accounts come")
     await world.published("beta", range(1, 6))
 
 
@@ -198,10 +199,10 @@ async def test_a_wrong_configuration_ends_the_replica_and_nothing_of_it_is_run_a
 
 async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
     world = await build("alpha", prefill=2)
-    replica = await world.replica()
+    running_ = await world.replica()
     await world.published("alpha", [1, 2])
     await world.becomes("alpha", Activity.LIVE)
-    budget, goes_on = replica._access.budget, asyncio.Event()
+    budget, goes_on = running_._access.budget, asyncio.Event()
     await world.until(lambda: budget.held == 0, "nothing is held")
 
     async def hang(edge: Edge) -> None:
@@ -209,7 +210,7 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
             await goes_on.wait()
 
     world.broker.faults = hang
-    account = replica._accounts["alpha"]
+    account = running_._accounts["alpha"]
     for pushes in range(1, 4):  # the first of them is in flight when the others come
         world.hub.user("alpha").emit(1)
         await world.until(lambda pushes=pushes: account.pushes == pushes, "it is pushed")
@@ -219,3 +220,34 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
 
     assert held == sum(len(message.value) + 512 for message in world.messages("alpha")[-3:])
     await world.until(lambda: budget.held == 0, "nothing is held")
+
+
+async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_tells_of_it(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await build("alpha", "beta", "gamma", prefill=2)
+    running_ = await world.replica()
+    for account in ("alpha", "beta", "gamma"):
+        await world.published(account, [1, 2])
+    numbers_of = replica.numbers_of
+
+    def breaks(account: Account) -> AccountNumbers:
+        if account.name == "beta":
+            raise PlantedError
+        return numbers_of(account)
+
+    monkeypatch.setattr(replica, "numbers_of", breaks)
+    with structlog.testing.capture_logs() as logs:
+        numbers = await running_.numbers()
+
+    assert sorted(one.account for one in numbers.accounts) == ["alpha", "gamma"]
+    assert numbers.tally.unexpected["numbers"] == 1
+    (line,) = [line for line in logs if line["event"].startswith("an unexpected error")]
+    assert (line["log_level"], line["part"], line["account"]) == ("error", "numbers", "beta")
+    _, text = Metrics(1).text(numbers, "")
+    assert b'unexpected_errors_total{part="numbers"} 1.0' in text
+    world.hub.user("beta").emit(1)
+    await world.published("beta", [3])
+    assert world.status("beta").connects == 1
+    monkeypatch.setattr(replica, "numbers_of", numbers_of)
+    assert len((await running_.numbers()).accounts) == 3
