@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ def is_account_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+@lru_cache(maxsize=16_384)  # every two seconds somebody asks for all of them
 def shard_of(account: str, shards: int) -> int:
     """Give the shard of `account`: the same in every process and release, for one number of shards."""
     return int.from_bytes(hashlib.blake2b(account.encode(), digest_size=8).digest(), "big") % shards

@@ -559,7 +559,8 @@ class Account:
         self.counts.unpublished(STRAY, strays)
         self.counts.unpublished(FORGOTTEN, forgotten)
         self.tell(session)
-        self.has_work()
+        if session.has_batch:
+            self.has_work()
         self._set_timer(session)
 
     def has_work(self) -> None:
@@ -580,14 +581,23 @@ class Account:
         return self.session
 
     async def poked(self, limit: float | None = None) -> bool:
-        """Wait until something may be to do; give False after `limit` seconds without it."""
+        """Wait until something may be to do; give False after `limit` seconds, when it may be so as well."""
+        is_late = False
+
+        def wake() -> None:
+            nonlocal is_late
+            is_late = True
+            self._poke.set()
+
+        # No asyncio.timeout: to be cancelled and to catch that costs as much as half of an audit.
+        timer = None if limit is None else asyncio.get_running_loop().call_later(max(0.0, limit), wake)
         try:
-            async with asyncio.timeout(limit):
-                await self._poke.wait()
-        except TimeoutError:
-            return False
+            await self._poke.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._poke.clear()
-        return True
+        return not is_late
 
     async def until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Call until the hub gives an answer, or the connection is given up after too many failures in a row."""

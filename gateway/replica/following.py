@@ -233,7 +233,8 @@ class _Following:
         self._session.told_latest(latest.sequence, latest.time, time.time())
         self._account.tell(self._session)
         self._account.lag.told_at = time.monotonic()
-        self._account.has_work()
+        if self._session.has_batch:
+            self._account.has_work()
 
     async def _latest(self) -> tuple[Latest, float]:
         """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""

@@ -120,6 +120,11 @@ class Outbox:
         return max(self.verified, self._settled.highest or 0)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits in the queue."""
+        return not self._queue
+
+    @property
     def crowded(self) -> bool:
         """Whether the checkpoint has no room for one more sequence above `verified`."""
         return self._placed.size + _SLACK > self._settings.interval_bytes

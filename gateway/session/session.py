@@ -165,6 +165,11 @@ class Session:
         return self._outbox.bytes + self._waiting.bytes + self._doubtful.bytes
 
     @property
+    def has_batch(self) -> bool:
+        """Whether `take` has something to give."""
+        return not self._outbox.is_empty
+
+    @property
     def pressed(self) -> bool:
         """Whether pushes come faster than batches are taken: half of the room is full."""
         return self.state is State.LIVE and 2 * self._outbox.bytes > self._settings.buffer_bytes

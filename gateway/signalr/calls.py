@@ -83,12 +83,17 @@ class Calls:
         self._open[call.id] = call
         return call
 
+    @property
+    def has_room(self) -> bool:
+        """Whether one more may be sent: not where a call hangs and another is under way behind it."""
+        if len(self._open) <= _BEHIND:
+            return True
+        waited = [call for call in self._open.values() if not call.is_answered]
+        return len(waited) <= _BEHIND or not any(call.is_overdue for call in waited)
+
     async def until_room(self) -> None:
-        """Wait where a call hangs and another is under way behind it, until one of them is answered."""
-        while True:
-            waited = [call for call in self._open.values() if not call.is_answered]
-            if len(waited) <= _BEHIND or not any(call.is_overdue for call in waited):
-                return
+        """Wait until there is room: one of the calls is answered."""
+        while not self.has_room:
             self._room.clear()
             await self._room.wait()
 

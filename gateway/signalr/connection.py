@@ -113,11 +113,12 @@ class Connection:
         call = self._calls.resumed(question)
         try:
             if call is None:
-                async with asyncio.timeout(limit):
-                    await self._calls.until_room()
+                if not self._calls.has_room:  # a timeout costs more than all else here
+                    async with asyncio.timeout(limit):
+                        await self._calls.until_room()
                 self._check_open()
                 call = self._calls.begin(question)
-                self._send(protocol.encode_invocation(method, argument, id=call.id))
+                self._send(protocol.with_id(question, call.id))
             completion = await self._answer(call, began, limit)
         except TimeoutError:
             if call is not None:

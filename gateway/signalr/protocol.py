@@ -118,6 +118,9 @@ _decode_type = msgspec.json.Decoder(_TypeOnly).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 _PING: Final = Ping()
+_PLAIN_PING: Final = b'{"type":6}'
+_INVOCATION: Final = b'{"type":1,'
+"""How an encoded invocation begins."""
 _R = TypeVar("_R", Invocation, Completion, Ping, Unused)
 _COMPLETION_HEAD: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*3\s*,\s*"invocationId"\s*:\s*"([!#-\[\]-~]{1,64})"')
 _PLAIN_INVOCATION: Final = len('{"type":1,"target":"","arguments":[]}')
@@ -166,6 +169,8 @@ class RecordReader:
 
 def decode(raw: bytes) -> Record:
     """Decode one record; a record that cannot be decoded is a `Malformed`, never an exception."""
+    if raw == _PLAIN_PING:  # half of what a connection hears that has nothing to do
+        return _PING
     try:
         wire = _decode_wire(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
@@ -303,6 +308,11 @@ def encode_invocation(target: str, *arguments: Any, id: str | None = None) -> by
     return _encode(record) + SEPARATOR
 
 
+def with_id(invocation: bytes, id: str) -> bytes:  # noqa: A002 - its name
+    """Let an encoded invocation without an id ask for an answer; `id` is letters and digits."""
+    return b'%b"invocationId":"%b",%b' % (_INVOCATION, id.encode(), invocation.removeprefix(_INVOCATION))
+
+
 def encode_completion(id: str, result: Any = None, error: str | None = None) -> bytes:  # noqa: A002, ANN401 - any JSON
     """Answer the invocation `id` with a result or with an error's words."""
     outcome = {"error": error} if error is not None else {"result": result}
@@ -311,7 +321,7 @@ def encode_completion(id: str, result: Any = None, error: str | None = None) -> 
 
 def encode_ping() -> bytes:
     """Say that this side is alive."""
-    return b'{"type":6}\x1e'
+    return _PLAIN_PING + SEPARATOR
 
 
 def encode_close(error: str | None = None, *, allow_reconnect: bool = False) -> bytes:

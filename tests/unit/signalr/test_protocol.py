@@ -204,3 +204,19 @@ def test_what_is_encoded_decodes_to_the_same(text: str, value: Any) -> None:  # 
 def test_what_stands_between_head_and_tail_of_a_push_is_its_argument() -> None:
     raw = protocol.push_head("OnX") + b'{"a":1}' + protocol.PUSH_TAIL
     assert protocol.decode(raw) == Invocation("OnX", [b'{"a":1}'])
+
+
+@pytest.mark.parametrize("id_", ["1", "4711"])
+@pytest.mark.parametrize("argument", [{}, {"Strategies": [1, 2]}, {"type": 1, "text": '{"type":1,'}])
+def test_an_invocation_is_given_an_id_without_being_encoded_again(id_: str, argument: dict[str, object]) -> None:
+    plain = protocol.encode_invocation("GetEventsSince", argument)
+    assert protocol.with_id(plain, id_) == protocol.encode_invocation("GetEventsSince", argument, id=id_)
+
+
+@pytest.mark.parametrize("raw", [b'{"type":6}', b'{ "type": 6 }', b'{"type":6,"more":1}'])
+def test_a_ping_is_one_however_it_is_written(raw: bytes) -> None:
+    assert protocol.decode(raw) == Ping()
+
+
+def test_a_ping_whose_type_stands_twice_is_none() -> None:
+    assert isinstance(protocol.decode(b'{"type":6,"type":6}'), Malformed)
