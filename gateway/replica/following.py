@@ -18,6 +18,7 @@ from gateway.session.facts import Page, State
 from gateway.session.session import Session
 from gateway.session.subscriptions import Strategies, check_strategies
 from gateway.telemetry.logs import get_logger
+from gateway.together import together
 
 if TYPE_CHECKING:
     from gateway.replica.account import Account
@@ -223,7 +224,8 @@ class _Following:
         return self._audit_at - self._loop.time()
 
     def _next_audit(self) -> float:
-        return self._loop.time() + self._account.audit_interval * uniform(0.8, 1.2)  # noqa: S311 - jitter
+        interval = self._account.audit_interval
+        return together(self._loop.time() + interval * uniform(0.8, 1.2), interval)  # noqa: S311 - jitter
 
     async def _tell_latest(self) -> None:
         latest, asked = await self._account.until_answered(self._latest)

@@ -22,6 +22,7 @@ from gateway.signalr.calls import Answer, Call, Calls, Expired
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
+from gateway.together import together
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
 
@@ -184,7 +185,7 @@ class Connection:
             raise self._end
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
-        self._ping_due = self._heard + self._transport.ping_interval
+        self._ping_due = self._next_ping(self._heard)
         try:
             self._set_timer(loop)
             await self._read(on_push, pause, at_sight, loop)
@@ -291,10 +292,14 @@ class Connection:
             abort(self._socket, self._tcp)  # `_read` hears of it at once
             return
         if now >= self._ping_due:
-            self._ping_due = now + self._transport.ping_interval
+            self._ping_due = self._next_ping(now)
             with suppress(ConnectionLost):  # `_read` hears of it too
                 self._send(protocol.encode_ping())
         self._set_timer(loop)
+
+    def _next_ping(self, now: float) -> float:
+        interval = self._transport.ping_interval
+        return together(now + interval, interval)
 
     @property
     def _last_sign(self) -> float:
