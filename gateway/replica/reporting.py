@@ -163,6 +163,7 @@ class Reporter:
         """Return what is to be reported now of accounts; all who wait for a report, these too, are in `waiting`."""
         present: set[str] = set()
         due: list[tuple[tuple[int, float], str, _Reported]] = []
+        strangers = 0  # of whom nothing was ever reported: nobody goes before them
         for at, subject in enumerate(self._accounts(), 1):
             if at % _UNBROKEN == 0:
                 await asyncio.sleep(0)  # events go first
@@ -175,6 +176,9 @@ class Reporter:
             last, word = self._reported.get(name), self._last_word(ACCOUNT + name)
             if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
                 last = None
+            if strangers >= _AT_ONCE:
+                continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
+            strangers += last is None
             if last is None or last.mark != subject.mark or now - last.at >= _AGAIN:
                 observed = self._dated(name, subject.tell())
                 news = _Reported(subject.mark, observed, now, word.revision)

@@ -50,6 +50,43 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     assert looks.total() == 2000
 
 
+async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_changed_of_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    told, states, sizes = Counter[str](), dict[str, str](), list[int]()
+
+    class Store(MemoryControl):
+        async def report(self, observed: Mapping[str, bytes]) -> None:
+            sizes.append(len(observed))
+            await super().report(observed)
+
+    def tell(name: str) -> Observed:
+        told[name] += 1
+        return Observed("replica", states[name], "")
+
+    def accounts() -> Iterator[Subject]:
+        for name, state in states.items():
+            yield Subject(name, state, partial(tell, name))
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(20):
+            while sum(sizes) < count:
+                await asyncio.sleep(0.01)
+
+    store = Store()
+    running = asyncio.create_task(Reporter(store, accounts, list, View(lambda _: None).last_word).run(asyncio.Event()))
+    states["old"] = "offline"
+    await until(1)
+    states |= {"old": "live"} | {f"account-{number:04}": "offline" for number in range(1300)}
+    await until(1302)
+    running.cancel()
+    assert sizes == [1, 500, 500, 301]
+    assert told.pop("old") <= 4
+    assert set(told.values()) == {1}
+    assert decode_record(Observed, store.records[True, "account.old"][0].value).state == "live"
+
+
 async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "LOOK", 0.05)
     world = await build("alpha", "beta", "gamma", prefill=1)
