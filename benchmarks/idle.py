@@ -35,6 +35,7 @@ from tests.support import leftovers
 
 FEW = 10
 """Accounts of the gateway that tells what a process takes without many."""
+_CONNECTED = "all are connected"
 _PATIENCE = 300.0
 _TICK = os.sysconf("SC_CLK_TCK")
 _QUIET = {"GATEWAY_METRICS__PER_ACCOUNT": "false", "GATEWAY_LOG__FORMAT": "json"}
@@ -90,6 +91,9 @@ async def serve(accounts: int, pair: Sequence[str]) -> None:
     async with simulator(SimulatorConfig(users=users, tls=context)) as hub:
         loop.settle_memory()
         print(f"hub: {hub.url}", flush=True)
+        while len(hub.server.connections) < accounts:  # noqa: ASYNC110 - the simulator tells nobody
+            await asyncio.sleep(0.1)
+        print(_CONNECTED, flush=True)
         await asyncio.Event().wait()
 
 
@@ -131,9 +135,10 @@ async def measured(folder: Path, accounts: int, settle: float, seconds: float, *
         began = started_at(gateway.popen.pid)
 
         async def are_live() -> bool:
-            await asyncio.sleep(0.5)  # a scrape looks at each account
+            await asyncio.sleep(0.1)
             return (await metrics.scrape()).get(("accounts", "live"), 0) == accounts
 
+        await until(lambda: _CONNECTED in hub.said, _CONNECTED, _PATIENCE)  # a scrape looks at each account: not before
         await until(are_live, "all are live", _PATIENCE)
         live_after, starting = time.clock_gettime(time.CLOCK_BOOTTIME) - began, cpu(gateway.popen.pid)
         await asyncio.sleep(settle)

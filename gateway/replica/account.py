@@ -252,6 +252,10 @@ class Account:
             with suppress(Exception):  # the look meets the same error, and tells of it
                 self.lag_seconds()
 
+    def look_again(self) -> None:
+        """Be looked at soon, though nothing changes: what was seen is to be told yet."""
+        self.is_touched = True
+
     def look(self) -> Hashable:
         """Give something that changes with whatever is reported of it.
 

@@ -426,7 +426,7 @@ class Replica:
                     self._shards[number].fail(account, error)
                 else:
                     tell_of = partial(_observed, account, self._member, epoch or UNSET)
-                    yield Subject(name, mark, tell_of, again=account.touch)
+                    yield Subject(name, mark, tell_of, again=account.look_again)
         for name, state in [*self._unserved_states()]:
             epoch = self._epoch_for(name)
             if state == KEYLESS and self._unserved.is_told(name, epoch):

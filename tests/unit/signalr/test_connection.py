@@ -137,6 +137,23 @@ async def test_it_pings_at_its_interval(start: Start, open_to: Start) -> None:
     assert 0.15 <= time.monotonic() - began < 5
 
 
+async def test_pings_of_many_connections_are_due_together_and_none_is_late(transports: Transports) -> None:
+    async with simulator(SimulatorConfig(users={"demo": KEY})) as hub:
+        due: set[float] = set()
+        for _ in range(20):
+            connection = await connect(transports(ping_interval=15.0), hub.url + PATH, KEY)
+            running = asyncio.create_task(connection.run(ignore))
+            await asyncio.sleep(0)
+            assert 14.9 - 0.001 <= connection._ping_due - connection.heard_at <= 15.0
+            due.add(connection._ping_due)
+            connection._heard = connection._ping_due = asyncio.get_running_loop().time()
+            connection._tick(asyncio.get_running_loop())
+            due.add(connection._ping_due)
+            running.cancel()
+            await connection.close()
+    assert all(abs(moment * 10 - round(moment * 10)) < 1e-3 for moment in due)
+
+
 async def test_silence_is_the_end_and_a_websocket_ping_is_no_word(start: Start, open_to: Start) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         while not peer.tcp.is_closing():
