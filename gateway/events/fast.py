@@ -40,11 +40,9 @@ class Plan:
 
     def __init__(self, model: type[EventPayload], names: EnumNames) -> None:
         """Derive the structs; `names` says what the numbers of enums mean."""
-        self._camel = msgspec.json.Decoder(_struct(model, "camel", deep=False)).decode
-        self._pascal = msgspec.json.Decoder(_struct(model, "pascal", deep=False)).decode
+        self._camel, self._pascal, self._has_amounts = _read_as(model)
         self._canonical = _struct(model, "pascal", deep=False)
         self._finish = _of_members(model, names, deep=False, but=_HEADER)
-        self._has_amounts = Decimal in _leaves(self._canonical)
         self._has_strategy = "StrategyId" in model.model_fields
 
     def event(self, account: str, kind: str, data: bytes) -> Event:
@@ -109,13 +107,26 @@ _Finish: TypeAlias = Callable[[Any], Any]
 
 
 @cache
+def _hints(model: type[Part]) -> dict[str, Any]:
+    """Return the annotations of a model's members; to read them takes most of the time that a decoder is made in."""
+    return get_type_hints(model, include_extras=True)
+
+
+@cache
+def _read_as(model: type[Part]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any], bool]:
+    """Return what reads a payload in camelCase and in PascalCase, and whether there are amounts in it."""
+    camel, pascal = _struct(model, "camel", deep=False), _struct(model, "pascal", deep=False)
+    return msgspec.json.Decoder(camel).decode, msgspec.json.Decoder(pascal).decode, Decimal in _leaves(pascal)
+
+
+@cache
 def _struct(model: type[Part], form: _Form, *, deep: bool) -> type[msgspec.Struct]:
     """Return a model's struct; in PascalCase it is the canonical one.
 
     At the top, and in a part there that holds no others, every member must be there: that is what makes the proof by
     counting one. `deep` inside, where the text has been written again, those that are not required may be missing.
     """
-    hints = get_type_hints(model, include_extras=True)
+    hints = _hints(model)
     members: list[Any] = []
     for name, field in model.model_fields.items():
         type_ = _type(hints[name], form, deep=deep)
@@ -173,7 +184,7 @@ def _is_part(hint: Any) -> bool:  # noqa: ANN401 - an annotation
 
 
 def _is_flat(model: type[Part]) -> bool:
-    hints = get_type_hints(model, include_extras=True)
+    hints = _hints(model)
     return all(_scalar(_without_null(hints[name])) is not None for name in model.model_fields)
 
 
@@ -186,7 +197,7 @@ def _leaves(type_: Any) -> set[Any]:  # noqa: ANN401 - a type
 
 def _of_members(model: type[Part], names: EnumNames, *, deep: bool, but: frozenset[str] = frozenset()) -> _Finish:
     """Return what finishes the members of a model's canonical struct."""
-    hints = get_type_hints(model, include_extras=True)
+    hints = _hints(model)
     work = [
         (name, finish)
         for name in model.model_fields
