@@ -420,7 +420,7 @@ class MemoryControl:
         given, is_filled = 0, False
         while True:
             changed = self._changed
-            for revision, record in self._changes():
+            for revision, record in self._changes(since=given):
                 if revision > given:
                     given = revision
                     yield record
@@ -451,11 +451,17 @@ class MemoryControl:
             if self.records.pop(which, None) is not None:
                 self._forgotten[which] = self._next()
 
-    def _changes(self) -> list[tuple[int, Record]]:
-        """Give the last word on every key, in the order in which they were said."""
+    def _changes(self, since: int) -> list[tuple[int, Record]]:
+        """Give the last word on every key that was said after the revision `since`, in that order."""
         now = asyncio.get_running_loop().time()
-        said = [(record.revision, replace(record, age=now - written)) for record, written in self.records.values()]
-        ended = [(end, Record(key, b"", 0, space, age=0.0)) for (space, key), end in self._forgotten.items()]
+        said = [
+            (record.revision, replace(record, age=now - written))
+            for record, written in self.records.values()
+            if record.revision > since
+        ]
+        ended = [
+            (end, Record(key, b"", 0, space, age=0.0)) for (space, key), end in self._forgotten.items() if end > since
+        ]
         return sorted([*said, *ended], key=lambda one: one[0])
 
     def _write(self, key: str, value: bytes, *, is_observed: bool) -> int:
