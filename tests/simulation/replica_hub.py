@@ -135,9 +135,10 @@ def id_of(name: str, sequence: int) -> str:
 
 def _payload(name: str, sequence: int, at: float, size: int) -> bytes:
     return (
-        f'{{"OrderId":{sequence},"StrategyId":1,"StrategyName":"{name}{"x" * size}","State":1,"FilledQty":null,'
-        f'"RemainingQty":null,"FillPrice":null,"AvgFillPrice":null,"EventId":"{id_of(name, sequence)}",'
-        f'"EventSeqId":{sequence},"EventTime":"{text_of(at)}"}}'
+        f'{{"OrderId":{sequence},"BrokerAccountId":null,"ExecPlanId":null,"LegGroupId":null,"StrategyId":1,'
+        f'"StrategyName":"{name}{"x" * size}","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
+        f'"AvgFillPrice":null,"Rejection":null,"EventId":"{id_of(name, sequence)}","EventSeqId":{sequence},'
+        f'"EventTime":"{text_of(at)}"}}'
     ).encode()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Final
+from collections import Counter
+from typing import Final
 
+import msgspec
 from replica_hub import id_of
 from replica_world import CALM, FLOW, World
 
@@ -23,26 +24,26 @@ def complaints(world: World) -> list[str]:
 
 def _exactness(world: World) -> list[str]:
     found = []
+    keys: dict[str, Counter[int]] = {name: Counter() for name in world.names}
+    high = dict.fromkeys(world.names, 0)
+    for entry in world.broker.entries:
+        message = entry.stored.message
+        name = message.account
+        if message.topic in {NOTIFICATIONS, REPLAY}:
+            continue
+        if message.topic == DEAD_LETTER:
+            found.append(f"{name}: a dead letter: {message.value[:200]!r}")
+            continue
+        sequence = int(message.key)
+        if msgspec.json.decode(message.value)["EventId"] != id_of(name, sequence):
+            found.append(f"{name}: {sequence} is not its own event")
+        if sequence < high[name] and "late" not in message.attributes:
+            found.append(f"{name}: {sequence} after {high[name]}, not marked late")
+        high[name] = max(high[name], sequence)
+        keys[name][sequence] += 1
     for name in world.names:
-        keys: list[int] = []
-        high = 0
-        for entry in world.broker.entries:
-            message = entry.stored.message
-            if message.account != name or message.topic in {NOTIFICATIONS, REPLAY}:
-                continue
-            if message.topic == DEAD_LETTER:
-                found.append(f"{name}: a dead letter: {message.value[:200]!r}")
-                continue
-            body: dict[str, Any] = json.loads(message.value)
-            sequence = int(message.key)
-            if body["EventId"] != id_of(name, sequence):
-                found.append(f"{name}: {sequence} is not its own event")
-            if sequence < high and "late" not in message.attributes:
-                found.append(f"{name}: {sequence} after {high}, not marked late")
-            high = max(high, sequence)
-            keys.append(sequence)
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        missing = sorted({one.sequence for one in world.hub.users[name].happenings} - set(keys))
+        twice = sorted(key for key, count in keys[name].items() if count > 1)
+        missing = sorted({one.sequence for one in world.hub.users[name].happenings} - keys[name].keys())
         if twice:
             found.append(f"{name}: published twice: {twice[:10]}")
         if missing:

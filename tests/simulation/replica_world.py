@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,9 @@ from gateway.broker.leases import Timing
 from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
 from gateway.broker.ports import Limits
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
+from gateway.publication import NOTIFICATIONS
+from gateway.publication import REPLAY as REPLAY_TOPIC
+from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
 from gateway.settings import SessionSettings as Session
@@ -32,6 +36,12 @@ FLOW: Final = 40.0
 """Seconds for which things happen, and go wrong."""
 CALM: Final = 130.0
 """Seconds after that in which all must come to rest: an account that diverged looks again after 60 to 90 s."""
+QUIET: Final = 8.0
+"""Seconds at rest after which nothing can be under way: an audit with its grace, a lease, and reports of both."""
+_WATCH: Final = 5.0
+"""Seconds for which each replica is looked at in the end."""
+_PATIENT: Final = 0.05
+"""The part of the seeds in which the whole calm is lived through, although all is at rest."""
 GRACE: Final = 4.0
 AUDIT: Final = 5.0
 LEASE: Final = Timing(lease=6.0, renewal=2.0, look=1.0)
@@ -149,6 +159,10 @@ class World:
         self._writing: list[asyncio.Task[int]] = []
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
         self.count = 0
+        self.busy_until = FLOW
+        """When the last of what is to happen has happened."""
+        self._looked = 0
+        self._keys: dict[str, set[bytes]] = {name: set() for name in self.names}
 
     async def run(self) -> None:
         """Let it all happen."""
@@ -168,8 +182,9 @@ class World:
             if at > loop.time():
                 await asyncio.sleep(at - loop.time())
             act()
-        await asyncio.sleep(FLOW + CALM - 5 - loop.time())
-        for _ in range(50):
+        await self._until_at_rest()
+        ends = loop.time() + _WATCH
+        while loop.time() < ends:
             for name, (_, replica) in self.replicas.items():
                 self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
             await asyncio.sleep(0.1)
@@ -177,6 +192,43 @@ class World:
         for id_ in self.replays:
             self.phases[id_] = {replica.view.phase(id_) for _, replica in self.replicas.values()}
         self.is_over = True
+
+    async def _until_at_rest(self) -> None:
+        """Wait until all has been at rest for so long that it will stay so; at the latest until the end."""
+        loop = asyncio.get_running_loop()
+        is_patient = Random(f"{self.seed}/patience").random() < _PATIENT
+        since = loop.time()
+        while loop.time() < FLOW + CALM - _WATCH and (is_patient or loop.time() < since + QUIET):
+            await asyncio.sleep(0.5)
+            if not is_patient and not self._is_at_rest():
+                since = loop.time()
+
+    def _is_at_rest(self) -> bool:
+        """Tell whether nothing is outstanding: no trouble, no event, no replay, no byte, and each account is live."""
+        if asyncio.get_running_loop().time() < self.busy_until:
+            return False
+        live = dict.fromkeys(self.names, 0)
+        for machine, replica in self.replicas.values():
+            budget = replica._access.budget
+            if machine.is_stopped or budget.stuck or budget._waiting:
+                return False
+            for account in replica._accounts.values():
+                if account.activity is Activity.LIVE:
+                    live[account.name] += 1
+        if set(live.values()) != {1} or any(len(user.connections) != 1 for user in self.hub.users.values()):
+            return False
+        phases = (replica.view.phase(id_) for id_ in self.replays for _, replica in self.replicas.values())
+        return all(phase.is_final for phase in phases) and self._is_stored()
+
+    def _is_stored(self) -> bool:
+        """Tell whether every event is in the log."""
+        entries = self.broker.entries
+        for entry in entries[self._looked :]:
+            message = entry.stored.message
+            if message.topic not in {NOTIFICATIONS, REPLAY_TOPIC}:
+                self._keys[message.account].add(message.key)
+        self._looked = len(entries)
+        return all(len(self._keys[name]) >= len(user.happenings) for name, user in self.hub.users.items())
 
     # Replicas -------------------------------------------------------------------------------------------
 
@@ -388,6 +440,7 @@ class World:
             name = dice.choice(running)
             self._tell(f"{name}: {kind} for {seconds:.1f} s")
             loop = asyncio.get_running_loop()
+            self.busy_until = max(self.busy_until, loop.time() + seconds)
             match kind:
                 case "kill":
                     self._kill(name)
@@ -478,21 +531,33 @@ def repeat(seed: int) -> str:
     return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python {_SCRIPT} {seed}"
 
 
-def main(arguments: list[str]) -> int:
-    """Run seeds, and print what is wrong with each and how to repeat it."""
+def judged(seed: int, *, is_whole: bool = False) -> str:
+    """Return what is wrong with a seed, and its story; nothing where nothing is. `is_whole` wants it anyway."""
     from replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
 
+    world = lived(seed)
+    found = complaints(world)
+    if not found and not is_whole:
+        return ""
+    told = [*world.story, *map(str, world.lines if is_whole else []), *found[:20]]
+    return "\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed)}", *told])
+
+
+def main(arguments: list[str]) -> int:
+    """Run seeds, on all processors, and print what is wrong with each and how to repeat it."""
     if "PYTHONHASHSEED" not in os.environ:  # the order of sets is part of what is repeated
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     first, count = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
+    if count == 1:
+        told = judged(first, is_whole=True)
+        sys.stdout.write(f"{told}\n")
+        return int(": 0 complaints" not in told)
     wrong = 0
-    for seed in range(first, first + count):
-        world = lived(seed)
-        found = complaints(world)
-        wrong += bool(found)
-        if found or count == 1:
-            told = [*world.story, *map(str, world.lines if count == 1 else []), *found[:20]]
-            sys.stdout.write("\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed)}", *told]) + "\n")
+    with ProcessPoolExecutor(int(arguments[2]) if len(arguments) > 2 else os.cpu_count()) as workers:
+        for told in workers.map(judged, range(first, first + count), chunksize=max(1, min(50, count // 8))):
+            wrong += bool(told)
+            sys.stdout.write(f"{told}\n" if told else "")
+            sys.stdout.flush()
     sys.stdout.write(f"{wrong} of {count} seeds are wrong\n")
     return int(wrong > 0)
 

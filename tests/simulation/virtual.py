@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final, TypeVar
 from unittest import mock
 
@@ -86,13 +87,27 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
     """An event loop in which time passes only when nothing else is left to do."""
 
     _ready: deque[asyncio.Handle]
-    _scheduled: list[asyncio.TimerHandle]
 
     def __init__(self) -> None:
         super().__init__()
         self._now = 0.0
         self.steps = 0
         self._spins = 0
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._made = 0
+
+    def call_at(  # type: ignore[override]
+        self,
+        when: float,
+        callback: Callable[..., object],
+        *args: Any,  # noqa: ANN401
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call `callback` when it is time; of several that are due at once, the one first that was made first."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._made += 1
+        heapq.heappush(self._timers, (when, self._made, timer))
+        return timer
 
     def time(self) -> float:
         """Return the seconds since the simulation began."""
@@ -114,24 +129,22 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         """Nobody sleeps in a selector that would have to be woken."""
 
     def _run_once(self) -> None:
-        ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0].cancelled():
-            heapq.heappop(scheduled)._scheduled = False  # type: ignore[attr-defined]
+        ready, timers = self._ready, self._timers
+        while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
+            heapq.heappop(timers)
         if not ready:
-            if not scheduled:
+            if not timers:
                 raise Stuck(f"nothing will ever happen after {self._now:g} s")
-            self._now, self._spins = max(self._now, scheduled[0].when()), 0
-        while scheduled and scheduled[0].when() <= self._now:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False  # type: ignore[attr-defined]
-            ready.append(handle)
+            self._now, self._spins = max(self._now, timers[0][0]), 0
+        while timers and timers[0][0] <= self._now:
+            ready.append(heapq.heappop(timers)[2])
         self.steps += len(ready)
         self._spins += len(ready)
         if self._spins > _SPINS:
             raise Stuck(f"something runs in a circle at {self._now:g} s: {ready[0]!r}")
         for _ in range(len(ready)):
             step = ready.popleft()
-            if step.cancelled():
+            if step._cancelled:  # type: ignore[attr-defined]
                 continue
             context: Context = step._context  # type: ignore[attr-defined]
             machine = context.get(_MACHINE)
@@ -173,8 +186,16 @@ def _abandon(loop: asyncio.AbstractEventLoop) -> None:
             task.get_coro().close()  # type: ignore[union-attr]
 
 
+@cache
+def _keep_what_there_is() -> None:
+    """Let the garbage collector pass over all that was imported, once: it is called after each simulation."""
+    gc.collect()
+    gc.freeze()
+
+
 def simulate(seed: int, main: Callable[[], Coroutine[Any, Any, _Result]]) -> _Result:
     """Run `main` to its end in virtual time; what it leaves running is abandoned, as at the end of the world."""
+    _keep_what_there_is()
     loop = VirtualLoop()
     asyncio.set_event_loop(loop)
     loop.set_exception_handler(lambda _loop, _context: None)
