@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from math import inf
 from random import Random
 from typing import Any, Final, NoReturn, cast
 
@@ -96,6 +97,8 @@ class User:
     trouble: Trouble = field(default_factory=Trouble)
     connections: list[FakeConnection] = field(default_factory=list)
     connects: int = 0
+    cried: list[bytes] = field(default_factory=list)
+    """Payloads that were pushed to a callback that nobody knows."""
     bug: Bug | None = None
 
     def cross(self, where: str) -> None:
@@ -103,14 +106,24 @@ class User:
         if self.bug is not None:
             self.bug.cross(where)
 
-    def emit(self, size: int = 0) -> None:
-        """Let something happen, of about `size` bytes more than usual, and push it."""
+    def emit(self, size: int = 0, *, is_pushed: bool = True) -> None:
+        """Let something happen, of about `size` bytes more than usual, and push it unless that push is lost."""
         now, sequence = asyncio.get_running_loop().time(), len(self.happenings) + 1
         payload = _payload(self.name, sequence, now, size)
         self.happenings.append(Happening(sequence, now, payload))
+        if is_pushed:
+            self._push(TARGET, payload)
+
+    def cry(self, target: str, count: int) -> None:
+        """Push something to a callback that nobody knows, so many times; no history has it."""
+        for number in range(len(self.cried), len(self.cried) + count):
+            self.cried.append(b"%d" % number)
+            self._push(target, self.cried[-1])
+
+    def _push(self, target: str, payload: bytes) -> None:
         if not (self.trouble.unpushed or self.trouble.hangs or self.trouble.is_another):
             for connection in self.connections:
-                connection.push(payload)
+                connection.push(target, payload)
 
     def drop(self, machine: Machine | None = None) -> None:
         """End all connections, or those of one machine."""
@@ -142,6 +155,11 @@ def _payload(name: str, sequence: int, at: float, size: int) -> bytes:
     ).encode()
 
 
+def _wake(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 class FakeConnection:
     """The surface of `gateway.signalr.connection.Connection`, without a socket; one method runs at a time."""
 
@@ -151,17 +169,18 @@ class FakeConnection:
         self.user = user
         self.machine = machine_of()
         self.heard_at = asyncio.get_running_loop().time()
-        self._pushed: deque[bytes] = deque()
+        self._pushed: deque[tuple[str, bytes]] = deque()
         self._came = asyncio.Event()
-        self._ended = asyncio.Event()
+        self._waiting: asyncio.Future[None] | None = None
+        """The call that waits for its answer."""
         self._reason = ""
         self._is_subscribed = False
         self._turn = asyncio.Lock()
 
-    def push(self, payload: bytes) -> None:
+    def push(self, target: str, payload: bytes) -> None:
         """Let the hub push something."""
         if self._is_subscribed and not self._reason:
-            self._pushed.append(payload)
+            self._pushed.append((target, payload))
             self._came.set()
 
     def end(self, reason: str) -> None:
@@ -170,8 +189,9 @@ class FakeConnection:
             self._reason = reason
             if self in self.user.connections:
                 self.user.connections.remove(self)
-            self._ended.set()
             self._came.set()
+            if self._waiting is not None:
+                _wake(self._waiting)
 
     @property
     def _end(self) -> ConnectionLost:
@@ -185,7 +205,8 @@ class FakeConnection:
             while self._pushed and not self._reason:
                 self.heard_at = asyncio.get_running_loop().time()
                 self.user.cross("a push")
-                on_push(TARGET, [self._pushed.popleft()])
+                target, payload = self._pushed.popleft()
+                on_push(target, [payload])
                 rest = pause()
                 if rest is not None:
                     await rest
@@ -194,23 +215,43 @@ class FakeConnection:
     async def call(self, method: str, argument: dict[str, Any]) -> bytes:
         """Call a method, as the hub's state is."""
         self.user.cross(f"{method}, before")
+        ends = asyncio.get_running_loop().time() + CALL_TIMEOUT
+        if self._turn.locked():
+            try:
+                async with asyncio.timeout_at(ends):
+                    await self._turn.acquire()
+            except TimeoutError:
+                raise CallTimedOut(method, CALL_TIMEOUT) from None
+        else:
+            await self._turn.acquire()  # at once
         try:
-            async with asyncio.timeout(CALL_TIMEOUT), self._turn:
-                answer = await self._answer(method, argument)
-        except TimeoutError:
-            raise CallTimedOut(method, CALL_TIMEOUT) from None
+            answer = await self._answer(method, argument, ends)
+        finally:
+            self._turn.release()
         self.heard_at = asyncio.get_running_loop().time()
         self.user.cross(f"{method}, after")
         return answer
 
-    async def _answer(self, method: str, argument: dict[str, Any]) -> bytes:
-        trouble = self.user.trouble
-        try:
-            async with asyncio.timeout(None if trouble.hangs else _LATENCY + trouble.slow):
-                await self._ended.wait()
+    async def _until(self, when: float) -> None:
+        """Wait; raises ConnectionLost where the connection ends before."""
+        if not self._reason:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.create_future()
+            timer = loop.call_at(when, _wake, self._waiting)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        if self._reason:
             raise self._end
-        except TimeoutError:
-            pass
+
+    async def _answer(self, method: str, argument: dict[str, Any], ends: float) -> bytes:
+        trouble = self.user.trouble
+        at = inf if trouble.hangs else asyncio.get_running_loop().time() + _LATENCY + trouble.slow
+        await self._until(min(at, ends))
+        if at > ends:
+            raise CallTimedOut(method, CALL_TIMEOUT)
         if trouble.rate_limited:
             raise CallFailed(method, "HubException: the limit is at most 10 requests a second")
         if method == "GetEventsSince":

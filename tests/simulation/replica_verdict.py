@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 from typing import Final
 
 import msgspec
 from replica_hub import id_of
-from replica_world import CALM, FLOW, World
+from replica_world import CALM, FLOW, World, member_of
 
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.replica.account import Activity
@@ -19,7 +20,8 @@ BOUND: Final = 20.0
 
 def complaints(world: World) -> list[str]:
     """Return everything that is wrong; nothing where promises 1, 3, 6 and 7 were kept."""
-    return [*world.ended, *_exactness(world), *_progress(world), *_replays(world), *_rest(world)]
+    judges = (_exactness, _dead_letters, _progress, _replays, _rest, _views, _deleted, _unexpected)
+    return [*world.ended, *(complaint for judge in judges for complaint in judge(world))]
 
 
 def _exactness(world: World) -> list[str]:
@@ -29,10 +31,7 @@ def _exactness(world: World) -> list[str]:
     for entry in world.broker.entries:
         message = entry.stored.message
         name = message.account
-        if message.topic in {NOTIFICATIONS, REPLAY}:
-            continue
-        if message.topic == DEAD_LETTER:
-            found.append(f"{name}: a dead letter: {message.value[:200]!r}")
+        if message.topic in {NOTIFICATIONS, DEAD_LETTER, REPLAY}:
             continue
         sequence = int(message.key)
         if msgspec.json.decode(message.value)["EventId"] != id_of(name, sequence):
@@ -48,6 +47,27 @@ def _exactness(world: World) -> list[str]:
             found.append(f"{name}: published twice: {twice[:10]}")
         if missing:
             found.append(f"{name}: never published: {missing[:10]} ({len(missing)})")
+    return found
+
+
+def _dead_letters(world: World) -> list[str]:
+    """Find dead letters of sound events, and those of what nobody knows that are not there once."""
+    found = []
+    letters: dict[str, Counter[bytes]] = {name: Counter() for name in world.names}
+    for entry in world.broker.entries:
+        message = entry.stored.message
+        if message.topic == DEAD_LETTER:
+            raw = b64decode(msgspec.json.decode(message.value)["Raw"])
+            if raw not in world.hub.users[message.account].cried:
+                found.append(f"{message.account}: a dead letter: {message.value[:200]!r}")
+            letters[message.account][raw] += 1
+    for name, user in world.hub.users.items():
+        twice = [raw for raw, count in letters[name].items() if count > 1]
+        lost = len(user.cried) - len(letters[name])
+        if twice:
+            found.append(f"{name}: a dead letter twice: {twice[:10]}")
+        if lost and not world.excuses[name]:  # no history has them: what was pushed to nobody is lost
+            found.append(f"{name}: no dead letter of {lost} pushes that nobody knows")
     return found
 
 
@@ -106,3 +126,30 @@ def _rest(world: World) -> list[str]:
     found += [f"{name} has {count} connections at rest" for name, count in world.connections.items() if count != 1]
     found += [f"{name} is live in {count} replicas at rest" for name, count in live.items() if count != 1]
     return found
+
+
+def _views(world: World) -> list[str]:
+    """Find each account of which somebody does not know that it is live, and where; who was frozen long told last."""
+    owners = {account: member_of(name) for name, rest in world.at_rest.items() for account in rest.states}
+    for name, rest in world.at_rest.items():
+        owners |= {account: member_of(name) for account, state in rest.states.items() if state == Activity.LIVE.value}
+    found = []
+    for who, accounts in world.shown.items():
+        for account, said in accounts.items():
+            if said is None or (said.state, said.owner) != (Activity.LIVE.value, owners.get(account)):
+                known = None if said is None else f"{said.state} at {said.owner}"
+                found.append(f"{account} is live at {owners.get(account)}, and {who} knows: {known}")
+    return found
+
+
+def _deleted(world: World) -> list[str]:
+    """Find each account that is not forgotten although operators deleted it."""
+    known = {name for checkpoints in world.broker.stored_checkpoints.values() for name in checkpoints}
+    known |= world.registry.accounts
+    return [f"{name} is deleted, and not forgotten" for name in world.deleted if name in known]
+
+
+def _unexpected(world: World) -> list[str]:
+    """Find errors that nobody expected, and nobody planted."""
+    lines = [line for line in world.lines if line["event"].startswith("an unexpected error")]
+    return [f"unexpected: {line['error']}" for line in lines if "PlantedError" not in line["error"]]

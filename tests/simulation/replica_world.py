@@ -10,27 +10,29 @@ import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Literal, cast
 
 import structlog
 from replica_hub import Bug, FakeHub, Trouble
+from replica_scenes import SlowRegistry, scene_of
 from virtual import Machine, simulate
 
 from gateway.accounts import shard_of
 from gateway.broker.leases import Timing
-from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
+from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership
 from gateway.broker.ports import Limits
+from gateway.broker.view import View
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
 from gateway.publication import NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
-from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings
+from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
-from gateway.state import REPLAY, Phase, Replay, encode_record
+from gateway.state import REPLAY, Observed, Phase, Replay, encode_record
 
 FLOW: Final = 40.0
 """Seconds for which things happen, and go wrong."""
@@ -100,6 +102,11 @@ class Rest:
         )
 
 
+def member_of(replica: str) -> str:
+    """Return the name under which a replica reports."""
+    return replica.replace("replica-", "host/")
+
+
 def _rest_of(replica: Replica) -> Rest:
     budget = replica._access.budget
     states = {status.account: status.activity.value for status in replica.statuses()}
@@ -127,7 +134,11 @@ class World:
     replays: dict[str, Replay] = field(default_factory=dict)
     """As operators asked for them last, by id."""
     phases: dict[str, set[Phase]] = field(default_factory=dict)
-    """What each replica at the end knows of each."""
+    """What each replica at the end knows of each, and who listens only then."""
+    shown: dict[str, dict[str, Observed | None]] = field(default_factory=dict)
+    """What each of them knows of each account, by who that is and by account."""
+    deleted: list[str] = field(default_factory=list)
+    """Accounts without a key that operators delete."""
     at_rest: dict[str, Rest] = field(default_factory=dict)
     """Of each replica, at the end."""
     connections: dict[str, int] = field(default_factory=dict)
@@ -152,6 +163,16 @@ class World:
         self.is_hung = self.crowd is None and crowd.random() < _HUNG
         if self.is_hung:
             self.names, self.shards = [f"account-{number}" for number in range(24)], 16
+        self.limits = Limits(messages=200, bytes=2**20)
+        self.buffer = 64 * 1024
+        self.window = 0.05
+        """Seconds for which a push waits for what is missing before it."""
+        self.least_replicas, self.most_replicas = 1, 3
+        self.replays_per_second = 1000.0
+        self.takeover = TAKEOVER
+        self.scene = None if self.crowd is not None or self.is_hung else scene_of(self.seed)
+        if self.scene is not None:
+            self.scene[0].prepare(self, self.scene[1])
         self.hub = FakeHub(self.names)
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
@@ -167,13 +188,14 @@ class World:
     async def run(self) -> None:
         """Let it all happen."""
         loop = asyncio.get_running_loop()
-        self.broker = MemoryBroker(limits=Limits(messages=200, bytes=2**20), faults=self._strike, clock=loop.time)
-        self.registry = MemoryRegistry()
+        self.broker = MemoryBroker(limits=self.limits, faults=self._strike, clock=loop.time)
+        self.registry = SlowRegistry()
         self.ownership = MemoryOwnership(LEASE)
         self.control = MemoryControl()
         for name in self.names:
             (self.keys / name).write_text(f"key-of-{name}")
-        for _ in range(self.dice.choice((1, 1, 2, 3)) if self.crowd is None else 1):
+        replicas = self.dice.choice((1, 1, 2, 3)) if self.crowd is None else 1
+        for _ in range(min(self.most_replicas, max(self.least_replicas, replicas))):
             self.start()
         weather = self._weather if self.crowd is None else lambda: self._crowded(self.crowd)
         events = self._flow() + ([] if self.calm else weather()) + self.events
@@ -189,9 +211,21 @@ class World:
                 self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
             await asyncio.sleep(0.1)
         self.connections = {name: len(user.connections) for name, user in self.hub.users.items()}
-        for id_ in self.replays:
-            self.phases[id_] = {replica.view.phase(id_) for _, replica in self.replicas.values()}
+        views = {"a new listener": await self._view()}
+        views |= {name: replica.view for name, (_, replica) in self.replicas.items()}
+        self.phases = {id_: {view.phase(id_) for view in views.values()} for id_ in self.replays}
+        for who, view in views.items():
+            sightings = {name: view.observed.get(name) for name in self.names}
+            self.shown[who] = {name: None if seen is None else seen.said for name, seen in sightings.items()}
         self.is_over = True
+
+    async def _view(self) -> View:
+        """Return what somebody knows who listens only now."""
+        view = View(lambda _: None)
+        following = asyncio.create_task(view.follow(self.control))
+        await view.filled.wait()
+        following.cancel()
+        return view
 
     async def _until_at_rest(self) -> None:
         """Wait until all has been at rest for so long that it will stay so; at the latest until the end."""
@@ -215,6 +249,8 @@ class World:
             for account in replica._accounts.values():
                 if account.activity is Activity.LIVE:
                     live[account.name] += 1
+        if not self.registry.accounts.isdisjoint(self.deleted):
+            return False
         if set(live.values()) != {1} or any(len(user.connections) != 1 for user in self.hub.users.values()):
             return False
         phases = (replica.view.phase(id_) for id_ in self.replays for _, replica in self.replicas.values())
@@ -252,23 +288,28 @@ class World:
             if name in self.replicas:
                 self.ended.append(f"{name} ended, unasked")
 
-    def _replica(self, name: str) -> Replica:
-        settings = Settings(
+    @cached_property
+    def _settings(self) -> Settings:
+        return Settings(
             hub=HubSettings(url="http://hub", max_connecting=4, connects_per_second=20),
             accounts=AccountsSettings(directory=self.keys),
-            session=Session(history_grace=GRACE, audit_interval=AUDIT, buffer_bytes=64 * 1024),
+            session=Session(
+                history_grace=GRACE, audit_interval=AUDIT, buffer_bytes=self.buffer, reorder_window=self.window
+            ),
             broker=BrokerSettings(max_commits=2),
             shards=self.shards,
-            memory_bytes=self.memory,
-        )
+            replays=ReplaysSettings(events_per_second=self.replays_per_second),
+        ).model_copy(update={"memory_bytes": self.memory})  # less than a person may set, too
+
+    def _replica(self, name: str) -> Replica:
         return Replica(
-            settings,
+            self._settings,
             self.broker.log(name),
             self.registry,
             cast("Any", None),
             ownership=self.ownership,
             control=self.control,
-            member=f"host/{self.count}",
+            member=member_of(name),
             connect=self.hub.connector(),
         )
 
@@ -278,6 +319,14 @@ class World:
         machine.die()
         for user in self.hub.users.values():  # its sockets go with it
             user.drop(machine)
+
+    def freeze(self, name: str, seconds: float) -> None:
+        """Let a replica stand still for a while, and go on as if nothing had been."""
+        loop, machine = asyncio.get_running_loop(), self.replicas[name][0]
+        self.tell(f"{name} freezes for {seconds:.1f} s")
+        self.busy_until = max(self.busy_until, loop.time() + seconds)
+        machine.freeze()
+        loop.call_later(seconds, machine.wake)
 
     def _stop(self, name: str) -> None:
         self.replicas.pop(name)[1].stop()
@@ -299,6 +348,9 @@ class World:
 
     def _weather(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw what goes wrong: for some accounts, some shards, some replicas."""
+        scene = [] if self.scene is None else self.scene[0].events(self, self.scene[1])
+        if self.scene is not None and self.scene[0].is_alone:
+            return scene
         dice = self.dice
         events: list[tuple[float, Callable[[], None]]] = []
         epidemic = (dice.choice(list(_TROUBLES)), dice.uniform(1, 10), dice.uniform(20, 30))
@@ -309,14 +361,14 @@ class World:
                 kind, since, seconds = epidemic
             until = min(FLOW, since + seconds)
             # What it leaves behind: backoffs of half a minute, or of a minute and a half where it diverged.
-            self.excuses[name].append(Excuse(since, until + (CALM - 10), kind))
+            self.excuse(name, since, until + (CALM - 10), kind)
             events += [(since, lambda name=name, kind=kind: self._trouble(name, kind))]
             events += [(until, lambda name=name: self._trouble(name, None))]
             events += [(since + 0.1, lambda name=name: self.hub.users[name].drop())] if dice.random() < 0.5 else []
         for name in self.names:
             if dice.random() < 0.3:
                 at = dice.uniform(1, FLOW)
-                self.excuses[name].append(Excuse(at, at + 2, "dropped"))
+                self.excuse(name, at, at + 2, "dropped")
                 events.append((at, lambda name=name: self.hub.users[name].drop()))
         for shard in range(self.shards - 1):
             if dice.random() < 0.3:
@@ -325,7 +377,7 @@ class World:
             events += self._shard_trouble(shard, "hangs", 5, FLOW - 5)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
-        return events + self._bugs() + self._replays()
+        return events + self._bugs() + self._replays() + scene
 
     def _replays(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw what operators ask for again, and perhaps cancel."""
@@ -335,23 +387,28 @@ class World:
         events: list[tuple[float, Callable[[], None]]] = []
         for number in range(dice.randint(1, 3)):
             id_, name, at = f"{number:032x}", dice.choice(self.names), dice.uniform(5, FLOW)
-            events.append((at, partial(self._ask_for, id_, name)))
+            events.append((at, partial(self.ask_for, id_, name)))
             if dice.random() < 0.3:
-                events.append((at + dice.uniform(0, 10), partial(self._ask_for, id_, name, is_cancelled=True)))
+                events.append((at + dice.uniform(0, 10), partial(self.ask_for, id_, name, is_cancelled=True)))
         return events
 
-    def _ask_for(self, id_: str, name: str, *, is_cancelled: bool = False) -> None:
+    def ask_for(self, id_: str, name: str, *, is_cancelled: bool = False) -> None:
+        """Let an operator ask for a replay of all that an account has now, or cancel it."""
         standing = self.control.records.get((False, REPLAY + id_))
         until = len(self.hub.users[name].happenings)
         if is_cancelled and id_ in self.replays:
             until = self.replays[id_].until
         elif is_cancelled or until == 0:
             return
-        self._tell(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
+        self.tell(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
         wanted = self.replays[id_] = Replay(
             account=name, until=until, asked_at="", asked_by="", is_cancelled=is_cancelled
         )
-        writing = self.control.write(REPLAY + id_, encode_record(wanted), standing[0].revision if standing else 0)
+        self.write(REPLAY + id_, encode_record(wanted), standing[0].revision if standing else 0)
+
+    def write(self, key: str, value: bytes, revision: int) -> None:
+        """Let an operator want something."""
+        writing = self.control.write(key, value, revision)
         self._writing.append(asyncio.get_running_loop().create_task(writing))
 
     def _bugs(self) -> list[tuple[float, Callable[[], None]]]:
@@ -372,10 +429,10 @@ class World:
         """Return what begins and ends a bug; those whom it strikes are excused until they have rested."""
         for name in self.names:
             if account == name or (account is None and shard_of(name, self.shards) == shard):
-                self.excuses[name].append(Excuse(since, until + CALM - 30, f"a bug of {account or shard}"))
+                self.excuse(name, since, until + CALM - 30, f"a bug of {account or shard}")
 
         def set_to(now: Bug | None) -> None:
-            self._tell(f"a bug of {account or f'shard {shard}'}: {'begins' if now else 'ends'}")
+            self.tell(f"a bug of {account or f'shard {shard}'}: {'begins' if now else 'ends'}")
             if account is not None:
                 self.hub.users[account].bug = now
             elif shard is not None and now is not None:
@@ -393,10 +450,10 @@ class World:
         for name in self.names:
             if name in well:
                 for at in (dice.uniform(10, 20), dice.uniform(20, 35)):
-                    self.excuses[name].append(Excuse(at, at + 2, "dropped"))
+                    self.excuse(name, at, at + 2, "dropped")
                     events.append((at, lambda name=name: self.hub.users[name].drop()))
                 continue
-            self.excuses[name].append(Excuse(since, FLOW + CALM - 10, kind))
+            self.excuse(name, since, FLOW + CALM - 10, kind)
             events.append((since, lambda name=name: self._trouble(name, kind)))
             events.append((since, lambda name=name: self.hub.users[name].drop()))  # all page anew, at once
             events.append((FLOW, lambda name=name: self._trouble(name, None)))
@@ -413,10 +470,10 @@ class World:
     ) -> list[tuple[float, Callable[[], None]]]:
         for name in self.names:
             if shard_of(name, self.shards) == shard:
-                self.excuses[name].append(Excuse(since, until + 30, f"shard {kind}"))
+                self.excuse(name, since, until + 30, f"shard {kind}")
 
         def begin() -> None:
-            self._tell(f"shard {shard} {kind}")
+            self.tell(f"shard {shard} {kind}")
             self.shard_troubles[shard] = kind
 
         def end() -> None:
@@ -429,16 +486,16 @@ class World:
         at, kind = dice.uniform(2, FLOW), dice.choice(("kill", "stop", "freeze", "join"))
         seconds = dice.uniform(0.5, 15)
         for name in self.names:
-            self.excuses[name].append(Excuse(at, at + seconds + TAKEOVER, f"a replica: {kind}"))
+            self.excuse(name, at, at + seconds + TAKEOVER, f"a replica: {kind}")
 
         def act() -> None:
             running = [name for name, (machine, _) in self.replicas.items() if not machine.is_stopped]
             if kind == "join" or not running:
-                self._tell("a replica joins")
+                self.tell("a replica joins")
                 self.start()
                 return
             name = dice.choice(running)
-            self._tell(f"{name}: {kind} for {seconds:.1f} s")
+            self.tell(f"{name}: {kind} for {seconds:.1f} s")
             loop = asyncio.get_running_loop()
             self.busy_until = max(self.busy_until, loop.time() + seconds)
             match kind:
@@ -449,9 +506,7 @@ class World:
                     self._stop(name)
                     loop.call_later(seconds, self.start)
                 case "freeze":
-                    machine = self.replicas[name][0]
-                    machine.freeze()
-                    loop.call_later(seconds, machine.wake)
+                    self.freeze(name, seconds)
 
         return [(at, act)]
 
@@ -459,7 +514,7 @@ class World:
         user = self.hub.users[name]
         if kind == "diverges" and not self._has_begun(name):
             return  # whose history it is, nobody can tell yet
-        self._tell(f"{name}: {kind or 'well again'}")
+        self.tell(f"{name}: {kind or 'well again'}")
         user.trouble = Trouble() if kind is None else _TROUBLES[kind]()
         if kind in {"diverges", "refuses", "away"}:
             user.drop()
@@ -468,7 +523,12 @@ class World:
         before = asyncio.get_running_loop().time() - 2 * GRACE
         return any(entry.stored.message.account == name and entry.at < before for entry in self.broker.entries)
 
-    def _tell(self, what: str) -> None:
+    def excuse(self, name: str, since: float, until: float, why: str) -> None:
+        """Let an account stand still for a while."""
+        self.excuses[name].append(Excuse(since, until, why))
+
+    def tell(self, what: str) -> None:
+        """Note what was done to the world."""
         self.story.append(f"{asyncio.get_running_loop().time():8.3f} {what}")
 
     async def _strike(self, edge: Edge) -> None:

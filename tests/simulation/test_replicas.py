@@ -14,10 +14,18 @@ from replica_verdict import complaints
 from replica_world import FLOW, World, lived, repeat
 
 from gateway.broker.memory import MemoryBroker
+from gateway.broker.ports import ShardLog
+from gateway.broker.view import View
 from gateway.replica.access import OwnLimit
+from gateway.replica.account import Account
+from gateway.replica.filling import Filling
+from gateway.replica.forgetting import Forgetting
 from gateway.replica.history import History
+from gateway.replica.shard import Shard, _Made
 from gateway.replica.slots import CommitSlots
+from gateway.session.facts import Item, size_of
 from gateway.session.intake import Intake
+from gateway.session.session import Session
 from gateway.state import Phase
 
 SEEDS = 96
@@ -144,6 +152,70 @@ def test_room_that_is_kept_while_nobody_asks_is_noticed(monkeypatch: pytest.Monk
     monkeypatch.setattr(OwnLimit, "halve", lambda *_, **__: False)  # else they soon ask for little
     assert not sound
     assert "s after it happened" in found_in(8, 37)
+
+
+def test_held_bytes_that_a_dropped_connection_leaves_as_if_they_could_go_on_are_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No page finds room then, and only pages would make it."""
+    sound = found_in(37, 99)
+
+    def drop(_: Account, session: Session) -> None:
+        session.dropped()
+
+    monkeypatch.setattr(Account, "_drop", drop)
+    assert not sound
+    for seed in (37, 99):
+        found = found_in(seed)
+        assert "never published" in found
+        assert "holds bytes at rest" in found
+
+
+def test_forgetting_that_keeps_its_shard_from_committing_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = found_in(52, 140)
+    commit = Shard._commit
+
+    async def commit_and_forget(self: Shard, writer: ShardLog, filling: Filling) -> None:
+        await commit(self, writer, filling)
+        for name in [name for name, checkpoint in filling.renewed.items() if checkpoint is None]:
+            await self._settings.registry.forget([name])
+            self._forgot([name])
+
+    monkeypatch.setattr(Shard, "_commit", commit_and_forget)
+    monkeypatch.setattr(Forgetting, "begin", lambda *_: None)
+    assert not sound
+    for seed in (52, 140):
+        assert "s after it happened" in found_in(seed)
+
+
+def test_accounts_that_are_deleted_and_not_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Forgetting, "begin", lambda *_: None)
+    assert "is deleted, and not forgotten" in found_in(28)
+
+
+def test_late_reports_of_a_zombie_that_stand_for_good_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = found_in(88, 94, 177)
+    monkeypatch.setattr("gateway.replica.reporting._is_overwritten", lambda *_: False)
+    not_said_again = found_in(94)
+    monkeypatch.setattr(View, "_holds", lambda *_: True)
+    assert not sound
+    assert "and a new listener knows: live at" in not_said_again
+    for seed in (88, 94, 177):
+        assert "ended as {<Phase.RUNNING: 'running'>}" in found_in(seed)
+
+
+def test_a_commit_that_is_not_bounded_by_what_its_messages_take_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = found_in(70, 163)
+
+    def measure(self: _Made, item: Item) -> int:
+        self.messages.append(self._make(item))
+        return size_of(item.content)
+
+    monkeypatch.setattr(_Made, "measure", measure)
+    assert not sound
+    for seed in (70, 163):
+        assert "unexpected: ValueError('a commit of" in found_in(seed)
+    assert "no dead letter of" in found_in(163)
 
 
 def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
