@@ -65,6 +65,8 @@ class EventsPage:
 
     envelopes: list[bytes]
     token: str | None
+    is_full: bool = False
+    """Whether it has as many as were asked for."""
 
 
 class Hub:

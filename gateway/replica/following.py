@@ -169,7 +169,8 @@ class _Following:
                 return False
             account.touch()
             strays, forgotten, unpushed = session.strays, session.forgotten, session.unpushed
-            ended = session.paged(Page(asked.request, contents, answer.token), self._loop.time())
+            page = Page(asked.request, contents, answer.token, is_full=answer.is_full)
+            ended = session.paged(page, self._loop.time())
             self._catching_up.took(contents)
             account.took_page(
                 session, session.strays - strays, session.forgotten - forgotten, session.unpushed - unpushed

@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost, HubError
@@ -118,7 +119,7 @@ class History:
                 self._limit.served(page.envelopes)
                 self._question, self._failures, self._alone = None, 0, 0
                 self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
-                return page
+                return replace(page, is_full=True) if len(page.envelopes) >= asked else page
             if is_less:
                 backoff = Backoff(cap=CALL_CAP)  # it is another question now
             await self._pause(backoff.next_delay(at_least=_PAUSE), reservation)

@@ -108,6 +108,8 @@ class Page:
     contents: Sequence[Content]
     token: str | None = None
     """None at the end of the history."""
+    is_full: bool = False
+    """Whether it has as many events as were asked for, so that there may be more, whatever the token."""
 
     def in_order(self) -> list[Content]:
         """Sort by sequence, what has none behind its predecessor; what is not after `since` is left out."""

@@ -589,15 +589,16 @@ class Session:
             walk.wary = True
             walk.begin(self._outbox.marked, self._outbox.anchor)
             return False
-        return self._read_on(contents, now, ended=ended)
+        return self._read_on(page, contents, now, ended=ended)
 
-    def _read_on(self, contents: list[Content], now: float, *, ended: bool) -> bool:
+    def _read_on(self, page: Page, contents: list[Content], now: float, *, ended: bool) -> bool:
         """Take in a page of a history that is proven; give True when asking again only makes sense later."""
         walk = self._walk
         before = walk.reached
         stopped = self._intake.take(contents, live=self.state is State.LIVE)
         reached = walk.reached
-        paused = stopped or (ended and reached == before)
+        has_room = not page.is_full or page.request.since >= before  # else the anchor may have taken all of it
+        paused = stopped or (ended and reached == before and has_room)
         if paused and not stopped:
             self._explain()
             self._doubtful.looked(reached)

@@ -57,6 +57,12 @@ async def test_a_refused_limit_is_halved_however_the_hub_says_it(refusal: Except
     assert hub.asked == [1000, 500, 250]
 
 
+async def test_a_page_of_as_many_events_as_were_asked_for_is_full() -> None:
+    full = await ask(Answers(EventsPage([b"{}"], None)), limit=PageLimit(1, ROOM))
+    other = await ask(Answers(EventsPage([b"{}"], None)), limit=PageLimit(2, ROOM))
+    assert (full and full.is_full, other and other.is_full) == (True, False)
+
+
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize(
     "refusal",

@@ -57,11 +57,11 @@ class Scene:
         self.session.subscribed()
         self.session.told_latest(latest, clock(at))
 
-    def answers(self, *contents: Content, token: str | None = None) -> bool:
+    def answers(self, *contents: Content, token: str | None = None, is_full: bool = False) -> bool:
         """Let the hub answer what the session asks for."""
         request = self.session.wants()
         assert request is not None, "nothing is asked for"
-        return self.session.paged(Page(request, contents, token), self.now)
+        return self.session.paged(Page(request, contents, token, is_full=is_full), self.now)
 
     def asks(self) -> PageRequest | None:
         return self.session.wants()

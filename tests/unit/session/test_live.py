@@ -307,6 +307,32 @@ def test_the_audit_finds_what_was_never_pushed_and_marks_it_late() -> None:
     assert scene.checkpoint.settled == ()
 
 
+def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit_though_it_has_no_token() -> None:
+    scene = settled()
+    scene.session.told_latest(3, clock(100))
+    scene.session.audit()
+    first = scene.asks()
+
+    assert scene.answers(event(1), is_full=True) is False
+    assert (first, scene.asks()) == (PageRequest(0), PageRequest(1))
+    assert scene.answers(event(2, at=0), is_full=True) is False
+    assert scene.answers(event(3, at=0), is_full=True) is False
+    assert scene.answers() is True
+
+    assert scene.published() == [1, 2, 3]
+
+
+def test_a_hub_that_gives_nothing_new_however_much_it_is_asked_is_not_asked_for_ever() -> None:
+    scene = settled()
+    scene.session.told_latest(3, clock(100))
+    scene.session.audit()
+
+    scene.answers(event(1), is_full=True)
+
+    assert scene.answers(event(1), is_full=True) is True
+    assert scene.asks() is None
+
+
 def test_the_audit_leaves_alone_what_may_still_be_pushed() -> None:
     scene = settled()
 
