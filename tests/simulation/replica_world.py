@@ -26,7 +26,7 @@ from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwner
 from gateway.broker.ports import Limits
 from gateway.broker.view import View
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
-from gateway.publication import NOTIFICATIONS
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
@@ -261,7 +261,7 @@ class World:
         entries = self.broker.entries
         for entry in entries[self._looked :]:
             message = entry.stored.message
-            if message.topic not in {NOTIFICATIONS, REPLAY_TOPIC}:
+            if message.topic not in {NOTIFICATIONS, DEAD_LETTER, REPLAY_TOPIC}:
                 self._keys[message.account].add(message.key)
         self._looked = len(entries)
         return all(len(self._keys[name]) >= len(user.happenings) for name, user in self.hub.users.items())
