@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -31,7 +31,7 @@ _WORD: Final = "\N{GRINNING FACE}" * 100
 class SlowRegistry(MemoryRegistry):
     """A registry that takes its time to forget, as one does that every replica must hear of."""
 
-    async def forget(self, accounts: frozenset[str]) -> None:  # type: ignore[override]
+    async def forget(self, accounts: Collection[str]) -> None:
         """See the contract."""
         await asyncio.sleep(1.0)
         await super().forget(accounts)
