@@ -38,12 +38,12 @@ _KNOWN_FOR: Final = 600.0
 class CommitSlots:
     """Slots for commits: `count` for all shards, and one apart for those whose last commit failed."""
 
-    def __init__(self, count: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, count: int, clock: Callable[[], float] | None = None) -> None:
         """Let `count` commits be in flight at once that take no longer than usual; `clock` gives seconds."""
         self.window = FIRST
         """Bytes that may be in flight at once; a commit that is alone always may."""
         self.bytes_in_flight = 0
-        self._clock = clock
+        self._clock = clock or _now
         self._left = count
         self._flights = 0
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
@@ -181,3 +181,7 @@ class CommitSlots:
             return False
         self._quickest, self._quickest_at = _FAR, now
         return True
+
+
+def _now() -> float:
+    return time.monotonic()

@@ -156,6 +156,7 @@ class Wordy(Scene):
     def prepare(self, world: World, dice: Random) -> None:  # noqa: ARG002 - as declared
         """Let commits hold little, and accounts a lot."""
         world.limits, world.buffer = Limits(messages=2_000, bytes=900_000), 2 * 1024 * 1024
+        world.is_window_open = True
 
     def events(self, world: World, dice: Random) -> Events:
         """Push them, over one account or two."""

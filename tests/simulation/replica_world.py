@@ -30,6 +30,7 @@ from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
+from gateway.replica.slots import MOST
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.state import REPLAY, Observed, Phase, Replay, encode_record
@@ -164,6 +165,8 @@ class World:
         if self.is_hung:
             self.names, self.shards = [f"account-{number}" for number in range(24)], 16
         self.limits = Limits(messages=200, bytes=2**20)
+        self.is_window_open = Random(f"{self.seed}/window").random() < 0.5
+        """Whether much may be committed at once from the beginning, as by replicas that have run for long."""
         self.buffer = 64 * 1024
         self.window = 0.05
         """Seconds for which a push waits for what is missing before it."""
@@ -302,7 +305,7 @@ class World:
         ).model_copy(update={"memory_bytes": self.memory})  # less than a person may set, too
 
     def _replica(self, name: str) -> Replica:
-        return Replica(
+        replica = Replica(
             self._settings,
             self.broker.log(name),
             self.registry,
@@ -312,6 +315,9 @@ class World:
             member=member_of(name),
             connect=self.hub.connector(),
         )
+        if self.is_window_open:
+            replica._shard_settings.commits.window = MOST
+        return replica
 
     def _kill(self, name: str) -> None:
         machine, _ = self.replicas.pop(name)

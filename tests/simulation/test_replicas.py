@@ -124,7 +124,7 @@ def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPat
 
 def test_slots_for_commits_that_are_kept_by_shards_that_hang_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
-    async def keep(self: CommitSlots, *, has_failed: bool) -> AsyncIterator[None]:  # noqa: ARG001
+    async def keep(self: CommitSlots, size: int, *, has_failed: bool) -> AsyncIterator[None]:  # noqa: ARG001
         async with self._usual:
             yield
 
