@@ -141,6 +141,11 @@ class MemoryBroker:
             lost += 1
         return lost
 
+    def last_replaced_only(self) -> bool:
+        """Return whether the last commit that can be lost began nothing and forgot nothing."""
+        last = self._undo[-1] if self._undo else None
+        return last is not None and last.checkpoints.keys() == self.stored_checkpoints[last.shard].keys()
+
     def fenced(self, shard: int) -> Fenced:
         """Say who owns `shard` now."""
         return Fenced(f"shard {shard} was claimed by {self.owners.get(shard)} (epoch {self.epochs.get(shard)})")

@@ -56,6 +56,8 @@ _CROWDS: Final = 0.05
 _CROWD: Final = 40
 """Accounts then: their pages together are expected to take several times the memory that there is."""
 
+_POWERLESS: Final = 0.15
+"""The part of the seeds in which the broker loses commits that it had acknowledged."""
 _BUGGY: Final = 0.3
 """The part of the seeds in which the gateway itself has a fault."""
 
@@ -165,6 +167,8 @@ class World:
         if self.is_hung:
             self.names, self.shards = [f"account-{number}" for number in range(24)], 16
         self.limits = Limits(messages=200, bytes=2**20)
+        self.lost = 0
+        """Commits that the broker lost."""
         self.is_window_open = Random(f"{self.seed}/window").random() < 0.5
         """Whether much may be committed at once from the beginning, as by replicas that have run for long."""
         self.buffer = 64 * 1024
@@ -383,7 +387,29 @@ class World:
             events += self._shard_trouble(shard, "hangs", 5, FLOW - 5)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
-        return events + self._bugs() + self._replays() + scene
+        return events + self._bugs() + self._replays() + self._power_cuts() + scene
+
+    def _power_cuts(self) -> list[tuple[float, Callable[[], None]]]:
+        """Draw when the broker loses its end, as in a power cut; where nobody writes, a shard looks each 10 s."""
+        dice = Random(f"{self.seed}/power")
+        if dice.random() >= _POWERLESS or self.crowd is not None:
+            return []
+        self.broker.can_lose = 50
+        events: list[tuple[float, Callable[[], None]]] = []
+        for _ in range(dice.randint(1, 2)):
+            at, commits = dice.uniform(10, FLOW), dice.randint(1, 50)
+            for name in self.names:
+                self.excuse(name, at - 25, at + 30, "the broker went back")
+            events.append((at, partial(self._lose, commits)))
+        return events
+
+    def _lose(self, commits: int) -> None:
+        """Lose commits, as far as each of them left what every account began with."""
+        lost = 0
+        while lost < commits and self.broker.last_replaced_only() and self.broker.go_back(1):
+            lost += 1
+        self.tell(f"the broker loses its last {lost} commits")
+        self.lost += lost
 
     def _replays(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw what operators ask for again, and perhaps cancel."""

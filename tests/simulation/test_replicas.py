@@ -14,7 +14,7 @@ from replica_verdict import complaints
 from replica_world import FLOW, World, lived, repeat
 
 from gateway.broker.memory import MemoryBroker
-from gateway.broker.ports import ShardLog
+from gateway.broker.ports import Commit, ShardLog
 from gateway.broker.view import View
 from gateway.replica.access import OwnLimit
 from gateway.replica.account import Account
@@ -216,6 +216,19 @@ def test_a_commit_that_is_not_bounded_by_what_its_messages_take_is_noticed(monke
     for seed in (70, 163):
         assert "unexpected: ValueError('a commit of" in found_in(seed)
     assert "no dead letter of" in found_in(163)
+
+
+def test_commits_that_do_not_build_on_what_is_there_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a broker lost its end, and takes the next commit whose checkpoint covers what it lost."""
+    sound, store = found_in(2, 12, 13), MemoryBroker.store
+
+    def blind(self: MemoryBroker, shard: int, epoch: int, builds_on: int, commit: Commit) -> bool:  # noqa: ARG001
+        return store(self, shard, epoch, self.states.get(shard, 0), commit)
+
+    monkeypatch.setattr(MemoryBroker, "store", blind)
+    assert not sound
+    for seed in (2, 12, 13):
+        assert "never published" in found_in(seed)
 
 
 def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
