@@ -228,6 +228,8 @@ class TopicsSettings(_Section):
     """Create what is missing in the broker; otherwise only check it."""
     retention: float | None = Field(default=7 * 24 * 3600, gt=0)
     """Seconds that an event stays in the log; null keeps it for ever."""
+    retention_bytes: int | None = Field(default=None, gt=0)
+    """Kafka: bytes of each partition of events that may bound that; null lets no size do so."""
     partitions: int = Field(default=8, ge=1, le=10_000)
     """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
 

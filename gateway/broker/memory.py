@@ -141,10 +141,12 @@ class MemoryBroker:
             lost += 1
         return lost
 
-    def last_replaced_only(self) -> bool:
-        """Return whether the last commit that can be lost began nothing and forgot nothing."""
-        last = self._undo[-1] if self._undo else None
-        return last is not None and last.checkpoints.keys() == self.stored_checkpoints[last.shard].keys()
+    def before_last(self) -> tuple[dict[str, bytes], dict[str, bytes]] | None:
+        """Return the checkpoints of a shard before the last commit, and after it; None where it cannot be lost."""
+        if not self._undo:
+            return None
+        last = self._undo[-1]
+        return last.checkpoints, self.stored_checkpoints[last.shard]
 
     def fenced(self, shard: int) -> Fenced:
         """Say who owns `shard` now."""
@@ -194,6 +196,7 @@ class MemoryShard:
         self._epoch = epoch
         self._spent: BrokerError | None = None
         self._state = broker.states.get(shard, 0)
+        self._is_read = False
 
     @property
     def epoch(self) -> int:
@@ -211,7 +214,9 @@ class MemoryShard:
         if self._broker.epochs[self._shard] != self._epoch:
             raise self._spend(self._broker.fenced(self._shard))
         found = dict(self._broker.stored_checkpoints.get(self._shard, {}))
-        self._state = self._broker.states.get(self._shard, 0)
+        if self._is_read and self._state != self._broker.states.get(self._shard, 0):
+            raise self._spend(self._problem())
+        self._state, self._is_read = self._broker.states.get(self._shard, 0), True
         await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, _nothing))
         return found
 

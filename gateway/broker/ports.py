@@ -80,7 +80,8 @@ class ShardLog(Protocol):
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard as the broker has it now, without those that were forgotten.
 
-        Raises Fenced, Unavailable.
+        It may be asked again between commits, for accounts that come later. Raises Fenced; Unavailable; OutcomeUnknown
+        where one is not there any more that was read or committed before.
         """
         ...
 

@@ -34,6 +34,11 @@ class Broker:
     """Whether the log has one order over all kinds of an account, or one for each kind."""
     prepare: Callable[[Settings], Awaitable[str]]
     """Creates what is missing, or only checks it, and says what is there; raises ConfigurationError, Unavailable."""
+    again: Callable[[Settings], Awaitable[None]]
+    """Does that again while the gateway works: makes what is gone, where no promise suffers, and compares the rest.
+
+    Raises as `prepare`, and NeedsPerson.
+    """
     refused: Callable[[Settings, Iterable[str]], Awaitable[list[str]]]
     """Says in words what the broker would not let the gateway write for these accounts, without writing it."""
 

@@ -54,6 +54,10 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             await ownership.prepare(replicas=replicas, create=create)
             return f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
 
+        async def again(whole: Settings) -> None:
+            await prepare(whole)
+            await registry.agree(whole.shards)
+
         async def refused(whole: Settings, accounts: Iterable[str]) -> list[str]:
             return await connection.link.refused(_written(topics, whole.shards, accounts))
 
@@ -69,6 +73,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             log_settings.owner,
             one_order=True,
             prepare=prepare,
+            again=again,
             refused=refused,
         )
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from gateway.broker.access import read_password
-from gateway.broker.kafka import cluster, permissions
+from gateway.broker.kafka import cluster, permissions, repair
 from gateway.broker.kafka.connect import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.log import KafkaLog, LogSettings
@@ -51,21 +51,31 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             transaction_timeout=max(_TRANSACTION, settings.commit_timeout),
         )
 
-        async def prepare(whole: Settings) -> str:
-            wanted = cluster.ClusterSettings(
+        def topics_of(whole: Settings) -> cluster.ClusterSettings:
+            return cluster.ClusterSettings(
                 topics,
                 partitions=kept.partitions,
                 shards=whole.shards,
                 replicas=settings.replicas,
                 retention=kept.retention,
+                retention_bytes=kept.retention_bytes,
                 create=kept.create,
                 account_in_key=whole.messages.key == "account-sequence",
             )
+
+        async def prepare(whole: Settings) -> str:
+            wanted = topics_of(whole)
             await cluster.prepare(connection, wanted)
             await ownership.check()
             log.restore_as(wanted)
             count = len(topics.events) + 3
             return f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
+
+        async def again(whole: Settings) -> None:
+            try:
+                await cluster.compare(connection, topics_of(whole))
+            except cluster.MissingTopics as missing:
+                await repair.restore(connection, topics_of(whole), missing)
 
         async def refused(whole: Settings, _: Iterable[str]) -> list[str]:
             return await permissions.refused(connection, topics, whole.shards)
@@ -82,5 +92,6 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             log_settings.owner,
             one_order=False,
             prepare=prepare,
+            again=again,
             refused=refused,
         )

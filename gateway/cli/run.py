@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
+from functools import partial
 
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
@@ -72,6 +73,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                     control=broker.control,
                     member=broker.member,
                     tracer=tracer,
+                    provision=partial(broker.again, settings),
                 )
                 listeners.tell_of(replica)
                 settle_memory()

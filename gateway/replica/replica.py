@@ -35,6 +35,7 @@ from gateway.replica.budget import Budget
 from gateway.replica.containment import Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
+from gateway.replica.provisioning import Provisioning
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.reporting import RARELY, Fact, Reporter, Subject
 from gateway.replica.shard import Shard, ShardSettings
@@ -99,12 +100,14 @@ class Replica:
         member: str = "",
         tracer: Tracer = OFF,
         connect: Connect | None = None,
+        provision: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """Read the accounts directory; raises ConfigurationError when it cannot be read.
 
         Without `ownership` it serves all shards; else those that fall to it, under the name `member` for people.
         Without `control` nobody wants anything of the accounts, and nothing is reported. `connect` connects to
-        another hub than that of the settings, such as one that is simulated.
+        another hub than that of the settings, such as one that is simulated. `provision` makes what the broker lacks,
+        and compares what is there; without it nobody looks.
         """
         assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
         keys = AccountsDirectory(settings.accounts.directory)
@@ -136,6 +139,7 @@ class Replica:
                 buffer_bytes=settings.session.buffer_bytes,
             ),
             registry=registry,
+            provisioning=Provisioning(provision),
             commits=CommitSlots(settings.broker.max_commits),
             tally=self._access.tally,
             account_in_key=settings.messages.key == "account-sequence",
@@ -178,6 +182,7 @@ class Replica:
         async with asyncio.TaskGroup() as tasks:
             self._beside = Kept(tasks)
             try:
+                self._do_beside("provisioning", self._shard_settings.provisioning.run)
                 self._do_beside("accounts", lambda: self._watch_accounts(tasks))
                 if (control := self._control) is not None:
                     reporter = Reporter(control, self._subjects, self._facts, self.view.last_word)
@@ -349,8 +354,14 @@ class Replica:
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has taken its place among the others, and knows what is wanted and what is so."""
-        return self.view.filled.is_set() and (self._ownership is None or self._membership is not None)
+        """Whether it has taken its place among the others, knows what is wanted and what is so, and can serve a shard.
+
+        It cannot where a person must mend something before any of its shards can be opened.
+        """
+        shards = [self._shards[number] for number in self._serving]
+        is_stuck = bool(shards) and all(shard.needs is not None for shard in shards)
+        is_there = self.view.filled.is_set() and (self._ownership is None or self._membership is not None)
+        return is_there and not is_stuck
 
     async def numbers(self) -> Numbers:
         """Give what is counted of this replica and of the accounts served here; one where that fails is left out."""
@@ -362,7 +373,7 @@ class Replica:
                 tell(self._access.tally, "numbers", error, account=account.name)
             if at % _NUMBERS_AT_ONCE == _NUMBERS_AT_ONCE - 1:
                 await asyncio.sleep(0)  # events go first
-        budget = self._access.budget
+        budget, shards = self._access.budget, [self._shards[number] for number in self._serving]
         return Numbers(
             tally=self._access.tally.copy(),
             accounts=accounts,
@@ -376,6 +387,7 @@ class Replica:
             endings=[phase.value for phase in Phase if phase.is_final],
             buffer=budget.used,
             buffer_limit=budget.total,
+            needs_person=any(shard.needs for shard in shards) or self._shard_settings.provisioning.trouble is not None,
             window=self._shard_settings.commits.window,
             in_flight=self._shard_settings.commits.bytes_in_flight,
             waiters=budget.waiters,

@@ -40,6 +40,7 @@ from gateway.replica.containment import Kept, Rests, end_if_cancelled, tell
 from gateway.replica.filling import Filling, to_message
 from gateway.replica.forgetting import Forgetting
 from gateway.replica.losses import Committed
+from gateway.replica.provisioning import Provisioning
 from gateway.replica.refusals import Refusals
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.replays import Replays
@@ -78,6 +79,8 @@ class ShardSettings:
     start: str | int
     session: SessionSettings
     registry: Registry
+    provisioning: Provisioning
+    """What is wrong with the broker."""
     commits: CommitSlots
     """Bounds the commits in flight in this process."""
     replays: ReplaySettings
@@ -121,6 +124,8 @@ class Shard:
         """Accounts without a key whose checkpoints are to be forgotten."""
         self.forgotten: set[str] = set()
         """Those of them that are: whoever sees to it takes them out."""
+        self.needs: str | None = None
+        """What a person must mend before the log can be opened; None where nothing is known."""
         self.counts: Counter[str] = Counter()
         """Commits, messages and reopenings since the start."""
         self._event_log = log
@@ -269,8 +274,7 @@ class Shard:
                 halving = isinstance(error, (TooMuch, Rejected)) and self._can_halve
                 waiting = patience if isinstance(error, NoRoom) else backoff
                 delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
-                say = self._log.error if needs_person else self._log.warning
-                say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+                self._tell(error, delay, needs_person=needs_person)
                 NOTHING.enter()
                 self.counts["reopened"] += 1
                 await self._rest(delay)
@@ -283,6 +287,18 @@ class Shard:
                 await self._rest(delay)
         self._committed_before.forget_all()
         self._detach(None)
+
+    def _tell(self, error: BrokerError, delay: float, *, needs_person: bool) -> None:
+        """Say why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
+        provisioning = self._settings.provisioning
+        provisioning.ask()
+        if provisioning.seldom.is_to_be_said(str(error)):
+            say = self._log.error if needs_person else self._log.warning
+            say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+        self.needs = str(error) if needs_person else provisioning.trouble
+        for account in self.accounts.values() if self.needs is not None else ():
+            account.trouble = self.needs
+            account.touch()
 
     async def _rest(self, seconds: float) -> None:
         """Wait before the log is opened again, unless asked to stop."""
@@ -313,6 +329,7 @@ class Shard:
             assert self._tasks is not None  # noqa: S101 - it is run
             self.replays.opened(checkpoints, self._tasks)
             self._opened_at = self._heard_at = loop.time()
+            self.needs = None
             self._log.info("the shard's log is open", accounts=len(self.accounts))
             while not self._stop.is_set():
                 with suppress(TimeoutError):
@@ -356,6 +373,8 @@ class Shard:
             try:
                 session = self._session(name, checkpoint, known=name in known)
                 self._committed_before.compare(name, session)
+                if session.is_begun:
+                    self._committed_before.note(name, session.highest)
                 account.attach(session)
             except Exception as error:  # noqa: BLE001 - its neighbours go on
                 self.fail(account, error)

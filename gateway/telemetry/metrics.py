@@ -25,7 +25,18 @@ from gateway.telemetry.tally import Distribution, Tally
 PREFIX: Final = "mesolive_gateway_"
 OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")
 """What may become of an event."""
-PARTS: Final = ("account", "shard", "replay", "accounts", "view", "reports", "numbers", "ownership", "release")
+PARTS: Final = (
+    "account",
+    "shard",
+    "replay",
+    "accounts",
+    "view",
+    "reports",
+    "numbers",
+    "ownership",
+    "release",
+    "provisioning",
+)
 """Parts of the gateway that are begun again alone where they fail unexpectedly."""
 _Rows = Iterable[tuple[tuple[str, ...], float]]
 
@@ -123,6 +134,11 @@ _FAMILIES: Final = (
     Family("replays_finished_total", _COUNTER, "Replays that this replica brought to an end, by state.", ("state",)),
     Family("buffer_bytes", _GAUGE, "Bytes of events that wait here for the broker, or are on their way from the hub."),
     Family("buffer_limit_bytes", _GAUGE, "The most that these may be (`memory_bytes`)."),
+    Family(
+        "broker_needs_person",
+        _GAUGE,
+        "1 while the broker is not as the gateway needs it and only a person can mend that, 0 else.",
+    ),
     Family(
         "commit_window_bytes",
         _GAUGE,
@@ -241,6 +257,8 @@ class Numbers:
     """States in which a replay ends."""
     buffer: int
     buffer_limit: int
+    needs_person: bool
+    """Whether only a person can mend what is wrong with the broker."""
     window: int
     """Bytes that may be committed at once."""
     in_flight: int
@@ -300,6 +318,7 @@ class _Told(Collector):
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
+            "broker_needs_person": _one(numbers.needs_person),
             "commit_window_bytes": _one(numbers.window),
             "commit_in_flight_bytes": _one(numbers.in_flight),
             "buffer_waiters": _one(numbers.waiters),

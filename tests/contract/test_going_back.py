@@ -134,6 +134,17 @@ async def test_a_writer_that_has_nothing_to_store_hears_of_it_too(house: tuple[R
             await shard.check()
 
 
+async def test_checkpoints_that_are_read_again_for_an_account_that_comes_do_not_hide_what_is_lost(
+    house: tuple[Rig, ControlStore, PutBack],
+) -> None:
+    rig, _, place = house
+    async with stored(rig, place) as shard:
+        assert await shard.checkpoints() == {"demo": b"10", "other": b"0"}
+        await place.put_back()
+        with pytest.raises(OutcomeUnknown):
+            await shard.checkpoints()
+
+
 async def test_a_stream_of_one_copy_goes_back_on_another_server_than_the_one_that_we_are_connected_to(
     folder: Path,
 ) -> None:

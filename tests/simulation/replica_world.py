@@ -31,6 +31,7 @@ from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
 from gateway.replica.slots import MOST
+from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.state import REPLAY, Observed, Phase, Replay, encode_record
@@ -404,9 +405,13 @@ class World:
         return events
 
     def _lose(self, commits: int) -> None:
-        """Lose commits, as far as each of them left what every account began with."""
+        """Lose commits, as far as each account's first one stays, and that which told whose history it is."""
         lost = 0
-        while lost < commits and self.broker.last_replaced_only() and self.broker.go_back(1):
+        while lost < commits and (both := self.broker.before_last()) is not None:
+            before, after = both
+            if before.keys() != after.keys() or not all(map(_has_anchor, before.values(), after.values())):
+                break
+            self.broker.go_back(1)
             lost += 1
         self.tell(f"the broker loses its last {lost} commits")
         self.lost += lost
@@ -596,6 +601,15 @@ _TROUBLES: Final[dict[str, Callable[[], Trouble]]] = {
     "diverges": lambda: Trouble(is_another=True),
     "unpushed": lambda: Trouble(unpushed=True),
 }
+
+
+def _has_anchor(before: bytes, after: bytes) -> bool:
+    """Return whether a checkpoint tells whose history it is, as far as the later one does; replays need not."""
+    try:
+        then, now = decode_checkpoint(before), decode_checkpoint(after)
+    except CheckpointUnreadable:
+        return True
+    return then.anchor is not None or now.anchor is None
 
 
 def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = lambda _: None) -> World:

@@ -197,6 +197,10 @@ class JetStreamShard:
         standing = await read_fence(link, self._topics, self._form.shard)
         if standing is None or standing.sequence != self.claim.sequence:
             raise self._spend(self._superseded(standing))
+        for name, known in (self._standing or {}).items():
+            if known is not None and places.get(name, 0) != known:
+                words = f"the checkpoint of {name} was at {known}, and is at {places.get(name, 0)}"
+                raise self._spend(OutcomeUnknown(words))
         self._standing = places
         return found
 

@@ -141,6 +141,9 @@ def wanted(settings: StreamSettings) -> dict[str, Any]:
         "storage": "file",
         "num_replicas": settings.replicas,
         "max_age": 0,
+        "max_bytes": -1,
+        "max_msgs": -1,
+        "max_msgs_per_subject": -1,
         "discard": "new",
         "allow_atomic": True,
         "allow_msg_ttl": True,
@@ -162,6 +165,8 @@ def _missing(config: dict[str, Any]) -> Iterator[str]:
         ("no_ack", "nobody would say what was stored"),
         ("mirror", "nothing of ours could be stored"),
         ("subject_transform", "checkpoints would be stored where they are not looked for"),
+        ("sources", "what others wrote would be among the events"),
+        ("allow_msg_counter", "nothing but counters could be stored"),
     ):
         if config.get(setting):
             yield f"{setting} is set: {harm}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from aiokafka.errors import for_code
@@ -48,6 +48,12 @@ _QUICKLY_COMPACTED: Final = {
 """A takeover reads all of a partition, so what is superseded must not stay for long."""
 _WATCHED: Final = {"segment.bytes": str(4 * 1024 * 1024)}
 """Each watch begins with all of the topic."""
+_TOMBSTONES: Final = 24 * 3600 * 1000
+"""Milliseconds for which a replica that was cut off still hears of what was forgotten."""
+_SAFE: Final = {"unclean.leader.election.enable": "false"}
+"""A copy that lacks messages must not become the leader. Some managed clusters do not let it be set at all."""
+_NOT_TAKEN: Final = frozenset({40, 44})
+"""Of CreateTopics: a configuration, or a policy of the cluster."""
 _TIMED: Final = {"message.timestamp.type": "LogAppendTime"}
 """Times are the broker's, which refuses what is from more than an hour ahead: a gateway's clock may be off."""
 
@@ -64,6 +70,8 @@ class ClusterSettings:
     replicas: int = 1
     retention: float | None = None
     """Seconds; None keeps events for ever."""
+    retention_bytes: int | None = None
+    """Bytes of each partition of events that may bound that; None lets no size do so."""
     create: bool = True
     """Make the topics that are missing; existing ones are only ever checked."""
     account_in_key: bool = False
@@ -142,7 +150,26 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
             while any(one.leader < 0 for topic in found.values() for one in topic.values()):
                 await asyncio.sleep(_AGAIN)
                 found = await described(connection, names)
-    configs = await _configs(connection, names)
+    await _compare(connection, settings, found)
+
+
+async def compare(connection: Connection, settings: ClusterSettings) -> None:
+    """Compare the topics with what they must be, and make none.
+
+    Raises MissingTopics, ConfigurationError for what is dangerous or not permitted, Unavailable.
+    """
+    names = [one.name for one in wanted_topics(settings)]
+    with ours("the topics"):
+        async with asyncio.timeout(connection.options.timeout):
+            found = await described(connection, names)
+    if missing := [name for name in names if name not in found]:
+        raise MissingTopics(missing)
+    await _compare(connection, settings, found)
+
+
+async def _compare(connection: Connection, settings: ClusterSettings, found: dict[str, dict[int, Partition]]) -> None:
+    wanted = list(wanted_topics(settings))
+    configs = await _configs(connection, [one.name for one in wanted])
     problems = [
         f"{one.name}: {problem}"
         for one in wanted
@@ -264,13 +291,17 @@ async def _create(connection: Connection, settings: ClusterSettings, missing: li
     names = ", ".join(one.name for one in missing)
     if not settings.create:
         raise ConfigurationError("topics", f"there is no {names}", "Make them, or let the gateway make them.")
-    request = CreateTopicsRequest(
-        [(one.name, one.partitions, settings.replicas, [], list(one.config.items())) for one in missing],
-        round(connection.options.request_timeout * 1000),
-        False,  # noqa: FBT003 - not only validated
-    )
-    answer = await connection.ask(request)
-    for name, code, said in answer.topic_errors:
+    errors = await _asked_for(connection, settings, missing)
+    unsafe = {name for name, code, _ in errors if code in _NOT_TAKEN}
+    if unsafe:  # maybe for that alone; what holds then is compared
+        plain = [
+            replace(one, config={key: value for key, value in one.config.items() if key not in _SAFE})
+            for one in missing
+            if one.name in unsafe
+        ]
+        errors = [one for one in errors if one[0] not in unsafe]
+        errors += await _asked_for(connection, settings, plain)
+    for name, code, said in errors:
         problem = said or for_code(code).__name__
         if code in _DENIED:
             raise _denied(name, "Create")
@@ -280,13 +311,28 @@ async def _create(connection: Connection, settings: ClusterSettings, missing: li
             raise Unavailable(f"topic {name} cannot be made: {problem}")
 
 
+async def _asked_for(
+    connection: Connection, settings: ClusterSettings, topics: list[Wanted]
+) -> list[tuple[str, int, str | None]]:
+    """Ask for topics; return the name, the code and the words of each answer."""
+    request = CreateTopicsRequest(
+        [(one.name, one.partitions, settings.replicas, [], list(one.config.items())) for one in topics],
+        round(connection.options.request_timeout * 1000),
+        False,  # noqa: FBT003 - not only validated
+    )
+    answer = await connection.ask(request)
+    return [(name, code, said) for name, code, said in answer.topic_errors]
+
+
 def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
     """Give every topic as it is to be."""
     topics = settings.topics
     in_sync = {"min.insync.replicas": str(settings.in_sync)}
     retention = "-1" if settings.retention is None else str(round(settings.retention * 1000))
-    events = {"cleanup.policy": "delete", "retention.ms": retention, **in_sync, **_TIMED}
-    kept = {"cleanup.policy": "compact", **_QUICKLY_COMPACTED, **in_sync, **_TIMED}
+    size = "-1" if settings.retention_bytes is None else str(settings.retention_bytes)
+    always = {**in_sync, **_TIMED, **_SAFE}
+    events = {"cleanup.policy": "delete", "retention.ms": retention, "retention.bytes": size, **always}
+    kept = {"cleanup.policy": "compact", "delete.retention.ms": str(_TOMBSTONES), **_QUICKLY_COMPACTED, **always}
     for name in topics.events:
         yield Wanted(name, settings.partitions, events, "topics.partitions")
     yield Wanted(topics.checkpoints, settings.shards, kept, "shards")
@@ -314,24 +360,51 @@ def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, st
                 f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete, or "
                 f"messages.key to account-sequence"
             )
-        elif "delete" in policy and not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
-            yield (
-                f"retention.ms is {config['retention.ms']}, events would leave before topics.retention "
-                f"({wanted.config['retention.ms']} ms)"
-            )
+        elif "delete" in policy:
+            yield from _leaving(wanted, config)
     else:
         if policy != "compact":
             yield f"cleanup.policy is {policy}: checkpoints would expire; set it to compact"
         if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
             yield f"max.message.bytes is {config['max.message.bytes']}: a checkpoint needs {SMALLEST_MESSAGE}"
+    yield from _losing(wanted, settings, config)
+
+
+def _losing(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
+    """Say what would let a topic lose what was acknowledged, or lie about its age, or take nothing."""
     clock = config["message.timestamp.type"]
     if wanted.name == settings.topics.control and clock != "LogAppendTime":
         yield f"message.timestamp.type is {clock}: ages would be by the writers' clocks; set it to LogAppendTime"
+    if wanted.name == settings.topics.control and int(config["delete.retention.ms"]) < _TOMBSTONES:
+        yield (
+            f"delete.retention.ms is {config['delete.retention.ms']}: replicas that are cut off for longer would not "
+            f"hear of what is forgotten; set it to {_TOMBSTONES}"
+        )
+    if settings.replicas > 1 and config["unclean.leader.election.enable"] == "true":
+        yield (
+            "unclean.leader.election.enable is true: a copy that lacks what was acknowledged may become the leader; "
+            "set it to false"
+        )
     in_sync = int(config["min.insync.replicas"])
     if in_sync < settings.in_sync:
         yield f"min.insync.replicas is {in_sync}, not {settings.in_sync}: what was acknowledged could be lost"
     if in_sync > settings.replicas:
         yield f"min.insync.replicas is {in_sync} of {settings.replicas} replicas: nothing could be written"
+
+
+def _leaving(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:
+    """Say what lets events leave before they are to; brokers have a bound by size for topics that have none."""
+    if not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
+        yield (
+            f"retention.ms is {config['retention.ms']}, events would leave before topics.retention "
+            f"({wanted.config['retention.ms']} ms)"
+        )
+    size = config["retention.bytes"]
+    if not _long_enough(size, wanted.config["retention.bytes"]):
+        yield (
+            f"retention.bytes is {size}: events would leave however young they are; set it to "
+            f"{wanted.config['retention.bytes']}, or topics.retention_bytes to {size} if that is meant"
+        )
 
 
 def _long_enough(given: str, wanted: str) -> bool:

@@ -239,6 +239,7 @@ class KafkaShard:
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
+        await self.check()  # else what was committed would be taken for what is there now
         seen = await _read(self._connection, self._own, 0)
         if seen.newest != self.own_claim:
             raise self._spend(_superseded(self._shard, seen.newest))

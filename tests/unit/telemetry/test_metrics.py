@@ -54,6 +54,7 @@ NUMBERS = Numbers(
     endings=["completed", "failed"],
     buffer=10,
     buffer_limit=100,
+    needs_person=True,
     window=65536,
     in_flight=4096,
     waiters=2,
