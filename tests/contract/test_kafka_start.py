@@ -7,21 +7,31 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Message as Delivered
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewPartitions,
+    NewTopic,
+    ResourceType,
+)
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import ClusterSettings
+from gateway.broker.kafka.cluster import ClusterSettings, MissingTopics
 from gateway.broker.kafka.connect import ConnectionOptions, connect
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics, headers_of, message_of, partition_of
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from gateway.publication import Message
+from tests.contract import kafka_server
 from tests.contract.behaviours import AWKWARD, message, numbers
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.rigs import KafkaRig, kafka_rig
@@ -86,6 +96,7 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
         ("error", {"cleanup_policy": "compact"}, "cleanup.policy is compact: equal keys of two accounts would erase"),
         ("error", {"cleanup_policy": "compact,delete"}, "cleanup.policy is compact,delete: equal keys"),
         ("error", {"retention_ms": "1000"}, "retention.ms is 1000, events would leave before topics.retention"),
+        ("error", {"retention_bytes": "1000"}, "retention.bytes is 1000: events would leave however young they are"),
         ("error", {"min_insync_replicas": "2"}, "min.insync.replicas is 2 of 1 replicas: nothing could be written"),
     ],
 )
@@ -96,6 +107,41 @@ async def test_a_topic_that_would_break_a_promise_is_refused_in_words(
     with pytest.raises(ConfigurationError) as refused:
         await prepared(kafka_address, replace(wanted, retention=3600.0))
     assert f"{wanted.topics.message(topic)}: {said}" in str(refused.value)
+
+
+async def test_a_bound_by_size_is_taken_where_it_is_meant(kafka_address: str, wanted: ClusterSettings) -> None:
+    await made(kafka_address, wanted.topics.message("error"), retention_bytes="1000")
+    await prepared(kafka_address, replace(wanted, retention=3600.0, retention_bytes=1000))
+    with pytest.raises(ConfigurationError, match=r"set it to 2000, or topics\.retention_bytes to 1000 if that is meant"):
+        await prepared(kafka_address, replace(wanted, retention=3600.0, retention_bytes=2000))
+
+
+async def test_topics_are_compared_while_the_gateway_works_and_none_is_made(
+    kafka_address: str, wanted: ClusterSettings
+) -> None:
+    await prepared(kafka_address, wanted)
+    name = wanted.topics.message("error")
+    client = admin(kafka_address)
+    async with connect(ConnectionOptions([kafka_address])) as connection:
+        await cluster.compare(connection, wanted)
+        entry = ConfigEntry("retention.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+        change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        for done in client.incremental_alter_configs([change]).values():
+            await asyncio.to_thread(done.result)
+        with pytest.raises(ConfigurationError, match=f"{name}: retention.bytes is 1000"):
+            await cluster.compare(connection, wanted)
+        await asyncio.to_thread(client.delete_topics([name])[name].result)
+        while await cluster.partitions(connection, [name]):
+            await asyncio.sleep(0.01)
+        with pytest.raises(MissingTopics, match=name):
+            await cluster.compare(connection, wanted)
+
+
+async def test_brokers_that_bound_all_topics_by_size_bound_none_of_ours(tmp_path: Path) -> None:
+    kafka_server.require_java()
+    wanted = ClusterSettings(Topics("t", ("order-update", "error")), partitions=3, shards=5)
+    with KafkaServer(tmp_path / "kafka", config={"log.retention.bytes": "1000"}) as server:
+        await prepared(server.address, wanted)
 
 
 async def test_a_compacted_topic_of_events_is_taken_where_keys_have_the_account(

@@ -22,6 +22,7 @@ from gateway.broker.jetstream import innards
 from gateway.errors import BrokerError, Unavailable
 
 API: Final = "$JS.API"
+_OWN_NAMES: Final = re.compile(r"[0-9a-f]{32}")
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
@@ -47,6 +48,7 @@ class Refusal(Unavailable):
 
     def __init__(self, call: str, error: Mapping[str, Any]) -> None:
         """`error` as JetStream gives it: `code` (as in HTTP), `err_code` (which one), `description`."""
+        call = _OWN_NAMES.sub("…", call)  # so that the same trouble has the same words
         super().__init__(f"{call}: {error.get('description')} (error {error.get('err_code')})")
         self.status = int(error.get("code", 0))
         self.code = int(error.get("err_code", 0))

@@ -1,0 +1,113 @@
+"""What the broker lacks is made again, and what a person must mend is said: seldom, and everywhere that it matters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from gateway.broker.memory import Edge, no_faults
+from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
+from gateway.replica.account import Activity
+from gateway.replica.provisioning import Provisioning, Seldom
+
+Build = Callable[..., Awaitable[Any]]
+
+
+def test_the_same_words_are_said_once_a_minute_whatever_numbers_stand_in_them() -> None:
+    now = 0.0
+    seldom = Seldom(lambda: now)
+    assert seldom.is_to_be_said("shard 3: no stream")
+    assert not seldom.is_to_be_said("shard 4: no stream")
+    assert seldom.is_to_be_said("shard 4: no room")
+    now = 61.0
+    assert seldom.is_to_be_said("shard 3: no stream")
+
+
+def test_not_all_words_that_were_ever_said_are_remembered() -> None:
+    seldom = Seldom(lambda: 0.0)
+    words = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(300)]
+    assert all(seldom.is_to_be_said(one) for one in words)
+    assert len(seldom._said) == 100
+    assert not seldom.is_to_be_said(words[-1])
+
+
+async def test_what_only_a_person_can_mend_is_known_until_it_is_mended() -> None:
+    answers: list[GatewayError | None] = [
+        ConfigurationError("stream x", "allow_atomic is off", "Mend it."),
+        Unavailable("nobody is there"),
+        NeedsPerson("there is no topic x"),
+        None,
+    ]
+
+    async def look() -> None:
+        answer = answers.pop(0)
+        if answer is not None:
+            raise answer
+
+    provisioning = Provisioning(look)
+    troubles = []
+    with structlog.testing.capture_logs() as logs:
+        while answers:
+            await provisioning.look()
+            troubles.append(provisioning.trouble)
+    assert troubles == ["stream x: allow_atomic is off. Mend it."] * 2 + ["there is no topic x", None]
+    assert [entry["log_level"] for entry in logs] == ["error", "error", "info"]
+
+
+async def test_it_is_looked_soon_after_a_log_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.replica.provisioning._SOON", 0.01)
+    looks = 0
+
+    async def look() -> None:
+        nonlocal looks
+        looks += 1
+
+    provisioning = Provisioning(look)
+    running = asyncio.create_task(provisioning.run())
+    for wanted in (1, 2):
+        provisioning.ask()
+        provisioning.ask()
+        async with asyncio.timeout(10):
+            while looks < wanted:
+                await asyncio.sleep(0.01)
+    running.cancel()
+    await asyncio.wait({running})
+    assert looks == 2
+
+
+async def test_accounts_say_what_a_person_must_mend_and_a_replica_that_can_open_no_shard_is_not_ready(
+    build: Build,
+) -> None:
+    world = await build("alpha", "beta", prefill=10)
+
+    async def faults(edge: Edge) -> None:
+        if edge.call == "commit" and edge.when == "before":
+            raise NeedsPerson("set allow_atomic to true")
+
+    world.broker.faults = faults
+    with structlog.testing.capture_logs() as logs:
+        replica = await world.replica()
+        for account in ("alpha", "beta"):
+            await world.until(
+                lambda name=account: world.status(name).trouble == "set allow_atomic to true", "it says so"
+            )
+
+        async def needs_person() -> bool:
+            return (await replica.numbers()).needs_person
+
+        async with asyncio.timeout(10):
+            while not await needs_person():
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(3)
+        world.broker.faults = no_faults
+        for account in ("alpha", "beta"):
+            await world.published(account, range(1, 11))
+            await world.becomes(account, Activity.LIVE)
+            await world.until(lambda name=account: world.status(name).trouble is None, "it is well")
+    assert not await needs_person()
+    assert [entry["log_level"] for entry in logs if "opened again" in entry["event"]] == ["error"]
+    assert not [entry for entry in world.broker.entries if entry.stored.message.topic == "dead-letter"]
