@@ -29,12 +29,14 @@ from tests.acceptance.processes import House, Process, house, settled_of, until
 from tests.acceptance.strikes import silences
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
 from tests.support import leftovers
+from tests.support.slow_line import FAST
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["kill", "end", "freeze", "nap", "cut", "broker", "hub", "to 1", "to 4", "to 3"]
+Kind = Literal[
+    "kill", "end", "freeze", "nap", "cut", "broker", "hub", "slow", "hang", "back", "edit", "to 1", "to 4", "to 3"
+]
 ACCOUNTS: Final = 60
 RATE: Final = 3.0
 """Events a second of each account."""
@@ -47,12 +49,23 @@ SECONDS: Final[dict[Kind, tuple[float, float]]] = {
     "cut": (7, 10),  # from the broker alone
     "broker": (0, 4),  # until it is started again
     "hub": (0, 3),  # refuses connections at TCP, and drops those that stand
+    "slow": (4, 8),  # the line to the broker
+    "hang": (3, 8),  # the broker's address takes connections, and not a byte goes over them
+    "back": (0.5, 2),  # what the broker has stored in this time is lost, as in a power cut
+    "edit": (2, 5),  # a setting is changed without which nothing can be stored, and put back
     "to 1": (0, 0),
     "to 4": (0, 0),
     "to 3": (0, 0),
 }
 """How long each kind of blow lasts."""
 ROUND: Final = len(SECONDS)
+SLOW: Final = 30_000.0
+"""Bytes a second of a line that is slow."""
+TOLD: Final[dict[Kind, tuple[str, ...]]] = {
+    "back": ("went back",),
+    "edit": ("Mend it", "is not as the gateway needs it"),
+}
+"""What gateways say as an error of some blows, and must."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,8 @@ def schedule(seed: int) -> Iterator[Blow]:
     """Give blows without an end, each kind once a round; the scales come one after the other."""
     dice = Random(seed)
     while True:
-        parts: list[list[Kind]] = [["kill"], ["end"], ["freeze"], ["nap"], ["cut"], ["broker"], ["hub"]]
+        alone: list[Kind] = ["kill", "end", "freeze", "nap", "cut", "broker", "hub", "slow", "hang", "back", "edit"]
+        parts: list[list[Kind]] = [[kind] for kind in alone]
         parts.append(["to 1", "to 4", "to 3"])
         dice.shuffle(parts)
         for kind in itertools.chain.from_iterable(parts):
@@ -105,6 +119,18 @@ class Storm:
             lambda: self._in_flight(victim, blow.kind) > 0, f"events are in flight where {blow.kind} is to land"
         )
         events, began = self._in_flight(victim, blow.kind), time.time()
+        if blow.kind in {"kill", "end", "freeze", "nap", "cut"}:
+            await self._strike_replica(blow, victim)
+        elif blow.kind in {"to 1", "to 4", "to 3"}:
+            await self._scale(int(blow.kind.split()[1]))
+        else:
+            await self._strike_all(blow)
+        await self._recovered()
+        ended = time.time()
+        self.spans.append((blow.kind, began, ended))
+        log.info("%s (%s), with %d events in flight: felt for %.1f s", blow, victim.name, events, ended - began)
+
+    async def _strike_replica(self, blow: Blow, victim: Process) -> None:
         match blow.kind:
             case "kill":
                 victim.kill()
@@ -115,27 +141,41 @@ class Storm:
                 await self._end(victim)
                 await asyncio.sleep(blow.seconds)
                 await self._scale(len(self.alive) + 1)
-            case "freeze" | "nap":
-                victim.freeze()
-                await asyncio.sleep(blow.seconds)
-                victim.thaw()
             case "cut":
                 self.scene.sever(victim.popen.pid)
                 await asyncio.sleep(blow.seconds)
                 self.scene.mend()
+            case _:
+                victim.freeze()
+                await asyncio.sleep(blow.seconds)
+                victim.thaw()
+
+    async def _strike_all(self, blow: Blow) -> None:
+        match blow.kind:
             case "broker":
                 self.scene.kill_broker()
                 await asyncio.sleep(blow.seconds)
                 await asyncio.to_thread(self.scene.start_broker)
-            case "hub":
+            case "slow":
+                self.scene.line.rate = SLOW
+                await asyncio.sleep(blow.seconds)
+                self.scene.line.rate = FAST
+            case "hang":
+                self.scene.line.is_hung = True
+                await asyncio.sleep(blow.seconds)
+                self.scene.line.is_hung = False
+            case "back":
+                await asyncio.to_thread(self.scene.keep_store)
+                await self._recovered()
+                await asyncio.sleep(blow.seconds)
+                await asyncio.to_thread(self.scene.put_store_back)
+            case "edit":
+                await self.scene.spoil(is_spoiled=True)
+                await asyncio.sleep(blow.seconds)
+                await self.scene.spoil(is_spoiled=False)
+            case _:
                 await self.scene.ask("POST /unlisten", seconds=blow.seconds, cut=True)
                 await asyncio.sleep(blow.seconds + 0.1)
-            case _:
-                await self._scale(int(blow.kind.split()[1]))
-        await self._recovered()
-        ended = time.time()
-        self.spans.append((blow.kind, began, ended))
-        log.info("%s (%s), with %d events in flight: felt for %.1f s", blow, victim.name, events, ended - began)
 
     async def end(self) -> Verdict:
         """Let the flow and the replicas end, and judge the log."""
@@ -153,8 +193,13 @@ class Storm:
             longest[kind] = max(longest[kind], *silences(found, accounts, began, ended).values())
         return dict(sorted(longest.items()))
 
+    def complaints(self) -> list[str]:
+        """Give what gateways complained of, but for what they must say of the blows."""
+        told = [words for kind, _, _ in self.spans for words in TOLD.get(kind, ())]
+        return [line for line in self.scene.complaints() if not any(words in line for words in told)]
+
     def _in_flight(self, victim: Process, kind: Kind) -> int:
-        struck = self.alive if kind in {"broker", "hub"} else [victim]
+        struck = self.alive if kind in {"broker", "hub", "slow", "hang", "back", "edit"} else [victim]
         return sum(self.scene.in_flight(running.popen.pid) for running in struck)
 
     async def _recovered(self) -> None:
@@ -179,19 +224,18 @@ class Storm:
 @asynccontextmanager
 async def jetstream(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[House]:
     """Give a house for the storm."""
-    async with house(folder, accounts=accounts, seed=seed, audit=2) as here:
+    async with house(folder, accounts=accounts, seed=seed, audit=2, has_line=True) as here:
         yield here
 
 
 @asynccontextmanager
 async def kafka(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[Place]:
     """Give a place for the storm, with a broker of its own: it is killed."""
-    wire = free_port()
-    config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
     names = [f"account-{number}" for number in range(1, accounts + 1)]
-    with KafkaServer(folder / "kafka", config=config) as server:
-        server.wire_port = wire
-        async with made(folder, server, accounts=names, seed=seed, shards=12, audit=2) as place:
+    server = KafkaServer(folder / "kafka")
+    server.put_behind_a_wire()
+    with server:
+        async with made(folder, server, accounts=names, seed=seed, shards=12, audit=2, has_line=True) as place:
             yield place
 
 
@@ -216,7 +260,7 @@ async def storm(scene: House | Place, blows: Iterable[Blow]) -> Outcome:
     await struck.begin()
     for blow in blows:
         await struck.strike(blow)
-    outcome = Outcome(await struck.end(), scene.complaints(), await struck.longest())
+    outcome = Outcome(await struck.end(), struck.complaints(), await struck.longest())
     log.info("%d blows; verdict: %s", len(struck.spans), outcome.verdict)
     for kind, seconds in outcome.longest.items():
         log.info("%s: the longest silence of an account was %.2f s", kind, seconds)

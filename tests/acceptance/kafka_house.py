@@ -17,12 +17,15 @@ from uuid import uuid4
 
 import aiohttp
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.acceptance.checker import Found, Verdict, judge
 from tests.acceptance.kafka_flights import Flights
 from tests.acceptance.processes import GATEWAY, PATIENCE, Scene, process, until
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.kafka_wire import Wire
+from tests.support.putting_back import keep, put_back
+from tests.support.slow_line import slow_line
 
 ACCOUNTS: Final = ("alpha", "beta", "gamma")
 
@@ -95,6 +98,26 @@ class Place(Scene):
         """Start it again, and block until it serves."""
         self.servers[0].start()
 
+    def keep_store(self) -> None:
+        """Copy what the first has stored, while it is down for a moment."""
+        keep(self.servers[0])
+
+    def put_store_back(self) -> None:
+        """Let it go on from the copy."""
+        put_back(self.servers[0])
+        self.checkpoints.begin_again()
+
+    async def spoil(self, *, is_spoiled: bool) -> None:
+        """Change a setting without which nothing can be stored, or put it back."""
+        name = f"{self.prefix}.gateway.checkpoints"
+        entry = ConfigEntry(
+            "min.insync.replicas", "2" if is_spoiled else "1", incremental_operation=AlterConfigOpType.SET
+        )
+        change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+        admin = AdminClient({"bootstrap.servers": self.inner})
+        for done in admin.incremental_alter_configs([change]).values():
+            await asyncio.to_thread(done.result, 20)
+
 
 def read_topics(address: str, prefix: str, isolation: str = "read_committed") -> list[Found]:
     """Read every topic of events to its end, in the words of the checker, which are those of NATS."""
@@ -149,6 +172,11 @@ class Checkpoints:
                 if record.error() is None:
                     self._newest[record.key().decode()] = record.value() or b'{"verified": -1}'
 
+    def begin_again(self) -> None:
+        """Forget all, and read from the beginning: the topic has lost its end."""
+        self._newest.clear()
+        self._is_assigned = False
+
     def close(self) -> None:
         """Let the consumer go."""
         self._consumer.close()
@@ -190,10 +218,12 @@ async def made(
     shards: int = 2,
     broker: str = "",
     inner: str | None = None,
+    has_line: bool = False,
 ) -> AsyncIterator[Place]:
     """Start everything but the gateway; `broker` adds to the settings of that name.
 
-    `inner` is where others than the gateway find Kafka, where they are not to pass by the wires.
+    `inner` is where others than the gateway find Kafka, where they are not to pass by the wires. `has_line` puts a line
+    that can become slow behind the wire of the first server, which others do not go over.
     """
     keys = folder / "accounts"
     keys.mkdir()
@@ -204,8 +234,14 @@ async def made(
     simulate = (GATEWAY, "simulate", *users, "--rate", "0", "--prefill", str(prefill), "--seed", str(seed))
     async with AsyncExitStack() as stack:
         flights = Flights()
+        line = await stack.enter_async_context(slow_line(lambda: servers[0].port))
+        if has_line:
+            inner = f"127.0.0.1:{servers[0].inner_port}"
         wires = [
-            await stack.enter_async_context(Wire(server.wire_port, server.port, watch=flights)) for server in servers
+            await stack.enter_async_context(
+                Wire(server.wire_port, line.port if has_line else server.port, watch=flights)
+            )
+            for server in servers
         ]
         stack.callback(flights.let_go)
         hub = await stack.enter_async_context(process(folder, *simulate, name="hub"))
@@ -221,6 +257,7 @@ async def made(
             accounts=accounts,
             http=http,
             stack=stack,
+            line=line,
             servers=servers,
             wires=wires,
             prefix=prefix,

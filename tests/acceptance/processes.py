@@ -26,6 +26,8 @@ from tests.acceptance.checker import Found, Truth, Verdict, judge, read_log, rea
 from tests.acceptance.wire import Wire
 from tests.contract.nats_server import NatsServer
 from tests.support.freezing import freeze
+from tests.support.putting_back import keep, put_back
+from tests.support.slow_line import SlowLine, slow_line
 
 GATEWAY: Final = Path(sys.executable).with_name("gateway")
 ROOT: Final = Path(__file__).parents[2]
@@ -175,6 +177,8 @@ class Scene(ABC):
     accounts: Sequence[str]
     http: aiohttp.ClientSession
     stack: AsyncExitStack
+    line: SlowLine
+    """To the broker, where the scene has one."""
     runs: int = 0
     gateways: list[Process] = field(default_factory=list)
 
@@ -289,6 +293,25 @@ class House(Scene):
         """Start it again, and block until it serves."""
         self.server.start()
 
+    def keep_store(self) -> None:
+        """Copy what it has stored, while it is down for a moment."""
+        keep(self.server)
+
+    def put_store_back(self) -> None:
+        """Let it go on from the copy."""
+        put_back(self.server)
+
+    async def spoil(self, *, is_spoiled: bool) -> None:
+        """Change a setting without which nothing can be stored, or put it back."""
+        client = await nats.connect(self.server.url)
+        try:
+            stream = (await client.jetstream().stream_info("mesolive-gateway")).config.as_dict()
+            body = json.dumps(stream | {"allow_atomic": not is_spoiled}).encode()
+            answer = json.loads((await client.request("$JS.API.STREAM.UPDATE.mesolive-gateway", body, timeout=5)).data)
+            assert "error" not in answer, answer
+        finally:
+            await client.close()
+
     async def acknowledged(self, events: int) -> None:
         """Wait until the gateway was told that so many events are stored."""
         await until(lambda: self.wire.acknowledged >= events, f"{events} events are acknowledged")
@@ -311,10 +334,11 @@ async def house(
     seed: int = 1,
     grace: float = 1.0,
     audit: float = 0.5,
+    has_line: bool = False,
 ) -> AsyncIterator[House]:
     """Start everything but the gateway; the hub writes every other account's events in the other wire form.
 
-    `accounts` are names, or how many there are to be.
+    `accounts` are names, or how many there are to be; `has_line` puts a line before the broker that can become slow.
     """
     names = [f"account-{number}" for number in range(1, accounts + 1)] if isinstance(accounts, int) else list(accounts)
     keys = folder / "accounts"
@@ -327,10 +351,19 @@ async def house(
         server = await stack.enter_async_context(NatsServer(folder / "nats"))
         hub = await stack.enter_async_context(process(folder, *command, name="hub"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        wire = await stack.enter_async_context(Wire(lambda: server.port or 0))
+        line = await stack.enter_async_context(slow_line(lambda: server.port or 0))
+        wire = await stack.enter_async_context(Wire(lambda: line.port if has_line else server.port or 0))
         url = (await hub.hears(r"hub: (\S+)\n"))[1]
         house = House(
-            folder=folder, hub=url, accounts=names, http=http, stack=stack, hub_process=hub, server=server, wire=wire
+            folder=folder,
+            hub=url,
+            accounts=names,
+            http=http,
+            stack=stack,
+            line=line,
+            hub_process=hub,
+            server=server,
+            wire=wire,
         )
         house.config.write_text(
             f"hub: {{url: '{url}'}}\n"

@@ -21,7 +21,7 @@ SLACK: Final = 2.5
 """How many times as long a silence may be beside other loads; the figures are logged."""
 ABRUPT: Final[tuple[Kind, ...]] = ("kill", "freeze", "cut")
 POLITE: Final[tuple[Kind, ...]] = ("end", "to 1", "to 4", "to 3", "nap")
-SOME: Final[tuple[Kind, ...]] = ("kill", "end", "nap", "broker", "hub")
+SOME: Final[tuple[Kind, ...]] = ("kill", "end", "nap", "broker", "hub", "back", "edit")
 ROUNDS: Final = [pytest.param(SOME, id="some"), pytest.param(tuple(chaos.SECONDS), id="all", marks=pytest.mark.long)]
 
 

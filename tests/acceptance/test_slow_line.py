@@ -18,7 +18,7 @@ from tests.acceptance.checker import Found
 from tests.acceptance.processes import Scene, house, until, verified_of
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
-from tests.support.slow_line import SlowLine, slow_line
+from tests.support.slow_line import SlowLine
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +34,9 @@ SLACK: Final = 3
 
 @asynccontextmanager
 async def over_nats(folder: Path, rate: float, delay: float) -> AsyncIterator[tuple[Scene, SlowLine]]:
-    async with house(folder, accounts=["alpha", "beta"], seed=3) as here:
-        assert here.server.port is not None
-        async with slow_line(here.server.port, rate, delay) as line:
-            here.config.write_text(here.config.read_text().replace(here.wire.url, f"nats://127.0.0.1:{line.port}"))
-            yield here, line
+    async with house(folder, accounts=["alpha", "beta"], seed=3, has_line=True) as here:
+        here.line.rate, here.line.delay = rate, delay
+        yield here, here.line
 
 
 @asynccontextmanager
@@ -47,12 +45,9 @@ async def over_kafka(folder: Path, rate: float, delay: float) -> AsyncIterator[t
     server = KafkaServer(folder / "kafka")
     server.put_behind_a_wire()
     with server:
-        async with slow_line(server.port, rate, delay) as line:
-            server.port, port = line.port, server.port  # the wire goes over the line
-            inner = f"127.0.0.1:{server.inner_port}"
-            async with kafka_house.made(folder, server, accounts=("alpha", "beta"), inner=inner) as here:
-                yield here, line
-            server.port = port
+        async with kafka_house.made(folder, server, accounts=("alpha", "beta"), has_line=True) as here:
+            here.line.rate, here.line.delay = rate, delay
+            yield here, here.line
 
 
 FAR: Final = [

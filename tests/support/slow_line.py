@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+FAST: Final = 1e9
+"""Bytes a second of a line that holds nothing up."""
 _PIECE: Final = 2048
+_LOOK: Final = 0.05
 _BUFFER: Final = 16 * 1024
 """Bytes that wait in each socket, as in a router: more of them would hide how slow the line is."""
 
@@ -18,7 +21,8 @@ _BUFFER: Final = 16 * 1024
 class SlowLine:
     """A proxy to one port; its rate is shared by all connections, each way, and may be changed at any time."""
 
-    target: int
+    target: Callable[[], int]
+    """The port at its other end."""
     rate: float
     """Bytes a second."""
     delay: float = 0.0
@@ -28,6 +32,8 @@ class SlowLine:
     """Bytes on the way to the target so far."""
     connections: int = 0
     """That were accepted so far."""
+    is_hung: bool = False
+    """Whether connections are taken, and not a byte is carried."""
     _free_at: dict[bool, float] = field(default_factory=dict)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outward: bool) -> None:
@@ -48,6 +54,8 @@ class SlowLine:
             tasks.create_task(deliver())
             with suppress(ConnectionError):
                 while piece := await reader.read(_PIECE):
+                    while self.is_hung:
+                        await asyncio.sleep(_LOOK)
                     now = loop.time()
                     begins = max(now, self._free_at.get(outward, 0.0))
                     self._free_at[outward] = ends = begins + len(piece) / self.rate
@@ -59,7 +67,7 @@ class SlowLine:
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         try:
-            answers, asked = await asyncio.open_connection("127.0.0.1", self.target, limit=_BUFFER)
+            answers, asked = await asyncio.open_connection("127.0.0.1", self.target(), limit=_BUFFER)
         except OSError:
             writer.close()
             return
@@ -75,10 +83,10 @@ class SlowLine:
 
 
 @asynccontextmanager
-async def slow_line(target: int, rate: float, delay: float = 0.0, port: int = 0) -> AsyncIterator[SlowLine]:
-    """Give a line to a port of this machine; it listens on `port`, or on one that is free."""
+async def slow_line(target: Callable[[], int], rate: float = FAST, delay: float = 0.0) -> AsyncIterator[SlowLine]:
+    """Give a line to a port of this machine, which is asked for at each connection."""
     line = SlowLine(target, rate, delay)
-    listening = socket.create_server(("127.0.0.1", port))
+    listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     async with await asyncio.start_server(line.accept, sock=listening, limit=_BUFFER):
         line.port = listening.getsockname()[1]
