@@ -205,6 +205,9 @@ class BrokerSettings(_Section):
         "nats://127.0.0.1:4222"
     ]
     """Addresses to connect to first, with Kafka `host:port`; a list, or in the environment separated by commas."""
+    discover: bool = True
+    """NATS: connect also to the addresses that a server tells of itself and its cluster, after those of `servers`;
+    set it to false where a NAT or a load balancer keeps the gateway from them."""
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] = "mesolive"
     """What the names of all subjects, streams, buckets, topics and transactional ids begin with."""
     replicas: int = Field(default=1, ge=1, le=5)

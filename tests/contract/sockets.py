@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -74,3 +75,46 @@ def free_port() -> int:
                 probe.bind(("127.0.0.1", port))
                 _given.add(port)
                 return port
+
+
+@contextmanager
+def silent() -> Iterator[int]:
+    """Give a port that takes connections and never says a word."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(1000)
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def never_accepting() -> Iterator[int]:
+    """Give a port that takes no connection: its backlog is full."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(8):
+            waiting = stack.enter_context(socket.socket())
+            waiting.settimeout(0)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def refusing() -> Iterator[int]:
+    """Give a port that refuses connections."""
+    yield free_port()
+
+
+DEAD: Final = {"silent": silent, "never-accepting": never_accepting, "refusing": refusing}
+"""What may be at an address where nothing is."""
+
+
+@contextmanager
+def dead_addresses(kind: str, count: int) -> Iterator[list[str]]:
+    """Give as many addresses, `host:port`, of one kind of DEAD, or names that nobody knows."""
+    with ExitStack() as stack:
+        if kind == "unknown":
+            yield [f"no-such-host-{number}.invalid:4222" for number in range(count)]
+        else:
+            yield [f"127.0.0.1:{stack.enter_context(DEAD[kind]())}" for _ in range(count)]

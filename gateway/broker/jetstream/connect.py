@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -25,6 +25,7 @@ from gateway.broker.access import Access
 from gateway.broker.jetstream import innards
 from gateway.broker.jetstream.link import Denied, Link
 from gateway.broker.jetstream.refusals import explained
+from gateway.broker.peers import HEAD_START, Race, resolve
 from gateway.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,9 @@ _SCHEMES: Final = frozenset({"nats", "tls", "ws", "wss"})
 _ENCRYPTED: Final = frozenset({"tls", "wss"})
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 2.0
-"""Seconds before the connection is tried again: full jitter below a ceiling that doubles between the two."""
+"""Seconds before the servers are tried again: full jitter below a ceiling that doubles between the two."""
+_SOON: Final = 2.0
+"""Seconds for the first try at a server after a link was lost."""
 _LOGINS: Final = 20
 """Tries until a refused login is told: under load five in a row lost the server's words, each of them on its own."""
 
@@ -54,6 +57,8 @@ class ConnectionOptions:
     """Seconds that any one call to the broker may take, connecting included."""
     ping_interval: float = 2.0
     """Seconds between two pings, and until a missing answer means that the connection is dead."""
+    discover: bool = True
+    """Whether to connect also to the servers of which a server tells: behind a NAT nobody reaches those."""
 
 
 class Connection:
@@ -63,6 +68,7 @@ class Connection:
         self.options = options
         self._link: Link | None = None
         self._discovered: dict[str, str | None] = {}
+        self._slow: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -83,32 +89,97 @@ class Connection:
         return self._link
 
     async def dial(self) -> None:
-        """Try each known server once, in random order.
+        """Try each known server once, the configured ones first, and the next one beside one that is silent.
 
         Raises:
             ConfigurationError: a server refused the login or its certificate is refused, or a file cannot be used.
             Unavailable: no server could be reached.
 
         """
-        certified = self._discovered | dict.fromkeys(self.options.servers)
-        servers = list(certified)
-        random.shuffle(servers)
-        failures: dict[str, Exception] = {}
-        for server in servers:
-            try:
-                link = await _dial_until_told(self.options, server, certified[server])
-            except (ConfigurationError, Unavailable) as error:
-                failures[server] = error
-                continue
-            name = certified[server] or urlsplit(server).hostname
-            self._discovered = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
-            self._link = link
-            self._changed.set()
-            return
-        for failure in failures.values():
+        race = _race()
+        try:
+            if await self._tried_all(race, self.options.timeout):
+                return
+            while race.is_under_way:
+                if self._took(race, await race.won()):
+                    return
+        finally:
+            await race.end()
+        for failure in race.failures.values():
             if isinstance(failure, ConfigurationError):
                 raise failure
-        raise Unavailable("cannot connect to NATS: " + "; ".join(f"{at}: {why}" for at, why in failures.items()))
+        raise Unavailable(_told(race.failures))
+
+    async def _dial_again(self) -> None:
+        """Try the known servers until one lets us in: one that is silent keeps nobody from trying the others anew."""
+        clock = asyncio.get_running_loop().time
+        race, ceiling = _race(), _FIRST_DELAY
+        try:
+            while True:
+                until = clock() + random.uniform(0, ceiling)  # noqa: S311 - jitter
+                while (left := until - clock()) > 0:
+                    if not race.is_under_way:
+                        await asyncio.sleep(left)
+                    elif self._took(race, await race.won(left)):
+                        return
+                self._note(race)
+                ceiling = min(2 * ceiling, _LONGEST_DELAY)
+                if await self._tried_all(race, _SOON):
+                    return
+        finally:
+            await race.end()
+
+    def _note(self, race: Race[Link]) -> None:
+        """Tell what failed, and put it behind the others."""
+        if race.failures:
+            log.warning("%s; trying again", _told(race.failures))
+        for server, failure in race.failures.items():
+            if isinstance(failure.__cause__, TimeoutError):
+                self._slow[server] = self._slow.get(server, 0) + 1
+        self._put_last(race.failures)
+        race.failures.clear()
+
+    def _put_last(self, servers: Iterable[str]) -> None:
+        for server in servers:
+            if server in self._discovered:
+                self._discovered[server] = self._discovered.pop(server)
+
+    async def _tried_all(self, race: Race[Link], limit: float) -> bool:
+        """Begin a try at each server where none is under way; tell whether one of all tries has succeeded.
+
+        A try may take `limit` seconds, twice as many after each that was too short, and never more than any call.
+        """
+        configured = random.sample(list(self.options.servers), len(self.options.servers))
+        certified = self._discovered | dict.fromkeys(configured)
+        for server in dict.fromkeys([*configured, *self._discovered]):
+            if server in race.silent:
+                continue
+            seconds = min(limit * 2 ** self._slow.get(server, 0), self.options.timeout)
+            race.begin(server, _dial_until_told(self.options, server, certified[server], seconds))
+            if self._took(race, await race.won(HEAD_START)):
+                return True
+        return False
+
+    def _took(self, race: Race[Link], won: tuple[str, Link] | None) -> bool:
+        """Take the link that was won, if one was."""
+        if won is None:
+            return False
+        server, self._link = won
+        self._slow.clear()
+        self._put_last([*race.failures, *race.silent])
+        if self.options.discover:
+            certified = None if server in self.options.servers else self._discovered.get(server)
+            self._discover(self._link, certified or urlsplit(server).hostname)
+        self._changed.set()
+        return True
+
+    def _discover(self, link: Link, name: str | None) -> None:
+        """Learn of the servers that a link tells of: new ones in random order, those that failed stay last."""
+        told = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
+        new = [server for server in told if server not in self._discovered]
+        random.shuffle(new)
+        known = [server for server in self._discovered if server in told]
+        self._discovered = {server: told[server] for server in [*new, *known]}
 
     async def keep(self) -> None:
         """Connect again whenever the link is lost; never returns."""
@@ -117,16 +188,8 @@ class Connection:
                 await self._link.watch(self.options.ping_interval)
                 await self._link.close()
                 self._link = None
-            ceiling = _FIRST_DELAY
-            while self._link is None:
-                await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter
-                ceiling = min(2 * ceiling, _LONGEST_DELAY)
-                try:
-                    await self.dial()
-                except (ConfigurationError, Unavailable) as error:
-                    log.warning("%s; trying again", error)
-                else:
-                    log.warning("connected to NATS again")
+            await self._dial_again()
+            log.warning("connected to NATS again")
 
     def begin(self) -> None:
         """Keep the connection from now on."""
@@ -163,6 +226,14 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         await connection.close()
 
 
+def _race() -> Race[Link]:
+    return Race(Link.close, (ConfigurationError, Unavailable))
+
+
+def _told(failures: Mapping[str, Exception]) -> str:
+    return "cannot connect to NATS: " + "; ".join(f"{at}: {why}" for at, why in failures.items())
+
+
 def _certified(discovered: ParseResult, name: str | None) -> str | None:
     """Give the name that must stand in a server's certificate; None for that in its address.
 
@@ -176,14 +247,14 @@ def _certified(discovered: ParseResult, name: str | None) -> str | None:
     return name
 
 
-async def _dial_until_told(options: ConnectionOptions, server: str, certified: str | None) -> Link:
+async def _dial_until_told(options: ConnectionOptions, server: str, certified: str | None, limit: float) -> Link:
     """Dial again where the server hung up in the middle of the login.
 
     It does so after a wrong password, and its words about it are lost where our next ones cross them.
     """
     for _ in range(_LOGINS):
         try:
-            return await _dial(options, server, certified)
+            return await _dial(options, server, certified, limit)
         except Unavailable as error:
             if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
                 raise
@@ -191,9 +262,13 @@ async def _dial_until_told(options: ConnectionOptions, server: str, certified: s
     raise failure
 
 
-async def _dial(options: ConnectionOptions, server: str, certified: str | None) -> Link:
+async def _dial(options: ConnectionOptions, server: str, certified: str | None, limit: float) -> Link:
+    try:
+        await resolve(urlsplit(server).hostname or "")
+    except OSError as error:
+        raise Unavailable(str(error)) from error
     client = innards.Caller()
-    link = Link(client, timeout=options.timeout)
+    link = Link(client, timeout=limit)
     secured = _secured(options, server, client)
     failures: list[Exception] = []
 
@@ -214,7 +289,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None) 
             allow_reconnect=False,
             max_reconnect_attempts=1,
             reconnect_time_wait=0,
-            connect_timeout=math.ceil(options.timeout),
+            connect_timeout=math.ceil(limit),
             ping_interval=3600,  # Link.watch pings
             pending_size=0,
             inbox_prefix=options.inbox_prefix,
@@ -224,7 +299,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None) 
             closed_cb=on_end,
             **secured,
         )
-        await innards.bounded(login, options.timeout)
+        await innards.bounded(login, limit)
         if not client.is_connected:  # nats-py takes the end of the stream for a greeting
             raise ConnectionResetError("the server hung up during the login")  # noqa: TRY301
         _guard(options, server, client)
@@ -237,6 +312,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None) 
             reason = failures[-1] if failures else error
             raise explained(options.access, reason) from reason
         raise
+    link.timeout = options.timeout
     return link
 
 
