@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 _LASTS: Final = 1.0
@@ -50,6 +50,7 @@ class CommitSlots:
         self._apart = asyncio.Semaphore(1)
         self._quickest, self._quickest_at = float("inf"), float("-inf")  # the shortest time of late, and when
         self._changed_at = float("-inf")  # when the window was
+        self._succeeded_at = float("-inf")  # when a commit did last
         self._most_messages: tuple[int, float] | None = None  # and until when that holds
 
     @property
@@ -118,7 +119,8 @@ class CommitSlots:
             if admitted.done() and not admitted.cancelled():
                 self._leave(size)
             else:
-                self._waiting.remove((size, admitted))
+                with suppress(ValueError):  # or who left meanwhile has passed over it
+                    self._waiting.remove((size, admitted))
                 self._admit()
             raise
 
@@ -146,7 +148,7 @@ class CommitSlots:
     # What the line carries ------------------------------------------------------------------------------
 
     def _succeeded(self, size: int, began: float) -> None:
-        now = self._clock()
+        now = self._succeeded_at = self._clock()
         if began < self._changed_at:  # it tells of another window
             return
         fills = size > self.window // 8 or bool(self._waiting)
@@ -160,6 +162,8 @@ class CommitSlots:
 
     def _failed(self, size: int, began: float) -> None:
         now = self._clock()
+        if self._succeeded_at > began:  # others came through meanwhile: it is not the line
+            return
         if now - began > _SLOW and began >= self._changed_at:
             self.window = min(self.window, max(size, LEAST))
             self._change(0.5, now)

@@ -189,6 +189,38 @@ async def test_what_fails_at_once_tells_nothing_of_the_line() -> None:
     assert line.slots.window == 32 * 1024
 
 
+async def test_a_shard_that_hangs_closes_no_window_through_which_others_go() -> None:
+    line = Line(rate=100e6)
+    for _ in range(12):
+        await line.carry(line.slots.aim)
+    before = line.slots.window
+    with suppress(Unavailable):
+        async with line.slots.slot(100, has_failed=False):
+            await line.carry(1000)
+            line.now += 10
+            raise Unavailable
+    assert line.slots.window >= before
+
+
+async def test_one_that_is_cancelled_in_the_moment_in_which_another_leaves_is_passed_over() -> None:
+    slots = CommitSlots(1)
+
+    async def wait() -> None:
+        async with slots.slot(1, has_failed=False):
+            pass
+
+    async with slots.slot(1, has_failed=False):
+        waiting = asyncio.create_task(wait())
+        after = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(5):
+        await after
+    assert slots.bytes_in_flight == 0
+
+
 async def test_a_commit_that_had_more_than_its_part_waits_until_it_may_go_and_goes_alone() -> None:
     line = Line(rate=100e6)
     async with line.slots.slot(30_000, has_failed=False):
