@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,16 @@ from gateway.settings import BrokerSettings, Settings
 
 TOPICS: Final = (*KINDS, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 """Every topic of messages, by the name that it has on all brokers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found in a broker that can be written to."""
+
+    said: str
+    """All of it, in words."""
+    warnings: Sequence[str] = ()
+    """What is not as the settings have it, and harms nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +42,7 @@ class Broker:
     """This process, for people."""
     one_order: bool
     """Whether the log has one order over all kinds of an account, or one for each kind."""
-    prepare: Callable[[Settings], Awaitable[str]]
+    prepare: Callable[[Settings], Awaitable[Found]]
     """Creates what is missing, or only checks it, and says what is there; raises ConfigurationError, Unavailable."""
     again: Callable[[Settings], Awaitable[None]]
     """Does that again while the gateway works: makes what is gone, where no promise suffers, and compares the rest.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from gateway.cli.broker_parts import Broker
+from gateway.cli.broker_parts import Broker, Found
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
 from gateway.telemetry import traces
 
@@ -46,7 +46,7 @@ def in_traces(settings: BrokerSettings) -> traces.Broker:
     return traces.Broker({"jetstream": "nats"}.get(settings.kind, settings.kind), topic_names(settings))
 
 
-async def prepare_broker(broker: Broker, settings: Settings) -> str:
+async def prepare_broker(broker: Broker, settings: Settings) -> Found:
     """Make the broker ready to be written to, and say what is there; raises ConfigurationError, Unavailable."""
     found = await broker.prepare(settings)
     await broker.registry.agree(settings.shards)

@@ -95,7 +95,7 @@ async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
             remedy = f"Give the user the permissions that docs/{DOCS[settings.broker.kind]} lists."
             more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
             raise ConfigurationError("broker", "; ".join(refusals[:_SHOWN]) + more, remedy)
-        return found
+        return found.said
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str, decoder: Decoder) -> str:

@@ -15,7 +15,7 @@ from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
-from gateway.cli.broker_parts import TOPICS, Broker, access_of, replica_name
+from gateway.cli.broker_parts import TOPICS, Broker, Found, access_of, replica_name
 from gateway.errors import ConfigurationError
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
 
@@ -47,12 +47,12 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         registry = JetStreamRegistry(connection, topics)
         ownership = JetStreamOwnership(connection, topics)
 
-        async def prepare(_: Settings) -> str:
+        async def prepare(_: Settings) -> Found:
             replicas, create = settings.replicas, kept.create
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
-            return f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
+            return Found(f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be")
 
         async def again(whole: Settings) -> None:
             await prepare(whole)

@@ -16,7 +16,7 @@ from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
-from gateway.cli.broker_parts import TOPICS, Broker, access_of, replica_name
+from gateway.cli.broker_parts import TOPICS, Broker, Found, access_of, replica_name
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
 
 _TRANSACTION: Final = 10.0
@@ -49,6 +49,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             owner=replica_name(os.getpid()),
             commit_timeout=settings.commit_timeout,
             transaction_timeout=max(_TRANSACTION, settings.commit_timeout),
+            partitions=kept.partitions,
         )
 
         def topics_of(whole: Settings) -> cluster.ClusterSettings:
@@ -63,13 +64,14 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
                 account_in_key=whole.messages.key == "account-sequence",
             )
 
-        async def prepare(whole: Settings) -> str:
+        async def prepare(whole: Settings) -> Found:
             wanted = topics_of(whole)
-            await cluster.prepare(connection, wanted)
+            surplus = await cluster.prepare(connection, wanted)
             await ownership.check()
             log.restore_as(wanted)
             count = len(topics.events) + 3
-            return f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
+            said = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
+            return Found("; ".join([said, *surplus]), surplus)
 
         async def again(whole: Settings) -> None:
             try:
@@ -80,7 +82,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
         async def refused(whole: Settings, _: Iterable[str]) -> list[str]:
             return await permissions.refused(connection, topics, whole.shards)
 
-        reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics)
+        reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics, kept.partitions)
         ownership = KafkaOwnership(connection, topics)
         log = KafkaLog(connection, log_settings)
         yield Broker(

@@ -63,7 +63,9 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
     while not stop.is_set():
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
-                await prepare_broker(broker, settings)
+                found = await prepare_broker(broker, settings)
+                for warning in found.warnings:
+                    log.warning("the broker is not as the settings have it", found=warning)
                 replica = Replica(
                     settings,
                     broker.log,

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
 from tests.acceptance.checker import Found, Truth, judge
 from tests.acceptance.kafka_house import Place, made
@@ -198,3 +198,29 @@ async def serving_again(place: Place, count: int) -> Process:
     await place.emit(100, RATE)
     await place.settled(count)
     return gateway
+
+
+async def test_partitions_that_were_added_are_a_warning_and_every_event_is_exact(
+    tmp_path: Path, server: KafkaServer
+) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        topic, checkpoints = place.topic(KIND), f"{place.prefix}.gateway.checkpoints"
+        news = [NewPartitions(topic, 6), NewPartitions(checkpoints, 5)]
+        client = admin(place)
+        for done in client.create_partitions(news).values():
+            await asyncio.to_thread(done.result)
+        await place.emit(100, RATE)
+        await place.settled(200)
+        gateway.signal(15)
+        assert await gateway.ended(10) == 0
+        code, said = await place.run("check")
+        assert code == 0
+        words = f"{topic} has 6 partitions, and the gateway goes on with the first 4"
+        assert any(line.startswith("ok    broker: Kafka") and words in line for line in said), said
+        gateway = await serving_again(place, 300)
+        (warning,) = [line for line in gateway.lines() if words in str(line.get("found"))]
+        assert warning["level"] == "warning"
+        verdict = await place.verdict()
+    assert verdict.faults == {}
+    assert verdict.found == 900

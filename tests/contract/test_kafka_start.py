@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -26,6 +26,9 @@ from confluent_kafka.admin import (
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import ClusterSettings, MissingTopics
 from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.ownership import KafkaOwnership
+from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics, headers_of, message_of, partition_of
 from gateway.broker.ports import Commit
@@ -128,6 +131,8 @@ async def test_topics_are_compared_while_the_gateway_works_and_none_is_made(
         change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
         for done in client.incremental_alter_configs([change]).values():
             await asyncio.to_thread(done.result)
+        while (await cluster._configs(connection, [name]))[name]["retention.bytes"] != "1000":
+            await asyncio.sleep(0.01)  # a broker hears of it a moment later
         with pytest.raises(ConfigurationError, match=f"{name}: retention.bytes is 1000"):
             await cluster.compare(connection, wanted)
         await asyncio.to_thread(client.delete_topics([name])[name].result)
@@ -173,6 +178,68 @@ async def test_other_numbers_of_partitions_and_shards_are_refused(kafka_address:
         await prepared(kafka_address, replace(wanted, partitions=4))
     with pytest.raises(ConfigurationError, match=r"gateway.checkpoints: it has 5 partitions, and shards is 6"):
         await prepared(kafka_address, replace(wanted, shards=6))
+
+
+async def grown(address: str, **partitions: int) -> None:
+    """Give topics more partitions, as somebody may who thinks of throughput."""
+    news = [NewPartitions(name, count) for name, count in partitions.items()]
+    client = admin(address)
+    for done in client.create_partitions(news).values():
+        await asyncio.to_thread(done.result)
+
+
+async def test_a_topic_with_too_few_partitions_is_refused_with_what_can_be_done(
+    kafka_address: str, wanted: ClusterSettings
+) -> None:
+    await prepared(kafka_address, wanted)
+    with pytest.raises(ConfigurationError) as refused:
+        await prepared(kafka_address, replace(wanted, partitions=4))
+    name = wanted.topics.message("error")
+    assert f"add partitions with `kafka-topics --alter --topic {name} --partitions 4`" in str(refused.value)
+    assert "set it to what it was when the deployment first started" in str(refused.value)
+    await grown(kafka_address, **dict.fromkeys(wanted.topics.events, 4))
+    await prepared(kafka_address, replace(wanted, partitions=4))
+
+
+async def test_partitions_that_were_added_are_left_empty_and_the_gateway_goes_on(
+    kafka_address: str, wanted: ClusterSettings
+) -> None:
+    """Kafka takes no partition away, so there must be a way on; an account stays where its older events are."""
+    topics, accounts = wanted.topics, ["a", "b", "c", "acme"]
+    async with connect(ConnectionOptions([kafka_address])) as connection:
+        assert await cluster.prepare(connection, wanted) == []
+        registry = KafkaRegistry(connection, topics, 3)
+        await registry.agree(5)
+        log = KafkaLog(connection, LogSettings(topics, "a", partitions=3))
+        async with log.open(4) as shard:
+            await shard.commit(Commit([message(1, account=one, topic="error") for one in accounts], {"a": b"1"}))
+            own = {topics.checkpoints: 7, topics.accounts: 2, topics.control: 3}
+            await grown(kafka_address, **{topics.message("error"): 8}, **own)
+            await shard.commit(Commit([message(2, account=one, topic="error") for one in accounts], {"a": b"2"}))
+
+        surplus = await cluster.prepare(connection, wanted)
+        assert surplus == [
+            f"{name} has {count} partitions, and the gateway goes on with the first {used}"
+            for name, count, used in (
+                (topics.message("error"), 8, 3),
+                (topics.checkpoints, 7, 5),
+                (topics.accounts, 2, 1),
+                (topics.control, 3, 2),
+            )
+        ]
+        await KafkaRegistry(connection, topics, 3).agree(5)
+        async with KafkaLog(connection, LogSettings(topics, "b", partitions=3)).open(4) as shard:
+            assert await shard.checkpoints() == {"a": b"2"}
+            await shard.commit(Commit([message(3, account=one, topic="error") for one in accounts], {"a": b"3"}))
+        reader = KafkaReader(connection, topics)
+        for account in accounts:
+            reading = reader.read(topics=None, accounts=[account], start="first", follow=False)
+            found = [one async for one in reading]
+            assert [one.message.key for one in found] == [b"1", b"2", b"3"]
+            assert {one.position.split(":")[0] for one in found} == {f"error/{partition_of(account, 3)}"}
+        ownership = KafkaOwnership(connection, topics)
+        async with ownership.join("test", 5) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+            assert await anext(changes) == {0, 1, 2, 3, 4}
 
 
 async def test_partitions_that_grew_together_with_the_setting_are_refused_all_the_same(

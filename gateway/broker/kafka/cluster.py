@@ -1,7 +1,8 @@
 """What the cluster says of our topics, and how they are made: what about an existing one would break a promise.
 
 A compacted topic of events keeps only the last of those that share a key, and keys of two accounts may be equal.
-A changed number of partitions would give accounts another partition than their older events have.
+A topic with fewer partitions than are used has no place for some accounts. One with more has some that stay empty:
+Kafka takes no partition away, and the gateway itself chooses the partition of an account.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ class Facts:
     """What a writer must know of the topics."""
 
     partitions: int
-    """Of each topic of events."""
+    """Of each topic of events, as far as they are used."""
     shards: int
+    """Partitions of the checkpoint topic; there may be more than shards."""
     largest: dict[str, int]
     """Bytes of one batch of records that a topic takes."""
     in_sync: dict[str, int]
@@ -127,8 +129,10 @@ class Wanted:
     """What says how many partitions there are to be."""
 
 
-async def prepare(connection: Connection, settings: ClusterSettings) -> None:
+async def prepare(connection: Connection, settings: ClusterSettings) -> list[str]:
     """Make the topics that are missing, and refuse those that would break a promise.
+
+    Returns what is not as it was to be, and harms nothing.
 
     Raises:
         ConfigurationError: a permission is missing, a topic missing (and not to be made) or dangerous; says
@@ -150,7 +154,7 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> None:
             while any(one.leader < 0 for topic in found.values() for one in topic.values()):
                 await asyncio.sleep(_AGAIN)
                 found = await described(connection, names)
-    await _compare(connection, settings, found)
+    return await _compare(connection, settings, found)
 
 
 async def compare(connection: Connection, settings: ClusterSettings) -> None:
@@ -167,7 +171,10 @@ async def compare(connection: Connection, settings: ClusterSettings) -> None:
     await _compare(connection, settings, found)
 
 
-async def _compare(connection: Connection, settings: ClusterSettings, found: dict[str, dict[int, Partition]]) -> None:
+async def _compare(
+    connection: Connection, settings: ClusterSettings, found: dict[str, dict[int, Partition]]
+) -> list[str]:
+    """Return what is there in surplus, in words; raises ConfigurationError, Unavailable."""
     wanted = list(wanted_topics(settings))
     configs = await _configs(connection, [one.name for one in wanted])
     problems = [
@@ -179,10 +186,11 @@ async def _compare(connection: Connection, settings: ClusterSettings, found: dic
     if problems:
         remedy = "Mend what it names, or delete the topics and let the gateway make them."
         raise ConfigurationError("topics", "; ".join(problems), remedy)
+    return [_surplus(one, len(found[one.name])) for one in wanted if len(found[one.name]) > one.partitions]
 
 
-async def facts(connection: Connection, topics: Topics) -> Facts:
-    """Ask what a writer must know.
+async def facts(connection: Connection, topics: Topics, partitions: int | None = None) -> Facts:
+    """Ask what a writer must know, who uses so many `partitions` of each topic of events; None: all of them.
 
     Raises MissingTopics, Unavailable, ConfigurationError for a missing permission.
     """
@@ -197,12 +205,15 @@ async def facts(connection: Connection, topics: Topics) -> Facts:
             continue
         raise MissingTopics(missing)
     counts = {len(found[name]) for name in topics.events}
-    if len(counts) != 1:
+    if partitions is None and len(counts) != 1:
         raise Unavailable(f"the topics of events have different numbers of partitions: {sorted(counts)}")
+    for name in topics.events:
+        if partitions is not None and len(found[name]) < partitions:
+            raise NeedsPerson(f"{name} {_too_few(len(found[name]), partitions)}: {_add(name, partitions)}")
     configs = await _configs(connection, names, ["max.message.bytes", "min.insync.replicas"])
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
     in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
-    return Facts(counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
+    return Facts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
 
 
 async def partitions(connection: Connection, topics: Iterable[str]) -> list[TopicPartition]:
@@ -342,14 +353,31 @@ def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
 
 def _problems(wanted: Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
     problems = []
-    if len(replicas) != wanted.partitions:
-        what = f"and {wanted.setting} is {wanted.partitions}" if wanted.setting else f"not {wanted.partitions}"
-        problems.append(
-            f"it has {len(replicas)} partitions, {what}: accounts would be looked for where they are not; set it back"
-        )
+    if len(replicas) < wanted.partitions:
+        what = f"it has {len(replicas)} partitions, not {wanted.partitions}"
+        remedy = _add(wanted.name, wanted.partitions)
+        if wanted.setting:
+            what = f"it has {len(replicas)} partitions, and {wanted.setting} is {wanted.partitions}"
+            remedy = f"set it to what it was when the deployment first started, or {remedy}"
+        problems.append(f"{what}: there would be no place for some of what belongs there; {remedy}")
     if min(replicas) < settings.replicas:
-        problems.append(f"it has {min(replicas)} replicas, not {settings.replicas}: too few brokers may fail")
+        problems.append(
+            f"it has {min(replicas)} replicas, not {settings.replicas}: too few brokers may fail; give it more with "
+            f"kafka-reassign-partitions, or set broker.replicas to {min(replicas)}"
+        )
     return problems
+
+
+def _too_few(count: int, wanted: int) -> str:
+    return f"has {count} partitions, fewer than the {wanted} that are used"
+
+
+def _add(name: str, partitions: int) -> str:
+    return f"add partitions with `kafka-topics --alter --topic {name} --partitions {partitions}`"
+
+
+def _surplus(wanted: Wanted, count: int) -> str:
+    return f"{wanted.name} has {count} partitions, and the gateway goes on with the first {wanted.partitions}"
 
 
 def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:

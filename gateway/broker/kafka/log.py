@@ -60,6 +60,8 @@ class LogSettings:
     """Seconds for one commit."""
     transaction_timeout: float = 10.0
     """Seconds after which the broker aborts a transaction whose writer is gone; readers wait for that long."""
+    partitions: int | None = None
+    """Of each topic of events, over which accounts are spread; None: as many as the topics have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +184,16 @@ class KafkaLog:
         async with self._asking:
             if self._facts is None:
                 try:
-                    self._facts = await cluster.facts(self._connection, self._settings.topics)
+                    self._facts = await self._asked()
                 except MissingTopics as missing:
                     if self._restored is None:
                         raise
                     await repair.restore(self._connection, self._restored, missing)
-                    self._facts = await cluster.facts(self._connection, self._settings.topics)
+                    self._facts = await self._asked()
             return self._facts
+
+    async def _asked(self) -> Facts:
+        return await cluster.facts(self._connection, self._settings.topics, self._settings.partitions)
 
 
 class KafkaShard:
@@ -315,11 +320,11 @@ class KafkaShard:
         self._ends.took((one.topic_partition, one.offset, keys) for one, keys in zip(stored, held, strict=True))
 
     async def _check_partitions(self, topic: str) -> None:
-        """Refuse a topic that was made anew with other partitions, or given more: accounts would change theirs."""
+        """Refuse a topic that was made anew with fewer partitions than are used; more do no harm."""
         with ours(topic, "Describe"):
             count = len(await self.producer.partitions_for(topic))
         expected = self._facts.shards if topic == self._own.topic else self._facts.partitions
-        if count != expected:
+        if count < expected:
             raise Unavailable(f"{topic} has {count} partitions now, not {expected}; nothing was stored")
 
     def _batches(self, commit: Commit) -> list[_Batch]:

@@ -68,9 +68,9 @@ class KafkaOwnership:
             raise ConfigurationError(f"group {self._topics.group}", "Kafka does not permit Read", remedy)
 
     @asynccontextmanager
-    async def join(self, member: str, shards: int) -> AsyncIterator[KafkaMembership]:  # noqa: ARG002 - its partitions
+    async def join(self, member: str, shards: int) -> AsyncIterator[KafkaMembership]:
         """Take part; see the contract."""
-        membership = KafkaMembership(self._connection, self._topics, self._timing, member)
+        membership = KafkaMembership(self._connection, self._topics, self._timing, member, shards)
         try:
             yield membership  # it joins the group as soon as it is asked for changes, and again until it can
         finally:
@@ -80,11 +80,12 @@ class KafkaOwnership:
 class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it has no annotations
     """One member (`gateway.broker.ports.Membership`)."""
 
-    def __init__(self, connection: Connection, topics: Topics, timing: Timing, member: str) -> None:
+    def __init__(self, connection: Connection, topics: Topics, timing: Timing, member: str, shards: int) -> None:
         self._connection = connection
         self._topics = topics
         self._timing = timing
         self._member = member
+        self._shards = shards
         self._consumer: AIOKafkaConsumer | None = None
         self._consuming = AsyncExitStack()
         self._assigned: frozenset[int] = frozenset()
@@ -124,7 +125,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         """Take in the new assignment."""
         if self._consumer is not None:
             self._consumer.pause(*assigned)  # nothing of it is to be read
-        self._assigned = frozenset(tp.partition for tp in assigned)
+        self._assigned = frozenset(tp.partition for tp in assigned if tp.partition < self._shards)
         self._is_known = self._is_changed = True
 
     async def changes(self) -> AsyncIterator[frozenset[int]]:

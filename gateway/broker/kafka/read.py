@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.kafka import cluster, fetch
 from gateway.broker.kafka.connect import Connection
 from gateway.broker.kafka.fetch import Record, read_to
+from gateway.broker.kafka.registry import started_with
 from gateway.broker.kafka.topics import Topics, message_of, partition_of
 from gateway.broker.ports import Stored, time_of
 
@@ -64,7 +65,9 @@ class KafkaReader:
         found = await cluster.partitions(self._connection, map(self._topics.message, kinds))
         if accounts is None:
             return found
-        count = 1 + max((tp.partition for tp in found), default=0)
+        count = await started_with(self._connection, self._topics)
+        if count is None:  # topics may have more partitions than are used
+            return found
         wanted = {partition_of(account, count) for account in accounts}
         return [tp for tp in found if tp.partition in wanted]
 

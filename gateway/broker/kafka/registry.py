@@ -30,13 +30,33 @@ _TOLD: Final = 3600.0
 """Seconds for which tombstones are relied upon to be read: compaction takes them away after a day, by default."""
 
 
+async def started_with(connection: Connection, topics: Topics) -> int | None:
+    """Return over how many partitions a deployment spreads its accounts; None where nothing says it."""
+    tp = TopicPartition(topics.accounts, 0)
+    if not await cluster.partitions(connection, [tp.topic]):
+        return None
+    end = (await cluster.places(connection, [tp]))[tp] or 0
+    async with aclosing(read_all(connection, {tp: 0}, {tp: end})) as records:  # type: ignore[type-var]
+        async for record in records:
+            said = parsed_object(record.value or b"") if record.key == _DEPLOYMENT else {}
+            if isinstance(said.get("partitions"), int):  # it never changes
+                return int(said["partitions"])
+    return None
+
+
+def _example(shards: int, partitions: int) -> str:
+    return json.dumps({"version": VERSION, "shards": shards, "partitions": partitions})
+
+
 class KafkaRegistry:
     """The registry of one deployment (`gateway.broker.ports.Registry`)."""
 
-    def __init__(self, connection: Connection, topics: Topics) -> None:
+    def __init__(self, connection: Connection, topics: Topics, partitions: int | None = None) -> None:
+        """`partitions` of each topic of events are used; None: as many as there are."""
         self._connection = connection
         self._tp = TopicPartition(topics.accounts, 0)
         self._topics = topics
+        self._partitions = partitions
         self._accounts: set[str] = set()
         self._deployment: dict[str, Any] | None = None  # empty where its record is not a gateway's
         self._next = 0
@@ -48,7 +68,7 @@ class KafkaRegistry:
 
         Raises ConfigurationError where they differ, or where events are there and nothing says how far they go.
         """
-        facts = await cluster.facts(self._connection, self._topics)
+        facts = await cluster.facts(self._connection, self._topics, self._partitions)
         await self._read()
         if self._deployment is None:
             await self._check_first()
@@ -60,7 +80,8 @@ class KafkaRegistry:
             raise ConfigurationError(
                 f"topic {self._tp.topic}",
                 f"the last record with the key {_DEPLOYMENT.decode()} is not a gateway's",
-                "Write the one before it again, which tells the numbers of shards and partitions.",
+                f"Write the one before it again, such as {_example(shards, facts.partitions)}, with the numbers of "
+                "shards and partitions that the deployment started with.",
             )
         if stored.get("version") != VERSION:
             raise ConfigurationError(
