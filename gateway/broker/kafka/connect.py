@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -20,11 +19,9 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     GroupAuthorizationFailedError,
-    KafkaConnectionError,
     KafkaError,
     SaslAuthenticationFailed,
     TopicAuthorizationFailedError,
@@ -34,7 +31,9 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import innards
+from gateway.broker.kafka.door import CLOSED, Door, patience
 from gateway.broker.kafka.send import stored
+from gateway.broker.peers import Race
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
 
 log = logging.getLogger(__name__)
@@ -44,6 +43,8 @@ _AGAIN: Final = 50
 """Milliseconds before a request is made again."""
 _BATCH: Final = 128 * 1024
 """Bytes of a batch of records without a transaction; a larger record stands alone."""
+_SILENT: Final = 1.5
+"""Seconds after which another broker is asked the same, beside one that is silent."""
 _FAREWELL: Final = 1.0
 """Seconds that a writer who leaves waits for the end of its clients."""
 
@@ -86,41 +87,67 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no anno
             raise SaslAuthenticationFailed(f"{self._path} cannot be read ({error})") from error
 
 
+class _OneForAll:
+    """Lets one make what others wait for; where it fails, those who waited fail with it, not each in its turn."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._failed: tuple[float, Exception] | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        async with self._lock:
+            if self._failed is not None and self._failed[0] >= asked:
+                raise self._failed[1]
+            try:
+                yield
+            except Exception as error:
+                self._failed = clock(), error
+                raise
+            self._failed = None
+
+
 class Connection:
     """Makes clients, asks the cluster, and ends what it made."""
 
     def __init__(self, options: ConnectionOptions) -> None:
         self.options = options
+        self.door = Door(options.timeout)
         self._client: AIOKafkaClient | None = None
-        self._dialling = asyncio.Lock()
+        self._dialling = _OneForAll()
         self._plain: AIOKafkaProducer | None = None
-        self._starting = asyncio.Lock()
+        self._starting = _OneForAll()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """See whether we are let in; raises ConfigurationError, Unavailable."""
         with ours(f"cannot connect to {', '.join(self.options.servers)}"):
-            async with asyncio.timeout(self.options.timeout):
-                await self._dialled()
+            await self._dialled()
 
     async def ask(self, request: Any, *, node: int | None = None) -> Any:  # noqa: ANN401 - aiokafka's own
         """Send a request to a broker, any where none is named, and give its answer.
 
-        Raises ConfigurationError where the login is refused, Unavailable.
+        Where none is named, the next one is asked beside one that is silent. Raises ConfigurationError where the
+        login is refused, Unavailable.
         """
         with ours("Kafka"):
-            async with asyncio.timeout(self.options.timeout):
-                client = await self._dialled()
-                nodes = [broker.nodeId for broker in client.cluster.brokers()] if node is None else [node]
-                random.shuffle(nodes)
-                failure: KafkaError = KafkaError("no broker is known")
+            client = await self._dialled()
+            nodes = innards.nearest(client) if node is None else [node]
+            race: Race[Any] = Race(_nothing, CLOSED)
+            try:
                 for one in nodes:
-                    try:
-                        return await client.send(one, request)
-                    except KafkaError as error:
-                        failure = error
-                self._forget(client)
-                raise failure
+                    race.begin(str(one), client.send(one, request))
+                    if won := await race.won(_SILENT):
+                        return won[1]
+                while race.is_under_way:
+                    if won := await race.won():
+                        return won[1]
+            finally:
+                await race.end()
+            self._forget(client)
+            raise next(reversed(race.failures.values()), KafkaError("no broker is known"))
 
     async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
         """Start a transactional producer, which fences every older one of its name; `largest` bounds its batches.
@@ -135,8 +162,7 @@ class Connection:
             max_batch_size=largest,
         )
         with ours(f"the producer {transactional_id}"):
-            async with asyncio.timeout(self.options.timeout):
-                return await self._started(producer)
+            return await self._started(producer)
 
     async def write(self, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
         """Write records, by key (None: a tombstone), without a transaction; in no particular order.
@@ -145,19 +171,19 @@ class Connection:
         times from there. Raises Unavailable, and then some of them may have been written.
         """
         with ours(tp.topic):
-            async with asyncio.timeout(self.options.timeout):
-                async with self._starting:
-                    if self._plain is None:
-                        plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
-                        self._plain = await self._started(plain)
-                    producer = self._plain
-                try:
+            async with self._starting.turn():
+                if self._plain is None:
+                    plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
+                    self._plain = await self._started(plain)
+                producer = self._plain
+            try:
+                async with asyncio.timeout(self.options.timeout):
                     return await stored(producer, tp, records)
-                except BaseException:
-                    if self._plain is producer:
-                        self._plain = None
-                    self.end(innards.end_producer(producer, farewell=0))
-                    raise
+            except BaseException:
+                if self._plain is producer:
+                    self._plain = None
+                self.end(innards.end_producer(producer, farewell=0))
+                raise
 
     @asynccontextmanager
     async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
@@ -169,7 +195,8 @@ class Connection:
         consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
         try:
             with ours("a consumer", "Read"):
-                async with asyncio.timeout(self.options.timeout), self._explaining():
+                innards.prepare(consumer._client, self.door, await self._dialled())  # noqa: SLF001 - as in innards
+                async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
                     await consumer.start()
             yield consumer
         finally:
@@ -197,7 +224,8 @@ class Connection:
 
     async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
         try:
-            async with self._explaining():
+            innards.prepare(producer.client, self.door, await self._dialled())
+            async with patience(producer.client, self.options.timeout):
                 await producer.start()
         except BaseException as error:
             self.end(innards.end_producer(producer, farewell=0))
@@ -209,17 +237,7 @@ class Connection:
     async def explain(self) -> None:
         """Raise what keeps a new client out now, ConfigurationError or Unavailable, if anything does."""
         with ours("Kafka"):
-            async with asyncio.timeout(self.options.timeout):
-                await self._dial()
-
-    @asynccontextmanager
-    async def _explaining(self) -> AsyncIterator[None]:
-        """Find out why a client cannot start: aiokafka says no more than that."""
-        try:
-            yield
-        except KafkaConnectionError:
-            await self._dial()
-            raise
+            self.end(innards.end_client(await self._dial()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
@@ -232,40 +250,21 @@ class Connection:
             self.end(innards.end_client(client))
 
     async def _dialled(self) -> AIOKafkaClient:
-        async with self._dialling:
+        async with self._dialling.turn():
             if self._client is None:
-                await self._dial()
-                common = self._common()
-                client = AIOKafkaClient(**common)
-                try:
-                    await client.bootstrap()
-                except BaseException:
-                    self.end(innards.end_client(client))
-                    raise
-                self._client = client
+                self._client = await self._dial()
             return self._client
 
-    async def _dial(self) -> None:
-        """Find a server that lets us in: aiokafka itself does not say why none does."""
-        failures: dict[str, Exception] = {}
-        options = self._common()
-        options.pop("bootstrap_servers")
-        options.pop("retry_backoff_ms")
-        for server in self.options.servers:
-            host, _, port = server.rpartition(":")
-            try:
-                connection = await create_conn(host.strip("[]"), int(port), **options)
-            except (OSError, KafkaError, TimeoutError, EOFError) as error:
-                failures[server] = error
-                continue
-            connection.close()
-            return
-        for failure in failures.values():
-            explained = _explained(failure)
-            if explained is not None:
-                raise explained from failure
-        said = "; ".join(f"{at}: {str(why) or type(why).__name__}" for at, why in failures.items())
-        raise Unavailable(f"cannot connect to Kafka: {said}")
+    async def _dial(self) -> AIOKafkaClient:
+        """Find a server that lets us in; raises Unreached."""
+        client = AIOKafkaClient(**self._common())
+        innards.prepare(client, self.door)
+        try:
+            await client.bootstrap()
+        except BaseException:
+            self.end(innards.end_client(client))
+            raise
+        return client
 
     def _common(self) -> dict[str, Any]:
         options = self.options
@@ -288,6 +287,10 @@ class Connection:
         secured = ("SASL_" if options.mechanism is not None else "") + ("SSL" if options.tls is not None else "")
         common["security_protocol"] = {"": "PLAINTEXT", "SASL_": "SASL_PLAINTEXT"}.get(secured, secured)
         return common
+
+
+async def _nothing(_: object) -> None:
+    """End nothing: an answer that came too late."""
 
 
 @asynccontextmanager
@@ -322,6 +325,12 @@ def ours(what: str, operation: str = "Write") -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise Unavailable(f"{what}: Kafka did not answer in time") from error
+    except innards.Unreached as error:
+        for failure in error.failures.values():
+            explained = _explained(failure)
+            if explained is not None:
+                raise explained from failure
+        raise Unavailable(str(error)) from error
     except (KafkaError, OSError) as error:
         raise refusal(error, operation) or Unavailable(f"{what}: {words(error)}") from error
 

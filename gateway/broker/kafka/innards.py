@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import aiokafka.client
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import AIOKafkaClient
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
+    KafkaConnectionError,
     KafkaError,
     NoError,
     RebalanceInProgressError,
@@ -29,6 +33,9 @@ from aiokafka.producer.transaction_manager import TransactionState
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.kafka.door import CLOSED, Door
+from gateway.broker.peers import HEAD_START, Race, resolve
+
 _PAUSE: Final = 0.001
 """Seconds before a transaction that closely follows another is begun again."""
 
@@ -38,26 +45,172 @@ def mend() -> None:
 
     A transaction begun right after another waits until the first one's markers are written: 20 ms by aiokafka's
     choice, which makes 24 ms a commit of 1.6. And its metadata requests let the broker create a topic that
-    somebody deleted, with other partitions and settings than ours. And a client that is cancelled in its first
-    request never closes that connection. And where a commit gave up waiting, nobody is left to ask why its batches
-    failed.
+    somebody deleted, with other partitions and settings than ours. And it tries servers one after another, each
+    client by itself, with one limit for all that a connection does; a client that is cancelled in its first request
+    never closes that connection, and while it waits for one broker it connects to no other. And where a commit gave
+    up waiting, nobody is left to ask why its batches failed.
     """
     sender, client, batch = aiokafka.producer.sender, aiokafka.client, message_accumulator.MessageBatch
     sender.BACKOFF_OVERRIDE = min(sender.BACKOFF_OVERRIDE, _PAUSE)
     if not isinstance(client.MetadataRequest, functools.partial):
         client.MetadataRequest = functools.partial(client.MetadataRequest, allow_auto_topic_creation=False)
-        client.AIOKafkaClient.bootstrap = _uncancelled(client.AIOKafkaClient.bootstrap)
+        _ = client.AIOKafkaClient.bootstrap, client.AIOKafkaClient._get_conn  # noqa: SLF001
+        client.AIOKafkaClient.bootstrap = _bootstrap
+        client.AIOKafkaClient._get_conn = _connected  # noqa: SLF001
         batch.failure = _heeded(batch.failure)
 
 
-def _uncancelled(bootstrap: Callable[[AIOKafkaClient], Coroutine[Any, Any, None]]) -> Any:  # noqa: ANN401
-    """Let it come to its end by itself, within two request timeouts for each server; `end_client` waits for that."""
+class Unreached(KafkaConnectionError):  # type: ignore[misc]  # it has no annotations
+    """No server has let us in."""
 
-    async def whole(client: AIOKafkaClient) -> None:
-        client._gateway_bootstrap = bootstrapping = asyncio.create_task(bootstrap(client))  # noqa: SLF001
-        await asyncio.shield(bootstrapping)
+    def __init__(self, failures: Mapping[str, Exception]) -> None:
+        """Take the failures by address."""
+        said = "; ".join(f"{at}: {str(why) or type(why).__name__}" for at, why in failures.items())
+        super().__init__(f"cannot connect to Kafka: {said}")
+        self.failures = failures
 
-    return whole
+
+def prepare(client: AIOKafkaClient, door: Door, known: AIOKafkaClient | None = None) -> None:
+    """Let a client that has not begun open its connections through `door`, to the brokers first that `known` knows."""
+    client._gateway_door = door  # noqa: SLF001
+    if known is not None:
+        client.cluster._brokers = dict(known.cluster._brokers)  # noqa: SLF001
+
+
+def nearest(client: AIOKafkaClient) -> list[int]:
+    """Return the brokers that a client knows, in random order, those first to which it has a connection."""
+    nodes = [broker.nodeId for broker in client.cluster.brokers()]
+    random.shuffle(nodes)
+    at_hand = {node for (node, _), one in client._conns.items() if one.connected()}  # noqa: SLF001
+    return sorted(nodes, key=lambda node: node not in at_hand)
+
+
+async def _bootstrap(client: AIOKafkaClient) -> None:
+    """Ask a server for the brokers: those first that are known, the next one beside one that is silent.
+
+    Raises Unreached. The connection is kept where it is to a broker's own address.
+    """
+    client._gateway_openings = set()  # noqa: SLF001
+    known = [(one.host, one.port) for one in client.cluster._brokers.values()]  # noqa: SLF001
+    random.shuffle(known)
+    race: Race[tuple[Any, Any]] = Race(_close_first, CLOSED)
+    won = None
+    try:
+        for host, port in dict.fromkeys([*known, *((host, port) for host, port, _ in client.hosts)]):
+            race.begin(f"{host}:{port}", _asked(client, host, port))
+            if won := await race.won(HEAD_START):
+                break
+        while won is None and race.is_under_way:
+            won = await race.won()
+    finally:
+        await race.end()
+    if won is None:
+        raise Unreached(race.failures)
+    connection, metadata = won[1]
+    client.cluster.update_metadata(metadata)
+    where = connection.host, connection.port
+    named = [one.nodeId for one in client.cluster._brokers.values() if (one.host, one.port) == where]  # noqa: SLF001
+    if not metadata.brokers:  # none is known yet: the library asks this one again
+        named = ["bootstrap"]
+    if named:
+        connection._on_close_cb = client._on_connection_closed  # noqa: SLF001
+        client._conns[named[0], ConnectionGroup.DEFAULT] = connection  # noqa: SLF001
+    else:
+        connection.close()
+    if client._sync_task is None:  # noqa: SLF001
+        client._sync_task = asyncio.create_task(client._md_synchronizer())  # noqa: SLF001
+
+
+async def _asked(client: AIOKafkaClient, host: str, port: int) -> tuple[Any, Any]:
+    """Open a connection and ask for the brokers; raises one of CLOSED."""
+    connection = await _opened(client, host, port, None)
+    try:
+        return connection, await connection.send(aiokafka.client.MetadataRequest([]))
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _close_first(won: tuple[Any, Any]) -> None:
+    won[0].close()
+
+
+async def _connected(client: AIOKafkaClient, node_id: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:  # noqa: ANN401
+    """Give the client's connection to a broker, a new one where there is none; None where it cannot be made."""
+    which = node_id, group
+    locks = client.__dict__.setdefault("_gateway_locks", defaultdict(asyncio.Lock))
+    asked = asyncio.get_running_loop().time()
+    async with locks[which]:
+        present = client._conns.get(which)  # noqa: SLF001
+        if present is not None and present.connected():
+            return present
+        client._conns.pop(which, None)  # noqa: SLF001
+        broker = client.cluster.broker_metadata(node_id)
+        failed_at = client.__dict__.setdefault("_gateway_failed", {})
+        if broker is not None and failed_at.get(which, -1.0) < asked and not isinstance(client._conns, _Shut):  # noqa: SLF001
+            try:
+                made = await _opened(client, broker.host, broker.port, client._on_connection_closed)  # noqa: SLF001
+            except CLOSED:
+                failed_at[which] = asyncio.get_running_loop().time()
+            else:
+                client._conns[which] = made  # noqa: SLF001
+                return made
+    client.force_metadata_update()  # what is known of the brokers may be of yesterday
+    return None
+
+
+async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -> Any:  # noqa: ANN401
+    """Open a connection in a task of its own, which the client's end cancels; raises one of CLOSED."""
+    clock = asyncio.get_running_loop().time
+    patience, began, is_open = getattr(client, "_gateway_patience", None), clock(), False
+    openings = client.__dict__.setdefault("_gateway_openings", set())
+    door = client.__dict__.setdefault("_gateway_door", Door(client._request_timeout_ms / 500))  # noqa: SLF001
+
+    async def attempt(limit: float) -> Any:  # noqa: ANN401
+        connection = AIOKafkaConnection(
+            host,
+            port,
+            client_id=client._client_id,  # noqa: SLF001
+            request_timeout_ms=limit * 1000,
+            ssl_context=client._ssl_context,  # noqa: SLF001
+            security_protocol=client._security_protocol,  # noqa: SLF001
+            on_close=on_close,
+            max_idle_ms=client._connections_max_idle_ms,  # noqa: SLF001
+            sasl_mechanism=client._sasl_mechanism,  # noqa: SLF001
+            sasl_plain_username=client._sasl_plain_username,  # noqa: SLF001
+            sasl_plain_password=client._sasl_plain_password,  # noqa: SLF001
+            sasl_oauth_token_provider=client._sasl_oauth_token_provider,  # noqa: SLF001
+        )
+        try:
+            async with asyncio.timeout(limit):
+                await resolve(host)
+                await connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        connection._request_timeout = client._request_timeout_ms / 1000  # noqa: SLF001 - of any later request
+        return connection
+
+    opening = asyncio.create_task(door.opening(host, port, attempt), name=f"kafka-opening-{host}:{port}")
+    openings.add(opening)
+    if patience is not None:
+        patience.began()
+    try:
+        await asyncio.wait({opening})
+        if opening.cancelled():
+            raise KafkaConnectionError("the client has ended")
+        connection = opening.result()
+        is_open = True
+        return connection
+    finally:
+        openings.discard(opening)
+        if patience is not None:
+            patience.ended(0.0 if is_open else clock() - began)
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result().close()
 
 
 def _heeded(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
@@ -128,14 +281,29 @@ async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
     sender = producer._sender.sender_task  # noqa: SLF001
     if sender is not None:
         sender.cancel()
-        _abort_connections(producer.client)  # what is asked fails at once, so that its tasks end
-        await asyncio.wait({sender})
+        _abort_connections(producer.client)
+        tasks = _tasks_of(producer)
+        for task in tasks:  # one that looks for a coordinator would do so until it has found one
+            task.cancel()
+        await asyncio.wait({sender, *tasks})
         if not sender.cancelled():
             sender.exception()
     outcome = transaction._transaction_waiter  # noqa: SLF001
     if outcome is not None and outcome.done() and not outcome.cancelled():
         outcome.exception()  # nobody has asked for the failure in it, which asyncio would complain of
     await end_client(producer.client)
+
+
+def _tasks_of(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
+    """Return the tasks of a producer's sender that are under way, which it tells nobody."""
+    frames = {task: getattr(task.get_coro(), "cr_frame", None) for task in asyncio.all_tasks()}
+    sender = producer._sender  # noqa: SLF001
+    return {
+        task
+        for task, frame in frames.items()
+        if frame is not None and frame.f_code.co_filename == aiokafka.producer.sender.__file__
+        if frame.f_locals.get("self") is sender
+    }
 
 
 async def end_consumer(consumer: AIOKafkaConsumer) -> None:
@@ -152,13 +320,7 @@ async def end_consumer(consumer: AIOKafkaConsumer) -> None:
 
 async def end_client(client: AIOKafkaClient) -> None:
     """Close a client; `AIOKafkaClient.close` alone waits until a frozen broker has taken all that was written."""
-    bootstrapping: asyncio.Task[None] | None = getattr(client, "_gateway_bootstrap", None)
-    if bootstrapping is not None:
-        await asyncio.wait({bootstrapping})
-        if not bootstrapping.cancelled():
-            bootstrapping.exception()  # nobody asks for it who was cancelled
     _abort_connections(client)
-    client._conns = _Shut(client._conns)  # noqa: SLF001 - its own tasks may be about to connect
     await client.close()
 
 
@@ -172,6 +334,10 @@ class _Shut(dict[Any, Any]):
 
 
 def _abort_connections(client: AIOKafkaClient) -> None:
+    if not isinstance(client._conns, _Shut):  # noqa: SLF001
+        client._conns = _Shut(client._conns)  # noqa: SLF001 - its own tasks may be about to connect
+    for opening in getattr(client, "_gateway_openings", ()):
+        opening.cancel()
     for connection in client._conns.values():  # noqa: SLF001
         connection._on_close_cb = None  # noqa: SLF001 - it would ask for metadata, over a new connection
         writer: Any = connection._writer  # noqa: SLF001 - None once it is closed

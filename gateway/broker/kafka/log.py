@@ -30,6 +30,7 @@ from gateway.broker.kafka import cluster, innards, repair
 from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
 from gateway.broker.kafka.codes import problem_of
 from gateway.broker.kafka.connect import Connection, at_work, ours, words
+from gateway.broker.kafka.door import patience
 from gateway.broker.kafka.ends import Ends, Keys
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
@@ -276,7 +277,7 @@ class KafkaShard:
         is_ending = False
         problem: BrokerError
         try:
-            async with asyncio.timeout(self._settings.commit_timeout):
+            async with patience(self.producer.client, self._settings.commit_timeout):
                 await self.producer.begin_transaction()
                 await self._store(batches)
                 is_ending = True

@@ -154,8 +154,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                 self._failing_since = _clock()
         if self._consumer is None:
             with at_work():
-                await self._connection.explain()
-            await self.begin()
+                await self.begin()
             self._trouble = ""
         assert self._consumer is not None  # noqa: S101 - it has just begun
         await self._consumer.getmany(timeout_ms=round(_LOOK * 1000))

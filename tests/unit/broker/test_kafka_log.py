@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -33,6 +34,7 @@ class Producer:
         self.ended = 0
         """Transactions that were committed."""
         self.tells_places = True
+        self.client = SimpleNamespace()
 
     async def partitions_for(self, topic: str) -> set[int]:
         return set(range(SHARDS if topic == CHECKPOINTS else PARTITIONS))
