@@ -1,0 +1,167 @@
+"""How many connections to Kafka a process opens, and how it gets along with a broker that admits few of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.conn import AIOKafkaConnection
+
+from gateway.broker.kafka.door import Door, Patience, patience
+from gateway.broker.kafka.ownership import KafkaOwnership
+from gateway.broker.kafka.registry import KafkaRegistry
+from gateway.broker.ports import Commit, ShardLog
+from gateway.errors import OutcomeUnknown, Unavailable
+from tests.contract import kafka_server
+from tests.contract.behaviours import message
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.rigs import SHARDS, KafkaRig, kafka_rig
+
+log = logging.getLogger(__name__)
+
+SMALL = {"listener.name.plaintext.max.connection.creation.rate": "4", "quota.window.num": "2"}
+"""A broker that admits 4 connections a second, and does not first admit a whole window full of them."""
+READS = 5
+"""How often the registry is read, each time over a connection of its own."""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    kafka_server.require_java()
+    with KafkaServer(tmp_path_factory.mktemp("kafka-small"), config=SMALL) as made:
+        yield made
+
+
+@pytest.fixture
+def openings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Give the moments at which connections are opened from now on."""
+    moments: list[float] = []
+    connect: Callable[[AIOKafkaConnection], object] = AIOKafkaConnection.connect
+
+    def counted(connection: AIOKafkaConnection) -> object:
+        moments.append(time.monotonic())
+        return connect(connection)
+
+    monkeypatch.setattr(AIOKafkaConnection, "connect", counted)
+    return moments
+
+
+async def opened(rig: KafkaRig, shard: int, stack: AsyncExitStack) -> ShardLog:
+    """Open a shard as a replica does: again until it succeeds, then its checkpoints are read and it commits."""
+    own = rig.log("a")
+    while True:
+        try:
+            async with AsyncExitStack() as trying:
+                made = await trying.enter_async_context(own.open(shard))
+                await made.checkpoints()
+                await made.commit(Commit([message(1, account=f"a{shard}")], {f"a{shard}": b"1"}))
+                stack.push_async_exit(trying.pop_all())
+                return made
+        except (Unavailable, OutcomeUnknown) as error:
+            log.info("shard %s: %s", shard, error)
+            await asyncio.sleep(0.5)
+
+
+async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_left_alone_then(
+    small: KafkaServer, openings: list[float]
+) -> None:
+    """It took for ever: each shard's producer was given up after 10 s, and its connections were opened again."""
+    async with kafka_rig(small.address) as rig, AsyncExitStack() as stack:
+        began = time.monotonic()
+        registry = KafkaRegistry(rig.connection, rig.topics)
+        membership = await stack.enter_async_context(KafkaOwnership(rig.connection, rig.topics).join("a", SHARDS))
+        changes = membership.changes()
+        following = asyncio.create_task(anext(changes))  # type: ignore[arg-type]
+        async with asyncio.timeout(100):
+            shards = await asyncio.gather(*(opened(rig, shard, stack) for shard in range(SHARDS)))
+            await registry.register("a1")
+            assert await following
+        took = time.monotonic() - began
+        log.info("live after %.1f s and %s connections", took, len(openings))
+        assert took < 60
+        before = len(openings)
+        for number in range(2, 2 + READS):
+            for shard, one in enumerate(shards):
+                await one.commit(Commit([message(number, account=f"a{shard}")], {f"a{shard}": b"%d" % number}))
+            await registry.known()
+            await registry.register(f"a{number}")
+        log.info("%s more for %s commits", len(openings) - before, READS * len(shards))
+        assert len(openings) - before <= READS
+        await changes.aclose()
+
+
+# The door -------------------------------------------------------------------------------------------------
+
+
+async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_other_address_waits() -> None:
+    door, at_once, most = Door(10), Counter[int](), Counter[int]()
+
+    async def opens(port: int) -> None:
+        async def attempt(_: float) -> None:
+            at_once[port] += 1
+            most[port] = max(most[port], at_once[port])
+            await asyncio.sleep(0.01)
+            at_once[port] -= 1
+
+        await door.opening("h", port, attempt)
+
+    await asyncio.gather(*(opens(port) for port in (1, 2) for _ in range(10)))
+    assert most == {1: 2, 2: 2}
+    assert door.opened == 20
+
+
+async def test_a_try_that_was_too_short_gets_more_time_and_its_failure_is_told_to_who_waits_behind_it() -> None:
+    door, limits = Door(10), list[float]()
+
+    async def fails(limit: float) -> None:
+        limits.append(limit)
+        await asyncio.sleep(0.01)
+        raise TimeoutError
+
+    async def opens(attempt: Callable[[float], Coroutine[Any, Any, None]]) -> BaseException | None:
+        try:
+            await door.opening("h", 1, attempt)
+        except TimeoutError as error:
+            return error
+        return None
+
+    async def succeeds(limit: float) -> None:
+        limits.append(limit)
+
+    for _ in range(5):
+        assert all(await asyncio.gather(*(opens(fails) for _ in range(3))))
+    assert limits == [2, 2, 8, 8, 20, 20, 20, 20, 20, 20]
+    limits.clear()
+    for _ in range(5):
+        assert await opens(succeeds) is None
+    assert limits == [20, 10, 5, 2.5, 2]
+
+
+async def test_time_in_which_a_client_is_let_in_does_not_count_and_what_failed_does() -> None:
+    client = SimpleNamespace()
+    async with patience(client, 0.2):
+        own: Patience = client._gateway_patience
+        own.began()
+        await asyncio.sleep(0.4)
+        own.ended(0.0)
+
+    async def wastes() -> None:
+        async with patience(client, 0.2):
+            client._gateway_patience.began()
+            client._gateway_patience.began()
+            left.append(client._gateway_patience)
+            await asyncio.sleep(0.01)
+            client._gateway_patience.ended(0.3)
+            await asyncio.sleep(10)
+
+    left = list[Patience]()
+    with pytest.raises(TimeoutError):
+        await wastes()
+    left[0].ended(0.0)  # after the end of the call
