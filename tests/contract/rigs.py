@@ -112,13 +112,14 @@ async def kafka_rig(
     *servers: str,
     topics: kafka_topics.Topics | None = None,
     replicas: int = 1,
+    shards: int = SHARDS,
     timeout: float = 10.0,
     transaction_timeout: float = 10.0,
 ) -> AsyncIterator[KafkaRig]:
     """Give a rig on a running cluster, with topics of its own."""
     topics = topics or kafka_topics.Topics(f"t{uuid4().hex[:12]}", KINDS)
     async with kafka_connect.connect(kafka_connect.ConnectionOptions(servers, timeout=timeout)) as connection:
-        wanted = kafka_cluster.ClusterSettings(topics, partitions=PARTITIONS, shards=SHARDS, replicas=replicas)
+        wanted = kafka_cluster.ClusterSettings(topics, partitions=PARTITIONS, shards=shards, replicas=replicas)
         await kafka_cluster.prepare(connection, wanted)
 
         def log(owner: str) -> kafka_log.KafkaLog:

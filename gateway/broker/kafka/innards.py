@@ -9,7 +9,7 @@ import asyncio
 import functools
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -93,20 +93,16 @@ async def _bootstrap(client: AIOKafkaClient) -> None:
     client._gateway_openings = set()  # noqa: SLF001
     known = [(one.host, one.port) for one in client.cluster._brokers.values()]  # noqa: SLF001
     random.shuffle(known)
-    race: Race[tuple[Any, Any]] = Race(_close_first, CLOSED)
-    won = None
-    try:
-        for host, port in dict.fromkeys([*known, *((host, port) for host, port, _ in client.hosts)]):
-            race.begin(f"{host}:{port}", _asked(client, host, port))
-            if won := await race.won(HEAD_START):
-                break
-        while won is None and race.is_under_way:
-            won = await race.won()
-    finally:
-        await race.end()
-    if won is None:
-        raise Unreached(race.failures)
-    connection, metadata = won[1]
+    addresses = list(dict.fromkeys([*known, *((host, port) for host, port, _ in client.hosts)]))
+    while True:
+        try:
+            connection, metadata = await _first_asked(client, addresses)
+            break
+        except Unreached as error:
+            is_late = any(isinstance(one, TimeoutError) for one in error.failures.values())
+            if not is_late or getattr(client, "_gateway_patience", None) is None:
+                raise
+            # What its caller has made already must not be thrown away for one late answer: the call's limit ends this.
     client.cluster.update_metadata(metadata)
     where = connection.host, connection.port
     named = [one.nodeId for one in client.cluster._brokers.values() if (one.host, one.port) == where]  # noqa: SLF001
@@ -119,6 +115,22 @@ async def _bootstrap(client: AIOKafkaClient) -> None:
         connection.close()
     if client._sync_task is None:  # noqa: SLF001
         client._sync_task = asyncio.create_task(client._md_synchronizer())  # noqa: SLF001
+
+
+async def _first_asked(client: AIOKafkaClient, addresses: Sequence[tuple[str, int]]) -> tuple[Any, Any]:
+    """Open a connection to the first that lets us in, and ask for the brokers; raises Unreached."""
+    race: Race[tuple[Any, Any]] = Race(_close_first, CLOSED)
+    try:
+        for host, port in addresses:
+            race.begin(f"{host}:{port}", _asked(client, host, port))
+            if won := await race.won(HEAD_START):
+                return won[1]
+        while race.is_under_way:
+            if won := await race.won():
+                return won[1]
+    finally:
+        await race.end()
+    raise Unreached(race.failures)
 
 
 async def _asked(client: AIOKafkaClient, host: str, port: int) -> tuple[Any, Any]:
