@@ -12,8 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
+from gateway.broker.kafka import innards
 from gateway.broker.kafka.door import Door, Patience, patience
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
@@ -22,6 +24,7 @@ from gateway.errors import OutcomeUnknown, Unavailable
 from tests.contract import kafka_server
 from tests.contract.behaviours import message
 from tests.contract.kafka_server import KafkaServer
+from tests.contract.leaks import leaving_nothing
 from tests.contract.rigs import KafkaRig, kafka_rig
 
 log = logging.getLogger(__name__)
@@ -166,3 +169,19 @@ async def test_time_in_which_a_client_is_let_in_does_not_count_and_what_failed_d
     with pytest.raises(TimeoutError):
         await wastes()
     left[0].ended(0.0)  # after the end of the call
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_an_opening_whose_waiter_is_cancelled_leaves_no_connection(kafka_address: str, turns: int) -> None:
+    innards.mend()
+    client = AIOKafkaClient(bootstrap_servers=kafka_address)
+    innards.prepare(client, Door(10))
+    async with leaving_nothing():
+        opening = asyncio.create_task(client.bootstrap())
+        while not client._gateway_door.opened and turns < 6 and not opening.done():
+            await asyncio.sleep(0)
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        await asyncio.wait({opening})
+        await innards.end_client(client)

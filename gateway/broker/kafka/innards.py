@@ -120,17 +120,24 @@ async def _bootstrap(client: AIOKafkaClient) -> None:
 async def _first_asked(client: AIOKafkaClient, addresses: Sequence[tuple[str, int]]) -> tuple[Any, Any]:
     """Open a connection to the first that lets us in, and ask for the brokers; raises Unreached."""
     race: Race[tuple[Any, Any]] = Race(_close_first, CLOSED)
+    won = None
     try:
         for host, port in addresses:
             race.begin(f"{host}:{port}", _asked(client, host, port))
             if won := await race.won(HEAD_START):
-                return won[1]
-        while race.is_under_way:
-            if won := await race.won():
-                return won[1]
+                break
+        while won is None and race.is_under_way:
+            won = await race.won()
     finally:
-        await race.end()
-    raise Unreached(race.failures)
+        try:
+            await race.end()
+        except BaseException:
+            if won is not None:
+                won[1][0].close()
+            raise
+    if won is None:
+        raise Unreached(race.failures)
+    return won[1]
 
 
 async def _asked(client: AIOKafkaClient, host: str, port: int) -> tuple[Any, Any]:
@@ -218,7 +225,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
         openings.discard(opening)
         if patience is not None:
             patience.ended(0.0 if is_open else clock() - began)
-        if not opening.done():
+        if not is_open:  # also where it is open, and its waiter was cancelled in that moment
             opening.cancel()
             await asyncio.wait({opening})
             if not opening.cancelled() and opening.exception() is None:
