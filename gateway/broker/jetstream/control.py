@@ -19,7 +19,7 @@ from gateway.broker.jetstream.link import Denied
 from gateway.broker.jetstream.pull import Pull, sequence_of, stored_at
 from gateway.broker.jetstream.topics import TTL, Topics
 from gateway.broker.ports import Record
-from gateway.errors import Unavailable
+from gateway.errors import NeedsPerson, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -63,9 +63,10 @@ class JetStreamControl:
                             yield None
             except Unavailable as error:
                 if str(error) != trouble:
-                    log.warning("what operators want cannot be read now: %s", error)
+                    level = logging.ERROR if isinstance(error, NeedsPerson) else logging.WARNING
+                    log.log(level, "what operators want cannot be read now: %s", error)
                 trouble = str(error)
-                if isinstance(error, Denied):
+                if isinstance(error, (Denied, NeedsPerson)):
                     await asyncio.sleep(_PERMITTED)
             await asyncio.sleep(_AGAIN)
 

@@ -16,7 +16,8 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream.link import API, Ear, Link
+from gateway.broker.jetstream.codes import consumer_refused
+from gateway.broker.jetstream.link import API, Ear, Link, Refusal
 from gateway.errors import Unavailable
 
 _PULL: Final = 256
@@ -44,7 +45,7 @@ class Pull:
         self._name = uuid4().hex
 
     async def begin(self, place: int | datetime) -> None:
-        """Make the consumer, from a stream sequence or a time on; raises Unavailable."""
+        """Make the consumer, from a stream sequence or a time on; raises NeedsPerson, Unavailable."""
         config: dict[str, Any] = {
             "name": self._name,
             "filter_subjects": self._filters,
@@ -58,7 +59,12 @@ class Pull:
         else:
             config |= {"deliver_policy": "by_start_sequence", "opt_start_seq": max(place, 1)}
         body = {"stream_name": self._stream, "config": config, "action": "create"}
-        await self._link.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", body)
+        try:
+            await self._link.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", body)
+        except Refusal as refusal:
+            raise (
+                consumer_refused(refusal.code, refusal.description, stream=self._stream) or refusal
+            ) from refusal.__cause__
 
     async def messages(self) -> AsyncGenerator[Msg, None]:
         """Give messages; ends when there are none now, or the consumer is gone; raises Unavailable."""
@@ -96,6 +102,10 @@ class Pull:
         else:
             request["no_wait"] = True
         return json.dumps(request).encode()
+
+    async def take_away(self) -> None:
+        """Delete the consumer, and wait until it is gone; raises Unavailable."""
+        await self._link.api(f"CONSUMER.DELETE.{self._stream}.{self._name}")
 
     async def end(self) -> None:
         """Let the server forget the consumer; it does so by itself, too."""

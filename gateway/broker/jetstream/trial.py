@@ -1,0 +1,75 @@
+"""What the gateway needs of JetStream, tried and not read: consumers, and a batch in each stream that takes some.
+
+Consumers are made and taken away again. A batch is sent whole, on a condition that cannot hold: so the server takes it,
+looks at it and closes it, and nothing is stored.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Final
+from uuid import uuid4
+
+from gateway.broker.jetstream.codes import MOVED, problem_of
+from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.pull import Pull
+from gateway.broker.jetstream.stream import OLDEST_SERVER
+from gateway.broker.jetstream.topics import Topics
+from gateway.errors import Fenced, OutcomeUnknown, Unavailable
+
+OLDEST: Final = ".".join(map(str, OLDEST_SERVER))
+"""The oldest nats-server that is supported."""
+
+_WATCHES: Final = 2
+"""Of what operators want, in each replica: one is the API's."""
+_NEVER: Final = (1 << 63) - 1
+"""The sequence of no message."""
+
+
+class Trial:
+    """Tries the streams of one deployment."""
+
+    def __init__(self, connection: Connection, topics: Topics) -> None:
+        self._connection = connection
+        self._topics = topics
+
+    async def consumers(self) -> None:
+        """Make as many consumers as a replica has, and take them away; raises NeedsPerson, Unavailable."""
+        link, stream = self._connection.link, self._topics.control
+        made: list[Pull] = []
+        try:
+            for _ in range(_WATCHES):
+                pull = Pull(link, stream, [self._topics.stated], follows=False)
+                await pull.begin(1)
+                made.append(pull)
+        finally:
+            for pull in made:
+                with suppress(Unavailable):  # the server forgets it by itself, too
+                    await pull.take_away()
+
+    async def batches(self) -> None:
+        """Send each stream that is to take batches one that it must refuse; raises NeedsPerson, Unavailable."""
+        name = uuid4().hex  # no account's: nobody else's batch waits for this one
+        await self._batch(self._topics.stream, self._topics.checkpoint(0, name))
+        await self._batch(self._topics.control, self._topics.observed(name))
+
+    async def _batch(self, stream: str, subject: str) -> None:
+        headers = {
+            "Nats-Batch-Id": uuid4().hex,
+            "Nats-Batch-Sequence": "1",
+            "Nats-Batch-Commit": "1",
+            "Nats-Expected-Last-Subject-Sequence": str(_NEVER),
+        }
+        answer = await self._connection.link.ask(subject, b"", headers)
+        try:
+            error = json.loads(answer.data)["error"]
+            code, description = int(error["err_code"]), str(error["description"])
+        except (ValueError, KeyError, TypeError) as unclear:
+            raise Unavailable(f"{subject}: unclear answer {answer.data[:100]!r} to a batch") from unclear
+        if code in MOVED:
+            return
+        problem = problem_of(code, description, stream=stream)
+        if isinstance(problem, (Fenced, OutcomeUnknown)):
+            raise Unavailable(f"the stream {stream} refuses a batch: {description} (error {code})")
+        raise problem

@@ -1,0 +1,105 @@
+"""What keeps a gateway from running on JetStream although its streams are as they must be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from gateway.broker.jetstream import stream
+from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.control import JetStreamControl
+from gateway.broker.jetstream.pull import Pull
+from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.jetstream.topics import Topics
+from gateway.broker.jetstream.trial import OLDEST, Trial
+from gateway.errors import NeedsPerson
+from tests.contract.nats_server import NatsServer
+
+NO_MORE = (
+    "NATS makes no more consumers of the stream {stream}: maximum consumers limit reached (error 10026), which is "
+    "max_consumers of the stream, or the limit of its account. Mend it: raise max_consumers, of which each replica "
+    "needs two, or set it to -1 (`nats stream edit {stream}`); or take consumers of others away "
+    "(`nats consumer rm {stream}`)"
+)
+
+
+@pytest.fixture
+def topics() -> Topics:
+    return Topics(f"t{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+async def connection(nats_server: NatsServer, topics: Topics) -> AsyncIterator[Connection]:
+    async with connect(ConnectionOptions(servers=[nats_server.url])) as made:
+        await stream.prepare(made, stream.StreamSettings(topics))
+        await JetStreamRegistry(made, topics).prepare(replicas=1, create=True)
+        yield made
+
+
+async def set_to(connection: Connection, name: str, **change: Any) -> None:  # noqa: ANN401 - as JetStream has it
+    """Edit a stream, as an operator does."""
+    config = (await connection.link.api(f"STREAM.INFO.{name}"))["config"]
+    await connection.link.api(f"STREAM.UPDATE.{name}", config | change)
+
+
+async def test_the_whole_trial_stores_nothing_and_leaves_no_consumer(connection: Connection, topics: Topics) -> None:
+    async def states() -> list[Any]:
+        return [(await connection.link.api(f"STREAM.INFO.{name}"))["state"] for name in (topics.stream, topics.control)]
+
+    before = await states()
+    trial = Trial(connection, topics)
+    for _ in range(60):  # more than the open batches that a stream may have
+        await trial.batches()
+    await trial.consumers()
+    assert await states() == before
+    assert OLDEST == "2.14.0"
+
+
+async def test_too_few_consumers_are_said_with_what_mends_it_and_then_it_goes_on(
+    connection: Connection, topics: Topics
+) -> None:
+    trial = Trial(connection, topics)
+    await set_to(connection, topics.control, max_consumers=1)
+    with pytest.raises(NeedsPerson) as refused:
+        await trial.consumers()
+    assert str(refused.value) == NO_MORE.format(stream=topics.control)
+    await set_to(connection, topics.control, max_consumers=2)
+    await trial.consumers()
+    others = [Pull(connection.link, topics.control, [topics.stated], follows=False) for _ in range(2)]
+    for other in others:
+        await other.begin(1)
+    with pytest.raises(NeedsPerson):
+        await trial.consumers()
+    await others[0].take_away()
+    await others[1].take_away()
+    await trial.consumers()
+
+
+async def test_a_watch_that_finds_no_room_says_it_as_an_error(
+    connection: Connection, topics: Topics, caplog: pytest.LogCaptureFixture
+) -> None:
+    await set_to(connection, topics.control, max_consumers=1)
+    await Pull(connection.link, topics.control, [topics.stated], follows=False).begin(1)
+    watch = JetStreamControl(connection, topics).watch()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1):
+            await anext(watch)
+    (record,) = [one for one in caplog.records if "what operators want" in one.getMessage()]
+    assert record.levelno == logging.ERROR
+    assert record.getMessage().endswith(NO_MORE.format(stream=topics.control))
+
+
+@pytest.mark.parametrize("which", ["stream", "control"])
+async def test_a_stream_that_takes_no_batches_is_said(connection: Connection, topics: Topics, which: str) -> None:
+    name = getattr(topics, which)
+    await set_to(connection, name, allow_atomic=False)
+    with pytest.raises(NeedsPerson) as refused:
+        await Trial(connection, topics).batches()
+    assert str(refused.value) == (
+        f"the stream {name} takes nothing: atomic publish is disabled (error 10174). Mend it: set allow_atomic to true"
+    )
