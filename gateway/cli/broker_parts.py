@@ -51,6 +51,10 @@ class Broker:
     """
     refused: Callable[[Settings, Iterable[str]], Awaitable[list[str]]]
     """Says in words what the broker would not let the gateway write for these accounts, without writing it."""
+    tried: Callable[[], Awaitable[None]]
+    """Tries what no gateway can do without, and changes nothing; raises ConfigurationError, Unavailable."""
+    tried_whole: Callable[[], Awaitable[list[str]]]
+    """Tries all that the gateway needs, and says what was left out; raises ConfigurationError, Unavailable."""
 
 
 def replica_name(process: int) -> str:

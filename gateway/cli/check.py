@@ -18,6 +18,7 @@ from gateway.errors import (
     ConfigurationError,
     GatewayError,
     HubError,
+    NeedsPerson,
     Refused,
     Unavailable,
 )
@@ -82,6 +83,8 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
 async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
     try:
         return await _look_at_broker(settings, accounts)
+    except NeedsPerson:
+        raise
     except Unavailable as error:
         remedy = f"Start {NAMES[settings.broker.kind]} there, or mend the setting."
         raise ConfigurationError("broker.servers", str(error), remedy) from error
@@ -95,7 +98,7 @@ async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
             remedy = f"Give the user the permissions that docs/{DOCS[settings.broker.kind]} lists."
             more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
             raise ConfigurationError("broker", "; ".join(refusals[:_SHOWN]) + more, remedy)
-        return found.said
+        return "; ".join([found.said, *await broker.tried_whole()])
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str, decoder: Decoder) -> str:

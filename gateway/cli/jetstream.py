@@ -15,6 +15,7 @@ from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
+from gateway.broker.jetstream.trial import OLDEST, Trial
 from gateway.cli.broker_parts import TOPICS, Broker, Found, access_of, replica_name
 from gateway.errors import ConfigurationError
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
@@ -52,7 +53,15 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
-            return Found(f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be")
+            said = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
+            return Found(f"{said}; {OLDEST} is the oldest server that is supported")
+
+        trial = Trial(connection, topics)
+
+        async def tried_whole() -> list[str]:
+            await trial.consumers()
+            await trial.batches()
+            return []
 
         async def again(whole: Settings) -> None:
             await prepare(whole)
@@ -75,6 +84,8 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             prepare=prepare,
             again=again,
             refused=refused,
+            tried=trial.consumers,
+            tried_whole=tried_whole,
         )
 
 

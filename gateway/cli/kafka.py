@@ -9,13 +9,15 @@ from typing import Final
 
 from gateway.broker.access import read_password
 from gateway.broker.kafka import cluster, permissions, repair
-from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.connect import ConnectionOptions
 from gateway.broker.kafka.control import KafkaControl
+from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import KafkaLog, LogSettings
-from gateway.broker.kafka.ownership import KafkaOwnership
+from gateway.broker.kafka.ownership import KafkaOwnership, Timing
 from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
+from gateway.broker.kafka.trial import OLDEST, Trial
 from gateway.cli.broker_parts import TOPICS, Broker, Found, access_of, replica_name
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
 
@@ -43,7 +45,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
         tls=access.tls if access.wants_tls else None,
         timeout=settings.commit_timeout,
     )
-    async with connect(options) as connection:
+    async with connected(options) as connection:
         log_settings = LogSettings(
             topics=topics,
             owner=replica_name(os.getpid()),
@@ -71,7 +73,14 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             log.restore_as(wanted)
             count = len(topics.events) + 3
             said = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
-            return Found("; ".join([said, *surplus]), surplus)
+            release = f"by its requests {await trial.release()}, {OLDEST} is the oldest that is supported"
+            return Found("; ".join([said, release, *surplus]), surplus)
+
+        async def tried() -> None:
+            await trial.begin()
+
+        async def tried_whole() -> list[str]:
+            return await trial.whole(settings.commit_timeout)
 
         async def again(whole: Settings) -> None:
             try:
@@ -83,7 +92,9 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             return await permissions.refused(connection, topics, whole.shards)
 
         reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics, kept.partitions)
-        ownership = KafkaOwnership(connection, topics)
+        timing = Timing()
+        ownership = KafkaOwnership(connection, topics, timing)
+        trial = Trial(connection, topics, session=timing.session, transaction=log_settings.transaction_timeout)
         log = KafkaLog(connection, log_settings)
         yield Broker(
             log,
@@ -96,4 +107,6 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             prepare=prepare,
             again=again,
             refused=refused,
+            tried=tried,
+            tried_whole=tried_whole,
         )

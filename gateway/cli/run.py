@@ -14,7 +14,7 @@ from gateway.cli.brokers import in_traces, open_broker, prepare_broker
 from gateway.cli.listeners import Listeners, listening
 from gateway.cli.loop import settle_memory
 from gateway.cli.options import ConfigOption, command_app
-from gateway.errors import Unavailable
+from gateway.errors import NeedsPerson, Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.containment import Rests, causes, tell
 from gateway.replica.replica import Replica, hub_http
@@ -64,6 +64,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
                 found = await prepare_broker(broker, settings)
+                await broker.tried()
                 for warning in found.warnings:
                     log.warning("the broker is not as the settings have it", found=warning)
                 replica = Replica(
@@ -85,7 +86,11 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
         except Exception as error:  # noqa: BLE001 - only a wrong configuration ends the process
             if all(isinstance(cause, Unavailable) for cause in causes(error)):
                 delay = backoff.next_delay()
-                log.warning("the broker is not there yet", error=str(causes(error)[0]), retry_in=round(delay, 2))
+                (cause, *_), retry_in = causes(error), round(delay, 2)
+                if isinstance(cause, NeedsPerson):
+                    log.error("the broker cannot be used until somebody mends it", error=str(cause), retry_in=retry_in)
+                else:
+                    log.warning("the broker is not there yet", error=str(cause), retry_in=retry_in)
             else:
                 delay = rests.after_failure()
                 tell(None, "gateway", error, retry_in=delay)

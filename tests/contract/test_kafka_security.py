@@ -29,11 +29,13 @@ from confluent_kafka.admin import (
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connect import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
+from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import KafkaLog, LogSettings
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.read import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
+from gateway.broker.kafka.trial import Trial
 from gateway.broker.ports import Commit
 from gateway.errors import BrokerError, ConfigurationError, GatewayError
 from tests.contract import kafka_server
@@ -57,6 +59,7 @@ def documented() -> list[AclBinding]:
         "--topic",
         "--transactional-id",
         "--group",
+        "--cluster",
         "--operation",
     ):
         parser.add_argument(option)
@@ -66,15 +69,18 @@ def documented() -> list[AclBinding]:
         said = parser.parse_args(shlex.split(line))
         kind = ResourceType.TOPIC if said.topic else ResourceType.TRANSACTIONAL_ID
         kind = ResourceType.GROUP if said.group else kind
+        kind = ResourceType.BROKER if said.cluster else kind  # so librdkafka calls the cluster
         operation = AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", said.operation).upper()]
         pattern = ResourcePatternType[said.resource_pattern_type.upper()]
-        name = said.topic or said.transactional_id or said.group
+        name = said.topic or said.transactional_id or said.group or said.cluster
         found.append(AclBinding(kind, name, pattern, said.allow_principal, "*", operation, AclPermissionType.ALLOW))
     return found
 
 
 ACLS = [acl for acl in documented() if acl.principal == "User:gateway"]
 READER = [acl for acl in documented() if acl.principal == "User:reader"]
+CHECK = [acl for acl in documented() if acl.principal == "User:check"]
+"""What it needs besides those of the gateway."""
 
 
 class Secured:
@@ -84,7 +90,7 @@ class Secured:
         self.folder = folder
         self._openssl()
         self.internal, self.mutual = free_port(), free_port()
-        users = ["gateway", "reader", *(f"without-{number}" for number in range(len(ACLS)))]
+        users = ["gateway", "reader", "check", *(f"without-{number}" for number in range(len(ACLS)))]
         module = "org.apache.kafka.common.security"
         sasl = "listener.name.sasl_ssl"
         config = {
@@ -114,7 +120,7 @@ class Secured:
     def allow(self) -> None:
         """Give the documented ACLs to their users, and to each `without-…` all but one."""
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.internal}"})
-        bindings = [*ACLS, *READER]
+        bindings = [*ACLS, *READER, *CHECK, *(_given_to("User:check", acl) for acl in ACLS)]
         for missing in range(len(ACLS)):
             for number, acl in enumerate(ACLS):
                 if number != missing:
@@ -197,6 +203,13 @@ async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
         await control.forget(["demo"])
 
 
+async def tried(options: ConnectionOptions, topics: Topics = TOPICS) -> list[str]:
+    """Do what `gateway check` does once the topics are there; give what it left out."""
+    async with connected(options) as connection:
+        await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
+        return await Trial(connection, topics, session=6.0, transaction=10.0).whole(4.0)
+
+
 def _plain(secured: Secured, options: ConnectionOptions) -> ConnectionOptions:
     return replace(options, mechanism="PLAIN", servers=[secured.server.address])
 
@@ -240,6 +253,33 @@ async def test_no_documented_permission_is_too_much(secured: Secured, missing: i
     topics = Topics("mesolive", ("order-update", f"new-{missing}"))  # so that there is a topic to be made
     with pytest.raises(GatewayError, match=r"permit|uthoriz"):
         await a_commit(secured.options(f"without-{missing}"), topics)
+
+
+NO_GROUP = "not tried: a group of its own, for want of Read for groups mesolive.gateway-check…"
+NO_TRANSACTION = "not tried: a transaction, for want of Write for the transactional id mesolive.gateway-check"
+
+
+async def test_a_trial_with_the_gateways_permissions_says_what_it_left_out(secured: Secured) -> None:
+    assert await tried(secured.options()) == [NO_GROUP]
+
+
+async def test_a_trial_with_the_permissions_for_it_leaves_nothing_out(secured: Secured) -> None:
+    assert await tried(secured.options("check")) == []
+
+
+@pytest.mark.parametrize("missing", range(len(ACLS)), ids=[f"{acl.name}-{acl.operation.name}" for acl in ACLS])
+async def test_a_trial_fails_only_for_a_permission_that_the_gateway_needs(secured: Secured, missing: int) -> None:
+    acl, user = ACLS[missing], f"without-{missing}"
+    if acl.restype is ResourceType.TRANSACTIONAL_ID:  # each shard's own id may be permitted
+        assert await tried(secured.options(user)) == [NO_GROUP, NO_TRANSACTION]
+    elif acl.restype is ResourceType.GROUP:
+        with pytest.raises(ConfigurationError, match=r"group mesolive\.gateway: Kafka does not permit Read"):
+            await tried(secured.options(user))
+    elif acl.operation is AclOperation.WRITE:  # with which comes the permission to see that there are topics
+        with pytest.raises(GatewayError, match=r"topic mesolive\.\S+: Kafka does not permit Describe"):
+            await tried(secured.options(user))
+    elif acl.operation in {AclOperation.CREATE, AclOperation.READ}:  # nothing is made, and nothing read
+        assert await tried(secured.options(user)) == [NO_GROUP]
 
 
 async def test_a_reader_needs_no_more_than_is_documented(secured: Secured) -> None:

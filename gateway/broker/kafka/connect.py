@@ -149,6 +149,21 @@ class Connection:
             self._forget(client)
             raise next(reversed(race.failures.values()), KafkaError("no broker is known"))
 
+    async def brokers(self) -> list[tuple[int, str, int]]:
+        """Return which brokers there are, each with the address at which it says it is; raises Unavailable."""
+        with ours("Kafka"):
+            async with asyncio.timeout(self.options.timeout):
+                known = (await self._dialled()).cluster.brokers()
+        return sorted((int(one.nodeId), str(one.host), int(one.port)) for one in known)
+
+    async def visit(self, host: str, port: int) -> None:
+        """Connect to a broker, as a client does, and go; raises OSError, KafkaError, TimeoutError."""
+        options = self._common()
+        for bootstrapping in ("bootstrap_servers", "retry_backoff_ms"):
+            options.pop(bootstrapping)
+        connection = await create_conn(host, port, **options)
+        await asyncio.wait({connection.close()}, timeout=_FAREWELL)
+
     async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
         """Start a transactional producer, which fences every older one of its name; `largest` bounds its batches.
 

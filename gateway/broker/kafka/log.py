@@ -34,6 +34,7 @@ from gateway.broker.kafka.door import patience
 from gateway.broker.kafka.ends import Ends, Keys
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
+from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, check_limits
 from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
@@ -121,6 +122,8 @@ class KafkaLog:
         self._restored: ClusterSettings | None = None
         self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._interrupted: dict[int, _Interrupted] = {}
+        self._waiting_since: float | None = None
+        """Since when no producer could start."""
 
     def restore_as(self, settings: ClusterSettings) -> None:
         """Make topics again that are deleted from now on, where no promise suffers; else their lack is an error."""
@@ -170,7 +173,7 @@ class KafkaLog:
     async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
         try:
             with at_work():
-                return await self._connection.producer(
+                started = await self._connection.producer(
                     transactional_id=self._settings.topics.transactional_id(shard),
                     largest=min(_BATCH, *facts.largest.values()),
                     transaction_timeout=self._settings.transaction_timeout,
@@ -178,8 +181,22 @@ class KafkaLog:
         except NeedsPerson:
             raise
         except Unavailable as error:
+            timeout = self._settings.transaction_timeout
+            if (needed := meant(error.__cause__ or error, transaction=timeout)) is not None:
+                raise needed from error
+            await self._check_coordinator()
             why = await repair.ailments(self._connection, self._settings.topics, facts)
             raise Unavailable(f"{error}{why}") from error
+        self._waiting_since = None
+        return started
+
+    async def _check_coordinator(self) -> None:
+        """Raise what keeps producers from their start for so long, where that is their coordinator's."""
+        now = asyncio.get_running_loop().time()
+        self._waiting_since = self._waiting_since or now
+        if now - self._waiting_since > LASTED:
+            timeout = self._settings.transaction_timeout
+            await Trial(self._connection, self._settings.topics, session=0, transaction=timeout).transactions(0)
 
     async def _known(self) -> Facts:
         async with self._asking:

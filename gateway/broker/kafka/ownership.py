@@ -23,6 +23,7 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.kafka import innards
 from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
 from gateway.broker.kafka.topics import Topics
+from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
 
 log = logging.getLogger(__name__)
@@ -94,6 +95,9 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         self._is_leaving = False
         self._failing_since: float | None = None
         self._trouble = ""
+        self._joining_since: float | None = None
+        self._polling: asyncio.Task[Any] | None = None
+        self._trial = Trial(connection, topics, session=timing.session, transaction=0)
 
     async def begin(self) -> None:
         """Join the group, as a new member; raises Unavailable."""
@@ -110,12 +114,19 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                 partition_assignment_strategy=(sticky,),
             )
         )
+        self._joining_since = self._joining_since or _clock()
         consumer.subscribe([self._topics.checkpoints], listener=self)
         self._consumer = consumer
 
     async def end(self) -> None:
         """Leave the group."""
         self._consumer = None
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.cancel()
+            await asyncio.wait({polling})
+            if not polling.cancelled():
+                polling.exception()
         await self._consuming.aclose()
 
     async def on_partitions_revoked(self, revoked: Any) -> None:  # noqa: ANN401 - the library's
@@ -123,6 +134,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
 
     async def on_partitions_assigned(self, assigned: Any) -> None:  # noqa: ANN401 - the library's
         """Take in the new assignment."""
+        self._joining_since = None
         if self._consumer is not None:
             self._consumer.pause(*assigned)  # nothing of it is to be read
         self._assigned = frozenset(tp.partition for tp in assigned if tp.partition < self._shards)
@@ -138,11 +150,12 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             try:
                 await self._poll()
             except (kafka.KafkaError, OSError, Unavailable) as error:
-                explained = refusal(error, "Read") or error
-                if words(explained) != self._trouble:
+                explained = refusal(error, "Read") or meant(error, session=self._timing.session) or error
+                said = str(explained) if isinstance(explained, Unavailable) else words(explained)
+                if said != self._trouble:
                     level = logging.ERROR if isinstance(explained, NeedsPerson) else logging.WARNING
-                    log.log(level, "who serves what cannot be agreed on now: %s", words(explained))
-                self._trouble = words(explained)
+                    log.log(level, "who serves what cannot be agreed on now: %s", said)
+                self._trouble = said
                 await self.end()  # the library's member does not outlive an error, and keeps the login it began with
                 await asyncio.sleep(_AGAIN)
 
@@ -154,10 +167,26 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                 self._failing_since = _clock()
         if self._consumer is None:
             with at_work():
+                await self._connection.explain()
                 await self.begin()
-            self._trouble = ""
+        await self._check_joining()
         assert self._consumer is not None  # noqa: S101 - it has just begun
-        await self._consumer.getmany(timeout_ms=round(_LOOK * 1000))
+        # In a task, since it returns only once there is an assignment, and there may never be one.
+        polling = self._polling = self._polling or asyncio.create_task(
+            self._consumer.getmany(timeout_ms=round(_LOOK * 1000))
+        )
+        await asyncio.wait({polling}, timeout=_AGAIN)
+        if polling.done():
+            self._polling = None
+            polling.result()
+
+    async def _check_joining(self) -> None:
+        """Raise what keeps us out of the group for so long, where the library would wait for ever."""
+        if self._joining_since is None:
+            self._trouble = ""
+        elif _clock() - self._joining_since > LASTED:
+            self._joining_since = _clock()
+            await self._trial.group(0)
 
     async def _is_there(self) -> bool:
         """Tell whether Kafka can be reached, if only to be refused: an outage is no reason to join anew.

@@ -78,6 +78,16 @@ class Topics:
         return f"{self.prefix}.gateway-control"
 
     @property
+    def trial_id(self) -> str:
+        """The transactional id with which it is tried whether transactions can be."""
+        return f"{self.prefix}.gateway-check"
+
+    @property
+    def trial_group(self) -> str:
+        """What the names of groups begin with that are joined for a trial."""
+        return f"{self.prefix}.gateway-check"
+
+    @property
     def group(self) -> str:
         """The consumer group of the gateways, over the topic of checkpoints."""
         return f"{self.prefix}.gateway"
