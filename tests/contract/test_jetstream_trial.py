@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
+import nats
 import pytest
+from nats.aio.msg import Msg
 
 from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
+from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.pull import Pull
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
-from gateway.errors import NeedsPerson
+from gateway.broker.ports import Commit
+from gateway.errors import ConfigurationError, NeedsPerson
+from tests.contract.behaviours import message
 from tests.contract.nats_server import NatsServer
 
 NO_MORE = (
@@ -103,3 +109,82 @@ async def test_a_stream_that_takes_no_batches_is_said(connection: Connection, to
     assert str(refused.value) == (
         f"the stream {name} takes nothing: atomic publish is disabled (error 10174). Mend it: set allow_atomic to true"
     )
+
+
+# What cannot be edited any more -----------------------------------------------------------------------------
+
+
+async def backed_up_and_restored(server: NatsServer, name: str, **change: Any) -> None:  # noqa: ANN401 - see above
+    """Do what `nats stream backup`, `nats stream rm` and `nats stream restore --config` do."""
+    client = await nats.connect(server.url, allow_reconnect=False)
+    chunks: list[bytes] = []
+    ended = asyncio.Event()
+
+    async def take(part: Msg) -> None:
+        if part.data:
+            chunks.append(part.data)
+            if part.reply:
+                await part.respond(b"")
+        else:
+            ended.set()
+
+    async def api(call: str, body: dict[str, Any]) -> dict[str, Any]:
+        said = json.loads((await client.request(f"$JS.API.STREAM.{call}.{name}", json.dumps(body).encode())).data)
+        assert "error" not in said, said
+        return dict(said)
+
+    try:
+        await client.subscribe(f"copy.{name}", cb=take)
+        copy = await api("SNAPSHOT", {"deliver_subject": f"copy.{name}"})
+        async with asyncio.timeout(10):
+            await ended.wait()
+        await api("DELETE", {})
+        into = await api("RESTORE", {"config": copy["config"] | change, "state": copy["state"]})
+        for chunk in [*chunks, b""]:
+            await client.request(into["deliver_subject"], chunk)
+    finally:
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"sealed": True}, {"sealed": False, "deny_delete": False, "deny_purge": False, "allow_rollup_hdrs": True}),
+        ({"storage": "memory"}, {"storage": "file"}),
+    ],
+)
+async def test_what_cannot_be_edited_has_a_way_on_that_keeps_everything(
+    nats_server: NatsServer, connection: Connection, topics: Topics, wrong: dict[str, Any], right: dict[str, Any]
+) -> None:
+    settings = stream.StreamSettings(topics)
+    if "storage" in wrong:
+        await connection.link.api(f"STREAM.DELETE.{topics.stream}")
+        await connection.link.api(f"STREAM.CREATE.{topics.stream}", stream.wanted(settings) | wrong)
+    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+        await shard.commit(Commit([message(1)], {"demo": b"1"}))
+    if "sealed" in wrong:
+        await set_to(connection, topics.stream, **wrong)
+    with pytest.raises(ConfigurationError) as refused:
+        await stream.prepare(connection, settings)
+    assert "`nats stream restore --config`, which keeps messages and sequences" in str(refused.value)
+
+    await backed_up_and_restored(nats_server, topics.stream, **right)
+
+    await stream.prepare(connection, settings)
+    async with JetStreamLog(connection, LogSettings(topics, "b")).open(1) as shard:
+        assert await shard.checkpoints() == {"demo": b"1"}
+        await shard.commit(Commit([message(2)], {"demo": b"2"}))
+
+
+async def test_a_record_of_the_deployment_that_somebody_overwrote_can_be_written_again(
+    connection: Connection, topics: Topics
+) -> None:
+    registry = JetStreamRegistry(connection, topics)
+    await registry.agree(16)
+    await connection.link.ask(topics.deployment, b"oops")
+    with pytest.raises(ConfigurationError) as refused:
+        await registry.agree(16)
+    said = '{"version": 1, "shards": 16}'
+    assert f"Publish {said} there, with the number of shards that the deployment started with" in str(refused.value)
+    await connection.link.ask(topics.deployment, said.encode())
+    await registry.agree(16)

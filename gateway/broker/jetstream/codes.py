@@ -32,7 +32,7 @@ SETTINGS: Final = {
     10166: "set allow_msg_ttl to true",
     10165: "set allow_msg_ttl to true, and topics.retention to whole seconds",
     10111: "set allow_rollup_hdrs to true, and deny_purge to false",
-    10109: "back the sealed stream up, delete it, and restore the copy without sealed, deny_delete and deny_purge",
+    10109: "back it up, delete it, and restore it with allow_rollup_hdrs, without sealed, deny_delete and deny_purge",
     10039: "enable JetStream for this account",
     10076: "enable JetStream on the server",
     10035: "let the server know the account",

@@ -77,7 +77,7 @@ class JetStreamRegistry:
         subject = self._topics.deployment
         with permissions_needed():
             await self._write_first(subject, {"version": VERSION, "shards": shards})
-            stored = await self._last(subject)
+            stored = await self._last(subject, shards)
         if stored["shards"] != shards:
             raise ConfigurationError(
                 "shards",
@@ -128,7 +128,7 @@ class JetStreamRegistry:
         except OutcomeUnknown as error:
             raise Unavailable(str(error)) from error
 
-    async def _last(self, subject: str) -> dict[str, Any]:
+    async def _last(self, subject: str, shards: int) -> dict[str, Any]:
         found = await records.last(self._connection.link, self._stream, subject)
         if found is None:
             raise Unavailable(f"{subject}: what was written is not there yet")
@@ -137,7 +137,8 @@ class JetStreamRegistry:
             raise ConfigurationError(
                 f"stream {self._stream}",
                 f"what it has under {subject} is no record of a gateway: {found.value[:100]!r}",
-                "Put the record back from a copy, or take the message away where the deployment never began.",
+                f"Publish {json.dumps({'version': VERSION, 'shards': shards})} there, with the number of shards that "
+                "the deployment started with; where it never began, take the message away.",
             )
         if stored.get("version") != VERSION:
             raise ConfigurationError(

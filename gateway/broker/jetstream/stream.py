@@ -33,7 +33,11 @@ _NOT_CLUSTERED: Final = 10074
 _YOURS: Final = 4
 """The first digit of a status that is the caller's to mend, as in HTTP."""
 _NOT_ENABLED: Final = frozenset({10039, 10076})
-_REMEDY: Final = "Mend it with `nats stream edit {stream}`, or delete the stream and let the gateway make it."
+_REMEDY: Final = (
+    "Mend it with `nats stream edit {stream}`. What that cannot change (storage, retention workqueue, sealed) is "
+    "mended by `nats stream backup`, `nats stream rm` and `nats stream restore --config`, which keeps messages and "
+    "sequences. Where the deployment never began, delete the stream and let the gateway make it."
+)
 
 
 @dataclass(frozen=True, slots=True)

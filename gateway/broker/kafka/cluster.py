@@ -184,7 +184,9 @@ async def _compare(
         + list(_differences(one, settings, configs[one.name]))
     ]
     if problems:
-        remedy = "Mend what it names, or delete the topics and let the gateway make them."
+        remedy = (
+            "Mend what it names; or, where the deployment never began, delete the topics and let the gateway make them."
+        )
         raise ConfigurationError("topics", "; ".join(problems), remedy)
     return [_surplus(one, len(found[one.name])) for one in wanted if len(found[one.name]) > one.partitions]
 
