@@ -63,10 +63,11 @@ async def connected(options: ConnectionOptions) -> AsyncIterator[Connection]:
         except (Unavailable, ConfigurationError) as error:
             if isinstance(error, ConfigurationError) and error.setting != "broker.sasl.mechanism":
                 raise
-            explained = await _explained(options)
-            if explained is None:
-                raise
-            raise explained from error
+            explained: ConfigurationError | None = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(2 * _PATIENCE):
+                    explained = await _explained(options)
+            raise explained or error from error.__cause__
         await _check_advertised(connection)
         yield connection
 

@@ -184,6 +184,10 @@ class KafkaLog:
             timeout = self._settings.transaction_timeout
             if (needed := meant(error.__cause__ or error, transaction=timeout)) is not None:
                 raise needed from error
+            if isinstance(error.__cause__, kafka.KafkaError):
+                problem = problem_of(error.__cause__)
+                if isinstance(problem, NeedsPerson):
+                    raise problem from error
             await self._check_coordinator()
             why = await repair.ailments(self._connection, self._settings.topics, facts)
             raise Unavailable(f"{error}{why}") from error
