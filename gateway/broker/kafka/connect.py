@@ -19,6 +19,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
 from aiokafka.errors import (
     AuthenticationFailedError,
     GroupAuthorizationFailedError,
@@ -161,7 +162,12 @@ class Connection:
         options = self._common()
         for bootstrapping in ("bootstrap_servers", "retry_backoff_ms"):
             options.pop(bootstrapping)
-        connection = await create_conn(host, port, **options)
+
+        async def attempt(seconds: float) -> Any:  # noqa: ANN401 - aiokafka's own
+            async with asyncio.timeout(seconds):
+                return await create_conn(host, port, **options)
+
+        connection = await self.door.opening(host, port, attempt)
         await asyncio.wait({connection.close()}, timeout=_FAREWELL)
 
     async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
