@@ -38,6 +38,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         access=access_of(settings),
         inbox_prefix=settings.inbox_prefix,
         timeout=settings.commit_timeout,
+        discover=settings.discover,
     )
     async with connect(options) as connection:
         log_settings = LogSettings(
