@@ -40,8 +40,8 @@ app = command_app()
 def check(config: ConfigOption = None) -> None:
     """Look at settings, accounts, broker and hub, and say what is wrong and what would be right.
 
-    It changes nothing but what `gateway run` would create in the broker. Exit codes: 0 all is well, 1 something is
-    not, 2 a setting is wrong.
+    It leaves nothing behind but what `gateway run` would create in the broker. Exit codes: 0 all is well, 1
+    something is not, 2 a setting is wrong.
     """
     settings = load_settings(config)
     traces.check(settings.tracing)

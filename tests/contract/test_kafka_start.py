@@ -186,6 +186,11 @@ async def grown(address: str, **partitions: int) -> None:
     client = admin(address)
     for done in client.create_partitions(news).values():
         await asyncio.to_thread(done.result)
+    while True:  # the broker itself hears of it after the controller has answered
+        topics = (await asyncio.to_thread(client.list_topics, timeout=10)).topics
+        if all(len(topics[name].partitions) == count for name, count in partitions.items()):
+            return
+        await asyncio.sleep(0.05)
 
 
 async def test_a_topic_with_too_few_partitions_is_refused_with_what_can_be_done(
