@@ -393,7 +393,7 @@ def words(error: BaseException) -> str:
     """Say what aiokafka means."""
     text = str(error)
     name = type(error).__name__
-    return text if name in text else f"{name}: {text}" if text else name
+    return text if name in text or isinstance(error, innards.Unreached) else f"{name}: {text}" if text else name
 
 
 def _explained(error: Exception) -> ConfigurationError | None:

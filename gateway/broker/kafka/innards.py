@@ -69,6 +69,10 @@ class Unreached(KafkaConnectionError):  # type: ignore[misc]  # it has no annota
         super().__init__(f"cannot connect to Kafka: {said}")
         self.failures = failures
 
+    def __str__(self) -> str:
+        """Say it without the name of the class, which the library puts before it."""
+        return str(self.args[0])
+
 
 def prepare(client: AIOKafkaClient, door: Door, known: AIOKafkaClient | None = None) -> None:
     """Let a client that has not begun open its connections through `door`, to the brokers first that `known` knows."""
