@@ -292,7 +292,7 @@ class Shard:
         """Say why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
         provisioning = self._settings.provisioning
         provisioning.ask()
-        if provisioning.seldom.is_to_be_said(str(error)):
+        if isinstance(error, Fenced) or provisioning.seldom.is_to_be_said(str(error)):
             say = self._log.error if needs_person else self._log.warning
             say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
         self.needs = str(error) if needs_person else provisioning.trouble

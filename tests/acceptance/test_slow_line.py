@@ -70,7 +70,7 @@ def size_of(found: list[Found]) -> int:
 def delays(found: list[Found], account: str) -> list[float]:
     """Give the seconds from each event of an account to when it was stored, by one clock."""
     return [
-        one.stored_at - datetime.fromisoformat(json.loads(one.value)["EventTime"][:26] + "Z").timestamp()
+        one.stored_at - datetime.fromisoformat(json.loads(one.value)["EventTime"]).timestamp()
         for one in found
         if one.subject.endswith(account)
     ]
