@@ -9,17 +9,20 @@ import array
 import asyncio
 import fcntl
 import logging
+import socket
 import struct
 import sys
 import termios
 from collections.abc import Callable, Coroutine
-from socket import IPPROTO_TCP, TCP_INFO
+from socket import IPPROTO_TCP
 from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
 
+_TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
+"""None on systems that do not tell."""
 _BYTES_ACKED: Final = 120
-_TCP_INFO: Final = 136
+_INFO_BYTES: Final = 136
 """Where Linux's `struct tcp_info` has tcpi_bytes_acked, which tcpi_bytes_received follows, and where that ends."""
 
 
@@ -94,16 +97,16 @@ class Traffic(NamedTuple):
 def traffic(client: Client) -> Traffic | None:
     """Return what went over a connection, as the kernel counts it; None on other systems than Linux."""
     writer: Any = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - not on WebSockets
-    socket = None if writer is None else _extra(writer, "socket")
-    if socket is None or socket.fileno() == -1 or not sys.platform.startswith("linux"):
+    own = None if writer is None else _extra(writer, "socket")
+    if own is None or own.fileno() == -1 or _TCP_INFO is None or sys.platform != "linux":
         return None
     in_socket = array.array("i", [0])
     try:
-        fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, in_socket)
-        info = socket.getsockopt(IPPROTO_TCP, TCP_INFO, _TCP_INFO)
+        fcntl.ioctl(own.fileno(), termios.TIOCOUTQ, in_socket)
+        info = own.getsockopt(IPPROTO_TCP, _TCP_INFO, _INFO_BYTES)
     except OSError:
         return None
-    if len(info) < _TCP_INFO:  # a kernel before 4.1
+    if len(info) < _INFO_BYTES:  # a kernel before 4.1
         return None
     taken, received = struct.unpack_from("QQ", info, _BYTES_ACKED)
     return Traffic(taken, int(writer.transport.get_write_buffer_size()) + in_socket[0], received)

@@ -249,7 +249,7 @@ class JetStreamShard:
     def _stored(self, made: batch.Batch, last: int) -> None:
         """Note where the checkpoints of a batch are, whose last message is at `last`."""
         self._stored_up_to = last
-        if made.checkpoints and self._newest[0] != self._topics.fence(self._form.shard):
+        if made.checkpoints:
             self._newest = self._topics.fence(self._form.shard), self.claim.sequence  # the other may be forgotten
         for name, frame in made.checkpoints.items():
             place = None if frame is None else last - len(made.frames) + 1 + frame

@@ -16,8 +16,8 @@ from gateway.errors import BrokerError, NeedsPerson, Rejected, TooMuch, Unavaila
 _SETTINGS: Final[dict[type[BaseException], str]] = {
     kafka.ClusterAuthorizationFailedError: "permit the gateway's user to write idempotently to the cluster",
     kafka.PolicyViolationError: "change the policy of the brokers, or what it names",
-    kafka.InvalidTransactionTimeout: "set transaction.max.timeout.ms of the brokers to 10000 or more",
-    kafka.InvalidSessionTimeoutError: "let group.min.session.timeout.ms of the brokers be 6000 or less",
+    kafka.InvalidTransactionTimeout: "raise transaction.max.timeout.ms of the brokers",
+    kafka.InvalidSessionTimeoutError: "lower group.min.session.timeout.ms of the brokers",
     kafka.UnsupportedForMessageFormatError: "take message.format.version away from the topic and the brokers",
     kafka.UnsupportedVersionError: "run Kafka 2.5 or later",
     kafka.SaslAuthenticationFailed: "check broker.sasl",

@@ -7,7 +7,7 @@ events alone does, the checkpoints say that its events are stored: then a person
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -16,11 +16,11 @@ from aiokafka.structs import TopicPartition
 from gateway.errors import Unavailable
 from gateway.telemetry.logs import get_logger
 
-Keys = dict[str, tuple[str, str]]
+Keys = dict[str, tuple[bytes, bytes]]
 """By account: the keys of its first message in a batch and of its last."""
 
-_REMEMBERED: Final = 100
-"""Batches of each partition of which it is known what they held."""
+_REMEMBERED: Final = 1000
+"""Of all partitions together: how often an account's part of a batch is known, should it be lost."""
 
 
 class Ends:
@@ -31,8 +31,7 @@ class Ends:
         self._shard = shard
         self._own = own
         self._last: dict[TopicPartition, int] = {}
-        self._recent: defaultdict[TopicPartition, deque[tuple[int, Keys]]]
-        self._recent = defaultdict(lambda: deque(maxlen=_REMEMBERED))
+        self._recent: deque[tuple[TopicPartition, int, str, bytes, bytes]] = deque(maxlen=_REMEMBERED)
 
     def last(self, tp: TopicPartition) -> int:
         """Return the place of the last batch in a partition; -1 where Kafka did not tell one."""
@@ -57,8 +56,8 @@ class Ends:
                 self._tell_lost(tp, place)
             if place >= 0 or tp not in self._last:
                 self._last[tp] = place
-            if place >= 0 and keys:
-                self._recent[tp].append((place, keys))
+            if place >= 0:
+                self._recent.extend((tp, place, account, *ends) for account, ends in keys.items())
 
     def compare(self, found: Mapping[TopicPartition, int]) -> None:
         """Compare with the ends that the partitions have now; raises Unavailable where checkpoints are lost."""
@@ -71,21 +70,24 @@ class Ends:
             self._last[tp] = end - 1
 
     def _tell_lost(self, tp: TopicPartition, end: int) -> None:
+        held = [one for one in self._recent if one[0] == tp]
         lost: Keys = {}
-        for place, keys in self._recent[tp]:
+        for _, place, account, first, last in held:
             if place >= end:
-                for account, (first, last) in keys.items():
-                    lost[account] = lost.get(account, (first, last))[0], last
-        recent = self._recent[tp]
+                lost[account] = lost.get(account, (first, last))[0], last
         get_logger(shard=self._shard).error(
             "a topic lost its end, or was made anew: publish again what it held, by a replay to the topics",
             topic=tp.topic,
             partition=tp.partition,
             end=end,
-            keys=[f"{account}: {first} to {last}" for account, (first, last) in sorted(lost.items())],
-            maybe_earlier_ones=not recent or recent[0][0] >= end,
+            keys=[
+                f"{account}: {first.decode(errors='replace')} to {last.decode(errors='replace')}"
+                for account, (first, last) in sorted(lost.items())
+            ],
+            maybe_earlier_ones=not held or held[0][1] >= end,
         )
-        recent.clear()
+        for one in held:
+            self._recent.remove(one)
 
 
 def _went_back(tp: TopicPartition, place: int) -> str:

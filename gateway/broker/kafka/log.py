@@ -106,9 +106,8 @@ class _Batch:
     keys: Keys = field(default_factory=dict)
 
     def holds(self, message: Message) -> None:
-        key = message.key.decode(errors="replace")
-        first, _ = self.keys.get(message.account, (key, key))
-        self.keys[message.account] = first, key
+        first, _ = self.keys.get(message.account, (message.key, message.key))
+        self.keys[message.account] = first, message.key
 
 
 class KafkaLog:
@@ -234,6 +233,7 @@ class KafkaShard:
         self.claimed_at = 0
         self._own = TopicPartition(self._topics.checkpoints, shard)
         self._ends = Ends(shard, self._own)
+        self._is_read = False  # whether its checkpoints were
         self._spent: BrokerError | None = None
 
     @property
@@ -266,10 +266,12 @@ class KafkaShard:
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
-        await self.check()  # else what was committed would be taken for what is there now
+        if self._is_read:  # else what was committed would be taken for what is there now
+            await self.check()
         seen = await _read(self._connection, self._own, 0)
         if seen.newest != self.own_claim:
             raise self._spend(_superseded(self._shard, seen.newest))
+        self._is_read = True
         self.claimed_at = seen.claimed_at  # a claim that was sent twice is answered without its offset
         return seen.checkpoints
 
