@@ -505,7 +505,6 @@ class Shard:
     def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
         """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
         for name, checkpoint in renewed.items():
-            self._committed_before.forget(name)
             account = self.accounts.get(name)
             if checkpoint is None:
                 if account is not None:
@@ -569,6 +568,8 @@ class Shard:
         return self._bury(item, Reason.TOO_LARGE, words)
 
     async def _commit(self, writer: ShardLog, filling: Filling) -> None:
+        for name in filling.renewed:  # also where its outcome stays unknown
+            self._committed_before.forget(name)
         try:
             await self._store_in_its_span(writer, filling)
         except Exception as error:

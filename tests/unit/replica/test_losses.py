@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import structlog
 
+from gateway.broker.memory import Edge, MemoryControl
+from gateway.errors import OutcomeUnknown
 from gateway.replica.account import Activity
+from gateway.state import Desired, TargetState
+from tests.unit.replica.test_wishes import wish
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -81,4 +86,26 @@ async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Buil
         async with world.broker.log("another").open(0):
             world.hub.user("alpha").emit(5)
             await world.becomes("alpha", Activity.FENCED)
+    assert not [entry for entry in errors(logs) if "went back" in entry["event"]]
+
+
+async def test_a_checkpoint_that_is_forgotten_by_a_commit_of_unknown_outcome_is_no_loss(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=10)
+    world.control = MemoryControl()
+    await world.replica()
+    for account in ("alpha", "beta"):
+        await world.published(account, range(1, 11))
+    struck = asyncio.Event()
+
+    async def faults(edge: Edge) -> None:
+        is_gone = "alpha" not in world.broker.stored_checkpoints.get(0, {})
+        if edge.call == "commit" and edge.when == "after" and is_gone and not struck.is_set():
+            struck.set()
+            raise OutcomeUnknown("the answer is lost")
+
+    world.broker.faults = faults
+    with structlog.testing.capture_logs() as logs:
+        await wish(world, Desired(state=TargetState.PAUSED, is_forgotten=True))
+        await world.until(struck.is_set, "the outcome is unknown")
+        await world.until(lambda: world.registry.accounts == {"beta"}, "it is forgotten all the same")
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]
