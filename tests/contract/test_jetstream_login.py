@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +13,7 @@ from typing import Any
 
 import nkeys
 import pytest
+from nats.aio.transport import TcpTransport
 
 from gateway.broker.access import Access
 from gateway.broker.jetstream.connect import ConnectionOptions, connect
@@ -74,6 +77,36 @@ async def test_a_server_that_wants_a_login_says_so_to_who_has_none(folder: Path)
         words = await refused(server, Access())
     assert words.startswith("broker: NATS refused the login (")
     assert words.endswith("Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file.")
+
+
+async def test_a_server_that_hangs_up_over_the_first_bytes_of_a_login_is_heard(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Between the two writes of a login nats-py is held up here, as beside busy processes now and then."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.12.0","max_payload":1000,"auth_required":true}\r\n')
+        await reader.read(4096)
+        writer.write(b"-ERR 'Authorization Violation'\r\n")
+        await writer.drain()
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.close()
+
+    drains = iter([0.2])
+
+    async def drain(_: TcpTransport) -> None:
+        await asyncio.sleep(next(drains, 0))
+
+    monkeypatch.setattr(TcpTransport, "drain", drain)
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        file = written(tmp_path, "wr0ng")
+        with pytest.raises(ConfigurationError, match=r"NATS refused the login \(Authorization Violation\)"):
+            async with connect(
+                ConnectionOptions([f"nats://{host}:{port}"], access=Access(user="u", password_file=file))
+            ):
+                pass
 
 
 def _unreadable(folder: Path) -> Path:

@@ -37,8 +37,6 @@ _LONGEST_DELAY: Final = 2.0
 """Seconds before the servers are tried again: full jitter below a ceiling that doubles between the two."""
 _SOON: Final = 2.0
 """Seconds for the first try at a server after a link was lost."""
-_LOGINS: Final = 20
-"""Tries until a refused login is told: under load five in a row lost the server's words, each of them on its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +153,7 @@ class Connection:
             if server in race.silent:
                 continue
             seconds = min(limit * 2 ** self._slow.get(server, 0), self.options.timeout)
-            race.begin(server, _dial_until_told(self.options, server, certified[server], seconds))
+            race.begin(server, _dial(self.options, server, certified[server], seconds))
             if self._took(race, await race.won(HEAD_START)):
                 return True
         return False
@@ -247,21 +245,6 @@ def _certified(discovered: ParseResult, name: str | None) -> str | None:
     return name
 
 
-async def _dial_until_told(options: ConnectionOptions, server: str, certified: str | None, limit: float) -> Link:
-    """Dial again where the server hung up in the middle of the login.
-
-    It does so after a wrong password, and its words about it are lost where our next ones cross them.
-    """
-    for _ in range(_LOGINS):
-        try:
-            return await _dial(options, server, certified, limit)
-        except Unavailable as error:
-            if not isinstance(error.__cause__, (ConnectionResetError, BrokenPipeError)):
-                raise
-            failure = error
-    raise failure
-
-
 async def _dial(options: ConnectionOptions, server: str, certified: str | None, limit: float) -> Link:
     try:
         await resolve(urlsplit(server).hostname or "")
@@ -274,7 +257,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
 
     async def on_error(error: Exception) -> None:
         failures.append(error)
-        del failures[:-1]
+        del failures[1:-1]
         if "permissions violation" in str(error):
             log.error("NATS refuses: %s", error)
             link.violated(str(error))
@@ -309,9 +292,10 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
         if isinstance(error, Denied):
             raise _denied(options, str(error)) from error
         if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
-            reason = failures[-1] if failures else error
+            reason = failures[0] if failures else error  # the server's words come before the reset that follows
             raise explained(options.access, reason) from reason
         raise
+    failures.clear()
     link.timeout = options.timeout
     return link
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from socket import IPPROTO_TCP
 from typing import Any, Final, NamedTuple
 
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
 """None on systems that do not tell."""
@@ -27,7 +27,25 @@ _INFO_BYTES: Final = 136
 
 
 class Caller(Client):
-    """A client whose end is told also where something waited to be written."""
+    """A client that reads why a login is refused, and whose end is told also where something waited to be written."""
+
+    async def _process_connect_init(self) -> None:
+        """Write the login and the ping behind it in one piece.
+
+        nats-py writes them one after the other. A server that refuses the login hangs up at once: then the second
+        write fails, and asyncio drops the server's words unread (measured beside three busy processes: 32 of 300).
+        """
+        transport: Any = self._transport
+        write, held = transport.write, bytearray()
+
+        def write_with_ping(frames: bytes) -> None:
+            held.extend(frames)
+            if held.endswith(PING_PROTO):
+                transport.write = write
+                write(bytes(held))
+
+        transport.write = write_with_ping
+        await super()._process_connect_init()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - nats-py's
         """Let go of what waits: to write it to a socket that is gone raises, and then no callback is called.
