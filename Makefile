@@ -9,7 +9,7 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test test-long requirements fuzz bench bench-idle chaos check schemas manifests lock format clean
+.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock format clean
 
 install: $(STAMP)
 
@@ -48,6 +48,9 @@ bench-idle: install ## what 5,000 accounts cost that have nothing to do; ARGS="-
 
 chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafka SEED=7; exit code 1 where not exact
 	$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
+
+takeover: install ## how long accounts are silent when a replica is killed or ends: make takeover BROKER=kafka BUSY=3
+	$(BIN)/python -m tests.acceptance.takeover --broker $(BROKER) --busy $(or $(BUSY),0) $(ARGS)
 
 check: install
 	$(BIN)/ruff check .

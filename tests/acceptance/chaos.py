@@ -104,11 +104,11 @@ class Storm:
     spans: list[tuple[Kind, float, float]] = field(default_factory=list)
     """Each blow, and from when to when it was felt."""
 
-    async def begin(self) -> None:
-        """Start the replicas and the flow."""
-        await self._scale(REPLICAS)
+    async def begin(self, rate: float = RATE) -> None:
+        """Start the replicas and the flow, in events a second of each account."""
+        await self.scale(REPLICAS)
         for account in self.scene.accounts:
-            await self.scene.ask(f"POST /users/{account}/emit", rate=RATE)
+            await self.scene.ask(f"POST /users/{account}/emit", rate=rate)
         await self._recovered()
 
     async def strike(self, blow: Blow) -> None:
@@ -122,7 +122,7 @@ class Storm:
         if blow.kind in {"kill", "end", "freeze", "nap", "cut"}:
             await self._strike_replica(blow, victim)
         elif blow.kind in {"to 1", "to 4", "to 3"}:
-            await self._scale(int(blow.kind.split()[1]))
+            await self.scale(int(blow.kind.split()[1]))
         else:
             await self._strike_all(blow)
         await self._recovered()
@@ -136,11 +136,11 @@ class Storm:
                 victim.kill()
                 self.alive.remove(victim)
                 await asyncio.sleep(blow.seconds)
-                await self._scale(len(self.alive) + 1)
+                await self.scale(len(self.alive) + 1)
             case "end":
                 await self._end(victim)
                 await asyncio.sleep(blow.seconds)
-                await self._scale(len(self.alive) + 1)
+                await self.scale(len(self.alive) + 1)
             case "cut":
                 self.scene.sever(victim.popen.pid)
                 await asyncio.sleep(blow.seconds)
@@ -210,7 +210,8 @@ class Storm:
         running.signal(signal.SIGTERM)
         assert await running.ended(10) == 0, running.complained
 
-    async def _scale(self, to: int) -> None:
+    async def scale(self, to: int) -> None:
+        """Let so many replicas run."""
         await asyncio.gather(*(self._end(running) for running in self.alive[to:]))
         more = [await self.scene.gateway() for _ in range(to - len(self.alive))]
         for running in more:

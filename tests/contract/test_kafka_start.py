@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from aiokafka.structs import TopicPartition
 from confluent_kafka import Message as Delivered
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
@@ -26,6 +27,7 @@ from confluent_kafka.admin import (
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import ClusterSettings, MissingTopics
 from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.log import KafkaLog, LogSettings
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.read import KafkaReader
@@ -372,6 +374,20 @@ async def test_a_hundred_thousand_checkpoints_are_read_in_seconds(kafka: KafkaRi
     log.info("100,000 checkpoints were read after %.2f s", took)
     assert took < BESIDE_OTHER_LOADS
     assert found == dict.fromkeys(names, b"new" * 60)
+
+
+async def test_checkpoints_that_are_superseded_leave_before_a_takeover_has_much_to_read(tmp_path: Path) -> None:
+    kafka_server.require_java()
+    with KafkaServer(tmp_path / "kafka", config={"log.cleaner.backoff.ms": "100"}) as server:
+        async with kafka_rig(server.address, shards=1) as rig, rig.log("a").open(0) as shard:
+            for number in range(200):
+                await shard.commit(Commit([], {"main": f"{number:030000}".encode()}))
+            tp = TopicPartition(rig.topics.checkpoints, 0)
+            end = (await cluster.places(rig.connection, [tp]))[tp] or 0
+            async with asyncio.timeout(60):
+                while len(left := [one async for one in read_all(rig.connection, {tp: 0}, {tp: end})]) > 200 // 3:
+                    await asyncio.sleep(0.1)
+            assert left[-1].value == f"{199:030000}".encode()
 
 
 def test_a_value_cannot_bring_headers_of_its_own() -> None:

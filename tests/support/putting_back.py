@@ -20,8 +20,9 @@ class Stoppable(Protocol):
 
 
 def keep(server: Stoppable) -> None:
-    """Copy the folder of a server that runs, while it is down for a moment."""
+    """Copy the folder of a server that runs, while it is down for a moment; an earlier copy makes room."""
     server.kill()
+    shutil.rmtree(_copy(server), ignore_errors=True)
     shutil.copytree(server.folder, _copy(server))
     server.start()
 
