@@ -192,7 +192,7 @@ class Replays:
             elif id_ in self._wanted:
                 self._begin(id_)  # its account came back meanwhile
 
-    def states(self) -> Iterator[tuple[str, ReplayState]]:
-        """Say what is so for each that is carried out here."""
+    def states(self) -> Iterator[tuple[str, Callable[[], ReplayState]]]:
+        """Yield each that is carried out here, with what says how far it is."""
         for id_, job in self._jobs.items():
-            yield id_, job.state()
+            yield id_, job.state

@@ -32,7 +32,7 @@ from gateway.hub import PATH
 from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
-from gateway.replica.containment import Kept, contained, end_if_cancelled, tell
+from gateway.replica.containment import CAP, Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.provisioning import Provisioning
@@ -185,7 +185,7 @@ class Replica:
                 self._do_beside("provisioning", self._shard_settings.provisioning.run)
                 self._do_beside("accounts", lambda: self._watch_accounts(tasks))
                 if (control := self._control) is not None:
-                    reporter = Reporter(control, self._subjects, self._facts, self.view.last_word)
+                    reporter = Reporter(control, self._subjects, self._facts, self.view.last_word, self._untold)
                     self._do_beside("view", lambda: self.view.follow(control))
                     await self._filled()
                     self._do_beside("reports", partial(reporter.run, self._stop))
@@ -450,6 +450,11 @@ class Replica:
         number = shard_of(name, self._shard_count)
         return self._shards[number].epoch if number in self._given else self.view.epoch_of_shard(number)
 
+    def _untold(self, name: str, error: Exception) -> float:
+        """Nothing can be said of an account: tell of it, and return the seconds until it is tried again."""
+        tell(self._access.tally, "reports", error, retry_in=CAP, account=name)
+        return CAP
+
     def _facts(self) -> Iterator[Fact]:
         """Give whose the shards are, and how far replays are."""
         for number in self._given:
@@ -458,7 +463,12 @@ class Replica:
             yield Fact(f"{SHARD}{number}", owned, again=_SHARDS)
         for number in self._serving:
             shard = self._shards[number]
-            for id_, state in shard.replays.states():
+            for id_, state_of in shard.replays.states():
+                try:
+                    state = state_of()
+                except Exception as error:  # noqa: BLE001 - the others are told of
+                    tell(self._access.tally, "reports", error, replay=id_)
+                    continue
                 said = replace(state, epoch=shard.epoch or UNSET)
                 yield Fact(REPLAY + id_, said, again=math.inf if state.phase.is_final else _REPLAYS)
 

@@ -73,6 +73,7 @@ class Fact:
 class _Reported:
     mark: Hashable
     observed: Observed
+    record: bytes
     at: float
     heard: int
     """The revision of the last report that was heard of when this one was sent."""
@@ -95,16 +96,20 @@ class Reporter:
         accounts: Callable[[], Iterable[Subject | str]],
         facts: Callable[[], Iterable[Fact]],
         last_word: Callable[[str], Word],
+        failed: Callable[[str, Exception], float],
     ) -> None:
         """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
 
         Of an account of which nothing has changed, and of which everything was reported, `accounts` may give the name.
-        `last_word` says who wrote the report of a key that the store has, as far as this replica has heard.
+        `last_word` says who wrote the report of a key that the store has, as far as this replica has heard. `failed`
+        hears of an account of which nothing can be said, and returns the seconds until it is asked of again.
         """
         self._store = store
         self._last_word = last_word
         self._accounts = accounts
         self._facts = facts
+        self._failed = failed
+        self._resting: dict[str, float] = {}  # by account: until when, since nothing could be said of it
         self._reported: dict[str, _Reported] = {}
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
         self._told: dict[str, _Told] = {}
@@ -143,7 +148,7 @@ class Reporter:
         waiting: dict[str, Callable[[], None]] = {}
         try:
             due = await self._changes(now, waiting)
-            said = {ACCOUNT + name: encode_record(news.observed) for name, news in due.items()}
+            said = {ACCOUNT + name: news.record for name, news in due.items()}
             facts = {fact.key: fact for fact in self._facts()}
             self._told = {key: told for key, told in self._told.items() if key in facts}
             fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
@@ -179,19 +184,31 @@ class Reporter:
             if strangers >= _AT_ONCE:
                 continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
             strangers += last is None
-            if last is None or last.mark != subject.mark or now - last.at >= _AGAIN:
-                observed = self._dated(name, subject.tell())
-                news = _Reported(subject.mark, observed, now, word.revision)
+            if (news := self._news(subject, last, now, word.revision)) is not None:
                 urgency = _urgency(last, news)
                 if urgency is not None:
                     due.append((urgency, name, news))
-                if urgency is not None or (last is not None and last.observed != observed):
+                if urgency is not None or (last is not None and last.observed != news.observed):
                     continue
             del waiting[name]
         for name in self._reported.keys() - present:
             del self._reported[name]  # another replica tells of it now
             self._since.pop(name, None)
+        self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
         return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_AT_ONCE]}
+
+    def _news(self, subject: Subject, last: _Reported | None, now: float, heard: int) -> _Reported | None:
+        """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
+        name = subject.account
+        is_old = last is not None and last.mark == subject.mark and now - last.at < _AGAIN
+        if is_old or self._resting.get(name, now) > now:
+            return None
+        try:
+            observed = self._dated(name, subject.tell())
+            return _Reported(subject.mark, observed, encode_record(observed), now, heard)
+        except Exception as error:  # noqa: BLE001 - the others are told of
+            self._resting[name] = now + self._failed(name, error)
+            return None
 
     def _is_news(self, fact: Fact, now: float) -> bool:
         told = self._told.get(fact.key)

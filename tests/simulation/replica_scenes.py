@@ -146,7 +146,7 @@ def _replays(world: World, name: str) -> bool:
     machine, replica = world.replicas[name]
     if machine.is_stopped:
         return False
-    states = (state for number in replica._serving for state in replica._shards[number].replays.states())
+    states = (state() for number in replica._serving for state in replica._shards[number].replays.states())
     return any(id_ == _HAUNT and state.phase is Phase.RUNNING and state.published for id_, state in states)
 
 

@@ -60,7 +60,7 @@ class Shard:
         return taken
 
     def phases(self) -> dict[str, Phase]:
-        return {id_: state.phase for id_, state in self.replays.states()}
+        return {id_: state().phase for id_, state in self.replays.states()}
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ async def test_nothing_of_before_goes_on_in_a_log_that_is_opened_anew(shard: Sha
     shard.stored["~x"] = done(Phase.RUNNING)
     shard.open()
     assert shard.replays._jobs["x"] is not before
-    ((_, state),) = shard.replays.states()
+    ((_, state_of),) = shard.replays.states()
+    state = state_of()
     assert state.position == 9
 
 

@@ -22,6 +22,11 @@ from gateway.state import Observed, decode_record
 Build = Callable[..., Awaitable[Any]]
 
 
+def fails(name: str, error: Exception) -> float:
+    """Nobody here is to fail."""
+    raise AssertionError(name) from error
+
+
 async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     turn, looks = 0, Counter[int]()
 
@@ -39,7 +44,10 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     store = MemoryControl()
     working = [
         asyncio.create_task(work)
-        for work in (events(), Reporter(store, accounts, list, View(lambda _: None).last_word).run(asyncio.Event()))
+        for work in (
+            events(),
+            Reporter(store, accounts, list, View(lambda _: None).last_word, fails).run(asyncio.Event()),
+        )
     ]
     async with asyncio.timeout(10):
         while not store.records:
@@ -75,7 +83,9 @@ async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_chang
                 await asyncio.sleep(0.01)
 
     store = Store()
-    running = asyncio.create_task(Reporter(store, accounts, list, View(lambda _: None).last_word).run(asyncio.Event()))
+    running = asyncio.create_task(
+        Reporter(store, accounts, list, View(lambda _: None).last_word, fails).run(asyncio.Event())
+    )
     states["old"] = "offline"
     await until(1)
     states |= {"old": "live"} | {f"account-{number:04}": "offline" for number in range(1300)}
@@ -188,7 +198,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
     def reported(name: str) -> Observed:
         return decode_record(Observed, store.records[True, f"account.{name}"][0].value)
 
-    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word)
+    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word, fails)
     running = asyncio.create_task(reporter.run(asyncio.Event()))
     await until(lambda: looks > 3)
     assert store.records == {}
@@ -204,4 +214,39 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
     await until(lambda: reported("alpha").latest == 7)
     await until(lambda: not touched)
     assert reporter._reported.keys() == {"alpha", "beta"}
+    running.cancel()
+
+
+async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_being_told_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    says: dict[str, Callable[[], Observed]] = {
+        "alpha": lambda: Observed("replica", "live", ""),
+        "beta": lambda: Observed("replica", f"{1 / 0}", ""),
+        "gamma": lambda: Observed("replica", "offline", "", trouble="no UTF-8: \udc80"),
+        "omega": lambda: Observed("replica", "live", ""),
+    }
+    heard, store = Counter[str](), MemoryControl()
+
+    def failed(name: str, _: Exception) -> float:
+        heard[name] += 1
+        return 0.2
+
+    async def until(holds: Callable[[], bool]) -> None:
+        async with asyncio.timeout(20):
+            while not holds():
+                await asyncio.sleep(0.01)
+
+    def accounts() -> Iterator[Subject]:
+        for name, tell in says.items():
+            yield Subject(name, "", tell)
+
+    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word, failed)
+    running = asyncio.create_task(reporter.run(asyncio.Event()))
+    await until(lambda: len(store.records) == 2)
+    assert heard == {"beta": 1, "gamma": 1}  # not at each look
+    await until(lambda: min(heard.values()) > 1)
+    says["beta"] = says["gamma"] = says["alpha"]
+    await until(lambda: len(store.records) == 4)
     running.cancel()
