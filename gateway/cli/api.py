@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
+from uuid import uuid4
 
 import aiohttp
 import typer
@@ -46,13 +47,16 @@ class Api:
         body: Mapping[str, Any] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Give the answer's JSON object.
+        """Return the answer's JSON object.
 
+        Each request has an id of its own, which is in the gateway's log, too; without tokens the gateway asks for a
+        header of this kind, since no web form can send one.
         Raises ConfigurationError for what another option would mend, GatewayError for every other answer.
         """
+        sent = {"X-Request-Id": uuid4().hex, **(headers or {})}
         try:
             async with self.http.request(
-                method, self.url + path, params=query, json=body, headers=headers, allow_redirects=False
+                method, self.url + path, params=query, json=body, headers=sent, allow_redirects=False
             ) as answer:
                 said = await answer.json(content_type=None)
                 status = answer.status

@@ -130,7 +130,12 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 def _paths(document: dict[str, Any]) -> dict[re.Pattern[str], list[str]]:
     """Give the methods of each path: Starlette names those of one route alone."""
     found = {
-        re.compile(re.sub(r"\{\w+\}", "[^/]+", path)): sorted(map(str.upper, operations))
+        re.compile(re.sub(r"\{\w+\}", "[^/]+", path)): _with_head(sorted(map(str.upper, operations)))
         for path, operations in document["paths"].items()
     }
-    return found | {re.compile(re.escape(_DOCUMENT)): ["GET"]}
+    return found | {re.compile(re.escape(_DOCUMENT)): ["GET", "HEAD"]}
+
+
+def _with_head(methods: list[str]) -> list[str]:
+    """Return the methods, with HEAD where there is GET: the gate lets it be answered as one."""
+    return sorted({*methods, "HEAD"}) if "GET" in methods else methods

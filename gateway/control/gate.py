@@ -9,30 +9,21 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.control.problems import Kind, Problem
+from gateway.control.admission import Slots, check_local, header, read_body
+from gateway.control.problems import SECURITY, Kind, Problem
 from gateway.control.tokens import LOCAL, Principal, Role, Tokens
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 BODY: Final = 64 * 1024
 """Bytes of a body at the most."""
-OPEN: Final = frozenset({"/openapi.json"})
-"""What everybody may read: it is published anyway."""
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_SECURITY: Final = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-)
 _SHOWN: Final = 200
 """Letters of a path that a line of the log shows."""
 
@@ -43,6 +34,10 @@ class Limits:
 
     at_once: int = 64
     """Requests that are being answered."""
+    each: int = 16
+    """Of them, those of one principal."""
+    for_operators: int = 16
+    """Of them, those that are kept for operators."""
     reading: float = 10.0
     """Seconds for the body to come."""
     answering: float = 20.0
@@ -63,7 +58,7 @@ class _Passage:
         """Send a part of the answer, with the headers that all have."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            own = (*_SECURITY, (b"x-request-id", self.request_id.encode()))
+            own = (*SECURITY, (b"x-request-id", self.request_id.encode()))
             message["headers"] = [*message.get("headers", ()), *own]
         await self.send(message)
 
@@ -85,7 +80,7 @@ class Gate:
         self._app = app
         self._tokens = tokens
         self._limits = limits or Limits()
-        self._present = 0
+        self._slots = Slots(self._limits.at_once, self._limits.each, self._limits.for_operators)
         self._log = get_logger()
         self._audit = get_audit_logger()
 
@@ -93,7 +88,6 @@ class Gate:
         """See ASGI."""
         assert scope["type"] == "http"  # noqa: S101 - the server offers nothing else
         passage = _Passage(scope, send, _request_id(scope))
-        self._present += 1
         try:
             await self._admit(passage, receive)
         except Problem as problem:
@@ -107,23 +101,23 @@ class Gate:
             words = "The gateway's log says more under the request_id."
             await self._say_no(passage, Problem(Kind.INTERNAL, words))
         finally:
-            self._present -= 1
             if scope["method"] not in _READS:
                 self._tell(passage)
 
     async def _admit(self, passage: _Passage, receive: Receive) -> None:
         scope = passage.scope
-        if self._present > self._limits.at_once:
-            words = f"{self._limits.at_once} requests are being answered. Ask again in a moment."
-            raise Problem(Kind.BUSY, words, retry_after=1)
-        if scope["path"] not in OPEN:
-            passage.who = self._who(scope)
-            if scope["method"] not in _READS and passage.who.role is not Role.OPERATOR:
-                words = f"{passage.who.name} is a {passage.who.role.value}: only an operator may change something."
-                raise Problem(Kind.FORBIDDEN, words)
-        body = await self._read(scope, receive)
+        who = passage.who = self._who(scope)
+        if scope["method"] not in _READS and who.role is not Role.OPERATOR:
+            words = f"{who.name} is a {who.role.value}: only an operator may change something."
+            raise Problem(Kind.FORBIDDEN, words)
+        with self._slots.taken(who):
+            await self._answer(passage, who, receive)
+
+    async def _answer(self, passage: _Passage, who: Principal, receive: Receive) -> None:
+        scope = passage.scope
+        body = await read_body(scope, receive, at_most=BODY, seconds=self._limits.reading)
         scope.setdefault("state", {})
-        scope["state"] |= {"who": passage.who or LOCAL, "request_id": passage.request_id, "change": {}}
+        scope["state"] |= {"who": who, "request_id": passage.request_id, "change": {}}
         is_read = False
 
         async def receive_again() -> Message:
@@ -135,44 +129,22 @@ class Gate:
 
         try:
             async with asyncio.timeout(self._limits.answering):
-                await self._app(scope, receive_again, passage.forward)
+                await self._app(_as_get(scope), receive_again, passage.forward)
         except TimeoutError:
             words = f"There was no answer within {self._limits.answering:g} s. Look what is so, then ask again."
             raise Problem(Kind.TIMED_OUT, words, retry_after=5) from None
 
     def _who(self, scope: Scope) -> Principal:
         if self._tokens is None:
-            _check_local(scope)
+            check_local(scope)
             return LOCAL
-        given = _header(scope, b"authorization") or b""
+        given = header(scope, b"authorization") or b""
         scheme, _, token = given.partition(b" ")
         who = self._tokens.who(token.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
         if who is None:
             words = "The token is not known." if given else "There is no token: send `Authorization: Bearer …`."
             raise Problem(Kind.UNAUTHENTICATED, words, headers={"www-authenticate": 'Bearer realm="gateway"'})
         return who
-
-    async def _read(self, scope: Scope, receive: Receive) -> bytes:
-        """Take in the whole body, which is small."""
-        length = _header(scope, b"content-length")
-        if length is not None and int(length) > BODY:
-            raise _too_large(f"{int(length)} bytes")
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._limits.reading):
-                more = True
-                while more:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Problem(Kind.MALFORMED, "The connection ended before the body did.")
-                    body += message.get("body", b"")
-                    more = message.get("more_body", False)
-                    if len(body) > BODY:
-                        raise _too_large("more")
-        except TimeoutError:
-            words = f"The body did not come within {self._limits.reading:g} s."
-            raise Problem(Kind.TOO_SLOW, words, headers={"connection": "close"}) from None
-        return bytes(body)
 
     async def _say_no(self, passage: _Passage, problem: Problem) -> None:
         if passage.status == 0:  # else the answer has begun, and the server ends it as one that was cut off
@@ -193,17 +165,13 @@ class Gate:
         )
 
 
-def _too_large(size: str) -> Problem:
-    return Problem(Kind.TOO_LARGE, f"The body has {size}, and at most {BODY} bytes are read.")
-
-
-def _header(scope: Scope, name: bytes) -> bytes | None:
-    """Give the first header of this name."""
-    return next((value for key, value in scope["headers"] if key == name), None)
+def _as_get(scope: Scope) -> Scope:
+    """Return the scope for the app, which answers a HEAD as a GET: the server leaves the body out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
 def _request_id(scope: Scope) -> str:
-    given = _header(scope, b"x-request-id")
+    given = header(scope, b"x-request-id")
     return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
 
 
@@ -211,29 +179,6 @@ def _path(scope: Scope) -> str:
     """Give the path as it came, which is printable."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return raw.decode("ascii", "backslashreplace")[:_SHOWN]
-
-
-def _check_local(scope: Scope) -> None:
-    """Refuse what a web page may have made a browser of this machine send.
-
-    Without tokens that it listens on loopback is all that protects it, and a browser reaches that for any page: under
-    another name (DNS rebinding), or across origins.
-    """
-    host = (_header(scope, b"host") or b"").decode("latin-1")
-    if not _is_loopback(host):
-        words = "Without control.tokens_file only http://127.0.0.1 and http://localhost are answered."
-        raise Problem(Kind.FOREIGN, words)
-    origin = _header(scope, b"origin")
-    if origin is not None and not _is_loopback(urlsplit(origin.decode("latin-1")).netloc):
-        raise Problem(Kind.FOREIGN, "Without control.tokens_file pages of other origins are not answered.")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        return name == "localhost" or ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def tell_more(request: Request, **facts: str | int) -> None:

@@ -11,7 +11,10 @@ from gateway.control.problems import MEDIA_TYPE, Kind
 
 Responses = dict[int | str, dict[str, Any]]
 
-_ALWAYS: Final = (Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.TOO_SLOW, Kind.TOO_LARGE, Kind.INTERNAL, Kind.BUSY)
+_ALWAYS: Final = (
+    *(Kind.MALFORMED, Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.FOREIGN),
+    *(Kind.TOO_SLOW, Kind.TOO_LARGE, Kind.INTERNAL, Kind.BUSY),
+)
 _REQUEST_ID: Final = {
     "X-Request-Id": {
         "description": "As it was sent, or a new one: it is in the gateway's log, too.",

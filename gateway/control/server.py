@@ -1,31 +1,28 @@
-"""Listens and serves, on the gateway's own loop: uvicorn without its handling of signals, and with limits of ours."""
+"""Listens and serves on the running loop: uvicorn without its handling of signals, and with limited connections."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Final
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from gateway.control.problems import MEDIA_TYPE, Kind, Problem
+from gateway.control.connection import LARGEST_HEAD, Connection, ConnectionLimits
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 
-_HEAD: Final = 10.0
-"""Seconds in which a connection must bring its first request, and each further one once it began."""
-_IDLE: Final = 30
-"""Seconds that a connection may be kept without a request."""
-_CONNECTIONS: Final = 256
-"""Open connections of one listener: file descriptors are for the hub."""
+_BACKLOG: Final = 256
+"""Connections that wait to be accepted."""
+_BUFFER: Final = 32 * 1024
+"""Bytes that the system buffers for a connection, each way; Linux takes twice that. Requests here are small."""
 _TICK: Final = 1.0
 """Seconds between two looks at the clock, for the header Date."""
-_LARGEST_HEAD: Final = 32 * 1024
 _ENDING: Final = 1
 """Seconds that answers in the making get at the end."""
 
@@ -42,8 +39,10 @@ def bind(section: str, host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+            listener.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER)
         listener.bind(address)
-        listener.listen(_CONNECTIONS)
+        listener.listen(_BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
         words = getattr(error, "strerror", None) or str(error)
@@ -55,24 +54,30 @@ def bind(section: str, host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Give where it listens."""
+    """Return the address that it listens on."""
     host, port = listener.getsockname()[:2]
     return str(host), int(port)
 
 
-def url_of(listener: socket.socket) -> str:
-    """Give a URL to reach it from this machine."""
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
+    """Return a URL to reach it from this machine."""
     host, port = address_of(listener)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared, not bound
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    """Answer on `listener` for as long as the context lasts; leaving takes two seconds at the most."""
+async def serving(
+    app: ASGIApp,
+    listener: socket.socket,
+    *,
+    tls: ssl.SSLContext | None = None,
+    limits: ConnectionLimits | None = None,
+) -> AsyncIterator[None]:
+    """Answer on `listener` for as long as the context lasts, with TLS if `tls` is given; leaving takes 2 s at most."""
+    limits = limits or ConnectionLimits()
     config = uvicorn.Config(
         app,
-        http=_Protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -82,11 +87,11 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=_IDLE,
+        timeout_keep_alive=int(limits.idle),
         timeout_graceful_shutdown=_ENDING,
-        h11_max_incomplete_event_size=_LARGEST_HEAD,
+        h11_max_incomplete_event_size=LARGEST_HEAD,
     )
-    server = _Server(config)
+    server = _Server(config, limits, tls)
     running = asyncio.create_task(server.serve([listener]), name="http")
     try:
         yield
@@ -100,9 +105,24 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, limits: ConnectionLimits, tls: ssl.SSLContext | None) -> None:
         super().__init__(config)
         self._asked = asyncio.Event()
+        self._limits = limits
+        self._tls = tls
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn's own gives a TLS handshake a minute, and no way to change that."""
+        loop = asyncio.get_running_loop()
+        create = partial(Connection, self.config, self.server_state, self._limits)
+        patience = None if self._tls is None else self._limits.head
+        self.servers = [
+            await loop.create_server(
+                create, sock=listener, backlog=_BACKLOG, ssl=self._tls, ssl_handshake_timeout=patience
+            )
+            for listener in sockets or ()
+        ]
+        self.started = True
 
     def end(self) -> None:
         """Take no more requests, and let `serve` return."""
@@ -120,52 +140,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: when the gateway ends is its own matter."""
         yield
-
-
-class _Protocol(H11Protocol):
-    """One connection: uvicorn's, but with an end for one that says nothing, and with problems instead of plain text."""
-
-    _patience: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        if len(self.connections) > _CONNECTIONS:
-            transport.abort()
-        self._expect(_HEAD)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
-        super().connection_lost(exc)
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        self._expect(_IDLE + _HEAD)
-
-    def _expect(self, seconds: float) -> None:
-        """Close the connection unless another request has begun by then, however slowly its bytes drip."""
-        if self._patience is not None:
-            self._patience.cancel()
-        self._patience = self.loop.call_later(seconds, self._lose_patience, self.cycle)
-
-    def _lose_patience(self, before: object) -> None:
-        is_answering = self.cycle is not None and not self.cycle.response_complete
-        if self.cycle is before and not is_answering:
-            self.transport.close()
-
-    def send_400_response(self, msg: str) -> None:
-        body = Problem(Kind.MALFORMED, msg).body("", "")
-        headers = [
-            (b"content-type", MEDIA_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),
-            (b"x-content-type-options", b"nosniff"),
-            (b"cache-control", b"no-store"),
-        ]
-        for event in (
-            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
-            h11.Data(data=body),
-            h11.EndOfMessage(),
-        ):
-            self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()

@@ -136,7 +136,7 @@ Ask = Callable[..., Awaitable[Answer]]
 async def api() -> AsyncIterator[Api]:
     """Serve one control plane, with an account `main`."""
     async with AsyncExitStack() as stack:
-        http = await stack.enter_async_context(aiohttp.ClientSession())
+        http = await stack.enter_async_context(aiohttp.ClientSession(headers={"X-Requested-With": "a test"}))
         api = Api(Store(), http, stack)
         owner = asyncio.create_task(api.own())
         stack.callback(owner.cancel)

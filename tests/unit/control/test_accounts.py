@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gateway.control import models
+from gateway.control.problems import nearest
 from gateway.state import Observed, encode_record
 from tests.unit.control.conftest import Api
 
@@ -62,13 +64,42 @@ async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("mian", "main"), ("Main", "main"), ("zzzzzzzzzz", None), ("a" * 500, None), ("%00*", None)]
+    ("name", "nearest"), [("mian", "main"), ("Main", "main"), ("zzzzzzzzzz", None), ("a" * 500, None), ("%20*", None)]
 )
 async def test_an_unknown_account_is_told_with_the_nearest_name(api: Api, name: str, nearest: str | None) -> None:
     for request in (f"GET /v1/accounts/{name}", f"DELETE /v1/accounts/{name}/subscription"):
         answer = await api.ask(request)
         assert (answer.status, answer.problem, answer.body.get("nearest")) == (404, "unknown-account", nearest)
     assert api.store.writes == []
+
+
+def quickest(do: Callable[[], object]) -> float:
+    """Return the least of five durations."""
+
+    def once() -> float:
+        began = time.perf_counter()
+        do()
+        return time.perf_counter() - began
+
+    return min(once() for _ in range(5))
+
+
+@pytest.mark.parametrize("name", ["acount-12345", "account-1234", "zzzzzzz-99999", "accounts-00000"])
+def test_nearest_of_20000_names_costs_little_more_than_to_sort_them(name: str) -> None:
+    names = [f"account-{number * 7919 % 20_000:05d}" for number in range(20_000)]
+    found = nearest(name, names)
+    assert found is not None if "c" in name else found is None
+    assert quickest(lambda: nearest(name, names)) < 25 * quickest(lambda: sorted(names))  # 340 times with all of them
+
+
+def test_nearest_of_many_finds_an_error_at_either_end() -> None:
+    names = [f"account-{number:05d}" for number in range(20_000)]
+    for meant, typed in (
+        ("account-12345", "ccount-12345"),
+        ("account-12345", "acocunt-12345"),
+        ("account-12345", "account-12345x"),
+    ):
+        assert nearest(typed, names) == meant
 
 
 async def test_lists_are_sorted_worst_first_then_by_lag(api: Api) -> None:
