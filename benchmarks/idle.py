@@ -73,8 +73,9 @@ def memory(pid: int) -> float:
 
 
 def child_of(pid: int) -> int:
-    """Return the process of the control plane, which is a gateway's only child."""
-    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()[0])
+    """Return the process of the control plane."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
+    return next(int(one) for one in children if b"gateway.cli.control" in Path(f"/proc/{one}/cmdline").read_bytes())
 
 
 def names_of(accounts: int) -> list[str]:

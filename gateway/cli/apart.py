@@ -1,8 +1,9 @@
-"""The control plane in a process of its own, so that no event waits for it, however busy it is.
+"""Processes of the gateway's own beside it, which answer strangers, so that no event waits for these.
 
-On the loop of the replica, a thousand reads a second doubled the delay of events at five thousand a second (measured:
-docs/performance.md). The process is given the listening socket and the settings by its parent, which starts another
-should it end, and it ends with its parent, however that ends: nothing is left that listens.
+On the loop of the replica, a thousand reads a second of the control plane doubled the delay of events at five thousand
+a second (measured: docs/performance.md), and one connection that sent a body byte by byte stopped them. A process is
+given the listening socket and its settings by its parent, which starts another should it end, and it ends with its
+parent, however that ends: nothing is left that listens.
 """
 
 from __future__ import annotations
@@ -13,28 +14,48 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final, NoReturn
+from dataclasses import dataclass
+from typing import Final, NoReturn, TypeVar
 
 from gateway.replica.backoff import Backoff
-from gateway.settings import Settings
 from gateway.telemetry.logs import get_logger
 
-_PROGRAM: Final = "import os; os.nice(10); from gateway.cli.control import main; main()"
+_PROGRAM: Final = "import os; os.nice(10); from {} import main; main()"
 """Events go first, also while all of it is loaded."""
+LISTENS: Final = b"listens\n"
+"""What the process says, once, when it answers."""
 READY: Final = b"ready\n"
-"""What it says, once, when it knows the accounts."""
+"""What it says, once, when it also knows what it is to answer."""
 _ENDING: Final = 3.0
 """Seconds that it gets to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the log says of a process."""
+
+    listens: str
+    """Once it answers."""
+    ended: str
+    """When it ended by itself."""
+    url: str
+    address: str
 
 
 class Apart:
     """The process, kept running."""
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, about: About, module: str, listener: socket.socket, settings: bytes) -> None:
+        """`settings` are one line, which `main` of `module` reads."""
         self.is_ready = False
-        """Whether it knew the accounts at least once."""
-        self._settings = settings
+        """Whether it said so at least once."""
+        self.writer: asyncio.StreamWriter | None = None
+        """To its standard input."""
+        self._about = about
+        self._is_listening = False
+        self._program = _PROGRAM.format(module)
         self._listener = listener
+        self._settings = settings
         self._process: Process | None = None
         self._answers = False
 
@@ -49,22 +70,44 @@ class Apart:
             except OSError as error:  # no more processes, or no memory
                 how = str(error)
             delay = backoff.next_delay(lasted=loop.time() - began, at_least=0.1)
-            get_logger().error("the control plane ended, and is started again", code=how, retry_in=round(delay, 2))
+            get_logger().error(self._about.ended, code=how, retry_in=round(delay, 2))
             await asyncio.sleep(delay)
 
     async def _run(self) -> int:
         fd = self._listener.fileno()
-        command = (sys.executable, "-P", "-c", _PROGRAM, str(fd))  # -P: nothing is imported from where it is started
+        command = (
+            sys.executable,
+            "-P",
+            "-c",
+            self._program,
+            str(fd),
+        )  # -P: nothing is imported from where it is started
         process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, pass_fds=[fd])
         self._process, self._answers = process, False
         assert process.stdin is not None  # noqa: S101 - they are pipes
         assert process.stdout is not None  # noqa: S101 - likewise
         with suppress(ConnectionError):  # it has ended already
-            process.stdin.write(self._settings.model_dump_json().encode() + b"\n")
+            process.stdin.write(self._settings + b"\n")
             await process.stdin.drain()
-        if await process.stdout.readline() == READY:
-            self.is_ready = self._answers = True
+        self.writer = process.stdin
+        try:
+            while line := await process.stdout.readline():
+                if line == LISTENS:
+                    self._listens()
+                self.is_ready |= line == READY
+                await self.heard(line)
+        finally:
+            self.writer = None
         return await process.wait()
+
+    def _listens(self) -> None:
+        self._answers = True
+        if not self._is_listening:
+            get_logger().info(self._about.listens, url=self._about.url, address=self._about.address)
+        self._is_listening = True
+
+    async def heard(self, line: bytes) -> None:
+        """Do what the process asks for, if it asks for anything."""
 
     async def end(self) -> None:
         """End it."""
@@ -83,13 +126,15 @@ class Apart:
             await process.wait()
 
 
+_Apart = TypeVar("_Apart", bound=Apart)
+
+
 @asynccontextmanager
-async def control_apart(settings: Settings, listener: socket.socket) -> AsyncIterator[Apart]:
-    """Serve the control plane on `listener` for as long as the context lasts."""
-    apart = Apart(settings, listener)
+async def kept(apart: _Apart) -> AsyncIterator[_Apart]:
+    """Keep the process running for as long as the context lasts."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(apart.keep(), name="control")
+            keeping = tasks.create_task(apart.keep(), name="apart")
             yield apart
             keeping.cancel()
     finally:

@@ -16,7 +16,7 @@ from typing import NoReturn
 import uvloop
 
 from gateway.broker.view import View
-from gateway.cli.apart import READY
+from gateway.cli.apart import LISTENS, READY
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.brokers import open_broker, topic_names
 from gateway.control.app import create_app
@@ -41,11 +41,17 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
     async with serving(Traced(gate, tracer) if tracer.is_on else gate, listener):
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
+        _say(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         for task in (following, orphaned):
             task.cancel()
         with suppress(asyncio.CancelledError):
             await following  # where it failed, the parent sees this process end, and starts another
+
+
+def _say(word: bytes) -> None:
+    sys.stdout.buffer.write(word)
+    sys.stdout.flush()
 
 
 async def _until_orphaned() -> None:
@@ -74,8 +80,7 @@ async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
             tasks.create_task(view.follow(broker.control))
             await view.filled.wait()
             if deployment.view is None:
-                sys.stdout.buffer.write(READY)
-                sys.stdout.flush()
+                _say(READY)
             deployment.view, deployment.store, is_filled = view, broker.control, True
     except* (Unavailable, ConfigurationError):
         pass  # the parent tells of it

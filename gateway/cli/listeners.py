@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from gateway.cli.apart import Apart, control_apart
-from gateway.control.monitoring import Monitoring
-from gateway.control.server import bind, serving, url_of
+from gateway.cli.apart import About, Apart, kept
+from gateway.cli.broker_parts import replica_name
+from gateway.cli.heartbeat import Heartbeat, Task
+from gateway.control.server import bind, url_of
 from gateway.control.tokens import Tokens
 from gateway.replica.replica import Replica
 from gateway.settings import ControlSettings, Settings
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.metrics import Numbers
 
 _LOOPBACK = "127.0.0.1"
 
@@ -24,10 +27,10 @@ class Listeners:
     """What listens, and what it tells of."""
 
     is_ending: Callable[[], bool]
-    apart: Apart
-    metrics: Metrics
-    control_url: str = ""
-    monitoring_url: str = ""
+    control: Apart
+    control_url: str
+    monitoring_url: str
+    heartbeat: Heartbeat = field(init=False)
     _replica: Replica | None = None
 
     def tell_of(self, replica: Replica) -> None:
@@ -35,39 +38,54 @@ class Listeners:
         self._replica = replica
 
     def is_ready(self) -> bool:
-        """Tell whether this process may take part in what a rolling update waits for."""
-        is_there = self._replica is not None and self._replica.is_ready and self.apart.is_ready
+        """Return whether this process may take part in what a rolling update waits for."""
+        is_there = self._replica is not None and self._replica.is_ready and self.control.is_ready
         return is_there and not self.is_ending()
 
-    async def scraped(self, accept: str) -> tuple[str, bytes]:
-        """Give the metrics and their media type: gathered between events, and written on another thread."""
-        numbers = None if self._replica is None else await self._replica.numbers()
-        return await asyncio.to_thread(self.metrics.text, numbers, accept)
+    async def numbers(self) -> Numbers | None:
+        """Return what is counted, gathered between events; None as long as nothing runs."""
+        return None if self._replica is None else await self._replica.numbers()
 
 
 @asynccontextmanager
 async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncIterator[Listeners]:
-    """Listen on both ports for as long as the context lasts; raises ConfigurationError where that cannot be."""
+    """Listen on both ports for as long as the context lasts; raises ConfigurationError where that cannot be.
+
+    Both are answered by processes of their own: nothing that a stranger sends is parsed on the loop that serves events.
+    """
     tokens, host = _open_to(settings.control)
     async with AsyncExitStack() as stack:
         monitoring = bind("monitoring", settings.monitoring.host, settings.monitoring.port)
         stack.callback(monitoring.close)
         control = bind("control", host, settings.control.port)
         stack.callback(control.close)
-        apart = await stack.enter_async_context(control_apart(settings, control))
-        metrics = Metrics(settings.shards, per_account=settings.metrics.per_account)
-        listeners = Listeners(is_ending, apart, metrics, url_of(control), url_of(monitoring))
-        probes = Monitoring(listeners.is_ready, listeners.scraped)
-        await stack.enter_async_context(serving(probes, monitoring))
-        log = get_logger()
         if tokens is None:
-            log.warning(
+            get_logger().warning(
                 "the control plane has no tokens: it listens on loopback only",
                 remedy="set control.tokens_file to a file with lines that `gateway token` makes",
             )
-        log.info("the control plane listens", url=listeners.control_url, address=host)
-        log.info("probes and metrics are served", url=listeners.monitoring_url, address=settings.monitoring.host)
+        listeners = _listeners(settings, is_ending, control, monitoring, host)
+        await stack.enter_async_context(kept(listeners.control))
+        await stack.enter_async_context(kept(listeners.heartbeat))
+        beating = asyncio.create_task(listeners.heartbeat.beats(), name="heartbeat")
+        stack.callback(beating.cancel)
         yield listeners
+
+
+def _listeners(
+    settings: Settings, is_ending: Callable[[], bool], control: socket.socket, monitoring: socket.socket, host: str
+) -> Listeners:
+    urls = url_of(control), url_of(monitoring)
+    about = About("the control plane listens", "the control plane ended, and is started again", urls[0], host)
+    apart = Apart(about, "gateway.cli.control", control, settings.model_dump_json().encode())
+    listeners = Listeners(is_ending, apart, *urls)
+    words = "probes and metrics are served", "what answers probes and scrapers ended, and is started again"
+    per_account, log = settings.metrics.per_account, settings.log
+    task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()))
+    listeners.heartbeat = Heartbeat(
+        About(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.numbers
+    )
+    return listeners
 
 
 def _open_to(settings: ControlSettings) -> tuple[Tokens | None, str]:

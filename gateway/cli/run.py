@@ -51,6 +51,7 @@ async def _run(settings: Settings, tracer: Tracer) -> None:
         stopping = tasks.create_task(stop.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
+            listeners.heartbeat.beat()  # not ready any more, from now on
             await asyncio.wait({serving}, timeout=7)  # what is not done then is given up: exactly-once stands
         serving.cancel()
         stopping.cancel()

@@ -1,8 +1,8 @@
 """What probes and scrapers ask, without a token: whether the process works, whether it is ready, and its numbers.
 
-`/healthz` is answered by the event loop itself, so it fails only where that is stuck. `/readyz` says that the process
-has joined the others and knows the accounts, from then until it is asked to end: that the hub or the broker goes away
-later is no reason to take it out of service.
+`/healthz` fails only where the event loop that serves events is stuck. `/readyz` says that the process has joined the
+others and knows the accounts, from then until it is asked to end: that the hub or the broker goes away later is no
+reason to take it out of service.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ _TEXT: Final = "text/plain; charset=utf-8"
 class Monitoring:
     """The ASGI application of the second listener."""
 
-    is_ready: Callable[[], bool]
+    is_alive: Callable[[], Awaitable[bool]]
+    """Returns whether the loop that serves events is not stuck."""
+    is_ready: Callable[[], Awaitable[bool]]
     scraped: Callable[[str], Awaitable[tuple[str, bytes]]]
-    """Gives the media type and the text of the metrics for an Accept header."""
+    """Returns the media type and the text of the metrics for an Accept header; raises TimeoutError if it cannot."""
 
     async def __call__(self, scope: Scope, _: Receive, send: Send) -> None:
         """See ASGI."""
@@ -32,6 +34,7 @@ class Monitoring:
             (b"content-length", str(len(body)).encode()),
             (b"x-content-type-options", b"nosniff"),
             (b"cache-control", b"no-store"),
+            (b"connection", b"close"),
         ]
         if status == 405:  # noqa: PLR2004 - HTTP's number
             headers.append((b"allow", b"GET, HEAD"))
@@ -45,7 +48,12 @@ class Monitoring:
             return 405, _TEXT, b"Ask with GET.\n"
         if path == "/metrics":
             accept = b",".join(value for name, value in headers if name == b"accept")
-            return 200, *await self.scraped(accept.decode("latin-1"))
-        if path == "/readyz" and not self.is_ready():
+            try:
+                return 200, *await self.scraped(accept.decode("latin-1"))
+            except TimeoutError:
+                return 503, _TEXT, b"the numbers do not come\n"
+        if not await self.is_alive():
+            return 503, _TEXT, b"the event loop is stuck\n"
+        if path == "/readyz" and not await self.is_ready():
             return 503, _TEXT, b"not ready\n"
         return 200, _TEXT, b"ok\n"

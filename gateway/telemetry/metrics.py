@@ -381,11 +381,19 @@ def _metric(name: str, rows: _Rows, *, has_labels: bool = True) -> Metric:
 class Metrics:
     """What is scraped."""
 
-    def __init__(self, shards: int, *, per_account: bool = True) -> None:
-        """`shards` is how many there are of all replicas together; `per_account` tells of accounts one by one."""
+    def __init__(self, shards: int, *, per_account: bool = True, process: int | None = None) -> None:
+        """`shards` is how many there are of all replicas together; `per_account` tells of accounts one by one.
+
+        `process` is whose memory and CPU are told: this one's unless another is named.
+        """
         self._shards = shards
         self._per_account = per_account
-        self._process = ProcessCollector(registry=None)
+        self._process = ProcessCollector(pid=lambda: "self" if process is None else process, registry=None)
+
+    @staticmethod
+    def media_type(accept: str) -> str:
+        """Return the media type of the text for a scraper that sends `accept`; it may be given to `text` as well."""
+        return choose_encoder(accept)[1]
 
     def text(self, numbers: Numbers | None, accept: str) -> tuple[str, bytes]:
         """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.

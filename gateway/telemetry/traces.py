@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from gateway.publication import Message
-from gateway.settings import TracingSettings
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span as OtelSpan
     from structlog.typing import EventDict
 
+    from gateway.settings import TracingSettings  # which takes its time: nothing else here, nor in the logs, needs it
     from gateway.telemetry.otlp import Source
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"

@@ -44,9 +44,10 @@ def owned_by(control: Control, found: dict[str, Any]) -> list[str]:
     return sorted(name for name, one in found.items() if one["observed"]["owner"].endswith(pid))
 
 
-def children(pid: int) -> list[int]:
-    """Give the processes that a process has begun."""
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def child(pid: int, module: str) -> int:
+    """Give the process that a gateway has begun to run this module."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next(int(one) for one in children if module.encode() in Path(f"/proc/{one}/cmdline").read_bytes())
 
 
 async def asked_of_hub(here: House, account: str) -> Any:  # noqa: ANN401 - JSON
@@ -106,7 +107,7 @@ async def test_a_key_holds_across_replicas_and_a_kill_between_the_write_and_its_
 
         await until(is_written, "the wish is written")
         assert not waiting.done()
-        (apart,) = children(one.running.popen.pid)
+        apart = child(one.running.popen.pid, "gateway.cli.control")
         one.running.kill()
         os.kill(apart, signal.SIGKILL)  # as all of a container is
         with pytest.raises(aiohttp.ClientError):
@@ -164,11 +165,19 @@ async def test_it_is_ready_from_its_joining_until_it_is_asked_to_end(tmp_path: P
         await control.ready()
         await control.live(here.accounts)
         control.running.freeze()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(1):
-                await control.probe("/healthz")
+        for path in ("/metrics", "/healthz", "/readyz"):  # a stuck loop: each is answered meanwhile
+
+            async def fails(path: str = path) -> bool:
+                return await control.probe(path) == 503
+
+            await until(fails, f"{path} says that the loop is stuck", 20)
         control.running.thaw()
-        assert await control.probe("/healthz") == 200
+        for path in ("/healthz", "/readyz", "/metrics"):
+
+            async def recovers(path: str = path) -> bool:
+                return await control.probe(path) == 200
+
+            await until(recovers, f"{path} says that the loop goes on", 20)
         control.running.signal(signal.SIGTERM)
         seen = [await control.probe("/readyz") for _ in range(20)]
         assert 200 not in seen[3:]
@@ -255,7 +264,7 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
         await control.ready()
         await here.emit(400, 100)
         for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
-            (apart,) = children(gateway.popen.pid)
+            apart = child(gateway.popen.pid, "gateway.cli.control")
             os.kill(apart, number)
             if number == signal.SIGKILL:
                 await gateway.complains('"code": -9, .*"event": "the control plane ended, and is started again"')
@@ -281,3 +290,29 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
             return False
 
         await until(nobody_listens, "nothing is left that listens")
+
+
+async def test_what_answers_probes_may_die_or_hang_and_no_event_waits_for_it(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=2) as here:
+        gateway = await here.gateway()
+        control = await control_of(gateway, here.http)
+        await control.ready()
+        os.kill(child(gateway.popen.pid, "gateway.cli.monitor"), signal.SIGKILL)
+        await gateway.complains('"code": -9, .*"event": "what answers probes and scrapers ended, and is started again"')
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert await control.probe(path) == 200  # it waits until the next one is there
+        process = child(gateway.popen.pid, "gateway.cli.monitor")
+        os.kill(process, signal.SIGSTOP)
+        await here.emit(200, 100)
+        await here.settled(200)
+        assert await control.ask("GET /v1/accounts")
+        os.kill(process, signal.SIGCONT)
+        assert await control.probe("/metrics") == 200
+        assert await control.probe("/healthz") == await control.probe("/readyz") == 200
+        assert (await here.verdict()).faults == {}
+        gateway.kill()
+
+        async def is_gone() -> bool:
+            return await control.probe("/healthz") == 0
+
+        await until(is_gone, "nothing is left that listens")

@@ -23,27 +23,38 @@ OPERATIONS = [
 
 
 async def test_probes_and_the_metrics_in_the_form_that_is_asked_for() -> None:
-    ready = False
+    is_alive, is_ready, is_stuck = True, False, False
     listener = bind("monitoring", "127.0.0.1", 0)
 
     async def scraped(accept: str) -> tuple[str, bytes]:
+        if is_stuck:
+            raise TimeoutError
         return "text/plain; version=0.0.4", f"what is told as {accept}\n".encode()
 
-    app = Monitoring(lambda: ready, scraped)
+    async def alive() -> bool:
+        return is_alive
+
+    async def ready() -> bool:
+        return is_ready
+
+    app = Monitoring(alive, ready, scraped)
     async with aiohttp.ClientSession(headers={"Accept": "text/plain"}) as http, serving(app, listener):
 
         async def ask(path: str, method: str = "GET") -> tuple[int, str]:
             async with http.request(method, url_of(listener) + path) as answer:
+                assert answer.headers["Connection"] == "close"
                 return answer.status, await answer.text()
 
         assert (await ask("/healthz"))[0] == 200
         assert (await ask("/readyz"))[0] == 503
-        ready = True
+        is_ready = True
         assert (await ask("/readyz"))[0] == 200
         assert await ask("/readyz", "HEAD") == (200, "")
         assert (await ask("/v1/accounts"))[0] == 404
         assert (await ask("/metrics", "POST"))[0] == 405
         assert await ask("/metrics") == (200, "what is told as text/plain\n")
+        is_alive, is_stuck = False, True
+        assert [(await ask(path))[0] for path in ("/healthz", "/readyz", "/metrics")] == [503, 503, 503]
 
 
 def test_the_document_is_openapi_3_1_and_the_one_that_is_published() -> None:
