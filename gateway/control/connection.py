@@ -31,6 +31,8 @@ _HEADERS: Final = 100
 """Headers of a request at most."""
 _LINGERING: Final = 2.0
 """Seconds for which a peer may still read the last answer while what it sends is discarded unread."""
+_DISCARDED: Final = 16 * 1024 * 1024
+"""Bytes that are discarded at most."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing discards what was not sent, and resets the connection."""
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -122,6 +124,7 @@ class Connection(H11Protocol):
         """When it became idle, or its peer stopped reading; by the loop's clock."""
         self._limits = limits
         self._is_ending = False
+        self._discarded = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
 
@@ -173,7 +176,12 @@ class Connection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, a little at a time; what comes after the last answer is not parsed at all."""
         for start in range(0, len(data), _SLICE):
-            if self._is_ending or self.transport.is_closing():
+            if self._is_ending:
+                self._discarded += len(data) - start
+                if self._discarded > _DISCARDED:
+                    self.drop()
+                return
+            if self.transport.is_closing():
                 return
             super().data_received(data[start : start + _SLICE])
 

@@ -81,7 +81,7 @@ def has_control(run: Process) -> bool:
     [
         pytest.param((), signal.SIGKILL, id="a killed run"),
         pytest.param((), signal.SIGTERM, id="a run that is asked to end"),
-        pytest.param(("-o", "timeout=8", "--timeout-method=thread"), None, id="a run that takes too long"),
+        pytest.param(("-o", "timeout=20", "--timeout-method=thread"), None, id="a run that takes too long"),
         pytest.param(("-n", "2"), signal.SIGKILL, id="a killed run of several workers"),
     ],
 )
