@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import msgspec
 from pydantic_core import PydanticCustomError
@@ -24,6 +25,8 @@ from gateway.names import folded
 from gateway.signalr import salvage
 from gateway.signalr.calls import CallBudget
 from gateway.signalr.connection import Connection
+from gateway.signalr.large import ODD, aside
+from gateway.signalr.protocol import MOST_PARTS
 
 PATH: Final = "/hubs/event/v1"
 _SUCCESS: Final = {"0", "success"}
@@ -33,6 +36,12 @@ _WRAPPERS: Final = ("data", "payload", "result", "value")
 _FIELD_NAMES: Final = ("field", "property", "propertyname", "name", "member", "key")
 """Members of an entry of ValidationErrors, where it is a list, that may name the argument; folded."""
 _MAX_WORDS: Final = 300
+_LONGEST_WORDS: Final = 64 * 1024
+"""Bytes above which a status or an error is not read as JSON."""
+_MOST_EVENTS: Final = 10_000
+"""Events that a page may have though fewer were asked for: some hubs do not heed the limit."""
+_COMMAS: Final = 500
+"""Commas in an event, on average, above which a large page is none."""
 _MAX_SHOWN: Final = 40
 _SPELLING: Final = re.compile(rb'"latest([_-]?)event', re.IGNORECASE)
 """What stands between the words of a result's names."""
@@ -40,6 +49,8 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 _Members = dict[str, msgspec.Raw]
 _decode_members = msgspec.json.Decoder(_Members).decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,37 +110,24 @@ class Hub:
             result = await self._connection.call(method, {})
             spelling = _SPELLING.search(result)
             self._separator = "" if spelling is None else spelling[1].decode()
-            payload = read_envelope(method, result, "LatestEventSeqId")
-            sequence = _integer(method, payload, "LatestEventSeqId")
-            time = _read(method, payload, "SnapshotTime", str)
-            try:
-                return Latest(sequence, canonical_time(time))
-            except ValueError as error:
-                raise CallFailed(method, f"SnapshotTime {time[:40]!r} is no time: {error}") from None
+            return await _in_time(partial(_latest, method), result)
 
     async def events_since(self, since: int, limit: int, token: str | None) -> EventsPage:
         """Give the events after `since`, at most `limit`, going on at `token`."""
         method = "GetEventsSince"
         argument: dict[str, object] = {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token}
         with self._counted():
-            payload = await self._call(method, argument, "Events")
-            following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
-            return EventsPage(_elements(method, payload, "Events"), following or None)
+            return await self._call(method, argument, partial(_page, method, max(limit, _MOST_EVENTS)))
 
     async def _subscription(self, method: str, strategies: Sequence[int] | None) -> Subscription:
         argument: dict[str, object] = {"Strategies": None if strategies is None else list(strategies)}
         with self._counted():
             try:
-                payload = await self._call(method, argument, "SuccessfulStrategies", "FailedStrategies")
+                return await self._call(method, argument, partial(_strategies, method))
             except CallRejected as error:
                 if method == "SubscribeToStrategies" and folded(error.status) == _DUPLICATE:
                     return Subscription(tuple(strategies or ()), ())  # it is subscribed to already
                 raise
-            successful, failed = (
-                tuple(_read(method, payload, name, list[int] | None, otherwise=None) or ())
-                for name in ("SuccessfulStrategies", "FailedStrategies")
-            )
-            return Subscription(successful, failed)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
@@ -145,9 +143,57 @@ class Hub:
             raise told from None
         self._budget.succeeded()
 
-    async def _call(self, method: str, argument: dict[str, object], *names: str) -> _Members:
+    async def _call(self, method: str, argument: dict[str, object], read: Callable[[bytes], _Result]) -> _Result:
         spelled = {_CAPITAL.sub(self._separator, name): value for name, value in argument.items()}
-        return read_envelope(method, await self._connection.call(method, spelled), *names)
+        return await _in_time(read, await self._connection.call(method, spelled))
+
+
+async def _in_time(read: Callable[[bytes], _Result], result: bytes) -> _Result:
+    """Read a result: on the loop where that takes milliseconds, as it does for a page of events, and aside else."""
+    if len(result) <= ODD or _is_sound(result):
+        return read(result)
+    return await aside(read, result)
+
+
+def _is_sound(result: bytes) -> bool:
+    """Tell whether a result is JSON of not too many parts; it costs a millisecond a megabyte."""
+    try:
+        result.decode()
+        _skip(result)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return False
+    return result.count(b",") <= MOST_PARTS
+
+
+def _latest(method: str, result: bytes) -> Latest:
+    payload = read_envelope(method, result, "LatestEventSeqId")
+    sequence = _integer(method, payload, "LatestEventSeqId")
+    time = _read(method, payload, "SnapshotTime", str)
+    try:
+        return Latest(sequence, canonical_time(time))
+    except ValueError as error:
+        raise CallFailed(method, f"SnapshotTime {time[:40]!r} is no time: {error}") from None
+
+
+def _page(method: str, most: int, result: bytes) -> EventsPage:
+    payload = read_envelope(method, result, "Events")
+    following = _read(method, payload, "ContinuationToken", str | None, otherwise=None)
+    raw = bytes(payload.get("events", b""))
+    if (commas := raw.count(b",")) > MOST_PARTS and commas > _COMMAS * raw.count(b"{"):
+        raise CallFailed(method, f"the result's Events have {commas} commas, and hardly an object")
+    events = _elements(method, payload, "Events")
+    if len(events) > most:
+        raise CallFailed(method, f"the result has {len(events)} events; of {most} at most could be made sense")
+    return EventsPage(events, following or None)
+
+
+def _strategies(method: str, result: bytes) -> Subscription:
+    payload = read_envelope(method, result, "SuccessfulStrategies", "FailedStrategies")
+    successful, failed = (
+        tuple(_read(method, payload, name, list[int] | None, otherwise=None) or ())
+        for name in ("SuccessfulStrategies", "FailedStrategies")
+    )
+    return Subscription(successful, failed)
 
 
 def read_envelope(method: str, result: bytes, *names: str) -> _Members:
@@ -254,6 +300,8 @@ def _elements(method: str, payload: _Members, name: str) -> list[bytes]:
 def _plain(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401 - any JSON
     if raw is None:
         return None
+    if len(raw) > _LONGEST_WORDS:
+        return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
     try:
         return msgspec.json.decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):

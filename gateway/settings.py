@@ -136,8 +136,9 @@ class HubSettings(_Section):
     """What the numbers of the hub's enums mean, from 0 on: `SignalState: [Off, On]`; all others stay numbers."""
     page_limit: int = Field(default=1000, ge=1)
     """Events to ask for in one page; lowered by itself where the hub takes less."""
-    max_record_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024)
-    """Bytes of one SignalR record above which the connection is given up."""
+    max_record_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
+    """Bytes of one SignalR record above which the connection is given up; a page is then asked for at half its size.
+    The largest record bounds for how long one account can hold up the others."""
 
 
 class AccountsSettings(_Section):

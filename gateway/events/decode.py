@@ -61,14 +61,17 @@ class Decoder:
 
     def envelope(self, account: str, envelope: bytes) -> Event | DeadLetter:
         """Decode one entry of a history page's `Events`; `envelope` is raw JSON."""
+        return self.usual_envelope(account, envelope) or self.envelope_at_length(account, envelope)
+
+    def usual_envelope(self, account: str, envelope: bytes) -> Event | None:
+        """Return the event of an entry as hubs usually write it; None for anything else."""
         try:
             entry, payload = _parts(envelope)
         except FallBack:
-            event = None
-        else:
-            event = self.match(account, entry, payload)
+            return None
+        event = self.match(account, entry, payload)
         if event is None or event.id is None or event.sequence is None:  # the envelope may know better
-            return self.envelope_at_length(account, envelope)
+            return None
         return event
 
     def push_at_length(self, account: str, callback: str, payload: bytes) -> Event | DeadLetter:

@@ -7,6 +7,7 @@ So a member that stands twice, or under two values, gives nothing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from pydantic_core import PydanticCustomError
@@ -39,6 +40,11 @@ _SEQUENCE_MEMBER: Final = re.compile(
     r'(?<!\\)"Event[_-]?Seq[_-]?Id"\s*:\s*("?)([0-9]{1,19})\1(?=\s*[,}])', re.IGNORECASE | re.ASCII
 )
 _ID_MEMBER: Final = re.compile(rf'(?<!\\)"Event[_-]?Id"\s*:\s*"([^"\\]{{32,{LONGEST}}})"', re.IGNORECASE | re.ASCII)
+
+
+_PIECE: Final = 64 * 1024
+_LONGEST_MEMBER: Final = 1024
+"""Characters of a member that is looked for, with spaces."""
 
 
 def _header(members: dict[str, Any]) -> tuple[int | None, str | None]:
@@ -76,12 +82,24 @@ def _parsed(value: object) -> object:
 
 
 def _scanned(text: str) -> tuple[int | None, str | None]:
-    sequences = {int(digits) for _, digits in _SEQUENCE_MEMBER.findall(text)}
-    ids = set(map(_id, _ID_MEMBER.findall(text)))
+    sequences = {int(found[2]) for found in _found(_SEQUENCE_MEMBER, text)}
+    ids = {_id(found[1]) for found in _found(_ID_MEMBER, text)}
     return (
         _sequence(sequences.pop()) if len(sequences) == 1 else None,
         ids.pop() if len(ids) == 1 else None,
     )
+
+
+def _found(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Search piece by piece: on a thread, no search holds up the others for long."""
+    at = 0
+    while at < len(text):
+        end = at + _PIECE
+        for found in pattern.finditer(text, at, end + _LONGEST_MEMBER):
+            if found.start() >= end:
+                break
+            yield found
+        at = end
 
 
 def _sequence(value: object) -> int | None:

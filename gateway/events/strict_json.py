@@ -22,6 +22,9 @@ MAX_DEPTH: Final = 64
 MAX_DIGITS: Final = 400
 """Characters of a number, as written and in plain notation: a double's extremes need under 350, a decimal 31."""
 
+MAX_PARTS: Final = 200_000
+"""Brackets and commas of a text: the largest payloads have a few thousand, and while it is parsed all else waits."""
+
 MAX_SHOWN: Final = 60
 """Characters of a foreign value that a message quotes."""
 
@@ -45,6 +48,8 @@ def read(data: bytes | str, *, levels: int = MAX_DEPTH) -> Any:  # noqa: ANN401 
     Raises DecodeError: malformed-json, duplicate-member, beyond-limits (above `levels` of nesting).
     """
     text = data if isinstance(data, str) else decode_text(data)
+    if _is_crowded(text):
+        raise DecodeError(Reason.BEYOND_LIMITS, f"it has over {MAX_PARTS} brackets and commas; fewer would be right")
     try:
         value = _fast(text)
     except (ValueError, ArithmeticError, RecursionError) as error:
@@ -64,8 +69,10 @@ def check(value: object, *, levels: int = MAX_DEPTH) -> None:
 def read_leniently(text: str) -> Any:  # noqa: ANN401 - any JSON
     """Give what can be read although something is wrong: `Fault` in place of a number, `Repeating` objects.
 
-    Raises ValueError or RecursionError where the text is no JSON at all.
+    Raises ValueError or RecursionError where the text is no JSON at all, or has too many parts.
     """
+    if _is_crowded(text):
+        raise ValueError(MAX_PARTS)
     return _lenient(text)
 
 
@@ -124,6 +131,10 @@ class Repeating(dict[str, Any]):
 
 _MAX_PATH: Final = 12
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def _is_crowded(text: str) -> bool:
+    return len(text) > MAX_PARTS and sum(map(text.count, "[{,")) > MAX_PARTS
 
 
 def _too_deep(levels: int) -> str:

@@ -48,6 +48,7 @@ from gateway.session.facts import Batch, Content, Outcome, State, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
 from gateway.signalr.connection import Connection
+from gateway.signalr.large import aside
 from gateway.state import TargetState
 from gateway.tasks import apart
 from gateway.telemetry.logs import bind, get_logger
@@ -453,7 +454,7 @@ class Account:
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(connection.run(self._on_push, self._pause, self._on_record))
+                tasks.create_task(connection.run(self._on_push, self._pause, self._on_record, self._on_large))
                 self.hub = hub = Hub(connection)
                 pages = Pages(self._history, hub, self.share, tasks)
                 tasks.create_task(follow(self, hub, pages, subject_of(key)))
@@ -499,6 +500,10 @@ class Account:
 
     def _on_push(self, target: str, arguments: list[bytes]) -> bool:
         self._pushed(pushes.decoded(self.access.decoder, self.name, target, arguments))
+        return find(target) is not None
+
+    async def _on_large(self, target: str, arguments: list[bytes]) -> bool:
+        self._pushed(await aside(pushes.decoded, self.access.decoder, self.name, target, arguments))
         return find(target) is not None
 
     def _pushed(self, content: Content) -> None:

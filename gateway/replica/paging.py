@@ -17,10 +17,7 @@ from gateway.hub import EventsPage, Hub
 from gateway.replica.budget import Reservation, Share
 from gateway.replica.history import History
 from gateway.session.facts import Content, PageRequest
-
-_SLICE: Final = 100
-"""Envelopes that are decoded at a time, in a millisecond or two: other accounts and the next question wait so long."""
-
+from gateway.signalr.large import LARGE, ODD, TURN, aside
 
 _GIVES_WAY: Final = 0.5
 """Seconds after which a page for which there was no room is asked for again, where others go first."""
@@ -94,9 +91,19 @@ class Pages:
 
 
 async def decode(decoder: Decoder, account: str, envelopes: list[bytes]) -> list[Content]:
-    """Decode the envelopes of a page; in between others have their turn."""
+    """Decode the envelopes of a page in their order; others have their turn each few milliseconds."""
     contents: list[Content] = []
-    for first in range(0, len(envelopes), _SLICE):
-        await asyncio.sleep(0)
-        contents += [decoder.envelope(account, envelope) for envelope in envelopes[first : first + _SLICE]]
+    clock = asyncio.get_running_loop().time
+    await asyncio.sleep(0)
+    began = clock()
+    for envelope in envelopes:
+        content: Content | None = None
+        if len(envelope) <= LARGE:
+            content = decoder.usual_envelope(account, envelope)
+        if content is None and len(envelope) > ODD:
+            content = await aside(decoder.envelope, account, envelope)
+        contents.append(content or decoder.envelope_at_length(account, envelope))
+        if clock() - began > TURN:
+            await asyncio.sleep(0)
+            began = clock()
     return contents

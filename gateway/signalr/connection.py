@@ -10,7 +10,7 @@ a peer that takes nothing can hold up nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -19,6 +19,7 @@ import aiohttp
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
 from gateway.signalr import protocol
 from gateway.signalr.calls import Answer, Call, Calls, Expired
+from gateway.signalr.intake import AtSight, Callbacks, Intake, OnLarge, OnPush, Pause, too_large
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
@@ -26,19 +27,8 @@ from gateway.together import together
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
 
-OnPush = Callable[[str, list[bytes]], bool | None]
-"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
-target and the bytes as they came for what is no SignalR record. What it raises, `run` raises. False says that there is
-no such target: an invocation that waits for an answer is told so."""
-
-AtSight = Callable[[bytes], bool]
-"""Called with each record before it is decoded; True where that need not be: it was known, and is dealt with."""
-
 Passed = Callable[[str], None]
 """Called with the name of a stage, `negotiate`, `upgrade` or `handshake`, when it went well."""
-
-Pause = Callable[[], Awaitable[None] | None]
-"""Called after each WebSocket message; what it gives, if anything, is awaited before the next one is read."""
 
 _GOODBYE: Final = 1.0
 """Seconds for closing in good order."""
@@ -59,7 +49,7 @@ class Connection:
     """An open connection, made by `connect`. `run` must be running for calls to be answered."""
 
     __slots__ = (
-        *("_calls", "_early", "_heard", "_lost", "_ping_due"),
+        *("_calls", "_early", "_heard", "_intake", "_lost", "_ping_due"),
         *("_reader", "_receipt", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
     )
 
@@ -71,7 +61,7 @@ class Connection:
         *,
         tcp: asyncio.BaseTransport | None,
         receipt: Receipt,
-        early: list[bytes],
+        early: Iterable[bytes],
         secrets: Iterable[str],
     ) -> None:
         """`tcp` lies under `socket`, whose `receipt` says when parts of messages came.
@@ -88,6 +78,7 @@ class Connection:
         self._calls = Calls()
         self._lost: ConnectionLost | None = None
         self._heard = asyncio.get_running_loop().time()  # the handshake was answered just now
+        self._intake: Intake | None = None
         self._ping_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -179,16 +170,26 @@ class Connection:
         """Give foreign words fit for a log: without the key and the tokens, and not too long."""
         return shown(text, self._secrets)
 
-    async def run(self, on_push: OnPush, pause: Pause = lambda: None, at_sight: AtSight = lambda _: False) -> NoReturn:
+    async def run(
+        self,
+        on_push: OnPush,
+        pause: Pause = lambda: None,
+        at_sight: AtSight = lambda _: False,
+        on_large: OnLarge | None = None,
+    ) -> NoReturn:
         """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:
             raise self._end
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
         self._ping_due = self._next_ping(self._heard)
+        callbacks = Callbacks(on_push, pause, at_sight, on_large)
+        self._intake = intake = Intake(
+            callbacks, self._reader, self._calls, send=self._send, shown=self.shown, note_work=self._note_work
+        )
         try:
             self._set_timer(loop)
-            await self._read(on_push, pause, at_sight, loop)
+            await self._read(intake, loop)
         except ConnectionLost as lost:
             self._lose(lost)
             raise
@@ -212,11 +213,9 @@ class Connection:
         finally:
             abort(self._socket, self._tcp)
 
-    async def _read(
-        self, on_push: OnPush, pause: Pause, at_sight: AtSight, loop: asyncio.AbstractEventLoop
-    ) -> NoReturn:
-        records, self._early = self._early, []
-        self._take(records, on_push, at_sight)
+    async def _read(self, intake: Intake, loop: asyncio.AbstractEventLoop) -> NoReturn:
+        early, self._early = self._early, ()
+        await intake.take(early)
         receive = self._socket.receive
         while True:
             message = await receive()
@@ -225,45 +224,21 @@ class Connection:
             if message.type is _PING or message.type is _PONG:
                 if message.type is _PING:
                     self._send(message.data, _PONG)
+                await intake.worked_since(now)
                 continue
             if message.type is not _TEXT and message.type is not _BINARY:
                 raise self._ended(message.type, message.data, message.extra)
             self._heard = now
-            try:
-                records = self._reader.feed(message.data)
-            except ProtocolError as error:
-                raise ConnectionLost(str(error), reason="too-large") from None
-            self._take(records, on_push, at_sight)
-            del message, records  # a large page would stay here, twice, until the hub says something again
-            rest = pause()
+            await intake.take(self._reader.cut(message.data))
+            del message  # a large page would stay here until the hub says something again
+            rest = intake.pause()
             if rest is not None:
                 await rest
 
-    def _take(self, raw_records: list[bytes], on_push: OnPush, at_sight: AtSight) -> None:
-        for raw in raw_records:
-            if at_sight(raw):
-                continue
-            record = protocol.decode(raw)
-            match record:
-                case protocol.Invocation():
-                    is_known = on_push(record.target, record.arguments)
-                    if record.id is not None:  # the hub's method waits for an answer, and may hold the only turn
-                        error = f"there is no {shown(record.target)} here" if is_known is False else None
-                        self._send(protocol.encode_completion(record.id, error=error))
-                case protocol.Completion():
-                    self._complete(record.id, record)
-                case protocol.Close():
-                    words = shown(record.error or "no reason given", self._secrets)
-                    raise ConnectionLost(f"the hub closed the connection: {words}", reason="closed")
-                case protocol.Malformed():
-                    if record.id is None or not self._complete(record.id, record):
-                        on_push("", [record.raw])
-                case _:
-                    pass  # a ping, or a type that the gateway has no use for
-
-    def _complete(self, id: str, answer: protocol.Completion | protocol.Malformed) -> bool:  # noqa: A002 - its name
-        """Answer the call, if there is one."""
-        return self._calls.complete(id, answer)
+    def _note_work(self) -> None:
+        """What the hub said is being read, so it is not silent; raises ConnectionLost where it ended meanwhile."""
+        self._check_open()
+        self._heard = asyncio.get_running_loop().time()
 
     def _send(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
         """Hand a record, or another frame, to the transport and never wait: the peer's silence judges what it takes.
@@ -303,7 +278,9 @@ class Connection:
 
     @property
     def _last_sign(self) -> float:
-        """When anything of the hub's came last, a part of a message included."""
+        """When anything of the hub's came last, a part of a message included, or was being read."""
+        if self._intake is not None and self._intake.is_busy:
+            return asyncio.get_running_loop().time()
         return max(self._heard, self._receipt.partial_at)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -334,7 +311,7 @@ class Connection:
             return ConnectionLost("the connection was dropped without a close", reason="dropped")
         if data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
             limit = self._transport.max_record
-            return ConnectionLost(f"a message is above the limit of {limit} bytes", reason="too-large")
+            return ConnectionLost(too_large(f"a message is above the limit of {limit} bytes"), reason="too-large")
         words = shown(str(data), self._secrets)
         return ConnectionLost(f"the hub broke the WebSocket protocol: {words}", reason="protocol")
 
@@ -385,13 +362,13 @@ async def _upgrade(transport: Transport, route: Route) -> _Socket:
 
 async def _shake_hands(
     transport: Transport, socket: _Socket, secrets: Iterable[str]
-) -> tuple[protocol.RecordReader, list[bytes]]:
+) -> tuple[protocol.RecordReader, Iterable[bytes]]:
     reader = protocol.RecordReader(transport.max_record)
-    records: list[bytes] = []
+    first: bytes | None = None
     async with stage("handshake", transport.connect_timeout, secrets):
         await socket.send_frame(protocol.encode_handshake_request(), _TEXT)
         try:
-            while not records:
+            while first is None:
                 message = await socket.receive()
                 if message.type is _PING:
                     await socket.pong(message.data)
@@ -399,10 +376,11 @@ async def _shake_hands(
                     continue
                 if message.type is not _TEXT and message.type is not _BINARY:
                     raise ConnectFailed("handshake: the hub closed the connection", reason="handshake")
-                records = reader.feed(message.data)
-            error = protocol.decode_handshake_response(records[0]).error
+                records = iter(reader.cut(message.data))
+                first = next(records, None)
+            error = protocol.decode_handshake_response(first).error
         except ProtocolError as problem:
             error = str(problem)
     if error:  # an empty text is none, as it is to Microsoft's clients
         raise ConnectFailed(f"handshake: {shown(error, secrets)}", reason="handshake")
-    return reader, records[1:]
+    return reader, records

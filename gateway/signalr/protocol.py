@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -27,8 +28,13 @@ SEPARATOR: Final = b"\x1e"
 PUSH_TAIL: Final = b"]}"
 """Ends a push whose arguments are its last member."""
 
-MAX_RECORD: Final = 32 * 1024 * 1024
-"""Bytes of one record above which the peer is taken to have lost its senses."""
+MAX_RECORD: Final = 8 * 1024 * 1024
+"""Bytes of one record above which the peer is taken to have lost its senses: the largest page has 1.6 million."""
+
+
+MOST_PARTS: Final = 200_000
+"""Commas of a record above which only one that is written as servers do is decoded: a page of a thousand events has
+half of them, and each may be an object to be made."""
 
 
 class Invocation(msgspec.Struct, frozen=True):
@@ -104,6 +110,22 @@ class _Wire(msgspec.Struct):
     allowReconnect: bool = False  # noqa: N815 - the wire's name
 
 
+class _Answer(msgspec.Struct):
+    """The members of a completion that is written as servers do."""
+
+    type: int
+    invocationId: str  # noqa: N815 - the wire's name
+    result: msgspec.Raw
+
+
+class _Push(msgspec.Struct):
+    """The members of a push."""
+
+    type: int
+    target: str
+    arguments: msgspec.Raw
+
+
 class _HandshakeAnswer(msgspec.Struct):
     error: str | None = None
     type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -114,6 +136,9 @@ class _TypeOnly(msgspec.Struct):
 
 
 _decode_wire = msgspec.json.Decoder(_Wire).decode
+_decode_push = msgspec.json.Decoder(_Push).decode
+_decode_only = msgspec.json.Decoder(tuple[msgspec.Raw]).decode
+_decode_answer = msgspec.json.Decoder(_Answer).decode
 _decode_type = msgspec.json.Decoder(_TypeOnly).decode
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
@@ -130,12 +155,14 @@ _PLAIN_COMPLETION: Final = len('{"type":3,"invocationId":"","result":}')
 class RecordReader:
     """Cuts the bytes of one connection into records, however they were split over messages."""
 
-    __slots__ = ("_max_record", "_rest")
+    __slots__ = ("_max_record", "_rest", "behind")
 
     def __init__(self, max_record: int = MAX_RECORD) -> None:
         """Refuse records above `max_record` bytes."""
         self._max_record = max_record
         self._rest = bytearray()
+        self.behind = 0
+        """Bytes that came with the record that was cut off last, behind it."""
 
     @property
     def unfinished(self) -> int:
@@ -143,34 +170,47 @@ class RecordReader:
         return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take what arrived and give the records that it completes, without their separator.
+        """Return all records that `data` completes, as `cut` does."""
+        return list(self.cut(data))
 
-        Only what is new is searched, so a record in n messages costs n steps. Raises ProtocolError when a
-        record grows above the limit.
+    def cut(self, data: bytes) -> Iterable[bytes]:
+        """Return the records that `data` completes, without their separator, each cut off when it is asked for.
+
+        All of them must be asked for before the next call. Only what is new is searched, so a record in n messages
+        costs n steps. Raises ProtocolError, here or later, when a record grows above the limit.
         """
         if not self._rest and data.find(SEPARATOR) == len(data) - 1 and 0 < len(data) <= self._max_record:
-            return [data[:-1]]  # the usual case: one message, one record
-        *records, rest = data.split(SEPARATOR)
-        largest = max(map(len, records), default=0)
-        if self._rest and records:
-            largest = max(largest, len(self._rest) + len(records[0]))
-            if largest <= self._max_record:
-                self._rest += records[0]
-                records[0] = bytes(self._rest)
-            self._rest = bytearray()
-        if rest:
-            self._rest += rest
-            largest = max(largest, len(self._rest))
-        if largest > self._max_record:
-            message = f"a record of at least {largest} bytes is above the limit of {self._max_record} bytes"
+            self.behind = 0
+            return (data[:-1],)  # the usual case: one message, one record
+        return self._cut(data)
+
+    def _cut(self, data: bytes) -> Iterator[bytes]:
+        start = 0
+        while (end := data.find(SEPARATOR, start)) >= 0:
+            self._check(len(self._rest) + end - start)
+            record = data[start:end]
+            if self._rest:
+                self._rest += record
+                record = bytes(self._rest)
+                self._rest = bytearray()
+            start = end + 1
+            self.behind = len(data) - start
+            yield record
+        self._check(len(self._rest) + len(data) - start)
+        self._rest += memoryview(data)[start:]
+
+    def _check(self, size: int) -> None:
+        if size > self._max_record:
+            message = f"a record of at least {size} bytes is above the limit of {self._max_record} bytes"
             raise ProtocolError(message)
-        return records
 
 
 def decode(raw: bytes) -> Record:
     """Decode one record; a record that cannot be decoded is a `Malformed`, never an exception."""
     if raw == _PLAIN_PING:  # half of what a connection hears that has nothing to do
         return _PING
+    if len(raw) > MOST_PARTS and raw.count(b",") > MOST_PARTS:
+        return _decode_crowded(raw)
     try:
         wire = _decode_wire(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
@@ -190,6 +230,39 @@ def decode(raw: bytes) -> Record:
             return Malformed(raw, "a completion without an invocationId")
         case other:
             return _once(raw, Unused(other))
+
+
+def decode_usual_completion(raw: bytes) -> Completion | None:
+    """Decode an answer that is written as servers do, however large it is; None for anything else.
+
+    It costs a millisecond a megabyte, whatever the result holds: nothing of it is looked at.
+    """
+    if _COMPLETION_HEAD.match(raw) is None:
+        return None
+    try:
+        answer = _decode_answer(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return None
+    is_all = len(raw) == _PLAIN_COMPLETION + len(answer.invocationId) + len(answer.result)
+    return Completion(answer.invocationId, bytes(answer.result)) if is_all and answer.result else None
+
+
+def _decode_crowded(raw: bytes) -> Record:
+    """Decode a record of very many parts in steps that each take milliseconds."""
+    answer = decode_usual_completion(raw)
+    if answer is not None:
+        return answer
+    try:
+        push = _decode_push(raw)
+        (argument,) = _decode_only(push.arguments)  # fails at a second one
+        if push.type == 1 and len(raw) == _PLAIN_INVOCATION + len(push.target) + len(argument):
+            return Invocation(push.target, [bytes(argument)])
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        pass  # it is judged by what it is not
+    head = _COMPLETION_HEAD.match(raw)
+    return Malformed(
+        raw, f"over {MOST_PARTS} commas, and not one argument or result", head[1].decode() if head else None
+    )
 
 
 def _invocation(raw: bytes, wire: _Wire, target: str) -> Invocation | Malformed:

@@ -1,0 +1,182 @@
+"""Takes the records of one connection in their order, and keeps what one message may cost the loop within bounds.
+
+After some milliseconds of work the loop turns to others; what is large is decoded aside; and a hub that sends what is
+no SignalR is left, however much of it there is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.errors import ConnectionLost, ProtocolError
+from gateway.signalr import protocol
+from gateway.signalr.calls import Calls
+from gateway.signalr.large import LARGE, ODD, TURN, aside
+
+OnPush = Callable[[str, list[bytes]], bool | None]
+"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
+target and the bytes as they came for what is no SignalR record. What it raises, `run` raises. False says that there is
+no such target: an invocation that waits for an answer is told so."""
+
+OnLarge = Callable[[str, list[bytes]], Awaitable[bool | None]]
+"""Awaited instead of `OnPush` for what may cost much; nothing that came later is taken before that."""
+
+AtSight = Callable[[bytes], bool]
+"""Called with each record before it is decoded; True where that need not be: it was known, and is dealt with."""
+
+Pause = Callable[[], Awaitable[None] | None]
+"""Called after each WebSocket message, and each few milliseconds of work on a large one; what it gives, if anything, is
+awaited before more is read."""
+
+_MOST_MALFORMED: Final = 100
+"""Malformed records in a row that are dead letters; one more, and the hub has lost its senses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callbacks:
+    """What is called with what the hub sent."""
+
+    on_push: OnPush
+    pause: Pause
+    at_sight: AtSight
+    on_large: OnLarge | None
+    """Without it everything is decoded on the loop."""
+
+
+class Intake:
+    """Takes the records of one connection."""
+
+    __slots__ = (
+        *("_at_sight", "_calls", "_malformed", "_note_work", "_on_large", "_on_push", "_reader", "_send", "_shown"),
+        *("_worked", "is_busy", "pause"),
+    )
+
+    def __init__(
+        self,
+        callbacks: Callbacks,
+        reader: protocol.RecordReader,
+        calls: Calls,
+        *,
+        send: Callable[[bytes], None],
+        shown: Callable[[str], str],
+        note_work: Callable[[], None],
+    ) -> None:
+        """`note_work` is called after others had their turn; it raises ConnectionLost where the connection ended then.
+
+        `send` sends a record, and `shown` makes foreign words fit for a log.
+        """
+        self._on_push, self._on_large = callbacks.on_push, callbacks.on_large
+        self._at_sight = callbacks.at_sight
+        self.pause = callbacks.pause
+        self._reader = reader
+        self._calls = calls
+        self._send = send
+        self._shown = shown
+        self._note_work = note_work
+        self._worked = 0.0  # seconds of the present turn of the loop
+        self._malformed = 0  # records in a row
+        self.is_busy = False
+        """Whether a record is being decoded aside."""
+
+    async def take(self, records: Iterable[bytes]) -> None:
+        """Take all of `records`; raises ConnectionLost, and what callbacks raise."""
+        clock, at_sight, on_large = asyncio.get_running_loop().time, self._at_sight, self._on_large
+        began = clock()
+        for raw in records if type(records) is tuple else _cut(records):
+            size = len(raw)
+            if size > LARGE and on_large is not None:
+                await self._take_large(raw, on_large)
+            elif at_sight(raw):
+                self._malformed = 0
+            elif size > ODD and on_large is not None:
+                await self._take_large(raw, on_large)
+            else:
+                self._take(raw)
+            if self._worked + clock() - began > TURN:
+                await self.worked_since(began)
+                began = clock()
+        self._worked += clock() - began
+
+    async def worked_since(self, began: float) -> None:
+        """Let the loop turn to others, where the work since `began` and before is enough for one turn."""
+        self._worked += asyncio.get_running_loop().time() - began
+        if self._worked > TURN:
+            rest = self.pause()
+            await (asyncio.sleep(0) if rest is None else rest)
+            self._worked = 0.0
+            self._note_work()
+
+    def _take(self, raw: bytes) -> None:
+        record = protocol.decode(raw)
+        match record:
+            case protocol.Invocation():
+                self._malformed = 0
+                self._acknowledge(record, is_known=self._on_push(record.target, record.arguments))
+            case protocol.Malformed():
+                if self._is_for_nobody(record):
+                    self._on_push("", [record.raw])
+            case _:
+                self._take_other(record)
+
+    async def _take_large(self, raw: bytes, on_large: OnLarge) -> None:
+        """Take a record that would hold the loop for too long; others have their turns meanwhile."""
+        record: protocol.Record | None = protocol.decode_usual_completion(raw)
+        if record is not None:
+            self._take_other(record)
+            return
+        self.is_busy = True
+        try:
+            record = await aside(protocol.decode, raw)
+            match record:
+                case protocol.Invocation():
+                    self._malformed = 0
+                    self._acknowledge(record, is_known=await on_large(record.target, record.arguments))
+                case protocol.Malformed():
+                    if self._is_for_nobody(record):
+                        await on_large("", [record.raw])
+                case _:
+                    self._take_other(record)
+        finally:
+            self.is_busy = False
+        self._note_work()
+
+    def _take_other(self, record: protocol.Record) -> None:
+        self._malformed = 0
+        match record:
+            case protocol.Completion():
+                self._calls.complete(record.id, record)
+            case protocol.Close():
+                words = self._shown(record.error or "no reason given")
+                raise ConnectionLost(f"the hub closed the connection: {words}", reason="closed")
+            case _:
+                pass  # a ping, or a type that the gateway has no use for
+
+    def _acknowledge(self, record: protocol.Invocation, *, is_known: bool | None) -> None:
+        """Answer an invocation with an id: the hub's method waits for that, and may hold the only turn."""
+        if record.id is not None:
+            error = f"there is no {self._shown(record.target)} here" if is_known is False else None
+            self._send(protocol.encode_completion(record.id, error=error))
+
+    def _is_for_nobody(self, record: protocol.Malformed) -> bool:
+        """Whether a malformed record is the answer to no call; raises ConnectionLost where it is one too many."""
+        self._malformed += 1
+        if not record.raw or self._malformed > _MOST_MALFORMED:
+            what = f"{self._malformed} records in a row that are none of SignalR's" if record.raw else "an empty record"
+            words = f"the hub sent {what}; {self._reader.behind} bytes that came with it are not read"
+            raise ConnectionLost(words, reason="protocol")
+        return record.id is None or not self._calls.complete(record.id, record)
+
+
+def too_large(words: str) -> str:
+    """Name the setting to the words that say what is above it."""
+    return f"{words} (hub.max_record_bytes)"
+
+
+def _cut(records: Iterable[bytes]) -> Iterator[bytes]:
+    try:
+        yield from records
+    except ProtocolError as error:
+        raise ConnectionLost(too_large(str(error)), reason="too-large") from None

@@ -1,0 +1,234 @@
+"""What one message of a hub may cost the others: the loop's longest pause, and what becomes of the connection."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+import pytest
+
+from gateway.errors import ConnectionLost
+from gateway.events.decode import Decoder
+from gateway.replica import pushes
+from gateway.signalr.connection import Connection
+from gateway.signalr.large import aside
+from gateway.signalr.protocol import MAX_RECORD
+
+Start = Callable[..., Awaitable[Any]]
+
+ROOM: Final = MAX_RECORD - 1_000
+"""Bytes that a record may have besides what is around them."""
+HEAD: Final = b'{"type":1,"target":"OnOrderUpdate","arguments":['
+PAUSE: Final = 1.0
+"""Seconds, on a busy machine: the longest pause that any of these makes is 0.16 s on an idle one, for one call of the
+JSON parser, and without bounds it was 2 to 20 s."""
+
+
+def filled(piece: bytes) -> bytes:
+    """As many of `piece` as a record may hold."""
+    return piece * (ROOM // len(piece))
+
+
+def members() -> bytes:
+    return b"{" + b",".join(b'"%07d":1' % number for number in range(ROOM // 12)) + b"}"
+
+
+COSTLY: Final[dict[str, Callable[[], bytes]]] = {
+    "separators": lambda: filled(b"\x1e"),
+    "empty objects": lambda: filled(b"{}\x1e"),
+    "commas": lambda: HEAD + filled(b",") + b"]}\x1e",
+    "commas in an object": lambda: b"{" + filled(b",") + b"}\x1e",
+    "a list with a NaN": lambda: HEAD + b"[NaN," + filled(b"1,") + b"1]]}\x1e",
+    "a record of very many members": lambda: b'{"type":1,' + members()[1:] + b"\x1e",
+    "an argument of very many members": lambda: HEAD + members() + b"]}\x1e",
+    "very many arguments": lambda: HEAD + filled(b"1,") + b"1]}\x1e",
+    "pings": lambda: filled(b'{"type":6}\x1e'),
+    "pings with spaces": lambda: filled(b'{"type": 6}\x1e'),
+    "a huge text": lambda: HEAD + b'"' + filled(b"x") + b'"]}\x1e',
+    "escapes": lambda: HEAD + b'{"EventId":"' + filled(b"\\u00e9") + b'"}]}\x1e',
+    "deep nesting": lambda: HEAD + b"[" * 1_000_000 + b"]" * 1_000_000 + b"]}\x1e",
+    "deep nesting without an end": lambda: b"[" * 1_000_000 + b"\x1e",
+    "deep objects": lambda: HEAD + b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000 + b"]}\x1e",
+    "empty lists": lambda: HEAD + b"[" + filled(b"[],") + b"1]]}\x1e",
+    "fractions": lambda: HEAD + b'{"X":[' + filled(b"1.5,") + b"1]}]}\x1e",
+    "a ping with a long list": lambda: b'{"type":6,"x":[' + filled(b"[],") + b"1]}\x1e",
+    "quotation marks": lambda: b'{"' + filled(b'"') + b"}\x1e",
+    "quotation marks in an argument": lambda: HEAD + b'{"' + filled(b'"') + b"}]}\x1e",
+    "texts without end in an argument": lambda: HEAD + b'{"X":NaN,"Y":"' + filled(b'\\"Event') + b'"}]}\x1e',
+    "empty texts": lambda: HEAD + b"[" + filled(b'"",') + b"1]]}\x1e",
+    "numbers too long": lambda: HEAD + b'{"X":' + filled(b"1") + b"}]}\x1e",
+    "fewer lists": lambda: HEAD + b"[" + b"[]," * 60_000 + filled(b" ")[200_000:] + b"1]]}\x1e",
+    "fewer members": lambda: (
+        HEAD + members()[:2_000_000].rpartition(b",")[0] + b",".ljust(5_000_000) + b'"X":NaN}]}\x1e'
+    ),
+    "made-up targets": lambda: filled(b'{"type":1,"target":"X","arguments":[{}]}\x1e'),
+    "an answer to nobody": lambda: b'{"type":3,"invocationId":"99","result":{"Events":[' + filled(b"0,") + b"0]}}\x1e",
+}
+ENDED: Final = {"separators": None, "empty objects": ""}
+"""Those that end the connection, and the last target that is taken."""
+
+
+@dataclass
+class Taken:
+    """What came over a connection, as an account takes it, and in which order."""
+
+    decoder: Decoder = field(default_factory=Decoder)
+    last: str | None = None
+    targets: list[str] = field(default_factory=list)
+    is_busy: bool = False
+
+    def _take(self, what: str) -> None:
+        assert not self.is_busy, "two records overlap"
+        self.last = what
+        self.targets.append(what)
+
+    def at_sight(self, record: bytes) -> bool:
+        event = pushes.at_sight(self.decoder, "account", record)
+        if event is not None:
+            self._take(event.kind)
+        return event is not None
+
+    def on_push(self, target: str, arguments: list[bytes]) -> None:
+        pushes.decoded(self.decoder, "account", target, arguments)
+        self._take(target)
+
+    async def on_large(self, target: str, arguments: list[bytes]) -> None:
+        self._take(target)
+        self.is_busy = True
+        await aside(pushes.decoded, self.decoder, "account", target, arguments)
+        self.is_busy = False
+
+    async def until_lost(self, connection: Connection) -> ConnectionLost:
+        with pytest.raises(ConnectionLost) as lost:
+            await connection.run(self.on_push, at_sight=self.at_sight, on_large=self.on_large)
+        return lost.value
+
+
+class Heart:
+    """Beats each millisecond, and notes for how long it could not."""
+
+    longest = 0.0
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        task = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(0.001)
+            self.longest = max(self.longest, loop.time() - before)
+
+
+async def send(peer: Any, *messages: bytes) -> None:  # noqa: ANN401 - conftest's Peer
+    for message in messages:
+        await peer.socket.send_frame(message, aiohttp.WSMsgType.TEXT)
+
+
+@pytest.mark.parametrize("name", COSTLY)
+async def test_a_costly_message_holds_the_loop_for_a_bounded_time(name: str, start: Start, open_to: Start) -> None:
+    message = COSTLY[name]()
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, message, b'{"type":1,"target":"Last","arguments":[0]}\x1e{"type":7}\x1e')
+        await peer.gone()
+
+    async def speak_plainly(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, b'{"type":7}\x1e')
+        await peer.gone()
+
+    control, heart, taken = Heart(), Heart(), Taken()
+    connection = await open_to(await start(speak_plainly))
+    with control.beating():
+        await Taken().until_lost(connection)
+        await asyncio.sleep(0.1)
+    connection = await open_to(await start(speak), silence_timeout=2.0)
+    with heart.beating():
+        lost = await taken.until_lost(connection)
+
+    logging.getLogger(__name__).info("%s: longest pause %.3f s, control %.3f s", name, heart.longest, control.longest)
+    assert heart.longest < PAUSE + 2 * control.longest
+    assert lost.reason == ("protocol" if name in ENDED else "closed"), str(lost)
+    assert taken.last == ENDED.get(name, "Last")
+
+
+def push(number: int, size: int) -> bytes:
+    return b'{"type":1,"target":"T%d","arguments":[{"x":"%b"}]}\x1e' % (number, b"x" * size)
+
+
+async def test_records_keep_their_order_whatever_their_sizes(start: Start, open_to: Start) -> None:
+    sizes = [10, 300_000, 10, 40_000, 1_000_000, 10, 10, 300_000]
+    messages = [b"".join(push(3 * place + one, size) for one in range(3)) for place, size in enumerate(sizes)]
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, *messages, b'{"type":7}\x1e')
+        await peer.gone()
+
+    taken = Taken()
+    await taken.until_lost(await open_to(await start(speak)))
+    assert taken.targets == [f"T{number}" for number in range(3 * len(sizes))]
+
+
+async def test_an_answer_that_comes_behind_a_large_record_is_not_lost(start: Start, open_to: Start) -> None:
+    page = [{"x": "y" * 30_000}] * 200
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        call = json.loads((await peer.next()).rstrip("\x1e"))
+        answer = {"type": 3, "invocationId": call["invocationId"], "result": {"Events": page}}
+        await send(peer, push(0, 2_000_000) + json.dumps(answer, separators=(",", ":")).encode() + b"\x1e")
+        await peer.gone()
+
+    taken = Taken()
+    connection = await open_to(await start(speak))
+    running = asyncio.create_task(taken.until_lost(connection))
+    answer = json.loads(await connection.call("GetEventsSince", {}))
+    assert (len(answer["Events"]), taken.targets) == (200, ["T0"])
+    await connection.close()
+    await running
+
+
+async def test_a_hundred_malformed_records_in_a_row_are_taken_and_one_more_ends_the_connection(
+    start: Start, open_to: Start
+) -> None:
+    sound = b'{"type":1,"target":"Sound","arguments":[1]}\x1e'
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, sound + b"{}\x1e" * 100 + sound + b"{}\x1e" * 60, b"{}\x1e" * 40, b"{}\x1e" + sound)
+        await peer.gone()
+
+    taken = Taken()
+    lost = await taken.until_lost(await open_to(await start(speak)))
+    assert taken.targets == ["Sound", *[""] * 100, "Sound", *[""] * 100]
+    assert lost.reason == "protocol"
+    assert f"101 records in a row that are none of SignalR's; {len(sound)} bytes" in str(lost)
+
+
+async def test_an_empty_record_ends_the_connection_and_what_came_before_is_kept(start: Start, open_to: Start) -> None:
+    sound = b'{"type":1,"target":"Sound","arguments":[1]}\x1e'
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, sound + b"\x1e" + sound)
+        await peer.gone()
+
+    taken = Taken()
+    lost = await taken.until_lost(await open_to(await start(speak)))
+    assert taken.targets == ["Sound"]
+    assert (lost.reason, "an empty record" in str(lost)) == ("protocol", True)
+
+
+async def test_a_hub_is_not_silent_while_its_words_are_being_read(start: Start, open_to: Start) -> None:
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        await send(peer, b'{"type":6}\x1e' * 300_000, b'{"type":7}\x1e')
+        await peer.gone()
+
+    connection = await open_to(await start(speak), silence_timeout=0.1)
+    assert (await Taken().until_lost(connection)).reason == "closed"
