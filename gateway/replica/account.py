@@ -35,7 +35,7 @@ from gateway.hub import Hub
 from gateway.replica import pushes
 from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
-from gateway.replica.budget import Share
+from gateway.replica.budget import Share, no_room
 from gateway.replica.counts import FORGOTTEN, STRAY, Counts
 from gateway.replica.following import follow, set_of
 from gateway.replica.history import CALL_CAP, History
@@ -140,6 +140,7 @@ class Account:
         """Take part in the budget."""
         self.counts = Counts(self.name, self.access.tally)
         self.share = self.access.budget.share()
+        self.share.on_give_way = self._give_way
         self._history = History(
             self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
         )
@@ -328,14 +329,21 @@ class Account:
 
     def _pause(self) -> Awaitable[None] | None:
         """Look at what came after each message; raises ConnectionLost where an unfinished record finds no room."""
+        self._measure()
+        return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
+
+    def _measure(self) -> None:
         connection = self._connection
         unfinished = 0 if connection is None else connection.unfinished
         if unfinished != self._unfinished:
             self._unfinished = unfinished
             if not self.share.came(unfinished):
-                words = f"a record of {unfinished} bytes so far is not complete, and memory is full"
-                raise ConnectionLost(words, reason="too-large")
-        return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
+                raise no_room(unfinished)
+
+    def _give_way(self, unfinished: int) -> None:
+        """Let the connection go, whose record leaves no room for the others."""
+        if self._connection is not None:
+            self._connection.abandon(no_room(unfinished))
 
     def committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these sequences: there may be room for a page."""
@@ -454,7 +462,9 @@ class Account:
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(connection.run(self._on_push, self._pause, self._on_record, self._on_large))
+                tasks.create_task(
+                    connection.run(self._on_push, self._pause, self._on_record, self._on_large, self._measure)
+                )
                 self.hub = hub = Hub(connection)
                 pages = Pages(self._history, hub, self.share, tasks)
                 tasks.create_task(follow(self, hub, pages, subject_of(key)))

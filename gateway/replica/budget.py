@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
+
+from gateway.errors import ConnectionLost
 
 _RELAXED: Final = 0.75
 """The part of the budget below which nobody counts what is fair."""
@@ -34,6 +36,7 @@ class Budget:
         """The most that was ever in use."""
         self._relaxed = total * _RELAXED
         self._holders = 0
+        self._unfinished: set[Share] = set()  # those that have bytes of what is not complete
         self._waiting: deque[tuple[int, asyncio.Future[None], float]] = deque()  # size, turn, since when
 
     def share(self) -> Share:
@@ -98,9 +101,19 @@ class Budget:
         """Tell whether a page may be asked for: one always may where nothing else would ever make room."""
         return self.used + size <= self.total or self.used == self.stuck
 
-    def _bears(self, unfinished: int) -> bool:
-        """Tell whether an account may have so many bytes of a record that is not complete."""
-        return self.used <= self.total or unfinished <= self.total // max(1, self._holders)
+    def _bears(self, share: Share) -> bool:
+        """Tell whether a share may have what it has of a record that is not complete.
+
+        Where all together have too much, the one that has most of it gives way, if that is more than its part.
+        """
+        while self.used > self.total and self._unfinished:
+            largest = max(self._unfinished, key=lambda one: one.beside)
+            if largest.beside <= self.total // max(1, self._holders):
+                break
+            if largest is share:
+                return False
+            largest.give_way()
+        return True
 
     def _fits(self, held: int, more: int) -> bool:
         after = self.held + self.reserved + more
@@ -114,7 +127,10 @@ class Budget:
 class Share:
     """What one account holds of the budget."""
 
-    __slots__ = ("_budget", "_size", "_stuck", "_unfinished", "held", "reserved", "stuck")
+    __slots__ = (
+        *("_budget", "_gives_way", "_size", "_stuck", "_unfinished"),
+        *("held", "on_give_way", "reserved", "stuck"),
+    )
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
@@ -122,6 +138,9 @@ class Share:
         self.stuck = 0
         self.reserved = 0
         """Bytes that its own pages under way are expected to bring."""
+        self.on_give_way: Callable[[int], None] | None = None
+        """Called with the bytes of a record that is not complete, which must be let go: another needs the room."""
+        self._gives_way = False
         self._size = self._stuck = self._unfinished = 0
 
     def hold(self, size: int, stuck: int = 0) -> None:
@@ -134,16 +153,31 @@ class Share:
 
         Of a page that was asked for they are counted already.
         """
+        if self._gives_way and unfinished:
+            return True  # it is about to end
+        self._gives_way = False
         self._unfinished = unfinished
         self._count()
-        return self._beside == 0 or self._budget._bears(self._beside)  # noqa: SLF001 - likewise
+        return self.beside == 0 or self._budget._bears(self)  # noqa: SLF001 - likewise
 
     @property
-    def _beside(self) -> int:
+    def beside(self) -> int:
+        """Bytes of a record that is not complete, but for those of a page that was asked for."""
         return max(0, self._unfinished - self.reserved)
 
+    def give_way(self) -> None:
+        """Let go of the record that is not complete."""
+        unfinished, self._unfinished, self._gives_way = self._unfinished, 0, True
+        self._count()
+        if self.on_give_way is not None:
+            self.on_give_way(unfinished)
+
     def _count(self) -> None:
-        beside = self._beside
+        beside, unfinished = self.beside, self._budget._unfinished  # noqa: SLF001 - likewise
+        if beside:
+            unfinished.add(self)
+        else:
+            unfinished.discard(self)
         size, stuck = self._size + beside, self._stuck + beside  # no commit lets go of what is not complete
         held, was_stuck = self.held, self.stuck
         if size != held or stuck != was_stuck:
@@ -197,3 +231,9 @@ class Reservation:
             yield
         finally:
             self.release()
+
+
+def no_room(unfinished: int) -> ConnectionLost:
+    """Return why a connection ends that holds so many bytes of what is not complete."""
+    words = f"a record of {unfinished} bytes so far is not complete, and memory is full (memory_bytes)"
+    return ConnectionLost(words, reason="too-large")

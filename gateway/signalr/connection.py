@@ -12,7 +12,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Final, NoReturn
+from functools import partial
+from typing import Any, Final, NoReturn
 
 import aiohttp
 
@@ -41,6 +42,7 @@ _LONGEST: Final = 4
 _Socket = aiohttp.ClientWebSocketResponse[bool]
 _TEXT: Final = aiohttp.WSMsgType.TEXT
 _BINARY: Final = aiohttp.WSMsgType.BINARY
+_DATA: Final = {_TEXT, _BINARY}
 _PING: Final = aiohttp.WSMsgType.PING
 _PONG: Final = aiohttp.WSMsgType.PONG
 
@@ -89,8 +91,9 @@ class Connection:
 
     @property
     def unfinished(self) -> int:
-        """Bytes of a record that came in whole messages and is not complete yet."""
-        return self._reader.unfinished
+        """Bytes that came and were not taken: of records and of messages that are not complete, or wait their turn."""
+        in_hand = 0 if self._intake is None else self._intake.in_hand
+        return self._reader.unfinished + self._receipt.waiting + in_hand
 
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
@@ -162,9 +165,13 @@ class Connection:
 
     def give_up(self, why: str) -> NoReturn:
         """End the connection, since its calls are of no use; raises ConnectionLost."""
-        self._lose(ConnectionLost(f"the connection is of no use: {why}", reason="call"))
-        abort(self._socket, self._tcp)
+        self.abandon(ConnectionLost(f"the connection is of no use: {why}", reason="call"))
         raise self._end
+
+    def abandon(self, lost: ConnectionLost) -> None:
+        """End the connection at once; `run` and the calls in flight raise `lost`."""
+        self._lose(lost)
+        abort(self._socket, self._tcp)
 
     def shown(self, text: str) -> str:
         """Give foreign words fit for a log: without the key and the tokens, and not too long."""
@@ -176,8 +183,12 @@ class Connection:
         pause: Pause = lambda: None,
         at_sight: AtSight = lambda _: False,
         on_large: OnLarge | None = None,
+        on_growth: Callable[[], None] | None = None,
     ) -> NoReturn:
-        """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
+        """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it.
+
+        `on_growth` is called when `unfinished` has grown by much; it may raise ConnectionLost.
+        """
         if self._lost is not None:
             raise self._end
         loop = asyncio.get_running_loop()
@@ -187,6 +198,8 @@ class Connection:
         self._intake = intake = Intake(
             callbacks, self._reader, self._calls, send=self._send, shown=self.shown, note_work=self._note_work
         )
+        if on_growth is not None:
+            self._receipt.on_growth = partial(self._grow, on_growth)
         try:
             self._set_timer(loop)
             await self._read(intake, loop)
@@ -194,6 +207,7 @@ class Connection:
             self._lose(lost)
             raise
         finally:
+            self._receipt.on_growth = None
             if self._timer is not None:
                 self._timer.cancel()
                 self._timer = None
@@ -220,20 +234,26 @@ class Connection:
         while True:
             message = await receive()
             now = loop.time()
-            self._receipt.framed(now)
+            self._receipt.framed(now, _size(message))
             if message.type is _PING or message.type is _PONG:
                 if message.type is _PING:
                     self._send(message.data, _PONG)
                 await intake.worked_since(now)
                 continue
-            if message.type is not _TEXT and message.type is not _BINARY:
+            if message.type not in _DATA:
                 raise self._ended(message.type, message.data, message.extra)
             self._heard = now
-            await intake.take(self._reader.cut(message.data))
+            await intake.take(self._reader.cut(message.data), len(message.data))
             del message  # a large page would stay here until the hub says something again
             rest = intake.pause()
             if rest is not None:
                 await rest
+
+    def _grow(self, on_growth: Callable[[], None]) -> None:
+        try:
+            on_growth()
+        except ConnectionLost as lost:
+            self.abandon(lost)
 
     def _note_work(self) -> None:
         """What the hub said is being read, so it is not silent; raises ConnectionLost where it ended meanwhile."""
@@ -316,6 +336,10 @@ class Connection:
         return ConnectionLost(f"the hub broke the WebSocket protocol: {words}", reason="protocol")
 
 
+def _size(message: Any) -> int:  # noqa: ANN401 - of one of two types of aiohttp
+    return len(message.data) if isinstance(message.data, bytes | bytearray) else 0
+
+
 def _heed(room: asyncio.Future[None]) -> None:
     """Take note of the error that an abandoned wait may end with, which asyncio would complain of otherwise."""
     if not room.cancelled():
@@ -338,7 +362,7 @@ async def connect(transport: Transport, url: str, key: str, passed: Passed = lam
     tcp = tcp_under(socket)
     try:
         receipt = Receipt(socket)
-        reader, early = await _shake_hands(transport, socket, route.secrets)
+        reader, early = await _shake_hands(transport, socket, receipt, route.secrets)
         passed("handshake")
     except BaseException:
         abort(socket, tcp)
@@ -361,7 +385,7 @@ async def _upgrade(transport: Transport, route: Route) -> _Socket:
 
 
 async def _shake_hands(
-    transport: Transport, socket: _Socket, secrets: Iterable[str]
+    transport: Transport, socket: _Socket, receipt: Receipt, secrets: Iterable[str]
 ) -> tuple[protocol.RecordReader, Iterable[bytes]]:
     reader = protocol.RecordReader(transport.max_record)
     first: bytes | None = None
@@ -370,6 +394,7 @@ async def _shake_hands(
         try:
             while first is None:
                 message = await socket.receive()
+                receipt.framed(asyncio.get_running_loop().time(), _size(message))
                 if message.type is _PING:
                     await socket.pong(message.data)
                 if message.type is _PING or message.type is _PONG:

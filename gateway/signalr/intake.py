@@ -51,7 +51,7 @@ class Intake:
 
     __slots__ = (
         *("_at_sight", "_calls", "_malformed", "_note_work", "_on_large", "_on_push", "_reader", "_send", "_shown"),
-        *("_worked", "is_busy", "pause"),
+        *("_worked", "in_hand", "is_busy", "pause"),
     )
 
     def __init__(
@@ -80,18 +80,21 @@ class Intake:
         self._malformed = 0  # records in a row
         self.is_busy = False
         """Whether a record is being decoded aside."""
+        self.in_hand = 0
+        """Bytes of the message that is being taken."""
 
-    async def take(self, records: Iterable[bytes]) -> None:
-        """Take all of `records`; raises ConnectionLost, and what callbacks raise."""
+    async def take(self, records: Iterable[bytes], size: int = 0) -> None:
+        """Take all of `records`, a message of `size` bytes; raises ConnectionLost, and what callbacks raise."""
+        self.in_hand = size
         clock, at_sight, on_large = asyncio.get_running_loop().time, self._at_sight, self._on_large
         began = clock()
         for raw in records if type(records) is tuple else _cut(records):
-            size = len(raw)
-            if size > LARGE and on_large is not None:
+            length = len(raw)
+            if length > LARGE and on_large is not None:
                 await self._take_large(raw, on_large)
             elif at_sight(raw):
                 self._malformed = 0
-            elif size > ODD and on_large is not None:
+            elif length > ODD and on_large is not None:
                 await self._take_large(raw, on_large)
             else:
                 self._take(raw)
@@ -99,6 +102,7 @@ class Intake:
                 await self.worked_since(began)
                 began = clock()
         self._worked += clock() - began
+        self.in_hand = 0
 
     async def worked_since(self, began: float) -> None:
         """Let the loop turn to others, where the work since `began` and before is enough for one turn."""

@@ -1,9 +1,22 @@
-"""When a part of a WebSocket message came last: a long one on a slow line is no silence."""
+"""What came over a WebSocket and is no message yet: when its last part came, and how many bytes wait.
+
+A long message on a slow line is no silence; and one that never ends takes memory that nobody else sees.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+
+_STEP: Final = 64 * 1024
+"""Bytes that more must wait until it is told."""
+_FEW: Final = 4 * 1024
+_DATA: Final = {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}
+_HEADS: Final = ((126, 2), (65_536, 4))
+"""Sizes below which a frame has a head of so many bytes; that of a larger one has ten."""
 
 
 class Receipt:
@@ -13,24 +26,64 @@ class Receipt:
     may be a balancer's, are not.
     """
 
-    __slots__ = ("_arrived", "_framed", "_grown", "_loop")
+    __slots__ = (
+        *("_arrived", "_framed", "_grown", "_loop", "_parser", "_queue", "_recent", "_told", "_waiting"),
+        "on_growth",
+    )
 
     def __init__(self, socket: Any) -> None:  # noqa: ANN401 - aiohttp's
         """Watch an open client WebSocket of aiohttp."""
         self._loop = asyncio.get_running_loop()
         self._arrived = self._framed = self._grown = float("-inf")
-        connection = socket._response.connection  # noqa: SLF001 - aiohttp gives no other way to it
+        self._waiting = 0
+        self.on_growth: Callable[[], None] | None = None
+        """Called soon after so much more waits that it matters."""
+        self._told = 0
+        self._recent = 0  # bytes since a chunk in which a message ended, and of that chunk
+        self._queue = socket._reader  # noqa: SLF001 - aiohttp gives no other way to it
+        connection = socket._response.connection  # noqa: SLF001 - likewise
         if connection is not None:
-            connection.protocol._data_received_cb = self._arrive  # noqa: SLF001 - what aiohttp's own heartbeat uses
+            protocol = connection.protocol
+            protocol._data_received_cb = self._arrive  # noqa: SLF001 - what aiohttp's own heartbeat uses
+            self._parser = protocol._payload_parser  # noqa: SLF001 - likewise
+            protocol._payload_parser = self  # noqa: SLF001 - it looks like one
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of messages that are not complete, or not read; 0 for a few, which may be heads of frames."""
+        return self._waiting if self._waiting > _FEW else 0
 
     @property
     def partial_at(self) -> float:
         """When a part of an unfinished message came last, by the loop's clock; minus infinity for never."""
         return self._arrived if self._arrived > self._framed else self._grown
 
-    def framed(self, now: float) -> None:
-        """All bytes that came until `now`, by the loop's clock, were seen as messages."""
+    def framed(self, now: float, size: int) -> None:
+        """A message of `size` bytes was read; all that came until `now`, by the loop's clock, was seen as messages.
+
+        Frames into which a message was split have heads of their own, so what is counted is held to what can be.
+        """
         self._framed = now
+        head = next((head for below, head in _HEADS if size < below), 10)
+        self._waiting = max(0, min(self._waiting - size - head, self._recent + self._queue._size))  # noqa: SLF001
+        self._told = min(self._told, self._waiting)
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Count `data` and hand it to aiohttp's parser."""
+        queue = self._queue._buffer  # noqa: SLF001 - as above
+        before, size = len(queue), len(data)
+        result: tuple[bool, bytes] = self._parser.feed_data(data)
+        self._waiting += size
+        has_ended = any(queue[place][0].type in _DATA for place in range(before, len(queue)))
+        self._recent = size if has_ended else self._recent + size
+        if self._waiting > self._told + _STEP and self.on_growth is not None:
+            self._told = self._waiting
+            self._loop.call_soon(self.on_growth)
+        return result
+
+    def feed_eof(self) -> None:
+        """Tell aiohttp's parser."""
+        self._parser.feed_eof()
 
     def _arrive(self) -> None:
         self._grown = self.partial_at

@@ -49,6 +49,7 @@ class World:
         skip_poison_after: int | None = None,
         audit: float = 0.2,
         connect: Any = None,  # noqa: ANN401
+        memory_bytes: int = 256 * 2**20,
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
@@ -57,6 +58,7 @@ class World:
             accounts=AccountsSettings(directory=keys or self.keys),
             session=Session(history_grace=0.5, audit_interval=audit, skip_poison_after=skip_poison_after),
             shards=shards,
+            memory_bytes=memory_bytes,
             messages=messages or MessagesSettings(),
         )
         http = await self.stack.enter_async_context(hub_http(settings.hub))

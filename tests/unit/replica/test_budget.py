@@ -174,6 +174,25 @@ async def test_one_that_is_not_complete_finds_no_room_where_memory_is_full_and_i
     assert budget.held == 200
 
 
+async def test_the_one_that_holds_most_of_what_is_not_complete_gives_way() -> None:
+    budget = Budget(1_000)
+    large, small, third = budget.share(), budget.share(), budget.share()
+    gone: list[int] = []
+    large.on_give_way = gone.append
+    assert large.came(600)
+    assert third.came(300)
+    assert small.came(100)
+    assert gone == []
+    assert small.came(101)
+    assert gone == [600]
+    assert (budget.held, budget.stuck) == (401, 401)
+    assert large.came(700)  # bytes that were on their way; the connection is about to end
+    assert budget.held == 401
+    assert large.came(0)
+    assert large.came(50)  # the next connection
+    assert budget.held == 451
+
+
 class Endless:
     """A connection of which a record never ends: it grows with each message that comes."""
 
