@@ -92,6 +92,18 @@ class ConnectionLost(HubError):
         self.reason = reason
 
 
+class TooManyDeadLetters(HubError):
+    """An account made more dead letters in a minute than it may."""
+
+    def __init__(self, count: int, most: int, remaining: float) -> None:
+        """`remaining` are the seconds until it may go on."""
+        super().__init__(
+            f"{count} dead letters within a minute, and hub.max_dead_letters_per_minute is {most}: the account goes on "
+            f"in {remaining:.0f} s, or when an operator asks for a new connection"
+        )
+        self.remaining = remaining
+
+
 class CallFailed(HubError):
     """The hub answered a call with an error."""
 

@@ -139,6 +139,9 @@ class HubSettings(_Section):
     max_record_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     """Bytes of one SignalR record above which the connection is given up; a page is then asked for at half its size.
     The largest record bounds for how long one account can hold up the others."""
+    max_dead_letters_per_minute: int = Field(default=6000, ge=1)
+    """Dead letters that one account may make in a minute, one more for each 16 KiB of a large one; then it stands still
+    until the minute is over, loudly, and history gives it again what it did not read."""
 
 
 class AccountsSettings(_Section):

@@ -192,6 +192,8 @@ class HubAccess:
     """What is counted of all accounts together."""
     decoder: Decoder
     """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
+    max_dead_letters: int = 6000
+    """In a minute, of one account."""
     skip_poison_after: int | None = None
     """Failures of one event alone after which it is passed; None for never."""
     tracer: Tracer = OFF

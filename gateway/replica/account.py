@@ -29,22 +29,25 @@ from gateway.errors import (
     Diverged,
     HubError,
     Refused,
+    TooManyDeadLetters,
 )
 from gateway.events.catalogue import find
+from gateway.events.event import DeadLetter
 from gateway.hub import Hub
 from gateway.replica import pushes
 from gateway.replica.access import HubAccess
 from gateway.replica.backoff import Backoff
 from gateway.replica.budget import Share, no_room
-from gateway.replica.counts import FORGOTTEN, STRAY, Counts
+from gateway.replica.counts import FORGOTTEN, LOST, STRAY, Counts
 from gateway.replica.following import follow, set_of
 from gateway.replica.history import CALL_CAP, History
 from gateway.replica.lag import Lag
+from gateway.replica.letters import LetterLimit
 from gateway.replica.paging import Pages
 from gateway.replica.restraint import Restraint
 from gateway.replica.subscribing import HubSubscription
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
-from gateway.session.facts import Batch, Content, Outcome, State, size_of
+from gateway.session.facts import Batch, Content, Outcome, State, letters_of, size_of
 from gateway.session.session import Session
 from gateway.signalr.bearer import subject as subject_of
 from gateway.signalr.connection import Connection
@@ -122,6 +125,8 @@ class Account:
     _released_for: str = ""
     _in_flight: int = 0
     """Bytes of the batch that the shard is about to commit."""
+    _unread: int = 0
+    """Bytes of the last message of the last connection that were not read."""
     _unfinished: int = 0
     """Bytes of a record that is not complete, as the budget knows them."""
     _failure: Exception | None = None
@@ -135,6 +140,9 @@ class Account:
     share: Share = field(init=False)
     """What it holds of the memory that all accounts have together."""
     _history: History = field(init=False)
+    _letters: LetterLimit = field(init=False)
+    _letters_seen: int = 0
+    """Dead letters of the session that count already."""
 
     def __post_init__(self) -> None:
         """Take part in the budget."""
@@ -144,6 +152,7 @@ class Account:
         self._history = History(
             self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
         )
+        self._letters = LetterLimit(self.access.max_dead_letters)
         self.subscription = HubSubscription(self.name, self.until_answered, self.note_call)
         self._runs.set()
         self.want(self.wish)
@@ -161,6 +170,7 @@ class Account:
         else:
             self._runs.set()
             if before is not None and wish.desired.reconnects != before.reconnects:
+                self._letters.restart()
                 self.release("an operator asked for a new connection")
         self._poke.set()
 
@@ -292,7 +302,7 @@ class Account:
         self.touch()
         self.is_unreadable = False
         self._cancel_timer()  # that of a former session would keep the new one's from being set
-        self.session = session
+        self.session, self._letters_seen = session, session.letters
         self.lag.attached(session.highest, session.verified)
         if self._activity in {Activity.DIVERGED, Activity.FENCED}:
             self._activity = None
@@ -392,6 +402,12 @@ class Account:
                 self._failed(error, "key", None)
                 delay = backoff.next_delay()
                 log.error("the account's key cannot be read", error=str(error), retry_in=round(delay, 2))
+            except TooManyDeadLetters as error:
+                self._failed(error, "dead-letters", None)
+                delay = backoff.next_delay(at_least=error.remaining)
+                log.error(
+                    "the account stands still: it makes too many dead letters", error=str(error), unread=self._unread
+                )
             except HubError as error:
                 reason = getattr(error, "reason", "call")
                 self._failed(error, reason, None)
@@ -456,15 +472,14 @@ class Account:
         self.touch()
         self.counts.connected()
         self._connection = connection
+        connection.on_large, connection.on_growth = self._on_large, self._measure
         self.subscription.connected()
         if self._activity is not Activity.DIVERGED:  # that is so until its history was looked at
             self._activity = None
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(
-                    connection.run(self._on_push, self._pause, self._on_record, self._on_large, self._measure)
-                )
+                tasks.create_task(connection.run(self._on_push, self._pause, self._on_record))
                 self.hub = hub = Hub(connection)
                 pages = Pages(self._history, hub, self.share, tasks)
                 tasks.create_task(follow(self, hub, pages, subject_of(key)))
@@ -485,8 +500,11 @@ class Account:
 
     def _drop(self, session: Session) -> None:
         """The connection of `session` is gone: what of it cannot be trusted is discarded, the rest is held."""
+        lost = session.lost_letters
         discarded = session.dropped()
         self._hold(session)
+        self._letters.none_waits()
+        self.counts.unpublished(LOST, session.lost_letters - lost)
         if discarded:
             get_logger(account=self.name).warning(
                 "pushes of a connection whose history was not proven are discarded: history gives them again",
@@ -538,6 +556,19 @@ class Account:
                     self._poke.set()
         if was_live and session.state is not State.LIVE:
             self._poke.set()
+        if type(content) is DeadLetter:
+            is_kept = outcome is Outcome.HELD and content.sequence is None
+            self.note_letters(session, waiting=letters_of(content) if is_kept else 0)
+
+    def note_letters(self, session: Session, waiting: int = 0) -> None:
+        """Count the dead letters that were queued since, and so many that wait; raises TooManyDeadLetters."""
+        more, self._letters_seen = session.letters - self._letters_seen, session.letters
+        if more or waiting:
+            try:
+                self._letters.count(more, waiting, asyncio.get_running_loop().time())
+            except TooManyDeadLetters:
+                self._unread = 0 if self._connection is None else self._connection.unread
+                raise
 
     def tell(self, session: Session) -> None:
         """Tell people of what the session found that is not as it should be; it is queued."""
@@ -560,6 +591,7 @@ class Account:
             self.tell(session)
             self._has_work(self)
             self._set_timer(session)
+            self.note_letters(session)
         except Exception as error:  # noqa: BLE001 - it ends the account's task, and not only this callback
             self._failure = error
             self._release.set()
@@ -581,6 +613,9 @@ class Account:
         if session.has_batch:
             self.has_work()
         self._set_timer(session)
+        if session.state is State.LIVE:
+            self._letters.none_waits()
+        self.note_letters(session)
 
     def has_work(self) -> None:
         """The session may have a batch to take."""
@@ -645,5 +680,5 @@ def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | 
             pending.extend(error.exceptions)
         elif isinstance(error, HubError | Diverged):
             errors.append(error)
-    order = (Diverged, _Released, ConnectionLost, HubError)
+    order = (Diverged, TooManyDeadLetters, _Released, ConnectionLost, HubError)
     return min(errors, key=lambda error: next(rank for rank, kind in enumerate(order) if isinstance(error, kind)))

@@ -238,6 +238,7 @@ class _Following:
         self._account.lag.told_at = time.monotonic()
         if self._session.has_batch:
             self._account.has_work()
+        self._account.note_letters(self._session)
 
     async def _latest(self) -> tuple[Latest, float]:
         """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""

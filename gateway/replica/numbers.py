@@ -10,7 +10,7 @@ from gateway.replica.account import Account, Activity
 from gateway.telemetry.metrics import OUTCOMES, AccountNumbers
 
 REASONS: Final = (
-    *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf"),
+    *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters"),
     *("unreachable", "timeout", "negotiate", "handshake", "proxy", "refused"),
     *("key", "diverged", "released", "unexpected"),
 )

@@ -128,6 +128,7 @@ class Replica:
             budget=Budget(settings.memory_bytes),
             tally=Tally(),
             decoder=Decoder(settings.hub.enums),
+            max_dead_letters=settings.hub.max_dead_letters_per_minute,
             skip_poison_after=settings.session.skip_poison_after,
             tracer=tracer,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from typing import Final
 
 import msgspec
 
@@ -129,3 +130,11 @@ def size_of(content: Content | Notification) -> int:
     if type(content) is Event:
         return len(content.body) + 512
     return len(content.raw) + 512 if isinstance(content, DeadLetter) else 1024
+
+
+def letters_of(content: Content) -> int:
+    """How many dead letters `content` counts for: none for an event, and one more for each 16 KiB of a large one."""
+    return 1 + len(content.raw) // _LETTER if type(content) is DeadLetter else 0
+
+
+_LETTER: Final = 16 * 1024

@@ -16,7 +16,7 @@ import msgspec
 from gateway.events.catalogue import kind_of
 from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
-from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, size_of
+from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, letters_of, size_of
 from gateway.session.finality import Sightings
 from gateway.session.identities import Identities
 from gateway.session.intervals import Intervals
@@ -111,6 +111,8 @@ class Outbox:
         self._queue: deque[_Settled | _Mark | _Change] = deque()
         self.bytes = 0
         """Of everything in the queue."""
+        self.letters = 0
+        """Dead letters that were ever queued, as `letters_of` counts them."""
         self.full = False
         """Whether pages must wait: from the limit on, until half of it is taken."""
 
@@ -194,6 +196,7 @@ class Outbox:
             )
             return Outcome.FILTERED
         item = Item(content, late, incarnation=self.incarnation)
+        self.letters += letters_of(content)
         self._append(_Settled(item, size_of(content), sequence, identity, anonymous=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
@@ -274,6 +277,7 @@ class Outbox:
             return Outcome.REPEAT
         self._identities.queued(known, sequenced=True)
         item = Item(letter, late=True, incarnation=self.incarnation)
+        self.letters += letters_of(letter)
         self._append(_Settled(item, size_of(letter), None, known, is_apart=True))
         self.contradictions.append((outcome, content))
         return outcome
@@ -287,6 +291,7 @@ class Outbox:
             self._append(_Settled(None, _SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))
             return Outcome.FILTERED
         item = Item(content, late=True, incarnation=self.incarnation)
+        self.letters += letters_of(content)
         self._append(_Settled(item, size_of(content), None, content.identity))
         self.contradictions.append((Outcome.UNCONFIRMED, content))
         return Outcome.LATE

@@ -160,6 +160,16 @@ class Session:
         return self._outbox.forgotten
 
     @property
+    def letters(self) -> int:
+        """Dead letters that were ever queued, as `letters_of` counts them."""
+        return self._outbox.letters
+
+    @property
+    def lost_letters(self) -> int:
+        """Dead letters without a sequence that were discarded with a connection: history will not have them."""
+        return self._waiting.lost_letters
+
+    @property
     def queued_bytes(self) -> int:
         """Bytes of everything that waits here."""
         return self._outbox.bytes + self._waiting.bytes + self._doubtful.bytes

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
+from gateway.events.event import DeadLetter
 from gateway.session.facts import Content, size_of
 
 
@@ -33,6 +34,8 @@ class WaitingPushes:
         """What comes now belongs to it."""
         self.bytes = 0
         """Of everything that waits."""
+        self.lost_letters = 0
+        """Dead letters without a sequence that were discarded."""
 
     def __contains__(self, sequence: int) -> bool:
         return sequence in self._by_sequence
@@ -93,7 +96,9 @@ class WaitingPushes:
             self.pop(number)
         names = [name for name, (_, came_in) in self._unsequenced.items() if came_in >= trial]
         for name in names:
-            self.bytes -= size_of(self._unsequenced.pop(name)[0])
+            content = self._unsequenced.pop(name)[0]
+            self.bytes -= size_of(content)
+            self.lost_letters += isinstance(content, DeadLetter)
         return len(numbers) + len(names)
 
     def drop_through(self, sequence: int) -> None:

@@ -53,6 +53,7 @@ class Connection:
     __slots__ = (
         *("_calls", "_early", "_heard", "_intake", "_lost", "_ping_due"),
         *("_reader", "_receipt", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
+        *("on_growth", "on_large"),
     )
 
     def __init__(
@@ -81,6 +82,10 @@ class Connection:
         self._lost: ConnectionLost | None = None
         self._heard = asyncio.get_running_loop().time()  # the handshake was answered just now
         self._intake: Intake | None = None
+        self.on_large: OnLarge | None = None
+        """To be set before `run`: where records go that may cost much; without it all are decoded on the loop."""
+        self.on_growth: Callable[[], None] | None = None
+        """To be set before `run`: called when `unfinished` has grown by much; it may raise ConnectionLost."""
         self._ping_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -94,6 +99,11 @@ class Connection:
         """Bytes that came and were not taken: of records and of messages that are not complete, or wait their turn."""
         in_hand = 0 if self._intake is None else self._intake.in_hand
         return self._reader.unfinished + self._receipt.waiting + in_hand
+
+    @property
+    def unread(self) -> int:
+        """Bytes that came with the record that was read last, behind it."""
+        return self._reader.behind
 
     async def call(self, method: str, argument: dict[str, object]) -> bytes:
         """Call `method` and give its raw JSON result.
@@ -182,24 +192,19 @@ class Connection:
         on_push: OnPush,
         pause: Pause = lambda: None,
         at_sight: AtSight = lambda _: False,
-        on_large: OnLarge | None = None,
-        on_growth: Callable[[], None] | None = None,
     ) -> NoReturn:
-        """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it.
-
-        `on_growth` is called when `unfinished` has grown by much; it may raise ConnectionLost.
-        """
+        """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:
             raise self._end
         loop = asyncio.get_running_loop()
         self._heard = loop.time()
         self._ping_due = self._next_ping(self._heard)
-        callbacks = Callbacks(on_push, pause, at_sight, on_large)
+        callbacks = Callbacks(on_push, pause, at_sight, self.on_large)
         self._intake = intake = Intake(
             callbacks, self._reader, self._calls, send=self._send, shown=self.shown, note_work=self._note_work
         )
-        if on_growth is not None:
-            self._receipt.on_growth = partial(self._grow, on_growth)
+        if self.on_growth is not None:
+            self._receipt.on_growth = partial(self._grow, self.on_growth)
         try:
             self._set_timer(loop)
             await self._read(intake, loop)

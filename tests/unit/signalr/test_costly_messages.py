@@ -118,8 +118,9 @@ class Taken:
         self.is_busy = False
 
     async def until_lost(self, connection: Connection) -> ConnectionLost:
+        connection.on_large = self.on_large
         with pytest.raises(ConnectionLost) as lost:
-            await connection.run(self.on_push, at_sight=self.at_sight, on_large=self.on_large)
+            await connection.run(self.on_push, at_sight=self.at_sight)
         return lost.value
 
 

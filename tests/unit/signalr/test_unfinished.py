@@ -49,7 +49,8 @@ async def test_what_is_not_complete_is_counted_and_told(
     def tell() -> None:
         told.append(connection.unfinished)
 
-    running = asyncio.create_task(connection.run(lambda *_: None, tell, on_growth=tell))
+    connection.on_growth = tell
+    running = asyncio.create_task(connection.run(lambda *_: None, tell))
     await until(lambda: connection.unfinished >= 20 * len(PIECE))
     assert connection.unfinished < 20 * len(PIECE) + 10_000
     assert any(300_000 < size < 900_000 for size in told)
@@ -88,7 +89,8 @@ async def test_a_connection_that_may_not_grow_any_more_ends(start: Start, open_t
     def refuse() -> None:
         raise ConnectionLost("no room", reason="too-large")
 
+    connection.on_growth = refuse
     async with asyncio.timeout(5):
         with pytest.raises(ConnectionLost, match="no room") as lost:
-            await connection.run(lambda *_: None, on_growth=refuse)
+            await connection.run(lambda *_: None)
     assert lost.value.reason == "too-large"

@@ -1,0 +1,46 @@
+"""How many dead letters one account may make in a minute: a hub that sends nothing else must not fill the broker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gateway.errors import TooManyDeadLetters
+
+_MINUTE: Final = 60.0
+
+
+class LetterLimit:
+    """The dead letters of one account; a large one counts once more for each 16 KiB."""
+
+    def __init__(self, most: int) -> None:
+        """Allow `most` in a minute, and what comes with the last of them in one page."""
+        self._most = most
+        self._began = float("-inf")
+        self._queued = 0
+        self._waiting = 0
+
+    def count(self, queued: int, waiting: int, now: float) -> None:
+        """Note that so many more are to be committed, and so many wait for history, which will not have them.
+
+        `now` is a monotonic time. Raises TooManyDeadLetters.
+        """
+        if now >= self._began + _MINUTE:
+            self._began, self._queued = now, 0
+        self._queued += queued
+        self._waiting += waiting
+        count = self._queued + self._waiting
+        if count > self._most:
+            raise TooManyDeadLetters(count, self._most, self.remaining(now))
+
+    def none_waits(self) -> None:
+        """Note that those that waited are queued, or were discarded."""
+        self._waiting = 0
+
+    def restart(self) -> None:
+        """Begin a new minute: an operator wants the account to go on."""
+        self._began = float("-inf")
+        self._queued = 0
+
+    def remaining(self, now: float) -> float:
+        """Return the seconds until the account may go on."""
+        return max(0.0, self._began + _MINUTE - now)

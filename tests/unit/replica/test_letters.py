@@ -1,0 +1,118 @@
+"""A hub that sends garbage does not fill the broker: the account stands still, loudly, and loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.broker.view import Wish
+from gateway.errors import TooManyDeadLetters
+from gateway.publication import DEAD_LETTER
+from gateway.replica.account import Account, Activity
+from gateway.replica.letters import LetterLimit
+from gateway.simulator import Injection
+from gateway.state import Desired
+
+Build = Callable[..., Awaitable[Any]]
+MOST = 10
+
+
+def test_more_than_allowed_within_a_minute_is_too_many() -> None:
+    limit = LetterLimit(3)
+    limit.count(2, 0, 100.0)
+    limit.count(1, 0, 159.0)
+    limit.count(3, 0, 160.0)
+    with pytest.raises(TooManyDeadLetters, match="4 dead letters within a minute") as error:
+        limit.count(1, 0, 170.0)
+    assert error.value.remaining == 50.0
+
+
+def test_those_that_wait_for_history_count_until_they_are_queued_or_discarded() -> None:
+    limit = LetterLimit(3)
+    limit.count(0, 3, 100.0)
+    limit.none_waits()
+    limit.count(3, 0, 100.0)
+    with pytest.raises(TooManyDeadLetters):
+        limit.count(0, 1, 100.0)
+
+
+def test_an_operator_lets_it_go_on() -> None:
+    limit = LetterLimit(3)
+    limit.count(3, 0, 100.0)
+    limit.restart()
+    limit.count(3, 0, 101.0)
+
+
+def letters(world: Any) -> int:  # noqa: ANN401 - conftest's World
+    return sum(message.topic == DEAD_LETTER for message in world.messages("alpha"))
+
+
+def events(world: Any) -> list[int]:  # noqa: ANN401 - likewise
+    return [int(message.key) for message in world.messages("alpha") if message.topic != DEAD_LETTER]
+
+
+@pytest.mark.parametrize("kind", ["records", "targets", "history"])
+async def test_an_account_stands_still_and_goes_on_where_it_was_when_an_operator_asks(build: Build, kind: str) -> None:
+    world = await build("alpha", "beta", prefill=3)
+    replica = await world.replica(max_dead_letters_per_minute=MOST, page_limit=5)
+    account: Account = replica._accounts["alpha"]
+    for name in ("alpha", "beta"):
+        await world.becomes(name, Activity.LIVE)
+    user = world.hub.user("alpha")
+    bad = {
+        "records": Injection(b'{"no":"record"}', is_record=True, numbered=False),
+        "targets": Injection(b'{"no":1}', callback="OnNothing", numbered=False),
+        "history": Injection(b'{"EventSeqId":$SEQUENCE}', push=False, history="payload"),
+    }[kind]
+
+    with capture_logs() as logs:
+        for number in range(3 * MOST):
+            user.inject(Injection(bad.raw.replace(b"no", b"no%d" % number), *_rest(bad)))
+        user.emit(2)
+        await world.until(lambda: account.counts.disconnects["dead-letters"] == 1, "the account stands still")
+        world.hub.user("beta").emit(2)
+        await world.published("beta", range(1, 6))
+    assert MOST < letters(world) <= MOST + 5
+    assert "hub.max_dead_letters_per_minute is 10" in (account.trouble or "")
+    (line,) = [line for line in logs if line["event"] == "the account stands still: it makes too many dead letters"]
+    assert (line["log_level"], line["unread"] >= 0) == ("error", True)
+    assert account.counts.connects == 1
+
+    for asked in range(1, 4):
+        account.want(Wish(Desired(reconnects=asked), asked))
+        await world.until(lambda: account.counts.connects > asked, "it connects again")  # noqa: B023 - awaited here
+        if kind != "history":
+            break
+        stops = asked + 1
+        done = lambda: letters(world) == 3 * MOST or account.counts.disconnects["dead-letters"] == stops  # noqa: B023, E731
+        await world.until(done, "it went on, and stands still again or is through")
+    sound = user.history.sequences[-2:]
+    await world.until(lambda: set(sound) <= set(events(world)), "what came behind is published")
+    assert events(world) == sorted(set(events(world)))
+    if kind == "history":
+        await world.until(lambda: letters(world) == 3 * MOST, "each is a dead letter")
+
+
+async def test_garbage_of_a_connection_whose_history_is_not_proven_is_told_to_be_lost(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    world.hub.patch_faults("alpha", slow={"GetLatestEventSeqId": 600.0})
+    replica = await world.replica()
+    account: Account = replica._accounts["alpha"]
+    await world.until(lambda: account.session is not None and account.is_connected, "it is connected")
+    await world.until(lambda: world.hub.user("alpha").counts["SubscribeToStrategies"] > 0, "it is subscribed")
+    with capture_logs() as logs:
+        for number in range(3):
+            world.hub.user("alpha").inject(Injection(b'{"no":%d}' % number, is_record=True, numbered=False))
+        await world.until(lambda: account.pushes == 3, "they came")
+        account.release("the test says so")
+        await world.until(lambda: account.counts.disconnects["released"] == 1, "the connection ends")
+    lost = [line for line in logs if "they are lost" in line["event"]]
+    assert [(line["log_level"], line["count"]) for line in lost] == [("error", 3)]
+    world.hub.patch_faults("alpha", slow={})
+
+
+def _rest(bad: Injection) -> tuple[Any, ...]:
+    return bad.callback, bad.is_record, bad.push, bad.history, bad.sequence, bad.numbered
