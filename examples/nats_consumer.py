@@ -4,21 +4,29 @@ It keeps its own state and its position together (here: one SQLite file), so a c
 happen: what was applied is known. Run it beside `make run`, with the broker's address that the demo prints:
 
     python examples/nats_consumer.py nats://127.0.0.1:PORT
+
+Its consumer has a name of its own, `example`, so that its user needs no permission to make consumers. On a server with
+permissions an administrator makes it, as docs/nats.md says; elsewhere this program does.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 import sys
 
 import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import NotFoundError
 
 from gateway.events.encode import read_event
 
 STREAM = "mesolive-gateway"
+CONSUMER = "example"
 ORDERS_OF_ALL_ACCOUNTS = "mesolive.events.order-update.v1.*"
 
 
@@ -42,38 +50,67 @@ def apply(state: sqlite3.Connection, message: Msg) -> None:
     )
 
 
+async def make_consumer(stream: JetStreamContext) -> None:
+    """Make the consumer unless it is there."""
+    try:
+        await stream.consumer_info(STREAM, CONSUMER)
+    except NotFoundError:
+        config = ConsumerConfig(durable_name=CONSUMER, filter_subject=ORDERS_OF_ALL_ACCOUNTS, ack_policy=AckPolicy.NONE)
+        await stream.add_consumer(STREAM, config)
+
+
+async def begin_after(client: Client, done: int) -> JetStreamContext.PullSubscription:
+    """Let the consumer begin after the stream sequence `done`; its own count of messages begins at 1 again."""
+    request = json.dumps({"seq": done + 1}).encode()
+    answer = await client.request(f"$JS.API.CONSUMER.RESET.{STREAM}.{CONSUMER}", request, timeout=10)
+    error = json.loads(answer.data).get("error")
+    if error is not None:
+        raise RuntimeError(error["description"])
+    return await client.jetstream().pull_subscribe_bind(consumer=CONSUMER, stream=STREAM)
+
+
+async def fetch(orders: JetStreamContext.PullSubscription) -> list[Msg]:
+    """Return what is there; an empty list when nothing came for a second."""
+    try:
+        return await orders.fetch(100, timeout=1)
+    except TimeoutError:  # of nats-py's own kind, or of Python's
+        return []
+
+
+def unbroken(batch: list[Msg], count: int) -> list[Msg]:
+    """Return the messages before the first one that another process took, such as one that should have ended."""
+    return [one for place, one in enumerate(batch, count + 1) if one.metadata.sequence.consumer == place]
+
+
 async def consume(server: str, state_file: str, *, until_idle: bool = False) -> int:
-    """Apply order updates to the state; give how many. With `until_idle` it ends when there is nothing new."""
+    """Apply order updates to the state; return how many. With `until_idle` it ends when there is nothing new."""
     state = open_state(state_file)
     (done,) = state.execute("SELECT coalesce(max(stream_sequence), 0) FROM position").fetchone()
     client = await nats.connect(server)
     applied = 0
     try:
-        # An ephemeral pull consumer that begins after what is applied already: no acknowledgement is needed,
-        # since the position is ours.
-        orders = await client.jetstream().pull_subscribe(
-            ORDERS_OF_ALL_ACCOUNTS,
-            stream=STREAM,
-            config=ConsumerConfig(
-                ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=done + 1
-            ),
-        )
+        await make_consumer(client.jetstream())
         while True:
-            try:
-                batch = await orders.fetch(100, timeout=1)
-            except TimeoutError:  # nothing new: of nats-py's own kind, or of Python's
-                if until_idle:
+            # No acknowledgement is needed, since the position is ours.
+            orders, count, is_complete = await begin_after(client, done), 0, True
+            while is_complete:
+                batch = await fetch(orders)
+                mine = unbroken(batch, count)
+                for message in mine:
+                    done = message.metadata.sequence.stream
+                    # An operator may have published an event again on its own subject. Its old quantity would replace
+                    # a newer one, so of a replay's message the position alone changes.
+                    if "ce-replayid" not in message.headers:
+                        apply(state, message)
+                        applied += 1
+                    state.execute("DELETE FROM position")
+                    state.execute("INSERT INTO position VALUES (?)", (done,))
+                    state.commit()  # the change and the position, or neither
+                if until_idle and not batch:
                     return applied
-                continue
-            for message in batch:
-                # An operator may have published an event again on its own subject. Its old quantity would replace a
-                # newer one, so of a replay's message the position alone changes.
-                if "ce-replayid" not in message.headers:
-                    apply(state, message)
-                    applied += 1
-                state.execute("DELETE FROM position")
-                state.execute("INSERT INTO position VALUES (?)", (message.metadata.sequence.stream,))
-                state.commit()  # the change and the position, or neither
+                count += len(mine)
+                is_complete = 0 < len(batch) == len(mine)  # where nothing came, another process may have it
+            await orders.unsubscribe()
     finally:
         await client.close()
         state.close()

@@ -60,7 +60,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         trial = Trial(connection, topics)
 
         async def tried_whole() -> list[str]:
-            await trial.consumers()
+            await trial.reads()
             await trial.batches()
             return []
 
@@ -85,7 +85,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             prepare=prepare,
             again=again,
             refused=refused,
-            tried=trial.consumers,
+            tried=trial.reads,
             tried_whole=tried_whole,
         )
 

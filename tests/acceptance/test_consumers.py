@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
+import asyncio
 import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
 
 import nats
 import pytest
 
 from tests.acceptance.control import control_of
-from tests.acceptance.processes import GATEWAY, ROOT, House, house, process
+from tests.acceptance.processes import GATEWAY, House, house, process
 from tests.acceptance.replays import again_on_topics
-
-
-def example() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("nats_consumer", ROOT / "examples" / "nats_consumer.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.contract.permissions import nats_consumer
 
 
 async def verdict(world: House) -> tuple[int, str]:
@@ -69,7 +62,7 @@ async def test_verify_says_exact_and_names_what_is_skipped_altered_repeated_and_
 async def test_the_consumer_of_the_docs_applies_each_event_once_through_stops_and_replays(
     tmp_path: Path,
 ) -> None:
-    consumer = example()
+    consumer = nats_consumer()
     async with house(tmp_path, accounts=2, prefill=400) as world:
         control = await control_of(await world.gateway(), world.http)
         await world.settled(400)
@@ -90,6 +83,64 @@ async def test_the_consumer_of_the_docs_applies_each_event_once_through_stops_an
         assert await again_on_topics(world, control) > 0
         assert await consumer.consume(world.server.url, state, until_idle=True) == 0
         assert filled(state) == rows
+
+
+async def test_the_consumer_of_the_docs_misses_nothing_that_another_process_takes_from_its_consumer(
+    tmp_path: Path,
+) -> None:
+    consumer = nats_consumer()
+    async with house(tmp_path, accounts=1, prefill=200) as world:
+        await world.gateway()
+        await world.settled(200)
+        state = str(tmp_path / "orders.sqlite")
+        before = await consumer.consume(world.server.url, state, until_idle=True)
+        applied = 0
+        apply = consumer.apply
+
+        def counted(*arguments: object) -> None:
+            nonlocal applied
+            apply(*arguments)
+            applied += 1
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(consumer, "apply", counted)
+            async with thief(world) as stolen, asyncio.timeout(60):
+                honest = asyncio.create_task(consumer.consume(world.server.url, state))
+                await world.emit(400, 200)
+                await world.settled(600)
+                truth = [event for events in (await world.truth()).values() for event in events]
+                orders = sum(event.callback == "OnOrderUpdate" for event in truth)
+                while applied < orders - before or not stolen:
+                    assert not honest.done()
+                    await asyncio.sleep(0.05)
+                honest.cancel()
+                await asyncio.wait({honest})
+        assert applied == orders - before
+        assert await consumer.consume(world.server.url, state, until_idle=True) == 0
+
+
+@asynccontextmanager
+async def thief(world: House) -> AsyncIterator[list[int]]:
+    """Take every other message or so of the example's consumer; give their sequences as they come."""
+    client = await nats.connect(world.server.url, allow_reconnect=False)
+    stolen: list[int] = []
+
+    async def steal() -> None:
+        pulls = await client.jetstream().pull_subscribe_bind(consumer="example", stream="mesolive-gateway")
+        while True:
+            try:
+                stolen.extend(one.metadata.sequence.stream for one in await pulls.fetch(3, timeout=0.5))
+            except TimeoutError:
+                continue
+            await asyncio.sleep(0.5)
+
+    stealing = asyncio.create_task(steal())
+    try:
+        yield stolen
+    finally:
+        stealing.cancel()
+        await asyncio.wait({stealing})
+        await client.close()
 
 
 def filled(state: str) -> list[tuple[str, int, str]]:

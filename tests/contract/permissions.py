@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import shlex
 from pathlib import Path
+from types import ModuleType
+
+from nats.js import JetStreamContext
 
 PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
 NOTHING = '"nothing.at.all"'
@@ -12,6 +17,13 @@ PASSWORDS = {
     f"{user.upper()}_PASSWORD": f"s3cret.{user}" for user in ("gateway", "reader", "orders", "positions", "example")
 }
 """What the text expects in the server's environment."""
+
+KINDS = {
+    "orders": "mesolive.events.order-update.v1.*",
+    "positions": "mesolive.events.position-update.v1.*",
+    "example": "mesolive.events.order-update.v1.*",
+}
+"""The consumers that an administrator makes, one for the user of the same name, each with its filter."""
 
 _USERS = "  users: [\n"
 _CREATES = "# not with topics.create: false"
@@ -54,6 +66,45 @@ def covers(permission: str, subject: str) -> bool:
 def named(words: str) -> list[str]:
     """Give the subjects whose refusal the words speak of."""
     return re.findall(r'(?:publish|subscribe|subscription) to "([^"]+)"', words)
+
+
+def documented_consumers() -> dict[str, dict[str, str]]:
+    """Return the consumers that the page tells an administrator to make, with their options."""
+    page = PAGE.read_text("utf-8").replace("\\\n", " ")
+    found = {}
+    for line in re.findall(r"^nats consumer add mesolive-gateway (.+)$", page, re.MULTILINE):
+        name, *options = shlex.split(line)
+        found[name] = {
+            option.removeprefix("--"): "" if value.startswith("--") else value
+            for option, value in zip(options, [*options[1:], ""], strict=True)
+            if option.startswith("--")
+        }
+    return found
+
+
+async def make_consumers(admin: JetStreamContext) -> None:
+    """Make the page's consumers, and no other, as if they were never used."""
+    for consumer in await admin.consumers_info("mesolive-gateway"):
+        await admin.delete_consumer("mesolive-gateway", consumer.name)
+    for name, options in documented_consumers().items():
+        await admin.add_consumer(
+            "mesolive-gateway",
+            durable_name=name,
+            filter_subject=options["filter"],
+            ack_policy=options["ack"],
+            deliver_policy=options["deliver"],
+        )
+
+
+def nats_consumer() -> ModuleType:
+    """Return examples/nats_consumer.py."""
+    file = PAGE.parents[1] / "examples" / "nats_consumer.py"
+    spec = importlib.util.spec_from_file_location("nats_consumer", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def _span(text: str, user: str) -> tuple[int, int]:

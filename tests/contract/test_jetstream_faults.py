@@ -437,29 +437,6 @@ async def test_a_user_without_the_permission_to_publish_is_told_so_and_nothing_i
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
 
 
-async def test_a_follower_goes_on_when_its_consumer_is_gone(nats: NatsRig) -> None:
-    seen: list[int] = []
-
-    async def follow() -> None:
-        async for stored in nats.reader.read(topics=None, accounts=None, start="first", follow=True):
-            seen.append(int(stored.message.key))  # noqa: PERF401 - watched while it grows
-
-    async with nats.log("a").open(1) as shard:
-        await shard.commit(Commit(messages(1, 3)))
-        follower = asyncio.create_task(follow())
-        while len(seen) < 3:
-            await asyncio.sleep(0)
-        consumers = await nats.connection.link.api(f"CONSUMER.NAMES.{nats.topics.stream}")
-        for consumer in consumers["consumers"]:
-            await nats.connection.link.api(f"CONSUMER.DELETE.{nats.topics.stream}.{consumer}")
-        await shard.commit(Commit(messages(4, 6)))
-        while len(seen) < 6:
-            await asyncio.sleep(0)
-        follower.cancel()
-        await asyncio.wait({follower})
-    assert seen == [1, 2, 3, 4, 5, 6]
-
-
 async def test_a_stored_message_is_a_cloud_event_of_the_nats_binding(nats: NatsRig) -> None:
     async with nats.log("a").open(1) as shard:
         await shard.commit(Commit([message(7)]))

@@ -17,20 +17,18 @@ from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
-from gateway.broker.jetstream.pull import Pull
+from gateway.broker.jetstream.read import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, NeedsPerson
-from tests.contract.behaviours import message
+from tests.contract.behaviours import message, numbers
 from tests.contract.nats_server import NatsServer
+from tests.contract.watchers import steer
 
-NO_MORE = (
-    "NATS makes no more consumers of the stream {stream}: maximum consumers limit reached (error 10026), which is "
-    "max_consumers of the stream, or the limit of its account. Mend it: raise max_consumers, of which each replica "
-    "needs two, or set it to -1 (`nats stream edit {stream}`); or take consumers of others away "
-    "(`nats consumer rm {stream}`)"
+NOT_READABLE = (
+    "the stream {stream} cannot be read: allow_direct is off. Set it: `nats stream edit {stream} --allow-direct`"
 )
 
 
@@ -53,7 +51,7 @@ async def set_to(connection: Connection, name: str, **change: Any) -> None:  # n
     await connection.link.api(f"STREAM.UPDATE.{name}", config | change)
 
 
-async def test_the_whole_trial_stores_nothing_and_leaves_no_consumer(connection: Connection, topics: Topics) -> None:
+async def test_the_whole_trial_stores_nothing_and_makes_no_consumer(connection: Connection, topics: Topics) -> None:
     async def states() -> list[Any]:
         return [(await connection.link.api(f"STREAM.INFO.{name}"))["state"] for name in (topics.stream, topics.control)]
 
@@ -61,43 +59,56 @@ async def test_the_whole_trial_stores_nothing_and_leaves_no_consumer(connection:
     trial = Trial(connection, topics)
     for _ in range(60):  # more than the open batches that a stream may have
         await trial.batches()
-    await trial.consumers()
+    await trial.reads()
     assert await states() == before
     assert OLDEST == "2.14.0"
 
 
-async def test_too_few_consumers_are_said_with_what_mends_it_and_then_it_goes_on(
+async def test_a_stream_without_direct_get_is_said_with_what_mends_it_and_then_it_goes_on(
     connection: Connection, topics: Topics
 ) -> None:
     trial = Trial(connection, topics)
-    await set_to(connection, topics.control, max_consumers=1)
+    await set_to(connection, topics.control, allow_direct=False)
     with pytest.raises(NeedsPerson) as refused:
-        await trial.consumers()
-    assert str(refused.value) == NO_MORE.format(stream=topics.control)
-    await set_to(connection, topics.control, max_consumers=2)
-    await trial.consumers()
-    others = [Pull(connection.link, topics.control, [topics.stated], follows=False) for _ in range(2)]
-    for other in others:
-        await other.begin(1)
-    with pytest.raises(NeedsPerson):
-        await trial.consumers()
-    await others[0].take_away()
-    await others[1].take_away()
-    await trial.consumers()
+        await trial.reads()
+    assert str(refused.value) == NOT_READABLE.format(stream=topics.control)
+    await set_to(connection, topics.control, allow_direct=True)
+    await trial.reads()
 
 
-async def test_a_watch_that_finds_no_room_says_it_as_an_error(
+async def test_a_watch_of_a_stream_without_direct_get_says_it_as_an_error(
     connection: Connection, topics: Topics, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await set_to(connection, topics.control, max_consumers=1)
-    await Pull(connection.link, topics.control, [topics.stated], follows=False).begin(1)
+    await set_to(connection, topics.control, allow_direct=False)
     watch = JetStreamControl(connection, topics).watch()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await anext(watch)
     (record,) = [one for one in caplog.records if "what operators want" in one.getMessage()]
     assert record.levelno == logging.ERROR
-    assert record.getMessage().endswith(NO_MORE.format(stream=topics.control))
+    assert record.getMessage().endswith(NOT_READABLE.format(stream=topics.control))
+
+
+async def test_a_stream_that_allows_no_consumer_is_read_and_watched(connection: Connection, topics: Topics) -> None:
+    """Nothing that the gateway reads by is a consumer: they are all there for services."""
+    for name in (topics.stream, topics.control):
+        await set_to(connection, name, max_consumers=1)
+        await connection.link.api(
+            f"CONSUMER.CREATE.{name}.taken", {"stream_name": name, "config": {"name": "taken", "durable_name": "taken"}}
+        )
+    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+        await shard.commit(Commit([message(1)], {"demo": b"1"}))
+    assert await numbers(JetStreamReader(connection, topics)) == [1]
+    await steer(JetStreamControl(connection, topics))
+
+
+async def test_a_log_without_direct_get_is_said_to_its_reader(connection: Connection, topics: Topics) -> None:
+    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+        await shard.commit(Commit([message(1)], {"demo": b"1"}))
+    await set_to(connection, topics.stream, allow_direct=False)
+    with pytest.raises(NeedsPerson) as refused:
+        await numbers(JetStreamReader(connection, topics))
+    assert str(refused.value) == NOT_READABLE.format(stream=topics.stream)
 
 
 @pytest.mark.parametrize("which", ["stream", "control"])

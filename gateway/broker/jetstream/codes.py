@@ -1,7 +1,5 @@
 """What JetStream's refusals of a commit are about: one message, its size at all, the whole stream, or a moment.
 
-And what a refusal of a consumer is about.
-
 Codes are those of nats-server 2.12 to 2.15 (server/errors.json there). Only what is about one message's own content may
 ever make a dead letter of it. A code that is not named here says nothing of any message: the log is opened again.
 """
@@ -41,20 +39,6 @@ SETTINGS: Final = {
     10198: "take the mirror away",
 }
 """What a person changed, or must change, by code: nothing can be stored until then."""
-
-
-_NO_MORE_CONSUMERS: Final = 10026
-
-
-def consumer_refused(code: int, description: str, *, stream: str) -> NeedsPerson | None:
-    """Return what a person must mend so that a consumer can be made; None where it may pass."""
-    if code != _NO_MORE_CONSUMERS:
-        return None
-    return NeedsPerson(
-        f"NATS makes no more consumers of the stream {stream}: {description} (error {code}), which is max_consumers of "
-        "the stream, or the limit of its account. Mend it: raise max_consumers, of which each replica needs two, or "
-        f"set it to -1 (`nats stream edit {stream}`); or take consumers of others away (`nats consumer rm {stream}`)"
-    )
 
 
 def problem_of(code: int, description: str, *, stream: str) -> BrokerError:

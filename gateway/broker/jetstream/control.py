@@ -10,13 +10,11 @@ from contextlib import aclosing
 from datetime import datetime
 from typing import Final
 
-from nats.aio.msg import Msg
-
 from gateway.broker.heard import Heard
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.direct import DirectReader, Entry
 from gateway.broker.jetstream.link import Denied
-from gateway.broker.jetstream.pull import Pull, sequence_of, stored_at
 from gateway.broker.jetstream.topics import TTL, Topics
 from gateway.broker.ports import Record
 from gateway.errors import NeedsPerson, Unavailable
@@ -25,6 +23,10 @@ log = logging.getLogger(__name__)
 
 _AGAIN: Final = 0.25
 """Seconds before a watch that failed goes on."""
+_POLL_INTERVAL_S: Final = 0.1
+"""Seconds between two questions to the stream's leader whether there is more."""
+_BEHIND_S: Final = 0.02
+"""Seconds before a server that was behind the leader is asked again."""
 _FORGOTTEN_FOR: Final = 24 * 3600
 """Seconds for which watches tell what was forgotten."""
 _PERMITTED: Final = 5.0
@@ -41,16 +43,15 @@ class JetStreamControl:
     async def watch(self) -> AsyncIterator[Record | None]:
         """Return the last values, then each change; see the contract.
 
-        Ages are by the clock of the stream's leader, which says what time it is whenever a pull begins. After every
-        trouble all is read again, and nothing is given twice.
+        Ages are by the clock of the stream's leader. After every trouble all is read again, and nothing is given twice.
         """
         heard: Heard[tuple[int, float]] = Heard()
         is_filled, trouble = False, ""
         while True:
             heard.begin()
             try:
-                async with aclosing(self._pulled()) as pulled:
-                    async for place, record in pulled:
+                async with aclosing(self._read()) as read:
+                    async for place, record in read:
                         trouble = ""
                         if record is not None and heard.is_new(record, place):
                             yield record
@@ -70,29 +71,38 @@ class JetStreamControl:
                     await asyncio.sleep(_PERMITTED)
             await asyncio.sleep(_AGAIN)
 
-    async def _pulled(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
-        """Yield records with their places and times, and None once all are read that there were; ends some time."""
-        link = self._connection.link
-        pull = Pull(link, self._topics.control, [self._topics.stated], follows=True)
-        await pull.begin(1)
-        try:
-            # Asked after the consumer was made, which dies with its stream.
-            info = await link.api(f"STREAM.INFO.{self._topics.control}")
+    async def _read(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
+        """Yield records with their places and times, and None once all are read that there were.
+
+        It ends where the stream is another one, has another leader, or went back in time. The leader says how far the
+        stream goes, and what time it is; any server with a copy gives what is in it.
+        """
+        link, stream = self._connection.link, self._topics.control
+        reader = DirectReader(link, stream, self._topics.stated)
+        place, read_to, known = 0, -1, None
+        while True:
+            info = await link.api(f"STREAM.INFO.{stream}")
             ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
-            newest = await records.last(link, self._topics.control, self._topics.stated)
-            end = 0 if newest is None else newest.sequence
-            if end == 0:
-                yield (0, 0.0), None
-            async with aclosing(pull.messages()) as messages:
-                async for message in messages:
-                    place, is_last = sequence_of(message), False
-                    if end and place >= end:
-                        end, is_last = 0, True
-                    yield (place, stored_at(message)), self._record(message, ahead + time.monotonic())
-                    if is_last:
-                        yield (place, 0.0), None
-        finally:
-            await pull.end()
+            last, now = int(info["state"]["last_seq"]), (info["created"], (info.get("cluster") or {}).get("leader"))
+            if known not in {None, now} or last < read_to:
+                return
+            known, is_first = now, read_to < 0
+            progress = time.monotonic()
+            while last > read_to:
+                entries = await reader.batch(place + 1)
+                for entry in entries:
+                    place, progress = entry.sequence, time.monotonic()
+                    yield (place, entry.stored_at), self._record(entry, ahead + progress)
+                if await records.following(link, stream, self._topics.stated, place + 1) is None:
+                    read_to = max(last, place)
+                elif not entries:  # the server that answered is behind the leader
+                    if time.monotonic() - progress > link.timeout:
+                        raise Unavailable(f"no server gives what follows {place} in {stream}, although there is more")
+                    await asyncio.sleep(_BEHIND_S)
+            if is_first:
+                read_to = max(read_to, 0)
+                yield (place, 0.0), None
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
         """Replace what is wanted for `key`; see the contract."""
@@ -111,10 +121,10 @@ class JetStreamControl:
         subjects = [subject for key in keys for subject in (self._topics.desired(key), self._topics.observed(key))]
         await records.forget(self._connection.link, subjects, _FORGOTTEN_FOR)
 
-    def _record(self, message: Msg, now: float) -> Record:
-        is_observed = message.subject.startswith(self._topics.observed(""))
+    def _record(self, entry: Entry, now: float) -> Record:
+        is_observed = entry.subject.startswith(self._topics.observed(""))
         prefix = self._topics.observed("") if is_observed else self._topics.desired("")
-        age = max(0.0, now - stored_at(message))
-        is_forgotten = not message.data and TTL in (message.headers or {})
-        revision = 0 if is_forgotten else sequence_of(message)
-        return Record(message.subject.removeprefix(prefix), message.data, revision, is_observed, age)
+        is_forgotten = not entry.value and TTL in entry.headers
+        revision = 0 if is_forgotten else entry.sequence
+        age = max(0.0, now - entry.stored_at)
+        return Record(entry.subject.removeprefix(prefix), entry.value, revision, is_observed, age)

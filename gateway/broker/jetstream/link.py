@@ -22,7 +22,6 @@ from gateway.broker.jetstream import innards
 from gateway.errors import BrokerError, Unavailable
 
 API: Final = "$JS.API"
-_OWN_NAMES: Final = re.compile(r"[0-9a-f]{32}")
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
@@ -48,7 +47,6 @@ class Refusal(Unavailable):
 
     def __init__(self, call: str, error: Mapping[str, Any]) -> None:
         """`error` as JetStream gives it: `code` (as in HTTP), `err_code` (which one), `description`."""
-        call = _OWN_NAMES.sub("…", call)  # so that the same trouble has the same words
         super().__init__(f"{call}: {error.get('description')} (error {error.get('err_code')})")
         self.status = int(error.get("code", 0))
         self.code = int(error.get("err_code", 0))
@@ -180,27 +178,6 @@ class Link:
             yield ear
         finally:
             del self._ears[token]
-
-    @asynccontextmanager
-    async def subscribed(self, to: str) -> AsyncIterator[Ear]:
-        """Give an ear with a subscription of its own, for a consumer, whose messages keep their own subjects.
-
-        Raises Unavailable.
-        """
-        with self.listening(to) as ear:
-            ear.subject = self.client.new_inbox()
-
-            async def on_message(message: Msg) -> None:
-                ear.heard(message)
-
-            with _ours("subscribe"):
-                subscription = await self.client.subscribe(ear.subject, cb=on_message, pending_bytes_limit=0)
-            try:
-                yield ear
-            finally:
-                if not self.is_lost:
-                    with suppress(Unavailable), _ours("unsubscribe"):
-                        await subscription.unsubscribe()
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Write whole protocol frames in one go; raises Unavailable where the link is seen to be lost."""

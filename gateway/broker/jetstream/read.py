@@ -1,23 +1,25 @@
-"""Reading the topics back as a consumer does, in the stream's order."""
+"""Reading the topics back in the stream's order, without a consumer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
 from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.direct import DirectReader
 from gateway.broker.jetstream.link import Link, Refusal
-from gateway.broker.jetstream.pull import Pull, sequence_of
 from gateway.broker.jetstream.topics import Topics, message_of
 from gateway.broker.ports import Stored, time_of
 from gateway.errors import Unavailable
+from gateway.publication import Message
 
-_AGAIN: Final = 0.02
-"""Seconds before a consumer is made again."""
+_POLL_INTERVAL_S: Final = 0.1
+"""Seconds between two looks for new messages."""
+_BEHIND_S: Final = 0.02
+"""Seconds before a server that was behind the leader is asked again."""
 _NO_MESSAGE: Final = 10037
 
 
@@ -63,32 +65,35 @@ class JetStreamReader:
         """
         link = self._connection.link
         way = await self._way(link, topics, accounts, start=start, follow=follow)
+        reader = DirectReader(link, self._topics.stream, self._covering(topics, accounts))
         clock = asyncio.get_running_loop().time
         moved = clock()
         while way.filters and way.is_open():
-            begin = way.next if way.since is None else way.since
-            pull = Pull(link, self._topics.stream, way.filters, follows=way.end is None)
-            await pull.begin(begin)
-            try:
-                async with aclosing(pull.messages()) as messages:
-                    async for message in messages:
-                        sequence = sequence_of(message)
-                        if way.end is not None and sequence > way.end:
-                            return
-                        way.passed(sequence)
-                        moved = clock()
-                        found = message_of(message.subject, message.headers or {}, message.data)
-                        if found is not None:
-                            yield Stored(found, str(sequence))
-                        if not way.is_open():
-                            return
-            finally:
-                await pull.end()
-            if way.end is not None and not await self._more(link, way, way.end):
+            entries = await reader.batch(way.next if way.since is None else way.since)
+            for entry in entries:
+                if way.end is not None and entry.sequence > way.end:
+                    return
+                way.passed(entry.sequence)
+                found = message_of(entry.subject, entry.headers, entry.value)
+                if found is not None and _is_wanted(found, topics, accounts):
+                    yield Stored(found, str(entry.sequence))
+                moved = clock()
+            if entries:
+                continue
+            if way.end is None:
+                await asyncio.sleep(_POLL_INTERVAL_S)
+                continue
+            if not await self._more(link, way, way.end):
                 return
-            if way.end is not None and clock() - moved > link.timeout:
-                raise Unavailable(f"the consumer gives nothing from {way.next} on, although there is more")
-            await asyncio.sleep(_AGAIN)
+            if clock() - moved > link.timeout:
+                raise Unavailable(f"no server gives what follows {way.next} in the stream, although there is more")
+            await asyncio.sleep(_BEHIND_S)
+
+    def _covering(self, topics: Sequence[str] | None, accounts: Sequence[str] | None) -> str:
+        """Return the one filter that a direct get takes: it may cover more than is wanted."""
+        one_topic = topics[0] if topics is not None and len(set(topics)) == 1 else None
+        one_account = accounts[0] if accounts is not None and len(set(accounts)) == 1 else None
+        return self._topics.messages(one_topic, one_account)
 
     async def _way(
         self, link: Link, topics: Sequence[str] | None, accounts: Sequence[str] | None, *, start: str, follow: bool
@@ -111,7 +116,7 @@ class JetStreamReader:
         return _Way(filters, first, None if follow else end, since)
 
     async def _more(self, link: Link, way: _Way, end: int) -> bool:
-        """Ask the stream's leader whether anything is left; a consumer on a follower may be behind it."""
+        """Ask the stream's leader whether anything is left; the server that gave the last batch may be behind it."""
         place = end if way.since is not None else way.next
         left = await self._ask(link, [{"seq": place, "next_by_subj": one} for one in way.filters])
         return any(int(message["seq"]) <= end for message in left)
@@ -124,6 +129,10 @@ class JetStreamReader:
             elif answer.code != _NO_MESSAGE:
                 raise answer
         return found
+
+
+def _is_wanted(message: Message, topics: Sequence[str] | None, accounts: Sequence[str] | None) -> bool:
+    return (topics is None or message.topic in topics) and (accounts is None or message.account in accounts)
 
 
 def _start(start: str, *, newest: int, last: int) -> tuple[int, datetime | None]:

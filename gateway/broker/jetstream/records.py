@@ -89,6 +89,11 @@ async def last(link: Link, stream: str, subject: str) -> Found | None:
     return await _get(link, stream, {"last_by_subj": subject})
 
 
+async def following(link: Link, stream: str, pattern: str, sequence: int) -> Found | None:
+    """Return the first message under `pattern` from `sequence` on, by the leader; raises Unavailable."""
+    return await _get(link, stream, {"seq": sequence, "next_by_subj": pattern})
+
+
 async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
     try:
         message = (await link.api(f"STREAM.MSG.GET.{stream}", body))["message"]

@@ -21,7 +21,11 @@ from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavail
 
 VERSION: Final = 1
 _FORGETFUL: Final = ("max_age", "max_bytes", "max_msgs")
-_ALLOWED: Final = {"allow_atomic": "nothing could be reported", "allow_msg_ttl": "nothing could be forgotten"}
+_ALLOWED: Final = {
+    "allow_atomic": "nothing could be reported",
+    "allow_msg_ttl": "nothing could be forgotten",
+    "allow_direct": "nothing could be read",
+}
 """What the stream must allow, and what harm it does where it does not."""
 _MARKED: Final = 1
 """Seconds that the marker of an account stays: the shortest that JetStream has."""

@@ -149,6 +149,7 @@ def wanted(settings: StreamSettings) -> dict[str, Any]:
         "max_msgs": -1,
         "max_msgs_per_subject": -1,
         "discard": "new",
+        "allow_direct": True,  # `gateway tail` and `gateway verify` read so
         "allow_atomic": True,
         "allow_msg_ttl": True,
         "allow_rollup_hdrs": True,

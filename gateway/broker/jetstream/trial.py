@@ -1,19 +1,18 @@
-"""What the gateway needs of JetStream, tried and not read: consumers, and a batch in each stream that takes some.
+"""What the gateway needs of JetStream, tried and not read: a direct get, and a batch in each stream that takes some.
 
-Consumers are made and taken away again. A batch is sent whole, on a condition that cannot hold: so the server takes it,
+A batch is sent whole, on a condition that cannot hold: so the server takes it,
 looks at it and closes it, and nothing is stored.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
 from gateway.broker.jetstream.codes import MOVED, problem_of
 from gateway.broker.jetstream.connect import Connection
-from gateway.broker.jetstream.pull import Pull
+from gateway.broker.jetstream.direct import DirectReader
 from gateway.broker.jetstream.stream import OLDEST_SERVER
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import Fenced, OutcomeUnknown, Unavailable
@@ -21,8 +20,6 @@ from gateway.errors import Fenced, OutcomeUnknown, Unavailable
 OLDEST: Final = ".".join(map(str, OLDEST_SERVER))
 """The oldest nats-server that is supported."""
 
-_WATCHES: Final = 2
-"""Of what operators want, in each replica: one is the API's."""
 _NEVER: Final = (1 << 63) - 1
 """The sequence of no message."""
 
@@ -34,19 +31,9 @@ class Trial:
         self._connection = connection
         self._topics = topics
 
-    async def consumers(self) -> None:
-        """Make as many consumers as a replica has, and take them away; raises NeedsPerson, Unavailable."""
-        link, stream = self._connection.link, self._topics.control
-        made: list[Pull] = []
-        try:
-            for _ in range(_WATCHES):
-                pull = Pull(link, stream, [self._topics.stated], follows=False)
-                await pull.begin(1)
-                made.append(pull)
-        finally:
-            for pull in made:
-                with suppress(Unavailable):  # the server forgets it by itself, too
-                    await pull.take_away()
+    async def reads(self) -> None:
+        """Read from the control stream as a replica does; raises NeedsPerson, Unavailable."""
+        await DirectReader(self._connection.link, self._topics.control, self._topics.stated).batch(1)
 
     async def batches(self) -> None:
         """Send each stream that is to take batches one that it must refuse; raises NeedsPerson, Unavailable."""
