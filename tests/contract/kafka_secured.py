@@ -1,0 +1,199 @@
+"""A Kafka with TLS, logins and an authorizer, with the users and the ACLs of docs/kafka.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import shlex
+import ssl
+import subprocess
+import time
+from contextlib import aclosing
+from pathlib import Path
+
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from gateway.broker.kafka import cluster
+from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.control import KafkaControl
+from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.ownership import KafkaOwnership
+from gateway.broker.kafka.registry import KafkaRegistry
+from gateway.broker.kafka.topics import Topics
+from gateway.broker.ports import Commit
+from gateway.errors import GatewayError
+from tests.contract.behaviours import message
+from tests.contract.kafka_server import KafkaServer
+from tests.contract.sockets import free_port
+from tests.contract.watchers import steer
+from tests.support.requirement import OPENSSL
+
+DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
+PASSWORD = "pass-word"
+TOPICS = Topics("mesolive", ("order-update",))
+
+
+def documented() -> list[AclBinding]:
+    """Give the ACLs of the docs, as the commands there say them."""
+    parser = argparse.ArgumentParser()
+    for option in (
+        "--allow-principal",
+        "--resource-pattern-type",
+        "--transactional-id",
+        "--group",
+        "--cluster",
+        "--operation",
+    ):
+        parser.add_argument(option)
+    parser.add_argument("--topic", action="append")
+    parser.add_argument("--add", action="store_true")
+    found = []
+    for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCS.read_text().replace("\\\n", " "), re.MULTILINE):
+        said = parser.parse_args(shlex.split(line))
+        kind = ResourceType.TOPIC if said.topic else ResourceType.TRANSACTIONAL_ID
+        kind = ResourceType.GROUP if said.group else kind
+        kind = ResourceType.BROKER if said.cluster else kind  # so librdkafka calls the cluster
+        operation = AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", said.operation).upper()]
+        pattern = ResourcePatternType[said.resource_pattern_type.upper()]
+        found += [
+            AclBinding(kind, name, pattern, said.allow_principal, "*", operation, AclPermissionType.ALLOW)
+            for name in said.topic or [said.transactional_id or said.group or said.cluster]
+        ]
+    return found
+
+
+ACLS = [acl for acl in documented() if acl.principal == "User:gateway"]
+READER = [acl for acl in documented() if acl.principal == "User:reader"]
+SERVICES = [acl for acl in documented() if acl.principal in {"User:orders", "User:positions"}]
+CHECK = [acl for acl in documented() if acl.principal == "User:check"]
+"""What it needs besides those of the gateway."""
+
+
+class Secured:
+    """A broker with TLS, logins and an authorizer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._openssl()
+        self.internal, self.mutual = free_port(), free_port()
+        users = [
+            "gateway",
+            "reader",
+            "check",
+            "orders",
+            "positions",
+            *(f"without-{number}" for number in range(len(ACLS))),
+        ]
+        module = "org.apache.kafka.common.security"
+        sasl = "listener.name.sasl_ssl"
+        config = {
+            "listeners": f"SASL_SSL://127.0.0.1:{{port}},MUTUAL://127.0.0.1:{self.mutual},"
+            f"INTERNAL://127.0.0.1:{self.internal},CONTROLLER://127.0.0.1:{{controller}}",
+            "advertised.listeners": f"SASL_SSL://127.0.0.1:{{port}},MUTUAL://127.0.0.1:{self.mutual},"
+            f"INTERNAL://127.0.0.1:{self.internal}",
+            "listener.security.protocol.map": "SASL_SSL:SASL_SSL,MUTUAL:SSL,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "INTERNAL",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
+            f"{sasl}.scram-sha-256.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
+            f"{sasl}.scram-sha-512.sasl.jaas.config": f"{module}.scram.ScramLoginModule required;",
+            f"{sasl}.plain.sasl.jaas.config": f'{module}.plain.PlainLoginModule required user_gateway="{PASSWORD}";',
+            f"{sasl}.oauthbearer.sasl.jaas.config": f"{module}.oauthbearer.OAuthBearerLoginModule required "
+            'unsecuredLoginStringClaim_sub="broker";',
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(folder / "server.pem"),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(folder / "ca.pem"),
+            "listener.name.mutual.ssl.client.auth": "required",
+            "ssl.principal.mapping.rules": "RULE:^CN=(.*)$/$1/",
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:ANONYMOUS",
+        }
+        self.server = KafkaServer(folder / "kafka", config=config, scram=dict.fromkeys(users, PASSWORD))
+
+    def allow(self) -> None:
+        """Give the documented ACLs to their users, and to each `without-…` all but one."""
+        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.internal}"})
+        bindings = [*ACLS, *READER, *SERVICES, *CHECK, *(given_to("User:check", acl) for acl in ACLS)]
+        for missing in range(len(ACLS)):
+            for number, acl in enumerate(ACLS):
+                if number != missing:
+                    bindings.append(given_to(f"User:without-{missing}", acl))
+        for done in admin.create_acls(bindings).values():
+            done.result()
+
+    def options(self, user: str = "gateway") -> ConnectionOptions:
+        """Give how `user` logs in by SCRAM."""
+        return ConnectionOptions(
+            [self.server.address],
+            mechanism="SCRAM-SHA-256",
+            user=user,
+            password=lambda: PASSWORD,
+            tls=ssl.create_default_context(cafile=self.folder / "ca.pem"),
+            timeout=4.0,
+        )
+
+    def _openssl(self) -> None:
+        def openssl(*arguments: str) -> None:
+            OPENSSL.require()
+            subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
+
+        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+        openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=private CA")
+        for name in ("server", "gateway"):
+            names = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
+            signed = ("-addext", "basicConstraints=CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key")
+            openssl("req", "-x509", *new, "-keyout", f"{name}.key", "-out", f"{name}.crt", *names, *signed)
+        key, certificate = ((self.folder / f"server.{kind}").read_bytes() for kind in ("key", "crt"))
+        (self.folder / "server.pem").write_bytes(key + certificate)
+
+
+def given_to(principal: str, acl: AclBinding) -> AclBinding:
+    return AclBinding(
+        acl.restype, acl.name, acl.resource_pattern_type, principal, acl.host, acl.operation, acl.permission_type
+    )
+
+
+def replace_name(acl: AclBinding, name: str, pattern: ResourcePatternType) -> AclBinding:
+    """Return the ACL for another name."""
+    return AclBinding(acl.restype, name, pattern, acl.principal, acl.host, acl.operation, acl.permission_type)
+
+
+async def until_it_works(secured: Secured) -> None:
+    """The broker hears of its permissions a moment after they are given."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await a_commit(secured.options())
+        except GatewayError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+
+
+async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
+    """Do everything that a gateway does on Kafka."""
+    async with connect(options) as connection:
+        await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
+        ownership, registry = KafkaOwnership(connection, topics), KafkaRegistry(connection, topics)
+        await ownership.check()
+        await registry.agree(2)
+        async with ownership.join("test", 2) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+            shards = await anext(changes)
+            assert await membership.confirm(min(shards))
+        async with KafkaLog(connection, LogSettings(topics, "test", commit_timeout=4.0)).open(1) as shard:
+            settled = int((await shard.checkpoints()).get("demo", b"0"))
+            await shard.commit(Commit([message(settled + 1)], {"demo": b"%d" % (settled + 1), "gone": None}))
+        for account in ("demo", "gone"):
+            await registry.register(account)
+        await registry.forget(["gone"])
+        assert await registry.known() == {"demo"}
+        control = KafkaControl(connection, topics)
+        await steer(control)
+        await control.forget(["demo"])
