@@ -9,7 +9,7 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock format clean
+.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit format clean
 
 install: $(STAMP)
 
@@ -79,11 +79,41 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-PIN := $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	--no-header --no-annotate --quiet
-lock: install ## pin every dependency with its hashes; the image's are a part of them
-	$(PIN) --all-extras --group dev --upgrade --output-file requirements.lock
-	$(PIN) --group image --constraint requirements.lock --output-file requirements-image.lock
+PIN := $(BIN)/uv pip compile --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet
+IN_IMAGE := $(PIN) --python-platform linux --constraint requirements.lock
+lock: install ## pin every dependency with its hashes; what an image holds, and what builds it, are a part of them
+	$(PIN) --universal pyproject.toml --all-extras --group dev --upgrade --output-file requirements.lock
+	$(IN_IMAGE) pyproject.toml --output-file requirements-image.lock
+	$(IN_IMAGE) pyproject.toml --extra tracing --output-file requirements-image-tracing.lock
+	$(IN_IMAGE) --group image --output-file requirements-build.lock
+	$(PIN) --universal --group release --upgrade --output-file requirements-release.lock
+
+RELEASE := .venv-release
+$(RELEASE)/.installed: requirements-release.lock
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/python -m pip install --quiet --require-hashes -r requirements-release.lock
+	touch $@
+
+packages: ## dist/: wheel and source distribution, built with what requirements-build.lock pins
+	$(PYTHON) -m venv $(RELEASE)/build
+	$(RELEASE)/build/bin/python -m pip install --quiet --require-hashes -r requirements-build.lock
+	$(RELEASE)/build/bin/python -m hatchling build -d dist
+
+SBOM := $(RELEASE)/bin/cyclonedx-py requirements --pyproject dist/pyproject.toml --mc-type application --output-reproducible
+sbom: $(RELEASE)/.installed ## dist/sbom.cdx.json and dist/sbom-tracing.cdx.json: the packages of both images, as CycloneDX
+	mkdir -p dist
+	VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' gateway/__init__.py) && \
+		sed "s/^dynamic = .*/version = \"$$VERSION\"/" pyproject.toml > dist/pyproject.toml
+	$(SBOM) --output-file dist/sbom.cdx.json requirements-image.lock
+	$(SBOM) --output-file dist/sbom-tracing.cdx.json requirements-image-tracing.lock
+	rm dist/pyproject.toml
+
+AUDIT := $(RELEASE)/bin/pip-audit --disable-pip --require-hashes --strict
+audit: $(RELEASE)/.installed ## known vulnerabilities of everything that the locks pin; asks a public database
+	$(AUDIT) -r requirements-image-tracing.lock
+	$(AUDIT) -r requirements.lock
+	$(AUDIT) -r requirements-build.lock
+	$(AUDIT) -r requirements-release.lock
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules
+	rm -rf $(VENV) $(RELEASE) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules

