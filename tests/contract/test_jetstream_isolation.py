@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit
 from tests.contract.behaviours import message, messages
 from tests.contract.nats_server import NatsServer
-from tests.contract.permissions import KINDS, PASSWORDS, documented, documented_consumers, make_consumers
+from tests.contract.permissions import KINDS, PAGE, PASSWORDS, documented, documented_consumers, make_consumers
 
 TOPICS = Topics("mesolive")
 STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership)
@@ -292,3 +292,33 @@ def test_the_page_tells_an_administrator_to_make_the_consumer_of_each_service() 
     consumers = documented_consumers()
     assert {name: options["filter"] for name, options in consumers.items()} == KINDS
     assert all("pull" in options for options in consumers.values())
+
+
+async def test_an_account_of_its_own_gives_a_service_its_consumer_and_nothing_else(tmp_path: Path) -> None:
+    (text,) = re.findall(r"```hocon\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    text = text.replace("jetstream: enabled", "jetstream: enabled, users: [{ user: admin, password: admin }]")
+    text = text.replace("  ORDERS: {", "  ORDERS: { users: [{ user: orders, password: orders }]\n  ")
+    server = NatsServer(tmp_path)
+    server.text = text
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(server)
+
+        async def connected(user: str) -> Client:
+            client = await nats.connect(server.url, user=user, password=user, allow_reconnect=False)
+            stack.push_async_callback(client.close)
+            return client
+
+        admin, orders = (await connected("admin")).jetstream(), await connected("orders")
+        await admin.add_stream(name=TOPICS.stream, subjects=["mesolive.events.>"])
+        await make_consumers(admin)
+        for number in range(5):
+            await admin.publish(f"mesolive.events.order-update.v1.{number}", b"{}")
+        pulls = await orders.jetstream().pull_subscribe_bind(consumer="orders", stream=TOPICS.stream)
+        for expected in (3, 2):
+            taken = await pulls.fetch(3, timeout=10)
+            assert len(taken) == expected
+            for one in taken:
+                await one.ack_sync(timeout=10)
+        for call in ("CONSUMER.INFO.mesolive-gateway.orders", "STREAM.INFO.mesolive-gateway"):
+            answer = json.loads((await orders.request(f"$JS.API.{call}", b"", timeout=10)).data)
+            assert "JetStream not enabled for account" in answer["error"]["description"]

@@ -23,8 +23,8 @@ log = logging.getLogger(__name__)
 
 _AGAIN: Final = 0.25
 """Seconds before a watch that failed goes on."""
-_POLL_INTERVAL_S: Final = 0.1
-"""Seconds between two questions to the stream's leader whether there is more."""
+_POLL_INTERVAL_S: Final = 0.2
+"""Seconds between two questions to the stream's leader whether there is more; at 0.1 s they are 0.6 % of a core."""
 _BEHIND_S: Final = 0.02
 """Seconds before a server that was behind the leader is asked again."""
 _FORGOTTEN_FOR: Final = 24 * 3600
