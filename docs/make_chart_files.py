@@ -91,7 +91,12 @@ VALUES: Final = (
         {"type": "string", "minLength": 1},
         "Where the image is that was built from the Dockerfile.",
     ),
-    Value("image.tag", "", STRING, "Its tag; empty: the chart's appVersion."),
+    Value(
+        "image.tag",
+        "",
+        STRING,
+        "Its tag; empty: the chart's appVersion. With `tracing.endpoint` it is one that ends with `-tracing`.",
+    ),
     Value(
         "image.digest",
         "",

@@ -292,7 +292,7 @@ class TracingSettings(_Section):
     """Traces: spans of OpenTelemetry, sent by OTLP over HTTP."""
 
     endpoint: Annotated[str, AfterValidator(_check_collector_url)] | None = None
-    """Base URL of the collector, `http://collector:4318`, to which `/v1/traces` is added; null traces nothing."""
+    """Base URL of the collector (`/v1/traces` is added), with the extra `tracing` installed; null traces nothing."""
     ratio: float = Field(default=0.01, ge=0, le=1)
     """The part of messages, commits and requests that is sampled; connects, catch-ups and replays always are."""
     headers_file: Path | None = None
