@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from gateway.cli import loop
-from gateway.cli.api import URL, JsonOption, TokenOption, UrlOption, api_at
+from gateway.cli import loop, terminal
+from gateway.cli.api import URL, JsonOption, TokenOption, UrlOption, api_at, as_promised
 from gateway.cli.options import command_app
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = command_app()
 
@@ -37,9 +37,11 @@ def accounts(
     found = loop.run(_all(url, token_file, asked))
     if as_json:
         for one in found:
-            print(json.dumps(one, ensure_ascii=False))
+            terminal.say_json(one)
     else:
-        Console(soft_wrap=True).print(_table(found))
+        with as_promised(url):
+            shown = _table(found)
+        terminal.show(shown)
 
 
 async def _all(url: str, token_file: Path | None, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -48,12 +50,9 @@ async def _all(url: str, token_file: Path | None, asked: list[tuple[str, str]]) 
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"{len(found)} accounts" if len(found) != 1 else "1 account")
-    for column in ("account", "state", "since", "owner", "settled", "lag", "subscription", "age", "last error"):
-        table.add_column(column, justify="right" if column in {"settled", "lag", "age"} else "left")
-    for one in found:
-        table.add_row(*_row(one))
-    return table
+    title = f"{len(found)} accounts" if len(found) != 1 else "1 account"
+    columns = ("account", "state", "since", "owner", "settled", "lag", "subscription", "age", "last error")
+    return terminal.table(title, columns, map(_row, found), right=("settled", "lag", "age"))
 
 
 def _row(one: dict[str, Any]) -> list[str]:
@@ -63,7 +62,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     state = seen["state"] if one["is_applied"] or wanted is None else f"{seen['state']} (wanted: {wanted['state']})"
     numbers = [str(seen["settled"]), str(seen["lag"]["sequences"])]
     age = f"{seen['age_seconds']:.0f} s" + (" (stale)" if seen["is_stale"] else "")
-    error = (seen["last_error"] or "").replace("[", "\\[")
+    error = seen["last_error"] or ""
     since = seen["since"] or ""
     return [one["account"], state, since, seen["owner"], *numbers, _strategies(wanted), age, error]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -62,7 +62,7 @@ class Api:
                 status = answer.status
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise ConfigurationError("--url", f"{self.url} is no URL", f"Write it as {URL}.") from error
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             words = str(error) or "timeout"
             raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {words}") from error
         if status in _GOOD and isinstance(said, dict):
@@ -82,12 +82,22 @@ class Api:
         while True:
             more = [("limit", str(_PART)), *query, *([("cursor", cursor)] if cursor is not None else [])]
             part = await self.ask("GET", path, query=more)
-            if "items" not in part:
+            if not isinstance(part.get("items"), list):
                 raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {str(part)[:200]}")
             found += part["items"]
-            cursor = part["next"]
+            with as_promised(self.url):
+                cursor = part["next"]
             if cursor is None:
                 return found
+
+
+@contextmanager
+def as_promised(url: str) -> Iterator[None]:
+    """Read an answer's members; raises GatewayError where they are not those of the API."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise GatewayError(f"{url} does not answer as a gateway's control plane: {error!r}") from error
 
 
 @asynccontextmanager

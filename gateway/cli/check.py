@@ -8,7 +8,7 @@ from typing import Final
 import typer
 
 from gateway.accounts import AccountsDirectory
-from gateway.cli import loop
+from gateway.cli import loop, terminal
 from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
@@ -26,6 +26,7 @@ from gateway.events.decode import Decoder
 from gateway.hub import EventsPage, Hub
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
+from gateway.telemetry.logs import configure_logs
 
 _SAMPLE: Final = 200
 """Events that are looked at, of each account, for how the hub writes enums."""
@@ -45,7 +46,8 @@ def check(config: ConfigOption = None) -> None:
     """
     settings = load_settings(config)
     traces.check(settings.tracing)
-    print("ok    settings")
+    terminal.say("ok    settings")
+    configure_logs("console", "warning")
     if not loop.run(_check(settings)):
         raise typer.Exit(1)
 
@@ -55,17 +57,17 @@ async def _check(settings: Settings) -> bool:
     keys = AccountsDirectory(settings.accounts.directory)
     names, faults = keys.scan()
     for fault in faults:
-        print(f"FAIL  accounts.directory/{fault.entry}: {fault.problem}. {fault.remedy}")
+        terminal.say(f"FAIL  accounts.directory/{fault.entry}: {fault.problem}. {fault.remedy}")
     if not names:
         remedy = "Write an API key into a file there; the file's name becomes the account's."
-        print(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
+        terminal.say(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
     results = [not faults, bool(names), await _report("broker", _check_broker(settings, names))]
     decoder = Decoder(settings.hub.enums)
     results += [
         await _report(f"account {name}", _check_account(settings, keys, name, decoder)) for name in sorted(names)
     ]
     if any(results[3:]):
-        print(f"ok    hub.enums: {decoder.names.described()}")
+        terminal.say(f"ok    hub.enums: {decoder.names.described()}")
     return all(results)
 
 
@@ -73,9 +75,9 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
     try:
         found = await look
     except GatewayError as error:
-        print(f"FAIL  {what}: {error}")
+        terminal.say(f"FAIL  {what}: {error}")
     else:
-        print(f"ok    {what}: {found}")
+        terminal.say(f"ok    {what}: {found}")
         return True
     return False
 

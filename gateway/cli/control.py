@@ -16,6 +16,7 @@ from typing import NoReturn
 import uvloop
 
 from gateway.broker.view import View
+from gateway.cli import terminal
 from gateway.cli.apart import LISTENS, READY
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.brokers import open_broker, topic_names
@@ -89,6 +90,7 @@ async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
 
 def main() -> None:
     """Be that process."""
+    terminal.guard()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent is asked, and ends this
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())

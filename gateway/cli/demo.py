@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
-from gateway.cli import loop
+from gateway.cli import loop, terminal
 from gateway.cli.broker_parts import Broker
 from gateway.cli.brokers import open_broker, prepare_broker
 from gateway.cli.listeners import Listeners, listening
@@ -36,6 +32,9 @@ from gateway.settings import (
 from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
 from gateway.telemetry.logs import configure_logs
 from gateway.verify.compare import Emitted, Verdict, compare
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ACCOUNTS: Final = ("alpha", "beta", "gamma")
 _STUCK: Final = 30.0
@@ -97,10 +96,10 @@ async def _demo(events: int | None, rate: float) -> list[Verdict]:
             return []
         verdicts = [await _judge(house, account) for account in ACCOUNTS]
         for verdict in verdicts:
-            print(verdict)
+            terminal.say(str(verdict))
         exact = all(verdict.exact for verdict in verdicts)
         logged = sum(verdict.logged for verdict in verdicts)
-        print(f"verdict: {'exact' if exact else 'NOT exact'}: {logged} events in the log, {events} asked for")
+        terminal.say(f"verdict: {'exact' if exact else 'NOT exact'}: {logged} events in the log, {events} asked for")
         return verdicts
 
 
@@ -136,14 +135,18 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
 
 
 def _introduce(house: _House) -> None:
-    print(f"hub:     {house.hub.url}/hubs/event/v1 (simulated; accounts {', '.join(ACCOUNTS)})")
-    print(f"broker:  {house.servers} (a real nats-server; its data is gone when the demo ends)")
-    print("events:  in another terminal, while this runs:")
-    print(f"           .venv/bin/gateway tail --servers {house.servers} --kind order-update")
-    print(f"           .venv/bin/gateway tail --servers {house.servers} --from first --account alpha --output json")
-    print(f"control: {house.listeners.control_url} (the HTTP API; metrics on {house.listeners.monitoring_url}/metrics)")
-    print(f"           .venv/bin/gateway accounts --url {house.listeners.control_url}")
-    print("         Ctrl-C ends it.", flush=True)
+    tail, at = f".venv/bin/gateway tail --servers {house.servers}", house.listeners
+    for line in (
+        f"hub:     {house.hub.url}/hubs/event/v1 (simulated; accounts {', '.join(ACCOUNTS)})",
+        f"broker:  {house.servers} (a real nats-server; its data is gone when the demo ends)",
+        "events:  in another terminal, while this runs:",
+        f"           {tail} --kind order-update",
+        f"           {tail} --from first --account alpha --output json",
+        f"control: {at.control_url} (the HTTP API; metrics on {at.monitoring_url}/metrics)",
+        f"           .venv/bin/gateway accounts --url {at.control_url}",
+        "         Ctrl-C ends it.",
+    ):
+        terminal.say(line, flush=True)
 
 
 async def _until_published(house: _House, events: int | None) -> None:
@@ -159,17 +162,17 @@ async def _until_published(house: _House, events: int | None) -> None:
         if published != before:
             before, moved = published, clock.time()
         await asyncio.sleep(0.05)
-    print(f"nothing was published for {_STUCK:g} s", file=sys.stderr)
+    terminal.complain(f"nothing was published for {_STUCK:g} s")
 
 
 async def _show(house: _House) -> None:
     """Show progress: a live table on a terminal, plain lines elsewhere."""
-    console = Console()
-    if console.is_terminal:
-        with Live(console=console, refresh_per_second=4) as live:
-            await _each(0.25, house, lambda statuses, rate: live.update(_table(statuses, rate)))
+    place = terminal.live()
+    if place is not None:
+        with place:
+            await _each(0.25, house, lambda statuses, rate: place.update(_table(statuses, rate)))
     else:
-        await _each(2.0, house, lambda statuses, rate: print(_line(statuses, rate), flush=True))
+        await _each(2.0, house, lambda statuses, rate: terminal.say(_line(statuses, rate), flush=True))
 
 
 async def _each(seconds: float, house: _House, show: Callable[[list[AccountStatus], float], None]) -> None:
@@ -186,13 +189,12 @@ async def _each(seconds: float, house: _House, show: Callable[[list[AccountStatu
 
 
 def _table(statuses: list[AccountStatus], rate: float) -> Table:
-    table = Table(title=f"{sum(status.published for status in statuses)} events published, {rate:.0f}/s")
-    for column in ("account", "state", "events", "lag", "trouble"):
-        table.add_column(column, justify="right" if column in {"events", "lag"} else "left")
-    for status in statuses:
-        numbers = str(status.published), str(status.lag)
-        table.add_row(status.account, status.activity.value, *numbers, status.trouble or "")
-    return table
+    title = f"{sum(status.published for status in statuses)} events published, {rate:.0f}/s"
+    rows = [
+        (status.account, status.activity.value, str(status.published), str(status.lag), status.trouble or "")
+        for status in statuses
+    ]
+    return terminal.table(title, ("account", "state", "events", "lag", "trouble"), rows, right=("events", "lag"))
 
 
 def _line(statuses: list[AccountStatus], rate: float) -> str:

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gateway.cli import terminal
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
 
@@ -30,7 +31,7 @@ def health(
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with direct.open(f"{url.rstrip('/')}/healthz", timeout=_PATIENCE):
-            print("ok")
+            terminal.say("ok")
     except urllib.error.HTTPError as error:
         error.close()
         raise GatewayError(f"{url} answers {error.code}: the gateway does not work") from error

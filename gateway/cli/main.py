@@ -15,6 +15,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from gateway import __version__
+from gateway.cli import terminal
 from gateway.errors import ConfigurationError, GatewayError
 
 USAGE_ERROR = 2
@@ -35,6 +36,10 @@ _COMMANDS: Final = {
 """Each command, which is a module of this package with an `app`, and its line in the help."""
 
 
+_ClickException: Final[Any] = next(one for one in typer.BadParameter.__mro__ if one.__name__ == "ClickException")
+"""Click's, or that of Typer's own copy of it."""
+
+
 class _LazyCommands(TyperGroup):
     """A group that knows the names of its commands, and imports one when it is asked for it.
 
@@ -43,6 +48,27 @@ class _LazyCommands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:  # noqa: ANN401 - Typer's
         super().__init__(**{**attributes, "commands": dict.fromkeys(_COMMANDS)})  # the names, for "did you mean"
+
+    def main(
+        self,
+        args: Any = None,  # noqa: ANN401 - likewise
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,  # noqa: ANN401 - likewise
+    ) -> Any:  # noqa: ANN401 - likewise
+        """Run the command line; what is wrong with it is told printably, whatever was typed."""
+        try:
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
+        except _ClickException as error:
+            if not standalone_mode:
+                raise
+            terminal.complain_as(error)
+            sys.exit(error.exit_code)
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401, ARG002 - Click's
         """Return the command, imported now, or None where there is none of this name."""
@@ -69,7 +95,7 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
-        print(__version__)
+        terminal.say(__version__)
         raise typer.Exit
 
 
@@ -84,13 +110,14 @@ def _options(
 
 def main() -> None:
     """Run the command; what the gateway knows by name ends as one line, not as a traceback."""
+    terminal.guard()
     try:
-        app()
+        app(prog_name="gateway")
     except ConfigurationError as error:
-        print(f"gateway: {error}", file=sys.stderr)
+        terminal.complain(f"gateway: {error}")
         sys.exit(USAGE_ERROR)
     except GatewayError as error:
-        print(f"gateway: {error}", file=sys.stderr)
+        terminal.complain(f"gateway: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

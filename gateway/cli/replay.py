@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import uuid4
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.table import Table
 
-from gateway.cli import loop
-from gateway.cli.api import URL, Api, JsonOption, TokenOption, UrlOption, api_at
+from gateway.cli import loop, terminal
+from gateway.cli.api import URL, Api, JsonOption, TokenOption, UrlOption, api_at, as_promised
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _LOOK: Final = 0.5
 """Seconds between two looks at a replay."""
@@ -71,7 +70,9 @@ def start(
             headers = {"Idempotency-Key": key or uuid4().hex}
             path = f"/v1/accounts/{account}/replays"
             asked = await api.ask("POST", path, body=body, headers=headers)
-            return asked if detach else await _watch(api, asked["id"], quiet=as_json)
+            with as_promised(url):
+                id_ = str(asked["id"])
+            return asked if detach else await _watch(api, id_, quiet=as_json)
 
     _end(loop.run(run()), as_json=as_json, detached=detach)
 
@@ -127,21 +128,17 @@ def list_(
     found = loop.run(run())
     if as_json:
         for one in found:
-            print(json.dumps(one, ensure_ascii=False))
+            terminal.say_json(one)
     else:
-        Console(soft_wrap=True).print(_table(found))
+        with as_promised(url):
+            shown = _table(found)
+        terminal.show(shown)
 
 
 async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
     """Look at a replay until it has ended, and give it; on a terminal a bar shows how far it is."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}"),
-    )
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(id_[:8], total=1.0, said="")
+    with terminal.bar(is_quiet=quiet) as bar:
+        task = bar.add_task(terminal.printable(id_[:8]), total=1.0, said="")
         unanswered = 0
         while True:
             try:
@@ -155,9 +152,10 @@ async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
                     raise
                 await asyncio.sleep(_LOOK)
                 continue
-            if found["state"] in _FINAL:
-                return found
-            bar.update(task, completed=found["progress"]["fraction"], said=_in_words(found))
+            with as_promised(api.url):
+                if found["state"] in _FINAL:
+                    return found
+                bar.update(task, completed=found["progress"]["fraction"], said=terminal.printable(_in_words(found)))
             await asyncio.sleep(_LOOK)
 
 
@@ -183,22 +181,37 @@ def _end(found: dict[str, Any], *, as_json: bool, detached: bool = False) -> Non
 
 def _say(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        terminal.say_json(found)
         return
+    with as_promised("the control plane"):
+        terminal.say(_sentence(found))
+
+
+def _sentence(found: dict[str, Any]) -> str:
     words = f"replay {found['id']} of {found['account']}: {found['state']}"
     if found["state"] != "pending":
         words += f", {found['progress']['published']} published"
-    print(f"{words}: {found['detail']}" if found["detail"] else words)
+    return f"{words}: {found['detail']}" if found["detail"] else words
 
 
 def _table(found: list[dict[str, Any]]) -> Table:
-    table = Table(title=f"{len(found)} replays" if len(found) != 1 else "1 replay")
-    for column in ("id", "account", "state", "range", "done", "published", "asked by", "asked at", "detail"):
-        table.add_column(column, justify="right" if column in {"done", "published"} else "left")
-    for one in found:
-        progress, detail = one["progress"], (one["detail"] or "").replace("[", "\\[")
-        span = f"{'oldest' if one['since'] is None else one['since']} to {one['until']}"
-        done = f"{100 * progress['fraction']:.0f} %"
-        asked = (one["asked_by"], one["asked_at"])
-        table.add_row(one["id"], one["account"], one["state"], span, done, str(progress["published"]), *asked, detail)
-    return table
+    title = f"{len(found)} replays" if len(found) != 1 else "1 replay"
+    columns = ("id", "account", "state", "range", "done", "published", "asked by", "asked at", "detail")
+    return terminal.table(title, columns, map(_row, found), right=("done", "published"))
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    progress = one["progress"]
+    span = f"{'oldest' if one['since'] is None else one['since']} to {one['until']}"
+    done = f"{100 * progress['fraction']:.0f} %"
+    asked = (one["asked_by"], one["asked_at"])
+    return [
+        one["id"],
+        one["account"],
+        one["state"],
+        span,
+        done,
+        str(progress["published"]),
+        *asked,
+        one["detail"] or "",
+    ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from gateway.cli import terminal
 from gateway.cli.options import command_app
 from gateway.control.app import openapi_text
 from gateway.events.schemas import schema_files
@@ -27,20 +27,20 @@ def schemas(
     orphans = [path for path in directory.rglob("*.schema.json") if path not in known]
     if check:
         for path in stale:
-            print(f"stale: {directory / path}", file=sys.stderr)
+            terminal.complain(f"stale: {directory / path}")
         for orphan in orphans:
-            print(f"of no model: {orphan}", file=sys.stderr)
+            terminal.complain(f"of no model: {orphan}")
         if stale or orphans:
-            print("Run `gateway schemas` and commit what it writes.", file=sys.stderr)
+            terminal.complain("Run `gateway schemas` and commit what it writes.")
             raise typer.Exit(1)
-        print(f"{len(files)} schemas are fresh")
+        terminal.say(f"{len(files)} schemas are fresh")
         return
     for path in stale:
         (directory / path).parent.mkdir(parents=True, exist_ok=True)
         (directory / path).write_text(files[path], "utf-8")
     for orphan in orphans:
         orphan.unlink()
-    print(f"{len(stale)} of {len(files)} schemas written, {len(orphans)} removed in {directory}")
+    terminal.say(f"{len(stale)} of {len(files)} schemas written, {len(orphans)} removed in {directory}")
 
 
 def _holds(path: Path, text: str) -> bool:

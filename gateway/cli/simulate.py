@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import loop
+from gateway.cli import loop, terminal
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError
 from gateway.simulator import Form, SimulatorConfig, simulator
+from gateway.telemetry.logs import configure_logs
 
 app = command_app()
 
@@ -39,6 +40,7 @@ def simulate(
     config = SimulatorConfig(
         users=users, host=host, port=port, rate=rate, total=events, prefill=prefill, form=form, seed=seed, paused=paused
     )
+    configure_logs("console", "warning")
     try:
         loop.run(_simulate(config))
     except OSError as error:
@@ -57,6 +59,6 @@ async def _simulate(config: SimulatorConfig) -> None:
     stop = asyncio.Event()
     loop.on_signal(stop.set)
     async with simulator(config) as hub:
-        print(f"hub: {hub.url}", flush=True)
-        print(f"users: {', '.join(config.users)}", flush=True)
+        terminal.say(f"hub: {hub.url}", flush=True)
+        terminal.say(f"users: {', '.join(config.users)}", flush=True)
         await stop.wait()

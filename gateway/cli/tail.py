@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
-import os
-import sys
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from pydantic import ValidationError
 
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.broker.ports import Stored
-from gateway.cli import loop
+from gateway.cli import loop, terminal
 from gateway.cli.broker_parts import TOPICS
 from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import ConfigurationError
 from gateway.settings import BrokerSettings, load_broker_settings
+from gateway.telemetry.logs import configure_logs
 
 app = command_app()
 
@@ -44,9 +44,11 @@ def tail(
         str | None, typer.Option(help="The deployment's prefix; otherwise what broker.prefix says.")
     ] = None,
 ) -> None:
-    """Show events from the log, by kind and account, from any position.
+    r"""Show events from the log, by kind and account, from any position.
 
-    The broker, and how to be let in, come from the section `broker` of the settings.
+    The broker, and how to be let in, come from the section `broker` of the settings. An event is a line: what a
+    terminal would obey or not show is written as \xNN or \uNNNN, into a pipe too. In JSON it is \uNNNN, which means
+    the same, and a value that is no JSON is there as value_base64.
     """
     for name in kind or []:
         if name not in TOPICS:
@@ -67,15 +69,16 @@ def tail(
         option = str(problem["loc"][0]).replace("kind", "broker")
         shown = "" if "@" in str(problem["input"]) else f"{problem['input']!r}: "  # an address may hold a password
         raise typer.BadParameter(f"{shown}{problem['msg']}", param_hint=f"--{option}") from error
-    show = _as_json if output == "json" else _as_line
+    show = _show_json if output == "json" else _show_line
+    configure_logs("console", "warning")
     try:
         loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
     except ConfigurationError as error:
         if error.setting != "start":
             raise
         raise typer.BadParameter(f"{error.problem}. {error.remedy}", param_hint="--from") from error
-    except BrokenPipeError:  # whoever read along, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        terminal.hush()
 
 
 async def _tail(
@@ -85,32 +88,54 @@ async def _tail(
     *,
     start: str,
     follow: bool,
-    show: Callable[[Stored], str],
+    show: Callable[[Stored], None],
 ) -> None:
     async with open_broker(settings) as broker:
         async for stored in broker.reader.read(topics=kinds, accounts=accounts, start=start, follow=follow):
-            print(show(stored), flush=True)
+            show(stored)
 
 
 _MARKS = {"late": "late", "replayed": "replayid"}
 """By what a line says: the attribute that a message bears then."""
 
 
-def _as_line(stored: Stored) -> str:
+def _show_line(stored: Stored) -> None:
     message = stored.message
     marks = "".join(f" {mark}" for mark, name in _MARKS.items() if name in message.attributes)
-    key, value = message.key.decode(errors="replace"), message.value.decode(errors="replace")
-    return f"{stored.position} {message.account} {message.topic} {key}{marks} {value}"
+    key, value = message.key.decode(errors="backslashreplace"), message.value.decode(errors="backslashreplace")
+    terminal.say(f"{stored.position} {message.account} {message.topic} {key}{marks} {value}", flush=True)
 
 
-def _as_json(stored: Stored) -> str:
+def _show_json(stored: Stored) -> None:
     message = stored.message
-    value = message.value.decode(errors="replace")
     head = {
         "position": stored.position,
         "topic": message.topic,
         "account": message.account,
-        "key": message.key.decode(errors="replace"),
+        "key": message.key.decode(errors="backslashreplace"),
         "attributes": message.attributes,
     }
-    return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "value": {value}}}'  # the value's own bytes: exact
+    value = _json_of(message.value)
+    if value is None:  # not the gateway's: whoever may write to the broker may write anything
+        terminal.say_json(head | {"value_base64": base64.b64encode(message.value).decode()}, flush=True)
+        return
+    start = json.dumps(head, ensure_ascii=False)[:-1]
+    terminal.say_json_text(f'{start}, "value": {value}}}', flush=True)  # as it was written: no digit changes
+
+
+def _json_of(value: bytes) -> str | None:
+    """Return a value that is JSON as text; None for one that is not."""
+    try:
+        text = value.decode()
+        json.loads(text, parse_constant=_refuse, parse_int=_pass_over, parse_float=_pass_over)
+    except (ValueError, RecursionError):
+        return None
+    return text
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _pass_over(_digits: str) -> None:
+    """Leave a number alone: it may have more digits than Python reads."""

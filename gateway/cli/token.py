@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
+from gateway.cli import terminal
 from gateway.cli.options import command_app
 from gateway.control.tokens import Role, line_of, new_token
 
@@ -30,7 +30,7 @@ def token(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--name") from error
     if as_json:
-        print(json.dumps({"token": made, "line": line}))
+        terminal.say_json({"token": made, "line": line})
         return
-    print(f"token, for {name} alone:          {made}")
-    print(f"line, for control.tokens_file:  {line}")
+    terminal.say(f"token, for {name} alone:          {made}")
+    terminal.say(f"line, for control.tokens_file:  {line}")

@@ -12,7 +12,7 @@ import typer
 
 from gateway.accounts import AccountsDirectory
 from gateway.broker.ports import LogReader
-from gateway.cli import loop
+from gateway.cli import loop, terminal
 from gateway.cli.broker_parts import Broker
 from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.settings import Settings, load_settings
+from gateway.telemetry.logs import configure_logs
 from gateway.verify.announced import Strategies, announced, read_strategies
 from gateway.verify.compare import Emitted, Logged, Verdict, compare
 from gateway.verify.history import read_history
@@ -57,6 +58,7 @@ def verify(
     """
     asked = _Asked(since, until, wait, incarnation, _strategies(strategies))
     settings = load_settings(config)
+    configure_logs("console", "warning")
     if not loop.run(_verify(settings, account, asked)):
         raise typer.Exit(1)
 
@@ -89,12 +91,12 @@ async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked)
             try:
                 verdict = await _judge(settings, keys.key(name), broker, name, asked)
             except GatewayError as error:
-                print(f"{name}: cannot be compared: {error}")
+                terminal.say(f"{name}: cannot be compared: {error}")
                 exact = False
             else:
-                print(verdict)
+                terminal.say(str(verdict))
                 exact = exact and verdict.exact
-    print("verdict: exact" if exact else "verdict: NOT exact")
+    terminal.say("verdict: exact" if exact else "verdict: NOT exact")
     return exact
 
 

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import aiohttp
 
 from gateway.errors import ConnectFailed, Refused
+from gateway.printable import printable
 from gateway.signalr import protocol
 
 MAX_RETRY_AFTER: Final = 600.0
@@ -27,6 +28,8 @@ _SWITCHING: Final = 101
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MIN_SECRET: Final = 6
 _MAX_SHOWN: Final = 300
+_SPACES: Final = dict.fromkeys(map(ord, "\t\r\n"), " ")
+"""What a text of several lines has between its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +158,11 @@ def _date(value: str) -> datetime | None:
 
 
 def shown(text: str, secrets: Iterable[str] = ()) -> str:
-    """Give foreign words fit for a log: without the secrets, on one line, not longer than a person reads."""
+    """Return foreign words fit for a log: without the secrets, printable, not longer than a person reads."""
     for secret in sorted(secrets, key=len, reverse=True):
         if len(secret) >= _MIN_SECRET:
             text = text.replace(secret, "…").replace(quote(secret, safe=""), "…")
-    text = "".join(character if character.isprintable() else " " for character in text[: _MAX_SHOWN + 1])
+    text = printable(text[: _MAX_SHOWN + 1].translate(_SPACES))
     return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"
 
 

@@ -1,5 +1,8 @@
 """Logs: structlog over the standard library's logging, as JSON lines for machines or in colours for people.
 
+What is foreign in a line - a word of the hub or the broker, a file's name, an error's text - is made printable for
+people; JSON is written in ASCII alone.
+
 WARNING means that it recovered by itself; ERROR means that something was lost or needs a person. A log that
 cannot be written (a closed pipe, a full disk) never stops the work.
 """
@@ -10,10 +13,11 @@ import atexit
 import logging
 import sys
 from contextlib import nullcontext
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
+from gateway.printable import printable
 from gateway.telemetry.repeats import AUDIT, Repeats
 from gateway.telemetry.traces import add_trace
 
@@ -23,6 +27,9 @@ _SHARED: tuple[structlog.types.Processor, ...] = (
     add_trace,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
+
+_OF_MANY_LINES: Final = {"exception", "stack"}
+_MARGIN: Final = "  | "
 
 
 def configure_logs(form: Literal["auto", "console", "json"], level: str, replica: str = "") -> None:
@@ -38,7 +45,11 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
 
     for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
-        structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if for_people else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=True
+        )
+        if for_people
+        else structlog.processors.JSONRenderer()  # its json.dumps escapes all but ASCII
     )
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
@@ -47,6 +58,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                *((make_printable,) if for_people else ()),
                 renderer,
             ],
         )
@@ -60,6 +72,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
     handler.addFilter(repeats)
     repeats.start()
     atexit.register(repeats.close)
+    logging.captureWarnings(capture=True)  # Python would write them by itself
     logging.raiseExceptions = False  # a line that cannot be written is dropped
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     logging.getLogger(AUDIT).setLevel(logging.INFO)  # who changed what is said whatever the level
@@ -74,6 +87,23 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def make_printable(_: object, __: str, said: structlog.types.EventDict) -> structlog.types.EventDict:
+    """Make all of a line printable, as the last processor before one that writes for people.
+
+    Tracebacks stay on lines of their own, each behind a margin: a line break in an error's text begins no log line.
+    """
+    return {printable(str(key)): _printable_value(key, value) for key, value in said.items()}
+
+
+def _printable_value(key: str, value: object) -> object:
+    if not isinstance(value, str):
+        words = repr(value)
+        return value if words.isascii() and words.isprintable() else printable(words)
+    if key in _OF_MANY_LINES:
+        return "\n".join(_MARGIN + printable(line) for line in value.splitlines())
+    return printable(value)
 
 
 def bind(**bound: str | int) -> None:

@@ -1,0 +1,174 @@
+r"""The one way out to a terminal: whatever a command says passes here, and is made printable.
+
+Texts of the hub, the broker, the API, of files and of arguments are foreign. On a terminal and into a pipe each line
+is one line, without a character that a terminal obeys or does not show, and Rich parses no markup in it. JSON stays
+valid: there such characters are written as `\uNNNN`. A test finds what is written past this module.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from gateway.printable import printable, printable_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.progress import Progress
+    from rich.table import Table
+
+__all__ = [
+    "bar",
+    "complain",
+    "complain_as",
+    "guard",
+    "hush",
+    "live",
+    "printable",
+    "say",
+    "say_json",
+    "say_json_text",
+    "show",
+    "table",
+]
+
+_MARGIN: Final = "  | "
+"""What each line of a traceback begins with: a line break in an error's text makes no line that looks like another."""
+
+_HEAD: Final = "Traceback (most recent call last):"
+
+
+def say(line: str, *, flush: bool = False) -> None:
+    """Write a line to standard output."""
+    _write(sys.stdout, printable(line), flush=flush)
+
+
+def say_json(value: object, *, flush: bool = False) -> None:
+    """Write a value to standard output, as JSON on one line."""
+    say_json_text(json.dumps(value, ensure_ascii=False), flush=flush)
+
+
+def say_json_text(text: str, *, flush: bool = False) -> None:
+    """Write a JSON text, which must be valid, to standard output, on one line."""
+    _write(sys.stdout, printable_json(text), flush=flush)
+
+
+def complain(line: str) -> None:
+    """Write a line to standard error."""
+    _write(sys.stderr, printable(line))
+
+
+def complain_as(error: Any) -> None:  # noqa: ANN401 - Click's, or Typer's own copy of it
+    """Write a usage error as Click words it; what it quotes is printable."""
+    if type(error).__name__ != "NoArgsIsHelpError":  # its message is the whole help
+        error.message = printable(error.message)
+    words = StringIO()
+    error.show(words)
+    for line in words.getvalue().splitlines():
+        complain(line)
+
+
+def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
+    encoding = stream.encoding or "utf-8"
+    if encoding.lower() not in {"utf-8", "utf8"}:  # what the terminal has no code for is no reason to fail
+        line = line.encode(encoding, "backslashreplace").decode(encoding)
+    stream.write(line + "\n")
+    if flush:
+        stream.flush()
+
+
+def hush() -> None:
+    """Write nothing more to standard output: whoever read along, such as `head`, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console that parses no markup, no emoji and no numbers in what it is given."""
+    from rich.console import Console  # noqa: PLC0415 - a tenth of a second, for what shows tables alone
+
+    return Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False, highlight=False)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> Table:
+    """Return a table; the columns named by `right` are aligned there."""
+    from rich.table import Table  # noqa: PLC0415 - likewise
+    from rich.text import Text  # noqa: PLC0415 - likewise
+
+    to_the_right = set(right)
+    made = Table(title=Text(printable(title)))
+    for column in columns:
+        made.add_column(Text(printable(column)), justify="right" if column in to_the_right else "left")
+    for row in rows:
+        made.add_row(*(Text(printable(str(cell))) for cell in row))
+    return made
+
+
+def show(shown: Table) -> None:
+    """Write a table to standard output."""
+    _console().print(shown)
+
+
+def live() -> Live | None:
+    """Return a place on the terminal that tables replace one another in; None where there is no terminal."""
+    from rich.live import Live  # noqa: PLC0415 - likewise
+
+    at = _console()
+    return Live(console=at, refresh_per_second=4) if at.is_terminal else None
+
+
+def bar(*, is_quiet: bool) -> Progress:
+    """Return a progress bar on standard error, if that is a terminal; its tasks have a field `said`."""
+    from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - likewise
+
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}", markup=False),
+    )
+    at = _console(stderr=True)
+    return Progress(*columns, console=at, disable=is_quiet or not at.is_terminal, transient=True)
+
+
+def guard() -> None:
+    """Make printable what Python writes by itself: tracebacks, and lines of libraries where no log is set up."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _on_exception
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _on_thread
+    if sys.unraisablehook is sys.__unraisablehook__:
+        sys.unraisablehook = _on_unraisable
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Printable())
+
+
+def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    for part in traceback.format_exception(kind, error, trace):
+        for line in part.splitlines():
+            complain(line if line == _HEAD else _MARGIN + line)
+
+
+def _on_thread(ended: threading.ExceptHookArgs) -> None:
+    if ended.exc_type is not SystemExit:
+        complain(f"a thread ended: {ended.thread.name if ended.thread else 'unknown'}")
+        _on_exception(ended.exc_type, ended.exc_value or ended.exc_type(), ended.exc_traceback)
+
+
+def _on_unraisable(ignored: sys.UnraisableHookArgs) -> None:
+    complain(f"{ignored.err_msg or 'an error was ignored'}: {ignored.object!r}")
+    if ignored.exc_value is not None:
+        _on_exception(ignored.exc_type, ignored.exc_value, ignored.exc_traceback)
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        first, *rest = super().format(record).splitlines() or [""]
+        return "\n".join([printable(first), *(_MARGIN + printable(line) for line in rest)])
