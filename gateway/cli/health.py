@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import urllib.error
 import urllib.request
 from typing import Annotated, Final
@@ -35,5 +36,5 @@ def health(
     except urllib.error.HTTPError as error:
         error.close()
         raise GatewayError(f"{url} answers {error.code}: the gateway does not work") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise GatewayError(f"{url} does not answer that it works: {error}") from error

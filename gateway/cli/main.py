@@ -112,7 +112,7 @@ def main() -> None:
     """Run the command; what the gateway knows by name ends as one line, not as a traceback."""
     terminal.guard()
     try:
-        app(prog_name="gateway")
+        typer.main.get_command(app)(prog_name="gateway")  # as `app()`, which has a hook of its own for tracebacks
     except ConfigurationError as error:
         terminal.complain(f"gateway: {error}")
         sys.exit(USAGE_ERROR)

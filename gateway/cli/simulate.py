@@ -43,6 +43,8 @@ def simulate(
     configure_logs("console", "warning")
     try:
         loop.run(_simulate(config))
+    except UnicodeError as error:
+        raise ConfigurationError("--host", f"{host!r} is no address", "Name one of this machine.") from error
     except OSError as error:
         problem = f"{port} cannot be listened on ({error.strerror})"
         raise ConfigurationError("--port", problem, "Name a free one, or 0.") from error

@@ -33,9 +33,10 @@ def bind(section: str, host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         remedy = "Name an address of this machine, or 0.0.0.0 for all."
-        raise ConfigurationError(f"{section}.host", f"{host!r} is no address ({error.strerror})", remedy) from error
+        words = getattr(error, "strerror", None) or "it is no name"
+        raise ConfigurationError(f"{section}.host", f"{host!r} is no address ({words})", remedy) from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -26,7 +26,7 @@ TEXTS: Final = {
 }
 SURROGATE: Final = "n4sty\ud800"
 """JSON may hold it, UTF-8 may not."""
-_OWN: Final = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[\d*[AG]|\r(?=\n)|\r(?=\x1b\[2K)")
+_OWN: Final = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[\d*[AG]|\r(?=\n)|\r(?=\x1b\[[\d?])")
 """Colours, a hidden cursor and lines that are written anew: what Rich and structlog do on a terminal."""
 _BAD: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from typer.testing import CliRunner
 
 from gateway import __version__
+from gateway.cli import demo, terminal
 from gateway.cli.main import app, main
 from gateway.events.schemas import schema_files
+from gateway.replica.account import Activity
+from tests.support.nasty import TEXTS, judge
 
 SECRET = "s3cret"
 OPTIONS = {
@@ -194,3 +200,33 @@ def test_strategies_that_are_no_numbers_are_refused_in_words() -> None:
     result = CliRunner().invoke(app, ["verify", "--strategies", "1,x"])
     assert result.exit_code == 2
     assert "'1,x' is no list of numbers; 1,2 would be right" in result.output
+
+
+def test_what_nobody_expected_is_a_traceback_that_a_terminal_can_show() -> None:
+    text = "".join(TEXTS.values())
+    program = (
+        "import sys, gateway.cli.main as m, gateway.cli.token as t\n"
+        f"def fails(): raise KeyError({text!r}) from ValueError({text!r})\n"
+        "t.new_token, sys.argv = fails, ['gateway', 'token', '--name', 'x']\n"
+        "m.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert judge(done.stderr, is_terminal=False) == []
+    assert "Traceback (most recent call last):" in done.stderr
+    assert "  | ValueError: \\x1b]0;n4sty\\x07" in done.stderr
+
+
+def test_the_table_of_the_demo_reads_no_markup_and_shows_what_is_not_printable(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "4000")
+    statuses = [
+        SimpleNamespace(account="n4sty", activity=Activity.LIVE, published=1, lag=0, trouble=text)
+        for text in TEXTS.values()
+    ]
+    terminal.show(demo._table(statuses, 1.0))  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert judge(said, is_terminal=False) == []
+    assert "[link=http://evil.example]n4sty[/link]" in said
+    assert "n4sty:smile:" in said
