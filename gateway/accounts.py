@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigurationError
+from gateway.small_files import SECRET_BYTES, UnreadableFile, exposure, read_small
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 NAME_RULE: Final = "a letter or digit, then at most 62 letters, digits, underscores or hyphens"
 
-_MAX_KEY_BYTES: Final = 64 * 1024
+_CLOSE: Final = "Let its owner alone read and write it, at most its group read it."
 _MOVE: Final = "Move it away, or begin its name with a dot."
 
 
@@ -98,6 +100,11 @@ class AccountsDirectory:
                 return Fault(entry.name, error.problem, error.remedy)
         return None
 
+    def exposed(self, accounts: Iterable[str]) -> list[Fault]:
+        """Return whose keys others on this machine may read or write, in the order of their names."""
+        found = ((account, exposure(self._path / account)) for account in sorted(accounts))
+        return [Fault(account, problem, _CLOSE) for account, problem in found if problem is not None]
+
     def stamp(self) -> int | None:
         """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.
 
@@ -117,15 +124,12 @@ class AccountsDirectory:
         setting = f"accounts.directory/{account}"
         remedy = "Write the account's API key into the file, as one line of printable ASCII."
         try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_KEY_BYTES + 1)
-        except OSError as error:
-            raise ConfigurationError(setting, f"cannot be read ({error.strerror})", remedy) from error
+            content = read_small(path, SECRET_BYTES)
+        except UnreadableFile as error:
+            raise ConfigurationError(setting, error.problem, remedy) from error
         key = content.removesuffix(b"\n").removesuffix(b"\r")
         if not key:
             raise ConfigurationError(setting, "is empty", remedy)
-        if len(content) > _MAX_KEY_BYTES:
-            raise ConfigurationError(setting, f"is larger than {_MAX_KEY_BYTES} bytes", remedy)
         if not all(0x21 <= byte <= 0x7E for byte in key):  # noqa: PLR2004 - printable ASCII without the space
             raise ConfigurationError(setting, "holds a space, a line break or a character that no key has", remedy)
         return key.decode("ascii")

@@ -7,7 +7,6 @@ A setting that does not exist is an error that names the nearest one, in the fil
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -15,16 +14,15 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.enums import PUBLISHED
 from gateway.errors import ConfigurationError
+from gateway.settings_file import check_variable, cut, read_json, read_yaml
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
-_BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 """What Kubernetes puts into the environment of every pod for a service named `gateway…`."""
 
@@ -64,7 +62,9 @@ def _check_proxy_url(url: str) -> str:
 def _check_hosts(hosts: list[str]) -> list[str]:
     for host in hosts:
         if not _HOST_PATTERN.fullmatch(host):
-            raise ValueError(f"{host!r} is no host name; write hub.example.com, or *.example.com for all below it")
+            raise ValueError(
+                f"{cut(repr(host))} is no host name; write hub.example.com, or *.example.com for all below it"
+            )
     return [host.lower() for host in hosts]
 
 
@@ -87,10 +87,12 @@ def _check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
         if enum not in PUBLISHED:
             near = difflib.get_close_matches(enum, PUBLISHED, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PUBLISHED)}"
-            raise ValueError(f"{enum!r} is no enum of the hub; {hint}")
+            raise ValueError(f"{cut(repr(enum))} is no enum of the hub; {hint}")
         twice = next((name for place, name in enumerate(names) if name.lower() in map(str.lower, names[:place])), None)
         if twice is not None:
-            raise ValueError(f"the enum {enum} has the name {twice!r} twice; each number has a name of its own")
+            raise ValueError(
+                f"the enum {enum} has the name {cut(repr(twice))} twice; each number has a name of its own"
+            )
         if not all(names):
             raise ValueError(f"the enum {enum} has an empty name; a number without a known name ends the list")
     return enums
@@ -100,7 +102,7 @@ def _read_list(value: object) -> object:
     """Read what an environment variable can say: `a,b`, or a JSON list."""
     if not isinstance(value, str):
         return value
-    return json.loads(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
+    return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
 
 
 class HubSettings(_Section):
@@ -407,38 +409,13 @@ def _load(model: type[_Loaded], config: Path | None, environment: Mapping[str, s
         raise ConfigurationError(variable, "its value is no JSON", remedy) from error
 
 
-class _Loader(yaml.SafeLoader):
-    """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
-
-
 def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text("utf-8"), _Loader)  # noqa: S506 - a SafeLoader
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(
-            "--config", f"{path} cannot be read ({error})", "Name a readable YAML file."
-        ) from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError("--config", f"{path} is not YAML: {_in_a_line(error)}", "Mend the file.") from error
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ConfigurationError("--config", f"{path} holds no settings by name", "Write it as `hub: {url: …}`.")
     return _without_empty_sections(content, Settings)
-
-
-def _in_a_line(error: yaml.YAMLError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
-        mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
 
 
 def _without_empty_sections(content: dict[str, Any], model: type[BaseModel]) -> dict[str, Any]:
@@ -476,8 +453,9 @@ def _check_environment(environment: Mapping[str, str]) -> None:
         setting = upper.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         if setting not in known and not setting.startswith("hub.headers."):
             raise ConfigurationError(
-                variable, "no setting has this name in the environment", _nearest(setting, variable)
+                cut(variable), "no setting has this name in the environment", _nearest(setting, variable)
             )
+        check_variable(variable, environment[variable])
 
 
 def _and_its_sections(setting: str) -> Iterator[str]:
@@ -503,7 +481,7 @@ def _nearest(setting: str, variable: str | None = None) -> str:
 def _explain(error: ValidationError) -> ConfigurationError:
     problems = error.errors(include_url=False, include_context=False)
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
-    setting = ".".join(str(part) for part in first["loc"])
+    setting = cut(".".join(str(part) for part in first["loc"]))
     field = next((field for field in fields() if setting == field[0] or setting.startswith(f"{field[0]}.")), None)
     if field is not None and field[1].annotation != dict[str, str]:
         setting = field[0]  # behind it pydantic names the member of a union, or a place in a list
@@ -520,5 +498,5 @@ def _explain(error: ValidationError) -> ConfigurationError:
     may_hold_a_secret = setting.startswith(("hub.headers", "hub.proxy")) or "@" in str(value) or "?" in str(value)
     if not isinstance(value, dict) and not may_hold_a_secret:
         reads_on = problem.startswith(("is ", "must ", "should "))
-        problem = f"{value!r} {problem}" if reads_on else f"{value!r}: {problem}"
+        problem = f"{cut(repr(value))} {problem}" if reads_on else f"{cut(repr(value))}: {problem}"
     return ConfigurationError(setting, problem, f"It says: {field[1].description}")

@@ -19,6 +19,8 @@ from typing import Any, Final, NoReturn
 import nkeys
 
 from gateway.errors import ConfigurationError
+from gateway.pem import load_pair, trusting
+from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small
 
 PASSWORD_FILE: Final = "broker.sasl.password_file"  # noqa: S105 - the setting's name
 CREDENTIALS_FILE: Final = "broker.credentials_file"
@@ -72,13 +74,10 @@ class Access:
 
         Raises ConfigurationError for a file that cannot be used.
         """
-        if self.ca_file is not None:
-            _read(CA_FILE, self.ca_file)
         try:
-            context = ssl.create_default_context(cafile=self.ca_file)
-        except ssl.SSLError as error:
-            remedy = "Name a PEM file with the certificate of the authority that signed the server's."
-            raise ConfigurationError(CA_FILE, f"{self.ca_file} holds no certificate", remedy) from error
+            context = trusting(self.ca_file)
+        except UnreadableFile as error:
+            raise ConfigurationError(CA_FILE, f"{self.ca_file} {error.problem}", error.remedy) from error
         if self.cert_file is not None:
             self._load_pair(context, self.cert_file, self.key_file)
         return context
@@ -90,15 +89,15 @@ class Access:
             remedy = "Write the key without a passphrase, readable by the gateway alone."
             raise ConfigurationError(key_setting, f"the key in {key_path} has a passphrase", remedy)
 
-        certificate, key = _read(CERT_FILE, cert_file), _read(key_setting, key_path)
-        if "BEGIN CERTIFICATE" not in certificate:
+        certificate, key = _read(CERT_FILE, cert_file, PEM_BYTES), _read(key_setting, key_path, PEM_BYTES)
+        if b"BEGIN CERTIFICATE" not in certificate:
             remedy = "Name a PEM file with the client's certificate."
             raise ConfigurationError(CERT_FILE, f"{cert_file} holds no certificate", remedy)
-        if "PRIVATE KEY" not in key:
+        if b"PRIVATE KEY" not in key:
             remedy = f"Name a PEM file with the key of the certificate in {cert_file}."
             raise ConfigurationError(KEY_FILE, f"{key_path} holds no key", remedy)
         try:
-            context.load_cert_chain(cert_file, key_file, password=ask)
+            load_pair(context, certificate, key, ask)
         except (OSError, ssl.SSLError) as error:
             problem = f"the key in {key_path} and the certificate in {cert_file} are no pair ({_reason(error)})"
             raise ConfigurationError(key_setting, problem, "Name the two that were made together.") from error
@@ -151,7 +150,7 @@ def read_credentials(file: Path) -> Credentials:
 
     The form is that of nsc: https://docs.nats.io/using-nats/developer/connecting/creds.
     """
-    content = _read(CREDENTIALS_FILE, file)
+    content = _read_text(CREDENTIALS_FILE, file)
     lone = _LONE_SEED.fullmatch(content)
     jwt, seed = _JWT.search(content), lone or _SEED.search(content)
     if seed is None or (jwt is None and lone is None):
@@ -191,25 +190,29 @@ def _claims(file: Path, jwt: str) -> dict[str, Any]:
 
 def read_password(file: Path) -> str:
     """Read a password, without the line end that editors leave; raises ConfigurationError."""
-    password = _read(PASSWORD_FILE, file).removesuffix("\n")
+    password = _read_text(PASSWORD_FILE, file).removesuffix("\n").removesuffix("\r")
     if not password:
         raise ConfigurationError(PASSWORD_FILE, f"{file} is empty", "Write the password into it.")
     return password
 
 
-def _read(setting: str, file: Path) -> str:
+def _read(setting: str, file: Path, limit: int = SECRET_BYTES) -> bytes:
     try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError(
-            setting, f"{file} cannot be read ({_reason(error)})", "Name a file that the gateway may read."
-        ) from None
+        return read_small(file, limit)
+    except UnreadableFile as error:
+        raise ConfigurationError(setting, f"{file} {error.problem}", error.remedy) from None
 
 
-def _reason(error: OSError | UnicodeError) -> str:
+def _read_text(setting: str, file: Path) -> str:
+    try:
+        return _read(setting, file).decode()
+    except UnicodeDecodeError:
+        remedy = "Name a file that the gateway may read."
+        raise ConfigurationError(setting, f"{file} cannot be read (it is not text)", remedy) from None
+
+
+def _reason(error: OSError) -> str:
     """Say what went wrong, never with a piece of what was read."""
-    if isinstance(error, UnicodeError):
-        return "it is not text"
     if isinstance(error, ssl.SSLError):
         return (error.reason or "OpenSSL does not take them").replace("_", " ").lower()
     return error.strerror or type(error).__name__

@@ -13,6 +13,7 @@ import aiohttp
 import typer
 
 from gateway.errors import ConfigurationError, GatewayError
+from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 _LIMIT: Final = 30.0
 """Seconds for each answer."""
@@ -112,9 +113,9 @@ def _headers(token_file: Path | None) -> dict[str, str]:
     if token_file is None:
         return {}
     try:
-        token = token_file.read_text("ascii").strip()
-    except (OSError, UnicodeError) as error:
-        raise ConfigurationError("--token-file", f"{token_file} cannot be read ({error})", "Name a file.") from error
-    if not token or not token.isprintable() or " " in token:
+        token = read_small_text(token_file, SECRET_BYTES).strip()
+    except UnreadableFile as error:
+        raise ConfigurationError("--token-file", f"{token_file} {error.problem}", error.remedy) from error
+    if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigurationError("--token-file", f"{token_file} holds no token", "Write the token into it, alone.")
     return {"Authorization": f"Bearer {token}"}

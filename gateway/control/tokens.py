@@ -19,6 +19,7 @@ from typing import Final
 
 from gateway.accounts import NAME_RULE, is_account_name
 from gateway.errors import ConfigurationError
+from gateway.small_files import UnreadableFile, read_small
 from gateway.telemetry.logs import get_logger
 
 PREFIX: Final = "gateway_"
@@ -121,12 +122,9 @@ class Tokens:
     def _read(self) -> Sequence[_Entry]:
         stamp = self._stat()
         try:
-            with self._path.open("rb") as file:
-                content = file.read(_LARGEST + 1)
-        except OSError as error:
-            raise _wrong(f"{self._path} cannot be read ({error.strerror})") from error
-        if len(content) > _LARGEST:
-            raise _wrong(f"{self._path} is larger than {_LARGEST} bytes")
+            content = read_small(self._path, _LARGEST)
+        except UnreadableFile as error:
+            raise _wrong(f"{self._path} {error.problem}") from error
         lines = content.decode("utf-8", "replace").splitlines()
         entries = [
             self._entry(number, line.split())

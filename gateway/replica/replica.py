@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -29,6 +28,7 @@ from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.events.decode import Decoder
 from gateway.hub import PATH
+from gateway.pem import trusting
 from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
@@ -47,6 +47,7 @@ from gateway.signalr.connection import Transport
 from gateway.signalr.connection import connect as connect_to_hub
 from gateway.signalr.transport import check_upgrade
 from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
+from gateway.small_files import UnreadableFile
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
@@ -522,11 +523,9 @@ async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession
     Raises ConfigurationError for a CA file that is none.
     """
     try:
-        context = ssl.create_default_context(cafile=settings.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(
-            "hub.ca_file", f"{settings.ca_file} cannot be read ({error})", "Name a PEM file with the CA's certificate."
-        ) from error
+        context = trusting(settings.ca_file)
+    except UnreadableFile as error:
+        raise ConfigurationError("hub.ca_file", f"{settings.ca_file} {error.problem}", error.remedy) from error
     connector = TunnellingConnector(limit=0, ssl=context, ttl_dns_cache=30)
     async with aiohttp.ClientSession(
         connector=connector,

@@ -10,7 +10,6 @@ import logging
 import os
 import re
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +43,9 @@ from requests.auth import AuthBase
 
 from gateway import __version__
 from gateway.errors import ConfigurationError
+from gateway.pem import trusting
 from gateway.settings import TracingSettings
+from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small, read_small_text
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.traces import SCHEMA, Kind, Known
 
@@ -144,7 +145,7 @@ def exporting(settings: TracingSettings, *, role: str) -> Iterator[Source]:
     assert settings.endpoint is not None  # noqa: S101 - its caller looked
     session = requests.Session()
     session.trust_env = False  # neither a proxy nor a netrc of the environment: the settings say it all
-    headers = _Headers(settings.headers_file)
+    headers = _Headers(settings.headers_file, settings.ca_file)
     session.auth = headers
     exporter = _Watched(
         OTLPSpanExporter(
@@ -258,13 +259,19 @@ def _listen() -> _Ear:
 
 
 class _Headers(AuthBase):
-    """Puts the headers of a file on each request; the file is read again for each."""
+    """Puts the headers of a file on each request; the file is read again for each.
 
-    def __init__(self, path: Path | None) -> None:
+    The library then reads `ca_file` by itself, on the exporting thread alone; here it is made sure that it can be read.
+    """
+
+    def __init__(self, path: Path | None, ca_file: Path | None = None) -> None:
         self._path = path
+        self._ca_file = ca_file
         self._secrets: list[str] = []
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        if self._ca_file is not None:
+            read_small(self._ca_file, PEM_BYTES)
         if self._path is not None:
             headers = _read_headers(self._path)
             self._secrets = [
@@ -281,13 +288,9 @@ class _Headers(AuthBase):
 
 
 def _read_headers(path: Path) -> dict[str, str]:
-    """Raises OSError, and ValueError that never quotes the file: it holds secrets."""
+    """Raises UnreadableFile, and ValueError that never quotes the file: it holds secrets."""
     found = {}
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeError:
-        raise ValueError("it is not UTF-8") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_small_text(path, SECRET_BYTES).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         header = _HEADER.fullmatch(line)
@@ -302,12 +305,13 @@ def check_files(settings: TracingSettings) -> None:
     if settings.headers_file is not None:
         try:
             _read_headers(settings.headers_file)
-        except (OSError, ValueError) as error:
+        except UnreadableFile as error:
+            raise ConfigurationError("tracing.headers_file", f"{error.path} {error.problem}", error.remedy) from error
+        except ValueError as error:
             problem, remedy = f"{settings.headers_file} cannot be used ({error})", "Write lines `<name>: <value>`."
             raise ConfigurationError("tracing.headers_file", problem, remedy) from None
     if settings.ca_file is not None:
         try:
-            ssl.create_default_context(cafile=settings.ca_file)
-        except (OSError, ssl.SSLError) as error:
-            problem = f"{settings.ca_file} cannot be read ({error})"
-            raise ConfigurationError("tracing.ca_file", problem, "Name the CA's certificate, in PEM.") from error
+            trusting(settings.ca_file)
+        except UnreadableFile as error:
+            raise ConfigurationError("tracing.ca_file", f"{error.path} {error.problem}", error.remedy) from error

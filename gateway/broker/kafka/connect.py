@@ -36,6 +36,7 @@ from gateway.broker.kafka.door import CLOSED, Door, patience
 from gateway.broker.kafka.send import stored
 from gateway.broker.peers import Race
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 log = logging.getLogger(__name__)
 
@@ -83,9 +84,9 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no anno
     async def token(self) -> str:
         """Read the token afresh: it expires, and something renews the file."""
         try:
-            return (await asyncio.to_thread(self._path.read_text, "utf-8")).strip()
-        except (OSError, UnicodeError) as error:
-            raise SaslAuthenticationFailed(f"{self._path} cannot be read ({error})") from error
+            return (await asyncio.to_thread(read_small_text, self._path, SECRET_BYTES)).strip()
+        except UnreadableFile as error:
+            raise SaslAuthenticationFailed(f"{self._path} {error.problem}") from error
 
 
 class _OneForAll:

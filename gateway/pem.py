@@ -1,0 +1,67 @@
+"""Certificates and keys in PEM, read as all small files are: OpenSSL itself would wait for a FIFO, or read a device."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from gateway.small_files import PEM_BYTES, UnreadableFile, read_small
+
+_CERTIFICATE: Final = re.compile(rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----\s.*?-----END \1-----", re.DOTALL)
+
+
+def trusting(ca_file: Path | None) -> ssl.SSLContext:
+    """Return a client's context that trusts the authorities of a PEM file alone, without one those of the system.
+
+    Raises UnreadableFile where it holds no certificate.
+    """
+    if ca_file is None:
+        return ssl.create_default_context()
+    # Text between the certificates may be in any encoding; the certificates are ASCII.
+    found = [
+        match[0].decode("ascii", "backslashreplace") for match in _CERTIFICATE.finditer(read_small(ca_file, PEM_BYTES))
+    ]
+    try:
+        if found:  # without any the system's would be trusted
+            return ssl.create_default_context(cadata="\n".join(found))
+    except (ssl.SSLError, ValueError) as error:
+        raise _no_certificate(ca_file) from error
+    raise _no_certificate(ca_file)
+
+
+def _no_certificate(ca_file: Path) -> UnreadableFile:
+    remedy = "Name a PEM file with the certificate of the authority that signed the server's."
+    return UnreadableFile(ca_file, "holds no certificate", remedy)
+
+
+def load_pair(
+    context: ssl.SSLContext, certificate: bytes, key: bytes | None, password: Callable[[], str | bytes]
+) -> None:
+    """Load a certificate and its key, as they were read, into a context; raises ssl.SSLError.
+
+    Without a `key` it stands behind the certificate. `password` is asked where the key has a passphrase.
+    """
+    with ExitStack() as stack:
+        paths = [stack.enter_context(_path_of(part)) for part in (certificate, key) if part is not None]
+        context.load_cert_chain(paths[0], paths[-1], password=password)
+
+
+@contextmanager
+def _path_of(content: bytes) -> Iterator[str]:
+    """Give a path under which OpenSSL can read this: it takes no memory, and a file could have been swapped."""
+    if hasattr(os, "memfd_create"):
+        with os.fdopen(os.memfd_create("pem", os.MFD_CLOEXEC), "wb") as memory:
+            memory.write(content)
+            memory.flush()
+            yield f"/proc/self/fd/{memory.fileno()}"
+    else:  # where there is no Linux: a file that its owner alone may read
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield file.name

@@ -1,0 +1,111 @@
+"""What may stand in the settings' file and in a variable: bounded, without anchors, and each name once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from gateway.errors import ConfigurationError
+from gateway.settings import load_settings
+from gateway.settings_file import DEEPEST, FILE_BYTES, VALUE_CHARACTERS, read_json, read_yaml
+
+GOOD: Final = "hub: {url: 'http://h'}\naccounts: {directory: /keys}\n"
+BOMB: Final = "a: &a [x, x]\n" + "".join(
+    f"{new}: &{new} [*{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}, *{old}]\n"
+    for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+def refusal(folder: Path, text: str | bytes) -> ConfigurationError:
+    """Load settings that must be refused; give the refusal, which is short and one line."""
+    file = folder / "gateway.yaml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(file, {})
+    assert len(str(refused.value)) < 2000  # where nothing is near, all settings are named
+    assert "\n" not in str(refused.value)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"hub: {{url: {BOMB!r}}}", "is no http or https URL"),
+        (BOMB, "line 1: has an anchor or an alias ('a')"),
+        ("hub: &a {url: 'http://h'}\n", "line 1: has an anchor"),
+        ("accounts: {directory: /keys}\nhub:\n  url: &a x\n", "line 3: has an anchor"),
+        ("hub: *a\n", "line 1: has an anchor or an alias"),
+        ("hub: {url: *secret}\n", "line 1: has an anchor or an alias"),
+        ("a: &a [*a]\n", "has an anchor"),
+        ("hub: " + "[" * 5000 + "]" * 5000, f"is nested deeper than {DEEPEST} levels"),
+        ("hub: " + "[" * 200_000, f"is nested deeper than {DEEPEST} levels"),
+        ("hub: " + "{a: " * 5000 + "}" * 5000, "is nested deeper than"),
+        ("\n".join("  " * depth + "a:" for depth in range(300)), "line 17: is nested deeper than"),
+        ("- " * 5000 + "x", "is nested deeper than"),
+        ("? " * 5000 + "x", "is nested deeper than"),
+        ("x" * (FILE_BYTES + 1), f"is larger than {FILE_BYTES} bytes"),
+        ("hub: {url: x}\nshards: 4\nhub: {url: y}\n", "'hub' stands twice, in line 1 and in line 3"),
+        ("hub:\n  url: x\n  ca_file: y\n  'url': z\n", "'url' stands twice, in line 2 and in line 4"),
+        ("hub: {headers: {a: 1, a: 2}}\n", "'a' stands twice, in line 1 and in line 1"),
+        ("broker:\n  tls:\n    ca_file: a\n    ca_file: b\n", "'ca_file' stands twice, in line 3 and in line 4"),
+        ("x: [{a: 1, b: {c: 1, c: 2}}]\n", "'c' stands twice"),
+        (f"{'k' * 900}: 1\n{'k' * 900}: 2\n", "stands twice"),
+        ("hub: 2026-99-99\n", "holds a value that is none"),
+        ("shards: " + "9" * 5000, "holds a value that is none"),
+        ("hub: !!python/object:os.system x\n", "is not YAML"),
+        ("hub: {? [a] : 1}\n", "is not YAML"),
+        ("hub: \x1b]0;x\x07", "is not YAML"),
+        ("hub: {url: " + "u" * 5000 + "}\n", "is no http or https URL"),
+        ("k" * 900 + ": 1\n", "there is no such setting"),
+        ("topics: {retention: [" + "1, " * 5000 + "1]}\n", "… should be a valid number"),
+        ("hub: {enums: {" + "E" * 900 + ": [a]}}\n", "is no enum of the hub"),
+        ("hub: {redirect_hosts: ['" + "/" * 5000 + "']}\n", "is no host name"),
+    ],
+)
+def test_what_no_settings_need_is_refused_in_a_short_line(text: str, words: str, tmp_path: Path) -> None:
+    assert words in str(refusal(tmp_path, text))
+
+
+def test_lists_and_sections_that_stand_in_several_places_are_no_repetition(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(GOOD + "broker: {tls: {ca_file: a}, sasl: {username: a, password_file: a}}\n")
+    assert load_settings(file, {}).broker.tls.ca_file == Path("a")
+
+
+def test_signs_that_anchors_have_are_texts_in_quotes(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("a: '&x'\nb: \"*.example.com\"\nc: x&y*z\n")
+    assert read_yaml(file) == {"a": "&x", "b": "*.example.com", "c": "x&y*z"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("GATEWAY_BROKER", "[" * 100_000, "longer than"),
+        ("GATEWAY_BROKER", "[" * 10_000, "is nested deeper than"),
+        ("GATEWAY_BROKER", '{"tls": ' * 1000, "is nested deeper than"),
+        ("GATEWAY_BROKER__SERVERS", "[" * 10_000, "is nested deeper than"),
+        ("GATEWAY_BROKER__SERVERS", "x" * (VALUE_CHARACTERS + 1), "is longer than"),
+        ("GATEWAY_HUB", '{"url": "http://a", "url": "http://b"}', "names 'url' twice"),
+        ("GATEWAY_HUB__ENUMS", '{"A": [], "b": {"c": 1, "c": 2}}', "names 'c' twice"),
+        ("GATEWAY_HUB__URL", "u" * 5000, "is no http or https URL"),
+        ("GATEWAY_TOPICS__RETENTION", "u" * 5000, "should be a valid number"),
+    ],
+)
+def test_a_variable_gets_the_same_care(variable: str, value: str, words: str) -> None:
+    environment = {"GATEWAY_HUB__URL": "http://h", "GATEWAY_ACCOUNTS__DIRECTORY": "/keys", variable: value}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, text in environment.items():
+            patch.setenv(name, text)
+        with pytest.raises(ConfigurationError) as refused:
+            load_settings(None, environment)
+    assert words in str(refused.value)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize("value", [[1, {"a": "[[[[[[[[[[[[[[[[[["}], "x", {"a": ['\\"[{', 1.5]}])
+def test_json_that_is_fine_is_read(value: object) -> None:
+    assert read_json(json.dumps(value)) == value
