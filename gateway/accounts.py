@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,9 @@ from gateway.small_files import SECRET_BYTES, UnreadableFile, exposure, read_sma
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 NAME_RULE: Final = "a letter or digit, then at most 62 letters, digits, underscores or hyphens"
 
-_CLOSE: Final = "Let its owner alone read and write it, at most its group read it."
+_CLOSE: Final = "Let its owner alone read and write a key (`chmod 600`), at most its group read it."
+_NAMED: Final = 3
+"""Accounts that are named of many."""
 _MOVE: Final = "Move it away, or begin its name with a dot."
 
 
@@ -33,6 +34,11 @@ def is_account_name(name: str) -> bool:
 def shard_of(account: str, shards: int) -> int:
     """Give the shard of `account`: the same in every process and release, for one number of shards."""
     return int.from_bytes(hashlib.blake2b(account.encode(), digest_size=8).digest(), "big") % shards
+
+
+def _first_of(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +106,21 @@ class AccountsDirectory:
                 return Fault(entry.name, error.problem, error.remedy)
         return None
 
-    def exposed(self, accounts: Iterable[str]) -> list[Fault]:
-        """Return whose keys others on this machine may read or write, in the order of their names."""
-        found = ((account, exposure(self._path / account)) for account in sorted(accounts))
-        return [Fault(account, problem, _CLOSE) for account, problem in found if problem is not None]
+    def exposed(self) -> list[Fault]:
+        """Return which keys others on this machine may read or write; alike ones are told together.
+
+        The entry of each fault names the first few accounts. A directory that cannot be read has none.
+        """
+        try:
+            names = sorted(path.name for path in self._path.iterdir() if is_account_name(path.name))
+        except OSError:
+            return []
+        alike: dict[str, list[str]] = {}
+        for account in names:
+            problem = exposure(self._path / account)
+            if problem is not None:
+                alike.setdefault(problem, []).append(account)
+        return [Fault(_first_of(names), problem, _CLOSE) for problem, names in alike.items()]
 
     def stamp(self) -> int | None:
         """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.

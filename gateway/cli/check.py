@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
+from pathlib import Path
 from typing import Final
 
 import typer
@@ -10,8 +11,10 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.cli import loop, terminal
 from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
+from gateway.cli.exposed import exposed
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
+from gateway.control.tokens import Tokens
 from gateway.errors import (
     CallFailed,
     CallRejected,
@@ -61,14 +64,25 @@ async def _check(settings: Settings) -> bool:
     if not names:
         remedy = "Write an API key into a file there; the file's name becomes the account's."
         terminal.say(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
-    results = [not faults, bool(names), await _report("broker", _check_broker(settings, names))]
+    for fault in exposed(settings, keys):
+        terminal.say(f"warn  {fault.entry}: {fault.problem}. {fault.remedy}")
+    results = [not faults, bool(names)]
+    if settings.control.tokens_file is not None:
+        results.append(await _report("control.tokens_file", _check_tokens(settings.control.tokens_file)))
+    results.append(await _report("broker", _check_broker(settings, names)))
     decoder = Decoder(settings.hub.enums)
-    results += [
+    accounts = [
         await _report(f"account {name}", _check_account(settings, keys, name, decoder)) for name in sorted(names)
     ]
-    if any(results[3:]):
+    if any(accounts):
         terminal.say(f"ok    hub.enums: {decoder.names.described()}")
-    return all(results)
+    return all(results + accounts)
+
+
+async def _check_tokens(path: Path) -> str:
+    """Read the file as `gateway run` does; raises ConfigurationError, which names a bad line and never quotes it."""
+    count = Tokens(path).count
+    return f"{count} {'token' if count == 1 else 'tokens'}"
 
 
 async def _report(what: str, look: Awaitable[str]) -> bool:

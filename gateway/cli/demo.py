@@ -109,6 +109,7 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
         keys = Path(folder) / "accounts"
         keys.mkdir()
         for account in ACCOUNTS:
+            (keys / account).touch(0o600)
             (keys / account).write_text(f"demo-key-of-{account}\n", "utf-8")
         config = SimulatorConfig(users={account: f"demo-key-of-{account}" for account in ACCOUNTS})
         async with EmbeddedServer(Path(folder) / "nats") as server, simulator(config) as hub:

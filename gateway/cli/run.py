@@ -11,6 +11,7 @@ from gateway.accounts import AccountsDirectory
 from gateway.cli import loop
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.brokers import in_traces, open_broker, prepare_broker
+from gateway.cli.exposed import warn_of_exposed
 from gateway.cli.listeners import Listeners, listening
 from gateway.cli.loop import settle_memory
 from gateway.cli.options import ConfigOption, command_app
@@ -37,24 +38,26 @@ def run(config: ConfigOption = None) -> None:
     settings = load_settings(config)
     configure_logs(settings.log.format, settings.log.level, replica_name(os.getpid()))
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
-    AccountsDirectory(settings.accounts.directory).scan()  # a wrong directory is told at once, broker or not
+    keys = AccountsDirectory(settings.accounts.directory)
+    keys.scan()  # a wrong directory is told at once, broker or not
     traces.check(settings.tracing)
     with traces.tracing(settings.tracing, role="replica", broker=in_traces(settings.broker)) as tracer:
-        loop.run(_run(settings, tracer))
+        loop.run(_run(settings, keys, tracer))
 
 
-async def _run(settings: Settings, tracer: Tracer) -> None:
+async def _run(settings: Settings, keys: AccountsDirectory, tracer: Tracer) -> None:
     stop = asyncio.Event()
     loop.on_signal(stop.set)
     async with listening(settings, stop.is_set) as listeners, asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(_serve(settings, stop, listeners, tracer))
         stopping = tasks.create_task(stop.wait())
+        warning = tasks.create_task(warn_of_exposed(settings, keys))
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             listeners.heartbeat.beat()  # not ready any more, from now on
             await asyncio.wait({serving}, timeout=7)  # what is not done then is given up: exactly-once stands
-        serving.cancel()
-        stopping.cancel()
+        for task in (serving, stopping, warning):
+            task.cancel()
 
 
 async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, tracer: Tracer) -> None:

@@ -86,6 +86,11 @@ class Tokens:
         if not self._entries:
             self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(path))
 
+    @property
+    def count(self) -> int:
+        """How many tokens the file knew when it was read last."""
+        return len(self._entries)
+
     def who(self, token: str) -> Principal | None:
         """Give whose `token` is; every entry is compared in constant time, whatever the token."""
         self._look()

@@ -53,6 +53,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
     accounts = tmp_path / "accounts"
     accounts.mkdir()
     (accounts / "alpha").write_text(SECRET + "\n")
+    (accounts / "alpha").chmod(0o600)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(NatsServer(tmp_path / "nats"))
         simulate = (GATEWAY, "simulate", "--user", f"alpha={SECRET}", "--rate", "0", "--prefill", "3")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -175,25 +176,59 @@ def test_a_wrong_argument_is_a_usage_error_that_says_what_would_be_right(argumen
     assert words in result.output
 
 
-def test_fresh_schemas_pass_and_a_stale_or_an_orphaned_file_fails(tmp_path: Path) -> None:
+def test_fresh_schemas_pass_and_a_stale_or_a_left_over_file_fails(tmp_path: Path) -> None:
     runner = CliRunner()
     written = runner.invoke(app, ["schemas", "--directory", str(tmp_path)])
     count = len(schema_files()) + 1  # and the OpenAPI document
     assert f"{count} of {count} schemas written" in written.output
     assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
 
-    stale, orphan = min(tmp_path.rglob("*.schema.json")), tmp_path / "old.schema.json"
+    stale, orphan = min(tmp_path.rglob("*.schema.json")), tmp_path / "events" / "old.v1.schema.json"
     stale.write_text(stale.read_text("utf-8") + " ", "utf-8")
-    orphan.write_text("{}", "utf-8")
+    orphan.write_text('{"$id": "urn:mesolive:old:v1"}', "utf-8")
     checked = runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"])
     assert checked.exit_code == 1
     assert f"stale: {stale}" in checked.output
     assert f"of no model: {orphan}" in checked.output
-    assert "Run `gateway schemas`" in checked.output
+    assert "Run `gateway schemas`, delete what is of no model" in checked.output
 
-    assert "1 of" in runner.invoke(app, ["schemas", "--directory", str(tmp_path)]).output
-    assert not orphan.exists()
+    again = runner.invoke(app, ["schemas", "--directory", str(tmp_path)]).output
+    assert "1 of" in again
+    assert f"of no model, delete it where nobody needs it: {orphan}" in again
+    orphan.unlink()
     assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
+
+
+def test_schemas_deletes_nothing_and_writes_over_no_file_of_others(say: Say, tmp_path: Path) -> None:
+    others = {
+        "mine/customer.schema.json": "{}",
+        "vendor/a/b.schema.json": '{"$id": "urn:mesolive:b:v1"}',
+        "own.v1.schema.json": '{"$id": "https://example.com/own"}',
+        "events/order.schema.json": "no JSON",
+    }
+    for path, text in others.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    code, said = say("schemas", "--directory", str(tmp_path))
+    assert (code, said.count("\n")) == (0, 1)
+    assert {path: (tmp_path / path).read_text() for path in others} == others
+    assert say("schemas", "--directory", str(tmp_path), "--check")[0] == 0
+
+    (tmp_path / "openapi.json").write_text('{"info": {"title": "Mine"}}')
+    for _ in range(2):
+        code, said = say("schemas", "--directory", str(tmp_path))
+        assert code == 2
+        assert f"{tmp_path}/openapi.json is there, and is none that this command wrote" in said
+    assert (tmp_path / "openapi.json").read_text() == '{"info": {"title": "Mine"}}'
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
+def test_schemas_writes_into_nothing_but_files(make: Callable[[Path], None], say: Say, tmp_path: Path) -> None:
+    make(tmp_path / "openapi.json")
+    code, said = say("schemas", "--directory", str(tmp_path))
+    assert (code, said.count("\n")) == (2, 1)
+    code, said = say("schemas", "--directory", "/dev/null")
+    assert (code, said.count("\n")) == (2, 1)
 
 
 def test_strategies_that_are_no_numbers_are_refused_in_words() -> None:

@@ -1,0 +1,46 @@
+"""Files with secrets that others on this machine may read or write: a warning, since the gateway works all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Final, NoReturn
+
+from gateway.accounts import AccountsDirectory, Fault
+from gateway.settings import Settings
+from gateway.small_files import exposure
+from gateway.telemetry.logs import get_logger
+
+_LOOK: Final = 30.0
+"""Seconds between two looks."""
+_REMEDY: Final = "Let its owner alone read and write it (`chmod 600`), at most its group read it."
+
+
+async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoReturn:
+    """Look again and again for files that others may use, and log each once."""
+    told: set[Fault] = set()
+    while True:
+        found = set(await asyncio.to_thread(lambda: list(exposed(settings, keys))))
+        for fault in sorted(found - told, key=lambda fault: fault.entry):
+            words = {"setting": fault.entry, "problem": fault.problem, "remedy": fault.remedy}
+            get_logger().warning("others on this machine may use a secret", **words)
+        told = found
+        await asyncio.sleep(_LOOK)
+
+
+def exposed(settings: Settings, keys: AccountsDirectory) -> Iterator[Fault]:
+    """Give each file that others may use: its setting as the entry."""
+    for fault in keys.exposed():
+        yield Fault(f"accounts.directory/{fault.entry}", fault.problem, fault.remedy)
+    broker = settings.broker
+    for setting, path in (
+        ("control.tokens_file", settings.control.tokens_file),
+        ("broker.sasl.password_file", broker.sasl.password_file),
+        ("broker.sasl.token_file", broker.sasl.token_file),
+        ("broker.credentials_file", broker.credentials_file),
+        ("broker.tls.key_file", broker.tls.key_file),
+        ("tracing.headers_file", settings.tracing.headers_file),
+    ):
+        problem = None if path is None else exposure(path)
+        if problem is not None:
+            yield Fault(setting, f"{path} {problem}", _REMEDY)
