@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import ssl
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -41,27 +40,26 @@ def _no_certificate(ca_file: Path) -> UnreadableFile:
 
 
 def load_pair(
-    context: ssl.SSLContext, certificate: bytes, key: bytes | None, password: Callable[[], str | bytes]
+    context: ssl.SSLContext,
+    certificate: tuple[Path, bytes],
+    key: tuple[Path, bytes],
+    password: Callable[[], str | bytes],
 ) -> None:
-    """Load a certificate and its key, as they were read, into a context; raises ssl.SSLError.
+    """Load a certificate and its key, each a path and what was read there, into a context; raises ssl.SSLError.
 
-    Without a `key` it stands behind the certificate. `password` is asked where the key has a passphrase.
+    `password` is asked where the key has a passphrase.
     """
-    with ExitStack() as stack:
-        paths = [stack.enter_context(_path_of(part)) for part in (certificate, key) if part is not None]
-        context.load_cert_chain(paths[0], paths[-1], password=password)
+    with _readable(*certificate) as certificate_path, _readable(*key) as key_path:
+        context.load_cert_chain(certificate_path, key_path, password=password)
 
 
 @contextmanager
-def _path_of(content: bytes) -> Iterator[str]:
-    """Give a path under which OpenSSL can read this: it takes no memory, and a file could have been swapped."""
-    if hasattr(os, "memfd_create"):
-        with os.fdopen(os.memfd_create("pem", os.MFD_CLOEXEC), "wb") as memory:
-            memory.write(content)
-            memory.flush()
-            yield f"/proc/self/fd/{memory.fileno()}"
-    else:  # where there is no Linux: a file that its owner alone may read
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(content)
-            file.flush()
-            yield file.name
+def _readable(path: Path, content: bytes) -> Iterator[str]:
+    """Give a path under which OpenSSL, which takes nothing else, finds this content, whatever is at `path` by now."""
+    if not hasattr(os, "memfd_create"):  # not on Linux: there it stays possible to swap the file in between
+        yield str(path)
+        return
+    with os.fdopen(os.memfd_create("pem", os.MFD_CLOEXEC), "r+b") as memory:
+        memory.write(content)
+        memory.flush()
+        yield f"/proc/self/fd/{memory.fileno()}"

@@ -97,7 +97,7 @@ class Access:
             remedy = f"Name a PEM file with the key of the certificate in {cert_file}."
             raise ConfigurationError(KEY_FILE, f"{key_path} holds no key", remedy)
         try:
-            load_pair(context, certificate, key, ask)
+            load_pair(context, (cert_file, certificate), (key_path, key), ask)
         except (OSError, ssl.SSLError) as error:
             problem = f"the key in {key_path} and the certificate in {cert_file} are no pair ({_reason(error)})"
             raise ConfigurationError(key_setting, problem, "Name the two that were made together.") from error

@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
+from typing import Final
 
-from gateway.broker.ports import LogReader
+from gateway.broker.ports import LogReader, Stored
+from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.hub import PATH, Hub
 from gateway.replica.replica import hub_http, transport_of
 from gateway.settings import Settings
 from gateway.signalr.connection import connect as connect_hub
 from gateway.verify.compare import Logged
+
+_FIRST: Final = "1"
+"""The incarnation of what early releases wrote without one."""
+_DIGITS: Final = 20
+"""As many as a sequence is written with."""
 
 
 @asynccontextmanager
@@ -40,8 +47,15 @@ async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KIND
             sequence = message.attributes.get("sequence")
             yield Logged(
                 kind=message.topic,
-                sequence=None if sequence is None else int(sequence),
+                sequence=None if sequence is None else _number(stored, "sequence", sequence),
                 value=message.value,
                 late="late" in message.attributes,
-                incarnation=int(message.attributes.get("incarnation", "1")),  # early releases wrote none
+                incarnation=_number(stored, "incarnation", message.attributes.get("incarnation", _FIRST)),
             )
+
+
+def _number(stored: Stored, name: str, text: str) -> int:
+    """Read an attribute; raises GatewayError: whoever may write to the broker may write anything."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+        raise GatewayError(f"the message at {stored.position} has no number as its {name}, but {text[:_DIGITS]!r}")
+    return int(text)

@@ -103,7 +103,10 @@ async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked)
 async def _judge(settings: Settings, key: str, broker: Broker, account: str, asked: _Asked) -> Verdict:
     reader = broker.reader
     notifications = [message async for message in read_log(reader, account, [NOTIFICATIONS])]
-    said = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
+    try:
+        said = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # others may write there, too
+        raise GatewayError(f"a notification in the log cannot be read: {error!r}") from error
     first, newest = await _first(reader, account, asked.incarnation)
     incarnation = asked.incarnation or max(newest, *said.begins, 1)
     since = asked.since
