@@ -14,7 +14,7 @@ from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
 from gateway.cli.exposed import exposed
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
-from gateway.control.tokens import Tokens
+from gateway.control.tokens import check_tokens_file
 from gateway.errors import (
     CallFailed,
     CallRejected,
@@ -80,8 +80,13 @@ async def _check(settings: Settings) -> bool:
 
 
 async def _check_tokens(path: Path) -> str:
-    """Read the file as `gateway run` does; raises ConfigurationError, which names a bad line and never quotes it."""
-    count = Tokens(path).count
+    """Return how many tokens there are; raises ConfigurationError that names each bad line and quotes none."""
+    count, faults = check_tokens_file(path)
+    if faults:
+        bad = "; ".join(map(str, faults[:_SHOWN]))
+        more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+        remedy = "Write lines into it that `gateway token` makes."
+        raise ConfigurationError("control.tokens_file", f"{path}, {bad}{more}", remedy)
     return f"{count} {'token' if count == 1 else 'tokens'}"
 
 

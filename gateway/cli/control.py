@@ -30,7 +30,7 @@ from gateway.errors import ConfigurationError, Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.settings import Settings
 from gateway.tasks import apart
-from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.traces import Tracer, tracing
 
 
@@ -42,9 +42,10 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
     async with serving(Traced(gate, tracer) if tracer.is_on else gate, listener):
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
+        looking = asyncio.create_task(_keep_looking(tokens))
         _say(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (following, orphaned):
+        for task in (following, orphaned, looking):
             task.cancel()
         with suppress(asyncio.CancelledError):
             await following  # where it failed, the parent sees this process end, and starts another
@@ -53,6 +54,16 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
 def _say(word: bytes) -> None:
     sys.stdout.buffer.write(word)
     sys.stdout.flush()
+
+
+async def _keep_looking(tokens: Tokens | None) -> None:
+    """Look at the tokens each second, so that what is wrong with them is told also where nobody calls."""
+    while tokens is not None:
+        await asyncio.sleep(1)
+        try:
+            tokens.look()
+        except Exception:  # noqa: BLE001 - whoever calls next looks again
+            get_logger().exception("the look at control.tokens_file failed")
 
 
 async def _until_orphaned() -> None:

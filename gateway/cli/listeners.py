@@ -13,7 +13,7 @@ from gateway.cli.apart import About, Apart, kept
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.heartbeat import Heartbeat, Task
 from gateway.control.server import bind, url_of
-from gateway.control.tokens import Tokens
+from gateway.control.tokens import check_tokens_file
 from gateway.replica.replica import Replica
 from gateway.settings import ControlSettings, Settings
 from gateway.telemetry.logs import get_logger
@@ -53,13 +53,13 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
 
     Both are answered by processes of their own: nothing that a stranger sends is parsed on the loop that serves events.
     """
-    tokens, host = _open_to(settings.control)
+    host = _open_to(settings.control)
     async with AsyncExitStack() as stack:
         monitoring = bind("monitoring", settings.monitoring.host, settings.monitoring.port)
         stack.callback(monitoring.close)
         control = bind("control", host, settings.control.port)
         stack.callback(control.close)
-        if tokens is None:
+        if settings.control.tokens_file is None:
             get_logger().warning(
                 "the control plane has no tokens: it listens on loopback only",
                 remedy="set control.tokens_file to a file with lines that `gateway token` makes",
@@ -88,8 +88,9 @@ def _listeners(
     return listeners
 
 
-def _open_to(settings: ControlSettings) -> tuple[Tokens | None, str]:
-    """Give who may call the API, and the address that this allows to listen on."""
+def _open_to(settings: ControlSettings) -> str:
+    """Return the address to listen on; raises ConfigurationError where the tokens cannot be read."""
     if settings.tokens_file is None:
-        return None, _LOOPBACK
-    return Tokens(settings.tokens_file), settings.host
+        return _LOOPBACK
+    check_tokens_file(settings.tokens_file)  # what is wrong with single lines, the control plane tells
+    return settings.host

@@ -8,7 +8,9 @@ import typer
 
 from gateway.cli import terminal
 from gateway.cli.options import command_app
-from gateway.control.tokens import Role, line_of, new_token
+from gateway.control.principals import Role
+from gateway.control.token_lines import line_of
+from gateway.control.tokens import new_token
 
 app = command_app()
 
@@ -17,18 +19,25 @@ app = command_app()
 def token(
     name: Annotated[str, typer.Option(help="Whose it is: the log names who changed what.")],
     role: Annotated[Role, typer.Option(help="A viewer looks; an operator also changes what is wanted.")] = Role.VIEWER,
+    accounts: Annotated[
+        str | None, typer.Option(help="Only these accounts, such as main,eu-*; all where it is left out.")
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(help="Until the end of a day in UTC, as 2027-01-31, or an RFC 3339 time; else for ever."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for scripts.")] = False,
 ) -> None:
     """Make a token for the HTTP API, and the line for the file that control.tokens_file names.
 
     The token is shown once and kept nowhere: the line holds only its digest. Whoever has the token sends it as
-    `Authorization: Bearer …`; taking the line away ends it within a second or two.
+    `Authorization: Bearer …`; taking the line away ends it within two seconds.
     """
     made = new_token()
     try:
-        line = line_of(name, role, made)
+        line = line_of(name, role, made, accounts=accounts, until=until)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--name") from error
+        raise typer.BadParameter(f"the line would let nobody in: {error}") from error
     if as_json:
         terminal.say_json({"token": made, "line": line})
         return

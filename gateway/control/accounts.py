@@ -86,12 +86,16 @@ class _Filters(BaseModel):
     summary="List accounts, the worst first",
     responses=answers({"items": [models.ACCOUNT], "next": None}, problems=_READS),
 )
-async def list_accounts(here: Here, filters: Annotated[_Filters, Query()]) -> models.Accounts:
-    """Accounts of all replicas, as far as this one has heard: `age_seconds` says how long ago."""
+async def list_accounts(here: Here, filters: Annotated[_Filters, Query()], request: Request) -> models.Accounts:
+    """Accounts of all replicas, as far as this one has heard: `age_seconds` says how long ago.
+
+    A token that is for some accounts only sees those alone.
+    """
     asked = listing.Asked(
         states=filters.state,
         owner=filters.owner,
         prefix=filters.prefix,
+        scope=request.state.who.accounts,
         sort=filters.sort,
         limit=filters.limit,
         cursor=filters.cursor,

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope
 
+from gateway.control.principals import LOCAL, Principal, Role
 from gateway.control.problems import Kind, Problem
-from gateway.control.tokens import LOCAL, Principal, Role
 
 _NOT_OF_FORMS: Final = frozenset(
     {b"authorization", b"idempotency-key", b"if-match", b"x-request-id", b"x-requested-with"}

@@ -7,7 +7,7 @@ import re
 from copy import deepcopy
 from typing import Any, Final
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -18,6 +18,7 @@ from gateway.control.deployment import Deployment
 from gateway.control.problems import Fault, Kind, Problem
 from gateway.control.replaying import Replaying
 from gateway.control.says import finish
+from gateway.control.scoping import check_scope
 from gateway.control.wishes import Wishes
 
 _TITLE: Final = "MesoLive event gateway"
@@ -44,6 +45,7 @@ def create_app(deployment: Deployment) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         separate_input_output_schemas=False,
+        dependencies=[Depends(check_scope)],
     )
     app.state.deployment = deployment
     app.state.wishes = Wishes(deployment)

@@ -16,8 +16,9 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.control.admission import Slots, check_local, header, read_body
+from gateway.control.principals import LOCAL, Principal, Role
 from gateway.control.problems import SECURITY, Kind, Problem
-from gateway.control.tokens import LOCAL, Principal, Role, Tokens
+from gateway.control.tokens import Tokens
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 BODY: Final = 64 * 1024

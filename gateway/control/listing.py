@@ -13,6 +13,7 @@ from gateway.accounts import shard_of
 from gateway.broker.view import STALE, Sighting, View
 from gateway.control import models
 from gateway.control.cursors import no_cursor, read_cursor, write_cursor
+from gateway.control.principals import EVERY_ACCOUNT, AccountScope
 
 Sort = Literal["worst", "name"]
 
@@ -35,6 +36,8 @@ class Asked:
     owner: str | None = None
     prefix: str = ""
     """What their names begin with."""
+    scope: AccountScope = EVERY_ACCOUNT
+    """Of whoever asks."""
     sort: Sort = "worst"
     limit: int = 100
     cursor: str | None = None
@@ -100,7 +103,7 @@ def as_list(strategies: tuple[int, ...] | None) -> list[int] | None:
 
 def _places(view: View, asked: Asked) -> Iterator[Place]:
     for name in view.observed.keys() | view.desired.keys():
-        if not name.startswith(asked.prefix):
+        if not name.startswith(asked.prefix) or name not in asked.scope:
             continue
         sighting = view.observed.get(name)
         said = None if sighting is None else sighting.said

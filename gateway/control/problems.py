@@ -35,7 +35,7 @@ class Kind(Enum):
 
     MALFORMED = "malformed", 400, "The request is not HTTP or not JSON"
     UNAUTHENTICATED = "unauthenticated", 401, "There is no token, or none that is known"
-    FORBIDDEN = "forbidden", 403, "The token's role does not allow this"
+    FORBIDDEN = "forbidden", 403, "The token does not allow this"
     FOREIGN = "foreign", 403, "Without tokens only this machine may ask"
     NOT_FOUND = "not-found", 404, "There is nothing of this name"
     UNKNOWN_ACCOUNT = "unknown-account", 404, "There is no such account"

@@ -104,8 +104,8 @@ async def ask_for_replay(  # noqa: PLR0917 - FastAPI gives them by name
     summary="List replays, the newest first",
     responses=answers({"items": [models.REPLAY], "next": None}, problems=_READS),
 )
-async def list_replays(here: Here, filters: Annotated[_Filters, Query()]) -> models.Replays:
-    """Those of all accounts; of those that have ended, the last ones."""
+async def list_replays(here: Here, filters: Annotated[_Filters, Query()], request: Request) -> models.Replays:
+    """Those of all accounts that the token is for; of those that have ended, the last ones."""
     view = here.seen()
     wanted = {Phase(one) for one in filters.state}
     places = sorted(
@@ -113,6 +113,7 @@ async def list_replays(here: Here, filters: Annotated[_Filters, Query()]) -> mod
             (one.said.asked_at, id_)
             for id_, one in view.replays.items()
             if one.said is not None
+            and one.said.account in request.state.who.accounts
             and (filters.account is None or one.said.account == filters.account)
             and (not wanted or phase_of(view, id_) in wanted)
         ),

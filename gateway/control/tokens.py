@@ -1,62 +1,41 @@
 """Who may call the API: bearer tokens with roles, of which only digests are kept, in a file that is read again.
 
-A line is `<name> <role> sha256:<digest>`; lines that are empty or begin with # say nothing. A token is 32 random bytes,
-so a plain SHA-256 of it cannot be guessed backwards, and a slow hash would only slow the gateway.
+`gateway.control.token_lines` has the form of its lines. A token is 32 random bytes, so a plain SHA-256 of it cannot be
+guessed backwards, and a slow hash would only slow the gateway.
+
+A token ends with its line. So the content is read and compared each second: what a system tells of a file (times, size,
+inode) can be the same for another content. A file that cannot be read lets nobody in once a short grace is over; one
+that is put in its place within the grace locks nobody out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from gateway.accounts import NAME_RULE, is_account_name
+from gateway.control.principals import Principal
+from gateway.control.token_lines import Entry, LineFault, read_lines
 from gateway.errors import ConfigurationError
 from gateway.small_files import UnreadableFile, read_small
 from gateway.telemetry.logs import get_logger
 
 PREFIX: Final = "gateway_"
 """What tokens begin with, so that scanners of sources can find one that leaked."""
-_SCHEME: Final = "sha256:"
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+GRACE: Final = 10.0
+"""Seconds for which the tokens of a file that cannot be read any more still hold."""
 _LOOK: Final = 1.0
-"""Seconds between two looks whether the file changed."""
+"""Seconds between two looks at the file."""
 _LARGEST: Final = 1024 * 1024
+_TOLD_FAULTS: Final = 10
+"""Lines with something wrong that are told one by one."""
 _SETTING: Final = "control.tokens_file"
-
-
-class Role(Enum):
-    """What a token allows."""
-
-    VIEWER = "viewer"
-    """To look."""
-    OPERATOR = "operator"
-    """To change what is wanted, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who asks."""
-
-    name: str
-    role: Role
-
-
-LOCAL: Final = Principal("local", Role.OPERATOR)
-"""Whoever asks from this machine, where there are no tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    principal: Principal
-    digest: bytes
+_REMEDY: Final = "Write lines into it that `gateway token` makes."
 
 
 def new_token() -> str:
@@ -64,27 +43,42 @@ def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def line_of(name: str, role: Role, token: str) -> str:
-    """Give the line of the file that knows `token`; raises ValueError for a name that is none."""
-    if not is_account_name(name):
-        raise ValueError(f"{name!r} is no name: {NAME_RULE}")
-    return f"{name} {role.value} {_SCHEME}{hashlib.sha256(token.encode()).hexdigest()}"
+def check_tokens_file(path: Path) -> tuple[int, Sequence[LineFault]]:
+    """Return how many tokens there are, and the lines with something wrong; raises ConfigurationError for no file."""
+    entries, faults = read_lines(_read(path))
+    return len(entries), faults
 
 
 class Tokens:
     """The tokens of one file, as it is now."""
 
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the file for the first time; raises ConfigurationError where it is not as it must be."""
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Read the file for the first time; raises ConfigurationError where it cannot be read.
+
+        `clock` gives seconds, and `now` the time by which tokens expire.
+        """
         self._path = path
         self._clock = clock
+        self._now = now
         self._log = get_logger()
-        self._stamp: tuple[int, int, int] | None = None
-        self._trouble = ""
-        self._entries = self._read()
+        self._content = _read(path)
+        self._entries: Sequence[Entry] = ()
+        self._faults = 0
+        self._told = b""
+        """The content whose faults were told last."""
+        self._unreadable_since: float | None = None
         self._looked = clock()
-        if not self._entries:
-            self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(path))
+        self._take_in(self._content)
+
+    @property
+    def problems(self) -> int:
+        """How many lines of the file let nobody in for something wrong; 1 where the file cannot be read."""
+        return self._faults if self._unreadable_since is None else 1
 
     @property
     def count(self) -> int:
@@ -92,68 +86,75 @@ class Tokens:
         return len(self._entries)
 
     def who(self, token: str) -> Principal | None:
-        """Give whose `token` is; every entry is compared in constant time, whatever the token."""
-        self._look()
+        """Return whose `token` is; every entry is compared in constant time, whatever the token."""
+        self.look()
+        if not token:
+            return None
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        found = None
+        found: Entry | None = None
         for entry in self._entries:
             if hmac.compare_digest(entry.digest, digest):
-                found = entry.principal
-        return found
+                found = entry
+        return None if found is None or not found.is_valid(self._now()) else found.principal
 
-    def _look(self) -> None:
-        """Read the file again if it changed; one that cannot be read leaves all as it is, and is told of."""
+    def look(self) -> None:
+        """Compare the file with what was read, unless that was done within the last second."""
         now = self._clock()
         if now - self._looked < _LOOK:
             return
         self._looked = now
         try:
-            if self._stat() != self._stamp:
-                self._entries = self._read()
-                self._log.info("control.tokens_file is read again", tokens=len(self._entries))
-            self._trouble = ""
+            content = _read(self._path)
         except ConfigurationError as error:
-            if str(error) != self._trouble:
-                self._log.error("control.tokens_file cannot be read: the tokens before hold", error=str(error))
-            self._trouble = str(error)
+            self._fade(now, error)
+            return
+        if self._unreadable_since is not None:
+            self._unreadable_since = None
+            self._log.info("control.tokens_file can be read again")
+            self._take_in(content)
+        elif content != self._content:
+            self._log.info("control.tokens_file has changed, and is read again")
+            self._take_in(content)
 
-    def _stat(self) -> tuple[int, int, int]:
-        try:
-            found = self._path.stat()
-        except OSError as error:
-            raise _wrong(f"{self._path} cannot be read ({error.strerror})") from error
-        return found.st_mtime_ns, found.st_ino, found.st_size
+    def _fade(self, now: float, error: ConfigurationError) -> None:
+        """End the tokens of a file that has been unreadable for as long as the grace."""
+        if self._unreadable_since is None:
+            self._unreadable_since = now
+            self._log.error("control.tokens_file cannot be read: its tokens end soon", error=str(error), seconds=GRACE)
+        elif self._entries and now - self._unreadable_since >= GRACE:
+            self._entries = ()
+            self._log.error("control.tokens_file cannot be read: its tokens have ended", error=str(error))
 
-    def _read(self) -> Sequence[_Entry]:
-        stamp = self._stat()
-        try:
-            content = read_small(self._path, _LARGEST)
-        except UnreadableFile as error:
-            raise _wrong(f"{self._path} {error.problem}") from error
-        lines = content.decode("utf-8", "replace").splitlines()
-        entries = [
-            self._entry(number, line.split())
-            for number, line in enumerate(lines, 1)
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        self._stamp = stamp
-        return entries
+    def _take_in(self, content: bytes) -> None:
+        self._content = content
+        self._entries, faults = read_lines(content)
+        self._faults = len(faults)
+        if content != self._told:
+            self._told = content
+            self._tell(faults)
+        if not self._entries:
+            self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(self._path))
 
-    def _entry(self, number: int, words: list[str]) -> _Entry:
-        """Read a line; what is wrong is told without the line: it may hold a token by mistake."""
-        if len(words) != 3:  # noqa: PLR2004 - name, role, digest
-            raise _wrong(f"{self._path}, line {number}: has {len(words)} words instead of 3")
-        name, role, digest = words
-        if not is_account_name(name):
-            raise _wrong(f"{self._path}, line {number}: its first word is no name ({NAME_RULE})")
-        if role not in {known.value for known in Role}:
-            raise _wrong(f"{self._path}, line {number}: its second word is no role (viewer or operator)")
-        if not digest.startswith(_SCHEME) or not _DIGEST.fullmatch(digest.removeprefix(_SCHEME)):
-            raise _wrong(
-                f"{self._path}, line {number}: its third word is no digest (sha256: and 64 hexadecimal digits)"
+    def _tell(self, faults: Sequence[LineFault]) -> None:
+        for fault in faults[:_TOLD_FAULTS]:
+            self._log.error(
+                "a line of control.tokens_file lets nobody in",
+                file=str(self._path),
+                line=fault.number,
+                error=fault.problem,
+                remedy=_REMEDY,
             )
-        return _Entry(Principal(name, Role(role)), bytes.fromhex(digest.removeprefix(_SCHEME)))
+        if len(faults) > _TOLD_FAULTS:
+            self._log.error("more lines of control.tokens_file let nobody in", lines=len(faults) - _TOLD_FAULTS)
+
+
+def _read(path: Path) -> bytes:
+    """Return what the file holds; raises ConfigurationError."""
+    try:
+        return read_small(path, _LARGEST)
+    except UnreadableFile as error:
+        raise _wrong(f"{path} {error.problem}") from error
 
 
 def _wrong(problem: str) -> ConfigurationError:
-    return ConfigurationError(_SETTING, problem, "Write lines into it that `gateway token` makes.")
+    return ConfigurationError(_SETTING, problem, _REMEDY)

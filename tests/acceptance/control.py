@@ -93,9 +93,9 @@ async def control_of(running: Process, http: aiohttp.ClientSession, token: str |
     return Control(running, http, url, monitoring, token)
 
 
-async def new_token(folder: Path, name: str, role: str) -> tuple[str, str]:
+async def new_token(folder: Path, name: str, role: str, *more: str) -> tuple[str, str]:
     """Let `gateway token` make a token; give it and its line."""
-    command = [str(GATEWAY), "token", "--name", name, "--role", role]
+    command = [str(GATEWAY), "token", "--name", name, "--role", role, *more]
     made = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=folder)
     out, _ = await made.communicate()
     found = re.search(r"token, .*: +(\S+)\nline, .*: +(.+)\n", out.decode())

@@ -13,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.control.gate import BODY, Limits
+from gateway.control.principals import Role
 from gateway.control.server import bind
-from gateway.control.tokens import Principal, Role, Tokens, line_of, new_token
+from gateway.control.token_lines import line_of
+from gateway.control.tokens import Tokens
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api
 
@@ -64,53 +66,6 @@ async def test_tokens_and_roles(api: Api, tokens_file: Path) -> None:
     assert await status("POST /v1/accounts/main/reconnect", bearer(viewer)) == 403
     assert await status("GET /v1/accounts", bearer(operator)) == 200
     assert await status(f"PUT {TARGET}", bearer(operator)) == 200
-
-
-def test_the_file_is_read_again_when_it_changes_and_what_is_none_leaves_all_as_it_was(tokens_file: Path) -> None:
-    now = 0.0
-    first, second = new_token(), new_token()
-    tokens_file.write_text(line_of("one", Role.VIEWER, first))
-    tokens = Tokens(tokens_file, clock=lambda: now)
-    assert tokens.who(first) == Principal("one", Role.VIEWER)
-    other = tokens_file.with_name("other")
-    other.write_text(line_of("two", Role.OPERATOR, second))
-    other.rename(tokens_file)  # as Kubernetes exchanges it
-    now += 2
-    assert tokens.who(first) is None
-    assert tokens.who(second) == Principal("two", Role.OPERATOR)
-    tokens_file.write_text("nonsense")
-    now += 2
-    assert tokens.who(second) is not None
-    tokens_file.unlink()
-    now += 2
-    assert tokens.who(second) is not None
-    tokens_file.write_text("")
-    now += 2
-    assert tokens.who(second) is None
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("one viewer", "line 1: has 2 words"),
-        ("o*e viewer sha256:" + "0" * 64, "first word is no name"),
-        ("one admin sha256:" + "0" * 64, "second word is no role"),
-        ("one viewer " + "0" * 64, "third word is no digest"),
-        ("one viewer sha256:" + "0" * 63, "third word is no digest"),
-        pytest.param(f"one viewer {new_token()}", "third word is no digest", id="the token itself"),
-    ],
-)
-def test_a_line_that_is_none_is_refused_without_repeating_it(tokens_file: Path, line: str, words: str) -> None:
-    tokens_file.write_text(line)
-    with pytest.raises(ConfigurationError, match=words) as caught:
-        Tokens(tokens_file)
-    assert line not in str(caught.value)
-    assert line.rsplit(maxsplit=1)[-1] not in str(caught.value)
-
-
-def test_a_file_that_is_not_there_is_refused(tokens_file: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"control\.tokens_file: .* cannot be read"):
-        Tokens(tokens_file)
 
 
 @pytest.mark.parametrize(
@@ -317,9 +272,3 @@ def test_a_port_that_is_taken_is_a_wrong_setting() -> None:
             bind("control", "127.0.0.1", other.getsockname()[1])
     with pytest.raises(ConfigurationError, match=r"^monitoring\.host: "):
         bind("monitoring", "no such host", 0)
-
-
-def test_tokens_are_long_and_never_alike() -> None:
-    made = {new_token() for _ in range(100)}
-    assert len(made) == 100
-    assert min(map(len, made)) > 43
