@@ -96,6 +96,8 @@ class Apart:
                     self._listens()
                 self.is_ready |= line == READY
                 await self.heard(line)
+        except ValueError as error:  # a line without an end: no more of what it says is read
+            get_logger().error("a process said what its parent cannot read", error=str(error))
         finally:
             self.writer = None
         return await process.wait()

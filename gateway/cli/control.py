@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import socket
 import sys
 from contextlib import suppress
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import uvloop
 
@@ -30,20 +31,27 @@ from gateway.errors import ConfigurationError, Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.settings import Settings
 from gateway.tasks import apart
+from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.traces import Tracer, tracing
+
+_LOOK: Final = 1.0
+"""Seconds between two looks at what may have changed."""
+_AGAIN: Final = 0.1
+"""Seconds before a parent that is busy is told again."""
 
 
 async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) -> None:
     """Answer until the parent is gone."""
     deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays)
     tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
-    gate = Gate(create_app(deployment), tokens)
-    async with serving(Traced(gate, tracer) if tracer.is_on else gate, listener):
+    counts = ControlCounts()
+    gate = Gate(create_app(deployment), tokens, counts=counts)
+    async with serving(Traced(gate, tracer, gate.is_known) if tracer.is_on else gate, listener):
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
-        looking = asyncio.create_task(_keep_looking(tokens))
-        _say(LISTENS)
+        looking = asyncio.create_task(_keep_looking(tokens, gate, counts))
+        _tell(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         for task in (following, orphaned, looking):
             task.cancel()
@@ -51,19 +59,32 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
             await following  # where it failed, the parent sees this process end, and starts another
 
 
-def _say(word: bytes) -> None:
-    sys.stdout.buffer.write(word)
-    sys.stdout.flush()
-
-
-async def _keep_looking(tokens: Tokens | None) -> None:
-    """Look at the tokens each second, so that what is wrong with them is told also where nobody calls."""
-    while tokens is not None:
-        await asyncio.sleep(1)
+async def _keep_looking(tokens: Tokens | None, gate: Gate, counts: ControlCounts) -> NoReturn:
+    """Each second look at the tokens, sum up who was refused, and tell the parent what is counted."""
+    told = b""
+    while True:
+        await asyncio.sleep(_LOOK)
         try:
-            tokens.look()
-        except Exception:  # noqa: BLE001 - whoever calls next looks again
-            get_logger().exception("the look at control.tokens_file failed")
+            if tokens is not None:
+                tokens.look()
+                counts.tokens_file_problems = tokens.problems
+            gate.refused.look()
+            if (line := counts.encode()) != told and _tell(line):
+                told = line
+        except Exception:  # noqa: BLE001 - the next look is a second away
+            get_logger().exception("a look at tokens and counts failed")
+
+
+def _tell(line: bytes) -> bool:
+    """Write a line to the parent, whole or not at all; return whether it took it."""
+    assert len(line) <= select.PIPE_BUF  # noqa: S101 - roles, statuses and reasons are few
+    try:
+        os.write(sys.stdout.fileno(), line)
+    except BlockingIOError:  # it is busy, and hears the sum later
+        return False
+    except BrokenPipeError:  # it is gone, and so is this process soon
+        return False
+    return True
 
 
 async def _until_orphaned() -> None:
@@ -91,8 +112,8 @@ async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
             view = View(lambda _: None)
             tasks.create_task(view.follow(broker.control))
             await view.filled.wait()
-            if deployment.view is None:
-                _say(READY)
+            while deployment.view is None and not _tell(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
+                await asyncio.sleep(_AGAIN)
             deployment.view, deployment.store, is_filled = view, broker.control, True
     except* (Unavailable, ConfigurationError):
         pass  # the parent tells of it
@@ -104,6 +125,7 @@ def main() -> None:
     terminal.guard()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent is asked, and ends this
+    os.set_blocking(sys.stdout.fileno(), False)
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
     configure_logs(settings.log.format, settings.log.level, replica_name(os.getppid()))
     with socket.socket(fileno=int(sys.argv[1])) as listener, tracing(settings.tracing, role="control") as tracer:

@@ -11,12 +11,13 @@ import pickle
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, TypeAlias
 
 import msgspec
 
 from gateway.cli.apart import About, Apart
 from gateway.replica.containment import tell
+from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.metrics import Numbers
 
 ASK: Final = b"numbers\n"
@@ -26,9 +27,11 @@ HEAD: Final = struct.Struct(">cI")
 BEAT: Final = b"b"
 """Carries one byte: whether the process is ready."""
 NUMBERS: Final = b"n"
-"""Carries `Numbers | None`, pickled: both processes are the same program, and nobody else has the pipe."""
+"""Carries `Scraped`, pickled: both processes are the same program, and nobody else has the pipe."""
 FAILED: Final = b"f"
 """The numbers could not be gathered: the log says why."""
+Scraped: TypeAlias = tuple[Numbers | None, ControlCounts]
+"""What the replica and the control plane have counted."""
 EACH: Final = 0.5
 """Seconds between two beats."""
 
@@ -53,7 +56,7 @@ class Heartbeat(Apart):
         listener: socket.socket,
         task: Task,
         is_ready: Callable[[], bool],
-        numbers: Callable[[], Awaitable[Numbers | None]],
+        numbers: Callable[[], Awaitable[Scraped]],
     ) -> None:
         super().__init__(about, "gateway.cli.monitor", listener, msgspec.json.encode(task))
         self._tells_ready = is_ready

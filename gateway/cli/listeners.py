@@ -9,15 +9,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
-from gateway.cli.apart import About, Apart, kept
+from gateway.cli.apart import About, kept
 from gateway.cli.broker_parts import replica_name
-from gateway.cli.heartbeat import Heartbeat, Task
+from gateway.cli.control_process import ControlProcess
+from gateway.cli.heartbeat import Heartbeat, Scraped, Task
 from gateway.control.server import bind, url_of
 from gateway.control.tokens import check_tokens_file
 from gateway.replica.replica import Replica
 from gateway.settings import ControlSettings, Settings
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.metrics import Numbers
 
 _LOOPBACK = "127.0.0.1"
 
@@ -27,7 +27,7 @@ class Listeners:
     """What listens, and what it tells of."""
 
     is_ending: Callable[[], bool]
-    control: Apart
+    control: ControlProcess
     control_url: str
     monitoring_url: str
     heartbeat: Heartbeat = field(init=False)
@@ -42,9 +42,9 @@ class Listeners:
         is_there = self._replica is not None and self._replica.is_ready and self.control.is_ready
         return is_there and not self.is_ending()
 
-    async def numbers(self) -> Numbers | None:
-        """Return what is counted, gathered between events; None as long as nothing runs."""
-        return None if self._replica is None else await self._replica.numbers()
+    async def scraped(self) -> Scraped:
+        """Return what is counted, gathered between events; of the replica None as long as nothing runs."""
+        return None if self._replica is None else await self._replica.numbers(), self.control.counts
 
 
 @asynccontextmanager
@@ -77,13 +77,13 @@ def _listeners(
 ) -> Listeners:
     urls = url_of(control), url_of(monitoring)
     about = About("the control plane listens", "the control plane ended, and is started again", urls[0], host)
-    apart = Apart(about, "gateway.cli.control", control, settings.model_dump_json().encode())
-    listeners = Listeners(is_ending, apart, *urls)
+    process = ControlProcess(about, control, settings.model_dump_json().encode())
+    listeners = Listeners(is_ending, process, *urls)
     words = "probes and metrics are served", "what answers probes and scrapers ended, and is started again"
     per_account, log = settings.metrics.per_account, settings.log
     task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()))
     listeners.heartbeat = Heartbeat(
-        About(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.numbers
+        About(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
     )
     return listeners
 

@@ -21,12 +21,13 @@ import msgspec
 import uvloop
 
 from gateway.cli.apart import LISTENS
-from gateway.cli.heartbeat import ASK, BEAT, EACH, HEAD, NUMBERS, Task
+from gateway.cli.heartbeat import ASK, BEAT, EACH, HEAD, NUMBERS, Scraped, Task
 from gateway.control.connection import ConnectionLimits
 from gateway.control.monitoring import Monitoring
 from gateway.control.server import serving
+from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.logs import configure_logs
-from gateway.telemetry.metrics import Metrics, Numbers
+from gateway.telemetry.metrics import Metrics
 
 STUCK: Final = 5.0
 """Seconds without a beat after which the loop that serves events counts as stuck."""
@@ -57,7 +58,7 @@ class Pulse:
         self._asked_at = 0.0
         self._answer: asyncio.Future[bool] | None = None
         """Whether there are numbers, once the question that is open is answered."""
-        self._numbers: Numbers | None = None
+        self._scraped: Scraped = None, ControlCounts()
         self._fresh_until = 0.0
         self._texts: dict[str, bytes] = {}
         """The present numbers, by media type."""
@@ -78,7 +79,7 @@ class Pulse:
             self._is_ready = payload != b"\0"
         else:
             if kind == NUMBERS:
-                self._numbers, self._texts = pickle.loads(payload), {}  # noqa: S301 - of the parent, over its own pipe
+                self._scraped, self._texts = pickle.loads(payload), {}  # noqa: S301 - of the parent, over its own pipe
                 self._fresh_until = now + min(_OLDEST, _SHARE * (now - self._asked_at))
             if self._answer is not None:
                 self._answer.set_result(kind == NUMBERS)
@@ -112,10 +113,14 @@ class Pulse:
             async with self._writing:  # one thread at a time: probes are answered meanwhile
                 texts = self._texts
                 if media_type not in texts:
-                    _, texts[media_type] = await asyncio.to_thread(self._metrics.text, self._numbers, media_type)
+                    _, texts[media_type] = await asyncio.to_thread(self._text, media_type)
             return media_type, texts[media_type]
         finally:
             self._waiting -= 1
+
+    def _text(self, media_type: str) -> tuple[str, bytes]:
+        numbers, control = self._scraped
+        return self._metrics.text(numbers, media_type, control)
 
     async def _be_fresh(self) -> None:
         """Wait for new numbers, unless those that are here came a moment ago."""

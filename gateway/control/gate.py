@@ -1,7 +1,8 @@
 """What every request passes first: limits on its size, its time and the number beside it, and who sent it.
 
 Plain ASGI around the API, so that nothing inside can be reached without it; every answer leaves with the same headers,
-also one that says no. Each change that is asked for is a line in the log, whether it was made or refused.
+also one that says no. Each change that somebody who is known asks for is a line in the log, whether it was made or
+refused; who is not known is counted and summed up.
 """
 
 from __future__ import annotations
@@ -18,13 +19,23 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.control.admission import Slots, check_local, header, read_body
 from gateway.control.principals import LOCAL, Principal, Role
 from gateway.control.problems import SECURITY, Kind, Problem
-from gateway.control.tokens import Tokens
+from gateway.control.refused import Refused
+from gateway.control.tokens import PREFIX, Tokens
+from gateway.telemetry.control_counts import ANONYMOUS, ControlCounts
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 BODY: Final = 64 * 1024
 """Bytes of a body at the most."""
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_CLIENT_REQUEST_ID: Final = re.compile(rb"[ -~]{1,128}")
+_TOKEN: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
+_REFUSALS: Final = {
+    Kind.UNAUTHENTICATED: "unauthenticated",
+    Kind.FORBIDDEN: "forbidden",
+    Kind.FOREIGN: "foreign",
+    Kind.BUSY: "busy",
+}
+"""Refusals that are counted, as the metric has them."""
 _SHOWN: Final = 200
 """Letters of a path that a line of the log shows."""
 
@@ -52,8 +63,19 @@ class _Passage:
     scope: Scope
     send: Send
     request_id: str
+    """Of our own: callers may choose the same, or that of somebody else."""
+    client_request_id: str | None
+    """The caller's."""
     status: int = 0
     who: Principal | None = None
+    refusal: str = ""
+    """Why it was refused, as a metric has it."""
+
+    @property
+    def address(self) -> str | None:
+        """Where it comes from."""
+        client = self.scope.get("client")
+        return None if client is None else str(client[0])
 
     async def forward(self, message: Message) -> None:
         """Send a part of the answer, with the headers that all have."""
@@ -76,19 +98,23 @@ class _Passage:
 class Gate:
     """Lets requests through to `app`."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None, counts: ControlCounts | None = None
+    ) -> None:
         """Without `tokens` whoever is on this machine may do everything."""
+        self.refused = Refused()
         self._app = app
         self._tokens = tokens
         self._limits = limits or Limits()
         self._slots = Slots(self._limits.at_once, self._limits.each, self._limits.for_operators)
+        self._counts = ControlCounts() if counts is None else counts
         self._log = get_logger()
         self._audit = get_audit_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         assert scope["type"] == "http"  # noqa: S101 - the server offers nothing else
-        passage = _Passage(scope, send, _request_id(scope))
+        passage = _Passage(scope, send, uuid4().hex, _client_request_id(scope))
         try:
             await self._admit(passage, receive)
         except Problem as problem:
@@ -98,12 +124,16 @@ class Gate:
             await self._say_no(passage, Problem(Kind.OUTCOME_UNKNOWN, words, retry_after=1))
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the answer is a problem, and the gateway goes on
-            self._log.exception("a request failed", request_id=passage.request_id, path=_path(scope))
+            self._log.exception(
+                "a request failed",
+                request_id=passage.request_id,
+                client_request_id=passage.client_request_id,
+                path=_path(scope),
+            )
             words = "The gateway's log says more under the request_id."
             await self._say_no(passage, Problem(Kind.INTERNAL, words))
         finally:
-            if scope["method"] not in _READS:
-                self._tell(passage)
+            self._tell(passage)
 
     async def _admit(self, passage: _Passage, receive: Receive) -> None:
         scope = passage.scope
@@ -147,21 +177,42 @@ class Gate:
             raise Problem(Kind.UNAUTHENTICATED, words, headers={"www-authenticate": 'Bearer realm="gateway"'})
         return who
 
+    def is_known(self, scope: Scope) -> bool:
+        """Return whether a request is from somebody who may ask."""
+        try:
+            self._who(scope)
+        except Problem:
+            return False
+        return True
+
     async def _say_no(self, passage: _Passage, problem: Problem) -> None:
+        passage.refusal = _REFUSALS.get(problem.kind, "")
         if passage.status == 0:  # else the answer has begun, and the server ends it as one that was cut off
             await passage.refuse(problem)
 
     def _tell(self, passage: _Passage) -> None:
-        """Write the line of a change that was asked for."""
-        scope, client = passage.scope, passage.scope.get("client")
+        """Count the request, and write the line of a change that was asked for by somebody who is known."""
+        scope, who = passage.scope, passage.who
+        self._counts.answered(ANONYMOUS if who is None else who.role.value, passage.status)
+        refusal = passage.refusal or ("forbidden" if passage.status == Kind.FORBIDDEN.status else "")
+        if refusal:
+            self._counts.refuse(refusal)
+        if who is None:
+            if refusal:
+                self.refused.anonymous(refusal, passage.address)
+            return
+        is_made = 0 < passage.status < Kind.MALFORMED.status
+        if scope["method"] in _READS or not self.refused.is_line(who.name, is_made=is_made):
+            return
         self._audit.info(
             "a change was asked for",
-            who=None if passage.who is None else passage.who.name,
-            role=None if passage.who is None else passage.who.role.value,
+            who=who.name,
+            role=who.role.value,
             what=f"{scope['method']} {_path(scope)}",
             status=passage.status,
             request_id=passage.request_id,
-            address=None if client is None else client[0],
+            client_request_id=passage.client_request_id,
+            address=passage.address,
             **scope.get("state", {}).get("change", {}),
         )
 
@@ -171,15 +222,15 @@ def _as_get(scope: Scope) -> Scope:
     return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
 
 
-def _request_id(scope: Scope) -> str:
+def _client_request_id(scope: Scope) -> str | None:
     given = header(scope, b"x-request-id")
-    return given.decode() if given is not None and _REQUEST_ID.fullmatch(given) else uuid4().hex
+    return given.decode() if given is not None and _CLIENT_REQUEST_ID.fullmatch(given) else None
 
 
 def _path(scope: Scope) -> str:
-    """Give the path as it came, which is printable."""
+    """Return the path as it came, which is printable, without a token that somebody wrote into it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return raw.decode("ascii", "backslashreplace")[:_SHOWN]
+    return _TOKEN.sub(f"{PREFIX}…", raw.decode("ascii", "backslashreplace"))[:_SHOWN]
 
 
 def tell_more(request: Request, **facts: str | int) -> None:

@@ -17,7 +17,7 @@ _ALWAYS: Final = (
 )
 _REQUEST_ID: Final = {
     "X-Request-Id": {
-        "description": "As it was sent, or a new one: it is in the gateway's log, too.",
+        "description": "The gateway's own id of the request, as in its log; the caller's stands there beside it.",
         "schema": {"type": "string"},
     }
 }

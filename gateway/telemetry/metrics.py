@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from itertools import chain, product
 from typing import Final
 
@@ -20,6 +19,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gateway import __version__
+from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounts
+from gateway.telemetry.families import Family, Scope
 from gateway.telemetry.tally import Distribution, Tally
 
 PREFIX: Final = "mesolive_gateway_"
@@ -39,28 +40,6 @@ PARTS: Final = (
 )
 """Parts of the gateway that are begun again alone where they fail unexpectedly."""
 _Rows = Iterable[tuple[tuple[str, ...], float]]
-
-
-class Scope(Enum):
-    """Whom a metric is of."""
-
-    PROCESS = "process"
-    ACCOUNT = "account"
-    """Of one account, and told where `metrics.per_account` is true."""
-    WORST = "worst"
-    """Of one account; where `metrics.per_account` is false, of the worst, without a label."""
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A metric."""
-
-    name: str
-    """Without the prefix."""
-    kind: type[Metric]
-    help: str
-    labels: tuple[str, ...] = ()
-    scope: Scope = Scope.PROCESS
 
 
 _GAUGE: Final = GaugeMetricFamily
@@ -161,6 +140,7 @@ _FAMILIES: Final = (
         "reports, counts an account for a scrape (numbers), and takes and gives back shards (ownership, release).",
         ("part",),
     ),
+    *CONTROL_FAMILIES,
     Family(
         "lag_sequences",
         _GAUGE,
@@ -272,8 +252,9 @@ class Numbers:
 class _Told(Collector):
     """What one scrape is told."""
 
-    def __init__(self, numbers: Numbers | None, shards: int, *, per_account: bool) -> None:
+    def __init__(self, numbers: Numbers | None, control: ControlCounts, shards: int, *, per_account: bool) -> None:
         self._numbers = numbers
+        self._control = control
         self._shards = shards
         self._per_account = per_account
 
@@ -282,6 +263,7 @@ class _Told(Collector):
         if self._numbers is None:  # it waits for the broker, and owns none of its shards
             yield _metric("shards", _one(self._shards))
             yield _metric("shards_owned", _one(0))
+            yield from (_metric(name, found) for name, found in self._control.rows().items())
             return
         rows = self._rows(self._numbers)
         for family in FAMILIES.values():
@@ -326,6 +308,7 @@ class _Told(Collector):
             "store_losses_total": _one(tally.went_back),
             "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | tally.unexpected),
         }
+        rows |= self._control.rows()
         if numbers.replays is not None:
             rows["replays"] = _by(numbers.replays)
         return rows | (_each(numbers) if self._per_account else _worst(accounts))
@@ -395,13 +378,14 @@ class Metrics:
         """Return the media type of the text for a scraper that sends `accept`; it may be given to `text` as well."""
         return choose_encoder(accept)[1]
 
-    def text(self, numbers: Numbers | None, accept: str) -> tuple[str, bytes]:
+    def text(self, numbers: Numbers | None, accept: str, control: ControlCounts | None = None) -> tuple[str, bytes]:
         """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
 
-        With thousands of accounts it takes a while, and may be called on another thread.
+        `control` is what the control plane has counted. With thousands of accounts it takes a while, and may be called
+        on another thread.
         """
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._process)
-        registry.register(_Told(numbers, self._shards, per_account=self._per_account))
+        registry.register(_Told(numbers, control or ControlCounts(), self._shards, per_account=self._per_account))
         encode, media_type = choose_encoder(accept)
         return media_type, encode(registry)

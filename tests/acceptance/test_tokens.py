@@ -92,6 +92,35 @@ async def test_tokens_are_for_their_accounts_and_for_their_time(tmp_path: Path) 
         assert (answer.status, answer.problem) == (404, "unknown-account")
 
 
+@pytest.mark.parametrize("request_", ["GET /v1/accounts", "POST /v1/accounts/account-1/reconnect"])
+async def test_a_flood_of_unknown_tokens_is_counted_and_fills_no_log(tmp_path: Path, request_: str) -> None:
+    flood = 500
+    _, line = await new_token(tmp_path, "one", "operator")
+    async with guarded(tmp_path, line) as (control, tokens):
+        before = control.running.complained
+        for _ in range(flood):
+            assert (await control.ask(request_, token="gateway_wrong", X_Request_Id="a" * 128)).status == 401
+
+        async def is_counted() -> bool:
+            async with control.http.get(f"{control.monitoring}/metrics") as answer:
+                text = await answer.text()
+            counted = f'mesolive_gateway_api_refused_total{{reason="unauthenticated"}} {float(flood)}'
+            return counted in text and f'_requests_total{{role="anonymous",status="401"}} {float(flood)}' in text
+
+        await until(is_counted, "all are counted")
+        told = control.running.complained.removeprefix(before).splitlines()
+        minutes = 2  # in which they may have been, on a machine that is busy
+        assert len([one for one in told if "refused" in one or "asked for" in one]) <= 2 * minutes
+        assert len(told) < 50
+        tokens.write_text(f"{line}\nwrong\n")
+
+        async def is_told() -> bool:
+            async with control.http.get(f"{control.monitoring}/metrics") as answer:
+                return "mesolive_gateway_tokens_file_problems 1.0" in await answer.text()
+
+        await until(is_told, "the wrong line is counted without a request")
+
+
 async def _lists(control: Control, token: str, accounts: list[str]) -> bool:
     answer = await control.ask("GET /v1/accounts", token=token)
     return [found["account"] for found in answer.body["items"]] == accounts

@@ -10,6 +10,7 @@ import pytest
 from gateway.cli import monitor
 from gateway.cli.heartbeat import BEAT, FAILED, NUMBERS
 from gateway.cli.monitor import Pulse
+from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.metrics import Metrics
 
 
@@ -27,7 +28,7 @@ class Loop:
         self.pulse.hear(BEAT, bytes([ready]))
 
     def answer(self) -> None:
-        self.pulse.hear(NUMBERS, pickle.dumps(None))
+        self.pulse.hear(NUMBERS, pickle.dumps((None, ControlCounts())))
 
 
 async def turns() -> None:

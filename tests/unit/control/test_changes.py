@@ -200,4 +200,4 @@ async def test_a_change_is_a_line_in_the_log_and_a_look_is_none(api: Api) -> Non
         ("local", f"PUT {TARGET}", 200),
         ("local", "DELETE /v1/accounts/nobody/subscription", 404),
     ]
-    assert (lines[0]["request_id"], lines[0]["state"], lines[0]["role"]) == ("from-me", "paused", "operator")
+    assert (lines[0]["client_request_id"], lines[0]["state"], lines[0]["role"]) == ("from-me", "paused", "operator")

@@ -16,7 +16,7 @@ from gateway.control.gate import BODY, Limits
 from gateway.control.principals import Role
 from gateway.control.server import bind
 from gateway.control.token_lines import line_of
-from gateway.control.tokens import Tokens
+from gateway.control.tokens import Tokens, new_token
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api
 
@@ -246,17 +246,34 @@ async def test_a_fault_of_ours_is_a_problem_that_says_nothing_of_the_inside(api:
         answer = await api.ask("POST /v1/accounts/main/reconnect", headers={"X-Request-Id": "mine"})
     assert (answer.status, answer.problem) == (500, "internal")
     assert [(line["event"], line["request_id"]) for line in logs if line["log_level"] == "error"] == [
-        ("a request failed", "mine")
+        ("a request failed", answer.headers["X-Request-Id"])
     ]
+    assert [line["client_request_id"] for line in logs if line["log_level"] == "error"] == ["mine"]
     assert "inside" not in str(answer.body)
-    assert answer.headers["X-Request-Id"] == "mine"
+    assert answer.headers["X-Request-Id"] != "mine"
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
 
 
-@pytest.mark.parametrize("given", ["a b", "x" * 65, "é", ""])
-async def test_a_request_id_that_could_forge_a_line_of_the_log_is_replaced(api: Api, given: str) -> None:
-    answer = await api.ask("GET /v1/topics", headers={"X-Request-Id": given})
-    assert answer.headers["X-Request-Id"] != given
+@pytest.mark.parametrize(
+    ("given", "logged"),
+    [
+        ("from-me", "from-me"),
+        ("a b {}", "a b {}"),
+        ("x" * 128, "x" * 128),
+        ("x" * 129, None),
+        ("é", None),
+        ("a\tb", None),
+        ("", None),
+    ],
+)
+async def test_the_callers_request_id_is_logged_beside_our_own(api: Api, given: str, logged: str | None) -> None:
+    with capture_logs() as logs:
+        answers = [await api.ask(f"DELETE {TARGET}", headers={"X-Request-Id": given}) for _ in range(2)]
+    lines = [line for line in logs if line["event"] == "a change was asked for"]
+    own = [answer.headers["X-Request-Id"] for answer in answers]
+    assert [line["request_id"] for line in lines] == own
+    assert [line["client_request_id"] for line in lines] == [logged, logged]
+    assert len({*own, given}) == 3
 
 
 async def test_the_broker_away_does_not_count_as_a_fault_of_ours(api: Api) -> None:

@@ -1,0 +1,111 @@
+"""Who was refused, in a bounded number of lines of the log, however many ask and from however many addresses.
+
+Of callers who are not known, each minute has the first line of each of a few addresses, and one line that sums up. Of
+those who are, each minute has a number of lines for each, and one that says how many more there were.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final
+
+from gateway.telemetry.logs import get_audit_logger, get_logger
+
+_WHILE: Final = 60.0
+"""Seconds that are summed up together."""
+_FIRST_LINES: Final = 10
+"""Addresses of which the first refusal of a minute is a line of its own."""
+_ADDRESSES: Final = 1000
+"""Addresses that are told apart in a minute."""
+_REFUSED_LINES: Final = 60
+_MADE_LINES: Final = 600
+"""Lines of a minute of the changes that one caller asked for: that were refused, and that were made."""
+
+
+class Refused:
+    """Counts who was refused, and says so."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self._clock = clock
+        self._log = get_logger()
+        self._audit = get_audit_logger()
+        self._ends = 0.0
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._reasons: Counter[str] = Counter()
+        self._addresses: Counter[str] = Counter()
+        self._elsewhere = 0
+        self._told = 0
+        self._lines: Counter[tuple[str, bool]] = Counter()
+
+    def anonymous(self, reason: str, address: str | None) -> None:
+        """Note that a caller who is not known was refused."""
+        self._begin_while()
+        self._reasons[reason] += 1
+        place = _place(address)
+        if place not in self._addresses and len(self._addresses) >= _ADDRESSES:
+            self._elsewhere += 1
+            return
+        self._addresses[place] += 1
+        if self._addresses[place] == 1 and self._told < _FIRST_LINES:
+            self._told += 1
+            self._log.warning("a caller of the API was refused", reason=reason, address=place)
+
+    def is_line(self, who: str, *, is_made: bool) -> bool:
+        """Return whether the change that `who` asked for gets a line of its own; it is summed up otherwise."""
+        self._begin_while()
+        self._lines[who, is_made] += 1
+        return self._lines[who, is_made] <= (_MADE_LINES if is_made else _REFUSED_LINES)
+
+    def look(self) -> None:
+        """Sum up where a minute is over; called each second or so."""
+        if self._ends and self._clock() >= self._ends:
+            self.sum_up()
+
+    def sum_up(self) -> None:
+        """Sum up what has no line of its own."""
+        count = self._reasons.total()
+        if count > self._told:
+            place, most = self._addresses.most_common(1)[0]
+            self._log.warning(
+                "callers of the API were refused",
+                requests=count,
+                **dict(self._reasons),
+                addresses=len(self._addresses),
+                address_of_most=place,
+                requests_of_most=most,
+                from_more_addresses=self._elsewhere,
+                in_seconds=_WHILE,
+            )
+        for (who, is_made), lines in self._lines.items():
+            more = lines - (_MADE_LINES if is_made else _REFUSED_LINES)
+            if more > 0:
+                outcome = "made" if is_made else "refused"
+                self._audit.warning(
+                    "more changes were asked for", who=who, outcome=outcome, requests=more, in_seconds=_WHILE
+                )
+        self._ends = 0.0
+        self._begin_anew()
+
+    def _begin_while(self) -> None:
+        self.look()
+        if not self._ends:
+            self._ends = self._clock() + _WHILE
+
+
+def _place(address: str | None) -> str:
+    """Return the address, of IPv6 the network of 64 bits: whoever has one address there has all of them."""
+    try:
+        found = ip_address(address or "")
+    except ValueError:
+        return "unknown"
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(ip_network((int(found), 64), strict=False))
+    return str(found)
