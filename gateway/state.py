@@ -28,6 +28,17 @@ class RecordUnreadable(GatewayError):
     """A record was written by a later release, or is none."""
 
 
+class Written(msgspec.Struct, frozen=True):
+    """Who wrote a record through the API; one that says nothing of it was written by somebody else."""
+
+    by: str
+    """The name of the token."""
+    at: str
+    """RFC 3339, by the clock of the replica that was asked."""
+    request_id: str
+    """That replica's: its log and the audit topic have it, too."""
+
+
 class TargetState(Enum):
     """What an operator wants of an account."""
 
@@ -74,6 +85,8 @@ class Desired(msgspec.Struct, frozen=True):
     """Carried out while the account is paused."""
     is_forgotten: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether the checkpoint is to be forgotten, while the account is paused or has no key."""
+    written: Written | msgspec.UnsetType = msgspec.UNSET
+    """Who changed it last."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -171,6 +184,8 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     """A digest of what was asked for: the same request sent again is known by it."""
     is_cancelled: bool = False
     version: int = VERSION
+    written: Written | msgspec.UnsetType = msgspec.UNSET
+    """Who changed it last: asked for it, or cancelled it."""
 
 
 class Phase(Enum):

@@ -105,7 +105,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
             raise Problem(Kind.PRECONDITION_FAILED, words)
         return replace(desired, reset=reset, is_forgotten=UNSET)
 
-    await wishes.change(account, change)
+    await wishes.change(account, change, request.state.caller)
     wanted = Standing(reset.verified, reset.incarnation)
     applied = await until(lambda: standing_of(view, account) == wanted, APPLYING)
     if not applied:
@@ -124,7 +124,9 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
         problems=(*CHANGES, Kind.NOT_PAUSED, Kind.HAS_REPLAYS),
     ),
 )
-async def delete_account(here: Here, wishes: Change, account: Name, response: Response) -> models.Forgotten:
+async def delete_account(
+    here: Here, wishes: Change, account: Name, request: Request, response: Response
+) -> models.Forgotten:
     """How far it is published is forgotten, for good; what is published stays.
 
     It must be paused, or have no key. With a key it stays paused, and begins as a new one when it is let run;
@@ -143,7 +145,7 @@ async def delete_account(here: Here, wishes: Change, account: Name, response: Re
             raise _not_paused(account, "forgotten")
         return replace(desired, state=TargetState.PAUSED, is_forgotten=True, reset=UNSET)
 
-    wish = await wishes.change(account, change)
+    wish = await wishes.change(account, change, request.state.caller)
 
     def is_so() -> bool:
         seen = view.observed.get(account)

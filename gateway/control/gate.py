@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.control.admission import Slots, check_local, header, read_body
+from gateway.control.callers import Caller
 from gateway.control.principals import LOCAL, Principal, Role
 from gateway.control.problems import SECURITY, Kind, Problem
 from gateway.control.refused import Refused
@@ -148,7 +149,8 @@ class Gate:
         scope = passage.scope
         body = await read_body(scope, receive, at_most=BODY, seconds=self._limits.reading)
         scope.setdefault("state", {})
-        scope["state"] |= {"who": who, "request_id": passage.request_id, "change": {}}
+        caller = Caller(who, passage.request_id, passage.client_request_id, passage.address)
+        scope["state"] |= {"who": who, "request_id": passage.request_id, "caller": caller, "change": {}}
         is_read = False
 
         async def receive_again() -> Message:

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from gateway.broker.view import Sighting, View
 from gateway.control import models
+from gateway.control.callers import Caller
 from gateway.control.deployment import Deployment
 from gateway.control.problems import Fault, Kind, Problem, nearest, unknown
 from gateway.control.wishes import APPLYING, HEARING, UNKNOWN, away, digest_of_key, until
@@ -20,7 +21,6 @@ from gateway.events.catalogue import CATALOGUE
 from gateway.events.times import canonical_time, ticks
 from gateway.publication import DEAD_LETTER
 from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, encode_record
-from gateway.telemetry.clock import now_text
 from gateway.telemetry.logs import get_logger
 
 _KINDS: Final = (*CATALOGUE, DEAD_LETTER)
@@ -28,7 +28,7 @@ _FULL: Final = 30
 """Seconds after which a replay may have ended."""
 
 
-def read_range(view: View, account: str, wanted: models.ReplayWanted, who: str) -> Replay:
+def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Caller) -> Replay:
     """Give the record of what is asked for; raises Problem, in words, for what cannot be."""
     sighting = view.observed.get(account)
     said = None if sighting is None else sighting.said
@@ -47,6 +47,7 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, who: str) 
     begin, end = _time("body.from", wanted.from_), _time("body.to", wanted.to)
     if begin is not None and end is not None and ticks(begin) >= ticks(end):
         raise _invalid("body.from", f"the range is empty: it begins at {begin} and ends before {end}")
+    written = caller.written()
     return Replay(
         account=account,
         since=since,
@@ -56,8 +57,9 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, who: str) 
         kinds=None if wanted.kinds is None else tuple(_known_kind(kind) for kind in dict.fromkeys(wanted.kinds)),
         strategies=None if wanted.strategies is None else tuple(sorted(set(wanted.strategies))),
         destination=Destination(wanted.destination),
-        asked_at=now_text(),
-        asked_by=who,
+        asked_at=written.at,
+        asked_by=written.by,
+        written=written,
         request=_digest(wanted),
     )
 
@@ -101,14 +103,14 @@ class Replaying:
             raise unknown(Kind.UNKNOWN_REPLAY, "replay", id_, ())
         return sighting
 
-    async def ask_for(self, wanted: models.ReplayWanted, account: str, who: str, key: str | None) -> str:
+    async def ask_for(self, wanted: models.ReplayWanted, account: str, caller: Caller, key: str | None) -> str:
         """Write what is asked for, and give the id: the same for the same key."""
         view, store = self._deployment.known(account), self._deployment.writable()
-        id_ = uuid4().hex if key is None else digest_of_key(who, key)
+        id_ = uuid4().hex if key is None else digest_of_key(caller.who.name, key)
         if id_ in view.replays:
             self._check_same(id_, wanted, account)
             return id_
-        record = read_range(view, account, wanted, who)
+        record = read_range(view, account, wanted, caller)
         unfinished = sum(not phase_of(view, one).is_final for one in view.replays)
         if unfinished >= self._deployment.replays.unfinished:
             words = (
@@ -135,7 +137,7 @@ class Replaying:
             words = f"This Idempotency-Key was used for replay {id_}, which is another: give each its own."
             raise Problem(Kind.KEY_REUSED, words)
 
-    async def cancel(self, id_: str) -> bool:
+    async def cancel(self, id_: str, caller: Caller) -> bool:
         """Ask for its end, and tell whether it has come to that; raises Problem where it ended otherwise."""
         view, store = self._deployment.seen(), self._deployment.writable()
         while True:
@@ -148,8 +150,9 @@ class Replaying:
             if sighting.said.is_cancelled:
                 break
             revision = sighting.revision
+            cancelled = replace(sighting.said, is_cancelled=True, written=caller.written())
             try:
-                await store.write(REPLAY + id_, encode_record(replace(sighting.said, is_cancelled=True)), revision)
+                await store.write(REPLAY + id_, encode_record(cancelled), revision)
             except Conflict:
                 pass  # somebody else cancelled it
             except OutcomeUnknown as error:

@@ -92,7 +92,7 @@ async def ask_for_replay(  # noqa: PLR0917 - FastAPI gives them by name
     progress stays where it is. Only what is final is replayed: a range that ends with the newest events waits until
     they are.
     """
-    id_ = await book.ask_for(body, account, request.state.who.name, idempotency_key)
+    id_ = await book.ask_for(body, account, request.state.caller, idempotency_key)
     tell_more(request, replay=id_)
     response.headers["Location"] = f"/v1/replays/{id_}"
     return _shown(here.seen(), id_)
@@ -152,9 +152,9 @@ async def show_replay(here: Here, book: Book, replay: Id) -> models.Replay:
         problems=(*_WRITES, Kind.UNKNOWN_REPLAY, Kind.ENDED),
     ),
 )
-async def cancel_replay(here: Here, book: Book, replay: Id, response: Response) -> models.Replay:
+async def cancel_replay(here: Here, book: Book, replay: Id, request: Request, response: Response) -> models.Replay:
     """What is published stays published. To cancel it twice does no harm."""
-    if not await book.cancel(replay):
+    if not await book.cancel(replay, request.state.caller):
         response.status_code = _ACCEPTED
     return _shown(here.seen(), replay)
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gateway.broker.ports import ControlStore
 from gateway.broker.view import View, Wish
+from gateway.control.callers import Caller
 from gateway.control.conditions import Condition
 from gateway.control.deployment import Deployment
 from gateway.control.listing import is_applied
@@ -84,10 +85,11 @@ class Wishes:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
 
-    async def change(self, account: str, change: Change, condition: Condition | None = None) -> Wish:
+    async def change(self, account: str, change: Change, caller: Caller, condition: Condition | None = None) -> Wish:
         """Apply `change` to what is wanted of `account`, and give what is wanted then; raises Problem.
 
-        `change` may be called several times, each time with what is wanted by then; what it raises is raised.
+        The record says that `caller` wrote it. `change` may be called several times, each time with what is wanted by
+        then; what it raises is raised.
         """
         view, store = self._deployment.known(account), self._deployment.writable()
         loop = asyncio.get_running_loop()
@@ -102,7 +104,7 @@ class Wishes:
                     Kind.LATER_RELEASE,
                     f"A later release wrote what is wanted of account {account}. Ask a replica of that release.",
                 )
-            wanted = change(standing.desired)
+            wanted = replace(change(standing.desired), written=caller.written())
             written = await self._write(view, store, account, Wish(wanted, standing.revision))
             if written is not None:
                 return written

@@ -8,6 +8,7 @@ from functools import partial
 
 from gateway.replica.account import Account
 from gateway.replica.containment import Rests, end_if_cancelled, tell
+from gateway.replica.obeying import tell_replay_obeyed
 from gateway.replica.replay import ReplayJob, ReplaySettings
 from gateway.session.facts import Item
 from gateway.session.replay import KEY, Progress
@@ -49,6 +50,8 @@ class Replays:
                 self._unwanted.add(id_)
                 self._is_ready(id_)
             return
+        if self._tasks is not None:
+            tell_replay_obeyed(id_, self._wanted.get(id_), replay)
         self._wanted[id_] = replay
         if id_ not in self._unwanted:
             self._forgotten.discard(id_)  # the same key asks for it again

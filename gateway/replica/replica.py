@@ -35,6 +35,7 @@ from gateway.replica.budget import Budget
 from gateway.replica.containment import CAP, Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
 from gateway.replica.numbers import REASONS, numbers_of
+from gateway.replica.obeying import tell_obeyed
 from gateway.replica.provisioning import Provisioning
 from gateway.replica.replay import ReplaySettings
 from gateway.replica.reporting import RARELY, Fact, Reporter, Subject
@@ -313,6 +314,8 @@ class Replica:
     def _wish_changed(self, name: str) -> None:
         wish = self.view.wish(name)
         if name in self._accounts:
+            if self.view.filled.is_set() and shard_of(name, self._shard_count) in self._given:
+                tell_obeyed(name, self._accounts[name].wish, wish)
             self._accounts[name].want(wish)
         elif wish.desired is not None:
             shard = self._shard(shard_of(name, self._shard_count))

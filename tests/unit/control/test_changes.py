@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec import UNSET
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from gateway.errors import OutcomeUnknown, Unavailable
@@ -19,6 +22,11 @@ RECONNECT = "POST /v1/accounts/main/reconnect"
 
 
 def wanted(api: Api, account: str = "main") -> Desired:
+    """Give what is wanted, without who wrote it."""
+    return replace(stored(api, account), written=UNSET)
+
+
+def stored(api: Api, account: str = "main") -> Desired:
     return decode_record(Desired, api.store.records[False, f"account.{account}"][0].value)
 
 
@@ -201,3 +209,18 @@ async def test_a_change_is_a_line_in_the_log_and_a_look_is_none(api: Api) -> Non
         ("local", "DELETE /v1/accounts/nobody/subscription", 404),
     ]
     assert (lines[0]["client_request_id"], lines[0]["state"], lines[0]["role"]) == ("from-me", "paused", "operator")
+
+
+async def test_each_change_says_who_made_it_when_and_in_which_request(api: Api) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    for request, body in (
+        (f"PUT {SUBSCRIPTION}", {"strategies": [1]}),
+        (f"DELETE {SUBSCRIPTION}", None),
+        (RECONNECT, None),
+        (f"PUT {TARGET}", {"state": "paused"}),
+    ):
+        answer = await api.ask(request, json=body, headers={"X-Request-Id": "mine"})
+        written = stored(api).written
+        assert written is not UNSET
+        assert (written.by, written.request_id) == ("local", answer.headers["X-Request-Id"])
+        assert before < datetime.fromisoformat(written.at) < datetime.now(UTC) + timedelta(seconds=1)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.replica.account import Activity
-from gateway.state import Desired, TargetState, encode_record
+from gateway.state import Desired, TargetState, Written, encode_record
 
 Build = Callable[..., Awaitable[Any]]
 LATER = b'{"version":2,"strategies":null,"state":"running","moon":"full"}'
@@ -206,3 +206,31 @@ async def test_the_owner_reports_what_is_so_and_an_idle_account_not_again_and_ag
     assert replica.view.observed["alpha"].revision == revision
     assert replica.view.age(replica.view.observed["alpha"]) > 1
     assert replica.view.shards["0"].said.owner == "replica-1"
+
+
+async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: Build) -> None:
+    world = await world_with_wishes(build)
+    await world.replica()
+    await world.becomes("alpha", Activity.LIVE)
+    mine = Written("otto", "2026-11-22T13:32:25.092Z", "the-request")
+    with capture_logs() as logs:
+        await applied(world, await wish(world, Desired(strategies=(1,), written=mine)))
+        await applied(world, await wish(world, Desired(strategies=(2,))))
+        await applied(world, await wish(world, Desired(strategies=(3,), written=mine)))
+        await applied(world, await wish(world, Desired(strategies=(4,), written=mine)))  # a copy of what was there
+    told = [(log["log_level"], log["by"], log.get("request_id")) for log in logs if "the owner obeys" in log["event"]]
+    assert told == [
+        ("info", "otto", "the-request"),
+        ("warning", "unknown writer", None),
+        ("info", "otto", "the-request"),
+        ("warning", "unknown writer", None),
+    ]
+
+
+async def test_an_owner_that_begins_does_not_say_whom_it_obeyed_before(build: Build) -> None:
+    world = await world_with_wishes(build)
+    revision = await wish(world, Desired(strategies=(1,)))
+    with capture_logs() as logs:
+        await world.replica()
+        await applied(world, revision)
+    assert [log for log in logs if "the owner obeys" in log["event"]] == []
