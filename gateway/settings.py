@@ -239,6 +239,8 @@ class TopicsSettings(_Section):
     """Seconds that an event stays in the log; null keeps it for ever."""
     retention_bytes: int | None = Field(default=None, gt=0)
     """Kafka: bytes of each partition of events that may bound that; null lets no size do so."""
+    audit_retention: float | None = Field(default=90 * 24 * 3600, gt=0)
+    """Seconds that a record of who changed what stays in the audit topic; null keeps it for ever."""
     partitions: int = Field(default=8, ge=1, le=10_000)
     """Kafka: partitions of each topic of events; fixed when a deployment first starts."""
 

@@ -294,3 +294,15 @@ class ControlStore(Protocol):
 
         """
         ...
+
+
+class AuditTrail(Protocol):
+    """Who changed what, kept by the broker in a topic to which records can only be added."""
+
+    async def append(self, id_: str, account: str, record: bytes) -> None:
+        """Store `record`, which is about `account`, at the end, and return only when it is stored.
+
+        `id_` is the record's own: where it is asked for again, after an answer that was lost, it may be stored twice.
+        Raises OutcomeUnknown, Unavailable.
+        """
+        ...

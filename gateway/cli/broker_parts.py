@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.broker.access import Access
-from gateway.broker.ports import ControlStore, EventLog, LogReader, Ownership, Registry
+from gateway.broker.ports import AuditTrail, ControlStore, EventLog, LogReader, Ownership, Registry
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.settings import BrokerSettings, Settings
@@ -38,6 +38,8 @@ class Broker:
     """Who of several replicas serves which shard."""
     control: ControlStore
     """What operators want and what is so."""
+    audit: AuditTrail
+    """Who changed what."""
     member: str
     """This process, for people."""
     one_order: bool

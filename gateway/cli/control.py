@@ -22,6 +22,7 @@ from gateway.cli.apart import LISTENS, READY
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.brokers import open_broker, topic_names
 from gateway.control.app import create_app
+from gateway.control.auditing import Auditing
 from gateway.control.deployment import Deployment
 from gateway.control.gate import Gate
 from gateway.control.server import serving
@@ -35,6 +36,8 @@ from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.traces import Tracer, tracing
 
+_ENDING: Final = 1.0
+"""Seconds that changes get to come onto the audit topic when the process ends."""
 _LOOK: Final = 1.0
 """Seconds between two looks at what may have changed."""
 _AGAIN: Final = 0.1
@@ -43,9 +46,10 @@ _AGAIN: Final = 0.1
 
 async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) -> None:
     """Answer until the parent is gone."""
-    deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays)
-    tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
     counts = ControlCounts()
+    auditing = Auditing(counts)
+    deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays, auditing=auditing)
+    tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
     gate = Gate(create_app(deployment), tokens, counts=counts)
     async with serving(Traced(gate, tracer, gate.is_known) if tracer.is_on else gate, listener):
         following = asyncio.create_task(_follow(settings, deployment))
@@ -53,6 +57,7 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
         looking = asyncio.create_task(_keep_looking(tokens, gate, counts))
         _tell(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
+        await auditing.end(_ENDING)
         for task in (following, orphaned, looking):
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -115,6 +120,7 @@ async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
             while deployment.view is None and not _tell(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
                 await asyncio.sleep(_AGAIN)
             deployment.view, deployment.store, is_filled = view, broker.control, True
+            deployment.auditing.trail = broker.audit
     except* (Unavailable, ConfigurationError):
         pass  # the parent tells of it
     return is_filled

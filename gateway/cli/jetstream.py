@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from gateway.accounts import shard_of
 from gateway.broker.jetstream import stream
+from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.connect import ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
@@ -48,12 +49,14 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         )
         registry = JetStreamRegistry(connection, topics)
         ownership = JetStreamOwnership(connection, topics)
+        audit = JetStreamAudit(connection, topics)
 
         async def prepare(_: Settings) -> Found:
             replicas, create = settings.replicas, kept.create
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
+            await audit.prepare(replicas=replicas, create=create, retention=kept.audit_retention)
             said = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
             return Found(f"{said}; {OLDEST} is the oldest server that is supported")
 
@@ -80,6 +83,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             registry,
             ownership,
             control,
+            audit,
             log_settings.owner,
             one_order=True,
             prepare=prepare,
@@ -92,7 +96,11 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
 
 def _written(topics: Topics, shards: int, accounts: Iterable[str]) -> list[str]:
     """Give every subject that the gateway will write to for these accounts, in the order of their names."""
-    subjects = [topics.owning("member.check"), *(topics.owning(f"lease.{shard}") for shard in range(shards))]
+    subjects = [
+        topics.audit,
+        topics.owning("member.check"),
+        *(topics.owning(f"lease.{shard}") for shard in range(shards)),
+    ]
     for account in sorted(accounts):
         shard = shard_of(account, shards)
         subjects += [topics.fence(shard), topics.checkpoint(shard, account), topics.begun(account)]

@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.broker.access import read_password
 from gateway.broker.kafka import cluster, permissions, repair
+from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connect import ConnectionOptions
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.listener import connected
@@ -62,6 +63,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
                 replicas=settings.replicas,
                 retention=kept.retention,
                 retention_bytes=kept.retention_bytes,
+                audit_retention=kept.audit_retention,
                 create=kept.create,
                 account_in_key=whole.messages.key == "account-sequence",
             )
@@ -71,7 +73,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             surplus = await cluster.prepare(connection, wanted)
             await ownership.check()
             log.restore_as(wanted)
-            count = len(topics.events) + 3
+            count = len(topics.events) + 4
             said = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
             release = f"by its requests {await trial.release()}, {OLDEST} is the oldest that is supported"
             return Found("; ".join([said, release, *surplus]), surplus)
@@ -102,6 +104,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             registry,
             ownership,
             KafkaControl(connection, topics),
+            KafkaAudit(connection, topics),
             log_settings.owner,
             one_order=False,
             prepare=prepare,

@@ -207,7 +207,7 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
         # Neither is done again at the next pause.
         return replace(desired, state=target, reset=UNSET, is_forgotten=UNSET)
 
-    wish = await wishes.change(account, change, request.state.caller, read_condition(if_match))
+    wish = await wishes.change(account, change, request.state.caller, "target-state", read_condition(if_match))
     applied = await _answer(wishes, account, wish.revision, response)
     response.headers["ETag"] = etag(wish.revision)
     return models.TargetState(account=account, state=body.state, revision=wish.revision, is_applied=applied)
@@ -244,7 +244,7 @@ async def reconnect(
         return more if once is None else once.remember(more, more.reconnects)
 
     try:
-        wish = await wishes.change(account, change, request.state.caller)
+        wish = await wishes.change(account, change, request.state.caller, "reconnect")
     except _AlreadyError as already:
         tell_more(request, repeated=True)
         count, revision = already.answered.gave, _wanted(await deployment_of(request), account)[1]
@@ -278,7 +278,11 @@ async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
         raise Problem(Kind.INVALID, f"{error}.", faults=(Fault("body.strategies", str(error)),)) from error
     condition = read_condition(if_match)
     wish = await wishes.change(
-        account, lambda desired: replace(desired, strategies=wanted), request.state.caller, condition
+        account,
+        lambda desired: replace(desired, strategies=wanted),
+        request.state.caller,
+        "subscription",
+        condition,
     )
     applied = await _answer(wishes, account, wish.revision, response)
     response.headers["ETag"] = etag(wish.revision)

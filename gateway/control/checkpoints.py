@@ -105,7 +105,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
             raise Problem(Kind.PRECONDITION_FAILED, words)
         return replace(desired, reset=reset, is_forgotten=UNSET)
 
-    await wishes.change(account, change, request.state.caller)
+    await wishes.change(account, change, request.state.caller, "checkpoint")
     wanted = Standing(reset.verified, reset.incarnation)
     applied = await until(lambda: standing_of(view, account) == wanted, APPLYING)
     if not applied:
@@ -145,7 +145,7 @@ async def delete_account(
             raise _not_paused(account, "forgotten")
         return replace(desired, state=TargetState.PAUSED, is_forgotten=True, reset=UNSET)
 
-    wish = await wishes.change(account, change, request.state.caller)
+    wish = await wishes.change(account, change, request.state.caller, "forget")
 
     def is_so() -> bool:
         seen = view.observed.get(account)

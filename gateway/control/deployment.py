@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway.broker.ports import ControlStore
 from gateway.broker.view import View
+from gateway.control.auditing import Auditing
 from gateway.control.problems import Kind, Problem, unknown
 from gateway.settings import ReplaysSettings
 
@@ -28,6 +29,8 @@ class Deployment:
     """None until the broker is there for the first time."""
     store: ControlStore | None = None
     """Likewise."""
+    auditing: Auditing = field(default_factory=Auditing)
+    """Where changes are recorded."""
 
     def seen(self) -> View:
         """Give what is known of the accounts; raises Problem where that is nothing yet."""
@@ -40,8 +43,9 @@ class Deployment:
         return self.view
 
     def writable(self) -> ControlStore:
-        """Give where wishes are written; raises Problem where there is none yet."""
+        """Return where wishes are written; raises Problem where there is none yet, or too many are not audited."""
         self.seen()
+        self.auditing.check_room()
         assert self.store is not None  # noqa: S101 - it comes with the view
         return self.store
 

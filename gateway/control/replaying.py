@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Collection
 from datetime import datetime
@@ -10,8 +11,10 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
+from gateway.broker.ports import ControlStore
 from gateway.broker.view import Sighting, View
 from gateway.control import models
+from gateway.control.auditing import Intent, of_replay
 from gateway.control.callers import Caller
 from gateway.control.deployment import Deployment
 from gateway.control.problems import Fault, Kind, Problem, nearest, unknown
@@ -117,14 +120,7 @@ class Replaying:
                 f"{unfinished} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
             )
             raise Problem(Kind.TOO_MANY_REPLAYS, words, retry_after=_FULL)
-        try:
-            await store.write(REPLAY + id_, encode_record(record), 0)
-        except Conflict:
-            pass  # another replica was asked the same
-        except OutcomeUnknown as error:
-            get_logger(account=account).warning("a replay may or may not be written", error=str(error))
-        except BrokerError as error:
-            raise away(str(error)) from error
+        await self._write(store, of_replay(caller, "replay", id_, record), record, 0)
         if not await until(lambda: id_ in view.replays, HEARING):
             raise _unknown(f"replay {id_}")
         self._check_same(id_, wanted, account)
@@ -151,17 +147,32 @@ class Replaying:
                 break
             revision = sighting.revision
             cancelled = replace(sighting.said, is_cancelled=True, written=caller.written())
-            try:
-                await store.write(REPLAY + id_, encode_record(cancelled), revision)
-            except Conflict:
-                pass  # somebody else cancelled it
-            except OutcomeUnknown as error:
-                get_logger(account=sighting.said.account).warning("a replay may be cancelled or not", error=str(error))
-            except BrokerError as error:
-                raise away(str(error)) from error
+            await self._write(store, of_replay(caller, "replay-cancel", id_, cancelled), cancelled, revision)
             if not await until(lambda before=revision: self.known(id_).revision != before, HEARING):  # type: ignore[misc]
                 raise _unknown(f"replay {id_}")
         return await until(lambda: phase_of(view, id_).is_final, APPLYING)
+
+    async def _write(self, store: ControlStore, intent: Intent, record: Replay, revision: int) -> None:
+        """Write `record` over its revision, unless somebody else has written; raises Problem where nothing is written.
+
+        Whether it is written the view tells, where the broker's answer was lost.
+        """
+        auditing = self._deployment.auditing
+        try:
+            written = await store.write(f"{REPLAY}{intent.replay}", encode_record(record), revision)
+        except asyncio.CancelledError:
+            auditing.put(intent.record("unknown"))
+            raise
+        except Conflict:
+            return  # another replica was asked the same
+        except OutcomeUnknown as error:
+            get_logger(account=record.account).warning("a replay may or may not be written", error=str(error))
+            auditing.put(intent.record("unknown"))
+        except BrokerError as error:
+            raise away(str(error)) from error
+        else:
+            auditing.put(intent.record("made", written))
+            await auditing.settle()
 
     async def _forget_oldest(self, view: View) -> None:
         """Let go of those that ended longest ago, beyond as many as are kept."""

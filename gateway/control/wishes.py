@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from gateway.broker.ports import ControlStore
 from gateway.broker.view import View, Wish
+from gateway.control.auditing import Action, Intent, of_desired
 from gateway.control.callers import Caller
 from gateway.control.conditions import Condition
 from gateway.control.deployment import Deployment
@@ -85,11 +86,13 @@ class Wishes:
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
 
-    async def change(self, account: str, change: Change, caller: Caller, condition: Condition | None = None) -> Wish:
+    async def change(
+        self, account: str, change: Change, caller: Caller, action: Action, condition: Condition | None = None
+    ) -> Wish:
         """Apply `change` to what is wanted of `account`, and give what is wanted then; raises Problem.
 
-        The record says that `caller` wrote it. `change` may be called several times, each time with what is wanted by
-        then; what it raises is raised.
+        The record says that `caller` wrote it, and so does the audit topic. `change` may be called several times, each
+        time with what is wanted by then; what it raises is raised.
         """
         view, store = self._deployment.known(account), self._deployment.writable()
         loop = asyncio.get_running_loop()
@@ -105,7 +108,8 @@ class Wishes:
                     f"A later release wrote what is wanted of account {account}. Ask a replica of that release.",
                 )
             wanted = replace(change(standing.desired), written=caller.written())
-            written = await self._write(view, store, account, Wish(wanted, standing.revision))
+            intent = of_desired(caller, action, account, standing.desired, wanted)
+            written = await self._write(view, store, intent, Wish(wanted, standing.revision))
             if written is not None:
                 return written
             if loop.time() > deadline:
@@ -115,15 +119,19 @@ class Wishes:
                     retry_after=UNKNOWN,
                 )
 
-    async def _write(self, view: View, store: ControlStore, account: str, wish: Wish) -> Wish | None:
+    async def _write(self, view: View, store: ControlStore, intent: Intent, wish: Wish) -> Wish | None:
         """Write `wish` over its revision, and give it with its own; None where somebody else has written."""
         assert wish.desired is not None  # noqa: S101 - the caller made it
+        account, auditing = intent.account, self._deployment.auditing
 
         def is_heard_of() -> bool:
             return view.wish(account).revision != wish.revision
 
         try:
             revision = await store.write(ACCOUNT + account, encode_record(wish.desired), wish.revision)
+        except asyncio.CancelledError:
+            auditing.put(intent.record("unknown"))
+            raise
         except Conflict:
             if not await until(is_heard_of, HEARING):
                 raise away("it changed elsewhere, and this replica does not hear how") from None
@@ -132,7 +140,8 @@ class Wishes:
             raise away(str(error)) from error
         except OutcomeUnknown as error:
             get_logger(account=account).warning("a wish may or may not be written", error=str(error))
-            if not await until(is_heard_of, HEARING):
+            is_heard = await self._outcome(intent, wish, is_heard_of)
+            if not is_heard:
                 raise Problem(
                     Kind.OUTCOME_UNKNOWN,
                     f"The broker did not say whether what is wanted of account {account} is written. Look at it, or "
@@ -144,8 +153,21 @@ class Wishes:
             return found if found.desired == wish.desired else None
         except BrokerError as error:
             raise away(str(error)) from error
+        auditing.put(intent.record("made", revision))
+        await auditing.settle()
         await until(lambda: view.wish(account).revision >= revision, HEARING)  # what is read next shows it
         return Wish(wish.desired, revision)
+
+    async def _outcome(self, intent: Intent, wish: Wish, is_heard_of: Callable[[], bool]) -> bool:
+        """Wait until it is heard what became of a write whose answer was lost; return whether it is. It is audited."""
+        view, auditing, found = self._deployment.known(intent.account), self._deployment.auditing, False
+        try:
+            found = await until(is_heard_of, HEARING)
+        finally:  # also where nobody waits for it any more
+            now = view.wish(intent.account)
+            is_made = found and now.desired == wish.desired
+            auditing.put(intent.record("made", now.revision) if is_made else intent.record("unknown"))
+        return found
 
     async def until_applied(self, account: str, revision: int) -> bool:
         """Wait a short while until the owner reports that what is wanted is so; tell whether it does."""

@@ -22,6 +22,7 @@ from confluent_kafka.admin import (
 )
 
 from gateway.broker.kafka import cluster
+from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connect import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.log import KafkaLog, LogSettings
@@ -194,6 +195,7 @@ async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
             await registry.register(account)
         await registry.forget(["gone"])
         assert await registry.known() == {"demo"}
+        await KafkaAudit(connection, topics).append("id", "demo", b"{}")
         control = KafkaControl(connection, topics)
         await steer(control)
         await control.forget(["demo"])

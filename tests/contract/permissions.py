@@ -14,7 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
 NOTHING = '"nothing.at.all"'
 ADMIN = "{ user: admin, password: admin }"
 PASSWORDS = {
-    f"{user.upper()}_PASSWORD": f"s3cret.{user}" for user in ("gateway", "reader", "orders", "positions", "example")
+    f"{user.upper()}_PASSWORD": f"s3cret.{user}"
+    for user in ("gateway", "reader", "auditor", "orders", "positions", "example")
 }
 """What the text expects in the server's environment."""
 
@@ -39,7 +40,7 @@ def documented() -> str:
 def without_create(text: str) -> str:
     """Give the text for `topics.create: false`."""
     kept = [line for line in text.splitlines(keepends=True) if _CREATES not in line]
-    assert len(kept) == len(text.splitlines()) - 3
+    assert len(kept) == len(text.splitlines()) - 4
     return "".join(kept)
 
 

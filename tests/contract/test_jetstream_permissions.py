@@ -14,6 +14,7 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
 from gateway.broker.access import Access
+from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.link import Denied
@@ -42,7 +43,7 @@ from tests.contract.permissions import (
 from tests.contract.watchers import steer
 
 TOPICS = Topics("mesolive")
-STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership)
+STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership, TOPICS.audit_stream)
 TEXT = documented()
 _NEEDED_LATER = {
     "$JS.API.STREAM.MSG.GET.mesolive-gateway",
@@ -102,6 +103,9 @@ async def live(connection: Connection, *, create: bool) -> None:
     ownership = JetStreamOwnership(connection, TOPICS)
     await ownership.prepare(replicas=1, create=create)
     await share(ownership)
+    audit = JetStreamAudit(connection, TOPICS)
+    await audit.prepare(replicas=1, create=create, retention=3600)
+    await audit.append("id", "demo", b"{}")
     for _ in range(2):
         async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
             await shard.checkpoints()
@@ -153,7 +157,7 @@ async def test_the_gateway_works_with_its_permissions_and_with_not_one_less(
     assert "NATS refuses" not in caplog.text
 
     needed = permissions(text, "gateway")
-    assert len(needed) == (19 if create else 16)
+    assert len(needed) == (22 if create else 18)
     for permission in needed:
         await prepared()
         going_by(server, lacking(text, "gateway", permission))
@@ -224,6 +228,8 @@ async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permis
 async def test_the_gateway_may_do_nothing_else(server: NatsServer, tmp_path: Path) -> None:
     going_by(server, TEXT)
     others = ["mesolive.other", "mesolive.events.order-update.v2.demo", "$JS.API.STREAM.DELETE.mesolive-gateway"]
+    calls = ("DELETE", "PURGE", "UPDATE", "MSG.DELETE", "MSG.GET")
+    others += [f"$JS.API.STREAM.{call}.mesolive-gateway-audit" for call in calls]
     async with connected(server, tmp_path, "gateway") as connection:
         refusals = await connection.link.refused(["mesolive.gateway.fence.1", *others])
     assert named(" ".join(refusals)) == others
@@ -242,6 +248,10 @@ async def stored(server: NatsServer, admin: JetStreamContext, tmp_path: Path) ->
         async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
             positions = [message(number, topic="position-update") for number in range(4, 7)]
             await shard.commit(Commit([*messages(1, 3), *positions], {"demo": b"6"}))
+        audit = JetStreamAudit(connection, TOPICS)
+        await audit.prepare(replicas=1, create=True, retention=None)
+        for number in (b"1", b"2", b"3"):
+            await audit.append(f"id-{number.decode()}", "demo", number)
 
 
 @pytest.mark.usefixtures("stored")
@@ -287,6 +297,15 @@ async def example(stream: JetStreamContext) -> list[int]:
     return [int((one.headers or {})["Gateway-Key"]) for one in await subscription.fetch(3, timeout=10)]
 
 
+async def auditor(stream: JetStreamContext) -> list[int]:
+    """Take what the durable consumer of the audit trail has to give."""
+    subscription = await stream.pull_subscribe_bind(consumer="auditor", stream=TOPICS.audit_stream)
+    messages = await subscription.fetch(3, timeout=10)
+    for one in messages:
+        await one.ack_sync(timeout=10)
+    return [int(one.data) for one in messages]
+
+
 async def taken(subscription: JetStreamContext.PullSubscription) -> list[int]:
     messages = await subscription.fetch(3, timeout=10)
     for one in messages:
@@ -324,7 +343,8 @@ async def consume(
 
 @pytest.mark.usefixtures("stored")
 @pytest.mark.parametrize(
-    ("service", "expected", "count"), [(orders, [1, 2, 3], 4), (positions, [4, 5, 6], 3), (example, [1, 2, 3], 4)]
+    ("service", "expected", "count"),
+    [(orders, [1, 2, 3], 4), (positions, [4, 5, 6], 3), (example, [1, 2, 3], 4), (auditor, [1, 2, 3], 3)],
 )
 async def test_a_service_consumes_with_its_permissions_and_with_not_one_less(
     server: NatsServer,
@@ -337,6 +357,9 @@ async def test_a_service_consumes_with_its_permissions_and_with_not_one_less(
 
     async def anew() -> None:
         await make_consumers(admin)
+        for consumer in await admin.consumers_info(TOPICS.audit_stream):
+            await admin.delete_consumer(TOPICS.audit_stream, consumer.name)
+        await admin.add_consumer(TOPICS.audit_stream, durable_name="auditor", ack_policy="explicit")
 
     await anew()
     assert await consume(server, user, service) == expected

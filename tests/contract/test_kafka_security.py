@@ -12,8 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AclOperation,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
     ResourceType,
 )
 
@@ -27,7 +32,7 @@ from gateway.broker.kafka.trial import Trial
 from gateway.errors import BrokerError, ConfigurationError, GatewayError
 from tests.contract import kafka_server
 from tests.contract.behaviours import numbers
-from tests.contract.kafka_secured import ACLS, TOPICS, Secured, a_commit, until_it_works
+from tests.contract.kafka_secured import ACLS, PASSWORD, TOPICS, Secured, a_commit, until_it_works
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,29 @@ async def test_a_reader_needs_no_more_than_is_documented(secured: Secured) -> No
         with pytest.raises((BrokerError, ConfigurationError)):
             async with KafkaLog(connection, LogSettings(TOPICS, "thief", commit_timeout=4.0)).open(1):
                 pass
+
+
+async def test_nothing_can_be_taken_from_the_audit_topic_with_the_gateways_permissions(secured: Secured) -> None:
+    await a_commit(secured.options())
+    login = {
+        "bootstrap.servers": secured.server.address,
+        "security.protocol": "SASL_SSL",
+        "ssl.ca.location": str(secured.folder / "ca.pem"),
+        "sasl.mechanism": "SCRAM-SHA-256",
+        "sasl.username": "gateway",
+        "sasl.password": PASSWORD,
+    }
+    gateway = AdminClient(login)
+    short = ConfigResource(ConfigResource.Type.TOPIC, TOPICS.audit)
+    short.add_incremental_config(ConfigEntry("retention.ms", "1", incremental_operation=AlterConfigOpType.SET))
+    for tried in (
+        gateway.delete_topics([TOPICS.audit]),
+        gateway.delete_records([TopicPartition(TOPICS.audit, 0, 1)]),
+        gateway.incremental_alter_configs([short]),
+    ):
+        (done,) = tried.values()
+        with pytest.raises(KafkaException, match="uthoriz"):
+            await asyncio.to_thread(done.result)
 
 
 async def test_a_wrong_password_is_said_and_never_shown(secured: Secured) -> None:

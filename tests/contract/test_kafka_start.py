@@ -81,6 +81,7 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
         f"{topics.prefix}.gateway.checkpoints": 5,
         f"{topics.prefix}.gateway.accounts": 1,
         f"{topics.prefix}.gateway.control": 2,
+        f"{topics.prefix}.gateway.audit": 1,
     }
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in (topics.message("error"), topics.checkpoints)]
     events, checkpoints = [

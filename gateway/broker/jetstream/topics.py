@@ -69,6 +69,16 @@ class Topics:
         """The subject of the number of shards."""
         return f"{self.prefix}.gateway.control.deployment"
 
+    @property
+    def audit_stream(self) -> str:
+        """The stream of who changed what."""
+        return f"{self.prefix}-gateway-audit"
+
+    @property
+    def audit(self) -> str:
+        """The subject of who changed what."""
+        return f"{self.prefix}.gateway.audit"
+
     def begun(self, account: str | None) -> str:
         """Give the subject that says that `account` was begun, or the filter for all accounts where None."""
         return f"{self.prefix}.gateway.control.account.{'*' if account is None else _token(account)}"

@@ -75,6 +75,8 @@ class ClusterSettings:
     """Seconds; None keeps events for ever."""
     retention_bytes: int | None = None
     """Bytes of each partition of events that may bound that; None lets no size do so."""
+    audit_retention: float | None = None
+    """Seconds that a record of the audit topic stays; None keeps it for ever."""
     create: bool = True
     """Make the topics that are missing; existing ones are only ever checked."""
     account_in_key: bool = False
@@ -353,6 +355,9 @@ def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
     yield Wanted(topics.checkpoints, settings.shards, kept, "shards")
     yield Wanted(topics.accounts, 1, kept, "")
     yield Wanted(topics.control, max(WANTED, OBSERVED) + 1, kept, "")
+    audit_retention = "-1" if settings.audit_retention is None else str(round(settings.audit_retention * 1000))
+    audit = {"cleanup.policy": "delete", "retention.ms": audit_retention, "retention.bytes": "-1", **always}
+    yield Wanted(topics.audit, 1, audit, "")
 
 
 def _problems(wanted: Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
@@ -386,7 +391,9 @@ def _surplus(wanted: Wanted, count: int) -> str:
 
 def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     policy = config["cleanup.policy"]
-    if wanted.config["cleanup.policy"] == "delete":
+    if wanted.name == settings.topics.audit:
+        yield from _forgetting(wanted, config)
+    elif wanted.config["cleanup.policy"] == "delete":
         if "compact" in policy and not settings.account_in_key:
             yield (
                 f"cleanup.policy is {policy}: equal keys of two accounts would erase each other; set it to delete, or "
@@ -422,6 +429,18 @@ def _losing(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -
         yield f"min.insync.replicas is {in_sync}, not {settings.in_sync}: what was acknowledged could be lost"
     if in_sync > settings.replicas:
         yield f"min.insync.replicas is {in_sync} of {settings.replicas} replicas: nothing could be written"
+
+
+def _forgetting(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:
+    """Say what lets records of the audit topic leave before they are to."""
+    policy, retention, size = config["cleanup.policy"], config["retention.ms"], config["retention.bytes"]
+    if policy != "delete":
+        yield f"cleanup.policy is {policy}: newer records would erase older ones of their account; set it to delete"
+    if not _long_enough(retention, wanted.config["retention.ms"]):
+        wish = wanted.config["retention.ms"]
+        yield f"retention.ms is {retention}: records would leave before topics.audit_retention ({wish} ms)"
+    if size != "-1":
+        yield f"retention.bytes is {size}: records would leave however young they are; set it to -1"
 
 
 def _leaving(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:

@@ -88,7 +88,7 @@ async def refused(connection: Connection, topics: Topics, shards: int) -> list[s
     Raises Unavailable, ConfigurationError where the login is refused.
     """
     own = [topics.checkpoints, topics.accounts, topics.control]
-    answer = (await connection.ask(_WhatMayIDo([*topics.events, *own]))).to_object()
+    answer = (await connection.ask(_WhatMayIDo([*topics.events, *own, topics.audit]))).to_object()
     said = [
         f"topic {one['topic']}: Kafka does not permit {name}"
         for one in answer["topics"]

@@ -65,6 +65,9 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
         how = "; ".join(f"{one.name} with {one.partitions} partitions and {one.config}" for one in wanted)
         raise NeedsPerson(f"topics are gone, and topics.create is false: somebody else must make {how}")
     for name in missing.names:
-        lost = "the accounts, which are written again" if name == topics.accounts else "its events, which are lost"
+        lost = {
+            topics.accounts: "the accounts, which are written again",
+            topics.audit: "the record of who changed what, which is lost",
+        }.get(name, "its events, which are lost")
         log.error("a topic was deleted, and is made again", topic=name, went_with_it=lost)
     await cluster.prepare(connection, settings)

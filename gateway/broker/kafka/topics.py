@@ -73,6 +73,11 @@ class Topics:
         return f"{self.prefix}.gateway.control"
 
     @property
+    def audit(self) -> str:
+        """The topic of who changed what."""
+        return f"{self.prefix}.gateway.audit"
+
+    @property
     def control_id(self) -> str:
         """The transactional id of what operators want: only its newest writer can use it."""
         return f"{self.prefix}.gateway-control"

@@ -12,10 +12,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory import MemoryAudit, MemoryControl
 from gateway.broker.ports import Record
 from gateway.broker.view import View
 from gateway.control.app import create_app
+from gateway.control.auditing import Auditing
 from gateway.control.deployment import Deployment
 from gateway.control.gate import Gate, Limits
 from gateway.control.server import bind, serving, url_of
@@ -23,6 +24,7 @@ from gateway.control.tokens import Tokens
 from gateway.errors import GatewayError
 from gateway.settings import ReplaysSettings
 from gateway.state import Observed, encode_record
+from gateway.telemetry.control_counts import ControlCounts
 
 FEW = ReplaysSettings(unfinished=3, keep=2)
 TOPICS = {"order-update": "mesolive.events.order-update.v1.*", "replay": "mesolive.events.replay.v1.*"}
@@ -80,6 +82,8 @@ class Api:
     stack: AsyncExitStack
     urls: list[str] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
+    audit: MemoryAudit = field(default_factory=MemoryAudit)
+    counts: ControlCounts = field(default_factory=ControlCounts)
     owning: bool = True
     """Whether an owner applies what is wanted."""
 
@@ -91,7 +95,10 @@ class Api:
             self.stack.callback(following.cancel)
             await view.filled.wait()
         listener = bind("control", "127.0.0.1", 0)
-        app = create_app(Deployment(shards=4, topics=TOPICS, replays=FEW, view=view, store=self.store))
+        auditing = Auditing(self.counts, self.audit)
+        app = create_app(
+            Deployment(shards=4, topics=TOPICS, replays=FEW, view=view, store=self.store, auditing=auditing)
+        )
         await self.stack.enter_async_context(serving(Gate(app, tokens, limits), listener))
         self.urls.append(url_of(listener))
         self.views.append(view)

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.control.app import create_app
+from gateway.control.auditing import Auditing
+from gateway.control.deployment import Deployment
 from gateway.control.gate import Gate
 from gateway.control.principals import Role
 from gateway.control.refused import Refused
@@ -44,10 +47,8 @@ async def guarded(api: Api, file: Path) -> tuple[Gate, ControlCounts, str]:
 
 
 def _app_of(api: Api) -> Any:  # noqa: ANN401 - an ASGI application
-    from gateway.control.app import create_app  # noqa: PLC0415
-    from gateway.control.deployment import Deployment  # noqa: PLC0415
-
-    return create_app(Deployment(shards=4, view=api.views[0], store=api.store))
+    auditing = Auditing(api.counts, api.audit)
+    return create_app(Deployment(shards=4, view=api.views[0], store=api.store, auditing=auditing))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

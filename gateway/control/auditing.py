@@ -1,0 +1,194 @@
+"""Writes what was changed through the API to the audit topic, from which who can change things can take nothing away.
+
+The change comes first, by compare-and-set; its record follows at once, in the order of the changes. Where the broker
+does not take the record, that is an ERROR and counted, and it is tried again until it succeeds: the caller waits a
+moment for it, and no longer. Where many records wait, no further change is made. What is lost with a process that is
+killed between the two stands in the changed record itself, in the log of who was asked, and in that of the owner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import uuid4
+
+import msgspec
+
+from gateway.broker.ports import AuditTrail
+from gateway.control.callers import Caller
+from gateway.control.problems import Kind, Problem
+from gateway.errors import BrokerError, Unavailable
+from gateway.state import Desired, Replay
+from gateway.telemetry.clock import now_text
+from gateway.telemetry.control_counts import ControlCounts
+from gateway.telemetry.logs import get_logger
+
+VERSION: Final = 1
+_MOST_WAITING: Final = 1000
+"""Records that wait, above which nothing is changed any more."""
+_PATIENCE: Final = 2.0
+"""Seconds that a caller waits until the record of their change is stored."""
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 5.0
+"""Seconds before a record is tried again; doubled each time."""
+_RETRY_AFTER: Final = 5
+
+Action = Literal["subscription", "target-state", "reconnect", "checkpoint", "forget", "replay", "replay-cancel"]
+Outcome = Literal["made", "unknown"]
+
+
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One change, as the audit topic has it."""
+
+    id: str
+    """The same record may be stored twice where the broker's answer was lost: readers know it by this."""
+    time: str
+    """RFC 3339, by the clock of the replica that was asked."""
+    action: Action
+    account: str
+    replay: str | None = None
+    by: str
+    """The name of the token; `local` without tokens."""
+    role: str
+    request_id: str
+    client_request_id: str | None = None
+    address: str | None = None
+    outcome: Outcome
+    """Whether it was made, or whether the broker did not say."""
+    revision: int | None = None
+    """Of the record that was written, where it is known."""
+    before: Any = None
+    """What changed, as it was."""
+    after: Any = None
+    """What changed, as it is."""
+    version: int = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a caller is about to change."""
+
+    caller: Caller
+    action: Action
+    account: str
+    replay: str | None = None
+    before: Any = None
+    after: Any = None
+
+    def record(self, outcome: Outcome, revision: int | None = None) -> AuditRecord:
+        """Return what the audit topic is to say of it."""
+        return AuditRecord(
+            id=uuid4().hex,
+            time=now_text(),
+            action=self.action,
+            account=self.account,
+            replay=self.replay,
+            by=self.caller.who.name,
+            role=self.caller.who.role.value,
+            request_id=self.caller.request_id,
+            client_request_id=self.caller.client_request_id,
+            address=self.caller.address,
+            outcome=outcome,
+            revision=revision,
+            before=self.before,
+            after=self.after,
+        )
+
+
+def of_desired(caller: Caller, action: Action, account: str, before: Desired, after: Desired) -> Intent:
+    """Return the intent of a change of what is wanted of an account, with the members that differ."""
+    old, new = _plain(before), _plain(after)
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return Intent(
+        caller,
+        action,
+        account,
+        before={name: old.get(name) for name in names},
+        after={name: new.get(name) for name in names},
+    )
+
+
+def of_replay(caller: Caller, action: Action, id_: str, replay: Replay) -> Intent:
+    """Return the intent of a replay that is asked for or cancelled."""
+    if action == "replay-cancel":
+        return Intent(caller, action, replay.account, id_, {"is_cancelled": False}, {"is_cancelled": True})
+    return Intent(caller, action, replay.account, id_, None, _plain(replay))
+
+
+_BOOKKEEPING: Final = frozenset({"version", "answered", "written", "request", "asked_at", "asked_by"})
+
+
+def _plain(record: Desired | Replay) -> Mapping[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(record)
+    return {name: value for name, value in found.items() if name not in _BOOKKEEPING}
+
+
+class Auditing:
+    """The records that are on their way to the audit topic."""
+
+    def __init__(self, counts: ControlCounts | None = None, trail: AuditTrail | None = None) -> None:
+        """`trail` is None until the broker is there for the first time."""
+        self.trail = trail
+        self._counts = ControlCounts() if counts is None else counts
+        self._waiting: deque[AuditRecord] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._log = get_logger()
+
+    def check_room(self) -> None:
+        """Raise Problem where so many records wait that no further change is to be made."""
+        if len(self._waiting) >= _MOST_WAITING:
+            raise Problem(
+                Kind.BROKER_AWAY,
+                f"Nothing was changed: {len(self._waiting)} changes are not on the audit topic yet. Ask again.",
+                retry_after=_RETRY_AFTER,
+            )
+
+    def put(self, record: AuditRecord) -> None:
+        """Let `record` be written, from now on until it is; never waits and never fails."""
+        self._waiting.append(record)
+        self._counts.audit_waiting = len(self._waiting)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_all(), name="audit")
+
+    async def settle(self, seconds: float | None = None) -> bool:
+        """Wait until everything that was put is written, for as long as a caller waits; return whether it is."""
+        if self._writing is not None:
+            await asyncio.wait({self._writing}, timeout=_PATIENCE if seconds is None else seconds)
+        return not self._waiting
+
+    async def end(self, seconds: float) -> None:
+        """Write what waits, and say at ERROR what cannot be written: this process ends."""
+        if not await self.settle(seconds):
+            for record in self._waiting:
+                self._log.error(
+                    "a change is not on the audit topic, and will not be", record=msgspec.to_builtins(record)
+                )
+        if self._writing is not None:
+            self._writing.cancel()
+
+    async def _write_all(self) -> None:
+        delay = _FIRST_DELAY
+        while self._waiting:
+            record = self._waiting[0]
+            try:
+                if self.trail is None:
+                    raise Unavailable("the broker is not there yet")  # noqa: TRY301 - as when it is away
+                await self.trail.append(record.id, record.account, msgspec.json.encode(record))
+            except Exception as error:  # noqa: BLE001 - whatever it was, the record must be written
+                self._counts.audit_failures += 1
+                self._log.error(
+                    "a change is not on the audit topic yet",
+                    account=record.account,
+                    request_id=record.request_id,
+                    error=str(error) if isinstance(error, BrokerError) else repr(error),
+                    retry_in=delay,
+                )
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+            else:
+                self._waiting.popleft()
+                self._counts.audit_waiting = len(self._waiting)
+                delay = _FIRST_DELAY
