@@ -71,6 +71,7 @@ class Apart:
                 how = str(error)
             delay = backoff.next_delay(lasted=loop.time() - began, at_least=0.1)
             get_logger().error(self._about.ended, code=how, retry_in=round(delay, 2))
+            self.ended()
             await asyncio.sleep(delay)
 
     async def _run(self) -> int:
@@ -107,6 +108,9 @@ class Apart:
         if not self._is_listening:
             get_logger().info(self._about.listens, url=self._about.url, address=self._about.address)
         self._is_listening = True
+
+    def ended(self) -> None:
+        """Take note that the process has ended though nobody asked for that: another one is started."""
 
     async def heard(self, line: bytes) -> None:
         """Do what the process asks for, if it asks for anything."""

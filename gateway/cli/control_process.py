@@ -24,12 +24,17 @@ class ControlProcess(Apart):
         """What the control plane has counted since the gateway began."""
         return self._counts.after(self._counted)
 
+    def ended(self) -> None:
+        """Say which changes left no record, and keep the counts."""
+        if lost := self._counts.audit_waiting:
+            get_logger().error("changes were made that are not on the audit topic, and will not be", changes=lost)
+        self._counted, self._counts = self.counts, ControlCounts()
+
     async def heard(self, line: bytes) -> None:
         """Take in what the process says that it has counted."""
-        if line == LISTENS:
-            self._counted, self._counts = self.counts, ControlCounts()  # a new one has begun to count
-        elif line != READY:
-            try:
-                self._counts = decode_counts(line)
-            except ValueError as error:
-                get_logger().error("the control plane said what its parent cannot read", error=str(error))
+        if line in {LISTENS, READY}:
+            return
+        try:
+            self._counts = decode_counts(line)
+        except ValueError as error:
+            get_logger().error("the control plane said what its parent cannot read", error=str(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from tests.acceptance.control import Control, control_of, new_token
 from tests.acceptance.kafka_house import made
 from tests.acceptance.metrics import metrics_of
 from tests.acceptance.processes import House, house, until
+from tests.acceptance.test_control import children
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 
 TARGET = "/v1/accounts/account-1/target-state"
 STREAM = "mesolive-gateway-audit"
+LOST = "changes were made that are not on the audit topic, and will not be"
 
 
 def lines(control: Control, event: str) -> list[dict[str, Any]]:
@@ -99,6 +102,24 @@ async def test_a_record_that_cannot_be_written_is_told_and_is_written_once_it_ca
         await until(is_recorded, "it is recorded")
 
         await metrics.until(lambda now: not now["audit_waiting",], "nothing waits")
+
+
+async def test_records_that_are_lost_with_a_killed_control_plane_are_an_error(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=1) as here:
+        control = await control_of(await here.gateway(), here.http)
+        await control.ready()
+        metrics = await metrics_of(control.running, here.http)
+        client = await nats.connect(here.server.url, allow_reconnect=False)
+        await client.jetstream().delete_stream(STREAM)
+        await client.close()
+        await control.ask(f"PUT {TARGET}", json={"state": "paused"})
+        await metrics.until(lambda now: now["audit_waiting",] == 1, "the record waits")
+        (apart,) = children(control.running.popen.pid)
+        os.kill(apart, signal.SIGKILL)
+        await until(lambda: bool(lines(control, LOST)), "the gateway says what was lost")
+        assert lines(control, LOST)[0]["changes"] == 1
+        failures = (await metrics.scrape())["audit_failures_total",]
+        assert failures > 0, "the counts of the process that was killed stay"
 
 
 async def test_what_cannot_be_recorded_before_the_gateway_ends_is_in_its_log(tmp_path: Path) -> None:
