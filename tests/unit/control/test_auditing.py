@@ -101,6 +101,24 @@ async def test_a_change_whose_answer_was_lost_is_recorded_as_what_the_view_tells
     assert [(one["action"], one["outcome"]) for one in recorded(api)] == [("target-state", outcome)]
 
 
+@pytest.mark.parametrize(
+    ("request_", "body", "action"),
+    [
+        (f"PUT {TARGET}", {"state": "paused"}, "target-state"),
+        ("POST /v1/accounts/main/replays", {"until": 40}, "replay"),
+    ],
+)
+async def test_a_change_that_ended_unexpectedly_is_recorded_as_unknown(
+    api: Api, request_: str, body: object, action: str
+) -> None:
+    api.store.trouble, api.store.stores_anyway = ValueError("a bug"), True  # type: ignore[assignment]
+    assert (await api.ask(request_, json=body)).problem == "internal"
+    async with asyncio.timeout(20):
+        while api.counts.audit_waiting:
+            await asyncio.sleep(0.01)
+    assert [(one["action"], one["outcome"]) for one in recorded(api)] == [(action, "unknown")]
+
+
 async def test_a_record_that_the_broker_does_not_take_is_an_error_and_is_written_later(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
