@@ -12,27 +12,29 @@ from msgspec import UNSET, UnsetType
 from gateway.broker.view import Wish
 from gateway.state import Replay, Written
 from gateway.telemetry.logs import get_logger
+from gateway.telemetry.tally import Tally
 
 UNKNOWN_WRITER: Final = "unknown writer"
 
 
-def tell_obeyed(account: str, before: Wish, now: Wish) -> None:
-    """Log who changed what is wanted of `account`; nothing where it did not change."""
+def tell_obeyed(tally: Tally, account: str, before: Wish, now: Wish) -> None:
+    """Log and count who changed what is wanted of `account`; nothing where it did not change."""
     if now.revision != before.revision and now.desired is not None:
         written_before = UNSET if before.desired is None else before.desired.written
-        _tell("a change of what is wanted", written_before, now.desired.written, account=account)
+        _tell(tally, "a change of what is wanted", written_before, now.desired.written, account=account)
 
 
-def tell_replay_obeyed(id_: str, before: Replay | None, now: Replay) -> None:
-    """Log who asked for a replay, or cancelled it; nothing where nobody changed it."""
+def tell_replay_obeyed(tally: Tally, id_: str, before: Replay | None, now: Replay) -> None:
+    """Log and count who asked for a replay, or cancelled it; nothing where nobody changed it."""
     if now != before:
         what = "the end of a replay" if now.is_cancelled else "a replay"
-        _tell(what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
+        _tell(tally, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
 
 
-def _tell(what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
+def _tell(tally: Tally, what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
     log = get_logger(**about)
     if now is UNSET or now == before:
+        tally.unknown_writers += 1
         log.warning("the owner obeys what did not come through the API", what=what, by=UNKNOWN_WRITER)
     else:
         log.info("the owner obeys", what=what, by=now.by, at=now.at, request_id=now.request_id)

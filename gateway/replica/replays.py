@@ -51,7 +51,7 @@ class Replays:
                 self._is_ready(id_)
             return
         if self._tasks is not None:
-            tell_replay_obeyed(id_, self._wanted.get(id_), replay)
+            tell_replay_obeyed(self._tally, id_, self._wanted.get(id_), replay)
         self._wanted[id_] = replay
         if id_ not in self._unwanted:
             self._forgotten.discard(id_)  # the same key asks for it again

@@ -315,7 +315,7 @@ class Replica:
         wish = self.view.wish(name)
         if name in self._accounts:
             if self.view.filled.is_set() and shard_of(name, self._shard_count) in self._given:
-                tell_obeyed(name, self._accounts[name].wish, wish)
+                tell_obeyed(self._access.tally, name, self._accounts[name].wish, wish)
             self._accounts[name].want(wish)
         elif wish.desired is not None:
             shard = self._shard(shard_of(name, self._shard_count))

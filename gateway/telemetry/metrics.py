@@ -133,6 +133,12 @@ _FAMILIES: Final = (
         "gone: the broker lost its end, as in a power cut.",
     ),
     Family(
+        "unknown_writers_total",
+        _COUNTER,
+        "Changes of what operators want that this replica obeyed and that did not come through the API: somebody else "
+        "writes to the broker, or an earlier release does.",
+    ),
+    Family(
         "unexpected_errors_total",
         _COUNTER,
         "Faults of the gateway that it went on after, by the part of it that was begun again: one account, shard or "
@@ -306,6 +312,7 @@ class _Told(Collector):
             "buffer_waiters": _one(numbers.waiters),
             "buffer_wait_seconds": _one(numbers.waits),
             "store_losses_total": _one(tally.went_back),
+            "unknown_writers_total": _one(tally.unknown_writers),
             "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | tally.unexpected),
         }
         rows |= self._control.rows()

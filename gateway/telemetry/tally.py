@@ -75,6 +75,8 @@ class Tally:
     """Writers that another gateway had replaced."""
     failures: int = 0
     """Commits without a clean answer."""
+    unknown_writers: int = 0
+    """Changes of what is wanted that were obeyed and did not come through the API."""
     unexpected: Counter[str] = field(default_factory=Counter)
     """Errors that nobody expected, by the part of the gateway in which they happened and that was begun again."""
     replays: Counter[str] = field(default_factory=Counter)

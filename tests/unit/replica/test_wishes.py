@@ -218,6 +218,7 @@ async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: B
         await applied(world, await wish(world, Desired(strategies=(2,))))
         await applied(world, await wish(world, Desired(strategies=(3,), written=mine)))
         await applied(world, await wish(world, Desired(strategies=(4,), written=mine)))  # a copy of what was there
+    assert world.replicas[0]._access.tally.unknown_writers == 2
     told = [(log["log_level"], log["by"], log.get("request_id")) for log in logs if "the owner obeys" in log["event"]]
     assert told == [
         ("info", "otto", "the-request"),
