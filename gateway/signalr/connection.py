@@ -21,6 +21,7 @@ from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLo
 from gateway.signalr import protocol
 from gateway.signalr.calls import Answer, Call, Calls, Expired
 from gateway.signalr.intake import AtSight, Callbacks, Intake, OnLarge, OnPush, Pause, too_large
+from gateway.signalr.large import ODD
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
@@ -42,7 +43,6 @@ _LONGEST: Final = 4
 _Socket = aiohttp.ClientWebSocketResponse[bool]
 _TEXT: Final = aiohttp.WSMsgType.TEXT
 _BINARY: Final = aiohttp.WSMsgType.BINARY
-_DATA: Final = {_TEXT, _BINARY}
 _PING: Final = aiohttp.WSMsgType.PING
 _PONG: Final = aiohttp.WSMsgType.PONG
 
@@ -239,16 +239,23 @@ class Connection:
         while True:
             message = await receive()
             now = loop.time()
-            self._receipt.framed(now, _size(message))
-            if message.type is _PING or message.type is _PONG:
+            if message.type is not _TEXT and message.type is not _BINARY:
+                self._receipt.framed(now, _size(message))
+                if message.type is not _PING and message.type is not _PONG:
+                    raise self._ended(message.type, message.data, message.extra)
                 if message.type is _PING:
                     self._send(message.data, _PONG)
                 await intake.worked_since(now)
                 continue
-            if message.type not in _DATA:
-                raise self._ended(message.type, message.data, message.extra)
+            self._receipt.framed(now, len(message.data))
             self._heard = now
-            await intake.take(self._reader.cut(message.data), len(message.data))
+            records = self._reader.cut(message.data)
+            if len(message.data) <= ODD and type(records) is tuple:
+                if intake.take_small(records[0], now):
+                    await intake.turn()
+            else:
+                await intake.take(records, len(message.data))
+                del records
             del message  # a large page would stay here until the hub says something again
             rest = intake.pause()
             if rest is not None:

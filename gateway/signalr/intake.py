@@ -50,7 +50,18 @@ class Intake:
     """Takes the records of one connection."""
 
     __slots__ = (
-        *("_at_sight", "_calls", "_malformed", "_note_work", "_on_large", "_on_push", "_reader", "_send", "_shown"),
+        *(
+            "_at_sight",
+            "_calls",
+            "_clock",
+            "_malformed",
+            "_note_work",
+            "_on_large",
+            "_on_push",
+            "_reader",
+            "_send",
+            "_shown",
+        ),
         *("_worked", "in_hand", "is_busy", "pause"),
     )
 
@@ -76,6 +87,7 @@ class Intake:
         self._send = send
         self._shown = shown
         self._note_work = note_work
+        self._clock = asyncio.get_running_loop().time
         self._worked = 0.0  # seconds of the present turn of the loop
         self._malformed = 0  # records in a row
         self.is_busy = False
@@ -83,11 +95,21 @@ class Intake:
         self.in_hand = 0
         """Bytes of the message that is being taken."""
 
+    def take_small(self, raw: bytes, began: float) -> bool:
+        """Take a small record, the only one of its message, which came at `began`; True where `turn` is due."""
+        if self._at_sight(raw):
+            self._malformed = 0
+        else:
+            self._take(raw)
+        self._worked += self._clock() - began
+        return self._worked > TURN
+
     async def take(self, records: Iterable[bytes], size: int = 0) -> None:
         """Take all of `records`, a message of `size` bytes; raises ConnectionLost, and what callbacks raise."""
         self.in_hand = size
-        clock, at_sight, on_large = asyncio.get_running_loop().time, self._at_sight, self._on_large
+        clock, at_sight, on_large = self._clock, self._at_sight, self._on_large
         began = clock()
+        due = began + TURN - self._worked
         for raw in records if type(records) is tuple else _cut(records):
             length = len(raw)
             if length > LARGE and on_large is not None:
@@ -98,20 +120,25 @@ class Intake:
                 await self._take_large(raw, on_large)
             else:
                 self._take(raw)
-            if self._worked + clock() - began > TURN:
-                await self.worked_since(began)
+            if clock() > due:
+                await self.turn()
                 began = clock()
+                due = began + TURN
         self._worked += clock() - began
         self.in_hand = 0
 
     async def worked_since(self, began: float) -> None:
         """Let the loop turn to others, where the work since `began` and before is enough for one turn."""
-        self._worked += asyncio.get_running_loop().time() - began
+        self._worked += self._clock() - began
         if self._worked > TURN:
-            rest = self.pause()
-            await (asyncio.sleep(0) if rest is None else rest)
-            self._worked = 0.0
-            self._note_work()
+            await self.turn()
+
+    async def turn(self) -> None:
+        """Let the loop turn to others."""
+        rest = self.pause()
+        await (asyncio.sleep(0) if rest is None else rest)
+        self._worked = 0.0
+        self._note_work()
 
     def _take(self, raw: bytes) -> None:
         record = protocol.decode(raw)

@@ -15,8 +15,9 @@ _STEP: Final = 64 * 1024
 """Bytes that more must wait until it is told."""
 _FEW: Final = 4 * 1024
 _DATA: Final = {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}
-_HEADS: Final = ((126, 2), (65_536, 4))
-"""Sizes below which a frame has a head of so many bytes; that of a larger one has ten."""
+_SHORT: Final = 126
+"""Bytes below which a frame has a head of two; below `_LONG` it has one of four, else of ten."""
+_LONG: Final = 65_536
 
 
 class Receipt:
@@ -64,9 +65,12 @@ class Receipt:
         Frames into which a message was split have heads of their own, so what is counted is held to what can be.
         """
         self._framed = now
-        head = next((head for below, head in _HEADS if size < below), 10)
-        self._waiting = max(0, min(self._waiting - size - head, self._recent + self._queue._size))  # noqa: SLF001
-        self._told = min(self._told, self._waiting)
+        waiting = self._waiting - size - (2 if size < _SHORT else 4 if size < _LONG else 10)
+        if waiting > 0:
+            waiting = min(waiting, self._recent + self._queue._size)  # noqa: SLF001 - as above
+        self._waiting = max(0, waiting)
+        if self._told > waiting:
+            self._told = self._waiting
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Count `data` and hand it to aiohttp's parser."""
