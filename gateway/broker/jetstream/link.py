@@ -179,6 +179,26 @@ class Link:
         finally:
             del self._ears[token]
 
+    @asynccontextmanager
+    async def hints(self, subjects: str) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set whenever something is published under `subjects`, stored or not.
+
+        Raises Unavailable. Where this user may not subscribe, the log says so, and no hint comes.
+        """
+        hint = asyncio.Event()
+
+        async def on_message(_: Msg) -> None:
+            hint.set()
+
+        with _ours("subscribe"):
+            subscription = await self.client.subscribe(subjects, cb=on_message, pending_bytes_limit=0)
+        try:
+            yield hint
+        finally:
+            if not self.is_lost:
+                with suppress(Unavailable), _ours("unsubscribe"):
+                    await subscription.unsubscribe()
+
     async def send(self, frames: Sequence[bytes]) -> None:
         """Write whole protocol frames in one go; raises Unavailable where the link is seen to be lost."""
         if self.is_lost:

@@ -97,6 +97,11 @@ class Topics:
         """The subject filter for everything in the control store."""
         return f"{self.prefix}.gateway.control.state.>"
 
+    @property
+    def stating(self) -> str:
+        """What is subscribed to, to notice at once that something is written to the control store."""
+        return f"{self.prefix}.gateway.control.state.*.>"
+
     def desired(self, key: str) -> str:
         """Give the subject of what is wanted for `key`."""
         return f"{self.prefix}.gateway.control.state.desired.{key}"
