@@ -162,7 +162,9 @@ class Gate:
 
         try:
             async with asyncio.timeout(self._limits.answering):
-                await self._app(_as_get(scope), receive_again, passage.forward)
+                inner = _as_get(scope)
+                await self._app(inner, receive_again, passage.forward)
+            scope.setdefault("route", inner.get("route"))  # the request's span names it
         except TimeoutError:
             words = f"There was no answer within {self._limits.answering:g} s. Look what is so, then ask again."
             raise Problem(Kind.TIMED_OUT, words, retry_after=5) from None
