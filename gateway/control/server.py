@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -111,19 +111,43 @@ class _Server(uvicorn.Server):
         self._asked = asyncio.Event()
         self._limits = limits
         self._tls = tls
+        self._accepting: list[asyncio.Task[NoReturn]] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen; uvicorn's own gives a TLS handshake a minute, and no way to change that."""
+        """Listen; uvicorn's own gives a TLS handshake a minute, and bounds the number of them by nothing."""
         loop = asyncio.get_running_loop()
         create = partial(Connection, self.config, self.server_state, self._limits)
-        patience = None if self._tls is None else self._limits.head
-        self.servers = [
-            await loop.create_server(
-                create, sock=listener, backlog=_BACKLOG, ssl=self._tls, ssl_handshake_timeout=patience
-            )
-            for listener in sockets or ()
-        ]
+        self.servers = []
+        for listener in sockets or ():
+            if self._tls is None:
+                self.servers.append(await loop.create_server(create, sock=listener, backlog=_BACKLOG))
+            else:
+                self._accepting.append(asyncio.create_task(self._accept(listener, self._tls, create), name="accept"))
         self.started = True
+
+    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext, create: Callable[[], Connection]) -> NoReturn:
+        """Accept connections; where too many are at their TLS handshake, the one that began first is given up."""
+        loop = asyncio.get_running_loop()
+        shaking: dict[asyncio.Task[None], None] = {}
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(listener)
+            except OSError:  # it has gone already, or there are no more file descriptors
+                await asyncio.sleep(0.1)
+                continue
+            if len(shaking) >= self._limits.connections:
+                first = next(iter(shaking))
+                del shaking[first]
+                first.cancel()
+            task = asyncio.create_task(_shake_hands(peer, tls, create, self._limits.head))
+            shaking[task] = None
+            task.add_done_callback(lambda done: shaking.pop(done, None))
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, and let answers in the making be sent."""
+        for task in self._accepting:
+            task.cancel()
+        await super().shutdown(sockets)
 
     def end(self) -> None:
         """Take no more requests, and let `serve` return."""
@@ -141,3 +165,17 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: when the gateway ends is its own matter."""
         yield
+
+
+async def _shake_hands(
+    peer: socket.socket, tls: ssl.SSLContext, create: Callable[[], Connection], seconds: float
+) -> None:
+    """Begin TLS with a peer; one that speaks something else, or nothing, is left."""
+    loop = asyncio.get_running_loop()
+    try:
+        await loop.connect_accepted_socket(create, peer, ssl=tls, ssl_handshake_timeout=seconds)
+    except OSError:
+        peer.close()
+    except asyncio.CancelledError:
+        peer.close()
+        raise

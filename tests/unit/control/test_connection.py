@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import uvloop
 from starlette.types import Receive, Scope, Send
 
 from gateway.control.connection import ConnectionLimits
 from gateway.control.server import address_of, bind, serving, url_of
-from tests.contract.certificates import Authority
+from tests.contract.certificates import Authority, Pair
 
 PATIENCE = 10.0
 """Seconds that only a hang exceeds."""
@@ -287,9 +288,20 @@ async def test_slow_head_is_cut_however_it_drips() -> None:
             writer.close()
 
 
-async def test_tls_is_spoken_where_a_context_is_given_and_a_silent_peer_is_cut(tmp_path: Path) -> None:
+def open_files() -> int:
+    """Count this process's file descriptors."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("how", ["asyncio", "uvloop"])
+def test_tls_is_spoken_where_a_context_is_given_and_silent_peers_are_cut(how: str, tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     pair = authority.certificate("server")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if how == "uvloop" else None) as runner:
+        runner.run(speak_tls(pair, authority))
+
+
+async def speak_tls(pair: Pair, authority: Authority) -> None:
     listener = bind("control", "127.0.0.1", 0)
     assert url_of(listener, "https").startswith("https://127.0.0.1:")
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -298,12 +310,21 @@ async def test_tls_is_spoken_where_a_context_is_given_and_a_silent_peer_is_cut(t
     app = App()
     app.may_answer.set()
     address = address_of(listener)
-    async with serving(app, listener, tls=server, limits=ConnectionLimits(head=0.3, stalled=0.3)):
-        silent = await asyncio.open_connection(*address)
-        reader, writer = await asyncio.open_connection(*address, ssl=client)
-        writer.write(GET)
+    before = open_files()
+    async with serving(app, listener, tls=server, limits=ConnectionLimits(head=5, connections=4)):
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01"):
+            silent = [await asyncio.open_connection(*address) for _ in range(12)]
+            for _, writer in silent:
+                writer.write(sent)
+            reader, writer = await asyncio.open_connection(*address, ssl=client)
+            writer.write(GET)
+            async with asyncio.timeout(PATIENCE):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+                for one, _ in silent[:8]:  # at most four stay, as long as they may
+                    with suppress(ConnectionError):
+                        assert (await one.read())[:1] in {b"", b"\x15"}  # nothing, or an alert of TLS
+            for one in (writer, *(writer for _, writer in silent)):
+                one.close()
         async with asyncio.timeout(PATIENCE):
-            assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
-            assert await silent[0].read() == b""
-        for one in (writer, silent[1]):
-            one.close()
+            while open_files() > before + 8:
+                await asyncio.sleep(0.05)
