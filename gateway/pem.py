@@ -15,20 +15,20 @@ from gateway.small_files import PEM_BYTES, UnreadableFile, read_small
 _CERTIFICATE: Final = re.compile(rb"-----BEGIN ((?:X509 |TRUSTED )?CERTIFICATE)-----\s.*?-----END \1-----", re.DOTALL)
 
 
-def trusting(ca_file: Path | None) -> ssl.SSLContext:
-    """Return a client's context that trusts the authorities of a PEM file alone, without one those of the system.
+def trusting(ca_file: Path | None, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH) -> ssl.SSLContext:
+    """Return a context, by default a client's, that trusts the authorities of a PEM file, or else those of the system.
 
     Raises UnreadableFile where it holds no certificate.
     """
     if ca_file is None:
-        return ssl.create_default_context()
+        return ssl.create_default_context(purpose)
     # Text between the certificates may be in any encoding; the certificates are ASCII.
     found = [
         match[0].decode("ascii", "backslashreplace") for match in _CERTIFICATE.finditer(read_small(ca_file, PEM_BYTES))
     ]
     try:
         if found:  # without any the system's would be trusted
-            return ssl.create_default_context(cadata="\n".join(found))
+            return ssl.create_default_context(purpose, cadata="\n".join(found))
     except (ssl.SSLError, ValueError) as error:
         raise _no_certificate(ca_file) from error
     raise _no_certificate(ca_file)

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from gateway.addresses import networks
 from gateway.enums import PUBLISHED
 from gateway.errors import ConfigurationError
 from gateway.settings_file import check_variable, cut, read_json, read_yaml
@@ -66,6 +67,11 @@ def _check_hosts(hosts: list[str]) -> list[str]:
                 f"{cut(repr(host))} is no host name; write hub.example.com, or *.example.com for all below it"
             )
     return [host.lower() for host in hosts]
+
+
+def _check_networks(texts: list[str]) -> list[str]:
+    networks(texts)
+    return texts
 
 
 def _check_collector_url(url: str) -> str:
@@ -252,6 +258,17 @@ class MessagesSettings(_Section):
     """An event's key: EventSeqId (`42`), or account and EventSeqId (`main:42`), which a compacted topic needs."""
 
 
+class ListenerTlsSettings(_Section):
+    """TLS 1.2 or later on a listener, as soon as `cert_file` is set. The files are read again when they change."""
+
+    cert_file: Path | None = None
+    """PEM file of the listener's certificate, with its chain; set, the listener speaks TLS alone."""
+    key_file: Path | None = None
+    """PEM file of its key, without a passphrase; not needed where `cert_file` holds it."""
+    client_ca_file: Path | None = None
+    """PEM file of the CA of the clients; set, nobody without a certificate of it is let in."""
+
+
 class ControlSettings(_Section):
     """The HTTP API for operators."""
 
@@ -261,6 +278,9 @@ class ControlSettings(_Section):
     """Port to listen on; 0 takes a free one, which the log names."""
     tokens_file: Path | None = None
     """Who may call the API: lines that `gateway token` makes, read again when the file changes."""
+    tls: ListenerTlsSettings = ListenerTlsSettings()
+    trusted_proxies: Annotated[list[str], NoDecode, BeforeValidator(_read_list), AfterValidator(_check_networks)] = []
+    """Addresses or networks of proxies before the API, whose X-Forwarded-For is believed; anybody else's is not."""
 
 
 class MonitoringSettings(_Section):
@@ -270,6 +290,7 @@ class MonitoringSettings(_Section):
     """Address to listen on."""
     port: int = Field(default=9090, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one, which the log names."""
+    tls: ListenerTlsSettings = ListenerTlsSettings()
 
 
 class MetricsSettings(_Section):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gateway.cli import loop, terminal
-from gateway.cli.api import URL, JsonOption, TokenOption, UrlOption, api_at, as_promised
+from gateway.cli.api import JsonOption, api_at, as_promised
 from gateway.cli.options import command_app
+from gateway.cli.target import URL, CaFileOption, CertFileOption, KeyFileOption, Target, TokenOption, UrlOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -21,6 +21,9 @@ app = command_app()
 def accounts(
     url: UrlOption = URL,
     token_file: TokenOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
     state: Annotated[list[str] | None, typer.Option(help="Only accounts in this state; may be given again.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only accounts that this replica serves.")] = None,
     prefix: Annotated[str, typer.Option(help="Only accounts whose names begin so.")] = "",
@@ -34,7 +37,7 @@ def accounts(
     asked = [("state", one) for one in state or ()] + [("prefix", prefix), ("sort", sort)]
     if owner is not None:
         asked.append(("owner", owner))
-    found = loop.run(_all(url, token_file, asked))
+    found = loop.run(_all(Target(url, token_file, ca_file, cert_file, key_file), asked))
     if as_json:
         for one in found:
             terminal.say_json(one)
@@ -44,8 +47,8 @@ def accounts(
         terminal.show(shown)
 
 
-async def _all(url: str, token_file: Path | None, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
-    async with api_at(url, token_file) as api:
+async def _all(target: Target, asked: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    async with api_at(target) as api:
         return await api.items("/v1/accounts", asked)
 
 

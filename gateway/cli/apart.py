@@ -9,6 +9,7 @@ parent, however that ends: nothing is left that listens.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -76,14 +77,13 @@ class Apart:
 
     async def _run(self) -> int:
         fd = self._listener.fileno()
-        command = (
-            sys.executable,
-            "-P",
-            "-c",
-            self._program,
-            str(fd),
-        )  # -P: nothing is imported from where it is started
-        process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, pass_fds=[fd])
+        # -P: nothing is imported from where it is started
+        command = (sys.executable, "-P", "-c", self._program, str(fd))
+        # The settings come whole on standard input, without the hub's secrets, which it has no use for.
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("GATEWAY_")}
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=PIPE, stdout=PIPE, pass_fds=[fd], env=environment
+        )
         self._process, self._answers = process, False
         assert process.stdin is not None  # noqa: S101 - they are pipes
         assert process.stdout is not None  # noqa: S101 - likewise

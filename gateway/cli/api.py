@@ -12,6 +12,7 @@ from uuid import uuid4
 import aiohttp
 import typer
 
+from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
@@ -20,15 +21,12 @@ _LIMIT: Final = 30.0
 _PART: Final = 500
 """Items that are asked for at a time."""
 _GOOD: Final = {200, 202}
+_REDIRECTS: Final = range(300, 400)
 _UNKNOWN_TOKEN: Final = 401
 _NOT_FOUND: Final = 404
 _INVALID: Final = 422
 
-UrlOption = Annotated[str, typer.Option(help="Where the control plane of a replica listens.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file that holds the token, if it wants one.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one item a line, for scripts.")]
-URL: Final = "http://127.0.0.1:8080"
-
 Query = Sequence[tuple[str, str]]
 
 
@@ -59,13 +57,15 @@ class Api:
             async with self.http.request(
                 method, self.url + path, params=query, json=body, headers=sent, allow_redirects=False
             ) as answer:
-                said = await answer.json(content_type=None)
                 status = answer.status
+                if status in _REDIRECTS:  # never followed: the token is for this place
+                    raise GatewayError(f"{self.url} answers {status}, a redirect: name in --url where it leads")
+                said = await answer.json(content_type=None)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
-            raise ConfigurationError("--url", f"{self.url} is no URL", f"Write it as {URL}.") from error
+            raise no_url(self.url) from error
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
-            words = str(error) or "timeout"
-            raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {words}") from error
+            words = f"{self.url} does not answer as a gateway's control plane: {str(error) or 'timeout'}"
+            raise of_tls(self.url, error) or GatewayError(words) from error
         if status in _GOOD and isinstance(said, dict):
             return said
         words = str(said.get("detail") if isinstance(said, dict) else said).rstrip(".")
@@ -102,11 +102,14 @@ def as_promised(url: str) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def api_at(url: str, token_file: Path | None) -> AsyncIterator[Api]:
-    """Give the API of the replica at `url`; raises ConfigurationError for a token file that is none."""
+async def api_at(target: Target) -> AsyncIterator[Api]:
+    """Give the API of a replica; raises ConfigurationError for options that are wrong."""
+    headers = _headers(target.token_file)
+    target.check()
     timeout = aiohttp.ClientTimeout(total=_LIMIT)
-    async with aiohttp.ClientSession(headers=_headers(token_file), timeout=timeout) as http:
-        yield Api(url.rstrip("/"), http)
+    connector = aiohttp.TCPConnector(ssl=target.context() or True)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as http:
+        yield Api(target.url.rstrip("/"), http)
 
 
 def _headers(token_file: Path | None) -> dict[str, str]:

@@ -12,6 +12,7 @@ from gateway.accounts import AccountsDirectory
 from gateway.cli import loop, terminal
 from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
 from gateway.cli.exposed import exposed
+from gateway.cli.listeners import check_listeners
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
 from gateway.control.tokens import check_tokens_file
@@ -49,6 +50,7 @@ def check(config: ConfigOption = None) -> None:
     """
     settings = load_settings(config)
     traces.check(settings.tracing)
+    check_listeners(settings)
     terminal.say("ok    settings")
     configure_logs("console", "warning")
     if not loop.run(_check(settings)):

@@ -25,7 +25,9 @@ from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
 from gateway.control.deployment import Deployment
 from gateway.control.gate import Gate
+from gateway.control.proxies import BehindProxies
 from gateway.control.server import serving
+from gateway.control.tls import listener_tls
 from gateway.control.tokens import Tokens
 from gateway.control.tracing import Traced
 from gateway.errors import ConfigurationError, Unavailable
@@ -40,6 +42,7 @@ _ENDING: Final = 1.0
 """Seconds that changes get to come onto the audit topic when the process ends."""
 _LOOK: Final = 1.0
 """Seconds between two looks at what may have changed."""
+USAGE_ERROR: Final = 2
 _AGAIN: Final = 0.1
 """Seconds before a parent that is busy is told again."""
 
@@ -51,7 +54,8 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
     deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays, auditing=auditing)
     tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
     gate = Gate(create_app(deployment), tokens, counts=counts)
-    async with serving(Traced(gate, tracer, gate.is_known) if tracer.is_on else gate, listener):
+    app = BehindProxies(Traced(gate, tracer, gate.is_known) if tracer.is_on else gate, settings.control.trusted_proxies)
+    async with listener_tls("control", settings.control.tls) as tls, serving(app, listener, tls=tls):
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
         looking = asyncio.create_task(_keep_looking(tokens, gate, counts))
@@ -135,4 +139,8 @@ def main() -> None:
     settings = Settings.model_validate_json(sys.stdin.buffer.readline())
     configure_logs(settings.log.format, settings.log.level, replica_name(os.getppid()))
     with socket.socket(fileno=int(sys.argv[1])) as listener, tracing(settings.tracing, role="control") as tracer:
-        uvloop.run(_serve(settings, listener, tracer))
+        try:
+            uvloop.run(_serve(settings, listener, tracer))
+        except ConfigurationError as error:  # a file that was right when the parent began
+            get_logger().error("the control plane cannot begin", error=str(error))
+            sys.exit(USAGE_ERROR)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 import urllib.error
 import urllib.request
-from typing import Annotated, Final
+from pathlib import Path
+from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import typer
 
+from gateway.addresses import is_loopback
+from gateway.certificates import PemFiles, client_context
 from gateway.cli import terminal
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
@@ -22,14 +27,34 @@ app = command_app()
 @app.command()
 def health(
     url: Annotated[str, typer.Option(help="Where the gateway's monitoring listener is.")] = "http://127.0.0.1:9090",
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate.")
+    ] = None,
+    cert_file: Annotated[
+        Path | None, typer.Option("--cert-file", help="PEM file of a client's certificate, if it wants one.")
+    ] = None,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="PEM file of its key; not needed where --cert-file holds it.")
+    ] = None,
 ) -> None:
     """Ask the gateway on this machine whether it works, as /healthz says: for Docker's HEALTHCHECK.
 
-    Exit codes: 0 it does, 1 it does not or does not answer, 2 the URL is none.
+    A gateway with monitoring.tls is asked at https://127.0.0.1:9090. On this machine the certificate need not have that
+    name, and without --ca-file it is not looked at: nothing secret is sent. Exit codes: 0 it does, 1 it does not or
+    does not answer, 2 an option is wrong.
     """
-    if not url.startswith(("http://", "https://")):
+    is_secure = url.startswith("https://")
+    if not is_secure and not url.startswith("http://"):
         raise ConfigurationError("--url", f"{url} is no URL", "Write it as http://127.0.0.1:9090.")
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    names = ("cert-file", "key-file", "ca-file")
+    files = PemFiles("--", cert_file, key_file, ca_file, names=names)
+    if files.files and not is_secure:
+        given = ", ".join(files.files)
+        raise ConfigurationError("--url", f"is plain http, and {given} is for TLS", "Write https://127.0.0.1:9090.")
+    handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({}), _NoRedirect()]
+    if is_secure:
+        handlers.append(urllib.request.HTTPSHandler(context=_context(url, files)))
+    direct = urllib.request.build_opener(*handlers)
     try:
         with direct.open(f"{url.rstrip('/')}/healthz", timeout=_PATIENCE):
             terminal.say("ok")
@@ -38,3 +63,26 @@ def health(
         raise GatewayError(f"{url} answers {error.code}: the gateway does not work") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise GatewayError(f"{url} does not answer that it works: {error}") from error
+
+
+def _context(url: str, files: PemFiles) -> ssl.SSLContext:
+    context = client_context(files)
+    if _is_here(url):
+        context.check_hostname = False
+        if files.ca_file is None:
+            context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_here(url: str) -> bool:
+    try:
+        return is_loopback(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Takes a redirect for the answer: a gateway sends none, and another's health says nothing of it."""
+
+    def redirect_request(self, *_: Any) -> None:  # noqa: ANN401 - the library's
+        """Follow none."""

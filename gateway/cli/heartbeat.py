@@ -11,6 +11,7 @@ import pickle
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Final, Literal, NoReturn, TypeAlias
 
 import msgspec
@@ -36,6 +37,14 @@ EACH: Final = 0.5
 """Seconds between two beats."""
 
 
+class ListenerTls(msgspec.Struct, frozen=True):
+    """The files of a listener's TLS, as its settings name them; without a certificate it speaks plain HTTP."""
+
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    client_ca_file: Path | None = None
+
+
 class Task(msgspec.Struct, frozen=True):
     """What the process that answers probes and scrapers must know."""
 
@@ -45,6 +54,7 @@ class Task(msgspec.Struct, frozen=True):
     log_level: str
     replica: str
     """The name of the gateway in log lines."""
+    tls: ListenerTls = ListenerTls()
 
 
 class Heartbeat(Apart):
@@ -58,7 +68,7 @@ class Heartbeat(Apart):
         is_ready: Callable[[], bool],
         numbers: Callable[[], Awaitable[Scraped]],
     ) -> None:
-        super().__init__(about, "gateway.cli.monitor", listener, msgspec.json.encode(task))
+        super().__init__(about, "gateway.cli.monitor", listener, msgspec.json.encode(task, enc_hook=str))
         self._tells_ready = is_ready
         self._numbers = numbers
 

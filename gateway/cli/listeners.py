@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 from gateway.cli.apart import About, kept
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.control_process import ControlProcess
-from gateway.cli.heartbeat import Heartbeat, Scraped, Task
+from gateway.cli.heartbeat import Heartbeat, ListenerTls, Scraped, Task
 from gateway.control.server import bind, url_of
+from gateway.control.tls import listener_context, scheme_of
 from gateway.control.tokens import check_tokens_file
 from gateway.replica.replica import Replica
 from gateway.settings import ControlSettings, Settings
 from gateway.telemetry.logs import get_logger
 
 _LOOPBACK = "127.0.0.1"
+_UNUSED = {"hub": {"proxy", "headers"}}
+"""Settings that the control plane does not use, and that hold secrets."""
 
 
 @dataclass(slots=True)
@@ -52,8 +55,10 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
     """Listen on both ports for as long as the context lasts; raises ConfigurationError where that cannot be.
 
     Both are answered by processes of their own: nothing that a stranger sends is parsed on the loop that serves events.
+    Each reads its certificate by itself.
     """
     host = _open_to(settings.control)
+    schemes = check_listeners(settings)
     async with AsyncExitStack() as stack:
         monitoring = bind("monitoring", settings.monitoring.host, settings.monitoring.port)
         stack.callback(monitoring.close)
@@ -64,7 +69,7 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
                 "the control plane has no tokens: it listens on loopback only",
                 remedy="set control.tokens_file to a file with lines that `gateway token` makes",
             )
-        listeners = _listeners(settings, is_ending, control, monitoring, host)
+        listeners = _listeners(settings, is_ending, control, monitoring, host, schemes)
         await stack.enter_async_context(kept(listeners.control))
         await stack.enter_async_context(kept(listeners.heartbeat))
         beating = asyncio.create_task(listeners.heartbeat.beats(), name="heartbeat")
@@ -72,16 +77,32 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
         yield listeners
 
 
+def check_listeners(settings: Settings) -> tuple[str, str]:
+    """Return the schemes of the control plane's and the monitoring listener's URLs.
+
+    Raises ConfigurationError for a certificate that cannot be used.
+    """
+    listeners = (("control", settings.control.tls), ("monitoring", settings.monitoring.tls))
+    control, monitoring = (scheme_of(listener_context(section, tls)) for section, tls in listeners)
+    return control, monitoring
+
+
 def _listeners(
-    settings: Settings, is_ending: Callable[[], bool], control: socket.socket, monitoring: socket.socket, host: str
+    settings: Settings,
+    is_ending: Callable[[], bool],
+    control: socket.socket,
+    monitoring: socket.socket,
+    host: str,
+    schemes: tuple[str, str],
 ) -> Listeners:
-    urls = url_of(control), url_of(monitoring)
+    urls = url_of(control, schemes[0]), url_of(monitoring, schemes[1])
     about = About("the control plane listens", "the control plane ended, and is started again", urls[0], host)
-    process = ControlProcess(about, control, settings.model_dump_json().encode())
+    process = ControlProcess(about, control, settings.model_dump_json(exclude=_UNUSED).encode())
     listeners = Listeners(is_ending, process, *urls)
     words = "probes and metrics are served", "what answers probes and scrapers ended, and is started again"
-    per_account, log = settings.metrics.per_account, settings.log
-    task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()))
+    per_account, log, tls = settings.metrics.per_account, settings.log, settings.monitoring.tls
+    files = ListenerTls(tls.cert_file, tls.key_file, tls.client_ca_file)
+    task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()), files)
     listeners.heartbeat = Heartbeat(
         About(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
     )

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -25,10 +26,13 @@ from gateway.cli.heartbeat import ASK, BEAT, EACH, HEAD, NUMBERS, Scraped, Task
 from gateway.control.connection import ConnectionLimits
 from gateway.control.monitoring import Monitoring
 from gateway.control.server import serving
+from gateway.control.tls import listener_tls
+from gateway.errors import ConfigurationError
 from gateway.telemetry.control_counts import ControlCounts
-from gateway.telemetry.logs import configure_logs
+from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.metrics import Metrics
 
+USAGE_ERROR: Final = 2
 STUCK: Final = 5.0
 """Seconds without a beat after which the loop that serves events counts as stuck."""
 _SILENT: Final = 1.5
@@ -144,7 +148,8 @@ async def _serve(task: Task, listener: socket.socket) -> None:
     metrics = Metrics(task.shards, per_account=task.per_account, process=os.getppid())
     pulse = Pulse(metrics, partial(_say, ASK))
     probes = Monitoring(pulse.is_alive, pulse.is_ready, pulse.scraped)
-    async with serving(probes, listener, limits=ConnectionLimits(has_bodies=False)):
+    limits = ConnectionLimits(has_bodies=False)
+    async with listener_tls("monitoring", task.tls) as tls, serving(probes, listener, tls=tls, limits=limits):
         _say(LISTENS)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await pulse.read(reader)
@@ -155,12 +160,21 @@ def _say(word: bytes) -> None:
     sys.stdout.flush()
 
 
+def _path(_: type, text: str) -> Path:
+    """Return the one type of `Task` that msgspec does not know."""
+    return Path(text)
+
+
 def main() -> None:
     """Be that process."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the parent is asked, and ends this
     with open(sys.stdin.fileno(), "rb", buffering=0, closefd=False) as raw:  # reads no byte too many
-        task = msgspec.json.decode(raw.readline(), type=Task)
+        task = msgspec.json.decode(raw.readline(), type=Task, dec_hook=_path)
     configure_logs(task.log_format, task.log_level, task.replica)
     with socket.socket(fileno=int(sys.argv[1])) as listener:
-        uvloop.run(_serve(task, listener))
+        try:
+            uvloop.run(_serve(task, listener))
+        except ConfigurationError as error:  # a file that was right when the parent began
+            get_logger().error("probes and metrics cannot be served", error=str(error))
+            sys.exit(USAGE_ERROR)

@@ -10,8 +10,9 @@ from uuid import uuid4
 import typer
 
 from gateway.cli import loop, terminal
-from gateway.cli.api import URL, Api, JsonOption, TokenOption, UrlOption, api_at, as_promised
+from gateway.cli.api import Api, JsonOption, api_at, as_promised
 from gateway.cli.options import command_app
+from gateway.cli.target import URL, CaFileOption, CertFileOption, KeyFileOption, Target, TokenOption, UrlOption
 from gateway.errors import ConfigurationError, GatewayError
 
 if TYPE_CHECKING:
@@ -48,6 +49,9 @@ def start(
     detach: Annotated[bool, typer.Option("--detach", help="End as soon as it is asked for.")] = False,
     url: UrlOption = URL,
     token_file: TokenOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask for a replay, and show how far it is until it ends. To interrupt this does not cancel it.
@@ -66,7 +70,7 @@ def start(
     body = {name: value for name, value in wanted.items() if value is not None}
 
     async def run() -> dict[str, Any]:
-        async with api_at(url, token_file) as api:
+        async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             headers = {"Idempotency-Key": key or uuid4().hex}
             path = f"/v1/accounts/{account}/replays"
             asked = await api.ask("POST", path, body=body, headers=headers)
@@ -78,28 +82,44 @@ def start(
 
 
 @app.command("watch", short_help="Watch a replay until it ends.")
-def watch(id_: IdArgument, url: UrlOption = URL, token_file: TokenOption = None, as_json: JsonOption = False) -> None:
+def watch(
+    id_: IdArgument,
+    url: UrlOption = URL,
+    token_file: TokenOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show how far a replay is until it ends.
 
     Exit codes: 0 completed, 1 failed or cancelled, or no answer, 2 there is no such replay.
     """
 
     async def run() -> dict[str, Any]:
-        async with api_at(url, token_file) as api:
+        async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             return await _watch(api, id_, quiet=as_json)
 
     _end(loop.run(run()), as_json=as_json)
 
 
 @app.command("cancel", short_help="Cancel a replay.")
-def cancel(id_: IdArgument, url: UrlOption = URL, token_file: TokenOption = None, as_json: JsonOption = False) -> None:
+def cancel(
+    id_: IdArgument,
+    url: UrlOption = URL,
+    token_file: TokenOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Cancel a replay; what is published stays published.
 
     Exit codes: 0 cancelled, 1 it had ended otherwise, or no answer, 2 there is no such replay.
     """
 
     async def run() -> dict[str, Any]:
-        async with api_at(url, token_file) as api:
+        async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             await api.ask("POST", f"/v1/replays/{id_}/cancel")
             return await _watch(api, id_, quiet=True)
 
@@ -113,6 +133,9 @@ def list_(
     state: Annotated[list[str] | None, typer.Option(help="Only those in this state; may be given again.")] = None,
     url: UrlOption = URL,
     token_file: TokenOption = None,
+    ca_file: CaFileOption = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List replays, the newest first: those that wait or run, and the last ones that have ended.
@@ -122,7 +145,7 @@ def list_(
     asked = [("state", one) for one in state or ()] + ([("account", account)] if account is not None else [])
 
     async def run() -> list[dict[str, Any]]:
-        async with api_at(url, token_file) as api:
+        async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             return await api.items("/v1/replays", asked)
 
     found = loop.run(run())

@@ -1,0 +1,40 @@
+"""How errors show values that somebody gave: short, and never one that may be a secret."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import Path
+from typing import Final
+
+_SHOWN_CHARS: Final = 200
+_DEEP_PARTS: Final = 3
+"""Parts from which on an absolute path is one, and not a password that begins with a slash."""
+
+
+def shown_value(value: object) -> str:
+    """Return a value as an error shows it: at most 200 characters, however large or deep it is."""
+    short = reprlib.Repr()
+    short.maxstring = short.maxother = short.maxlong = _SHOWN_CHARS
+    text = short.repr(value)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def may_hold_secret(value: object) -> bool:
+    """Return whether a text looks like a URL with a user, a password or a query."""
+    return isinstance(value, str) and ("@" in value or "?" in value)
+
+
+def shown_path(path: Path) -> str:
+    """Return a path that a setting names, unless it may be a secret, written where the name of a file belongs."""
+    parts = len(path.parts)
+    is_path = parts >= _DEEP_PARTS if path.is_absolute() else parts > 1 and _exists(path.parent)
+    if is_path or _exists(path):
+        return str(path)
+    return "what it names (not shown: it may be a secret in the place of a file's name)"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # too long, or a NUL in it
+        return False
