@@ -27,6 +27,7 @@ app = command_app()
 @app.command()
 def health(
     url: Annotated[str, typer.Option(help="Where the gateway's monitoring listener is.")] = "http://127.0.0.1:9090",
+    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it is ready, as /readyz says.")] = False,
     ca_file: Annotated[
         Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate.")
     ] = None,
@@ -56,11 +57,12 @@ def health(
         handlers.append(urllib.request.HTTPSHandler(context=_context(url, files)))
     direct = urllib.request.build_opener(*handlers)
     try:
-        with direct.open(f"{url.rstrip('/')}/healthz", timeout=_PATIENCE):
+        with direct.open(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}", timeout=_PATIENCE):
             terminal.say("ok")
     except urllib.error.HTTPError as error:
         error.close()
-        raise GatewayError(f"{url} answers {error.code}: the gateway does not work") from error
+        words = "is not ready" if ready else "does not work"
+        raise GatewayError(f"{url} answers {error.code}: the gateway {words}") from error
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise GatewayError(f"{url} does not answer that it works: {error}") from error
 

@@ -19,6 +19,18 @@ VERSIONS: Final = ("1.30", "1.33", "1.36")
 """Of Kubernetes."""
 NAME: Final = "gateway-mesolive-gateway"
 KAFKA: Final = {"broker": {"kind": "kafka", "servers": ["kafka-1:9093", "kafka-2:9093"]}}
+
+
+def TLS(listener: str) -> dict[str, str]:  # noqa: N802 - like the constants beside it
+    """Give the settings of a listener with the files of its Secret."""
+    return {"cert_file": f"/etc/gateway/{listener}/tls.crt", "key_file": f"/etc/gateway/{listener}/tls.key"}
+
+
+def MUTUAL(listener: str) -> dict[str, str]:  # noqa: N802 - likewise
+    """Give those of one that lets in clients with a certificate alone."""
+    return {**TLS(listener), "client_ca_file": f"/etc/gateway/{listener}/ca.crt"}
+
+
 MATRIX: Final[dict[str, dict[str, Any]]] = {
     "jetstream": {},
     "kafka": KAFKA,
@@ -53,6 +65,19 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
         "secrets": {"tokens": "gateway-tokens"},
         "ingress": {"enabled": True, "className": "nginx", "host": "gateway.example.com", "tlsSecret": "gateway-tls"},
     },
+    "TLS on both listeners": {
+        "control": {"tls": TLS("control"), "trusted_proxies": ["10.42.0.0/16"]},
+        "monitoring": {"tls": TLS("monitoring")},
+        "secrets": {"tokens": "gateway-tokens", "control": "gateway-tls", "monitoring": "gateway-tls"},
+        "ingress": {"enabled": True, "host": "gateway.example.com", "tlsSecret": "gateway-tls"},
+        "serviceMonitor": {"enabled": True, "tlsConfig": {"serverName": "gateway", "ca": {}}},
+    },
+    "certificates of clients": {
+        "control": {"tls": MUTUAL("control")},
+        "monitoring": {"tls": MUTUAL("monitoring"), "port": 9443},
+        "secrets": {"tokens": "gateway-tokens", "control": "gateway-tls", "monitoring": "gateway-tls"},
+        "serviceMonitor": {"enabled": True},
+    },
     "autoscaling": {"autoscaling": {"enabled": True}},
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -67,7 +92,7 @@ MATRIX: Final[dict[str, dict[str, Any]]] = {
         "hub": {"url": "https://hub.internal:8443", "ca_file": "/etc/gateway/hub/ca.crt"},
         "secrets": {"hub": "hub-ca"},
         "networkPolicy": {
-            "from": [{"namespaceSelector": {}}],
+            "from": {"control": [{"namespaceSelector": {}}], "monitoring": [{"namespaceSelector": {}}]},
             "to": {"hub": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "broker": [{"podSelector": {}}]},
             "extraEgress": [{"ports": [{"port": 9999}]}],
         },
@@ -328,6 +353,13 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
         ({"ingress": {"enabled": True, "host": "a.example"}}, ["secrets.tokens", "gateway token"]),
         ({"ingress": {"enabled": True}, "secrets": {"tokens": "t"}}, ["ingress.host"]),
         (
+            {"ingress": {"enabled": True, "host": "a.example"}, "secrets": {"tokens": "t"}},
+            ["ingress.tlsSecret", "ingress.allowPlain"],
+        ),
+        ({"control": {"tls": TLS("control")}}, ["/etc/gateway/control/", "secrets.control is not set"]),
+        ({"monitoring": {"tls": TLS("monitoring")}}, ["secrets.monitoring is not set"]),
+        ({"networkPolicy": {"from": [{"podSelector": {}}]}}, ["/networkPolicy/from", "got array, want null or object"]),
+        (
             {"autoscaling": {"enabled": True, "minReplicas": 9}},
             ["minReplicas (9) is above autoscaling.maxReplicas (8)"],
         ),
@@ -338,6 +370,69 @@ def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], words: lis
     said = refusal(values)
     for part in words:
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"hub": {"headers": {"x-key": "s3cret"}}}, ["hub.headers would", "hub.headers_file"]),
+        ({"hub": {"proxy": "http://user:s3cret@proxy:3128"}}, ["hub.proxy holds", "hub.proxy_file"]),
+        ({"hub": {"url": "https://user:s3cret@hub"}}, ["hub.url must not"]),
+        ({"broker": {"servers": ["nats://nats:4222", "nats://user:s3cret@nats:4222"]}}, ["broker.servers must not"]),
+        ({"broker": {"servers": ["user:s3cret@kafka:9092"]}}, ["broker.servers must not", "password_file"]),
+        ({"tracing": {"endpoint": "https://user:s3cret@collector"}}, ["tracing.endpoint must not"]),
+        ({"extraEnv": [{"name": "GATEWAY_HUB__HEADERS__X-KEY", "value": "s3cret"}]}, ["extraEnv", "valueFrom"]),
+        ({"extraEnv": [{"name": "GATEWAY_HUB__PROXY", "value": "http://u:s3cret@proxy:1"}]}, ["extraEnv", "valueFrom"]),
+    ],
+)
+def test_a_secret_among_the_settings_is_refused_and_not_shown(values: dict[str, Any], words: list[str]) -> None:
+    said = refusal(values)
+    assert "s3cret" not in said
+    for part in words:
+        assert part in said
+
+
+def test_what_is_no_secret_passes() -> None:
+    from_secret = {"name": "GATEWAY_HUB__HEADERS__X-KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
+    template({"hub": {"proxy": "http://proxy:3128"}, "extraEnv": [from_secret]})
+    template({"ingress": {"enabled": True, "host": "a.example", "allowPlain": True}, "secrets": {"tokens": "t"}})
+
+
+def test_each_port_lets_in_its_own_peers() -> None:
+    def rules(values: dict[str, Any]) -> list[tuple[str, Any]]:
+        ingress = objects(values)["NetworkPolicy", NAME]["spec"]["ingress"]
+        return [(rule["ports"][0]["port"], rule.get("from")) for rule in ingress]
+
+    here: dict[str, Any] = {"podSelector": {}}
+    prometheus, proxy = {"namespaceSelector": {"matchLabels": {"a": "b"}}}, {"podSelector": {"matchLabels": {"c": "d"}}}
+    lists = {"networkPolicy": {"from": {"control": [proxy], "monitoring": [prometheus]}}}
+    tokens = {"secrets": {"tokens": "t"}}
+    assert rules({}) == [("monitoring", [here])]
+    assert rules(tokens) == [("monitoring", [here]), ("control", None)]
+    assert rules(merged(tokens, lists)) == [("monitoring", [here, prometheus]), ("control", [proxy])]
+
+
+def test_probes_and_scrapes_follow_the_tls_of_the_monitoring_listener(tmp_path: Path) -> None:
+    def probes(case: str) -> dict[str, Any]:
+        (container,) = deployment(MATRIX[case])["spec"]["template"]["spec"]["containers"]
+        return {name: container[name] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+
+    def scrape(case: str) -> dict[str, Any]:
+        (endpoint,) = objects(MATRIX[case])["ServiceMonitor", NAME]["spec"]["endpoints"]
+        return dict(endpoint)
+
+    assert [one["httpGet"]["scheme"] for one in probes("TLS on both listeners").values()] == ["HTTPS"] * 3
+    asked = {name: one["exec"]["command"] for name, one in probes("certificates of clients").items()}
+    files = ["--cert-file=/etc/gateway/monitoring/tls.crt", "--key-file=/etc/gateway/monitoring/tls.key"]
+    alive = ["gateway", "health", "--url=https://127.0.0.1:9443", *files]
+    assert asked["startupProbe"] == asked["livenessProbe"] == alive
+    assert asked["readinessProbe"] == [*alive[:2], "--ready", *alive[2:]]
+    assert scrape("TLS on both listeners")["scheme"] == "https"
+    assert scrape("TLS on both listeners")["tlsConfig"] == {"serverName": "gateway", "ca": {}}
+    assert "scheme" not in scrape("monitoring")
+    settings = settings_of(MATRIX["certificates of clients"], tmp_path)
+    assert settings.monitoring.tls.client_ca_file == Path("/etc/gateway/monitoring/ca.crt")
+    assert settings.control.tls.key_file == Path("/etc/gateway/control/tls.key")
 
 
 def test_the_chart_may_be_part_of_another() -> None:

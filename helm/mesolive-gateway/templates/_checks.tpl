@@ -1,5 +1,6 @@
 {{/* What a schema cannot say, in words: what is wrong, and what would be right. */}}
 {{- define "gateway.checks" -}}
+{{- include "gateway.noSecrets" . -}}
 {{- if not (regexMatch "^https?://[^/]" (.Values.hub.url | default "")) -}}
 {{- fail (printf "\n\nhub.url is %q: set it to where the hub is, such as https://api.example.com, without /hubs/event/v1." (.Values.hub.url | default "")) -}}
 {{- end -}}
@@ -21,7 +22,7 @@
 {{- fail "\n\nbroker.kind is jetstream, and broker.sasl.mechanism is for Kafka: leave it out, or set broker.kind to kafka." -}}
 {{- end -}}
 {{- end -}}
-{{- range regexFindAll "/etc/gateway/(tokens|hub|broker|tracing)/" (include "gateway.settings" .) -1 | uniq -}}
+{{- range regexFindAll "/etc/gateway/(tokens|control|monitoring|hub|broker|tracing)/" (include "gateway.settings" .) -1 | uniq -}}
 {{- $name := base . -}}
 {{- if not (index $.Values.secrets $name) -}}
 {{- fail (printf "\n\na setting names a file below %s, and secrets.%s is not set: name the Secret that holds it." . $name) -}}
@@ -33,6 +34,9 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.host) -}}
 {{- fail "\n\ningress.enabled needs ingress.host: the name under which the control plane is reached." -}}
 {{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.tlsSecret) (not .Values.ingress.allowPlain) -}}
+{{- fail "\n\ningress.enabled needs ingress.tlsSecret: without it tokens come in clear from the callers. Name the Secret with the certificate of ingress.host, or set ingress.allowPlain to true where something before the Ingress ends TLS." -}}
+{{- end -}}
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail (printf "\n\nautoscaling.minReplicas (%d) is above autoscaling.maxReplicas (%d)." (int .minReplicas) (int .maxReplicas)) -}}
@@ -42,6 +46,31 @@
 {{- fail "\n\nimage.tag is latest, which names another image tomorrow: name a release, or set image.digest." -}}
 {{- end -}}
 {{- include "gateway.fixed" . -}}
+{{- end }}
+
+{{/* No secret in the settings: they are a ConfigMap, which more people and programs can read than a Secret. */}}
+{{- define "gateway.noSecrets" -}}
+{{- if (.Values.hub | default dict).headers -}}
+{{- fail "\n\nhub.headers would stand in a ConfigMap, and may hold secrets: write lines `<name>: <value>` into an entry of the Secret that secrets.hub names, and set hub.headers_file to /etc/gateway/hub/<entry>." -}}
+{{- end -}}
+{{- if contains "@" ((.Values.hub | default dict).proxy | default "") -}}
+{{- fail "\n\nhub.proxy holds a user or a password, and would stand in a ConfigMap: write the URL into an entry of the Secret that secrets.hub names, and set hub.proxy_file to /etc/gateway/hub/<entry>." -}}
+{{- end -}}
+{{- range $name, $url := dict "hub.url" ((.Values.hub | default dict).url) "tracing.endpoint" ((.Values.tracing | default dict).endpoint) -}}
+{{- if contains "@" ($url | default "") -}}
+{{- fail (printf "\n\n%s must not hold a user or a password: it would stand in a ConfigMap." $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range (.Values.broker | default dict).servers -}}
+{{- if contains "@" . -}}
+{{- fail "\n\nbroker.servers must not hold a user or a password, and would stand in a ConfigMap: set broker.sasl.username, and broker.sasl.password_file to an entry of the Secret that secrets.broker names." -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraEnv -}}
+{{- if and (hasKey . "value") (or (hasPrefix "GATEWAY_HUB__HEADERS" .name) (and (eq .name "GATEWAY_HUB__PROXY") (contains "@" (.value | default "")))) -}}
+{{- fail (printf "\n\nextraEnv gives %s its value in clear: take it from a Secret by valueFrom, or use hub.headers_file or hub.proxy_file." .name) -}}
+{{- end -}}
+{{- end -}}
 {{- end }}
 
 {{/* What a deployment keeps from its first start: the gateway refuses to start with another, and the pods would hang. */}}

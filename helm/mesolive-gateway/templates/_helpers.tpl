@@ -58,9 +58,16 @@ app.kubernetes.io/component: gateway
 {{- $_ := set $settings $name (mergeOverwrite (deepCopy .) (index $settings $name | default dict)) -}}
 {{- end -}}
 {{- end -}}
+{{- range $section := list "broker" "control" "monitoring" -}}
+{{- with index $settings $section -}}
 {{- range $name := list "tls" "sasl" -}}
-{{- if not (index $settings.broker $name) -}}
-{{- $_ := unset $settings.broker $name -}}
+{{- if and (hasKey (index $settings $section) $name) (not (index $settings $section $name)) -}}
+{{- $_ := unset (index $settings $section) $name -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (hasKey $settings $section) (not (index $settings $section)) -}}
+{{- $_ := unset $settings $section -}}
 {{- end -}}
 {{- end -}}
 {{- range $name := list "shards" "memory_bytes" -}}
@@ -74,6 +81,35 @@ app.kubernetes.io/component: gateway
 {{- define "gateway.ports" -}}
 control: {{ (.Values.control | default dict).port | default 8080 }}
 monitoring: {{ (.Values.monitoring | default dict).port | default 9090 }}
+{{- end }}
+
+{{/* A probe: `path`, and the `root`. A kubelet has no certificate to show, so where one is wanted the pod asks itself. */}}
+{{- define "gateway.probe" -}}
+{{- $monitoring := .root.Values.monitoring | default dict -}}
+{{- $tls := $monitoring.tls | default dict -}}
+{{- if $tls.client_ca_file -}}
+{{- $host := $monitoring.host | default "0.0.0.0" -}}
+{{- if has $host (list "0.0.0.0" "::") }}{{ $host = "127.0.0.1" }}{{ end -}}
+exec:
+  command:
+    - gateway
+    - health
+    {{- if eq .path "/readyz" }}
+    - --ready
+    {{- end }}
+    - --url=https://{{ ternary (printf "[%s]" $host) $host (contains ":" $host) }}:{{ (include "gateway.ports" .root | fromYaml).monitoring }}
+    - --cert-file={{ $tls.cert_file }}
+    {{- with $tls.key_file }}
+    - --key-file={{ . }}
+    {{- end }}
+{{- else -}}
+httpGet:
+  path: {{ .path }}
+  port: monitoring
+  {{- if $tls.cert_file }}
+  scheme: HTTPS
+  {{- end }}
+{{- end -}}
 {{- end }}
 
 {{/* What every pod here has: no root, no privilege, no token of Kubernetes, files from Secrets. */}}
@@ -120,7 +156,7 @@ volumes:
         - secret:
             name: {{ . }}
         {{- end }}
-  {{- range $name := list "tokens" "hub" "broker" "tracing" }}
+  {{- range $name := list "tokens" "control" "monitoring" "hub" "broker" "tracing" }}
   {{- with index $.Values.secrets $name }}
   - name: {{ $name }}
     secret:
@@ -154,7 +190,7 @@ volumeMounts:
   - name: accounts
     mountPath: /etc/gateway/accounts
     readOnly: true
-  {{- range $name := list "tokens" "hub" "broker" "tracing" }}
+  {{- range $name := list "tokens" "control" "monitoring" "hub" "broker" "tracing" }}
   {{- if index $.Values.secrets $name }}
   - name: {{ $name }}
     mountPath: /etc/gateway/{{ $name }}
