@@ -20,6 +20,7 @@ import nkeys
 
 from gateway.errors import ConfigurationError
 from gateway.pem import load_pair, trusting
+from gateway.redaction import shown_path
 from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small
 
 PASSWORD_FILE: Final = "broker.sasl.password_file"  # noqa: S105 - the setting's name
@@ -55,7 +56,8 @@ class Access:
     @property
     def wants_tls(self) -> bool:
         """Whether a connection without TLS is to be refused."""
-        return self.tls_wanted or self.handshake_first or self.ca_file is not None or self.cert_file is not None
+        files = (self.ca_file, self.cert_file, self.key_file)
+        return self.tls_wanted or self.handshake_first or any(file is not None for file in files)
 
     def check(self) -> None:
         """Refuse settings that do not go together; raises ConfigurationError."""
@@ -200,7 +202,7 @@ def _read(setting: str, file: Path, limit: int = SECRET_BYTES) -> bytes:
     try:
         return read_small(file, limit)
     except UnreadableFile as error:
-        raise ConfigurationError(setting, f"{file} {error.problem}", error.remedy) from None
+        raise ConfigurationError(setting, f"{shown_path(file)} {error.problem}", error.remedy) from None
 
 
 def _read_text(setting: str, file: Path) -> str:
@@ -208,7 +210,7 @@ def _read_text(setting: str, file: Path) -> str:
         return _read(setting, file).decode()
     except UnicodeDecodeError:
         remedy = "Name a file that the gateway may read."
-        raise ConfigurationError(setting, f"{file} cannot be read (it is not text)", remedy) from None
+        raise ConfigurationError(setting, f"{shown_path(file)} cannot be read (it is not text)", remedy) from None
 
 
 def _reason(error: OSError) -> str:

@@ -65,8 +65,8 @@ def replica_name(process: int) -> str:
 
 
 def access_of(settings: BrokerSettings) -> Access:
-    """Return who the gateway says it is, and whom it believes."""
-    return Access(
+    """Return who the gateway says it is, and whom it believes; raises ConfigurationError where that is contradictory."""
+    access = Access(
         user=settings.sasl.username,
         password_file=settings.sasl.password_file,
         credentials_file=settings.credentials_file,
@@ -76,3 +76,5 @@ def access_of(settings: BrokerSettings) -> Access:
         key_file=settings.tls.key_file,
         handshake_first=settings.tls.handshake_first,
     )
+    access.check()
+    return access

@@ -36,6 +36,7 @@ from gateway.broker.kafka.door import CLOSED, Door, patience
 from gateway.broker.kafka.send import stored
 from gateway.broker.peers import Race
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.redaction import shown_path
 from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no anno
         try:
             return (await asyncio.to_thread(read_small_text, self._path, SECRET_BYTES)).strip()
         except UnreadableFile as error:
-            raise SaslAuthenticationFailed(f"{self._path} {error.problem}") from error
+            raise SaslAuthenticationFailed(f"{shown_path(self._path)} {error.problem}") from None
 
 
 class _OneForAll:
@@ -426,6 +427,9 @@ def _check_login(options: ConnectionOptions) -> None:
 
 
 def _check_address(server: str) -> None:
+    if "@" in server:  # not shown: it may hold a password
+        remedy = "Set broker.sasl.username and broker.sasl.password_file."
+        raise ConfigurationError("broker.servers", "an address must not hold a user or a password", remedy)
     host, _, port = server.rpartition(":")
     if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
         raise ConfigurationError(
