@@ -16,7 +16,8 @@ from gateway.cli.brokers import in_traces, open_broker, prepare_broker
 from gateway.cli.loop import settle_memory
 from gateway.hub import Hub
 from gateway.replica.account import Activity
-from gateway.replica.replica import Replica, hub_http, transport_of
+from gateway.replica.hub_client import hub_http, transport_of
+from gateway.replica.replica import Replica
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
 from gateway.signalr.connection import connect
 from gateway.telemetry.logs import configure_logs

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import ConfigurationError
+from gateway.redaction import shown_path
 from gateway.small_files import SECRET_BYTES, UnreadableFile, exposure, read_small
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
@@ -71,9 +72,10 @@ class AccountsDirectory:
             with os.scandir(self._path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
+            shown = self._path if self._path.is_absolute() else shown_path(self._path)
             raise ConfigurationError(
                 "accounts.directory",
-                f"{self._path} cannot be read ({error.strerror})",
+                f"{shown} cannot be read ({error.strerror})",
                 "Name a directory that holds one file an account: its name the account's, its content the API key.",
             ) from error
         names, faults = set(), []

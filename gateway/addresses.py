@@ -37,5 +37,5 @@ def networks(texts: Sequence[str]) -> list[Network]:
                 remedy = f"write {ip_network(text, strict=False)}"
             except ValueError:
                 remedy = "write an address, 10.1.2.3, or a network, 10.0.0.0/8"
-            raise ValueError(f"{text!r} is no network; {remedy}") from None
+            raise ValueError(f"is no network; {remedy}") from None
     return found

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Final
 
 _SHOWN_CHARS: Final = 200
+_LOOKED_AT: Final = 1000
+"""Parts of a value that are looked at."""
 _DEEP_PARTS: Final = 3
 """Parts from which on an absolute path is one, and not a password that begins with a slash."""
 
@@ -19,9 +21,25 @@ def shown_value(value: object) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
 
 
+def quoted(value: object) -> str:
+    """Return a part of a value as an error shows it, or words for it where it may hold a secret."""
+    return "one of them" if may_hold_secret(value) else shown_value(value)
+
+
 def may_hold_secret(value: object) -> bool:
-    """Return whether a text looks like a URL with a user, a password or a query."""
-    return isinstance(value, str) and ("@" in value or "?" in value)
+    """Return whether a text in a value looks like a URL with a user, a password or a query."""
+    waiting = [value]
+    for _ in range(_LOOKED_AT):
+        if not waiting:
+            return False
+        one = waiting.pop()
+        if isinstance(one, str) and ("@" in one or "?" in one):
+            return True
+        if isinstance(one, dict):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set):
+            waiting += one
+    return True  # nobody reads that much
 
 
 def shown_path(path: Path) -> str:

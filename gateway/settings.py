@@ -14,13 +14,23 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from gateway.addresses import networks
 from gateway.enums import PUBLISHED
 from gateway.errors import ConfigurationError
+from gateway.redaction import may_hold_secret, quoted, shown_value
 from gateway.settings_file import check_variable, cut, read_json, read_yaml
 
 ENVIRONMENT_PREFIX: Final = "GATEWAY_"
@@ -29,7 +39,7 @@ _KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
 
 
 _HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
@@ -51,7 +61,12 @@ def _check_hub_url(url: str) -> str:
     return _check_url(url, "https://api.example.com", "/hubs/event/v1", "keys belong into accounts.directory")
 
 
-def _check_proxy_url(url: str) -> str:
+def _check_proxy(url: SecretStr) -> SecretStr:
+    check_proxy_url(url.get_secret_value())
+    return url
+
+
+def check_proxy_url(url: str) -> str:
     """Return the URL of a proxy as it is; raises ValueError."""
     example = "http://proxy.example.com:3128"
     parts = _parts_of(url, example)
@@ -64,13 +79,17 @@ def _check_hosts(hosts: list[str]) -> list[str]:
     for host in hosts:
         if not _HOST_PATTERN.fullmatch(host):
             raise ValueError(
-                f"{cut(repr(host))} is no host name; write hub.example.com, or *.example.com for all below it"
+                f"{quoted(host)} is no host name; write hub.example.com, or *.example.com for all below it"
             )
     return [host.lower() for host in hosts]
 
 
 def _check_networks(texts: list[str]) -> list[str]:
-    networks(texts)
+    for text in texts:
+        try:
+            networks([text])
+        except ValueError as error:
+            raise ValueError(f"{quoted(text)} {error}") from None
     return texts
 
 
@@ -93,12 +112,10 @@ def _check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
         if enum not in PUBLISHED:
             near = difflib.get_close_matches(enum, PUBLISHED, n=1)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PUBLISHED)}"
-            raise ValueError(f"{cut(repr(enum))} is no enum of the hub; {hint}")
+            raise ValueError(f"{quoted(enum)} is no enum of the hub; {hint}")
         twice = next((name for place, name in enumerate(names) if name.lower() in map(str.lower, names[:place])), None)
         if twice is not None:
-            raise ValueError(
-                f"the enum {enum} has the name {cut(repr(twice))} twice; each number has a name of its own"
-            )
+            raise ValueError(f"the enum {enum} has the name {quoted(twice)} twice; each number has a name of its own")
         if not all(names):
             raise ValueError(f"the enum {enum} has an empty name; a number without a known name ends the list")
     return enums
@@ -117,11 +134,17 @@ class HubSettings(_Section):
     url: Annotated[str, AfterValidator(_check_hub_url)] = Field(default="")
     """Where the hub is, without `/hubs/event/v1`: `https://api.example.com`."""
     ca_file: Path | None = None
-    """PEM file of a private CA that signed the hub's certificate."""
-    proxy: Annotated[str, AfterValidator(_check_proxy_url)] | None = None
+    """PEM file of a private CA that signed the hub's certificate; it is read again when it changes."""
+    proxy: Annotated[SecretStr, AfterValidator(_check_proxy)] | None = None
     """URL of an HTTP proxy that lets the hub be reached through CONNECT: `http://proxy.example.com:3128`."""
-    headers: dict[str, str] = Field(default_factory=dict)
+    proxy_file: Path | None = None
+    """A file that holds the URL of such a proxy, for one with a password; it is read again when it changes."""
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
     """Further headers of every request to the hub."""
+    headers_file: Path | None = None
+    """A file with such headers, one a line, `X-Key: …`; it is read again when it changes."""
+    allow_plain: bool = False
+    """Do not warn of API keys, headers or a proxy's password that go over plain http to another machine."""
     redirect_hosts: Annotated[list[str], NoDecode, BeforeValidator(_read_list), AfterValidator(_check_hosts)] = [
         "*.service.signalr.net"
     ]
@@ -228,6 +251,8 @@ class BrokerSettings(_Section):
     sasl: SaslSettings = SaslSettings()
     credentials_file: Path | None = None
     """A NATS credentials file (JWT and nkey), or a file that holds a user's nkey seed alone."""
+    allow_plain: bool = False
+    """Do not warn of a password or a token that goes to another machine without TLS."""
     inbox_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] = "_INBOX"
     """What the NATS subjects begin with on which the broker answers: the user must be allowed to subscribe below it."""
     commit_timeout: float = Field(default=10, gt=0)
@@ -324,6 +349,8 @@ class TracingSettings(_Section):
     """A file with a header a line for the collector, `Authorization: Bearer …`; it is read again for each request."""
     ca_file: Path | None = None
     """PEM file of a private CA that signed the collector's certificate."""
+    allow_plain: bool = False
+    """Do not warn of headers that go over plain http to another machine."""
 
 
 class LogSettings(_Section):
@@ -345,6 +372,7 @@ class _Sourced(BaseSettings):
         frozen=True,
         case_sensitive=False,
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,
     )
 
     @classmethod
@@ -501,12 +529,17 @@ def _nearest(setting: str, variable: str | None = None) -> str:
     return f"Did you mean {nearest}?"
 
 
+def _is_secretive(setting: str, field: FieldInfo) -> bool:
+    """Return whether a setting holds a secret, or the name of something that a secret may be mistaken for."""
+    return setting == "broker.sasl.username" or any(kind in str(field.annotation) for kind in ("SecretStr", "Path"))
+
+
 def _explain(error: ValidationError) -> ConfigurationError:
     problems = error.errors(include_url=False, include_context=False)
     first = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
     setting = cut(".".join(str(part) for part in first["loc"]))
     field = next((field for field in fields() if setting == field[0] or setting.startswith(f"{field[0]}.")), None)
-    if field is not None and field[1].annotation != dict[str, str]:
+    if field is not None and field[1].annotation != dict[str, SecretStr]:
         setting = field[0]  # behind it pydantic names the member of a union, or a place in a list
     if first["type"] == "extra_forbidden":
         return ConfigurationError(setting, "there is no such setting", _nearest(setting))
@@ -518,8 +551,7 @@ def _explain(error: ValidationError) -> ConfigurationError:
         return ConfigurationError(setting, "is a section, not a value", f"Write it as `{setting}: {{<name>: …}}`.")
     value = first["input"]
     problem = problem[:1].lower() + problem[1:]
-    may_hold_a_secret = setting.startswith(("hub.headers", "hub.proxy")) or "@" in str(value) or "?" in str(value)
-    if not isinstance(value, dict) and not may_hold_a_secret:
+    if not isinstance(value, dict) and not _is_secretive(*field) and not may_hold_secret(value):
         reads_on = problem.startswith(("is ", "must ", "should "))
-        problem = f"{cut(repr(value))} {problem}" if reads_on else f"{cut(repr(value))}: {problem}"
+        problem = f"{shown_value(value)} {problem}" if reads_on else f"{shown_value(value)}: {problem}"
     return ConfigurationError(setting, problem, f"It says: {field[1].description}")

@@ -24,6 +24,7 @@ DEEPEST: Final = 16
 _SHOWN: Final = 200
 _SETTING: Final = "--config"
 _MEND: Final = "Mend the file."
+_QUOTED: Final = re.compile(r"'(?!<[a-z ]+>)[^']{2,}'")
 _BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
@@ -100,7 +101,7 @@ def _check_structure(path: Path, text: str) -> None:
         place = f"{path}, line {event.start_mark.line + 1}" if event.start_mark is not None else str(path)
         anchor = getattr(event, "anchor", None)
         if anchor is not None:  # it is set, or referred to
-            problem = f"{place}: has an anchor or an alias ({cut(anchor)!r})"
+            problem = f"{place}: has an anchor or an alias"  # its name may be a password that begins with *
             raise ConfigurationError(_SETTING, problem, "Write out what is meant, and quote a text with & or *.")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
@@ -142,5 +143,6 @@ _Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|F
 def _in_a_line(error: yaml.YAMLError) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return " ".join(str(error).split())
+        problem = _QUOTED.sub("…", error.problem or "")  # a tag or an alias may be a password that begins with ! or *
+        return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"
+    return "it holds characters that YAML does not allow"

@@ -14,6 +14,7 @@ import typer
 
 from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
+from gateway.redaction import shown_path
 from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 _LIMIT: Final = 30.0
@@ -118,7 +119,7 @@ def _headers(token_file: Path | None) -> dict[str, str]:
     try:
         token = read_small_text(token_file, SECRET_BYTES).strip()
     except UnreadableFile as error:
-        raise ConfigurationError("--token-file", f"{token_file} {error.problem}", error.remedy) from error
+        raise ConfigurationError("--token-file", f"{shown_path(token_file)} {error.problem}", error.remedy) from None
     if not token or not (token.isascii() and token.isprintable()) or " " in token:
         raise ConfigurationError("--token-file", f"{token_file} holds no token", "Write the token into it, alone.")
     return {"Authorization": f"Bearer {token}"}

@@ -65,7 +65,7 @@ def replica_name(process: int) -> str:
 
 
 def access_of(settings: BrokerSettings) -> Access:
-    """Return who the gateway says it is, and whom it believes; raises ConfigurationError where that is contradictory."""
+    """Return who the gateway says it is, and whom it believes; raises ConfigurationError for contradictions."""
     access = Access(
         user=settings.sasl.username,
         password_file=settings.sasl.password_file,

@@ -15,6 +15,7 @@ from gateway.cli.exposed import exposed
 from gateway.cli.listeners import check_listeners
 from gateway.cli.options import ConfigOption, command_app
 from gateway.cli.parts import open_hub
+from gateway.cli.plain_text import plain_text
 from gateway.control.tokens import check_tokens_file
 from gateway.errors import (
     CallFailed,
@@ -28,6 +29,7 @@ from gateway.errors import (
 )
 from gateway.events.decode import Decoder
 from gateway.hub import EventsPage, Hub
+from gateway.replica.hub_client import check_files
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs
@@ -51,7 +53,10 @@ def check(config: ConfigOption = None) -> None:
     settings = load_settings(config)
     traces.check(settings.tracing)
     check_listeners(settings)
+    check_files(settings.hub)
     terminal.say("ok    settings")
+    for warning in plain_text(settings):
+        terminal.say(f"warn  {warning}")
     configure_logs("console", "warning")
     if not loop.run(_check(settings)):
         raise typer.Exit(1)

@@ -20,7 +20,8 @@ from gateway.cli.brokers import open_broker, prepare_broker
 from gateway.cli.listeners import Listeners, listening
 from gateway.cli.options import command_app
 from gateway.cli.parts import read_log
-from gateway.replica.replica import AccountStatus, Replica, hub_http
+from gateway.replica.hub_client import hub_http
+from gateway.replica.replica import AccountStatus, Replica
 from gateway.settings import (
     AccountsSettings,
     BrokerSettings,

@@ -39,6 +39,10 @@ def exposed(settings: Settings, keys: AccountsDirectory) -> Iterator[Fault]:
         ("broker.sasl.token_file", broker.sasl.token_file),
         ("broker.credentials_file", broker.credentials_file),
         ("broker.tls.key_file", broker.tls.key_file),
+        ("control.tls.key_file", settings.control.tls.key_file),
+        ("monitoring.tls.key_file", settings.monitoring.tls.key_file),
+        ("hub.headers_file", settings.hub.headers_file),
+        ("hub.proxy_file", settings.hub.proxy_file),
         ("tracing.headers_file", settings.tracing.headers_file),
     ):
         problem = None if path is None else exposure(path)

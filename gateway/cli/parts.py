@@ -11,7 +11,7 @@ from gateway.broker.ports import LogReader, Stored
 from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.hub import PATH, Hub
-from gateway.replica.replica import hub_http, transport_of
+from gateway.replica.hub_client import hub_http, transport_of
 from gateway.settings import Settings
 from gateway.signalr.connection import connect as connect_hub
 from gateway.verify.compare import Logged

@@ -15,10 +15,12 @@ from gateway.cli.exposed import warn_of_exposed
 from gateway.cli.listeners import Listeners, listening
 from gateway.cli.loop import settle_memory
 from gateway.cli.options import ConfigOption, command_app
+from gateway.cli.plain_text import plain_text
 from gateway.errors import NeedsPerson, Unavailable
 from gateway.replica.backoff import Backoff
 from gateway.replica.containment import Rests, causes, tell
-from gateway.replica.replica import Replica, hub_http
+from gateway.replica.hub_client import check_files, hub_http
+from gateway.replica.replica import Replica
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import traces
 from gateway.telemetry.logs import configure_logs, get_logger
@@ -40,7 +42,10 @@ def run(config: ConfigOption = None) -> None:
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     keys = AccountsDirectory(settings.accounts.directory)
     keys.scan()  # a wrong directory is told at once, broker or not
+    check_files(settings.hub)
     traces.check(settings.tracing)
+    for warning in plain_text(settings):
+        get_logger().warning("a secret goes in clear", **warning.facts)
     with traces.tracing(settings.tracing, role="replica", broker=in_traces(settings.broker)) as tracer:
         loop.run(_run(settings, keys, tracer))
 

@@ -10,8 +10,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NoReturn
@@ -20,20 +19,19 @@ import aiohttp
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from gateway import __version__
 from gateway.accounts import AccountsDirectory, shard_of
 from gateway.broker.ports import ControlStore, EventLog, Membership, Ownership, Registry
 from gateway.broker.view import View
-from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.events.decode import Decoder
 from gateway.hub import PATH
-from gateway.pem import trusting
 from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
 from gateway.replica.containment import CAP, Kept, contained, end_if_cancelled, tell
 from gateway.replica.directory import LOOK, Watched
+from gateway.replica.hub_client import transport_of
 from gateway.replica.numbers import REASONS, numbers_of
 from gateway.replica.obeying import tell_obeyed
 from gateway.replica.provisioning import Provisioning
@@ -43,12 +41,8 @@ from gateway.replica.shard import Shard, ShardSettings
 from gateway.replica.slots import CommitSlots
 from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
 from gateway.session.facts import SessionSettings
-from gateway.settings import HubSettings, Settings
-from gateway.signalr.connection import Transport
+from gateway.settings import Settings
 from gateway.signalr.connection import connect as connect_to_hub
-from gateway.signalr.transport import check_upgrade
-from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
-from gateway.small_files import UnreadableFile
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
@@ -517,41 +511,3 @@ def _standing(account: Account) -> Standing | UnsetType:
     if account.session is None:
         return Standing(0, 0) if account.is_unreadable else UNSET
     return Standing(account.session.verified, account.session.incarnation) if account.session.is_begun else UNSET
-
-
-@asynccontextmanager
-async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession]:
-    """Give the HTTP client for all connections to the hub: one TLS context, no limit on connections.
-
-    Raises ConfigurationError for a CA file that is none.
-    """
-    try:
-        context = trusting(settings.ca_file)
-    except UnreadableFile as error:
-        raise ConfigurationError("hub.ca_file", f"{settings.ca_file} {error.problem}", error.remedy) from error
-    connector = TunnellingConnector(limit=0, ssl=context, ttl_dns_cache=30)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        request_class=TunnelledRequest,
-        headers={"User-Agent": f"mesolive-gateway/{__version__}"},
-        middlewares=(check_upgrade,),
-        timeout=aiohttp.ClientTimeout(total=None),
-        cookie_jar=aiohttp.DummyCookieJar(),  # a shared jar would carry one account's affinity into another's
-    ) as http:
-        yield http
-
-
-def transport_of(settings: HubSettings, http: aiohttp.ClientSession) -> Transport:
-    """Give how connections to the hub are made."""
-    return Transport(
-        http=http,
-        headers=settings.headers,
-        connect_timeout=settings.connect_timeout,
-        call_timeout=settings.call_timeout,
-        ping_interval=settings.ping_interval,
-        silence_timeout=settings.silence_timeout,
-        max_record=settings.max_record_bytes,
-        proxy=settings.proxy,
-        redirect_hosts=tuple(settings.redirect_hosts),
-        skip_negotiation=settings.skip_negotiation,
-    )

@@ -364,6 +364,7 @@ async def connect(transport: Transport, url: str, key: str, passed: Passed = lam
     Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
     happens, cancellation at any step included, nothing is left open.
     """
+    transport = transport.now()
     if transport.skip_negotiation:
         route = Route(url, key, transport.headers)
     else:

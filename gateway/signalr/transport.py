@@ -6,9 +6,9 @@ Nothing that leaves here as text holds a key or a token: what the hub or a libra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -54,9 +54,18 @@ class Transport:
     proxy: str | None = field(default=None, repr=False)
     """URL of an HTTP proxy; may hold a password. `http` makes tunnels through it where it is a session with
     `TunnelledRequest` and `TunnellingConnector`."""
+    renewed: Callable[[], tuple[Mapping[str, str], str | None]] | None = field(default=None, repr=False)
+    """Gives the headers and the proxy of the moment, where they may change while the process lives."""
     redirect_hosts: tuple[str, ...] = ()
     """Hosts that negotiation may send us to, besides the hub's own; `*.example.com` is all below it."""
     skip_negotiation: bool = False
+
+    def now(self) -> Transport:
+        """Return it with the headers and the proxy of this moment."""
+        if self.renewed is None:
+            return self
+        headers, proxy = self.renewed()
+        return replace(self, headers=headers, proxy=proxy)
 
     def may_go_to(self, host: str) -> bool:
         """Return whether `redirect_hosts` name a host."""

@@ -44,6 +44,7 @@ from requests.auth import AuthBase
 from gateway import __version__
 from gateway.errors import ConfigurationError
 from gateway.pem import trusting
+from gateway.redaction import shown_path
 from gateway.settings import TracingSettings
 from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small, read_small_text
 from gateway.telemetry.logs import get_logger
@@ -306,12 +307,14 @@ def check_files(settings: TracingSettings) -> None:
         try:
             _read_headers(settings.headers_file)
         except UnreadableFile as error:
-            raise ConfigurationError("tracing.headers_file", f"{error.path} {error.problem}", error.remedy) from error
+            problem = f"{shown_path(error.path)} {error.problem}"
+            raise ConfigurationError("tracing.headers_file", problem, error.remedy) from error
         except ValueError as error:
-            problem, remedy = f"{settings.headers_file} cannot be used ({error})", "Write lines `<name>: <value>`."
-            raise ConfigurationError("tracing.headers_file", problem, remedy) from None
+            problem = f"{shown_path(settings.headers_file)} cannot be used ({error})"
+            raise ConfigurationError("tracing.headers_file", problem, "Write lines `<name>: <value>`.") from None
     if settings.ca_file is not None:
         try:
             trusting(settings.ca_file)
         except UnreadableFile as error:
-            raise ConfigurationError("tracing.ca_file", f"{error.path} {error.problem}", error.remedy) from error
+            problem = f"{shown_path(error.path)} {error.problem}"
+            raise ConfigurationError("tracing.ca_file", problem, error.remedy) from error

@@ -88,6 +88,16 @@ def test_each_command_refuses_it_before_it_connects(
     assert TOKEN not in said
 
 
+def test_a_token_in_the_place_of_its_file_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["gateway", "accounts", "--token-file", TOKEN])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert TOKEN not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--ca-file", "--cert-file", "--key-file"])
 def test_files_for_tls_and_plain_http_do_not_go_together(option: str, token: Path) -> None:
     name = option.removeprefix("--").replace("-", "_")

@@ -14,7 +14,8 @@ from gateway.broker.memory import MemoryBroker, MemoryControl, MemoryOwnership, 
 from gateway.broker.ports import EventLog
 from gateway.publication import NOTIFICATIONS, Message
 from gateway.replica.account import Activity
-from gateway.replica.replica import AccountStatus, Replica, hub_http
+from gateway.replica.hub_client import hub_http
+from gateway.replica.replica import AccountStatus, Replica
 from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator, SimulatorConfig, simulator

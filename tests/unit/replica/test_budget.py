@@ -12,7 +12,7 @@ from gateway.broker.memory import Edge
 from gateway.errors import Unavailable
 from gateway.replica.account import Account, Activity
 from gateway.replica.budget import Budget
-from gateway.replica.replica import hub_http, transport_of
+from gateway.replica.hub_client import hub_http, transport_of
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 

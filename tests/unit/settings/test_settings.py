@@ -142,7 +142,9 @@ def test_a_proxy_is_checked_as_the_hub_is_and_never_shown(refuse: Refuse, proxy:
     "proxy", ["http://proxy", "http://me:s3cret@proxy:3128/", "https://proxy.example.com:8443", "http://[::1]:3128"]
 )
 def test_a_proxy_may_have_a_password(load: Load, proxy: str) -> None:
-    assert load(GATEWAY_HUB__PROXY=proxy).hub.proxy == proxy
+    found = load(GATEWAY_HUB__PROXY=proxy).hub.proxy
+    assert found is not None
+    assert found.get_secret_value() == proxy
 
 
 def test_redirect_hosts_are_names_or_all_names_below_one(load: Load, refuse: Refuse) -> None:
@@ -264,7 +266,8 @@ def test_a_header_of_the_hub_may_be_a_secret_and_is_not_repeated(refuse: Refuse)
 
 
 def test_headers_of_the_hub_can_be_set_one_by_one_in_the_environment(load: Load) -> None:
-    assert load(GATEWAY_HUB__HEADERS__X_KEY="v").hub.headers == {"x_key": "v"}
+    headers = load(GATEWAY_HUB__HEADERS__X_KEY="v").hub.headers
+    assert {name: value.get_secret_value() for name, value in headers.items()} == {"x_key": "v"}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.hub import PATH
-from gateway.replica.replica import hub_http, transport_of
+from gateway.replica.hub_client import hub_http, transport_of
 from gateway.settings import HubSettings
 from gateway.signalr.connection import Connection, connect
 

@@ -1,0 +1,42 @@
+"""What a gateway says of secrets in clear when it starts, and where secrets of the environment go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.acceptance.processes import GATEWAY, process, until
+
+SECRET = "s3cret-of-the-hub"
+
+
+async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_gets_none(tmp_path: Path) -> None:
+    (tmp_path / "accounts").mkdir()
+    (tmp_path / "accounts" / "main").write_text("key")
+    env = {
+        "GATEWAY_HUB__URL": "http://192.0.2.1",
+        "GATEWAY_HUB__PROXY": f"http://user:{SECRET}@127.0.0.1:9",
+        "GATEWAY_HUB__HEADERS__X_KEY": SECRET,
+        "GATEWAY_ACCOUNTS__DIRECTORY": str(tmp_path / "accounts"),
+        "GATEWAY_BROKER__SERVERS": "nats://127.0.0.1:9",
+        "GATEWAY_BROKER__PREFIX": "kept",
+        "GATEWAY_LOG__FORMAT": "json",
+    }
+    async with process(tmp_path, GATEWAY, "check", name="check", env=env) as check:
+        assert await check.ended() == 1
+    assert "WARN  hub.url: API keys and the headers go in clear to 192.0.2.1. Write https://" in check.said
+    assert SECRET not in check.said + check.complained
+
+    async with process(tmp_path, GATEWAY, "run", name="run", env=env) as run:
+        await run.complains("the control plane listens")
+        (warning,) = [line for line in run.lines() if line["event"] == "a secret goes in clear"]
+        assert (warning["level"], warning["setting"], warning["to"]) == ("warning", "hub.url", "192.0.2.1")
+        children = Path(f"/proc/{run.popen.pid}/task/{run.popen.pid}/children")
+        await until(lambda: len(children.read_text().split()) == 1, "the control plane is a process")
+        (child,) = children.read_text().split()
+        await until(lambda: b"gateway.cli.control" in Path(f"/proc/{child}/cmdline").read_bytes(), "it is that program")
+        for name in ("environ", "cmdline"):
+            assert SECRET.encode() not in Path(f"/proc/{child}/{name}").read_bytes()
+        assert SECRET.encode() in Path(f"/proc/{run.popen.pid}/environ").read_bytes()  # else it would prove nothing
+        run.popen.terminate()
+        assert await run.ended() == 0
+    assert SECRET not in run.said + run.complained
