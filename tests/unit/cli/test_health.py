@@ -18,25 +18,32 @@ def answering(status: int) -> Iterator[str]:
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(status if self.path == "/healthz" else 404)
+            self.send_response({"/healthz": status, "/readyz": 200}.get(self.path, 404))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as server:
-        serving = threading.Thread(target=server.serve_forever, args=(0.01,))
-        serving.start()
+    with serving(Answer) as url:
+        yield url
+
+
+@contextmanager
+def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve on a thread; give the URL."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            serving.join()
+            thread.join()
 
 
-def health(url: str, monkeypatch: pytest.MonkeyPatch) -> int:
+def health(url: str, monkeypatch: pytest.MonkeyPatch, *options: str) -> int:
     """Run the command; give its exit code."""
-    monkeypatch.setattr("sys.argv", ["gateway", "health", "--url", url])
+    monkeypatch.setattr("sys.argv", ["gateway", "health", "--url", url, *options])
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # not for this machine
     with pytest.raises(SystemExit) as ended:
         main()
@@ -56,3 +63,30 @@ def test_what_does_not_answer_is_one_line(
     assert health(url, monkeypatch) == code
     (line,) = capsys.readouterr().err.splitlines()
     assert url in line
+
+
+def test_it_asks_whether_the_gateway_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(503) as url:
+        assert health(url, monkeypatch, "--ready") == 0
+        assert health(url, monkeypatch) == 1
+
+
+def test_a_redirect_is_no_health(monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(200) as other:
+
+        class Redirect(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(302)
+                self.send_header("Location", f"{other}/healthz")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        with serving(Redirect) as url:
+            assert health(url, monkeypatch) == 1
+
+
+@pytest.mark.parametrize("option", ["--ca-file", "--cert-file", "--key-file"])
+def test_files_for_tls_need_https(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert health("http://127.0.0.1:9", monkeypatch, option, "/etc/gateway/x.pem") == 2

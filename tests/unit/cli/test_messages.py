@@ -126,6 +126,14 @@ def test_the_version_is_printed() -> None:
         ("GATEWAY_SHARD", "8", "Did you mean GATEWAY_SHARDS?"),
         ("GATEWAY_SHARDS", "none", "shards: 'none' should be a valid integer"),
         ("GATEWAY_ACCOUNTS__DIRECTORY", "/nowhere", "accounts.directory: /nowhere cannot be read"),
+        ("GATEWAY_CONTROL__TLS__CERT_FILE", "/no/tls.crt", "control.tls.cert_file: /no/tls.crt cannot be read"),
+        ("GATEWAY_MONITORING__TLS__CERT_FILE", "/no/tls.crt", "monitoring.tls.cert_file: /no/tls.crt cannot be read"),
+        ("GATEWAY_MONITORING__TLS__KEY_FILE", SECRET, "monitoring.tls.cert_file: is not set, and monitoring.tls.key"),
+        ("GATEWAY_CONTROL__TLS__CERT_FILE", SECRET, "control.tls.cert_file: what it names (not shown"),
+        ("GATEWAY_CONTROL__TRUSTED_PROXIES", "10.0.0.1/8", "'10.0.0.1/8' is no network; write 10.0.0.0/8"),
+        ("GATEWAY_HUB__CA_FILE", SECRET, "hub.ca_file: what it names (not shown"),
+        ("GATEWAY_HUB__HEADERS_FILE", SECRET, "hub.headers_file: what it names (not shown"),
+        ("GATEWAY_HUB__PROXY_FILE", "/no/proxy", "hub.proxy_file: /no/proxy cannot be read"),
     ],
 )
 def test_a_wrong_setting_is_told_in_one_line(say: Say, command: str, variable: str, value: str, words: str) -> None:
