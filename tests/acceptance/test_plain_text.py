@@ -23,7 +23,7 @@ async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_g
     }
     async with process(tmp_path, GATEWAY, "check", name="check", env=env) as check:
         assert await check.ended() == 1
-    assert "WARN  hub.url: API keys and the headers go in clear to 192.0.2.1. Write https://" in check.said
+    assert "warn  hub.url: API keys and the headers go in clear to 192.0.2.1. Write https://" in check.said
     assert SECRET not in check.said + check.complained
 
     async with process(tmp_path, GATEWAY, "run", name="run", env=env) as run:
