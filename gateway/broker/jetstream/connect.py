@@ -37,6 +37,8 @@ _LONGEST_DELAY: Final = 2.0
 """Seconds before the servers are tried again: full jitter below a ceiling that doubles between the two."""
 _SOON: Final = 2.0
 """Seconds for the first try at a server after a link was lost."""
+_FAILURES: Final = 8
+"""Errors of a login that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +259,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
 
     async def on_error(error: Exception) -> None:
         failures.append(error)
-        del failures[1:-1]
+        del failures[_FAILURES:]
         if "permissions violation" in str(error):
             log.error("NATS refuses: %s", error)
             link.violated(str(error))
@@ -292,12 +294,17 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
         if isinstance(error, Denied):
             raise _denied(options, str(error)) from error
         if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
-            reason = failures[0] if failures else error  # the server's words come before the reset that follows
+            reason = _telling([*failures, error])
             raise explained(options.access, reason) from reason
         raise
     failures.clear()
     link.timeout = options.timeout
     return link
+
+
+def _telling(failures: Sequence[BaseException]) -> BaseException:
+    """Return the failure that says why: a refusal comes before or after the reset that the connection ends with."""
+    return next((one for one in failures if not isinstance(one, ConnectionError)), failures[0])
 
 
 def _secured(options: ConnectionOptions, server: str, client: Client) -> dict[str, Any]:
