@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import ConfigurationError
 from gateway.reloaded import Reloaded, read_file
+from gateway.small_files import PEM_BYTES
 
 
 class Clock:
@@ -106,13 +107,13 @@ def test_files_that_never_stand_still_are_refused(file: Path) -> None:
 
 def test_what_is_no_small_regular_file_is_refused_without_a_wait(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "large").write_bytes(bytes(1024 * 1024 + 1))
+    (tmp_path / "large").write_bytes(bytes(PEM_BYTES + 1))
     for path, why in (
-        (tmp_path / "fifo", "it is no regular file"),
-        (tmp_path, "it is no regular file"),
-        (tmp_path / "large", "it is larger than 1048576 bytes"),
+        (tmp_path / "fifo", "it is a FIFO"),
+        (tmp_path, "Is a directory"),
+        (tmp_path / "large", f"is larger than {PEM_BYTES} bytes"),
         (tmp_path / "absent", "No such file or directory"),
-        (Path("/dev/zero"), "it is no regular file"),
+        (Path("/dev/zero"), "it is a device"),
     ):
         with pytest.raises(ConfigurationError) as refused:
             read_file("a.file", path)

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.replica.account import Activity
-from gateway.replica.replica import hub_http, transport_of
+from gateway.replica.hub_client import hub_http, transport_of
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 
