@@ -156,8 +156,9 @@ async def _serve(task: Task, listener: socket.socket) -> None:
 
 
 def _say(word: bytes) -> None:
-    sys.stdout.buffer.write(word)
-    sys.stdout.flush()
+    with suppress(BrokenPipeError):  # the gateway is gone, and so is this process soon
+        sys.stdout.buffer.write(word)
+        sys.stdout.flush()
 
 
 def _path(_: type, text: str) -> Path:

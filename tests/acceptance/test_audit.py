@@ -18,7 +18,7 @@ from tests.acceptance.control import Control, control_of, new_token
 from tests.acceptance.kafka_house import made
 from tests.acceptance.metrics import metrics_of
 from tests.acceptance.processes import House, house, until
-from tests.acceptance.test_control import children
+from tests.acceptance.test_control import child
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 
@@ -116,7 +116,7 @@ async def test_records_that_are_lost_with_a_killed_control_plane_are_an_error(tm
         await client.close()
         await control.ask(f"PUT {TARGET}", json={"state": "paused"})
         await metrics.until(lambda now: now["audit_waiting",] == 1, "the record waits")
-        (apart,) = children(control.running.popen.pid)
+        apart = child(control.running.popen.pid, "gateway.cli.control")
         os.kill(apart, signal.SIGKILL)
         await until(lambda: bool(lines(control, LOST)), "the gateway says what was lost")
         assert lines(control, LOST)[0]["changes"] == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 from tests.acceptance.processes import GATEWAY, process, until
 
 SECRET = "s3cret-of-the-hub"
+PROGRAMS = (b"gateway.cli.control", b"gateway.cli.monitor")
 
 
 async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_gets_none(tmp_path: Path) -> None:
@@ -31,11 +32,17 @@ async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_g
         (warning,) = [line for line in run.lines() if line["event"] == "a secret goes in clear"]
         assert (warning["level"], warning["setting"], warning["to"]) == ("warning", "hub.url", "192.0.2.1")
         children = Path(f"/proc/{run.popen.pid}/task/{run.popen.pid}/children")
-        await until(lambda: len(children.read_text().split()) == 1, "the control plane is a process")
-        (child,) = children.read_text().split()
-        await until(lambda: b"gateway.cli.control" in Path(f"/proc/{child}/cmdline").read_bytes(), "it is that program")
-        for name in ("environ", "cmdline"):
-            assert SECRET.encode() not in Path(f"/proc/{child}/{name}").read_bytes()
+        await until(lambda: len(children.read_text().split()) == len(PROGRAMS), "both listeners have a process")
+        started = [Path("/proc") / child for child in children.read_text().split()]
+
+        def are_programs() -> bool:
+            lines = b"".join((child / "cmdline").read_bytes() for child in started)
+            return all(program in lines for program in PROGRAMS)
+
+        await until(are_programs, "they are those programs")
+        for child in started:
+            for name in ("environ", "cmdline"):
+                assert SECRET.encode() not in (child / name).read_bytes()
         assert SECRET.encode() in Path(f"/proc/{run.popen.pid}/environ").read_bytes()  # else it would prove nothing
         run.popen.terminate()
         assert await run.ended() == 0

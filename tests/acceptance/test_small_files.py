@@ -110,6 +110,7 @@ async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Pla
     tokens.chmod(0o600)
     gateway = await place.start("run", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
     await gateway.complains('"state": "live"')
+    await gateway.complains("the control plane listens")
     at = next(line["url"] for line in gateway.lines() if line["event"] == "the control plane listens")
     headers = {"Authorization": f"Bearer {token}"}
 
@@ -140,7 +141,7 @@ async def test_check_reads_the_tokens_as_run_does(place: Place) -> None:
     tokens.chmod(0o600)
     code, said = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
     assert code == 1
-    assert f"FAIL  control.tokens_file: control.tokens_file: {tokens}, line 2: has 2 words instead of 3" in said
+    assert f"FAIL  control.tokens_file: control.tokens_file: {tokens}, line 2: it has 2 words" in said
     tokens.write_text(f"op operator sha256:{'0' * 64}\n")
     code, said = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
     assert (code, "ok    control.tokens_file: 1 token\n" in said) == (0, True)
