@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.control.connection import LARGEST_HEAD, Connection, ConnectionLimits
+from gateway.control.handshake import shake_hands
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 
@@ -139,7 +140,7 @@ class _Server(uvicorn.Server):
                 first = next(iter(shaking))
                 del shaking[first]
                 first.cancel()
-            task = asyncio.create_task(_shake_hands(peer, tls, create, self._limits.head))
+            task = asyncio.create_task(shake_hands(peer, tls, create, self._limits.head))
             shaking[task] = None
             task.add_done_callback(lambda done: shaking.pop(done, None))
 
@@ -165,17 +166,3 @@ class _Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals alone: when the gateway ends is its own matter."""
         yield
-
-
-async def _shake_hands(
-    peer: socket.socket, tls: ssl.SSLContext, create: Callable[[], Connection], seconds: float
-) -> None:
-    """Begin TLS with a peer; one that speaks something else, or nothing, is left."""
-    loop = asyncio.get_running_loop()
-    try:
-        await loop.connect_accepted_socket(create, peer, ssl=tls, ssl_handshake_timeout=seconds)
-    except OSError:
-        peer.close()
-    except asyncio.CancelledError:
-        peer.close()
-        raise
