@@ -230,6 +230,7 @@ async def made(
     users = []
     for name in accounts:
         (keys / name).write_text(f"key-of-{name}\n")
+        (keys / name).chmod(0o600)
         users += ["--user", f"{name}=key-of-{name}"]
     simulate = (GATEWAY, "simulate", *users, "--rate", "0", "--prefill", str(prefill), "--seed", str(seed))
     async with AsyncExitStack() as stack:

@@ -345,6 +345,7 @@ async def house(
     keys.mkdir()
     for name in names:
         (keys / name).write_text(f"key-of-{name}\n")
+        (keys / name).chmod(0o600)
     users = [part for name in names for part in ("--user", f"{name}=key-of-{name}")]
     command = (str(GATEWAY), "simulate", *users, "--rate", "0", "--seed", str(seed))
     async with AsyncExitStack() as stack:

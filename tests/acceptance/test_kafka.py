@@ -107,7 +107,7 @@ async def test_check_and_tail_on_kafka(tmp_path: Path, server: KafkaServer) -> N
     async with made(tmp_path, server, prefill=20) as place:
         code, lines = await place.run("check")
         assert code == 0
-        assert lines[1].startswith(f"ok    broker: Kafka, 23 topics {place.prefix}.… as they must be")
+        assert lines[1].startswith(f"ok    broker: Kafka, 24 topics {place.prefix}.… as they must be")
         await place.gateway()
         await reached(place, 20)
         everything, one, last = [

@@ -146,8 +146,9 @@ def _replays(world: World, name: str) -> bool:
     machine, replica = world.replicas[name]
     if machine.is_stopped:
         return False
-    states = (state() for number in replica._serving for state in replica._shards[number].replays.states())
-    return any(id_ == _HAUNT and state.phase is Phase.RUNNING and state.published for id_, state in states)
+    shards = [replica._shards[number] for number in replica._serving]
+    states = [state_of() for shard in shards for id_, state_of in shard.replays.states() if id_ == _HAUNT]
+    return any(state.phase is Phase.RUNNING and state.published for state in states)
 
 
 class Wordy(Scene):
