@@ -27,6 +27,7 @@ GatewayError
 from __future__ import annotations
 
 from collections.abc import Callable
+from traceback import clear_frames
 
 
 class GatewayError(Exception):
@@ -197,3 +198,22 @@ class NeedsPerson(Unavailable):
 
 class Diverged(GatewayError):
     """The hub's history is not the one that the checkpoint was made from."""
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Take the tracebacks from an error, from those in it, and from those before it, and empty frames that are done.
+
+    A traceback keeps the frames, and a frame all that its function worked on. Where that refers to the error, as a
+    connection does to why it ended and TaskGroup to what it raises, only the garbage collector ends it, which may not
+    look for minutes.
+    """
+    pending, done = [error], set[int]()
+    while pending:
+        error = pending.pop()
+        if error is not None and id(error) not in done:
+            done.add(id(error))
+            clear_frames(error.__traceback__)
+            error.__traceback__ = None
+            pending += (error.__context__, error.__cause__)
+            if isinstance(error, BaseExceptionGroup):
+                pending += error.exceptions

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from random import uniform
+from traceback import clear_frames
 from typing import Final, NoReturn, TypeVar
 
 from msgspec import UNSET
@@ -30,6 +31,7 @@ from gateway.errors import (
     HubError,
     Refused,
     TooManyDeadLetters,
+    forget_frames,
 )
 from gateway.events.catalogue import find
 from gateway.events.event import DeadLetter
@@ -464,6 +466,9 @@ class Account:
         connection, key = await self._connect()
         try:
             await apart(self._follow(connection, key))
+        except BaseException as error:
+            clear_frames(error.__traceback__)  # some refer to the error, and all to the connection
+            raise
         finally:
             await connection.close()
 
@@ -486,6 +491,7 @@ class Account:
                 tasks.create_task(self._until_released())
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
+            forget_frames(group)  # that of the task group refers to it
         finally:
             self.touch()
             self._heard_at = connection.heard_at

@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn
 
 import aiohttp
 
-from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError
+from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError, forget_frames
 from gateway.signalr import protocol
 from gateway.signalr.calls import Answer, Call, Calls, Expired
 from gateway.signalr.intake import AtSight, Callbacks, Intake, OnLarge, OnPush, Pause, too_large
@@ -212,6 +212,7 @@ class Connection:
             self._lose(lost)
             raise
         finally:
+            self._intake = None  # it refers to the connection
             self._receipt.on_growth = None
             if self._timer is not None:
                 self._timer.cancel()
@@ -231,6 +232,7 @@ class Connection:
             pass  # it is to end, and it has
         finally:
             abort(self._socket, self._tcp)
+            self._receipt.end()
 
     async def _read(self, intake: Intake, loop: asyncio.AbstractEventLoop) -> NoReturn:
         early, self._early = self._early, ()
@@ -320,9 +322,12 @@ class Connection:
         self._timer = loop.call_at(due, self._tick, loop)
 
     def _lose(self, lost: ConnectionLost) -> None:
-        """Remember why the connection ended, once, and end the calls in flight."""
+        """Remember why the connection ended, once, and end the calls in flight.
+
+        Not with the traceback of `lost`, whose frames would keep the connection in memory.
+        """
         if self._lost is None:
-            self._lost = lost
+            self._lost = _alike(lost)
             self._calls.end_all()
 
     @property
@@ -330,7 +335,7 @@ class Connection:
         """Why the connection ended, as an error of the caller's own: a traceback belongs to one task."""
         lost = self._lost
         assert lost is not None  # noqa: S101 - asked for only after the end
-        return ConnectionLost(str(lost), reason=lost.reason)
+        return _alike(lost)
 
     def _ended(self, type_: aiohttp.WSMsgType, data: object, words: str | None) -> ConnectionLost:
         """Say why a message that is no data is the last."""
@@ -341,6 +346,7 @@ class Connection:
             return ConnectionLost(f"the hub closed the WebSocket with code {data or 'none'}{said}", reason="closed")
         if not isinstance(data, aiohttp.WebSocketError):
             return ConnectionLost("the connection was dropped without a close", reason="dropped")
+        forget_frames(data)  # aiohttp's parser keeps it
         if data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
             limit = self._transport.max_record
             return ConnectionLost(too_large(f"a message is above the limit of {limit} bytes"), reason="too-large")
@@ -350,6 +356,10 @@ class Connection:
 
 def _size(message: Any) -> int:  # noqa: ANN401 - of one of two types of aiohttp
     return len(message.data) if isinstance(message.data, bytes | bytearray) else 0
+
+
+def _alike(lost: ConnectionLost) -> ConnectionLost:
+    return ConnectionLost(str(lost), reason=lost.reason)
 
 
 def _heed(room: asyncio.Future[None]) -> None:
@@ -373,12 +383,13 @@ async def connect(transport: Transport, url: str, key: str, passed: Passed = lam
     socket = await _upgrade(transport, route)
     passed("upgrade")
     tcp = tcp_under(socket)
+    receipt = Receipt(socket)
     try:
-        receipt = Receipt(socket)
         reader, early = await _shake_hands(transport, socket, receipt, route.secrets)
         passed("handshake")
     except BaseException:
         abort(socket, tcp)
+        receipt.end()
         raise
     return Connection(transport, socket, reader, tcp=tcp, receipt=receipt, early=early, secrets=route.secrets)
 

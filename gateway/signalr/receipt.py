@@ -28,7 +28,7 @@ class Receipt:
     """
 
     __slots__ = (
-        *("_arrived", "_framed", "_grown", "_loop", "_parser", "_queue", "_recent", "_told", "_waiting"),
+        *("_arrived", "_framed", "_grown", "_loop", "_parser", "_protocol", "_queue", "_recent", "_told", "_waiting"),
         "on_growth",
     )
 
@@ -43,11 +43,20 @@ class Receipt:
         self._recent = 0  # bytes since a chunk in which a message ended, and of that chunk
         self._queue = socket._reader  # noqa: SLF001 - aiohttp gives no other way to it
         connection = socket._response.connection  # noqa: SLF001 - likewise
-        if connection is not None:
-            protocol = connection.protocol
+        self._protocol = protocol = None if connection is None else connection.protocol
+        if protocol is not None:
             protocol._data_received_cb = self._arrive  # noqa: SLF001 - what aiohttp's own heartbeat uses
             self._parser = protocol._payload_parser  # noqa: SLF001 - likewise
             protocol._payload_parser = self  # noqa: SLF001 - it looks like one
+
+    def end(self) -> None:
+        """Watch no longer: each of both refers to the other, and would stay until the garbage collector looks."""
+        self.on_growth = None
+        protocol, self._protocol = self._protocol, None
+        if protocol is not None:
+            protocol._data_received_cb = None  # noqa: SLF001 - as above
+            if protocol._payload_parser is self:  # noqa: SLF001 - likewise
+                protocol._payload_parser = self._parser  # noqa: SLF001 - likewise
 
     @property
     def waiting(self) -> int:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
-from gateway.errors import ConnectFailed, Refused
+from gateway.errors import ConnectFailed, Refused, forget_frames
 from gateway.printable import printable
 from gateway.signalr import protocol
 
@@ -186,6 +186,7 @@ def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransp
     socket._response.close()  # noqa: SLF001 - lets the connector forget it
     if isinstance(tcp, asyncio.WriteTransport):
         tcp.abort()
+    forget_frames(socket.exception())  # aiohttp keeps it
 
 
 def _words(error: BaseException, secrets: Iterable[str]) -> str:
