@@ -6,17 +6,16 @@ that cannot be undone. Only deleting the whole stream does it, which the gateway
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.codes import problem_of
 from gateway.broker.jetstream.connect import Connection
-from gateway.broker.jetstream.link import Denied, Unserved
+from gateway.broker.jetstream.link import Refusal
 from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
-from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
+from gateway.errors import ConfigurationError, OutcomeUnknown
 
 _SECOND: Final = 1_000_000_000
 """In the nanoseconds of JetStream's configuration."""
@@ -81,19 +80,10 @@ class JetStreamAudit:
 
     async def append(self, id_: str, account: str, record: bytes) -> None:  # noqa: ARG002 - the record names it
         """Store a record; see the contract."""
-        subject = self._topics.audit
+        subject, stream = self._topics.audit, self._topics.audit_stream
         try:
-            answer = await self._connection.link.ask(subject, record, {"Nats-Msg-Id": id_})
-        except (Denied, Unserved):
-            raise
-        except Unavailable as error:
-            raise OutcomeUnknown(str(error)) from error
-        try:
-            said = json.loads(answer.data)
-            refused = said.get("error")
-            if refused is None and said["stream"] == self._topics.audit_stream:
-                return
-            code, description = int(refused["err_code"]), str(refused.get("description"))
-        except (ValueError, AttributeError, KeyError, TypeError) as unclear:
-            raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear
-        raise problem_of(code, description, stream=self._topics.audit_stream)
+            place = await records.stored(self._connection.link, subject, record, {"Nats-Msg-Id": id_})
+        except Refusal as refusal:
+            raise problem_of(refusal.code, refusal.description, stream=stream) from refusal
+        if place.stream != stream:
+            raise OutcomeUnknown(f"{subject}: stored by the stream {place.stream}")

@@ -46,6 +46,14 @@ class Found:
     """Whether it says that what was there is forgotten."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Where a stream keeps a message that it took."""
+
+    stream: str
+    sequence: int
+
+
 async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str, Any]:
     """Make the stream if there is none, and give its configuration; raises ConfigurationError, Unavailable."""
     stream = str(config["name"])
@@ -110,12 +118,12 @@ def is_marker(stored: Mapping[str, Any]) -> bool:
     return not stored.get("data") and f"{TTL}:".encode() in base64.b64decode(stored.get("hdrs", ""))
 
 
-async def write(link: Link, subject: str, value: bytes, expect: int | None) -> int:
-    """Write the last message under `subject` if its sequence is `expect` (0: none; None: whatever it is).
+async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str] | None) -> Stored:
+    """Publish one message, and return where the server stored it.
 
-    Gives the sequence of the new one. Raises Conflict, OutcomeUnknown, Unavailable.
+    Raises Refusal where the server refused it, Denied or Unserved where it never reached a stream, and OutcomeUnknown
+    where the answer leaves open whether it is stored.
     """
-    headers = None if expect is None else {"Nats-Expected-Last-Subject-Sequence": str(expect)}
     try:
         answer = await link.ask(subject, value, headers)
     except (Denied, Unserved):
@@ -126,11 +134,25 @@ async def write(link: Link, subject: str, value: bytes, expect: int | None) -> i
         said = json.loads(answer.data)
         refused = said.get("error")
         if refused is None:
-            return int(said["seq"])
-    except (ValueError, AttributeError, KeyError) as unclear:
+            return Stored(str(said["stream"]), int(said["seq"]))
+        refusal = Refusal(subject, refused)
+    except (ValueError, AttributeError, KeyError, TypeError) as unclear:
         raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear
-    words = f"{subject}: {refused.get('description')} (error {refused.get('err_code')})"
-    raise Conflict(words) if refused.get("err_code") in _MOVED else Unavailable(words)
+    raise refusal
+
+
+async def write(link: Link, subject: str, value: bytes, expect: int | None) -> int:
+    """Write the last message under `subject` if its sequence is `expect` (0: none; None: whatever it is).
+
+    Gives the sequence of the new one. Raises Conflict, OutcomeUnknown, Unavailable.
+    """
+    headers = None if expect is None else {"Nats-Expected-Last-Subject-Sequence": str(expect)}
+    try:
+        return (await stored(link, subject, value, headers)).sequence
+    except Refusal as refusal:
+        if refusal.code in _MOVED:
+            raise Conflict(str(refusal)) from refusal
+        raise
 
 
 async def write_first(link: Link, stream: str, subject: str, value: bytes) -> int:
