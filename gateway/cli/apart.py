@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import sys
 from asyncio.subprocess import PIPE, Process
@@ -130,6 +131,18 @@ class Apart:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+def tell_parent(words: bytes) -> bool:
+    """Write words of such a process to its parent, whole or not at all; return whether it took them."""
+    assert len(words) <= select.PIPE_BUF  # noqa: S101 - else a pipe might take a part of them
+    try:
+        os.write(sys.stdout.fileno(), words)
+    except BlockingIOError:  # it is busy, where this process does not wait for it
+        return False
+    except BrokenPipeError:  # it is gone, and so is this process soon
+        return False
+    return True
 
 
 _Apart = TypeVar("_Apart", bound=Apart)

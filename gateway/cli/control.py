@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import socket
 import sys
@@ -18,7 +17,7 @@ import uvloop
 
 from gateway.broker.view import View
 from gateway.cli import terminal
-from gateway.cli.apart import LISTENS, READY
+from gateway.cli.apart import LISTENS, READY, tell_parent
 from gateway.cli.broker_parts import replica_name
 from gateway.cli.brokers import open_broker, topic_names
 from gateway.control.app import create_app
@@ -59,7 +58,7 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
         looking = asyncio.create_task(_keep_looking(tokens, gate, counts))
-        _tell(LISTENS)
+        tell_parent(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         await auditing.end(_ENDING)
         for task in (following, orphaned, looking):
@@ -78,22 +77,10 @@ async def _keep_looking(tokens: Tokens | None, gate: Gate, counts: ControlCounts
                 tokens.look()
                 counts.tokens_file_problems = tokens.problems
             gate.refused.look()
-            if (line := counts.encode()) != told and _tell(line):
+            if (line := counts.encode()) != told and tell_parent(line):
                 told = line
         except Exception:  # noqa: BLE001 - the next look is a second away
             get_logger().exception("a look at tokens and counts failed")
-
-
-def _tell(line: bytes) -> bool:
-    """Write a line to the parent, whole or not at all; return whether it took it."""
-    assert len(line) <= select.PIPE_BUF  # noqa: S101 - roles, statuses and reasons are few
-    try:
-        os.write(sys.stdout.fileno(), line)
-    except BlockingIOError:  # it is busy, and hears the sum later
-        return False
-    except BrokenPipeError:  # it is gone, and so is this process soon
-        return False
-    return True
 
 
 async def _until_orphaned() -> None:
@@ -121,7 +108,7 @@ async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
             view = View(lambda _: None)
             tasks.create_task(view.follow(broker.control))
             await view.filled.wait()
-            while deployment.view is None and not _tell(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
+            while deployment.view is None and not tell_parent(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
                 await asyncio.sleep(_AGAIN)
             deployment.view, deployment.store, is_filled = view, broker.control, True
             deployment.auditing.trail = broker.audit

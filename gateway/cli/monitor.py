@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 import uvloop
 
-from gateway.cli.apart import LISTENS
+from gateway.cli.apart import LISTENS, tell_parent
 from gateway.cli.heartbeat import ASK, BEAT, EACH, HEAD, NUMBERS, Scraped, Task
 from gateway.control.connection import ConnectionLimits
 from gateway.control.monitoring import Monitoring
@@ -146,19 +146,13 @@ async def _serve(task: Task, listener: socket.socket) -> None:
     """Answer until the parent is gone."""
     reader, loop = asyncio.StreamReader(), asyncio.get_running_loop()
     metrics = Metrics(task.shards, per_account=task.per_account, process=os.getppid())
-    pulse = Pulse(metrics, partial(_say, ASK))
+    pulse = Pulse(metrics, partial(tell_parent, ASK))
     probes = Monitoring(pulse.is_alive, pulse.is_ready, pulse.scraped)
     limits = ConnectionLimits(has_bodies=False)
     async with listener_tls("monitoring", task.tls) as tls, serving(probes, listener, tls=tls, limits=limits):
-        _say(LISTENS)
+        tell_parent(LISTENS)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await pulse.read(reader)
-
-
-def _say(word: bytes) -> None:
-    with suppress(BrokenPipeError):  # the gateway is gone, and so is this process soon
-        sys.stdout.buffer.write(word)
-        sys.stdout.flush()
 
 
 def _path(_: type, text: str) -> Path:
