@@ -57,7 +57,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
             foreign_pre_chain=(*_SHARED, add_replica),  # what libraries say comes in the same form
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                add_traceback,
                 *((make_printable,) if for_people else ()),
                 renderer,
             ],
@@ -87,6 +87,23 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def add_traceback(
+    logger: structlog.types.WrappedLogger, name: str, said: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Write out the error of a line: with its traceback, or alone where the interpreter ends.
+
+    Destructors still log then, but since Python 3.13 the standard library imports what a traceback needs only when it
+    is written, and nothing can be imported any more.
+    """
+    exc_info = said.get("exc_info")
+    try:
+        return structlog.processors.format_exc_info(logger, name, said)
+    except ImportError:
+        error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
+        said["exception"] = f"{type(error).__name__}: {error}"
+        return said
 
 
 def make_printable(_: object, __: str, said: structlog.types.EventDict) -> structlog.types.EventDict:

@@ -7,7 +7,6 @@ import asyncio
 import re
 import shlex
 import ssl
-import subprocess
 import time
 from contextlib import aclosing
 from pathlib import Path
@@ -32,10 +31,10 @@ from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import GatewayError
 from tests.contract.behaviours import message
+from tests.contract.certificates import Authority
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port
 from tests.contract.watchers import steer
-from tests.support.requirement import OPENSSL
 
 DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
 PASSWORD = "pass-word"
@@ -83,7 +82,11 @@ class Secured:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._openssl()
+        self.authority = Authority(folder / "tls")
+        self.pair = self.authority.certificate("gateway")
+        """A client's."""
+        server = self.authority.certificate("server")
+        (folder / "server.pem").write_bytes(server.key.read_bytes() + server.certificate.read_bytes())
         self.internal, self.mutual = free_port(), free_port()
         users = [
             "gateway",
@@ -111,7 +114,7 @@ class Secured:
             "ssl.keystore.type": "PEM",
             "ssl.keystore.location": str(folder / "server.pem"),
             "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(folder / "ca.pem"),
+            "ssl.truststore.location": str(self.authority.file),
             "listener.name.mutual.ssl.client.auth": "required",
             "ssl.principal.mapping.rules": "RULE:^CN=(.*)$/$1/",
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
@@ -137,23 +140,9 @@ class Secured:
             mechanism="SCRAM-SHA-256",
             user=user,
             password=lambda: PASSWORD,
-            tls=ssl.create_default_context(cafile=self.folder / "ca.pem"),
+            tls=ssl.create_default_context(cafile=self.authority.file),
             timeout=4.0,
         )
-
-    def _openssl(self) -> None:
-        def openssl(*arguments: str) -> None:
-            OPENSSL.require()
-            subprocess.run(["openssl", *arguments], cwd=self.folder, check=True, capture_output=True)
-
-        new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-        openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=private CA")
-        for name in ("server", "gateway"):
-            names = ("-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1")
-            signed = ("-addext", "basicConstraints=CA:FALSE", "-CA", "ca.pem", "-CAkey", "ca.key")
-            openssl("req", "-x509", *new, "-keyout", f"{name}.key", "-out", f"{name}.crt", *names, *signed)
-        key, certificate = ((self.folder / f"server.{kind}").read_bytes() for kind in ("key", "crt"))
-        (self.folder / "server.pem").write_bytes(key + certificate)
 
 
 def given_to(principal: str, acl: AclBinding) -> AclBinding:

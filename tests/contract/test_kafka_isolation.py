@@ -62,7 +62,7 @@ def login(secured: Secured, user: str) -> dict[str, str]:
         "sasl.mechanism": "SCRAM-SHA-256",
         "sasl.username": user,
         "sasl.password": PASSWORD,
-        "ssl.ca.location": str(secured.folder / "ca.pem"),
+        "ssl.ca.location": str(secured.authority.file),
     }
 
 

@@ -57,8 +57,8 @@ def _plain(secured: Secured, options: ConnectionOptions) -> ConnectionOptions:
 
 
 def _mutual(secured: Secured, options: ConnectionOptions) -> ConnectionOptions:
-    context = ssl.create_default_context(cafile=secured.folder / "ca.pem")
-    context.load_cert_chain(secured.folder / "gateway.crt", secured.folder / "gateway.key")
+    context = ssl.create_default_context(cafile=secured.authority.file)
+    context.load_cert_chain(secured.pair.certificate, secured.pair.key)
     servers = [f"127.0.0.1:{secured.mutual}"]
     return replace(options, servers=servers, mechanism=None, user=None, password=None, tls=context)
 
@@ -137,7 +137,7 @@ async def test_nothing_can_be_taken_from_the_audit_topic_with_the_gateways_permi
     login = {
         "bootstrap.servers": secured.server.address,
         "security.protocol": "SASL_SSL",
-        "ssl.ca.location": str(secured.folder / "ca.pem"),
+        "ssl.ca.location": str(secured.authority.file),
         "sasl.mechanism": "SCRAM-SHA-256",
         "sasl.username": "gateway",
         "sasl.password": PASSWORD,

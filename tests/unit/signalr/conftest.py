@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import subprocess
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -15,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.signalr.connection import Connection, Transport, connect
-from tests.support.requirement import OPENSSL
+from tests.contract.certificates import Authority
 
 PATH = "/hubs/event/v1"
 KEY = "the-key-of-an-account"
@@ -194,18 +193,9 @@ async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A private CA (`ca.pem`) and a server's certificate for 127.0.0.1 (`server.pem`), made afresh."""
-    folder = tmp_path_factory.mktemp("tls")
-
-    def openssl(*arguments: str) -> None:
-        OPENSSL.require()
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=private CA")
-    names = ("-subj", "/CN=hub", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=CA:FALSE")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key")
-    openssl("req", "-x509", *new, "-keyout", "server.key", "-out", "server.crt", *names, *signed)
-    (folder / "server.pem").write_bytes((folder / "server.key").read_bytes() + (folder / "server.crt").read_bytes())
+    folder = tmp_path_factory.mktemp("tls") / "ca"
+    pair = Authority(folder).certificate("hub")
+    (folder / "server.pem").write_bytes(pair.key.read_bytes() + pair.certificate.read_bytes())
     return folder
 
 
