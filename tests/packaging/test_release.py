@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,6 +32,19 @@ def test_every_action_is_pinned_by_its_commit_and_says_its_version() -> None:
     for one in used:
         versions.setdefault(one.partition("@")[0], set()).add(one)
     assert [several for several in versions.values() if len(several) > 1] == []
+
+
+def test_ci_tests_every_python_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    named = re.findall(r"Python :: (3\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
+    (job,) = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yaml").read_text("utf-8"))["jobs"].values()
+    (setup,) = [step for step in job["steps"] if step.get("uses", "").startswith("actions/setup-python@")]
+    assert setup["with"]["python-version"] == "${{ matrix.python }}"
+    assert job["strategy"]["matrix"]["python"] == named
+    assert project["requires-python"] == f">={named[0]}"
+    assert f"Python {named[0]} or later ({named[0]} to {named[-1]} are tested)" in (ROOT / "README.md").read_text(
+        "utf-8"
+    )
 
 
 def test_each_job_has_the_permissions_that_it_needs_alone() -> None:
