@@ -101,3 +101,15 @@ async def new_token(folder: Path, name: str, role: str, *more: str) -> tuple[str
     found = re.search(r"token, .*: +(\S+)\nline, .*: +(.+)\n", out.decode())
     assert found is not None, out
     return found[1], found[2]
+
+
+def child(pid: int, module: str) -> int:
+    """Give the process that a gateway has begun to run this module."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return next(int(one) for one in children if module.encode() in Path(f"/proc/{one}/cmdline").read_bytes())
+
+
+async def put(control: Control, account: str, state: str) -> None:
+    """Set the target state of an account, and see that it holds."""
+    answer = await control.ask(f"PUT /v1/accounts/{account}/target-state", json={"state": state})
+    assert (answer.status, answer.body["is_applied"]) == (200, True), answer

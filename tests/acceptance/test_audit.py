@@ -14,11 +14,10 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from nats.js.errors import NotFoundError
 
-from tests.acceptance.control import Control, control_of, new_token
+from tests.acceptance.control import Control, child, control_of, new_token
 from tests.acceptance.kafka_house import made
 from tests.acceptance.metrics import metrics_of
 from tests.acceptance.processes import House, house, until
-from tests.acceptance.test_control import child
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 

@@ -12,17 +12,12 @@ from typing import Any
 import pytest
 
 from tests.acceptance.checker import Found
-from tests.acceptance.control import Control, control_of
+from tests.acceptance.control import Control, control_of, put
 from tests.acceptance.metrics import metrics_of
 from tests.acceptance.processes import until
 from tests.acceptance.replays import Scene, Scenes, at_work, sequences
 
 log = logging.getLogger(__name__)
-
-
-async def put(control: Control, account: str, state: str) -> None:
-    answer = await control.ask(f"PUT /v1/accounts/{account}/target-state", json={"state": state})
-    assert (answer.status, answer.body["is_applied"]) == (200, True), answer
 
 
 async def one_of(control: Control, account: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.acceptance.control import Control, control_of, new_token
+from tests.acceptance.control import Control, child, control_of, new_token
 from tests.acceptance.processes import GATEWAY, House, house, process, until
 
 
@@ -42,12 +42,6 @@ def owned_by(control: Control, found: dict[str, Any]) -> list[str]:
     """Give the accounts that this gateway serves."""
     pid = f"/{control.running.popen.pid}"
     return sorted(name for name, one in found.items() if one["observed"]["owner"].endswith(pid))
-
-
-def child(pid: int, module: str) -> int:
-    """Give the process that a gateway has begun to run this module."""
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return next(int(one) for one in children if module.encode() in Path(f"/proc/{one}/cmdline").read_bytes())
 
 
 async def asked_of_hub(here: House, account: str) -> Any:  # noqa: ANN401 - JSON

@@ -17,19 +17,15 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from gateway.accounts import shard_of
+from tests.acceptance.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
 from tests.acceptance.processes import House, Process, house, meanwhile, until
 from tests.acceptance.strikes import silences
 
 log = logging.getLogger(__name__)
 
 SHARDS: Final = 16
-RATE: Final = 40.0
-"""Events a second of each account."""
-HANDOVER: Final = 2.0
 TAKEOVER: Final = 5.0
-"""Seconds that an account may be silent, on a machine of its own."""
-SLACK: Final = 3
-"""How many times as long that may take beside other loads; the figures are logged."""
+"""Seconds that an account may be silent when a replica dies, on a machine of its own."""
 
 
 async def owners(here: House) -> dict[int, int]:
@@ -97,18 +93,6 @@ async def flowing(here: House) -> None:
         await until(are_there, "every account's events flow")
     finally:
         await client.close()
-
-
-async def steady_flow(here: House) -> None:
-    """Let every account's hub emit at `RATE`, until cancelled and for a second after that."""
-    while True:
-        await here.emit(count=round(RATE), rate=RATE)
-        await asyncio.sleep(1)
-
-
-async def has_ended(here: House) -> bool:
-    """Tell whether nothing is emitted any more."""
-    return all(user["emitting"] == 0 for user in (await here.ask("GET /status"))["users"])
 
 
 @dataclass

@@ -19,10 +19,10 @@ import pytest
 
 from tests.acceptance.checker import Found
 from tests.acceptance.control import control_of
+from tests.acceptance.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
 from tests.acceptance.kafka_house import made
 from tests.acceptance.processes import Scene, house, meanwhile, settled_of, until
 from tests.acceptance.strikes import silences
-from tests.acceptance.test_replicas import HANDOVER, RATE, SLACK, has_ended, steady_flow
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.control import control_of
+from tests.acceptance.control import control_of, put
 from tests.acceptance.processes import until
 from tests.acceptance.replays import Scene, Scenes, at_work
-from tests.acceptance.test_begin_anew import put
 
 
 async def verified(scene: Scene, *options: str) -> tuple[int, str]:

@@ -21,9 +21,9 @@ from gateway.broker.memory import MemoryAudit
 from gateway.broker.ports import AuditTrail
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from tests.contract.kafka_server import KafkaServer
+from tests.contract.kafka_topics import made
 from tests.contract.nats_server import NatsServer
 from tests.contract.rigs import KINDS, PARTITIONS, SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig, when_whole
-from tests.contract.test_kafka_start import made
 
 DAY = 24 * 3600.0
 

@@ -15,12 +15,10 @@ from aiokafka.structs import TopicPartition
 from confluent_kafka import Message as Delivered
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
-    AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewPartitions,
-    NewTopic,
     ResourceType,
 )
 
@@ -39,6 +37,7 @@ from gateway.publication import Message
 from tests.contract import kafka_server
 from tests.contract.behaviours import AWKWARD, message, numbers
 from tests.contract.kafka_server import KafkaServer
+from tests.contract.kafka_topics import admin, made
 from tests.contract.rigs import KafkaRig, kafka_rig
 from tests.contract.sockets import free_port
 
@@ -56,17 +55,6 @@ def wanted() -> ClusterSettings:
 async def prepared(address: str, settings: ClusterSettings) -> None:
     async with connect(ConnectionOptions([address])) as connection:
         await cluster.prepare(connection, settings)
-
-
-def admin(address: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": address})
-
-
-async def made(address: str, name: str, partitions: int = 3, **config: str) -> None:
-    """Make a topic as somebody else would."""
-    topic = NewTopic(name, partitions, 1, config={key.replace("_", "."): value for key, value in config.items()})
-    client = admin(address)
-    await asyncio.to_thread(client.create_topics([topic])[name].result)
 
 
 async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address: str, wanted: ClusterSettings) -> None:

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.packaging.charts import CHART, NEEDED, ROOT, merged, run, template
-from tests.packaging.test_chart import MATRIX
+from tests.packaging.matrix import MATRIX
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster to try the chart on"),

@@ -19,7 +19,7 @@ from gateway.session.session import Session
 from gateway.state import Desired, TargetState
 from gateway.telemetry.metrics import AccountNumbers, Metrics
 from gateway.telemetry.tally import Tally
-from tests.unit.replica.test_wishes import applied, wish
+from tests.unit.replica.wishes import applied, wish
 
 Build = Callable[..., Awaitable[Any]]
 

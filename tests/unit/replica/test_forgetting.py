@@ -11,7 +11,7 @@ from gateway.broker.memory import MemoryControl, MemoryRegistry
 from gateway.errors import Unavailable
 from gateway.replica.account import Activity
 from gateway.state import Desired, TargetState
-from tests.unit.replica.test_wishes import wish
+from tests.unit.replica.wishes import wish
 
 Build = Callable[..., Awaitable[Any]]
 

@@ -13,7 +13,7 @@ from gateway.broker.memory import Edge, MemoryControl
 from gateway.errors import OutcomeUnknown
 from gateway.replica.account import Activity
 from gateway.state import Desired, TargetState
-from tests.unit.replica.test_wishes import wish
+from tests.unit.replica.wishes import wish
 
 Build = Callable[..., Awaitable[Any]]
 

@@ -14,7 +14,7 @@ from gateway.events.event import Event
 from gateway.publication import DEAD_LETTER
 from gateway.replica.refusals import Refusals
 from gateway.session.facts import Item, Reissue
-from tests.unit.replica.test_shard import Picky
+from tests.unit.replica.picky import Picky
 
 Build = Callable[..., Awaitable[Any]]
 

@@ -12,7 +12,7 @@ from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.state import Desired, Reset, TargetState
 from gateway.verify.announced import announced
-from tests.unit.replica.test_wishes import applied, wish
+from tests.unit.replica.wishes import applied, wish
 
 Build = Callable[..., Awaitable[Any]]
 BEGINS = 20

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
@@ -15,11 +14,12 @@ import structlog
 
 from gateway.accounts import shard_of
 from gateway.broker.memory import Edge
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
-from gateway.errors import OutcomeUnknown, Rejected, Unavailable
+from gateway.broker.ports import Limits
+from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.replica.account import Activity
 from gateway.settings import MessagesSettings
 from gateway.simulator.hub import Injection
+from tests.unit.replica.picky import Picky
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -31,44 +31,6 @@ def enlarge(world: Any, account: str, sequence: int, size: int) -> None:  # noqa
     payload = payloads[sequence - 1]
     assert mark in payload
     payloads[sequence - 1] = payload.replace(mark, mark + b"x" * size, 1)
-
-
-class Picky:
-    """A log that refuses every commit in which the event `culprit` stands, without saying why."""
-
-    def __init__(self, log: EventLog, culprit: int) -> None:
-        self.commits: list[int] = []
-        self._log = log
-        self._culprit = str(culprit).encode()
-
-    @asynccontextmanager
-    async def open(self, shard: int) -> AsyncIterator[ShardLog]:
-        async with self._log.open(shard) as good:
-            yield _PickyShard(self, good, self._culprit)
-
-
-class _PickyShard:
-    def __init__(self, log: Picky, good: ShardLog, culprit: bytes) -> None:
-        self._picky = log
-        self._good = good
-        self._culprit = culprit
-
-    @property
-    def epoch(self) -> int:
-        return self._good.epoch
-
-    @property
-    def limits(self) -> Limits:
-        return self._good.limits
-
-    async def checkpoints(self) -> dict[str, bytes]:
-        return await self._good.checkpoints()
-
-    async def commit(self, commit: Commit) -> None:
-        self._picky.commits.append(len(commit.messages))
-        if any(message.key == self._culprit and message.topic != "dead-letter" for message in commit.messages):
-            raise Rejected("something in the batch was refused")
-        await self._good.commit(commit)
 
 
 async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_account_goes_on(build: Build) -> None:

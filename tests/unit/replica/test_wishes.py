@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.replica.account import Activity
-from gateway.state import Desired, TargetState, Written, encode_record
+from gateway.state import Desired, TargetState, Written
+from tests.unit.replica.wishes import applied, wish
 
 Build = Callable[..., Awaitable[Any]]
 LATER = b'{"version":2,"strategies":null,"state":"running","moon":"full"}'
@@ -23,23 +24,6 @@ async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> A
     world = await build(*(accounts or ("alpha",)), prefill=prefill)
     world.control = MemoryControl()
     return world
-
-
-async def wish(world: Any, desired: Desired | bytes, account: str = "alpha") -> int:  # noqa: ANN401 - a world
-    """Write what is wanted; give its revision."""
-    standing = world.control.records.get((False, f"account.{account}"))
-    value = desired if isinstance(desired, bytes) else encode_record(desired)
-    return int(await world.control.write(f"account.{account}", value, standing[0].revision if standing else 0))
-
-
-async def applied(world: Any, revision: int, account: str = "alpha") -> None:  # noqa: ANN401 - a world
-    """Wait until the owner reports that it is so."""
-
-    def is_applied() -> bool:
-        sighting = world.replicas[-1].view.observed.get(account)
-        return sighting is not None and sighting.said.applied == revision
-
-    await world.until(is_applied, f"revision {revision} is applied")
 
 
 def asked(world: Any, account: str = "alpha") -> set[int]:  # noqa: ANN401 - a world

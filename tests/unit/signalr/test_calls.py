@@ -9,24 +9,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectionLost
-from gateway.signalr.connection import Connection
+from tests.unit.signalr.listening import following, ignore
 
 KEY = "the-key-of-an-account"
 Start = Callable[..., Awaitable[Any]]
 Transports = Callable[..., Any]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
-
-
-def ignore(_target: str, _arguments: list[bytes]) -> None:
-    pass
-
-
-async def following(connection: Connection) -> tuple[list[tuple[str, list[bytes]]], ConnectionLost]:
-    """Run to the end; give what was pushed and how it ended."""
-    pushed: list[tuple[str, list[bytes]]] = []
-    with pytest.raises(ConnectionLost) as lost:
-        await connection.run(lambda *push: pushed.append(push))
-    return pushed, lost.value
 
 
 # Calls ------------------------------------------------------------------------------------------------------

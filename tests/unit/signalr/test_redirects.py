@@ -11,21 +11,13 @@ from aiohttp import web
 from gateway.errors import ConnectFailed
 from gateway.signalr.connection import connect
 from gateway.simulator import PATH, Faults, SimulatorConfig, simulator
+from tests.unit.signalr.answers import answering
 
 KEY = "the-key-of-an-account"
 WEBSOCKETS = [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}]
 Start = Callable[..., Awaitable[Any]]
 Transports = Callable[..., Any]
 Failing = Callable[..., Awaitable[ConnectFailed]]
-Answer = Callable[[web.Request], Awaitable[web.Response]]
-
-
-def answering(text: str | bytes, status: int = 200, **headers: str) -> Answer:
-    async def answer(_: web.Request) -> web.Response:
-        body = text.encode() if isinstance(text, str) else text
-        return web.Response(body=body, status=status, headers={n.replace("_", "-"): v for n, v in headers.items()})
-
-    return answer
 
 
 # Redirects --------------------------------------------------------------------------------------------------

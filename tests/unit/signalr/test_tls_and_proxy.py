@@ -10,28 +10,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.hub import PATH
 from gateway.replica.hub_client import hub_http, transport_of
 from gateway.settings import HubSettings
 from gateway.signalr.connection import Connection, connect
+from tests.unit.signalr.answers import answering
 
 KEY = "the-key-of-an-account"
 WEBSOCKETS = [{"transport": "WebSockets", "transferFormats": ["Text", "Binary"]}]
 Start = Callable[..., Awaitable[Any]]
 Transports = Callable[..., Any]
 Failing = Callable[..., Awaitable[ConnectFailed]]
-Answer = Callable[[web.Request], Awaitable[web.Response]]
-
-
-def answering(text: str | bytes, status: int = 200, **headers: str) -> Answer:
-    async def answer(_: web.Request) -> web.Response:
-        body = text.encode() if isinstance(text, str) else text
-        return web.Response(body=body, status=status, headers={n.replace("_", "-"): v for n, v in headers.items()})
-
-    return answer
 
 
 # TLS and a proxy --------------------------------------------------------------------------------------------

@@ -1,0 +1,24 @@
+"""What operators want of an account, written to the store of a world, and whether its owner says that it is so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.state import Desired, encode_record
+
+
+async def wish(world: Any, desired: Desired | bytes, account: str = "alpha") -> int:  # noqa: ANN401 - a world
+    """Write what is wanted; give its revision."""
+    standing = world.control.records.get((False, f"account.{account}"))
+    value = desired if isinstance(desired, bytes) else encode_record(desired)
+    return int(await world.control.write(f"account.{account}", value, standing[0].revision if standing else 0))
+
+
+async def applied(world: Any, revision: int, account: str = "alpha") -> None:  # noqa: ANN401 - a world
+    """Wait until the owner reports that it is so."""
+
+    def is_applied() -> bool:
+        sighting = world.replicas[-1].view.observed.get(account)
+        return sighting is not None and sighting.said.applied == revision
+
+    await world.until(is_applied, f"revision {revision} is applied")
