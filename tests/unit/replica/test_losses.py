@@ -43,7 +43,8 @@ def errors(logs: list[Any]) -> list[Any]:
 async def test_what_is_lost_is_published_again_once_and_told_though_no_event_comes(build: Build) -> None:
     world = await begun(build)
     with structlog.testing.capture_logs() as logs:
-        assert world.broker.go_back(12) == 12
+        while world.keys_of("alpha")[-1] > 18:  # on a busy machine commits without an event are among the last
+            assert world.broker.go_back(1) == 1
         assert world.keys_of("alpha") == list(range(1, 19))
         await world.published("alpha", range(1, 31))
 

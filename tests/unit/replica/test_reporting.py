@@ -66,8 +66,8 @@ async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_chang
 
     class Store(MemoryControl):
         async def report(self, observed: Mapping[str, bytes]) -> None:
-            sizes.append(len(observed))
             await super().report(observed)
+            sizes.append(len(observed))  # once it is stored: the end is awaited by it
 
     def tell(name: str) -> Observed:
         told[name] += 1
