@@ -36,6 +36,8 @@ _GOODBYE: Final = 1.0
 """Seconds for closing in good order."""
 _MESSAGE_ROOM: Final = 1024 * 1024
 """Bytes by which a WebSocket message may be longer than a record: it may hold several."""
+_MOST_UNTAKEN: Final = 1024 * 1024
+"""Bytes that may wait for a hub that asks, by pings or calls, and takes no answers: they are some tens each."""
 _UNHEARD: Final = {"dropped", "silent"}
 _LONGEST: Final = 4
 """How many times the limit of a call its answer may take while parts of it come."""
@@ -201,7 +203,7 @@ class Connection:
         self._ping_due = self._next_ping(self._heard)
         callbacks = Callbacks(on_push, pause, at_sight, self.on_large)
         self._intake = intake = Intake(
-            callbacks, self._reader, self._calls, send=self._send, shown=self.shown, note_work=self._note_work
+            callbacks, self._reader, self._calls, send=self._reply, shown=self.shown, note_work=self._note_work
         )
         if self.on_growth is not None:
             self._receipt.on_growth = partial(self._grow, self.on_growth)
@@ -236,7 +238,7 @@ class Connection:
 
     async def _read(self, intake: Intake, loop: asyncio.AbstractEventLoop) -> NoReturn:
         early, self._early = self._early, ()
-        await intake.take(early)
+        await intake.take(early, 0, loop.time())
         receive = self._socket.receive
         while True:
             message = await receive()
@@ -246,7 +248,7 @@ class Connection:
                 if message.type is not _PING and message.type is not _PONG:
                     raise self._ended(message.type, message.data, message.extra)
                 if message.type is _PING:
-                    self._send(message.data, _PONG)
+                    self._reply(message.data, _PONG)
                 await intake.worked_since(now)
                 continue
             self._receipt.framed(now, len(message.data))
@@ -256,7 +258,7 @@ class Connection:
                 if intake.take_small(records[0], now):
                     await intake.turn()
             else:
-                await intake.take(records, len(message.data))
+                await intake.take(records, len(message.data), now)
                 del records
             del message  # a large page would stay here until the hub says something again
             rest = intake.pause()
@@ -273,6 +275,13 @@ class Connection:
         """What the hub said is being read, so it is not silent; raises ConnectionLost where it ended meanwhile."""
         self._check_open()
         self._heard = asyncio.get_running_loop().time()
+
+    def _reply(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
+        """Send what the hub asked for; raises ConnectionLost where it asks on and takes none of it."""
+        self._send(data, kind)
+        waiting = self._tcp.get_write_buffer_size() if isinstance(self._tcp, asyncio.WriteTransport) else 0
+        if waiting > _MOST_UNTAKEN:
+            raise ConnectionLost(f"the hub takes no answers: {waiting} bytes wait for it", reason="dropped")
 
     def _send(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
         """Hand a record, or another frame, to the transport and never wait: the peer's silence judges what it takes.

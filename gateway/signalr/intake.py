@@ -104,11 +104,14 @@ class Intake:
         self._worked += self._clock() - began
         return self._worked > TURN
 
-    async def take(self, records: Iterable[bytes], size: int = 0) -> None:
-        """Take all of `records`, a message of `size` bytes; raises ConnectionLost, and what callbacks raise."""
+    async def take(self, records: Iterable[bytes], size: int, began: float) -> None:
+        """Take all of `records`, a message of `size` bytes which came at `began`.
+
+        Others have their turn also between messages: very many may be there that end no record. Raises ConnectionLost,
+        and what callbacks raise.
+        """
         self.in_hand = size
         clock, at_sight, on_large = self._clock, self._at_sight, self._on_large
-        began = clock()
         due = began + TURN - self._worked
         for raw in records if type(records) is tuple else _cut(records):
             length = len(raw)
@@ -124,8 +127,8 @@ class Intake:
                 await self.turn()
                 began = clock()
                 due = began + TURN
-        self._worked += clock() - began
         self.in_hand = 0
+        await self.worked_since(began)
 
     async def worked_since(self, began: float) -> None:
         """Let the loop turn to others, where the work since `began` and before is enough for one turn."""

@@ -19,13 +19,9 @@ from gateway.events.strict_json import MAX_PARTS
 from gateway.replica import pushes
 from gateway.signalr.connection import Connection
 from gateway.signalr.large import aside
-from gateway.signalr.protocol import MAX_RECORD
+from tests.support.costly import COSTLY, ROOM
 
 Start = Callable[..., Awaitable[Any]]
-
-ROOM: Final = MAX_RECORD - 1_000
-"""Bytes that a record may have besides what is around them."""
-HEAD: Final = b'{"type":1,"target":"OnOrderUpdate","arguments":['
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,46 +39,6 @@ def one_call() -> None:
     gc.collect()
 
 
-def filled(piece: bytes) -> bytes:
-    """As many of `piece` as a record may hold."""
-    return piece * (ROOM // len(piece))
-
-
-def members() -> bytes:
-    return b"{" + b",".join(b'"%07d":1' % number for number in range(ROOM // 12)) + b"}"
-
-
-COSTLY: Final[dict[str, Callable[[], bytes]]] = {
-    "separators": lambda: filled(b"\x1e"),
-    "empty objects": lambda: filled(b"{}\x1e"),
-    "commas": lambda: HEAD + filled(b",") + b"]}\x1e",
-    "commas in an object": lambda: b"{" + filled(b",") + b"}\x1e",
-    "a list with a NaN": lambda: HEAD + b"[NaN," + filled(b"1,") + b"1]]}\x1e",
-    "a record of very many members": lambda: b'{"type":1,' + members()[1:] + b"\x1e",
-    "an argument of very many members": lambda: HEAD + members() + b"]}\x1e",
-    "very many arguments": lambda: HEAD + filled(b"1,") + b"1]}\x1e",
-    "pings": lambda: filled(b'{"type":6}\x1e'),
-    "pings with spaces": lambda: filled(b'{"type": 6}\x1e'),
-    "a huge text": lambda: HEAD + b'"' + filled(b"x") + b'"]}\x1e',
-    "escapes": lambda: HEAD + b'{"EventId":"' + filled(b"\\u00e9") + b'"}]}\x1e',
-    "deep nesting": lambda: HEAD + b"[" * 1_000_000 + b"]" * 1_000_000 + b"]}\x1e",
-    "deep nesting without an end": lambda: b"[" * 1_000_000 + b"\x1e",
-    "deep objects": lambda: HEAD + b'{"a":' * 1_000_000 + b"1" + b"}" * 1_000_000 + b"]}\x1e",
-    "empty lists": lambda: HEAD + b"[" + filled(b"[],") + b"1]]}\x1e",
-    "fractions": lambda: HEAD + b'{"X":[' + filled(b"1.5,") + b"1]}]}\x1e",
-    "a ping with a long list": lambda: b'{"type":6,"x":[' + filled(b"[],") + b"1]}\x1e",
-    "quotation marks": lambda: b'{"' + filled(b'"') + b"}\x1e",
-    "quotation marks in an argument": lambda: HEAD + b'{"' + filled(b'"') + b"}]}\x1e",
-    "texts without end in an argument": lambda: HEAD + b'{"X":NaN,"Y":"' + filled(b'\\"Event') + b'"}]}\x1e',
-    "empty texts": lambda: HEAD + b"[" + filled(b'"",') + b"1]]}\x1e",
-    "numbers too long": lambda: HEAD + b'{"X":' + filled(b"1") + b"}]}\x1e",
-    "fewer lists": lambda: HEAD + b"[" + b"[]," * 60_000 + filled(b" ")[200_000:] + b"1]]}\x1e",
-    "fewer members": lambda: (
-        HEAD + members()[:2_000_000].rpartition(b",")[0] + b",".ljust(5_000_000) + b'"X":NaN}]}\x1e'
-    ),
-    "made-up targets": lambda: filled(b'{"type":1,"target":"X","arguments":[{}]}\x1e'),
-    "an answer to nobody": lambda: b'{"type":3,"invocationId":"99","result":{"Events":[' + filled(b"0,") + b"0]}}\x1e",
-}
 ENDED: Final = {"separators": None, "empty objects": ""}
 """Those that end the connection, and the last target that is taken."""
 
@@ -185,6 +141,33 @@ async def test_a_costly_message_holds_the_loop_for_a_bounded_time(name: str, sta
     assert taken.last == ENDED.get(name, "Last")
 
 
+FRAMES: Final = {
+    "empty messages": b"\x81\x00" * 300_000,
+    "messages that end no record": b"\x81\x01 " * 300_000 + b"\x81\x01\x1e",
+    "empty pieces of a message": b"\x01\x02{}" + b"\x00\x00" * 1_000_000 + b"\x80\x01\x1e",
+    "pings": b"\x89\x00" * 150_000,
+    "pongs": b"\x8a\x00" * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+async def test_very_many_frames_hold_the_loop_for_a_bounded_time(name: str, start: Start, open_to: Start) -> None:
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        peer.tcp.write(FRAMES[name])
+        await send(peer, b'{"type":7}\x1e')
+        await peer.gone()
+
+    control, heart = Heart(), Heart()
+    connection = await open_to(await start(speak))
+    with control.beating():
+        await aside(one_call)
+    with heart.beating():
+        lost = await Taken().until_lost(connection)
+    logging.getLogger(__name__).info("%s: longest pause %.3f s, control %.3f s", name, heart.longest, control.longest)
+    assert heart.longest < 0.05 + 5 * control.longest
+    assert lost.reason == "closed", str(lost)
+
+
 def push(number: int, size: int) -> bytes:
     return b'{"type":1,"target":"T%d","arguments":[{"x":"%b"}]}\x1e' % (number, b"x" * size)
 
@@ -256,3 +239,34 @@ async def test_a_hub_is_not_silent_while_its_words_are_being_read(start: Start, 
 
     connection = await open_to(await start(speak), silence_timeout=0.1)
     assert (await Taken().until_lost(connection)).reason == "closed"
+
+
+@pytest.mark.parametrize("opcode", [1, 9], ids=["calls", "pings"])
+async def test_a_hub_that_asks_and_takes_no_answer_is_left_before_the_answers_fill_the_memory(
+    opcode: int, start: Start, open_to: Start
+) -> None:
+    call = b'{"type":1,"invocationId":"%b","target":"X","arguments":[]}\x1e' % (b"1" * 60)
+    count = 250_000
+
+    async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+        peer.tcp.pause_reading()
+        for _ in range(count // 1_000):
+            for _ in range(1_000):
+                peer.frame(call[:125], opcode)
+            await asyncio.sleep(0)
+            while peer.tcp.get_write_buffer_size() > 1_000_000 and not peer.tcp.is_closing():
+                await asyncio.sleep(0.01)
+        peer.frame(b'{"type":7}\x1e')
+        await peer.gone()
+
+    connection = await open_to(await start(speak))
+    most = 0
+
+    def pause() -> None:
+        nonlocal most
+        most = max(most, connection._tcp.get_write_buffer_size())
+
+    with pytest.raises(ConnectionLost) as lost:
+        await connection.run(lambda *_: None, pause)
+    assert "takes no answers" in str(lost.value), f"{most} bytes wait for it"
+    assert most < 2 * 2**20
