@@ -54,7 +54,7 @@ class Limits:
     reading: float = 10.0
     """Seconds for the body to come."""
     answering: float = 20.0
-    """Seconds for the answer: a broker that falls silent is noticed before."""
+    """Seconds until the answer begins: a broker that falls silent is noticed before."""
 
 
 @dataclass(slots=True)
@@ -161,9 +161,14 @@ class Gate:
             return {"type": "http.request", "body": body, "more_body": False}
 
         try:
-            async with asyncio.timeout(self._limits.answering):
+            async with asyncio.timeout(self._limits.answering) as limit:
+
+                async def forward(message: Message) -> None:
+                    limit.reschedule(None)  # how long the caller may take to read it, the connection decides
+                    await passage.forward(message)
+
                 inner = _as_get(scope)
-                await self._app(inner, receive_again, passage.forward)
+                await self._app(inner, receive_again, forward)
             scope.setdefault("route", inner.get("route"))  # the request's span names it
         except TimeoutError:
             words = f"There was no answer within {self._limits.answering:g} s. Look what is so, then ask again."

@@ -15,11 +15,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounts
+from gateway.telemetry.exposition import encode, form_for
 from gateway.telemetry.families import Family, Scope
 from gateway.telemetry.tally import Distribution, Tally
 
@@ -383,7 +383,7 @@ class Metrics:
     @staticmethod
     def media_type(accept: str) -> str:
         """Return the media type of the text for a scraper that sends `accept`; it may be given to `text` as well."""
-        return choose_encoder(accept)[1]
+        return form_for(accept)
 
     def text(self, numbers: Numbers | None, accept: str, control: ControlCounts | None = None) -> tuple[str, bytes]:
         """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
@@ -394,5 +394,5 @@ class Metrics:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._process)
         registry.register(_Told(numbers, control or ControlCounts(), self._shards, per_account=self._per_account))
-        encode, media_type = choose_encoder(accept)
-        return media_type, encode(registry)
+        media_type = form_for(accept)
+        return media_type, encode(registry, media_type)

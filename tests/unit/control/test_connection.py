@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ class App:
     size: int = 2
     reads: bool = True
     seen: list[str] = field(default_factory=list)
+    body: bytes = b""
+    """The same for all."""
     may_answer: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +42,9 @@ class App:
             message = await receive()
             more = message.get("more_body", False)
         await self.may_answer.wait()
-        body = b"x" * self.size
+        if len(self.body) != self.size:
+            self.body = b"x" * self.size
+        body = self.body
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -274,6 +279,33 @@ async def test_peer_that_does_not_read_is_reset_and_little_is_queued_for_it(requ
                 with pytest.raises(ConnectionResetError):
                     await send_on(peer)
             assert len(app.seen) <= 30
+
+
+async def test_large_answer_is_held_once_however_many_peers_leave_it_unread() -> None:
+    app = App(size=8_000_000)
+    peers: list[socket.socket] = []
+    async with listening(app) as address:
+        (await asyncio.open_connection(*address))[1].close()  # what is made once is made
+        loop = asyncio.get_running_loop()
+        tracemalloc.start()
+        try:
+            for number in range(1, 17):
+                peer = socket.socket()
+                peers.append(peer)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                peer.setblocking(False)  # noqa: FBT003 - the library's name for it
+                await loop.sock_connect(peer, address)
+                await loop.sock_sendall(peer, GET)
+                async with asyncio.timeout(PATIENCE):
+                    while len(app.seen) < number:
+                        await asyncio.sleep(0.01)
+            await asyncio.sleep(0.1)
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        for peer in peers:
+            peer.close()
+    assert held < 2 * app.size
 
 
 async def test_slow_head_is_cut_however_it_drips() -> None:

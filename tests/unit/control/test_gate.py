@@ -10,11 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from gateway.control.gate import BODY, Limits
+from gateway.control.gate import BODY, Gate, Limits
 from gateway.control.principals import Role
-from gateway.control.server import bind
+from gateway.control.server import address_of, bind, serving
 from gateway.control.token_lines import line_of
 from gateway.control.tokens import Tokens, new_token
 from gateway.errors import ConfigurationError, Unavailable
@@ -198,6 +199,29 @@ async def test_an_answer_that_takes_too_long_is_given_up(api: Api) -> None:
     answer = await api.ask("POST /v1/accounts/main/reconnect", at=1)
     assert (answer.status, answer.problem) == (503, "timed-out")
     assert answer.headers["Retry-After"]
+
+
+async def test_a_caller_who_reads_slowly_may_take_longer_than_the_answer() -> None:
+    body = b"x" * 2_000_000
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        headers = [(b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    listener = bind("control", "127.0.0.1", 0)
+    async with serving(Gate(app, None, Limits(answering=0.2)), listener):
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.setblocking(False)  # noqa: FBT003 - the library's name for it
+            await asyncio.get_running_loop().sock_connect(peer, address_of(listener))
+            reader, writer = await asyncio.open_connection(sock=peer, limit=1)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            await asyncio.sleep(0.6)
+            async with asyncio.timeout(10):
+                said = await reader.read()
+            writer.close()
+    assert said.partition(b"\r\n\r\n")[2] == body
 
 
 async def test_a_body_that_does_not_come_is_given_up(api: Api) -> None:

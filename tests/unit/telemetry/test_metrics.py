@@ -92,6 +92,34 @@ def test_openmetrics_is_given_to_whom_asks_for_it() -> None:
     assert f"{PREFIX}events" in {family.name for family in openmetrics(text.decode())}
 
 
+ASKED_FOR = [
+    "",
+    "*/*",
+    "text/plain; version=1.0.0; escaping=dots",
+    "text/plain; version=1e999",
+    "text/plain;version=-;q=0.1",
+    "application/openmetrics-text",
+    "application/openmetrics-text; version=1.0.0; escaping=allow-utf-8",
+    "application/openmetrics-text; version=2.0.0",
+    "application/openmetrics-text; version=0.0.1, text/plain",
+    "application/openmetrics-text; version=abc",
+    "application/openmetrics-text; version=\x1b[2J, text/plain; version=²",
+    *(f"application/openmetrics-text; version=1.0.{number}" for number in range(100)),
+]
+
+
+def test_whatever_a_scraper_asks_for_there_are_two_forms_in_no_words_of_its_own() -> None:
+    metrics = Metrics(64)
+    found = {metrics.text(NUMBERS, accept)[0] for accept in ASKED_FOR}
+    assert found == {metrics.media_type(accept) for accept in ASKED_FOR}
+    assert found == {
+        "text/plain; version=0.0.4; charset=utf-8",
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+    }
+    for media_type in found:  # it stands for the form that it names
+        assert metrics.text(NUMBERS, media_type)[0] == media_type
+
+
 def test_each_value_that_a_label_of_the_process_may_have_is_there_from_the_start() -> None:
     now = told()
     assert [now["events_total", kind, outcome] for kind in NUMBERS.kinds for outcome in OUTCOMES] == [0] * 12
