@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,12 @@ _LIMIT: Final = 30.0
 """Seconds for each answer."""
 _PART: Final = 500
 """Items that are asked for at a time."""
+_LARGEST: Final = 32 * 1024 * 1024
+"""Bytes of an answer: 500 accounts with errors and subscriptions of the greatest length take some less."""
+_MOST: Final = 256 * 1024 * 1024
+"""Bytes of all parts of a list."""
+_WORDS: Final = 500
+"""Letters of an answer that are shown."""
 _GOOD: Final = {200, 202}
 _REDIRECTS: Final = range(300, 400)
 _UNKNOWN_TOKEN: Final = 401
@@ -53,6 +60,18 @@ class Api:
         header of this kind, since no web form can send one.
         Raises ConfigurationError for what another option would mend, GatewayError for every other answer.
         """
+        return (await self._ask(method, path, query=query, body=body, headers=headers))[0]
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query = (),
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> tuple[dict[str, Any], int]:
+        """Return likewise the answer's JSON object, and how many bytes it had."""
         sent = {"X-Request-Id": uuid4().hex, **(headers or {})}
         try:
             async with self.http.request(
@@ -61,15 +80,16 @@ class Api:
                 status = answer.status
                 if status in _REDIRECTS:  # never followed: the token is for this place
                     raise GatewayError(f"{self.url} answers {status}, a redirect: name in --url where it leads")
-                said = await answer.json(content_type=None)
+                content = await _whole(answer.content, self.url)
+                said = json.loads(content)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise no_url(self.url) from error
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
             words = f"{self.url} does not answer as a gateway's control plane: {str(error) or 'timeout'}"
             raise of_tls(self.url, error) or GatewayError(words) from error
         if status in _GOOD and isinstance(said, dict):
-            return said
-        words = str(said.get("detail") if isinstance(said, dict) else said).rstrip(".")
+            return said, len(content)
+        words = str(said.get("detail") if isinstance(said, dict) else said)[:_WORDS].rstrip(".")
         if status == _UNKNOWN_TOKEN:
             remedy = "Name a file with a token that `gateway token` made and that control.tokens_file knows."
             raise ConfigurationError("--token-file", words, remedy)
@@ -80,17 +100,42 @@ class Api:
     async def items(self, path: str, query: Query) -> list[dict[str, Any]]:
         """Read all parts of a list."""
         found: list[dict[str, Any]] = []
-        cursor: str | None = None
+        cursor, size = "", 0
         while True:
-            more = [("limit", str(_PART)), *query, *([("cursor", cursor)] if cursor is not None else [])]
-            part = await self.ask("GET", path, query=more)
-            if not isinstance(part.get("items"), list):
-                raise GatewayError(f"{self.url} does not answer as a gateway's control plane: {str(part)[:200]}")
-            found += part["items"]
-            with as_promised(self.url):
-                cursor = part["next"]
-            if cursor is None:
+            more = [("limit", str(_PART)), *query, *([("cursor", cursor)] if cursor else [])]
+            part, length = await self._ask("GET", path, query=more)
+            next_ = part.get("next", 0)
+            match part.get("items"):
+                case list(items) if all(isinstance(one, dict) for one in items):
+                    found += items
+                case _:
+                    raise _no_list(self.url, part)
+            if not (next_ is None or (isinstance(next_, str) and next_ and items)):
+                raise _no_list(self.url, part)
+            size += length
+            if next_ is None:
                 return found
+            if size > _MOST:
+                raise _too_large(self.url, _MOST)
+            cursor = next_
+
+
+async def _whole(content: aiohttp.StreamReader, url: str) -> bytes:
+    """Return the body of an answer; raises GatewayError where there is more than any answer has."""
+    found = bytearray()
+    async for piece in content.iter_any():
+        found += piece
+        if len(found) > _LARGEST:
+            raise _too_large(url, _LARGEST)
+    return bytes(found)
+
+
+def _no_list(url: str, part: Mapping[str, Any]) -> GatewayError:
+    return GatewayError(f"{url} does not answer as a gateway's control plane: {str(part)[:_WORDS]}")
+
+
+def _too_large(url: str, limit: int) -> GatewayError:
+    return GatewayError(f"{url} does not answer as a gateway's control plane: there are more than {limit} bytes")
 
 
 @contextmanager
@@ -109,7 +154,11 @@ async def api_at(target: Target) -> AsyncIterator[Api]:
     target.check()
     timeout = aiohttp.ClientTimeout(total=_LIMIT)
     connector = aiohttp.TCPConnector(ssl=target.context() or True)
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector) as http:
+    # An answer is as large as it comes: nothing that is compressed is asked for, or unpacked.
+    headers["Accept-Encoding"] = "identity"
+    async with aiohttp.ClientSession(
+        headers=headers, timeout=timeout, connector=connector, auto_decompress=False
+    ) as http:
         yield Api(target.url.rstrip("/"), http)
 
 
