@@ -6,7 +6,6 @@ its shard that says so to consumers.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Request, Response
@@ -17,6 +16,7 @@ from pydantic.json_schema import SkipJsonSchema
 from gateway.broker.view import View
 from gateway.control import models
 from gateway.control.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, Change
+from gateway.control.conditions import tags_of
 from gateway.control.deployment import Deployment
 from gateway.control.gate import tell_more
 from gateway.control.listing import standing_of
@@ -30,7 +30,6 @@ from gateway.state import Desired, Observed, Reset, Standing, TargetState
 router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
 _CHECKPOINT: Final[dict[str, Any]] = {"account": "main", "verified": 181000, "incarnation": 2, "is_applied": True}
-_TAG: Final = re.compile(r'"[0-9]{1,19}-[0-9]{1,19}"')
 
 
 @router.get(
@@ -85,7 +84,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     if if_match is None:
         words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
         raise Problem(Kind.PRECONDITION_REQUIRED, words)
-    if _tag(standing) not in _TAG.findall(if_match):
+    if _tag(standing) not in tags_of(if_match):
         words = f"The checkpoint of account {account} has the ETag {_tag(standing)}. Read it again, decide again."
         raise Problem(Kind.PRECONDITION_FAILED, words, headers={"etag": _tag(standing)})
     said = _at_rest(view, account, "reset")

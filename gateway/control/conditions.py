@@ -40,11 +40,16 @@ class Condition:
         return self.revisions is not None and max(self.revisions, default=0) > revision
 
 
+def tags_of(header: str) -> frozenset[str]:
+    """Return the entity tags of a list, with their quotes: If-Match compares strongly, so a weak one matches none."""
+    return frozenset(part.strip() for part in header.split(","))
+
+
 def read_condition(header: str | None) -> Condition | None:
     """Read If-Match; None where there is none. What is no ETag, and a weak one, matches nothing."""
     if header is None:
         return None
     if header.strip() == "*":
         return Condition(None)
-    tags = (_TAG.fullmatch(part.strip()) for part in header.split(","))
+    tags = map(_TAG.fullmatch, tags_of(header))
     return Condition(frozenset(int(tag[1]) for tag in tags if tag is not None))

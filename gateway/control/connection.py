@@ -12,6 +12,7 @@ import re
 import socket
 import struct
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
@@ -35,6 +36,8 @@ _DISCARDED: Final = 16 * 1024 * 1024
 """Bytes that are discarded at most."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing discards what was not sent, and resets the connection."""
+_SINGLE: Final = (b"authorization", b"content-type", b"idempotency-key", b"origin")
+"""Headers of which two leave open which one counts: a proxy before may have looked at the other."""
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _NEVER_ESCAPED: Final = _UNRESERVED | frozenset(b"/\\") | frozenset(range(0x20)) | {0x7F}
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})?")
@@ -90,22 +93,33 @@ class Parser(h11.Connection):
         return event
 
     def _check(self, request: h11.Request) -> None:
-        headers = dict(request.headers)
         if request.http_version not in {b"1.0", b"1.1"}:
             self._refuse("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+        self._check_headers(request)
+        self._check_framing(request, dict(request.headers))
+        for escape in _ESCAPE.finditer(request.target.partition(b"?")[0]):
+            if escape[1] is None or bytes.fromhex(escape[1].decode())[0] in _NEVER_ESCAPED:
+                self._refuse("The path has a percent-encoding that it must not have: write each letter as itself.")
+
+    def _check_headers(self, request: h11.Request) -> None:
         if len(request.headers) > _HEADERS:
             self._refuse(f"The request has more than {_HEADERS} headers.")
+        names = Counter(name for name, _ in request.headers)
+        for name in _SINGLE:
+            if names[name] > 1:
+                self._refuse(f"The request has more than one {name.decode().title()}.")
+
+    def _check_framing(self, request: h11.Request, headers: Mapping[bytes, bytes]) -> None:
         is_chunked, length = b"transfer-encoding" in headers, headers.get(b"content-length")
         if is_chunked and length is not None:
             self._refuse("The request has both Content-Length and Transfer-Encoding.")
+        if is_chunked and request.http_version == b"1.0":
+            self._refuse("HTTP/1.0 has no Transfer-Encoding.")
         if is_chunked or int(length or 0) > 0:
             if not self._limits.has_bodies:
                 self._refuse("Requests to this port have no body.")
             if request.method in {b"GET", b"HEAD"}:
                 self._refuse("A GET or HEAD has no body.")
-        for escape in _ESCAPE.finditer(request.target.partition(b"?")[0]):
-            if escape[1] is None or bytes.fromhex(escape[1].decode())[0] in _NEVER_ESCAPED:
-                self._refuse("The path has a percent-encoding that it must not have: write each letter as itself.")
 
     def _refuse(self, problem: str) -> None:
         self.problem = problem

@@ -1,7 +1,8 @@
 """Keeps callers to the accounts that are in their scope, on every path that names an account or a replay.
 
-An account out of scope does not exist for whoever reads. Who would change it is told 403, whether it exists or not. So
-nobody learns from an answer which accounts there are besides their own.
+An account out of scope does not exist for whoever reads. Who would change it is told 403, whether it exists or not. A
+replay of one does not exist for either: its id may follow from somebody's Idempotency-Key, which can be guessed. So
+nobody learns from an answer which accounts there are besides their own, or who asks for replays.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ async def check_scope(request: Request) -> None:
     if account is not None:
         _check_account(who, deployment, account, is_read=request.method in _READS)
     if replay is not None:
-        _check_replay(who, deployment, replay, is_read=request.method in _READS)
+        _check_replay(who, deployment, replay)
 
 
 def _check_account(who: Principal, deployment: Deployment, account: str, *, is_read: bool) -> None:
@@ -37,12 +38,10 @@ def _check_account(who: Principal, deployment: Deployment, account: str, *, is_r
         raise unknown(Kind.UNKNOWN_ACCOUNT, "account", account, names)
 
 
-def _check_replay(who: Principal, deployment: Deployment, replay: str, *, is_read: bool) -> None:
+def _check_replay(who: Principal, deployment: Deployment, replay: str) -> None:
     found = deployment.seen().replays.get(replay)
-    if found is None:
-        return  # nobody has one of this id
-    if found.said is None or found.said.account not in who.accounts:
-        raise unknown(Kind.UNKNOWN_REPLAY, "replay", replay, ()) if is_read else _forbidden(who)
+    if found is None or found.said is None or found.said.account not in who.accounts:
+        raise unknown(Kind.UNKNOWN_REPLAY, "replay", replay, ())
 
 
 def _forbidden(who: Principal) -> Problem:

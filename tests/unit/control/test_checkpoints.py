@@ -56,6 +56,8 @@ async def test_a_paused_account_begins_anew_where_it_is_told(api: Api) -> None:
         ({"verified": 7}, {}, 428, "precondition-required"),
         ({"verified": 7}, {"If-Match": "*"}, 412, "precondition-failed"),
         ({"verified": 7}, {"If-Match": '"1-41"'}, 412, "precondition-failed"),
+        ({"verified": 7}, {"If-Match": 'W/"1-40"'}, 412, "precondition-failed"),
+        ({"verified": 7}, {"If-Match": '"1-4", W/"1-40", "0"1-40""'}, 412, "precondition-failed"),
         ({"verified": 43}, TAG, 422, "invalid"),
         ({"verified": -1}, TAG, 422, "invalid"),
         ({}, TAG, 422, "invalid"),
