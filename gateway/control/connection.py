@@ -138,6 +138,8 @@ class Connection(H11Protocol):
         """When it became idle, or its peer stopped reading; by the loop's clock."""
         self._limits = limits
         self._is_ending = False
+        self.is_gone = False
+        """Whether nothing is kept for it any more: it only has to be told."""
         self._discarded = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None
@@ -157,8 +159,11 @@ class Connection(H11Protocol):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle longest, of the address that has most; else this one."""
-        alive = [one for one in self.connections if isinstance(one, Connection) and not one.transport.is_closing()]
+        """Close the connection that has been idle longest, of the address that has most; else this one.
+
+        One that is to close once its peer has read the last answer counts as long as it is there.
+        """
+        alive = [one for one in self.connections if isinstance(one, Connection) and not one.is_gone]
         if len(alive) <= self._limits.connections:
             return
         count = Counter(one.address for one in alive)
@@ -170,7 +175,8 @@ class Connection(H11Protocol):
 
     def give_way(self) -> None:
         """Close the connection for another one."""
-        if self._unread is None and not self._is_ending:
+        if self._unread is None and not self._is_ending and not self.transport.is_closing():
+            self.is_gone = True
             self.transport.abort()
         else:
             self.drop()
@@ -249,6 +255,7 @@ class Connection(H11Protocol):
 
     def drop(self) -> None:
         """Reset the connection: nothing that waits for its peer is kept."""
+        self.is_gone = True
         peer: socket.socket | None = self.transport.get_extra_info("socket")
         if peer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -312,6 +312,38 @@ async def test_large_answer_is_held_once_however_many_peers_leave_it_unread() ->
     assert held < 2 * app.size
 
 
+@pytest.mark.parametrize("how", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("size", [130_000, 200_000, 2_000_000])
+def test_connections_whose_last_answer_is_unread_are_limited_too(how: str, size: int) -> None:
+    async def attack() -> int:
+        app, peers, most = App(size=size), list[socket.socket](), 0
+        async with listening(app, ConnectionLimits(connections=8)) as address:
+            loop = asyncio.get_running_loop()
+            before = open_files()
+            for number in range(1, 61):
+                peer = socket.socket()
+                peers.append(peer)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                peer.setblocking(False)  # noqa: FBT003 - the library's name for it
+                await loop.sock_connect(peer, address)
+                await loop.sock_sendall(peer, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                async with asyncio.timeout(PATIENCE):
+                    while len(app.seen) < number:
+                        await asyncio.sleep(0.001)
+                most = max(most, open_files() - before - number)
+            honest = await asyncio.open_connection(*address)
+            honest[1].write(GET)
+            async with asyncio.timeout(PATIENCE):
+                assert (await honest[0].readline()).startswith(b"HTTP/1.1 200 ")
+            honest[1].transport.abort()
+            for peer in peers:
+                peer.close()
+        return most
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if how == "uvloop" else None) as runner:
+        assert runner.run(attack()) <= 10
+
+
 async def test_slow_head_is_cut_however_it_drips() -> None:
     async with listening(App(), ConnectionLimits(head=0.3)) as address:
         for _ in range(2):
