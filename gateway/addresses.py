@@ -17,13 +17,23 @@ def is_loopback(host: str) -> bool:
 
 
 def address_of(text: str) -> IPv4Address | IPv6Address | None:
-    """Return the IP address that a text is, or None; one of IPv4 that is written as IPv6 is that of IPv4."""
+    """Return the IP address that a text is, or None; one of IPv4 that is written as IPv6 is that of IPv4.
+
+    A zone (`fe80::1%eth0`) is left out: it has a meaning on one machine only, and any text would do.
+    """
     try:
         address = ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    return (address.ipv4_mapped or IPv6Address(int(address))) if isinstance(address, IPv6Address) else address
+
+
+def neighbourhood(text: str | None) -> str:
+    """Return an address as those are counted who may be one: whoever has one IPv6 address has the 64 bits of it."""
+    address = address_of(text or "")
+    if isinstance(address, IPv6Address):
+        return str(ip_network((int(address), 64), strict=False))
+    return "unknown" if address is None else str(address)
 
 
 def networks(texts: Sequence[str]) -> list[Network]:

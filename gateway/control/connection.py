@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 from uuid import uuid4
 
@@ -22,6 +23,7 @@ from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from gateway.addresses import neighbourhood
 from gateway.control.problems import MEDIA_TYPE, SECURITY, Kind, Problem
 
 LARGEST_HEAD: Final = 32 * 1024
@@ -159,17 +161,17 @@ class Connection(H11Protocol):
             self._make_room()
 
     def _make_room(self) -> None:
-        """Close the connection that has been idle longest, of the address that has most; else this one.
+        """Close the connection that has been idle longest, of the neighbourhood that has most; else this one.
 
         One that is to close once its peer has read the last answer counts as long as it is there.
         """
         alive = [one for one in self.connections if isinstance(one, Connection) and not one.is_gone]
         if len(alive) <= self._limits.connections:
             return
-        count = Counter(one.address for one in alive)
+        count = Counter(one.neighbourhood for one in alive)
         spare = [one for one in alive if one is not self and not one.is_answering]
         if spare:
-            max(spare, key=lambda one: (count[one.address], -one.since)).give_way()
+            max(spare, key=lambda one: (count[one.neighbourhood], -one.since)).give_way()
         else:
             self.drop()
 
@@ -181,10 +183,10 @@ class Connection(H11Protocol):
         else:
             self.drop()
 
-    @property
-    def address(self) -> str:
-        """Where the peer is, without its port."""
-        return "" if self.client is None else self.client[0]
+    @cached_property
+    def neighbourhood(self) -> str:
+        """Where the peer is: who has one address of IPv6 has many."""
+        return neighbourhood(None if self.client is None else self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
+from gateway.addresses import neighbourhood
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 _WHILE: Final = 60.0
@@ -47,7 +47,7 @@ class Refused:
         """Note that a caller who is not known was refused."""
         self._begin_while()
         self._reasons[reason] += 1
-        place = _place(address)
+        place = neighbourhood(address)
         if place not in self._addresses and len(self._addresses) >= _ADDRESSES:
             self._elsewhere += 1
             return
@@ -96,16 +96,3 @@ class Refused:
         self.look()
         if not self._ends:
             self._ends = self._clock() + _WHILE
-
-
-def _place(address: str | None) -> str:
-    """Return the address, of IPv6 the network of 64 bits: whoever has one address there has all of them."""
-    try:
-        found = ip_address(address or "")
-    except ValueError:
-        return "unknown"
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ip_network((int(found), 64), strict=False))
-    return str(found)
