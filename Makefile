@@ -58,16 +58,16 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/gateway schemas --check
-	$(BIN)/python docs/make_settings_page.py | diff -u docs/settings.md - # stale? run: make schemas
-	$(BIN)/python docs/make_metrics_page.py | diff -u docs/metrics.md - # likewise
+	$(BIN)/python docs/make_settings_page.py | diff -u docs/reference/settings.md - # stale? run: make schemas
+	$(BIN)/python docs/make_metrics_page.py | diff -u docs/reference/metrics.md - # likewise
 	$(BIN)/python docs/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise
 	$(BIN)/python docs/make_chart_files.py schema | diff -u $(CHART)/values.schema.json - # likewise
 	$(BIN)/python docs/make_chart_files.py readme | diff -u $(CHART)/README.md - # likewise
 
-schemas: install ## write schemas/, docs/settings.md, docs/metrics.md and the chart's values from the code
+schemas: install ## write schemas/, docs/reference/settings.md, docs/reference/metrics.md and the chart's values from the code
 	$(BIN)/gateway schemas
-	$(BIN)/python docs/make_settings_page.py > docs/settings.md
-	$(BIN)/python docs/make_metrics_page.py > docs/metrics.md
+	$(BIN)/python docs/make_settings_page.py > docs/reference/settings.md
+	$(BIN)/python docs/make_metrics_page.py > docs/reference/metrics.md
 	$(BIN)/python docs/make_chart_files.py values > $(CHART)/values.yaml
 	$(BIN)/python docs/make_chart_files.py schema > $(CHART)/values.schema.json
 	$(BIN)/python docs/make_chart_files.py readme > $(CHART)/README.md

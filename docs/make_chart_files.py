@@ -367,7 +367,7 @@ For Kafka: `--set broker.kind=kafka --set 'broker.servers={{kafka-1:9092,kafka-2
 
 A release with other settings rolls the pods, one at a time, and stops at the first that does not become ready. Keys of
 accounts, tokens and passwords roll nothing: they are read again. `shards`, and on Kafka `topics.partitions`, stay what they
-were at the first start. How to size, upgrade, back up and mend it: [operations](../../docs/operations.md).
+were at the first start. How to size, upgrade, back up and mend it: [operations](../../docs/operate/operations.md).
 
 ## Values
 

@@ -1,4 +1,4 @@
-"""Prints docs/metrics.md from the metrics themselves: `make schemas` writes it, `make check` compares."""
+"""Prints docs/reference/metrics.md from the metrics themselves: `make schemas` writes it, `make check` compares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _INTRODUCTION = f"""# Metrics
 
 For Prometheus, at `/metrics` of the monitoring listener (`monitoring.port`), without a token. All begin with `{PREFIX}`
 but those of the process itself (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
-What they mean in trouble is in the [runbook](runbook.md).
+What they mean in trouble is in the [runbook](../operate/runbook.md).
 
 <!-- Made by docs/make_metrics_page.py from gateway/telemetry/metrics.py: `make schemas`. -->
 """

@@ -1,4 +1,4 @@
-"""Prints docs/settings.md from the settings themselves: `make schemas` writes it, `make check` compares."""
+"""Prints docs/reference/settings.md from the settings themselves: `make schemas` writes it, `make check` compares."""
 
 from __future__ import annotations
 

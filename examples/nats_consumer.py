@@ -6,7 +6,7 @@ happen: what was applied is known. Run it beside `make run`, with the broker's a
     python examples/nats_consumer.py nats://127.0.0.1:PORT
 
 Its consumer has a name of its own, `example`, so that its user needs no permission to make consumers. On a server with
-permissions an administrator makes it, as docs/nats.md says; elsewhere this program does.
+permissions an administrator makes it, as docs/operate/nats.md says; elsewhere this program does.
 """
 
 from __future__ import annotations

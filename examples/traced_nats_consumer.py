@@ -62,7 +62,7 @@ async def consume(server: str, *, until_idle: bool = False) -> int:
     client = await nats.connect(server)
     processed = 0
     try:
-        # The durable consumer of docs/nats.md; it is made here where no administrator made it.
+        # The durable consumer of docs/operate/nats.md; it is made here where no administrator made it.
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT)
         orders = await client.jetstream().pull_subscribe(
             ORDERS_OF_ALL_ACCOUNTS, durable="orders", stream=STREAM, config=config

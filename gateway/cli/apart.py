@@ -1,9 +1,9 @@
 """Processes of the gateway's own beside it, which answer strangers, so that no event waits for these.
 
 On the loop of the replica, a thousand reads a second of the control plane doubled the delay of events at five thousand
-a second (measured: docs/performance.md), and one connection that sent a body byte by byte stopped them. A process is
-given the listening socket and its settings by its parent, which starts another should it end, and it ends with its
-parent, however that ends: nothing is left that listens.
+a second (measured: docs/operate/performance.md), and one connection that sent a body byte by byte stopped them. A
+process is given the listening socket and its settings by its parent, which starts another should it end, and it ends
+with its parent, however that ends: nothing is left that listens.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from gateway.settings import BrokerSettings, Settings, TopicsSettings
 from gateway.telemetry import traces
 
 NAMES: Final = {"jetstream": "NATS", "kafka": "Kafka"}
-DOCS: Final = {"jetstream": "nats.md", "kafka": "kafka.md"}
+DOCS: Final = {"jetstream": "operate/nats.md", "kafka": "operate/kafka.md"}
 
 
 def open_broker(settings: BrokerSettings, topics: TopicsSettings | None = None) -> AbstractAsyncContextManager[Broker]:

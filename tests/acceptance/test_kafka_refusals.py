@@ -250,7 +250,7 @@ async def test_check_names_a_permission_that_is_missing_and_writes_nothing_to_fi
         assert (await place.run("check"))[0] == 0
     assert code == 1
     assert failed.startswith(f"FAIL  broker: broker: {words}. ")
-    assert failed.endswith("Give the user the permissions that docs/kafka.md lists.")
+    assert failed.endswith("Give the user the permissions that docs/operate/kafka.md lists.")
 
 
 async def test_check_disturbs_no_gateway_that_works(tmp_path: Path, guarded: Guarded) -> None:

@@ -1,4 +1,4 @@
-"""A Kafka with TLS, logins and an authorizer, with the users and the ACLs of docs/kafka.md."""
+"""A Kafka with TLS, logins and an authorizer, with the users and the ACLs of docs/operate/kafka.md."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.contract.kafka_server import KafkaServer
 from tests.contract.sockets import free_port
 from tests.contract.watchers import steer
 
-DOCS = Path(__file__).parents[2] / "docs" / "kafka.md"
+DOCS = Path(__file__).parents[2] / "docs" / "operate" / "kafka.md"
 PASSWORD = "pass-word"
 TOPICS = Topics("mesolive", ("order-update",))
 

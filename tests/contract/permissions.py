@@ -1,4 +1,4 @@
-"""The least permissions, as docs/nats.md gives them: the very text of its configuration."""
+"""The least permissions, as docs/operate/nats.md gives them: the very text of its configuration."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import ModuleType
 
 from nats.js import JetStreamContext
 
-PAGE = Path(__file__).parents[2] / "docs" / "nats.md"
+PAGE = Path(__file__).parents[2] / "docs" / "operate" / "nats.md"
 NOTHING = '"nothing.at.all"'
 ADMIN = "{ user: admin, password: admin }"
 PASSWORDS = {

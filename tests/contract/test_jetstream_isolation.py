@@ -1,4 +1,4 @@
-"""No user of docs/nats.md reaches what is another's: each tries everything that a hostile service could."""
+"""No user of docs/operate/nats.md reaches what is another's: each tries everything that a hostile service could."""
 
 from __future__ import annotations
 

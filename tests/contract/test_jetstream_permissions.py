@@ -1,4 +1,4 @@
-"""The least permissions of docs/nats.md: enough as they stand, and not one too many."""
+"""The least permissions of docs/operate/nats.md: enough as they stand, and not one too many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""No user of docs/kafka.md reaches what is another's: topics, groups and offsets, on a real authorizer."""
+"""No user of docs/operate/kafka.md reaches what is another's: topics, groups and offsets, on a real authorizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TLS, every login and the least permissions of docs/kafka.md, on a broker that insists on them."""
+"""TLS, every login and the least permissions of docs/operate/kafka.md, on a broker that insists on them."""
 
 from __future__ import annotations
 

@@ -219,7 +219,7 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
         for rule in group["rules"]:
             if "alert" in rule:
                 address = rule["annotations"]["runbook_url"]
-                assert address.startswith("https://git.example.com/gateway/blob/main/docs/runbook.md#")
+                assert address.startswith("https://git.example.com/gateway/blob/main/docs/operate/runbook.md#")
                 rule["annotations"]["runbook_url"] = address.removeprefix("https://git.example.com/gateway/blob/main/")
     assert made == rules
     boards = found["ConfigMap", f"{NAME}-dashboards"]

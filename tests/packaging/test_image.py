@@ -54,7 +54,7 @@ def test_the_packages_for_traces_are_in_the_image_for_traces_alone() -> None:
     plain, tracing = pins(LOCKS[0]), pins(LOCKS[1])
     assert plain.items() < tracing.items()
     assert tracing.keys() - plain.keys() >= TRACING
-    page = (ROOT / "docs" / "tracing.md").read_text("utf-8")
+    page = (ROOT / "docs" / "operate" / "tracing.md").read_text("utf-8")
     assert f"{len(tracing) - len(plain)} packages in all" in page
     assert "hatchling" not in tracing
 

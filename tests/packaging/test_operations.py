@@ -11,7 +11,8 @@ from gateway.cli.main import app
 from gateway.settings import fields
 from tests.packaging.charts import CHART, ROOT
 
-PAGE: Final = (ROOT / "docs" / "operations.md").read_text("utf-8")
+PATH: Final = ROOT / "docs" / "operate" / "operations.md"
+PAGE: Final = PATH.read_text("utf-8")
 VALUES: Final = set(re.findall(r"^\| `([\w.]+)` \|", (CHART / "README.md").read_text("utf-8"), re.MULTILINE))
 
 
@@ -44,7 +45,7 @@ def test_it_names_commands_and_options_that_there_are() -> None:
 
 def test_its_links_lead_somewhere() -> None:
     for path, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", PAGE):
-        file = (ROOT / "docs" / path).resolve() if path else ROOT / "docs" / "operations.md"
+        file = (PATH.parent / path).resolve() if path else PATH
         assert file.is_file(), path
         heads = re.findall(r"^#+ (.+)$", file.read_text("utf-8"), re.MULTILINE)
         slugs = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}

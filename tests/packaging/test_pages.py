@@ -30,6 +30,6 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert not anchor or anchor in anchors(target), link
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/operations.md", "SECURITY.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/operate/operations.md", "SECURITY.md"])
 def test_the_threat_model_is_linked_where_people_look(page: str) -> None:
     assert "security.md)" in (ROOT / page).read_text("utf-8").lower()

@@ -27,7 +27,7 @@ pytestmark = FETCHING
 ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "helm" / "mesolive-gateway" / "rules" / "mesolive-gateway.yaml"
 TESTS: Final = sorted(Path(__file__).parent.glob("*rules*test*.yaml"))
-RUNBOOK: Final = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+RUNBOOK: Final = (ROOT / "docs" / "operate" / "runbook.md").read_text("utf-8")
 GROUPS: Final[list[dict[str, Any]]] = yaml.safe_load(RULES.read_text("utf-8"))["groups"]
 ALERTS: Final[dict[str, dict[str, Any]]] = {
     rule["alert"]: rule for group in GROUPS for rule in group["rules"] if "alert" in rule
@@ -87,7 +87,7 @@ def test_an_alert_says_how_bad_what_and_where_to_read_on(alert: str) -> None:
     assert rule["labels"] == {"severity": rule["labels"]["severity"]}
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
-    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+    assert rule["annotations"]["runbook_url"] == f"docs/operate/runbook.md#{alert.lower()}"
 
 
 @each_alert

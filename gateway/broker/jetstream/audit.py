@@ -58,7 +58,7 @@ class JetStreamAudit:
             raise ConfigurationError(f"stream {stream}", "; ".join(wrong), remedy)
         refusals = await self._connection.link.refused([self._topics.audit])
         if refusals:  # else the first change would be the first to say so
-            remedy = "Give the user the permissions that docs/nats.md lists."
+            remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
 
     def _wrong(self, config: dict[str, Any], age: int) -> Iterator[str]:

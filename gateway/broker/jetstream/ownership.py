@@ -61,7 +61,7 @@ class JetStreamOwnership:
             [self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls]
         )
         if refusals:  # later nobody would say more than that it serves no shard
-            remedy = "Give the user the permissions that docs/nats.md lists."
+            remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
 
     def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:

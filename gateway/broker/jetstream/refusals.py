@@ -110,5 +110,5 @@ def permissions_needed() -> Iterator[None]:
     try:
         yield
     except Denied as denied:
-        remedy = "Give the user the permissions that docs/nats.md lists."
+        remedy = "Give the user the permissions that docs/operate/nats.md lists."
         raise ConfigurationError("broker", str(denied), remedy) from denied

@@ -372,7 +372,7 @@ def at_work() -> Iterator[None]:
 
 def denied(what: str, operation: str) -> ConfigurationError:
     """Say that a permission is missing for a topic or a transactional id."""
-    remedy = "Give the gateway's user the ACLs of docs/kafka.md."
+    remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
     return ConfigurationError(what, f"Kafka does not permit {operation}", remedy)
 
 

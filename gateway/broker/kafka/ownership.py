@@ -65,7 +65,7 @@ class KafkaOwnership:
         """See whether we may be in the group; raises ConfigurationError, Unavailable."""
         answer = await self._connection.ask(FindCoordinatorRequest(self._topics.group, 0))
         if answer.error_code == kafka.GroupAuthorizationFailedError.errno:  # later nobody would say more than this
-            remedy = "Give the gateway's user the ACLs of docs/kafka.md."
+            remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
             raise ConfigurationError(f"group {self._topics.group}", "Kafka does not permit Read", remedy)
 
     @asynccontextmanager

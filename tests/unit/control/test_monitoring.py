@@ -122,5 +122,5 @@ def test_types_of_problems_stay_the_same() -> None:
 
 
 def test_every_problem_is_documented() -> None:
-    page = (Path(__file__).parents[3] / "docs/control.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs/operate/control.md").read_text("utf-8")
     assert [kind for kind in Kind if f"`{kind.value[0]}`" not in page or f"| {kind.status} |" not in page] == []

@@ -1,4 +1,4 @@
-"""docs/simulator.md names everything that the simulator can do wrong."""
+"""docs/reference/simulator.md names everything that the simulator can do wrong."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from gateway.simulator import Faults, Form, Simulator
 from gateway.simulator.admin import application
 from gateway.simulator.server import Ending
 
-PAGE = Path(__file__).parents[3] / "docs" / "simulator.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "simulator.md"
 Run = Callable[..., Awaitable[Simulator]]
 
 

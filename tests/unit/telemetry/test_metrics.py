@@ -200,7 +200,7 @@ def test_series_of_thousands_of_accounts_are_as_many_as_the_page_says() -> None:
     _, text = Metrics(64).text(replace(NUMBERS, accounts=usual), "")
     series = Counter(line.partition("{")[0] for line in text.decode().splitlines() if 'account="account-' in line)
     assert sum(series.values()) == 5_000 * 8
-    assert "35,000 to 50,000 series" in (ROOT / "docs/metrics.md").read_text("utf-8")
+    assert "35,000 to 50,000 series" in (ROOT / "docs/reference/metrics.md").read_text("utf-8")
 
 
 def test_values_of_labels_are_quoted() -> None:
