@@ -52,22 +52,22 @@ chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafk
 takeover: install ## how long accounts are silent when a replica is killed or ends: make takeover BROKER=kafka BUSY=3
 	$(BIN)/python -m tests.acceptance.takeover --broker $(BROKER) --busy $(or $(BUSY),0) $(ARGS)
 
+# docs/make_settings_page.py makes docs/reference/settings.md, and so on: script:page
+REFERENCE := settings:settings metrics:metrics cli:cli api:http-api errors:errors
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/gateway schemas --check
-	$(BIN)/python docs/make_settings_page.py | diff -u docs/reference/settings.md - # stale? run: make schemas
-	$(BIN)/python docs/make_metrics_page.py | diff -u docs/reference/metrics.md - # likewise
+	set -e; for page in $(REFERENCE); do $(BIN)/python docs/make_$${page%%:*}_page.py | diff -u docs/reference/$${page##*:}.md -; done # stale? run: make schemas
 	$(BIN)/python docs/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise
 	$(BIN)/python docs/make_chart_files.py schema | diff -u $(CHART)/values.schema.json - # likewise
 	$(BIN)/python docs/make_chart_files.py readme | diff -u $(CHART)/README.md - # likewise
 
-schemas: install ## write schemas/, docs/reference/settings.md, docs/reference/metrics.md and the chart's values from the code
+schemas: install ## write schemas/, the pages of docs/reference and the chart's values from the code
 	$(BIN)/gateway schemas
-	$(BIN)/python docs/make_settings_page.py > docs/reference/settings.md
-	$(BIN)/python docs/make_metrics_page.py > docs/reference/metrics.md
+	set -e; for page in $(REFERENCE); do $(BIN)/python docs/make_$${page%%:*}_page.py > docs/reference/$${page##*:}.md; done
 	$(BIN)/python docs/make_chart_files.py values > $(CHART)/values.yaml
 	$(BIN)/python docs/make_chart_files.py schema > $(CHART)/values.schema.json
 	$(BIN)/python docs/make_chart_files.py readme > $(CHART)/README.md
