@@ -9,7 +9,7 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit format clean
+.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit docs pictures format clean
 
 install: $(STAMP)
 
@@ -87,6 +87,20 @@ lock: install ## pin every dependency with its hashes; what an image holds, and 
 	$(IN_IMAGE) pyproject.toml --extra tracing --output-file requirements-image-tracing.lock
 	$(IN_IMAGE) --group image --output-file requirements-build.lock
 	$(PIN) --universal --group release --upgrade --output-file requirements-release.lock
+	$(PIN) --universal --group docs --upgrade --output-file requirements-docs.lock
+
+pictures: install ## draw docs/images: the diagrams, and the terminal as a real run of the demo shows it
+	$(BIN)/python docs/draw_diagrams.py
+	$(BIN)/python docs/record_terminal.py
+
+SITE := .venv-docs
+$(SITE)/.installed: requirements-docs.lock
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/python -m pip install --quiet --require-hashes -r requirements-docs.lock
+	touch $@
+
+docs: $(SITE)/.installed ## the documentation as a site, in site/; fails on a link that leads nowhere
+	$(SITE)/bin/mkdocs build --strict --quiet $(ARGS)
 
 RELEASE := .venv-release
 $(RELEASE)/.installed: requirements-release.lock
@@ -114,6 +128,7 @@ audit: $(RELEASE)/.installed ## known vulnerabilities of everything that the loc
 	$(AUDIT) -r requirements.lock
 	$(AUDIT) -r requirements-build.lock
 	$(AUDIT) -r requirements-release.lock
+	$(AUDIT) -r requirements-docs.lock
 
 clean:
-	rm -rf $(VENV) $(RELEASE) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules
+	rm -rf $(VENV) $(RELEASE) $(SITE) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules
