@@ -9,9 +9,12 @@ BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
 WORKERS ?= 3
 
-.PHONY: install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit docs pictures format clean
+.PHONY: help install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit docs pictures format clean
 
-install: $(STAMP)
+help: ## say what there is; what each command takes is in its line
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(STAMP) ## .venv with everything that development needs, pinned by hash
 
 $(STAMP): requirements.lock pyproject.toml gateway/__init__.py
 	$(PYTHON) -c 'import sys; sys.exit("the gateway needs Python 3.11 or later, this is " + sys.version) if sys.version_info < (3, 11) else None'
@@ -54,7 +57,7 @@ takeover: install ## how long accounts are silent when a replica is killed or en
 
 # docs/make_settings_page.py makes docs/reference/settings.md, and so on: script:page
 REFERENCE := settings:settings metrics:metrics cli:cli api:http-api errors:errors
-check: install
+check: install ## lint, types, layers, and whether what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -75,7 +78,7 @@ schemas: install ## write schemas/, the pages of docs/reference and the chart's 
 manifests: install ## write k8s/ from the chart; HELM=… names Helm
 	$(BIN)/python docs/make_manifests.py k8s
 
-format: install
+format: install ## fix what lint can fix by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
@@ -130,5 +133,5 @@ audit: $(RELEASE)/.installed ## known vulnerabilities of everything that the loc
 	$(AUDIT) -r requirements-release.lock
 	$(AUDIT) -r requirements-docs.lock
 
-clean:
+clean: ## take away what was installed and built
 	rm -rf $(VENV) $(RELEASE) $(SITE) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules
