@@ -92,9 +92,10 @@ lock: install ## pin every dependency with its hashes; what an image holds, and 
 	$(PIN) --universal --group release --upgrade --output-file requirements-release.lock
 	$(PIN) --universal --group docs --upgrade --output-file requirements-docs.lock
 
-pictures: install ## draw docs/images: the diagrams, and the terminal as a real run of the demo shows it
+pictures: install ## draw docs/images: diagrams, and the terminal and dashboard of a real run; needs Prometheus, as the tests do
 	$(BIN)/python docs/draw_diagrams.py
 	$(BIN)/python docs/record_terminal.py
+	$(BIN)/python -m docs.draw_dashboard
 
 SITE := .venv-docs
 $(SITE)/.installed: requirements-docs.lock
