@@ -387,7 +387,7 @@ class Replica:
             buffer=budget.used,
             buffer_limit=budget.total,
             needs_person=any(shard.needs for shard in shards) or self._shard_settings.provisioning.trouble is not None,
-            window=self._shard_settings.commits.window,
+            window=self._shard_settings.commits.window.size,
             in_flight=self._shard_settings.commits.bytes_in_flight,
             waiters=budget.waiters,
             waits=budget.longest_wait,

@@ -30,7 +30,7 @@ from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
-from gateway.replica.slots import MOST
+from gateway.replica.window import MOST
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
@@ -321,7 +321,7 @@ class World:
             connect=self.hub.connector(),
         )
         if self.is_window_open:
-            replica._shard_settings.commits.window = MOST
+            replica._shard_settings.commits.window.size = MOST
         return replica
 
     def _kill(self, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -183,23 +184,66 @@ async def test_a_line_that_becomes_slow_is_sent_less_and_less_and_one_that_recov
     assert line.slots.aim >= 16 * 1024 * 1024
 
 
+@pytest.mark.parametrize("seconds", [(0.1, 1.6), (0.3, 3.0), (1.5, 4.0)], ids=str)
+async def test_a_broker_that_takes_its_time_whatever_the_size_is_not_taken_for_a_slow_line(
+    seconds: tuple[float, float],
+) -> None:
+    for seed in range(10):
+        chance, line, carried = Random(seed), Line(rate=1e9), 0
+        while line.now < 600:
+            line.delay = chance.uniform(*seconds)
+            size = line.slots.aim
+            await line.carry(size)
+            carried += size
+        assert carried / line.now > 1_000_000, f"bytes a second, seed {seed}"
+
+
+@pytest.mark.parametrize("seconds", [(0.01, 0.1), (0.5, 1.0), (0.1, 1.6)], ids=str)
+async def test_a_slow_line_to_a_broker_whose_time_varies_is_sent_what_it_carries(seconds: tuple[float, float]) -> None:
+    for seed in range(10):
+        chance, line, carried, longest = Random(seed), Line(rate=40_000), 0, 0.0
+        while line.now < 600:
+            line.delay = chance.uniform(*seconds)
+            size = line.slots.aim
+            longest = max(longest, await line.carry(size))
+            carried += size
+        assert longest < seconds[1] + 5, f"seed {seed}"
+        assert carried / line.now > 10_000, f"bytes a second, seed {seed}"
+
+
+async def test_a_line_that_becomes_slow_while_it_is_tried_is_believed() -> None:
+    line = Line(rate=100e6, delay=0.3)
+    for _ in range(12):
+        await line.carry(line.slots.aim)
+    line.delay = 2.5  # the broker is busy
+    for _ in range(3):
+        await line.carry(line.slots.aim)
+    line.rate, line.delay = 40_000, 0.3
+    for _ in range(20):
+        await line.times_out(line.slots.aim)
+    assert line.slots.aim == 4 * 1024
+    for _ in range(20):
+        await line.carry(line.slots.aim)
+    assert 15_000 < line.slots.aim < 100_000
+
+
 async def test_what_fails_at_once_tells_nothing_of_the_line() -> None:
     line = Line(rate=100e6)
     await line.times_out(1000, seconds=0.1)
-    assert line.slots.window == 32 * 1024
+    assert line.slots.window.size == 32 * 1024
 
 
 async def test_a_shard_that_hangs_closes_no_window_through_which_others_go() -> None:
     line = Line(rate=100e6)
     for _ in range(12):
         await line.carry(line.slots.aim)
-    before = line.slots.window
+    before = line.slots.window.size
     with suppress(Unavailable):
         async with line.slots.slot(100, has_failed=False):
             await line.carry(1000)
             line.now += 10
             raise Unavailable
-    assert line.slots.window >= before
+    assert line.slots.window.size >= before
 
 
 async def test_one_that_is_cancelled_in_the_moment_in_which_another_leaves_is_passed_over() -> None:

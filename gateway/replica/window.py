@@ -1,0 +1,138 @@
+"""How many bytes of commits may be in flight: no more than the line to the broker carries in good time.
+
+Where more is sent than the line carries, every answer comes too late: a commit of megabytes over 40 kB/s times out, and
+so does each that is tried after it; pings and leases wait behind it. So the bytes in flight are bounded by a window, as
+in TCP. It begins small, doubles while commits are quick, and shrinks as soon as they wait for others in the line.
+
+A commit may also take long because the broker is busy, and then to send less helps nobody: it takes as long, and
+carries less. So where commits seem to wait for others, an eighth is sent for a few commits. If they take as long, the
+time is the broker's, and the window opens again. Without that a broker whose commits took 0.3 to 3 s, whatever their
+size, came to be sent 8 kB/s; with it at least 14 MB/s (measured in virtual time).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Final
+
+_QUEUE: Final = 1.0
+"""Seconds that a commit may take longer than the quickest ones of late, before less is sent at once."""
+_OF_LATE: Final = 30.0
+"""Seconds for which the shortest time is taken to be that of the way alone."""
+_FAR: Final = 2.0
+"""Seconds that the way to the broker and back takes at the most, as is taken for granted; more is a queue."""
+_TRIED: Final = 8
+"""The part of the window by which is tried whether commits wait for others: so many times less."""
+_TRIES: Final = 4
+"""Commits that tell."""
+_HELPED: Final = 0.35
+"""The part of the wait that may be left where sending so much less has helped; of a wait in the line an eighth is."""
+_SLOW: Final = 1.0
+"""Seconds after which a commit that fails has failed for its size, maybe."""
+FIRST: Final = 32 * 1024
+LEAST: Final = 4 * 1024
+MOST: Final = 64 * 1024 * 1024
+"""Bytes in flight: at first, at the least, and at the most."""
+
+
+@dataclass(slots=True)
+class _Trial:
+    """Whether commits wait for others in the line is being tried: less is sent meanwhile."""
+
+    window: int
+    """Bytes in flight before it."""
+    queued: float
+    """Seconds that a commit seemed to wait then."""
+    since: float | None = None
+    """When the first commit that began in the trial had ended: what was sent before it has left the line."""
+    seconds: list[float] = field(default_factory=list)
+    """What commits took that began after that."""
+
+
+class Window:
+    """Bytes that may be in flight at once, of all shards, since they share the line."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        self.size = FIRST
+        self._clock = clock
+        self._quickest, self._quickest_at = float("inf"), float("-inf")  # the shortest time of late, and when
+        self._usual = 0.0, float("-inf")  # seconds that a small commit took too, and until when that is taken for so
+        self._trial: _Trial | None = None
+        self._line_until = float("-inf")  # until when it is taken to be the line that commits wait for
+        self._changed_at = float("-inf")  # when the size was
+        self._succeeded_at = float("-inf")  # when a commit did last
+
+    def succeeded(self, size: int, began: float, *, others_wait: bool) -> None:
+        """Take a commit of `size` bytes into account, which began then; whether others wait that do not fit in."""
+        now = self._succeeded_at = self._clock()
+        if began < self._changed_at:  # it tells of another window
+            return
+        queued = now - began - self._way(now, now - began)
+        fills = size > self.size // 8 or others_wait
+        if self._trial is not None:
+            self._try(self._trial, began, now)
+        elif queued > _QUEUE:
+            self._doubt(queued, now)
+        elif fills and self._is_to_be_measured(now):
+            self._change(0.25, now)
+        elif fills and queued < _QUEUE / 2:
+            self._change(2, now)
+
+    def failed(self, size: int, began: float) -> None:
+        """Take a commit into account that began then, and of which nobody knows that it was stored."""
+        now = self._clock()
+        if self._succeeded_at > began:  # others came through meanwhile: it is not the line
+            return
+        if now - began > _SLOW and began >= self._changed_at:
+            self._trial = None
+            self.size = min(self.size, max(size, LEAST))
+            self._change(0.5, now)
+
+    def _doubt(self, queued: float, now: float) -> None:
+        """Try whether it is for others in the line that a commit seemed to wait so many seconds."""
+        if now < self._line_until:
+            self._change(max(0.25, _QUEUE / queued), now)
+        else:
+            self._trial = _Trial(self.size, queued)
+            self._change(1 / _TRIED, now)
+
+    def _try(self, trial: _Trial, began: float, now: float) -> None:
+        """Take a commit into account that began in the trial; the last one decides."""
+        if trial.since is None:
+            trial.since = now
+        elif began >= trial.since:
+            trial.seconds.append(now - began)
+        if len(trial.seconds) < _TRIES:
+            return
+        self._trial = None
+        usual = fmean(trial.seconds)
+        queued = usual - self._way(now, usual)
+        spared = trial.window - self.size
+        if queued > _HELPED * trial.queued or not spared:  # it is the broker's time
+            self._usual = usual, now + 2 * _OF_LATE
+            self._change(trial.window / self.size, now)
+        else:
+            self._line_until = now + _OF_LATE
+            seconds_per_byte = (trial.queued - queued) / spared
+            self._change(min(trial.window, _QUEUE / seconds_per_byte) / self.size, now)
+
+    def _change(self, factor: float, now: float) -> None:
+        self.size = round(min(MOST, max(LEAST, self.size * factor)))
+        self._changed_at = now
+
+    def _way(self, now: float, seconds: float) -> float:
+        """Note how long a commit took; return the time of late in which none waited for others, as far as is known."""
+        if seconds <= self._quickest or self._quickest_at < now - 2 * _OF_LATE:
+            self._quickest, self._quickest_at = seconds, now
+        usual, until = self._usual
+        return max(min(_FAR, self._quickest), usual if now < until else 0.0)
+
+    def _is_to_be_measured(self, now: float) -> bool:
+        """Return whether nothing tells any more how long the way is: then little is sent, so that the next one does."""
+        if self._quickest_at >= now - _OF_LATE:
+            return False
+        self._quickest, self._quickest_at = _FAR, now
+        return True
