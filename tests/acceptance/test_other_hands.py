@@ -52,7 +52,11 @@ async def test_a_setting_that_is_changed_for_a_while_buries_nothing_and_says_wha
             return all("allow_atomic" in (error or "") for error in await last_errors(control))
 
         await until(all_say_so, "the accounts say why they stand still")
-        assert await control.probe("/readyz") == 503
+
+        async def is_not_ready() -> bool:
+            return await control.probe("/readyz") == 503
+
+        await until(is_not_ready, "the gateway says that it is not ready")
         await asyncio.sleep(12)  # as long as a message that is refused alone waits for its burial
         await here.spoil(is_spoiled=False)
         await here.settled(100)

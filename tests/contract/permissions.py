@@ -99,7 +99,7 @@ async def make_consumers(admin: JetStreamContext) -> None:
 
 def nats_consumer() -> ModuleType:
     """Return examples/nats_consumer.py."""
-    file = PAGE.parents[1] / "examples" / "nats_consumer.py"
+    file = PAGE.parents[2] / "examples" / "nats_consumer.py"
     spec = importlib.util.spec_from_file_location("nats_consumer", file)
     assert spec is not None
     assert spec.loader is not None
