@@ -13,7 +13,7 @@ import pytest
 from gateway.replica.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
-OURS = {"Connection", "Hub", "Pages", "_Following", "CatchUp", "Intake", "Receipt", "TaskGroup"}
+OURS = {"Connection", "Hub", "Pages", "_Following", "CatchUp", "Intake", "Receipt"}
 THEIRS = {"ClientWebSocketResponse", "ResponseHandler", "ClientResponse", "BaseExceptionGroup", "ExceptionGroup"}
 
 
