@@ -27,7 +27,6 @@ GatewayError
 from __future__ import annotations
 
 from collections.abc import Callable
-from traceback import clear_frames
 
 
 class GatewayError(Exception):
@@ -201,18 +200,17 @@ class Diverged(GatewayError):
 
 
 def forget_frames(error: BaseException | None) -> None:
-    """Take the tracebacks from an error, from those in it, and from those before it, and empty frames that are done.
+    """Take the tracebacks from an error, from those in it, and from those before it.
 
     A traceback keeps the frames, and a frame all that its function worked on. Where that refers to the error, as a
-    connection does to why it ended and TaskGroup to what it raises, only the garbage collector ends it, which may not
-    look for minutes.
+    connection does to why it ended, only the garbage collector ends it, which may not look for minutes. The frames
+    themselves are left alone: a coroutine that caught the error may go on.
     """
     pending, done = [error], set[int]()
     while pending:
         error = pending.pop()
         if error is not None and id(error) not in done:
             done.add(id(error))
-            clear_frames(error.__traceback__)
             error.__traceback__ = None
             pending += (error.__context__, error.__cause__)
             if isinstance(error, BaseExceptionGroup):

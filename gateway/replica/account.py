@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from random import uniform
-from traceback import clear_frames
+from traceback import clear_frames, walk_tb
 from typing import Final, NoReturn, TypeVar
 
 from msgspec import UNSET
@@ -467,7 +467,9 @@ class Account:
         try:
             await apart(self._follow(connection, key))
         except BaseException as error:
-            clear_frames(error.__traceback__)  # some refer to the error, and all to the connection
+            for frame, _ in walk_tb(error.__traceback__):
+                if frame.f_code is Account._follow.__code__:
+                    frame.clear()  # it is done, and refers to the error and to the connection
             raise
         finally:
             await connection.close()
@@ -491,7 +493,8 @@ class Account:
                 tasks.create_task(self._until_released())
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
-            forget_frames(group)  # that of the task group refers to it
+            clear_frames(group.__traceback__)  # the task group's own, which refers to what it raised
+            forget_frames(group)
         finally:
             self.touch()
             self._heard_at = connection.heard_at
