@@ -46,6 +46,40 @@ _MAX_SUBJECT: Final = 256
 class Session:
     """The state of one account between two openings of its shard's log."""
 
+    # A dictionary of so many members takes 1.6 KB for each account.
+    __slots__ = (
+        "_auditing",
+        "_claim",
+        "_clock",
+        "_doubtful",
+        "_finality",
+        "_intake",
+        "_is_told_long_ago",
+        "_is_trusted",
+        "_lost",
+        "_outbox",
+        "_overlap",
+        "_paged_since",
+        "_probation",
+        "_settings",
+        "_start",
+        "_starved",
+        "_subject",
+        "_subscribed",
+        "_tells",
+        "_told_at",
+        "_trial",
+        "_unproven",
+        "_waiting",
+        "_walk",
+        "_wanted",
+        "account",
+        "explained",
+        "latest",
+        "let_go",
+        "state",
+    )
+
     def __init__(
         self,
         account: str,
