@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from task import CHECKPOINT_BYTES, PATH, Result, Stopwatch, Task, ask
 
 from gateway.broker.jetstream.topics import KEY
-from gateway.broker.kafka.innards import mend
+from gateway.broker.kafka.client_internals import mend
 from gateway.broker.kafka.topics import headers_of
 from gateway.events.event import Event
 from gateway.publication import event_message

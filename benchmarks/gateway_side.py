@@ -11,17 +11,17 @@ from pathlib import Path
 
 from task import PATH, Result, Stopwatch, Task, ask
 
+from gateway.bootstrap.broker import in_traces, open_broker, prepare_broker
+from gateway.bootstrap.event_loop import settle_memory
 from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
-from gateway.cli.brokers import in_traces, open_broker, prepare_broker
-from gateway.cli.loop import settle_memory
-from gateway.hub import Hub
-from gateway.replica.account import Activity
-from gateway.replica.hub_client import hub_http, transport_of
+from gateway.hub.client import hub_http, transport_of
+from gateway.hub.methods import Hub
 from gateway.replica.replica import Replica
+from gateway.replica.source.account import Activity
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
 from gateway.signalr.connection import connect
 from gateway.telemetry.logs import configure_logs
-from gateway.telemetry.traces import tracing
+from gateway.telemetry.tracer import tracing
 
 
 class Watched:

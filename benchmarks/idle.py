@@ -25,8 +25,8 @@ from pathlib import Path
 
 import aiohttp
 
+from gateway.bootstrap import event_loop as loop
 from gateway.broker.jetstream.embedded import EmbeddedServer
-from gateway.cli import loop
 from gateway.simulator import SimulatorConfig, simulator
 from tests.acceptance.metrics import Metrics, metrics_of
 from tests.acceptance.processes import GATEWAY, ROOT, Process, process, until
@@ -75,7 +75,9 @@ def memory(pid: int) -> float:
 def child_of(pid: int) -> int:
     """Return the process of the control plane."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
-    return next(int(one) for one in children if b"gateway.cli.control" in Path(f"/proc/{one}/cmdline").read_bytes())
+    return next(
+        int(one) for one in children if b"gateway.bootstrap.control_main" in Path(f"/proc/{one}/cmdline").read_bytes()
+    )
 
 
 def names_of(accounts: int) -> list[str]:

@@ -30,12 +30,12 @@ from bench import House, Scenario
 from report import machine
 from task import Result
 
-from gateway.cli.loop import settle_memory
+from gateway.bootstrap.event_loop import settle_memory
 from gateway.events.event import Event
-from gateway.replica.filling import Filling, to_message
-from gateway.session.facts import Item
+from gateway.replica.sink.pending_commit import Filling, to_message
+from gateway.session.types import Item
 from gateway.settings import TracingSettings
-from gateway.telemetry.traces import Broker, Tracer, tracing
+from gateway.telemetry.tracer import Broker, Tracer, tracing
 
 OFF = "off"
 _COMMIT = 968

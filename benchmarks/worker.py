@@ -15,7 +15,7 @@ import msgspec
 import usual
 from task import Task
 
-from gateway.cli import loop
+from gateway.bootstrap import event_loop as loop
 
 CONTENDERS = {
     "gateway": gateway_side.live,

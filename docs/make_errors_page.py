@@ -17,7 +17,7 @@ from typing import Any, Final
 from gateway.control.problems import NAMESPACE, Kind
 from gateway.errors import ConfigurationError, Diverged, NeedsPerson
 from gateway.errors import __doc__ as tree
-from gateway.events.reasons import Reason
+from gateway.events.dead_letter_reasons import Reason
 
 _ROOT: Final = Path(__file__).parents[1]
 _LEVELS: Final = {"warning": "WARNING", "error": "ERROR", "exception": "ERROR"}

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gateway.cli import loop, terminal
-from gateway.cli.api import JsonOption, api_at, as_promised
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.cli.api_client import JsonOption, api_at, as_promised
 from gateway.cli.options import command_app
 from gateway.cli.target import URL, CaFileOption, CertFileOption, KeyFileOption, Target, TokenOption, UrlOption
 

@@ -9,14 +9,15 @@ from typing import Final
 import typer
 
 from gateway.accounts import AccountsDirectory
-from gateway.cli import loop, terminal
-from gateway.cli.brokers import DOCS, NAMES, open_broker, prepare_broker
-from gateway.cli.exposed import exposed
-from gateway.cli.listeners import check_listeners
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.bootstrap.broker import DOCS, NAMES, open_broker, prepare_broker
+from gateway.bootstrap.exposed_files import exposed
+from gateway.bootstrap.listeners import check_listeners
+from gateway.bootstrap.log_reader import open_hub
+from gateway.bootstrap.plain_text_secrets import plain_text
 from gateway.cli.options import ConfigOption, command_app
-from gateway.cli.parts import open_hub
-from gateway.cli.plain_text import plain_text
-from gateway.control.tokens import check_tokens_file
+from gateway.control.auth.tokens import check_tokens_file
 from gateway.errors import (
     CallFailed,
     CallRejected,
@@ -28,10 +29,10 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.events.decode import Decoder
-from gateway.hub import EventsPage, Hub
-from gateway.replica.hub_client import check_files
+from gateway.hub.client import check_files
+from gateway.hub.methods import EventsPage, Hub
 from gateway.settings import Settings, load_settings
-from gateway.telemetry import traces
+from gateway.telemetry import tracer as traces
 from gateway.telemetry.logs import configure_logs
 
 _SAMPLE: Final = 200

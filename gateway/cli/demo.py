@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.bootstrap.broker import open_broker, prepare_broker
+from gateway.bootstrap.broker_parts import Broker
+from gateway.bootstrap.listeners import Listeners, listening
+from gateway.bootstrap.log_reader import read_log
 from gateway.broker.jetstream.embedded import EmbeddedServer
-from gateway.cli import loop, terminal
-from gateway.cli.broker_parts import Broker
-from gateway.cli.brokers import open_broker, prepare_broker
-from gateway.cli.listeners import Listeners, listening
 from gateway.cli.options import command_app
-from gateway.cli.parts import read_log
-from gateway.replica.hub_client import hub_http
+from gateway.hub.client import hub_http
 from gateway.replica.replica import AccountStatus, Replica
 from gateway.settings import (
     AccountsSettings,

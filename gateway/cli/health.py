@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import typer
 
 from gateway.addresses import is_loopback
+from gateway.bootstrap import terminal
 from gateway.certificates import PemFiles, client_context
-from gateway.cli import terminal
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError, GatewayError
 

@@ -15,7 +15,7 @@ import typer.main
 from typer.core import TyperGroup
 
 from gateway import __version__
-from gateway.cli import terminal
+from gateway.bootstrap import terminal
 from gateway.errors import ConfigurationError, GatewayError
 
 USAGE_ERROR = 2

@@ -9,8 +9,9 @@ from uuid import uuid4
 
 import typer
 
-from gateway.cli import loop, terminal
-from gateway.cli.api import Api, JsonOption, api_at, as_promised
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.cli.api_client import Api, JsonOption, api_at, as_promised
 from gateway.cli.options import command_app
 from gateway.cli.target import URL, CaFileOption, CertFileOption, KeyFileOption, Target, TokenOption, UrlOption
 from gateway.errors import ConfigurationError, GatewayError

@@ -8,23 +8,23 @@ from contextlib import suppress
 from functools import partial
 
 from gateway.accounts import AccountsDirectory
-from gateway.cli import loop
-from gateway.cli.broker_parts import replica_name
-from gateway.cli.brokers import in_traces, open_broker, prepare_broker
-from gateway.cli.exposed import warn_of_exposed
-from gateway.cli.listeners import Listeners, listening
-from gateway.cli.loop import settle_memory
+from gateway.backoff import Backoff
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap.broker import in_traces, open_broker, prepare_broker
+from gateway.bootstrap.broker_parts import replica_name
+from gateway.bootstrap.event_loop import settle_memory
+from gateway.bootstrap.exposed_files import warn_of_exposed
+from gateway.bootstrap.listeners import Listeners, listening
+from gateway.bootstrap.plain_text_secrets import plain_text
 from gateway.cli.options import ConfigOption, command_app
-from gateway.cli.plain_text import plain_text
 from gateway.errors import NeedsPerson, Unavailable
-from gateway.replica.backoff import Backoff
+from gateway.hub.client import check_files, hub_http
 from gateway.replica.containment import Rests, causes, tell
-from gateway.replica.hub_client import check_files, hub_http
 from gateway.replica.replica import Replica
 from gateway.settings import Settings, load_settings
-from gateway.telemetry import traces
+from gateway.telemetry import tracer as traces
 from gateway.telemetry.logs import configure_logs, get_logger
-from gateway.telemetry.traces import Tracer
+from gateway.telemetry.tracer import Tracer
 
 app = command_app()
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gateway.cli import terminal
+from gateway.bootstrap import terminal
 from gateway.cli.options import command_app
 from gateway.control.app import openapi_text
 from gateway.errors import ConfigurationError

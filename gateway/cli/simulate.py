@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import loop, terminal
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
 from gateway.cli.options import command_app
 from gateway.errors import ConfigurationError
 from gateway.simulator import Form, SimulatorConfig, simulator

@@ -12,10 +12,11 @@ import typer
 from pydantic import ValidationError
 
 from gateway.accounts import NAME_RULE, is_account_name
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.bootstrap.broker import open_broker
+from gateway.bootstrap.broker_parts import TOPICS
 from gateway.broker.ports import Stored
-from gateway.cli import loop, terminal
-from gateway.cli.broker_parts import TOPICS
-from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
 from gateway.errors import ConfigurationError
 from gateway.settings import BrokerSettings, load_broker_settings

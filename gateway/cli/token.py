@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import terminal
+from gateway.bootstrap import terminal
 from gateway.cli.options import command_app
-from gateway.control.principals import Role
-from gateway.control.token_lines import line_of
-from gateway.control.tokens import new_token
+from gateway.control.auth.principals import Role
+from gateway.control.auth.token_lines import line_of
+from gateway.control.auth.tokens import new_token
 
 app = command_app()
 

@@ -11,12 +11,13 @@ from typing import Annotated, Final
 import typer
 
 from gateway.accounts import AccountsDirectory
+from gateway.bootstrap import event_loop as loop
+from gateway.bootstrap import terminal
+from gateway.bootstrap.broker import open_broker
+from gateway.bootstrap.broker_parts import Broker
+from gateway.bootstrap.log_reader import open_hub, read_log
 from gateway.broker.ports import LogReader
-from gateway.cli import loop, terminal
-from gateway.cli.broker_parts import Broker
-from gateway.cli.brokers import open_broker
 from gateway.cli.options import ConfigOption, command_app
-from gateway.cli.parts import open_hub, read_log
 from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import Receive, Scope
 
-from gateway.control.principals import LOCAL, Principal, Role
+from gateway.control.auth.principals import LOCAL, Principal, Role
 from gateway.control.problems import Kind, Problem
 
 _NOT_OF_FORMS: Final = frozenset(

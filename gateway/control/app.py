@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.control import accounts, checkpoints, reference, replays
-from gateway.control.deployment import Deployment
+from gateway.control.auth.scoping import check_scope
+from gateway.control.deployment_view import Deployment
+from gateway.control.desired_state import Wishes
+from gateway.control.openapi import finish
 from gateway.control.problems import Fault, Kind, Problem
-from gateway.control.replaying import Replaying
-from gateway.control.says import finish
-from gateway.control.scoping import check_scope
-from gateway.control.wishes import Wishes
+from gateway.control.replay_requests import Replaying
+from gateway.control.routes import accounts, checkpoints, reference, replays
 
 _TITLE: Final = "MesoLive event gateway"
 _ABOUT: Final = """\

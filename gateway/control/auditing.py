@@ -18,11 +18,11 @@ from uuid import uuid4
 import msgspec
 
 from gateway.broker.ports import AuditTrail
-from gateway.control.callers import Caller
+from gateway.clock import now_text
+from gateway.control.auth.callers import Caller
 from gateway.control.problems import Kind, Problem
 from gateway.errors import BrokerError, Unavailable
 from gateway.state import Desired, Replay
-from gateway.telemetry.clock import now_text
 from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.logs import get_logger
 

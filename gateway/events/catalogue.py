@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from gateway.events import payloads
 from gateway.events.event import DeadLetter, Event
-from gateway.events.payloads import EventPayload
+from gateway.events.models import payloads
+from gateway.events.models.payloads import EventPayload
 from gateway.names import folded
 
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from gateway.enums import EnumNames
 from gateway.errors import DecodeError
 from gateway.events.catalogue import CATALOGUE, Entry, find, names_of
+from gateway.events.dead_letter_reasons import Reason
 from gateway.events.encode import encode
 from gateway.events.envelope import (
     DISCRIMINATORS,
@@ -26,10 +27,9 @@ from gateway.events.envelope import (
 )
 from gateway.events.event import DeadLetter, Event
 from gateway.events.fast import FallBack, Plan, camel_case, members_of
-from gateway.events.faults import bounded, payload_fault
-from gateway.events.reasons import Reason
-from gateway.events.recover import recover
-from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+from gateway.events.identify import recover
+from gateway.events.lossless_json import MAX_DEPTH, check, read, shown
+from gateway.events.validation_errors import bounded, payload_fault
 from gateway.names import folded
 
 HISTORY: Final = "GetEventsSince"

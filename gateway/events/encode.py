@@ -12,12 +12,12 @@ import msgspec
 from pydantic import ValidationError
 
 from gateway.errors import DecodeError
-from gateway.events import payloads
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.faults import payload_fault
-from gateway.events.payloads import EventPayload
-from gateway.events.reasons import Reason
-from gateway.events.strict_json import Exact, read, shown
+from gateway.events.dead_letter_reasons import Reason
+from gateway.events.lossless_json import Exact, read, shown
+from gateway.events.models import payloads
+from gateway.events.models.payloads import EventPayload
+from gateway.events.validation_errors import payload_fault
 
 
 def encode(payload: EventPayload) -> bytes:

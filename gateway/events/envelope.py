@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from gateway.errors import DecodeError
 from gateway.events.catalogue import Entry, find
-from gateway.events.reasons import Reason
-from gateway.events.strict_json import MAX_DEPTH, check, read, shown
+from gateway.events.dead_letter_reasons import Reason
+from gateway.events.lossless_json import MAX_DEPTH, check, read, shown
 from gateway.events.uuids import NO_ID, canonical_uuid
 from gateway.names import folded
 

@@ -22,11 +22,11 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, g
 import msgspec
 
 from gateway.enums import EnumNames
-from gateway.events import fields
 from gateway.events.event import Event
-from gateway.events.parts import Part
-from gateway.events.payloads import EventPayload
-from gateway.events.strict_json import MAX_DEPTH, MAX_DIGITS
+from gateway.events.lossless_json import MAX_DEPTH, MAX_DIGITS
+from gateway.events.models import fields
+from gateway.events.models.parts import Part
+from gateway.events.models.payloads import EventPayload
 from gateway.events.times import canonical_time
 from gateway.events.uuids import CANONICAL_UUID, NO_ID, canonical_uuid
 

@@ -10,8 +10,8 @@ import json
 from typing import Any, Final
 
 from gateway.events.catalogue import CATALOGUE, Entry
-from gateway.events.fields import INT64_MAX
-from gateway.events.reasons import Reason
+from gateway.events.dead_letter_reasons import Reason
+from gateway.events.models.fields import INT64_MAX
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
+from gateway.backoff import Backoff
 from gateway.errors import ConfigurationError
-from gateway.replica.backoff import Backoff
 from gateway.tasks import apart
+from gateway.telemetry.counters import Tally
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.tally import Tally
 
 CAP: Final = 60.0
 """Seconds between two tries of what fails each time, at the most."""

@@ -20,34 +20,34 @@ from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from gateway.accounts import AccountsDirectory, shard_of
+from gateway.broker.control_view import View
 from gateway.broker.ports import ControlStore, EventLog, Membership, Ownership, Registry
-from gateway.broker.view import View
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.events.decode import Decoder
-from gateway.hub import PATH
-from gateway.replica.access import Connect, HubAccess, Pace, PageLimit
-from gateway.replica.account import Account, Activity
-from gateway.replica.budget import Budget
+from gateway.hub.client import transport_of
+from gateway.hub.methods import PATH
+from gateway.replica.account_metrics import REASONS, numbers_of
+from gateway.replica.applied_changes import tell_obeyed
 from gateway.replica.containment import CAP, Kept, contained, end_if_cancelled, tell
-from gateway.replica.directory import LOOK, Watched
-from gateway.replica.hub_client import transport_of
-from gateway.replica.numbers import REASONS, numbers_of
-from gateway.replica.obeying import tell_obeyed
+from gateway.replica.key_watcher import LOOK, Watched
+from gateway.replica.memory import Budget
+from gateway.replica.orphaned import KEYLESS, UNSERVED, Unserved
 from gateway.replica.provisioning import Provisioning
-from gateway.replica.replay import ReplaySettings
-from gateway.replica.reporting import RARELY, Fact, Reporter, Subject
-from gateway.replica.shard import Shard, ShardSettings
-from gateway.replica.slots import CommitSlots
-from gateway.replica.unserved import KEYLESS, UNSERVED, Unserved
-from gateway.session.facts import SessionSettings
+from gateway.replica.replay.job import ReplaySettings
+from gateway.replica.reporter import RARELY, Fact, Reporter, Subject
+from gateway.replica.sink.commit_slots import CommitSlots
+from gateway.replica.sink.shard import Shard, ShardSettings
+from gateway.replica.source.account import Account, Activity
+from gateway.replica.source.context import Connect, HubAccess, Pace, PageLimit
+from gateway.session.types import SessionSettings
 from gateway.settings import Settings
 from gateway.signalr.connection import connect as connect_to_hub
 from gateway.state import ACCOUNT, REPLAY, SHARD, Observed, Phase, ShardState, Standing
+from gateway.telemetry.counters import Tally
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.metrics import AccountNumbers, Numbers
-from gateway.telemetry.tally import Tally
-from gateway.telemetry.traces import OFF, Tracer
+from gateway.telemetry.tracer import OFF, Tracer
 
 _SHARDS: Final = 5.0
 """Seconds between two reports of whose the shards are."""

@@ -24,11 +24,11 @@ import msgspec
 from gateway.errors import GatewayError
 from gateway.events.event import Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
-from gateway.session.facts import Content
+from gateway.session.dedup_window import DIGEST_BYTES
 from gateway.session.finality import Sighting
-from gateway.session.hubclock import Moment
-from gateway.session.identities import DIGEST_BYTES
+from gateway.session.hub_clock import Moment
 from gateway.session.subscriptions import ALL, Strategies, Subscription, strategies_text
+from gateway.session.types import Content
 
 VERSION: Final = 1
 LARGEST: Final = 144 * 1024

@@ -15,8 +15,8 @@ import msgspec
 
 from gateway.events.event import DeadLetter
 from gateway.events.times import second_of, ticks
-from gateway.session.facts import Content
-from gateway.session.hubclock import HubClock, Moment
+from gateway.session.hub_clock import HubClock, Moment
+from gateway.session.types import Content
 
 MOST: Final = 8
 """Pairs that are kept."""

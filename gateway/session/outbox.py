@@ -16,13 +16,13 @@ import msgspec
 from gateway.events.catalogue import kind_of
 from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
-from gateway.session.facts import Batch, Content, Item, Outcome, SessionSettings, letters_of, size_of
+from gateway.session.dead_letters import reused, too_late
+from gateway.session.dedup_window import Identities
 from gateway.session.finality import Sightings
-from gateway.session.identities import Identities
-from gateway.session.intervals import Intervals
-from gateway.session.letters import reused, too_late
+from gateway.session.interval_set import Intervals
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
+from gateway.session.types import Batch, Content, Item, Outcome, SessionSettings, letters_of, size_of
 
 _SETTLED_SIZE: Final = 160
 """Bytes in memory of a settled sequence that waits for a checkpoint."""

@@ -6,7 +6,7 @@ enough when it has passed the latest sequence known at the subscription and reac
 
 from __future__ import annotations
 
-from gateway.session.hubclock import HubClock, Moment
+from gateway.session.hub_clock import HubClock, Moment
 
 
 class Overlap:

@@ -22,22 +22,22 @@ from contextlib import contextmanager
 from typing import Final
 
 from gateway.errors import Diverged
+from gateway.events.dead_letter_reasons import Reason
 from gateway.events.event import DeadLetter, Event, digest
-from gateway.events.reasons import Reason
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
-from gateway.session.doubtful import Doubt, Doubtful, DoubtfulPushes
-from gateway.session.facts import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings, State
+from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.finality import MOST as SIGHTINGS
 from gateway.session.finality import Finality, Sighting
-from gateway.session.hubclock import HubClock, Moment
-from gateway.session.intake import Intake
+from gateway.session.history_cursor import Step, Walk, is_newer
+from gateway.session.hub_clock import HubClock, Moment
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
+from gateway.session.page_merge import Intake
+from gateway.session.reorder_buffer import WaitingPushes
 from gateway.session.settled_events import Sight, compare
 from gateway.session.subscriptions import Strategies, Subscription, check_strategies
-from gateway.session.waiting import WaitingPushes
-from gateway.session.walk import Step, Walk, is_newer
+from gateway.session.types import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings, State
 
 _MAX_SUBJECT: Final = 256
 """Characters of a subject that the checkpoint keeps as they are; a longer one is kept as its digest."""

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Final
 
 from gateway.events.event import DeadLetter, Event
-from gateway.session.facts import Content
+from gateway.session.types import Content
 
 _MOST: Final = 4096
 """Events that are remembered; of more than that above `verified`, only the number decides."""

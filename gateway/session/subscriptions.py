@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.events.event import Event
-from gateway.session.facts import Content
+from gateway.session.types import Content
 
 Strategies = frozenset[int] | None
 """None for all, also those that are made later."""

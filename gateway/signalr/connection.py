@@ -21,7 +21,7 @@ from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLo
 from gateway.signalr import protocol
 from gateway.signalr.calls import Answer, Call, Calls, Expired
 from gateway.signalr.intake import AtSight, Callbacks, Intake, OnLarge, OnPush, Pause, too_large
-from gateway.signalr.large import ODD
+from gateway.signalr.large_records import ODD
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under

@@ -14,7 +14,7 @@ from typing import Final
 from gateway.errors import ConnectionLost, ProtocolError
 from gateway.signalr import protocol
 from gateway.signalr.calls import Calls
-from gateway.signalr.large import LARGE, ODD, TURN, aside
+from gateway.signalr.large_records import LARGE, ODD, TURN, aside
 
 OnPush = Callable[[str, list[bytes]], bool | None]
 """Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty

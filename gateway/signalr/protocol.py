@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from gateway.errors import ProtocolError
-from gateway.signalr import salvage
+from gateway.signalr import lenient_json as salvage
 
 SEPARATOR: Final = b"\x1e"
 """Ends a record; nothing else does: a WebSocket message may hold several records or a part of one."""

@@ -19,10 +19,10 @@ import msgspec
 from aiohttp import web
 
 from gateway.simulator.connection import Connection
-from gateway.simulator.door import Door
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import Failure, Refusal, Scope
 from gateway.simulator.hub import Emission, Hub, Injection, User, emit_in_steps
+from gateway.simulator.listener import Door
 from gateway.simulator.server import Ending, Server
 
 _CHUNK: Final = 256 * 1024

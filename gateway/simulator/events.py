@@ -12,7 +12,7 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from gateway.simulator.shapes import SHAPES, SIGNAL_STATE, UNKNOWN_MEMBERS, Scene
+from gateway.simulator.payloads import SHAPES, SIGNAL_STATE, UNKNOWN_MEMBERS, Scene
 from gateway.simulator.wire import DIGITS, Clock, Member, Slot, Style, Tree, render, time_in
 
 CALLBACKS: Final = tuple(SHAPES)

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from gateway.simulator.shapes import ENUMS
+from gateway.simulator.payloads import ENUMS
 from gateway.simulator.wire import DIGITS, Form, Zone
 
 Chance = Annotated[float, msgspec.Meta(ge=0, le=1)]

@@ -13,9 +13,9 @@ from typing import Final
 from aiohttp import web
 
 from gateway.simulator import admin
-from gateway.simulator.door import Door
 from gateway.simulator.faults import HEALTHY, Faults
 from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
+from gateway.simulator.listener import Door
 from gateway.simulator.server import Ending, Server, Timing
 from gateway.simulator.wire import Form
 

@@ -18,8 +18,8 @@ from typing import Final, Literal
 import structlog
 
 from gateway.printable import printable
-from gateway.telemetry.repeats import AUDIT, Repeats
-from gateway.telemetry.traces import add_trace
+from gateway.telemetry.log_limiter import AUDIT, Repeats
+from gateway.telemetry.tracer import add_trace
 
 _SHARED: tuple[structlog.types.Processor, ...] = (
     structlog.contextvars.merge_contextvars,

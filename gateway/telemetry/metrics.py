@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounts
+from gateway.telemetry.counters import Distribution, Tally
 from gateway.telemetry.exposition import encode, form_for
 from gateway.telemetry.families import Family, Scope
-from gateway.telemetry.tally import Distribution, Tally
 
 PREFIX: Final = "mesolive_gateway_"
 OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")

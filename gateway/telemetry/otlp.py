@@ -48,7 +48,7 @@ from gateway.redaction import shown_path
 from gateway.settings import TracingSettings
 from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small, read_small_text
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.traces import SCHEMA, Kind, Known
+from gateway.telemetry.tracer import SCHEMA, Kind, Known
 
 _PATH: Final = "/v1/traces"
 _WAITING: Final = 2048

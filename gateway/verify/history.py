@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from gateway.errors import CallFailed, CallRejected
-from gateway.hub import Hub
+from gateway.hub.methods import Hub
 from gateway.verify.compare import Emitted, fold, whole
 
 _NAMES: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")

@@ -115,7 +115,7 @@ async def test_records_that_are_lost_with_a_killed_control_plane_are_an_error(tm
         await client.close()
         await control.ask(f"PUT {TARGET}", json={"state": "paused"})
         await metrics.until(lambda now: now["audit_waiting",] == 1, "the record waits")
-        apart = child(control.running.popen.pid, "gateway.cli.control")
+        apart = child(control.running.popen.pid, "gateway.bootstrap.control_main")
         os.kill(apart, signal.SIGKILL)
         await until(lambda: bool(lines(control, LOST)), "the gateway says what was lost")
         assert lines(control, LOST)[0]["changes"] == 1

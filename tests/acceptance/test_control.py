@@ -101,7 +101,7 @@ async def test_a_key_holds_across_replicas_and_a_kill_between_the_write_and_its_
 
         await until(is_written, "the wish is written")
         assert not waiting.done()
-        apart = child(one.running.popen.pid, "gateway.cli.control")
+        apart = child(one.running.popen.pid, "gateway.bootstrap.control_main")
         one.running.kill()
         os.kill(apart, signal.SIGKILL)  # as all of a container is
         with pytest.raises(aiohttp.ClientError):
@@ -258,7 +258,7 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
         await control.ready()
         await here.emit(400, 100)
         for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM):
-            apart = child(gateway.popen.pid, "gateway.cli.control")
+            apart = child(gateway.popen.pid, "gateway.bootstrap.control_main")
             os.kill(apart, number)
             if number == signal.SIGKILL:
                 await gateway.complains('"code": -9, .*"event": "the control plane ended, and is started again"')
@@ -291,11 +291,11 @@ async def test_what_answers_probes_may_die_or_hang_and_no_event_waits_for_it(tmp
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
         await control.ready()
-        os.kill(child(gateway.popen.pid, "gateway.cli.monitor"), signal.SIGKILL)
+        os.kill(child(gateway.popen.pid, "gateway.bootstrap.monitor_main"), signal.SIGKILL)
         await gateway.complains('"code": -9, .*"event": "what answers probes and scrapers ended, and is started again"')
         for path in ("/healthz", "/readyz", "/metrics"):
             assert await control.probe(path) == 200  # it waits until the next one is there
-        process = child(gateway.popen.pid, "gateway.cli.monitor")
+        process = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")
         os.kill(process, signal.SIGSTOP)
         await here.emit(200, 100)
         await here.settled(200)

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from gateway.bootstrap.broker import open_broker
+from gateway.broker.control_view import View
 from gateway.broker.ports import ControlStore
-from gateway.broker.view import View
-from gateway.cli.brokers import open_broker
 from gateway.errors import Conflict, OutcomeUnknown
 from gateway.settings import load_broker_settings
 from gateway.state import Desired, TargetState, encode_record

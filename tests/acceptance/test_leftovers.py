@@ -67,13 +67,13 @@ async def at_work(run: Process) -> dict[int, str]:
     """Wait until the run's test has everything at work, and give the processes of it."""
     await run.hears("working") if "xdist" not in run.name else await until(lambda: has_control(run), "it is at work")
     found = children(run.popen.pid)
-    for part in ("nats-server", "gateway simulate", "gateway run", "gateway.cli.control"):
+    for part in ("nats-server", "gateway simulate", "gateway run", "gateway.bootstrap.control_main"):
         assert any(part in command for command in found.values()), f"no {part} among {found}"
     return found
 
 
 def has_control(run: Process) -> bool:
-    return any("gateway.cli.control" in command for command in children(run.popen.pid).values())
+    return any("gateway.bootstrap.control_main" in command for command in children(run.popen.pid).values())
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ async def test_what_a_worker_started_ends_when_the_worker_is_killed(tmp_path: Pa
     command = (*PYTEST, "-n", "1", "--max-worker-restart", "0", tmp_path / "test_run.py")
     async with process(tmp_path, *command, name="xdist", cwd=ROOT) as run:
         started = await at_work(run)
-        worker = next(pid for pid in children(run.popen.pid) if "gateway.cli.control" in str(children(pid)))
+        worker = next(pid for pid in children(run.popen.pid) if "gateway.bootstrap.control_main" in str(children(pid)))
         os.kill(worker, signal.SIGKILL)
         assert await run.ended() == pytest.ExitCode.TESTS_FAILED
     await until(lambda: not any(map(is_there, started)), lambda: f"all of {started} end")

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.acceptance.processes import GATEWAY, process, until
 
 SECRET = "s3cret-of-the-hub"
-PROGRAMS = (b"gateway.cli.control", b"gateway.cli.monitor")
+PROGRAMS = (b"gateway.bootstrap.control_main", b"gateway.bootstrap.monitor_main")
 
 
 async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_gets_none(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.control.principals import Role
-from gateway.control.token_lines import line_of
-from gateway.control.tokens import new_token
+from gateway.control.auth.principals import Role
+from gateway.control.auth.token_lines import line_of
+from gateway.control.auth.tokens import new_token
 from tests.acceptance.processes import GATEWAY, Process, process, until
 from tests.contract.nats_server import NatsServer
 

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.audit import KafkaAudit
-from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.log import KafkaLog, LogSettings
 from gateway.broker.kafka.ownership import KafkaOwnership

@@ -8,17 +8,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gateway.broker.access import Access
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.credentials import Access
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
-from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.kafka import cluster as kafka_cluster
-from gateway.broker.kafka import connect as kafka_connect
+from gateway.broker.kafka import connection as kafka_connect
 from gateway.broker.kafka import log as kafka_log
 from gateway.broker.kafka import topics as kafka_topics
-from gateway.broker.kafka.read import KafkaReader
+from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.ports import EventLog, LogReader
 from gateway.errors import Unavailable
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker import view as broker_view
+from gateway.broker import control_view as broker_view
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka.control import KafkaControl

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.broker import peers
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.peers import Race, resolve
 from gateway.broker.ports import Commit
 from gateway.errors import Unavailable

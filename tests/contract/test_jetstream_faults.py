@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.access import Access
-from gateway.broker.jetstream import innards
+from gateway.broker.credentials import Access
+from gateway.broker.jetstream import client_internals as innards
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted

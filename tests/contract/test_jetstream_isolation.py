@@ -16,8 +16,8 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from gateway.broker.access import Access
-from gateway.broker.jetstream.connect import ConnectionOptions, connect
+from gateway.broker.credentials import Access
+from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.registry import JetStreamRegistry

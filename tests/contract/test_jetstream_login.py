@@ -15,8 +15,8 @@ import nkeys
 import pytest
 from nats.aio.transport import TcpTransport
 
-from gateway.broker.access import Access
-from gateway.broker.jetstream.connect import ConnectionOptions, connect
+from gateway.broker.credentials import Access
+from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit

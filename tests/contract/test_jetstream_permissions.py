@@ -13,14 +13,14 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from gateway.broker.access import Access
+from gateway.broker.credentials import Access
 from gateway.broker.jetstream.audit import JetStreamAudit
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.link import Denied
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
 from gateway.broker.jetstream.ownership import JetStreamOwnership
-from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.broker.access import Access
+from gateway.broker.credentials import Access
 from gateway.broker.jetstream import stream
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.broker.jetstream.stream import StreamSettings, prepare, wanted
 from gateway.broker.jetstream.topics import Topics

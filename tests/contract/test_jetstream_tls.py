@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.access import Access
-from gateway.broker.jetstream.connect import ConnectionOptions, connect
+from gateway.broker.credentials import Access
+from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
 from tests.contract.behaviours import messages, numbers

@@ -14,10 +14,10 @@ import pytest
 from nats.aio.msg import Msg
 
 from gateway.broker.jetstream import stream
-from gateway.broker.jetstream.connect import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.log import JetStreamLog, LogSettings
-from gateway.broker.jetstream.read import JetStreamReader
+from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial

@@ -15,8 +15,8 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
-from gateway.broker.kafka import innards
-from gateway.broker.kafka.door import Door, Patience, patience
+from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka.connection_limit import Door, Patience, patience
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit, ShardLog

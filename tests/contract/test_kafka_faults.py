@@ -19,7 +19,8 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from gateway.broker.kafka import cluster, innards
+from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import cluster
 from gateway.broker.kafka.log import KafkaLog, KafkaShard, LogSettings
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable

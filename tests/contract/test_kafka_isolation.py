@@ -15,9 +15,9 @@ from confluent_kafka.admin import (
 )
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import connect
+from gateway.broker.kafka.connection import connect
 from gateway.broker.kafka.log import KafkaLog, LogSettings
-from gateway.broker.kafka.read import KafkaReader
+from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from tests.contract import kafka_server

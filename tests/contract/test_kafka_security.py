@@ -23,10 +23,10 @@ from confluent_kafka.admin import (
 )
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import ConnectionOptions, connect
+from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import KafkaLog, LogSettings
-from gateway.broker.kafka.read import KafkaReader
+from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
 from gateway.errors import BrokerError, ConfigurationError, GatewayError

@@ -21,7 +21,7 @@ from aiokafka.protocol.admin import ListGroupsRequest
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import ClusterSettings
-from gateway.broker.kafka.connect import Connection, ConnectionOptions
+from gateway.broker.kafka.connection import Connection, ConnectionOptions
 from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import KafkaLog, LogSettings
 from gateway.broker.kafka.ownership import KafkaOwnership

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gateway.broker import leases
-from gateway.broker.jetstream.connect import ConnectionOptions, connect
+from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.memory import MemoryOwnership

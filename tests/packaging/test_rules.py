@@ -14,9 +14,9 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.replica.account import Activity
-from gateway.replica.numbers import REASONS
-from gateway.replica.unserved import KEYLESS, UNSERVED
+from gateway.replica.account_metrics import REASONS
+from gateway.replica.orphaned import KEYLESS, UNSERVED
+from gateway.replica.source.account import Activity
 from gateway.settings import Settings
 from gateway.telemetry.metrics import FAMILIES, PREFIX
 from tests.contract.prometheus_server import FETCHING, tool

@@ -16,8 +16,8 @@ from hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather
 from gateway.errors import Diverged
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, decode_checkpoint, encode_checkpoint, reset_checkpoint
-from gateway.session.facts import Batch, Item, Outcome, Page, SessionSettings, State
 from gateway.session.session import Session
+from gateway.session.types import Batch, Item, Outcome, Page, SessionSettings, State
 
 MakeSession = Callable[..., Session]
 

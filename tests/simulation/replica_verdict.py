@@ -11,7 +11,7 @@ from replica_hub import id_of
 from replica_world import CALM, FLOW, World, member_of
 
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.state import Phase
 
 BOUND: Final = 20.0

@@ -21,16 +21,16 @@ from replica_scenes import SlowRegistry, scene_of
 from virtual import Machine, simulate
 
 from gateway.accounts import shard_of
+from gateway.broker.control_view import View
 from gateway.broker.leases import Timing
 from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership
 from gateway.broker.ports import Limits
-from gateway.broker.view import View
 from gateway.errors import OutcomeUnknown, Rejected, Unavailable
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
-from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
-from gateway.replica.window import MOST
+from gateway.replica.sink.commit_window import MOST
+from gateway.replica.source.account import Activity
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session

@@ -15,16 +15,16 @@ from driver import Life
 from verdict import complaints
 
 from gateway.session.checkpoint import Anchor
-from gateway.session.doubtful import Doubt, Doubtful, DoubtfulPushes
-from gateway.session.facts import Batch, Content, Item, Outcome, Page
+from gateway.session.dedup_window import Identities
+from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.finality import Finality
-from gateway.session.identities import Identities
+from gateway.session.history_cursor import Step, Walk
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
+from gateway.session.reorder_buffer import WaitingPushes
 from gateway.session.session import Session
 from gateway.session.subscriptions import Subscription
-from gateway.session.waiting import WaitingPushes
-from gateway.session.walk import Step, Walk
+from gateway.session.types import Batch, Content, Item, Outcome, Page
 
 ENOUGH = 2000
 """Seeds within which a fault must show."""

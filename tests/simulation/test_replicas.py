@@ -13,19 +13,19 @@ from replica_hub import Bug
 from replica_verdict import complaints
 from replica_world import FLOW, World, lived, repeat
 
+from gateway.broker.control_view import View
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.ports import Commit, ShardLog
-from gateway.broker.view import View
-from gateway.replica.access import OwnLimit
-from gateway.replica.account import Account
-from gateway.replica.filling import Filling
-from gateway.replica.forgetting import Forgetting
-from gateway.replica.history import History
-from gateway.replica.shard import Shard, _Made
-from gateway.replica.slots import CommitSlots
-from gateway.session.facts import Item, size_of
-from gateway.session.intake import Intake
+from gateway.replica.sink.commit_slots import CommitSlots
+from gateway.replica.sink.forgetting import Forgetting
+from gateway.replica.sink.pending_commit import Filling
+from gateway.replica.sink.shard import Shard, _Made
+from gateway.replica.source.account import Account
+from gateway.replica.source.context import OwnLimit
+from gateway.replica.source.history_client import History
+from gateway.session.page_merge import Intake
 from gateway.session.session import Session
+from gateway.session.types import Item, size_of
 from gateway.state import Phase
 
 SEEDS = 96
@@ -108,7 +108,7 @@ def test_an_account_that_does_not_hear_that_it_is_to_end_is_noticed(monkeypatch:
     async def deaf(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever it returns
         return await asyncio.create_task(coroutine)  # its error, though the caller was cancelled
 
-    monkeypatch.setattr("gateway.replica.account.apart", deaf)
+    monkeypatch.setattr("gateway.replica.source.account.apart", deaf)
     assert "is live in 0 replicas at rest" in found_in(387)
 
 
@@ -118,7 +118,7 @@ def test_an_account_that_takes_the_first_history_for_its_own_is_noticed(monkeypa
 
 
 def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.refusals.Refusals.is_to_be_buried", lambda *_: True)
+    monkeypatch.setattr("gateway.replica.sink.rejections.Refusals.is_to_be_buried", lambda *_: True)
     assert "a dead letter" in found_in(23, 25)
 
 
@@ -137,7 +137,7 @@ def test_slots_for_commits_that_are_kept_by_shards_that_hang_are_noticed(monkeyp
 
 
 def test_pages_that_hold_room_for_ever_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.budget.Reservation.release", lambda _: None)
+    monkeypatch.setattr("gateway.replica.memory.Reservation.release", lambda _: None)
     found = found_in(1)
     assert "holds bytes at rest" in found
 
@@ -195,7 +195,7 @@ def test_accounts_that_are_deleted_and_not_forgotten_are_noticed(monkeypatch: py
 
 def test_late_reports_of_a_zombie_that_stand_for_good_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = found_in(88, 94, 177)
-    monkeypatch.setattr("gateway.replica.reporting._is_overwritten", lambda *_: False)
+    monkeypatch.setattr("gateway.replica.reporter._is_overwritten", lambda *_: False)
     not_said_again = found_in(94)
     monkeypatch.setattr(View, "_holds", lambda *_: True)
     assert not sound
@@ -262,7 +262,7 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
     def breaks(*_: object) -> None:
         raise ValueError("an unexpected error")
 
-    monkeypatch.setattr("gateway.replica.account.Account.changed_state", breaks)
+    monkeypatch.setattr("gateway.replica.source.account.Account.changed_state", breaks)
     monkeypatch.setattr("gateway.replica.containment._wrong_configuration", lambda error: error)
     assert "replica-1 ended: " in found_in(1)
 

@@ -16,7 +16,7 @@ from verdict import complaints
 
 from gateway.events.event import Event, Notification
 from gateway.session.checkpoint import decode_checkpoint
-from gateway.session.facts import Item
+from gateway.session.types import Item
 
 RUNS = int(os.environ.get("SIMULATION_RUNS", "1500"))
 FIRST = int(os.environ.get("SIMULATION_SEED", "0"))

@@ -8,7 +8,7 @@ from driver import Life, Published, tells_hubs_apart
 from hub_model import Happening, HubModel
 
 from gateway.events.event import DeadLetter, Event, Notification
-from gateway.session.facts import Outcome
+from gateway.session.types import Outcome
 
 Change = tuple[int, frozenset[int] | None]
 """From which sequence on which strategies are wanted."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from gateway.broker.jetstream import records
-from gateway.broker.jetstream.codes import problem_of
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connect_errors import permissions_needed
+from gateway.broker.jetstream.connection import Connection
+from gateway.broker.jetstream.error_codes import problem_of
 from gateway.broker.jetstream.link import Refusal
-from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, OutcomeUnknown
 

@@ -10,13 +10,13 @@ from contextlib import aclosing, suppress
 from datetime import datetime
 from typing import Final
 
-from gateway.broker.heard import Heard
 from gateway.broker.jetstream import records
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.direct import DirectReader, Entry
 from gateway.broker.jetstream.link import Denied
 from gateway.broker.jetstream.topics import TTL, Topics
 from gateway.broker.ports import Record
+from gateway.broker.watch_position import Heard
 from gateway.errors import NeedsPerson, Unavailable
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream import innards
+from gateway.broker.jetstream import client_internals as innards
 from gateway.errors import BrokerError, Unavailable
 
 API: Final = "$JS.API"

@@ -20,13 +20,13 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
+from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import batch, records, stream
-from gateway.broker.jetstream.codes import problem_of
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connection import Connection
+from gateway.broker.jetstream.error_codes import problem_of
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, check_limits
-from gateway.broker.strays import parsed_object
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, TooLarge, Unavailable
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024

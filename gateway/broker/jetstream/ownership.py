@@ -12,13 +12,13 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
 from gateway.broker import leases
+from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import records
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connect_errors import permissions_needed
+from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import API
-from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Membership
-from gateway.broker.strays import parsed_object
 from gateway.errors import ConfigurationError
 
 VERSION: Final = 1

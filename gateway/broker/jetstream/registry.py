@@ -11,12 +11,12 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any, Final
 
+from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import records
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connect_errors import permissions_needed
+from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import Denied, Link, Refusal
-from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
-from gateway.broker.strays import parsed_object
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
 VERSION: Final = 1

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connect_errors import permissions_needed
+from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import Link, Refusal, Unserved
-from gateway.broker.jetstream.refusals import permissions_needed
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError
 from gateway.session.checkpoint import LARGEST

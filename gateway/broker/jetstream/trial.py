@@ -10,9 +10,9 @@ import json
 from typing import Final
 from uuid import uuid4
 
-from gateway.broker.jetstream.codes import MOVED, problem_of
-from gateway.broker.jetstream.connect import Connection
+from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.direct import DirectReader
+from gateway.broker.jetstream.error_codes import MOVED, problem_of
 from gateway.broker.jetstream.stream import OLDEST_SERVER
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import Fenced, OutcomeUnknown, Unavailable

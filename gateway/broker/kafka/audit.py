@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connect import Connection
+from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.topics import Topics
 
 

@@ -19,7 +19,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connect import Connection, denied, ours
+from gateway.broker.kafka.connection import Connection, denied, ours
 from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
 from gateway.session.checkpoint import LARGEST

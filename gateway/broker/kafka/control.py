@@ -20,11 +20,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.heard import Heard
 from gateway.broker.kafka import cluster, fetch
-from gateway.broker.kafka.connect import Connection, at_work, refusal, words
+from gateway.broker.kafka.connection import Connection, at_work, refusal, words
 from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
 from gateway.broker.ports import Record
+from gateway.broker.watch_position import Heard
 from gateway.errors import BrokerError, Conflict, NeedsPerson, OutcomeUnknown, Unavailable
 
 log = logging.getLogger(__name__)

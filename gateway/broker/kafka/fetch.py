@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connect import Connection, ours
+from gateway.broker.kafka.connection import Connection, ours
 from gateway.errors import Unavailable
 
 Record: TypeAlias = Any

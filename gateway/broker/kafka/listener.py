@@ -20,7 +20,7 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from gateway.broker.kafka.connect import Connection, ConnectionOptions, connect, words
+from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect, words
 from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
 
 _PATIENCE: Final = 2.0

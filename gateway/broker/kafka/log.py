@@ -26,17 +26,19 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import cluster, innards, repair
+from gateway.broker.foreign_records import name_of, parsed_object
+from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import cluster
+from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
-from gateway.broker.kafka.codes import problem_of
-from gateway.broker.kafka.connect import Connection, at_work, ours, words
-from gateway.broker.kafka.door import patience
+from gateway.broker.kafka.connection import Connection, at_work, ours, words
+from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Ends, Keys
+from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, check_limits
-from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
 from gateway.publication import Message
 

@@ -20,8 +20,8 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import innards
-from gateway.broker.kafka.connect import Connection, at_work, ours, refusal, words
+from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka.connection import Connection, at_work, ours, refusal, words
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.errors import ConfigurationError, NeedsPerson, Unavailable

@@ -14,7 +14,7 @@ from aiokafka.protocol.metadata import MetadataRequest_v5
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.protocol.types import Array, Boolean, Int16, Int32, Schema, String
 
-from gateway.broker.kafka.connect import Connection
+from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.topics import Topics
 
 _OPERATIONS: Final = {"Read": 1 << 3, "Write": 1 << 4}

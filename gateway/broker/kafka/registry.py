@@ -15,11 +15,11 @@ from typing import Any, Final
 
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.foreign_records import name_of, parsed_object
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import Connection, at_work
+from gateway.broker.kafka.connection import Connection, at_work
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
-from gateway.broker.strays import name_of, parsed_object
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 

@@ -26,7 +26,7 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGro
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connect import Connection, denied, words
+from gateway.broker.kafka.connection import Connection, denied, words
 from gateway.broker.kafka.listener import unreachable
 from gateway.broker.kafka.topics import OBSERVED, Topics
 from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable

@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 from aiokafka.errors import UnknownError, for_code
 
-from gateway.broker.jetstream.codes import problem_of
-from gateway.broker.kafka.codes import problem_of as kafka_problem_of
+from gateway.broker.jetstream.error_codes import problem_of
+from gateway.broker.kafka.error_codes import problem_of as kafka_problem_of
 from gateway.errors import Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooMuch, Unavailable
 
 FIXTURES: Final = Path(__file__).parents[2] / "fixtures"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.brokers import open_broker
+from gateway.bootstrap.broker import open_broker
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.settings import BrokerSettings, TlsSettings
 from tests.contract.certificates import Authority

@@ -13,8 +13,8 @@ import aiohttp
 import aiohttp.web
 import pytest
 
-from gateway.cli import api
-from gateway.cli.api import Api, api_at
+from gateway.cli import api_client as api
+from gateway.cli.api_client import Api, api_at
 from gateway.cli.target import Target
 from gateway.errors import GatewayError
 

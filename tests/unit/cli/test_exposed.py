@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.accounts import AccountsDirectory
-from gateway.cli import exposed
+from gateway.bootstrap import exposed_files as exposed
 from gateway.settings import AccountsSettings, ControlSettings, HubSettings, Settings
 
 

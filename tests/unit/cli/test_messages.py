@@ -14,10 +14,11 @@ import structlog
 from typer.testing import CliRunner
 
 from gateway import __version__
-from gateway.cli import demo, terminal
+from gateway.bootstrap import terminal
+from gateway.cli import demo
 from gateway.cli.main import app, main
 from gateway.events.schemas import schema_files
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from tests.support.nasty import TEXTS, judge
 
 SECRET = "s3cret"

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 
-from gateway.cli import monitor
-from gateway.cli.heartbeat import BEAT, FAILED, NUMBERS
-from gateway.cli.monitor import Pulse
+from gateway.bootstrap import monitor_main as monitor
+from gateway.bootstrap.heartbeat import BEAT, FAILED, NUMBERS
+from gateway.bootstrap.monitor_main import Pulse
 from gateway.telemetry.control_counts import ControlCounts
 from gateway.telemetry.metrics import Metrics
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.cli.plain_text import plain_text
+from gateway.bootstrap.plain_text_secrets import plain_text
 from gateway.settings import Settings
 
 KAFKA: dict[str, Any] = {"kind": "kafka", "servers": ["kafka-1:9092", "127.0.0.1:9092"]}

@@ -31,7 +31,7 @@ def test_what_is_asked_often_imports_nothing_heavy(arguments: list[str]) -> None
 def test_the_client_of_a_broker_that_is_not_used_is_not_imported(kind: str, other: str) -> None:
     opened = f"open_broker(BrokerSettings(kind='{kind}', servers=['127.0.0.1:1']))"
     found = imported(
-        "import gateway.cli.run; from gateway.cli.brokers import open_broker; "
+        "import gateway.cli.run; from gateway.bootstrap.broker import open_broker; "
         f"from gateway.settings import BrokerSettings; {opened}"
     )
     assert {"gateway.replica", {"aiokafka": "nats", "nats": "aiokafka"}[other]} <= found

@@ -1,4 +1,4 @@
-"""Nothing is written to a terminal but by `gateway.cli.terminal` and the log."""
+"""Nothing is written to a terminal but by `gateway.bootstrap.terminal` and the log."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 
 ROOM: Final = Path(__file__).parents[3] / "gateway"
 _ALLOWED: Final = {
-    ("cli/terminal.py", None): "the way out itself",
+    ("bootstrap/terminal.py", None): "the way out itself",
     ("telemetry/logs.py", "sys.stderr"): "the log's handler, behind make_printable",
-    ("cli/apart.py", "sys.stdout"): "words to the parent process, which is no terminal",
-    ("cli/apart.py", "os.write"): "likewise",
-    ("cli/control.py", "sys.stdout"): "where they go does not block: nothing is written",
+    ("bootstrap/child_process.py", "sys.stdout"): "words to the parent process, which is no terminal",
+    ("bootstrap/child_process.py", "os.write"): "likewise",
+    ("bootstrap/control_main.py", "sys.stdout"): "where they go does not block: nothing is written",
 }
 _CALLS: Final = {"print", "pprint", "breakpoint", "input"}
 _WRITERS: Final = {
@@ -64,7 +64,7 @@ def test_nobody_writes_past_the_one_way_out() -> None:
         for line, what in ways_out(path.read_text("utf-8")):
             if not {(name, None), (name, what)} & set(_ALLOWED):
                 past.append(f"gateway/{name}:{line}: {what}")
-    assert past == [], "write by gateway.cli.terminal, or the log"
+    assert past == [], "write by gateway.bootstrap.terminal, or the log"
 
 
 @pytest.mark.parametrize(

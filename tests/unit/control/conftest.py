@@ -12,15 +12,15 @@ from typing import Any
 import aiohttp
 import pytest
 
+from gateway.broker.control_view import View
 from gateway.broker.memory import MemoryAudit, MemoryControl
 from gateway.broker.ports import Record
-from gateway.broker.view import View
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
-from gateway.control.deployment import Deployment
-from gateway.control.gate import Gate, Limits
-from gateway.control.server import bind, serving, url_of
-from gateway.control.tokens import Tokens
+from gateway.control.auth.tokens import Tokens
+from gateway.control.deployment_view import Deployment
+from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.middleware import Gate, Limits
 from gateway.errors import GatewayError
 from gateway.settings import ReplaysSettings
 from gateway.state import Observed, encode_record

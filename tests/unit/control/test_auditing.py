@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.control.auditing import Auditing, of_desired
-from gateway.control.callers import Caller
-from gateway.control.principals import LOCAL
+from gateway.control.auth.callers import Caller
+from gateway.control.auth.principals import LOCAL
 from gateway.control.problems import Problem
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.state import Desired
@@ -95,7 +95,7 @@ async def test_a_request_that_is_repeated_is_recorded_once(api: Api) -> None:
 async def test_a_change_whose_answer_was_lost_is_recorded_as_what_the_view_tells(
     api: Api, monkeypatch: pytest.MonkeyPatch, stores: bool, outcome: str
 ) -> None:
-    monkeypatch.setattr("gateway.control.wishes.HEARING", 0.5)
+    monkeypatch.setattr("gateway.control.desired_state.HEARING", 0.5)
     api.store.trouble, api.store.stores_anyway = OutcomeUnknown("no answer"), stores
     await api.ask(f"PUT {TARGET}", json={"state": "paused"})
     assert [(one["action"], one["outcome"]) for one in recorded(api)] == [("target-state", outcome)]

@@ -137,7 +137,7 @@ BOTH = ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a report be old after a moment."""
-    monkeypatch.setattr("gateway.broker.view.STALE", 0.3)
+    monkeypatch.setattr("gateway.broker.control_view.STALE", 0.3)
 
 
 @pytest.mark.usefixtures("soon")

@@ -15,8 +15,8 @@ import pytest
 import uvloop
 from starlette.types import Receive, Scope, Send
 
-from gateway.control.connection import ConnectionLimits
-from gateway.control.server import address_of, bind, serving, url_of
+from gateway.control.listener.connection import ConnectionLimits
+from gateway.control.listener.server import address_of, bind, serving, url_of
 from tests.contract.certificates import Authority, Pair
 
 PATIENCE = 10.0

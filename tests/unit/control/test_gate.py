@@ -13,11 +13,11 @@ import pytest
 from starlette.types import Receive, Scope, Send
 from structlog.testing import capture_logs
 
-from gateway.control.gate import BODY, Gate, Limits
-from gateway.control.principals import Role
-from gateway.control.server import address_of, bind, serving
-from gateway.control.token_lines import line_of
-from gateway.control.tokens import Tokens, new_token
+from gateway.control.auth.principals import Role
+from gateway.control.auth.token_lines import line_of
+from gateway.control.auth.tokens import Tokens, new_token
+from gateway.control.listener.server import address_of, bind, serving
+from gateway.control.middleware import BODY, Gate, Limits
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api
 

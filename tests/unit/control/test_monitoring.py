@@ -10,9 +10,9 @@ import aiohttp
 import pytest
 
 from gateway.control.app import openapi_text
-from gateway.control.monitoring import Monitoring
+from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.probes import Monitoring
 from gateway.control.problems import Kind
-from gateway.control.server import bind, serving, url_of
 
 DOCUMENT = json.loads(openapi_text())
 OPERATIONS = [

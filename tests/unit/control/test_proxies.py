@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.control.proxies import BehindProxies
+from gateway.control.listener.proxies import BehindProxies
 
 TRUSTED = ("10.0.0.0/8", "192.0.2.7", "fd00::/8")
 

@@ -11,16 +11,16 @@ from structlog.testing import capture_logs
 
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
-from gateway.control.deployment import Deployment
-from gateway.control.gate import Gate
-from gateway.control.principals import Role
-from gateway.control.refused import Refused
-from gateway.control.server import bind, serving, url_of
-from gateway.control.token_lines import line_of
-from gateway.control.tokens import Tokens
-from gateway.control.tracing import Traced
+from gateway.control.auth.principals import Role
+from gateway.control.auth.token_lines import line_of
+from gateway.control.auth.tokens import Tokens
+from gateway.control.deployment_view import Deployment
+from gateway.control.listener.refused import Refused
+from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.middleware import Gate
+from gateway.control.tracing_middleware import Traced
 from gateway.telemetry.control_counts import ControlCounts, decode_counts
-from gateway.telemetry.traces import NOTHING, Span, Tracer
+from gateway.telemetry.tracer import NOTHING, Span, Tracer
 from tests.unit.control.conftest import Api
 
 FLOOD = 300

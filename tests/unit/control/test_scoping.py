@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from gateway.control.app import openapi_text
-from gateway.control.principals import Role
-from gateway.control.token_lines import line_of
-from gateway.control.tokens import Tokens
+from gateway.control.auth.principals import Role
+from gateway.control.auth.token_lines import line_of
+from gateway.control.auth.tokens import Tokens
 from tests.unit.control.conftest import Answer, Api
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

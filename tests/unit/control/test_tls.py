@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.control.tls import listener_context
+from gateway.control.listener.tls import listener_context
 from gateway.errors import ConfigurationError
 from gateway.settings import ListenerTlsSettings
 from tests.contract.certificates import Authority, Pair

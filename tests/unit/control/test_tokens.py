@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.control.principals import AccountScope, Principal, Role, read_scope
-from gateway.control.token_lines import line_of, read_lines, read_until
-from gateway.control.tokens import GRACE, Tokens, check_tokens_file, new_token
+from gateway.control.auth.principals import AccountScope, Principal, Role, read_scope
+from gateway.control.auth.token_lines import line_of, read_lines, read_until
+from gateway.control.auth.tokens import GRACE, Tokens, check_tokens_file, new_token
 from gateway.errors import ConfigurationError
 
 GOOD, LEAKED = "gateway_good", "gateway_leaked"

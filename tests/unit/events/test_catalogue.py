@@ -9,8 +9,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gateway.events import payloads
 from gateway.events.catalogue import CATALOGUE, KINDS, find
+from gateway.events.models import payloads
 
 FIELDS = Path(__file__).parents[2] / "fixtures" / "event-hub-fields.tsv"
 

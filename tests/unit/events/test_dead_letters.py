@@ -13,7 +13,7 @@ from gateway.errors import DecodeError
 from gateway.events.decode import Decoder
 from gateway.events.encode import read_event
 from gateway.events.event import DeadLetter
-from gateway.events.faults import MAX_DETAIL
+from gateway.events.validation_errors import MAX_DETAIL
 from gateway.publication import dead_letter_message
 
 DECODER = Decoder()

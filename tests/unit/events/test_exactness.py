@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from gateway.events.decode import Decoder
 from gateway.events.encode import encode, read_event
 from gateway.events.event import Event
-from gateway.events.fields import INT64_MAX
-from gateway.events.payloads import OrderUpdateEvent
+from gateway.events.models.fields import INT64_MAX
+from gateway.events.models.payloads import OrderUpdateEvent
 
 DECODER = Decoder()
 decode_push = DECODER.push

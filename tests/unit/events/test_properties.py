@@ -15,7 +15,7 @@ from gateway.events.catalogue import CATALOGUE
 from gateway.events.decode import Decoder
 from gateway.events.encode import encode, read_event
 from gateway.events.event import DeadLetter, Event
-from gateway.events.faults import MAX_DETAIL
+from gateway.events.validation_errors import MAX_DETAIL
 from gateway.publication import dead_letter_message, event_message
 
 DECODER = Decoder()

@@ -8,9 +8,9 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.events.catalogue import CATALOGUE, KINDS
+from gateway.events.dead_letter_reasons import Reason
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event, Notification
-from gateway.events.reasons import Reason
 from gateway.events.schemas import schema_files
 from gateway.publication import dead_letter_message, notification_message
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.events import parts
+from gateway.events.models import parts
 from gateway.events.times import TICKS_PER_SECOND, canonical_time, seconds, ticks
 
 

@@ -42,7 +42,7 @@ def test_a_consumer_that_is_checked_strictly_finds_the_types(tmp_path: Path) -> 
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     said = [line.partition(": ")[2] for line in done.stdout.splitlines()[:-1]]
     assert said == [
-        'note: Revealed type is "gateway.events.payloads.OrderUpdateEvent"',
-        'note: Revealed type is "gateway.events.payloads.EventPayload"',
+        'note: Revealed type is "gateway.events.models.payloads.OrderUpdateEvent"',
+        'note: Revealed type is "gateway.events.models.payloads.EventPayload"',
         'error: "OrderUpdateEvent" has no attribute "NoSuchMember"  [attr-defined]',
     ]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectionLost
-from gateway.hub import Hub, Subscription
+from gateway.hub.methods import Hub, Subscription
 from gateway.signalr.calls import CallBudget
 
 LATEST = b'{"LatestEventSeqId":1,"SnapshotTime":"2026-01-01T00:00:00Z"}'

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallFailed, CallRejected
-from gateway.hub import EventsPage, Hub, Latest, Subscription, read_envelope
+from gateway.hub.methods import EventsPage, Hub, Latest, Subscription, read_envelope
 
 
 class Answers:

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import CallFailed, CallRejected
-from gateway.hub import Hub, Subscription
+from gateway.hub.methods import Hub, Subscription
 from gateway.signalr.connection import Transport, connect
 from gateway.simulator import PATH, Failure, Form, Simulator, SimulatorConfig, simulator
 

@@ -8,7 +8,7 @@ import unicodedata
 
 import pytest
 
-from gateway.cli import terminal
+from gateway.bootstrap import terminal
 from gateway.printable import is_printable, printable, printable_json
 from tests.support.nasty import SURROGATE, TEXTS
 

@@ -12,14 +12,14 @@ import pytest
 
 from gateway.broker.memory import MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
 from gateway.broker.ports import EventLog
+from gateway.hub.client import hub_http
 from gateway.publication import NOTIFICATIONS, Message
-from gateway.replica.account import Activity
-from gateway.replica.hub_client import hub_http
 from gateway.replica.replica import AccountStatus, Replica
+from gateway.replica.source.account import Activity
 from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator, SimulatorConfig, simulator
-from gateway.telemetry.traces import OFF, Tracer
+from gateway.telemetry.tracer import OFF, Tracer
 
 LIMIT = 20.0
 

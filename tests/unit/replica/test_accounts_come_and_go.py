@@ -14,9 +14,11 @@ from structlog.testing import capture_logs
 from gateway.accounts import AccountsDirectory, Fault
 from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryControl, MemoryOwnership
-from gateway.replica import directory, replica, unserved
-from gateway.replica.account import Activity
-from gateway.replica.directory import Watched
+from gateway.replica import key_watcher as directory
+from gateway.replica import orphaned as unserved
+from gateway.replica import replica
+from gateway.replica.key_watcher import Watched
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 

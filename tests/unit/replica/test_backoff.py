@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gateway.replica.backoff import Backoff
+from gateway.backoff import Backoff
 
 
 @pytest.fixture(autouse=True)

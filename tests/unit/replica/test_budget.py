@@ -10,9 +10,9 @@ import pytest
 
 from gateway.broker.memory import Edge
 from gateway.errors import Unavailable
-from gateway.replica.account import Account, Activity
-from gateway.replica.budget import Budget
-from gateway.replica.hub_client import hub_http, transport_of
+from gateway.hub.client import hub_http, transport_of
+from gateway.replica.memory import Budget
+from gateway.replica.source.account import Account, Activity
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 

@@ -11,14 +11,15 @@ import structlog
 
 from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
 from gateway.errors import ConfigurationError
-from gateway.replica import replica, shard
-from gateway.replica.account import Account, Activity
+from gateway.replica import replica
 from gateway.replica.containment import Rests, contained
-from gateway.session.facts import Item
+from gateway.replica.sink import shard
+from gateway.replica.source.account import Account, Activity
 from gateway.session.session import Session
+from gateway.session.types import Item
 from gateway.state import Desired, TargetState
+from gateway.telemetry.counters import Tally
 from gateway.telemetry.metrics import AccountNumbers, Metrics
-from gateway.telemetry.tally import Tally
 from tests.unit.replica.wishes import applied, wish
 
 Build = Callable[..., Awaitable[Any]]

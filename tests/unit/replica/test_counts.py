@@ -12,10 +12,10 @@ from gateway.broker.ports import Commit
 from gateway.errors import OutcomeUnknown
 from gateway.events.event import DeadLetter, Event
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
-from gateway.replica.counts import STRAY, Counts
-from gateway.session.facts import Outcome
+from gateway.replica.source.counts import STRAY, Counts
+from gateway.session.types import Outcome
 from gateway.simulator.hub import Injection
-from gateway.telemetry.tally import Tally
+from gateway.telemetry.counters import Tally
 
 EVENT = Event("main", "order-update", 5, None, "2026-11-22T13:32:00Z", None, b"{}")
 LETTER = DeadLetter("main", "invalid-payload", "", "OnPositionUpdate", b"{", 4)

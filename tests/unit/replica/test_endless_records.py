@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from gateway.replica.account import Activity
-from gateway.replica.hub_client import hub_http, transport_of
+from gateway.hub.client import hub_http, transport_of
+from gateway.replica.source.account import Activity
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 

@@ -9,8 +9,8 @@ from gateway.broker.ports import Limits
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.publication import dead_letter_message
-from gateway.replica.filling import Filling, to_message
-from gateway.session.facts import Item, Reissue
+from gateway.replica.sink.pending_commit import Filling, to_message
+from gateway.session.types import Item, Reissue
 
 Build = Callable[..., Awaitable[Any]]
 

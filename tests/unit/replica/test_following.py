@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from gateway.broker.view import Wish
-from gateway.replica.account import Account, Activity
+from gateway.broker.control_view import Wish
+from gateway.replica.source.account import Account, Activity
 from gateway.signalr.connection import Connection
 from gateway.state import Desired
 

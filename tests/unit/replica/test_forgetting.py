@@ -9,7 +9,7 @@ from typing import Any
 
 from gateway.broker.memory import MemoryControl, MemoryRegistry
 from gateway.errors import Unavailable
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState
 from tests.unit.replica.wishes import wish
 

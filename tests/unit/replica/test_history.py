@@ -10,12 +10,12 @@ import pytest
 import structlog
 
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost
-from gateway.hub import EventsPage
+from gateway.hub.methods import EventsPage
 from gateway.publication import DEAD_LETTER
-from gateway.replica.access import OwnLimit, PageLimit
-from gateway.replica.account import Activity
-from gateway.replica.history import History
-from gateway.session.facts import PageRequest
+from gateway.replica.source.account import Activity
+from gateway.replica.source.context import OwnLimit, PageLimit
+from gateway.replica.source.history_client import History
+from gateway.session.types import PageRequest
 from gateway.simulator import Failure, Injection
 
 Build = Callable[..., Awaitable[Any]]
@@ -43,7 +43,7 @@ class Answers:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only timers: what happens after them stays."""
-    monkeypatch.setattr("gateway.replica.history.CALL_CAP", 0.0)
+    monkeypatch.setattr("gateway.replica.source.history_client.CALL_CAP", 0.0)
 
 
 async def ask(hub: Any, *, limit: PageLimit, token: str | None = None) -> EventsPage | None:  # noqa: ANN401
@@ -170,7 +170,7 @@ async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_
 async def test_an_account_that_diverged_goes_on_when_its_key_is_mended(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.account._KEY_POLL", 0.02)
+    monkeypatch.setattr("gateway.replica.source.account._KEY_POLL", 0.02)
     world = await build("alpha", "beta", prefill=10)
     await world.replica()
     await world.published("alpha", range(1, 11))

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.broker.view import Wish
-from gateway.replica.account import Account, Activity
+from gateway.broker.control_view import Wish
+from gateway.replica.source.account import Account, Activity
 from gateway.state import Desired, TargetState
 
 Build = Callable[..., Awaitable[Any]]

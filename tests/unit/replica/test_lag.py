@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.replica.lag import Lag
+from gateway.replica.source.lag import Lag
 
 
 def test_a_log_is_behind_by_what_is_not_committed() -> None:

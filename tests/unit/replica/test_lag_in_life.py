@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.replica.account import Account, Activity
+from gateway.replica.source.account import Account, Activity
 from gateway.simulator.hub import Injection
 
 Build = Callable[..., Awaitable[Any]]

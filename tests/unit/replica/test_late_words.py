@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from gateway.broker.control_view import View
 from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryControl, MemoryOwnership
-from gateway.broker.view import View
-from gateway.replica import replica, unserved
+from gateway.replica import orphaned as unserved
+from gateway.replica import replica
 from gateway.state import (
     ACCOUNT,
     REPLAY,

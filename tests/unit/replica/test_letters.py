@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.broker.view import Wish
+from gateway.broker.control_view import Wish
 from gateway.errors import TooManyDeadLetters
 from gateway.publication import DEAD_LETTER
-from gateway.replica.account import Account, Activity
-from gateway.replica.letters import LetterLimit
+from gateway.replica.source.account import Account, Activity
+from gateway.replica.source.dead_letter_limit import LetterLimit
 from gateway.simulator import Injection
 from gateway.state import Desired
 

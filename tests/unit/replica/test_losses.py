@@ -11,7 +11,7 @@ import structlog
 
 from gateway.broker.memory import Edge, MemoryControl
 from gateway.errors import OutcomeUnknown
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState
 from tests.unit.replica.wishes import wish
 
@@ -20,7 +20,7 @@ Build = Callable[..., Awaitable[Any]]
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.shard._DOUBT", 0.2)
+    monkeypatch.setattr("gateway.replica.sink.shard._DOUBT", 0.2)
 
 
 async def begun(build: Build) -> Any:  # noqa: ANN401 - a world

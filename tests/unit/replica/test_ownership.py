@@ -10,8 +10,8 @@ from typing import Any
 from gateway.accounts import shard_of
 from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryOwnership
-from gateway.replica.account import Activity
 from gateway.replica.replica import Replica
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 NAMES = tuple(f"account-{number}" for number in range(8))

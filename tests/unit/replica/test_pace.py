@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.replica.access import Pace
+from gateway.replica.source.context import Pace
 
 
 async def test_turns_come_one_after_the_other_at_the_rate() -> None:

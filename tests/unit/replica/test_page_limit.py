@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.replica.access import PageLimit
+from gateway.replica.source.context import PageLimit
 
 Build = Callable[..., Awaitable[Any]]
 ACCOUNTS = ("one", "two", "three", "four", "five")

@@ -11,12 +11,12 @@ import pytest
 
 from gateway.errors import CallFailed
 from gateway.events.decode import Decoder
-from gateway.hub import EventsPage
-from gateway.replica.access import PageLimit
-from gateway.replica.budget import Budget
-from gateway.replica.history import History
-from gateway.replica.paging import Pages, decode
-from gateway.session.facts import PageRequest
+from gateway.hub.methods import EventsPage
+from gateway.replica.memory import Budget
+from gateway.replica.source.context import PageLimit
+from gateway.replica.source.history_client import History
+from gateway.replica.source.prefetch import Pages, decode
+from gateway.session.types import PageRequest
 
 FIRST, SECOND, OTHER = PageRequest(0), PageRequest(0, "2"), PageRequest(7)
 

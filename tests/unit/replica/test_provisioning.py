@@ -11,8 +11,8 @@ import structlog
 
 from gateway.broker.memory import Edge, no_faults
 from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
-from gateway.replica.account import Activity
 from gateway.replica.provisioning import Provisioning, Seldom
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 

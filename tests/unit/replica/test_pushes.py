@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.events.decode import Decoder
-from gateway.replica import pushes
+from gateway.replica.source import pushes
 from gateway.signalr.protocol import Invocation, decode
 from gateway.simulator.events import CALLBACKS, EventSource
 from gateway.simulator.wire import Form, Style

@@ -12,8 +12,8 @@ from gateway.broker.memory import Edge
 from gateway.errors import Rejected
 from gateway.events.event import Event
 from gateway.publication import DEAD_LETTER
-from gateway.replica.refusals import Refusals
-from gateway.session.facts import Item, Reissue
+from gateway.replica.sink.rejections import Refusals
+from gateway.session.types import Item, Reissue
 from tests.unit.replica.picky import Picky
 
 Build = Callable[..., Awaitable[Any]]
@@ -71,7 +71,7 @@ async def test_others_go_on_while_one_message_is_refused(build: Build) -> None:
 async def test_a_message_that_alone_is_refused_is_buried_in_the_end(
     build: Build, accounts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.refusals._FOR", 1.0)
+    monkeypatch.setattr("gateway.replica.sink.rejections._FOR", 1.0)
     world = await build(*accounts, prefill=9)
     await world.replica(Picky(world.broker.log("picky"), culprit=5))
     for account in accounts:

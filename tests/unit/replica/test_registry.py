@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 

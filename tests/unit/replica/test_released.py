@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 OURS = {"Connection", "Hub", "Pages", "_Following", "CatchUp", "Intake", "Receipt"}

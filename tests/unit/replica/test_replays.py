@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from gateway.events.event import Event
-from gateway.replica.access import Pace, PageLimit
-from gateway.replica.replay import ReplaySettings
-from gateway.replica.replays import Replays
-from gateway.session.replay import Progress
+from gateway.replica.replay.job import ReplaySettings
+from gateway.replica.replay.scheduler import Replays
+from gateway.replica.source.context import Pace, PageLimit
+from gateway.session.replay_queue import Progress
 from gateway.state import Phase, Replay, decode_record, encode_record
-from gateway.telemetry.tally import Tally
-from gateway.telemetry.traces import OFF
+from gateway.telemetry.counters import Tally
+from gateway.telemetry.tracer import OFF
 
 WANTED = Replay(account="main", until=9, asked_at="", asked_by="")
 

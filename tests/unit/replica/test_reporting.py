@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
+from gateway.broker.control_view import View
 from gateway.broker.memory import MemoryControl, MemoryOwnership
-from gateway.broker.view import View
 from gateway.errors import Unavailable
-from gateway.replica import replica, reporting
-from gateway.replica.account import Account, Activity
-from gateway.replica.reporting import Reporter, Subject
-from gateway.replica.unserved import KEYLESS
+from gateway.replica import replica
+from gateway.replica import reporter as reporting
+from gateway.replica.orphaned import KEYLESS
+from gateway.replica.reporter import Reporter, Subject
+from gateway.replica.source.account import Account, Activity
 from gateway.state import Observed, decode_record
 
 Build = Callable[..., Awaitable[Any]]

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.replica import restraint
-from gateway.replica.restraint import Restraint
+from gateway.replica.source import backpressure as restraint
+from gateway.replica.source.backpressure import Restraint
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from gateway.accounts import shard_of
 from gateway.broker.memory import Edge
 from gateway.broker.ports import Limits
 from gateway.errors import OutcomeUnknown, Unavailable
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.settings import MessagesSettings
 from gateway.simulator.hub import Injection
 from tests.unit.replica.picky import Picky
@@ -54,7 +54,7 @@ async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_a
 async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_becomes_a_dead_letter(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.refusals._FOR", 1.0)
+    monkeypatch.setattr("gateway.replica.sink.rejections._FOR", 1.0)
     world = await build("alpha", "beta", prefill=64)
     picky = Picky(world.broker.log("picky"), culprit=23)
     await world.replica(picky)
@@ -149,7 +149,7 @@ async def test_an_account_whose_checkpoint_cannot_be_read_stands_still_and_its_n
 
 
 async def test_a_refused_key_is_said_and_read_afresh(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.account._REFUSED_DELAY", 0.05)  # only a timer: what it does stays
+    monkeypatch.setattr("gateway.replica.source.account._REFUSED_DELAY", 0.05)  # only a timer: what it does stays
     world = await build("alpha", "beta", prefill=10)
     (world.keys / "alpha").write_text("yesterdays-key")
     with structlog.testing.capture_logs() as logs:

@@ -13,8 +13,8 @@ import pytest
 from gateway.accounts import shard_of
 from gateway.broker.memory import Edge, no_faults
 from gateway.errors import Unavailable
-from gateway.replica.account import Activity
-from gateway.replica.slots import CommitSlots
+from gateway.replica.sink.commit_slots import CommitSlots
+from gateway.replica.source.account import Activity
 
 Build = Callable[..., Awaitable[Any]]
 
@@ -44,7 +44,7 @@ async def test_so_many_commits_are_in_flight_at_once() -> None:
 async def test_one_that_hangs_leaves_its_slot_and_ends_without_giving_it_back_twice(
     monkeypatch: pytest.MonkeyPatch, has_failed: bool
 ) -> None:
-    monkeypatch.setattr("gateway.replica.slots._LASTS", 0.05)
+    monkeypatch.setattr("gateway.replica.sink.commit_slots._LASTS", 0.05)
     slots = CommitSlots(1)
 
     async def hang() -> None:

@@ -16,9 +16,9 @@ from structlog.testing import capture_logs
 from gateway.broker.memory import Edge, MemoryBroker, MemoryRegistry
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, TRACEPARENT, Message
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.telemetry.otlp import Source
-from gateway.telemetry.traces import Tracer, add_trace
+from gateway.telemetry.tracer import Tracer, add_trace
 
 Build = Callable[..., Awaitable[Any]]
 

@@ -11,12 +11,12 @@ import pytest
 import structlog
 
 from gateway.errors import CallFailed, ConnectionLost
-from gateway.hub import EventsPage
+from gateway.hub.methods import EventsPage
 from gateway.publication import NOTIFICATIONS
-from gateway.replica.access import PageLimit
-from gateway.replica.history import History
-from gateway.replica.unservable import CannotBeGivenError, Search
-from gateway.session.facts import PageRequest
+from gateway.replica.source.context import PageLimit
+from gateway.replica.source.history_client import History
+from gateway.replica.source.unservable import CannotBeGivenError, Search
+from gateway.session.types import PageRequest
 from gateway.simulator import Failure
 
 Build = Callable[..., Awaitable[Any]]
@@ -26,8 +26,8 @@ ROOM = 2**30
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once."""
-    monkeypatch.setattr("gateway.replica.history.CALL_CAP", 0.0)
-    monkeypatch.setattr("gateway.replica.history._PAUSE", 0.0)
+    monkeypatch.setattr("gateway.replica.source.history_client.CALL_CAP", 0.0)
+    monkeypatch.setattr("gateway.replica.source.history_client._PAUSE", 0.0)
 
 
 class Poisoned:

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
-from gateway.replica.account import Activity
+from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState, Written
 from tests.unit.replica.wishes import applied, wish
 

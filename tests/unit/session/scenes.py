@@ -9,8 +9,8 @@ from typing import Any
 
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
-from gateway.session.facts import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings
 from gateway.session.session import Session
+from gateway.session.types import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings
 
 OLD = -3600.0
 """A time, in seconds by the hub's clock, that is beyond any grace."""

@@ -8,8 +8,8 @@ from scenes import Scene, clock, event, events, letter, live
 
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
-from gateway.session.facts import Outcome, Page, SessionSettings, State
 from gateway.session.session import Session
+from gateway.session.types import Outcome, Page, SessionSettings, State
 
 KIBI = 1024
 

@@ -6,7 +6,7 @@ import pytest
 from scenes import Scene, clock, event, events, live
 
 from gateway.session.checkpoint import Anchor, Checkpoint, decode_checkpoint
-from gateway.session.facts import Outcome, Page, PageRequest, State
+from gateway.session.types import Outcome, Page, PageRequest, State
 
 # A new account ---------------------------------------------------------------------------------------------
 

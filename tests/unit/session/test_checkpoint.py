@@ -19,13 +19,13 @@ from gateway.session.checkpoint import (
     reset_checkpoint,
     reset_notification,
 )
-from gateway.session.facts import SessionSettings
+from gateway.session.dedup_window import DIGEST_BYTES
 from gateway.session.finality import MOST, Sighting
-from gateway.session.hubclock import Moment
-from gateway.session.identities import DIGEST_BYTES
-from gateway.session.intervals import Intervals
+from gateway.session.hub_clock import Moment
+from gateway.session.interval_set import Intervals
 from gateway.session.outbox import HOLE_BYTES
 from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
+from gateway.session.types import SessionSettings
 
 RECORDED = (
     b'{"version":1,"verified":41,"incarnation":2,"anchor":[40,"10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0",'

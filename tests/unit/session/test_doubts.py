@@ -10,7 +10,7 @@ from scenes import OLD, Scene, clock, event, events, letter, live
 from gateway.errors import Diverged
 from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import Outcome, State
+from gateway.session.types import Outcome, State
 
 FAR = 10**12
 

@@ -6,8 +6,8 @@ import pytest
 from scenes import Scene, clock, event, events, live
 
 from gateway.events.event import DeadLetter
-from gateway.session.facts import Outcome, Page
 from gateway.session.session import Session
+from gateway.session.types import Outcome, Page
 
 LATEST = 6
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.session.identities import Identities, Ring, short
+from gateway.session.dedup_window import Identities, Ring, short
 
 LIMIT = 4
 steps_ = st.lists(st.tuples(st.sampled_from(["publish", "see"]), st.sampled_from("abcdefgh")), max_size=40)

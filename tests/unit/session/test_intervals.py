@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.session.checkpoint import Checkpoint, encode_checkpoint
-from gateway.session.intervals import Intervals
+from gateway.session.interval_set import Intervals
 
 NUMBERS = st.one_of(st.integers(1, 30), st.integers(1, 2**63 - 1))
 

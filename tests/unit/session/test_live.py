@@ -4,8 +4,8 @@ from scenes import OLD, Scene, clock, event, events, letter, live
 
 from gateway.events.event import Event
 from gateway.session.checkpoint import Checkpoint
-from gateway.session.facts import Outcome, PageRequest, State
-from gateway.session.identities import DIGEST_BYTES
+from gateway.session.dedup_window import DIGEST_BYTES
+from gateway.session.types import Outcome, PageRequest, State
 
 # Order -----------------------------------------------------------------------------------------------------
 

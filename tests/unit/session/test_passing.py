@@ -6,7 +6,7 @@ import pytest
 
 from gateway.errors import Diverged
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import PageRequest
+from gateway.session.types import PageRequest
 from tests.unit.session.scenes import Scene, clock, event, events
 
 

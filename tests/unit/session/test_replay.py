@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.events.event import DeadLetter, Event
-from gateway.session.facts import Content, Item
-from gateway.session.replay import Progress, ReplayQueue
+from gateway.session.replay_queue import Progress, ReplayQueue
+from gateway.session.types import Content, Item
 from gateway.state import Destination, Phase, RecordUnreadable, Replay, decode_record, encode_record
 
 ID = "0" * 32

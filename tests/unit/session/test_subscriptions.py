@@ -4,8 +4,8 @@ import pytest
 from scenes import Scene, clock, event, events, letter, live
 
 from gateway.session.checkpoint import Checkpoint
-from gateway.session.facts import Outcome
 from gateway.session.subscriptions import MAX_BYTES, Subscription, Subscriptions
+from gateway.session.types import Outcome
 
 
 def changed(scene: Scene, strategies: list[int] | None, *, latest: int, at: float = 0.0) -> None:

@@ -10,7 +10,7 @@ from scenes import Scene, clock, event, events, letter, live
 from gateway.errors import Diverged
 from gateway.events.event import Event
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import Content, Outcome, Page, State
+from gateway.session.types import Content, Outcome, Page, State
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 FOREIGN: tuple[Content, ...] = (

@@ -8,10 +8,10 @@ from scenes import OLD, Scene, clock, event, events, live
 from gateway.errors import Diverged
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.facts import Outcome, PageRequest, State
+from gateway.session.dedup_window import short
 from gateway.session.finality import Sighting
-from gateway.session.hubclock import Moment
-from gateway.session.identities import short
+from gateway.session.hub_clock import Moment
+from gateway.session.types import Outcome, PageRequest, State
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 SEEN = tuple(Sighting(latest, Moment(ticks(clock(-3600)))) for latest in (16, 20, 40, 100))

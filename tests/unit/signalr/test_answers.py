@@ -15,7 +15,7 @@ import pytest
 
 from gateway import __version__
 from gateway.errors import ConnectFailed
-from gateway.replica.hub_client import hub_http, transport_of
+from gateway.hub.client import hub_http, transport_of
 from gateway.settings import HubSettings
 from gateway.signalr.connection import Connection, connect
 

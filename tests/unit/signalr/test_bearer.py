@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from gateway.signalr.bearer import subject
+from gateway.signalr.jwt import subject
 
 
 def jwt(claims: str, header: str = '{"alg":"RS256"}') -> str:

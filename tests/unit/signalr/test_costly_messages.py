@@ -15,10 +15,10 @@ import pytest
 
 from gateway.errors import ConnectionLost
 from gateway.events.decode import Decoder
-from gateway.events.strict_json import MAX_PARTS
-from gateway.replica import pushes
+from gateway.events.lossless_json import MAX_PARTS
+from gateway.replica.source import pushes
 from gateway.signalr.connection import Connection
-from gateway.signalr.large import aside
+from gateway.signalr.large_records import aside
 from tests.support.costly import COSTLY, ROOM
 
 Start = Callable[..., Awaitable[Any]]

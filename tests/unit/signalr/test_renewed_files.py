@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import ConfigurationError, ConnectFailed
-from gateway.hub import PATH
-from gateway.replica.hub_client import check_files, hub_http, transport_of
+from gateway.hub.client import check_files, hub_http, transport_of
+from gateway.hub.methods import PATH
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect
 from tests.contract.certificates import Authority

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.signalr import salvage
+from gateway.signalr import lenient_json as salvage
 
 
 @pytest.mark.parametrize("end", [b"}", b"\\", b'"', b'"}', b"\\}"])

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from gateway.errors import ConnectFailed
-from gateway.hub import PATH
-from gateway.replica.hub_client import hub_http, transport_of
+from gateway.hub.client import hub_http, transport_of
+from gateway.hub.methods import PATH
 from gateway.settings import HubSettings
 from gateway.signalr.connection import Connection, connect
 from tests.unit.signalr.answers import answering

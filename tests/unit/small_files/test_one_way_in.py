@@ -11,7 +11,7 @@ import pytest
 ROOM: Final = Path(__file__).parents[3] / "gateway"
 _ALLOWED: Final = {
     "small_files.py": "the way in itself",
-    "cli/monitor.py": "its own standard input",
+    "bootstrap/monitor_main.py": "its own standard input",
     "pem.py": "what OpenSSL opens is a copy in memory",
     "broker/jetstream/embedded.py": "files of the demo's own server, in the demo's own folder",
 }

@@ -14,13 +14,13 @@ from typing import Final
 import pytest
 
 from gateway.accounts import AccountsDirectory
-from gateway.broker.access import Access
-from gateway.control.tokens import Tokens
+from gateway.broker.credentials import Access
+from gateway.control.auth.tokens import Tokens
 from gateway.errors import ConfigurationError
 from gateway.pem import trusting
 from gateway.settings import TracingSettings, load_settings
 from gateway.small_files import UnreadableFile, exposure, read_small, read_small_text
-from gateway.telemetry import traces
+from gateway.telemetry import tracer as traces
 
 LIMIT: Final = 1000
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from gateway.errors import GatewayError
 from gateway.session.checkpoint import Anchor, Checkpoint, CheckpointUnreadable, decode_checkpoint, encode_checkpoint
-from gateway.session.replay import Progress
+from gateway.session.replay_queue import Progress
 from gateway.session.subscriptions import Subscription
 from gateway.state import (
     Answered,

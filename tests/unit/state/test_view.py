@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from gateway.broker.control_view import STALE, View
 from gateway.broker.memory import MemoryControl
 from gateway.broker.ports import Record
-from gateway.broker.view import STALE, View
 from gateway.state import Observed, Phase, ReplayState, ShardState, encode_record
 
 NONE = msgspec.UNSET

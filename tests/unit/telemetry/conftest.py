@@ -9,7 +9,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from gateway.telemetry.otlp import Source
-from gateway.telemetry.traces import Broker, Tracer
+from gateway.telemetry.tracer import Broker, Tracer
 
 
 @pytest.fixture

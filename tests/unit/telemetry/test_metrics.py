@@ -11,10 +11,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from gateway.replica.numbers import REASONS
+from gateway.replica.account_metrics import REASONS
 from gateway.telemetry.control_counts import CONTROL_FAMILIES
+from gateway.telemetry.counters import Distribution, Tally
 from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, AccountNumbers, Metrics, Numbers, Scope
-from gateway.telemetry.tally import Distribution, Tally
 
 ROOT = Path(__file__).parents[3]
 CALM = AccountNumbers(

@@ -6,7 +6,7 @@ from copy import copy
 
 import pytest
 
-from gateway.telemetry.offset import HubOffset
+from gateway.telemetry.hub_offset import HubOffset
 
 NOW = 1_790_000_000.0
 

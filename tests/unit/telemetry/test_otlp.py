@@ -15,8 +15,9 @@ from structlog.testing import capture_logs
 
 from gateway.errors import ConfigurationError
 from gateway.settings import TracingSettings
-from gateway.telemetry import otlp, traces
-from gateway.telemetry.traces import Tracer
+from gateway.telemetry import otlp
+from gateway.telemetry import tracer as traces
+from gateway.telemetry.tracer import Tracer
 
 
 class Collector:

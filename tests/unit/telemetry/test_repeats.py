@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.telemetry.repeats import AUDIT, Repeats
+from gateway.telemetry.log_limiter import AUDIT, Repeats
 
 
 class Scene:

@@ -19,12 +19,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.control import tracing
+from gateway.control import tracing_middleware as tracing
 from gateway.errors import OutcomeUnknown
 from gateway.events.event import Event
 from gateway.publication import event_message
-from gateway.telemetry import traces
-from gateway.telemetry.traces import NOTHING, OFF, Broker, Draw, Tracer, add_trace, answered
+from gateway.telemetry import tracer as traces
+from gateway.telemetry.tracer import NOTHING, OFF, Broker, Draw, Tracer, add_trace, answered
 
 MESSAGE = event_message(Event("acme", "order-update", 42, "an-id", "2026-11-22T13:32:25.0923668Z", 7, b"{}"))
 Make = Callable[..., Tracer]
@@ -63,9 +63,9 @@ def test_all_and_none_are_drawn_at_the_ends() -> None:
 
 def test_without_a_collector_nothing_that_makes_or_sends_spans_is_loaded() -> None:
     program = (
-        "import sys; from gateway.cli import control, demo, jetstream, kafka, run\n"
+        "import sys; from gateway.bootstrap import control_main, jetstream, kafka; from gateway.cli import demo, run\n"
         "from gateway.settings import TracingSettings\n"
-        "from gateway.telemetry.traces import tracing, OFF\n"
+        "from gateway.telemetry.tracer import tracing, OFF\n"
         "with tracing(TracingSettings(), role='x') as tracer: assert tracer is OFF\n"
         "heavy = {'opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.proto', 'requests'}\n"
         "print(sorted(heavy & set(sys.modules)))"

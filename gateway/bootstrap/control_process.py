@@ -1,0 +1,40 @@
+"""The control plane's process as its parent sees it: it also says what it has counted."""
+
+from __future__ import annotations
+
+import socket
+
+from gateway.bootstrap.child_process import LISTENS, READY, About, Apart
+from gateway.telemetry.control_counts import ControlCounts, decode_counts
+from gateway.telemetry.logs import get_logger
+
+
+class ControlProcess(Apart):
+    """That process, kept running."""
+
+    def __init__(self, about: About, listener: socket.socket, settings: bytes) -> None:
+        super().__init__(about, "gateway.bootstrap.control_main", listener, settings)
+        self._counted = ControlCounts()
+        """By the processes that have ended."""
+        self._counts = ControlCounts()
+        """By the one that runs."""
+
+    @property
+    def counts(self) -> ControlCounts:
+        """What the control plane has counted since the gateway began."""
+        return self._counts.after(self._counted)
+
+    def ended(self) -> None:
+        """Say which changes left no record, and keep the counts."""
+        if lost := self._counts.audit_waiting:
+            get_logger().error("changes were made that are not on the audit topic, and will not be", changes=lost)
+        self._counted, self._counts = self.counts, ControlCounts()
+
+    async def heard(self, line: bytes) -> None:
+        """Take in what the process says that it has counted."""
+        if line in {LISTENS, READY}:
+            return
+        try:
+            self._counts = decode_counts(line)
+        except ValueError as error:
+            get_logger().error("the control plane said what its parent cannot read", error=str(error))

@@ -1,0 +1,437 @@
+"""How the process reaches Kafka: what all its clients have in common, and questions to the cluster.
+
+Each writer and each read has clients of its own, made when they are wanted and gone afterwards, so that nothing
+of a broken one lives on. What ends a client may take as long as a request to a frozen broker: nobody waits for
+it but the connection's own end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import create_conn
+from aiokafka.errors import (
+    AuthenticationFailedError,
+    GroupAuthorizationFailedError,
+    KafkaError,
+    SaslAuthenticationFailed,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedSaslMechanismError,
+)
+from aiokafka.structs import TopicPartition
+
+from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka.connection_limit import CLOSED, Door, patience
+from gateway.broker.kafka.send import stored
+from gateway.broker.peers import Race
+from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.redaction import shown_path
+from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
+
+log = logging.getLogger(__name__)
+
+MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+_AGAIN: Final = 50
+"""Milliseconds before a request is made again."""
+_BATCH: Final = 128 * 1024
+"""Bytes of a batch of records without a transaction; a larger record stands alone."""
+_SILENT: Final = 1.5
+"""Seconds after which another broker is asked the same, beside one that is silent."""
+_FAREWELL: Final = 1.0
+"""Seconds that a writer who leaves waits for the end of its clients."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Where Kafka is and how to be let in."""
+
+    servers: Sequence[str]
+    """Bootstrap servers, `host:port`."""
+    name: str = "gateway"
+    """The client id: shown in the broker's logs and metrics, and in quotas."""
+    mechanism: str | None = None
+    """One of MECHANISMS; None for no SASL."""
+    user: str | None = None
+    password: str | Callable[[], str] | None = field(default=None, repr=False)
+    """A callable is asked for each client, so that a changed secret is picked up."""
+    token_file: Path | None = None
+    """The token of OAUTHBEARER, read at each connect."""
+    tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
+    """A callable is asked for each client, so that a changed file is picked up."""
+    timeout: float = 10.0
+    """Seconds that any one call may take, connecting included."""
+
+    @property
+    def request_timeout(self) -> float:
+        """Seconds for the answer to one request: there is time for another one, to another broker."""
+        return self.timeout / 2
+
+
+class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no annotations
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def token(self) -> str:
+        """Read the token afresh: it expires, and something renews the file."""
+        try:
+            return (await asyncio.to_thread(read_small_text, self._path, SECRET_BYTES)).strip()
+        except UnreadableFile as error:
+            raise SaslAuthenticationFailed(f"{shown_path(self._path)} {error.problem}") from None
+
+
+class _OneForAll:
+    """Lets one make what others wait for; where it fails, those who waited fail with it, not each in its turn."""
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._failed: tuple[float, Exception] | None = None
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        clock = asyncio.get_running_loop().time
+        asked = clock()
+        async with self._lock:
+            if self._failed is not None and self._failed[0] >= asked:
+                raise self._failed[1]
+            try:
+                yield
+            except Exception as error:
+                self._failed = clock(), error
+                raise
+            self._failed = None
+
+
+class Connection:
+    """Makes clients, asks the cluster, and ends what it made."""
+
+    def __init__(self, options: ConnectionOptions) -> None:
+        self.options = options
+        self.door = Door(options.timeout)
+        self._client: AIOKafkaClient | None = None
+        self._dialling = _OneForAll()
+        self._plain: AIOKafkaProducer | None = None
+        self._starting = _OneForAll()
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def begin(self) -> None:
+        """See whether we are let in; raises ConfigurationError, Unavailable."""
+        with ours(f"cannot connect to {', '.join(self.options.servers)}"):
+            await self._dialled()
+
+    async def ask(self, request: Any, *, node: int | None = None) -> Any:  # noqa: ANN401 - aiokafka's own
+        """Send a request to a broker, any where none is named, and give its answer.
+
+        Where none is named, the next one is asked beside one that is silent. Raises ConfigurationError where the
+        login is refused, Unavailable.
+        """
+        with ours("Kafka"):
+            client = await self._dialled()
+            nodes = innards.nearest(client) if node is None else [node]
+            race: Race[Any] = Race(_nothing, CLOSED)
+            try:
+                for one in nodes:
+                    race.begin(str(one), client.send(one, request))
+                    if won := await race.won(_SILENT):
+                        return won[1]
+                while race.is_under_way:
+                    if won := await race.won():
+                        return won[1]
+            finally:
+                await race.end()
+            self._forget(client)
+            raise next(reversed(race.failures.values()), KafkaError("no broker is known"))
+
+    async def brokers(self) -> list[tuple[int, str, int]]:
+        """Return which brokers there are, each with the address at which it says it is; raises Unavailable."""
+        with ours("Kafka"):
+            async with asyncio.timeout(self.options.timeout):
+                known = (await self._dialled()).cluster.brokers()
+        return sorted((int(one.nodeId), str(one.host), int(one.port)) for one in known)
+
+    async def visit(self, host: str, port: int) -> None:
+        """Connect to a broker, as a client does, and go; raises OSError, KafkaError, TimeoutError."""
+        options = self._common()
+        for bootstrapping in ("bootstrap_servers", "retry_backoff_ms"):
+            options.pop(bootstrapping)
+
+        async def attempt(seconds: float) -> Any:  # noqa: ANN401 - aiokafka's own
+            async with asyncio.timeout(seconds):
+                return await create_conn(host, port, **options)
+
+        connection = await self.door.opening(host, port, attempt)
+        await asyncio.wait({connection.close()}, timeout=_FAREWELL)
+
+    async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
+        """Start a transactional producer, which fences every older one of its name; `largest` bounds its batches.
+
+        Raises Unavailable; end it with `end`.
+        """
+        producer = AIOKafkaProducer(
+            **self._common(),
+            transactional_id=transactional_id,
+            transaction_timeout_ms=round(transaction_timeout * 1000),
+            acks="all",
+            max_batch_size=largest,
+        )
+        with ours(f"the producer {transactional_id}"):
+            return await self._started(producer)
+
+    async def write(self, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
+        """Write records, by key (None: a tombstone), without a transaction; in no particular order.
+
+        Gives when they were stored, in milliseconds since 1970: by the broker's clock where the topic has its
+        times from there. Raises Unavailable, and then some of them may have been written.
+        """
+        with ours(tp.topic):
+            async with self._starting.turn():
+                if self._plain is None:
+                    plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
+                    self._plain = await self._started(plain)
+                producer = self._plain
+            try:
+                async with asyncio.timeout(self.options.timeout):
+                    return await stored(producer, tp, records)
+            except BaseException:
+                if self._plain is producer:
+                    self._plain = None
+                self.end(innards.end_producer(producer, farewell=0))
+                raise
+
+    @asynccontextmanager
+    async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
+        """Give a consumer that sees committed records only, and without a `group_id` belongs to no group.
+
+        Raises Unavailable.
+        """
+        usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+        consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
+        try:
+            with ours("a consumer", "Read"):
+                innards.prepare(consumer._client, self.door, await self._dialled())  # noqa: SLF001 - as in innards
+                async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
+                    await consumer.start()
+            yield consumer
+        finally:
+            self.end(innards.end_consumer(consumer))
+
+    def end(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let something end by itself; the connection's own end waits for it."""
+        task = asyncio.create_task(ending, name="kafka-ending")
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def end_producer(self, producer: AIOKafkaProducer) -> None:
+        """End a producer, and wait for it, though not for long."""
+        await asyncio.wait({self.end(innards.end_producer(producer, farewell=_FAREWELL))}, timeout=_FAREWELL)
+
+    async def close(self) -> None:
+        """End everything; takes as long as requests to frozen brokers do."""
+        if self._client is not None:
+            self._forget(self._client)
+        if self._plain is not None:
+            self.end(innards.end_producer(self._plain, farewell=0))
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
+        try:
+            innards.prepare(producer.client, self.door, await self._dialled())
+            async with patience(producer.client, self.options.timeout):
+                await producer.start()
+        except BaseException as error:
+            self.end(innards.end_producer(producer, farewell=0))
+            if isinstance(error, AssertionError):  # a broker that has just come back may name none, not even itself
+                raise Unavailable("Kafka does not say which brokers there are") from error
+            raise
+        return producer
+
+    async def explain(self) -> None:
+        """Raise what keeps a new client out now, ConfigurationError or Unavailable, if anything does."""
+        with ours("Kafka"):
+            self.end(innards.end_client(await self._dial()))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._ending.discard(task)
+        if task.cancelled() or task.exception() is not None:
+            log.error("a client of Kafka did not end well: %r", None if task.cancelled() else task.exception())
+
+    def _forget(self, client: AIOKafkaClient) -> None:
+        if self._client is client:
+            self._client = None
+            self.end(innards.end_client(client))
+
+    async def _dialled(self) -> AIOKafkaClient:
+        async with self._dialling.turn():
+            if self._client is None:
+                self._client = await self._dial()
+            return self._client
+
+    async def _dial(self) -> AIOKafkaClient:
+        """Find a server that lets us in; raises Unreached."""
+        client = AIOKafkaClient(**self._common())
+        innards.prepare(client, self.door)
+        try:
+            await client.bootstrap()
+        except BaseException:
+            self.end(innards.end_client(client))
+            raise
+        return client
+
+    def _common(self) -> dict[str, Any]:
+        options = self.options
+        common: dict[str, Any] = {
+            "bootstrap_servers": list(options.servers),
+            "client_id": options.name,
+            "request_timeout_ms": max(1, round(options.request_timeout * 1000)),
+            "retry_backoff_ms": _AGAIN,
+        }
+        if options.tls is not None:
+            common["ssl_context"] = options.tls() if callable(options.tls) else options.tls
+        if options.mechanism is not None:
+            common["sasl_mechanism"] = options.mechanism
+            if options.mechanism == "OAUTHBEARER":
+                assert options.token_file is not None  # noqa: S101 - connect() sees to it
+                common["sasl_oauth_token_provider"] = _TokenFile(options.token_file)
+            else:
+                password = options.password() if callable(options.password) else options.password
+                common |= {"sasl_plain_username": options.user, "sasl_plain_password": password}
+        secured = ("SASL_" if options.mechanism is not None else "") + ("SSL" if options.tls is not None else "")
+        common["security_protocol"] = {"": "PLAINTEXT", "SASL_": "SASL_PLAINTEXT"}.get(secured, secured)
+        return common
+
+
+async def _nothing(_: object) -> None:
+    """End nothing: an answer that came too late."""
+
+
+@asynccontextmanager
+async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
+    """Give the process's connection to Kafka; a first question shows that it is let in.
+
+    Raises:
+        ConfigurationError: a server's address is none, the login is refused or cannot be made.
+        Unavailable: no server can be reached now.
+
+    """
+    for server in options.servers or [""]:
+        _check_address(server)
+    _check_login(options)
+    innards.mend()
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it complains of, it also raises: we say it
+    connection = Connection(options)
+    try:
+        await connection.begin()
+        yield connection
+    finally:
+        await connection.close()
+
+
+@contextmanager
+def ours(what: str, operation: str = "Write") -> Iterator[None]:
+    """Turn what aiokafka and the socket raise into Unavailable: for calls that store nothing.
+
+    `operation` is what they need a permission for.
+    """
+    try:
+        yield
+    except TimeoutError as error:
+        raise Unavailable(f"{what}: Kafka did not answer in time") from error
+    except innards.Unreached as error:
+        for failure in error.failures.values():
+            explained = _explained(failure)
+            if explained is not None:
+                raise explained from failure
+        raise Unavailable(str(error)) from error
+    except (KafkaError, OSError) as error:
+        raise refusal(error, operation) or Unavailable(f"{what}: {words(error)}") from error
+
+
+@contextmanager
+def at_work() -> Iterator[None]:
+    """Turn ConfigurationError into NeedsPerson: what is refused while the gateway works is waited for.
+
+    A permission or a login that was taken away must not end the other shards; somebody may give it back.
+    """
+    try:
+        yield
+    except ConfigurationError as error:
+        raise NeedsPerson(str(error)) from error
+
+
+def denied(what: str, operation: str) -> ConfigurationError:
+    """Say that a permission is missing for a topic or a transactional id."""
+    remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
+    return ConfigurationError(what, f"Kafka does not permit {operation}", remedy)
+
+
+def refusal(error: BaseException, operation: str = "Write") -> NeedsPerson | None:
+    """Give what a person must mend, where aiokafka means that a permission is missing."""
+    if isinstance(error, TopicAuthorizationFailedError):
+        (named,) = error.args or ("its name is not told",)
+        names = ", ".join(sorted(named)) if isinstance(named, set) else str(named)
+        return NeedsPerson(str(denied(f"topic {names}", operation)))
+    if isinstance(error, TransactionalIdAuthorizationFailed):
+        (name,) = error.args or ("of the shard",)
+        return NeedsPerson(str(denied(f"transactional id {name}", operation)))
+    if isinstance(error, GroupAuthorizationFailedError):
+        (name,) = error.args or ("of the gateways",)
+        return NeedsPerson(str(denied(f"group {name}", "Read")))
+    return None
+
+
+def words(error: BaseException) -> str:
+    """Say what aiokafka means."""
+    text = str(error)
+    name = type(error).__name__
+    return text if name in text or isinstance(error, innards.Unreached) else f"{name}: {text}" if text else name
+
+
+def _explained(error: Exception) -> ConfigurationError | None:
+    if isinstance(error, (SaslAuthenticationFailed, AuthenticationFailedError)):
+        return ConfigurationError("broker.sasl", f"Kafka refused the login: {words(error)}", "Check user and password.")
+    if isinstance(error, UnsupportedSaslMechanismError):
+        return ConfigurationError("broker.sasl.mechanism", words(error), f"There are: {', '.join(MECHANISMS)}.")
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            "broker.tls.ca_file", str(error), "Name the authority that signed the brokers' certificates."
+        )
+    return None
+
+
+def _check_login(options: ConnectionOptions) -> None:
+    if options.mechanism is None:
+        if options.user is not None:
+            remedy = f"Set it to one of {', '.join(MECHANISMS)}."
+            raise ConfigurationError("broker.sasl.mechanism", "is not set, although there is a user", remedy)
+        return
+    if options.mechanism not in MECHANISMS:
+        remedy = f"There are: {', '.join(MECHANISMS)}."
+        raise ConfigurationError("broker.sasl.mechanism", f"{options.mechanism!r} is none", remedy)
+    if options.mechanism == "OAUTHBEARER":
+        if options.token_file is None:
+            raise ConfigurationError("broker.sasl.token_file", "is not set", "Name the file that holds the token.")
+    elif options.user is None or options.password is None:
+        raise ConfigurationError("broker.sasl", "has no user and password", "Set username and password_file.")
+
+
+def _check_address(server: str) -> None:
+    if "@" in server:  # not shown: it may hold a password
+        remedy = "Set broker.sasl.username and broker.sasl.password_file."
+        raise ConfigurationError("broker.servers", "an address must not hold a user or a password", remedy)
+    host, _, port = server.rpartition(":")
+    if not host or "/" in host or not port.isdecimal() or not 0 < int(port) < 1 << 16:
+        raise ConfigurationError(
+            "broker.servers", f"{server!r} is not the address of a Kafka broker", "Give host:port, without a scheme."
+        )

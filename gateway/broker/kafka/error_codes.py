@@ -1,0 +1,46 @@
+"""What Kafka's refusals of a commit are about: one message, its size at all, a setting, or a moment.
+
+Codes are those of Kafka 4.1 (org.apache.kafka.common.protocol.Errors there), as aiokafka has them. Only what is about
+one message's own content may ever make a dead letter of it. A code that aiokafka does not know says nothing of any.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aiokafka import errors as kafka
+
+from gateway.broker.kafka.connection import refusal, words
+from gateway.errors import BrokerError, NeedsPerson, Rejected, TooMuch, Unavailable
+
+_SETTINGS: Final[dict[type[BaseException], str]] = {
+    kafka.ClusterAuthorizationFailedError: "permit the gateway's user to write idempotently to the cluster",
+    kafka.PolicyViolationError: "change the policy of the brokers, or what it names",
+    kafka.InvalidTransactionTimeout: "raise transaction.max.timeout.ms of the brokers",
+    kafka.InvalidSessionTimeoutError: "lower group.min.session.timeout.ms of the brokers",
+    kafka.UnsupportedForMessageFormatError: "take message.format.version away from the topic and the brokers",
+    kafka.UnsupportedVersionError: "run Kafka 2.5 or later",
+    kafka.SaslAuthenticationFailed: "check broker.sasl",
+    kafka.UnsupportedSaslMechanismError: "check broker.sasl.mechanism",
+    kafka.IllegalSaslStateError: "check broker.sasl: the listener wants no login, or another",
+    kafka.SecurityDisabled: "enable an authorizer, or take the permissions away",
+    kafka.InvalidTopicError: "choose another broker.prefix: Kafka takes no such name",
+}
+"""What a person must change: nothing can be stored until then."""
+
+
+def problem_of(error: BaseException) -> BrokerError:
+    """Return what an error means that came before the transaction was to be ended: nothing of it is stored.
+
+    Errors that mean a newer producer are not for this function.
+    """
+    if isinstance(error, kafka.MessageSizeTooLargeError):
+        return Rejected(words(error))
+    if isinstance(error, kafka.RecordListTooLargeError):
+        return TooMuch(words(error))
+    if (denied := refusal(error)) is not None:
+        return denied
+    for setting, remedy in _SETTINGS.items():
+        if isinstance(error, setting):
+            return NeedsPerson(f"Kafka takes nothing: {words(error)}. Mend it: {remedy}")
+    return Unavailable(words(error))

@@ -1,0 +1,73 @@
+"""What can go wrong with the topics while the gateway works: said in words, and mended where no promise suffers.
+
+A topic of events that was deleted is made again, empty: what was in it is lost either way, and the checkpoints say
+where to go on. So is that of the accounts, which this process knows and writes again. That of the checkpoints is
+not: an empty one would hide that a copy of it could be put back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from gateway.broker.kafka import cluster
+from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.topics import Topics
+from gateway.errors import GatewayError, NeedsPerson
+from gateway.telemetry.logs import get_logger
+
+_LOOK: Final = 0.2
+"""The part of a call's time that a look at what ails the cluster may take on top of it."""
+_NAMED: Final = 3
+
+
+async def ailments(connection: Connection, topics: Topics, facts: Facts) -> str:
+    """Say what of the topics keeps them from being written to, behind a semicolon; nothing where that is not known."""
+    try:
+        async with asyncio.timeout(connection.options.timeout * _LOOK):
+            found = await cluster.described(connection, list(facts.in_sync))
+    except (TimeoutError, GatewayError) as error:
+        return f"; {error}" if isinstance(error, GatewayError) else ""
+    said = [f"there is no topic {name}" for name in facts.in_sync if name not in found]
+    for name, partitions in found.items():
+        for number, one in partitions.items():
+            if one.leader < 0:
+                said.append(f"{name} has no leader for partition {number}")
+            elif one.in_sync < facts.in_sync[name]:
+                said.append(
+                    f"{name} has {one.in_sync} of the {facts.in_sync[name]} replicas in sync that its "
+                    f"min.insync.replicas asks for, in partition {number}"
+                )
+    said.sort(key=lambda words: not words.startswith(topics.checkpoints))
+    more = f"; and {len(said) - _NAMED} partitions more" if len(said) > _NAMED else ""
+    return "".join(f"; {words}" for words in said[:_NAMED]) + more
+
+
+async def restore(connection: Connection, settings: ClusterSettings, missing: MissingTopics) -> None:
+    """Make topics again that somebody has deleted, and say as an error what is lost.
+
+    Raises:
+        NeedsPerson: they are not to be made, or that of the checkpoints is among them.
+        ConfigurationError: they cannot be made.
+        Unavailable: Kafka did not answer.
+
+    """
+    log, topics = get_logger(), settings.topics
+    if topics.checkpoints in missing.names:
+        raise NeedsPerson(
+            f"there is no topic {topics.checkpoints} any more, and with it went how far each account is published. "
+            "Put it back from a copy; or let `gateway check` make it anew: then each account stands still until its "
+            "checkpoint is reset, lest its history be published again"
+        )
+    if not settings.create:
+        wanted = [one for one in cluster.wanted_topics(settings) if one.name in missing.names]
+        how = "; ".join(f"{one.name} with {one.partitions} partitions and {one.config}" for one in wanted)
+        raise NeedsPerson(f"topics are gone, and topics.create is false: somebody else must make {how}")
+    for name in missing.names:
+        lost = {
+            topics.accounts: "the accounts, which are written again",
+            topics.audit: "the record of who changed what, which is lost",
+        }.get(name, "its events, which are lost")
+        log.error("a topic was deleted, and is made again", topic=name, went_with_it=lost)
+    await cluster.prepare(connection, settings)

@@ -1,0 +1,179 @@
+"""Accounts as the API shows them: one of them, or many, filtered, sorted and in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from msgspec import UNSET
+
+from gateway import state
+from gateway.accounts import shard_of
+from gateway.broker.control_view import STALE, Sighting, View
+from gateway.control import models
+from gateway.control.auth.principals import EVERY_ACCOUNT, AccountScope
+from gateway.control.pagination import no_cursor, read_cursor, write_cursor
+
+Sort = Literal["worst", "name"]
+
+_RANK: Final = {name: rank for rank, name in enumerate(get_args(models.State))}
+_RANK_OF_STALE: Final = _RANK["offline"]
+"""A report that is old ranks at least as this."""
+_UNHEARD: Final = _RANK["unserved"]
+"""Nobody has ever reported it."""
+
+Place = tuple[int, int, str]
+"""What accounts are sorted by: how bad it is, the negative of the lag, and the name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which accounts are asked for."""
+
+    states: Sequence[str] = ()
+    """Any where empty."""
+    owner: str | None = None
+    prefix: str = ""
+    """What their names begin with."""
+    scope: AccountScope = EVERY_ACCOUNT
+    """Of whoever asks."""
+    sort: Sort = "worst"
+    limit: int = 100
+    cursor: str | None = None
+
+
+def account(view: View, name: str, shards: int) -> models.Account:
+    """Show one account."""
+    wanted = _desired(view, name)
+    seen = _observed(view, name)
+    return models.Account(
+        account=name,
+        shard=shard_of(name, shards),
+        is_applied=is_applied(view, name),
+        desired=wanted,
+        observed=seen,
+    )
+
+
+def page(view: View, asked: Asked, shards: int) -> models.Accounts:
+    """Show a part of the accounts: at most `limit`, after `cursor`."""
+    after = None if asked.cursor is None else _after(asked, asked.cursor)
+    places = sorted(_places(view, asked))
+    if after is not None:
+        places = [place for place in places if place > after]
+    shown = places[: asked.limit]
+    return models.Accounts(
+        items=[account(view, name, shards) for _, _, name in shown],
+        next=write_cursor((asked.sort, *shown[-1])) if len(places) > len(shown) else None,
+    )
+
+
+def is_applied(view: View, name: str) -> bool:
+    """Tell whether everything that is wanted of an account is in force, as its owner reported last."""
+    sighting = view.observed.get(name)
+    if sighting is None or sighting.said is None:
+        return False
+    revision = view.wish(name).revision
+    return sighting.said.applied >= revision and (revision > 0 or sighting.said.state == "live")
+
+
+def standing_of(view: View, name: str) -> state.Standing:
+    """Give what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
+    sighting = view.observed.get(name)
+    said = None if sighting is None else sighting.said
+    return state.Standing(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
+
+
+def _is_stale(view: View, sighting: Sighting[state.Observed]) -> bool:
+    """Tell whether a report is so old that nobody may serve the account."""
+    return view.age(sighting) > STALE
+
+
+def in_force(view: View, name: str) -> models.InForce | None:
+    """Show the subscription that holds, as the owner reported last."""
+    sighting = view.observed.get(name)
+    return None if sighting is None or sighting.said is None else _in_force(sighting.said)
+
+
+def as_list(strategies: tuple[int, ...] | None) -> list[int] | None:
+    """Give strategies as JSON has them."""
+    return None if strategies is None else list(strategies)
+
+
+def _places(view: View, asked: Asked) -> Iterator[Place]:
+    for name in view.observed.keys() | view.desired.keys():
+        if not name.startswith(asked.prefix) or name not in asked.scope:
+            continue
+        sighting = view.observed.get(name)
+        said = None if sighting is None else sighting.said
+        if asked.states and (said is None or said.state not in asked.states):
+            continue
+        if asked.owner is not None and (said is None or said.owner != asked.owner):
+            continue
+        yield (0, 0, name) if asked.sort == "name" else (*_badness(view, sighting), name)
+
+
+def _badness(view: View, sighting: Sighting[state.Observed] | None) -> tuple[int, int]:
+    if sighting is None or sighting.said is None:
+        return _UNHEARD, 0
+    rank = _RANK.get(sighting.said.state, 0)
+    if _is_stale(view, sighting):
+        rank = min(rank, _RANK_OF_STALE)
+    return rank, -_lag(sighting.said)
+
+
+def _lag(said: state.Observed) -> int:
+    return max(0, said.latest - said.settled)
+
+
+def _desired(view: View, name: str) -> models.Desired | None:
+    wish, sighting = view.wish(name), view.desired.get(name)
+    if wish.desired is None:
+        return None
+    return models.Desired(
+        state=wish.desired.state.value,
+        strategies=as_list(wish.desired.strategies),
+        reconnects=wish.desired.reconnects,
+        revision=wish.revision,
+        age_seconds=None if sighting is None else round(view.age(sighting), 3),
+    )
+
+
+def _observed(view: View, name: str) -> models.Observed | None:
+    sighting = view.observed.get(name)
+    if sighting is None or sighting.said is None:
+        return None
+    said, age = sighting.said, view.age(sighting)
+    return models.Observed(
+        state=said.state,
+        since=said.since or None,
+        owner=said.owner,
+        settled=said.settled,
+        latest=said.latest,
+        lag=models.Lag(sequences=_lag(said), seconds=0.0 if said.lag_seconds is UNSET else said.lag_seconds),
+        published=said.published,
+        connects=said.connects,
+        last_error=said.trouble,
+        subscription=_in_force(said),
+        enums=models.Enums(
+            forms=[] if said.enum_forms is UNSET else list(said.enum_forms),
+            unnamed=[] if said.unnamed_enums is UNSET else list(said.unnamed_enums),
+        ),
+        applied=said.applied,
+        age_seconds=round(age, 3),
+        is_stale=age > STALE,
+    )
+
+
+def _in_force(said: state.Observed) -> models.InForce:
+    return models.InForce(strategies=as_list(said.strategies), failed_strategies=list(said.failed_strategies))
+
+
+def _after(asked: Asked, cursor: str) -> Place:
+    """Give the place behind which the part begins."""
+    of = f"by {asked.sort}"
+    sort, rank, lag, name = read_cursor(cursor, tuple[str, int, int, str], of)
+    if sort != asked.sort:
+        raise no_cursor(of)
+    return rank, lag, name

@@ -1,0 +1,1 @@
+"""Who calls: tokens, their roles and the accounts in their scope."""

@@ -1,0 +1,149 @@
+"""The lines of the tokens' file, judged one by one: a line with something wrong gives access to nobody.
+
+A line is `<name> <role> sha256:<digest>`, and then, where they are meant, `accounts=<patterns>` and `until=<time>`.
+Empty lines, and lines that begin with #, have no meaning. What is wrong is told without the line: it may hold a token
+by mistake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from typing import Final
+
+from gateway.accounts import NAME_RULE, is_account_name
+from gateway.control.auth.principals import EVERY_ACCOUNT, Principal, Role, read_scope
+
+SCHEME: Final = "sha256:"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_EMPTY: Final = hashlib.sha256(b"").digest()
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
+)
+_WORDS: Final = re.compile(r"[ \t]+")
+_NEEDED: Final = 3
+"""Words of each line: name, role, digest."""
+_OPTIONS: Final = ("accounts", "until")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A token that lets somebody in."""
+
+    principal: Principal
+    digest: bytes
+    until: datetime | None = None
+    """The moment from which it lets nobody in; None for never."""
+
+    def is_valid(self, now: datetime) -> bool:
+        """Return whether it has not expired."""
+        return self.until is None or now < self.until
+
+
+@dataclass(frozen=True, slots=True)
+class LineFault:
+    """A line that lets nobody in."""
+
+    number: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}: {self.problem}"
+
+
+def read_lines(content: bytes) -> tuple[list[Entry], list[LineFault]]:
+    """Return what the lines of a file give, and those with something wrong, which give nothing.
+
+    A digest that stands in two lines that are not alike gives nothing either: nobody says which of them is meant.
+    """
+    entries: dict[bytes, Entry] = {}
+    faults: list[LineFault] = []
+    lines = list(_lines(content))
+    meanings = Counter(digest for digest, _ in {(_digest_in(words), tuple(words)) for _, words in lines} if digest)
+    for number, words in lines:
+        try:
+            entry = _entry(words)
+            if meanings[words[2]] > 1:
+                raise ValueError("its digest stands in another line too, with other words")  # noqa: TRY301 - likewise wrong
+        except ValueError as error:
+            faults.append(LineFault(number, str(error)))
+        else:
+            entries[entry.digest] = entry
+    return list(entries.values()), faults
+
+
+def read_until(text: str) -> datetime:
+    """Return the moment at which `until=` ends a token: the end of a day in UTC, or a time; raises ValueError."""
+    try:
+        if _DATE.fullmatch(text):
+            day = date.fromisoformat(text)
+            return datetime(day.year, day.month, day.day, tzinfo=UTC) + timedelta(days=1)
+        if _TIME.fullmatch(text):
+            return datetime.fromisoformat(text).astimezone(UTC)
+    except (ValueError, OverflowError):  # the 30th of February, or the end of the last year that there is
+        pass
+    raise ValueError("its until= must be a day, such as 2027-01-31, or an RFC 3339 time, such as 2027-01-31T18:00:00Z")
+
+
+def line_of(name: str, role: Role, token: str, *, accounts: str | None = None, until: str | None = None) -> str:
+    """Return the line that lets `token` in; raises ValueError where a word of it would be wrong."""
+    words = [name, role.value, f"{SCHEME}{hashlib.sha256(token.encode()).hexdigest()}"]
+    words += [
+        f"{option}={value}" for option, value in zip(_OPTIONS, (accounts, until), strict=True) if value is not None
+    ]
+    if any(not word or re.search(r"\s", word) for word in words):
+        raise ValueError("no word of the line may be empty or hold a space")
+    _entry(words)
+    return " ".join(words)
+
+
+def _lines(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield the number and the words of each line that is to mean something.
+
+    Lines end at a line feed alone: `str.splitlines` would also find one behind a form feed within a comment.
+    """
+    for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
+        text = line.removesuffix("\r").strip(" \t")
+        if text and not text.startswith("#"):
+            yield number, _WORDS.split(text)
+
+
+def _digest_in(words: Sequence[str]) -> str:
+    return words[2] if len(words) >= _NEEDED and words[2].startswith(SCHEME) else ""
+
+
+def _entry(words: Sequence[str]) -> Entry:
+    """Return what a line gives; raises ValueError."""
+    if len(words) < _NEEDED:
+        raise ValueError(f"it has {len(words)} words, and at least {_NEEDED} are needed")
+    name, role, digest, *options = words
+    if not is_account_name(name):
+        raise ValueError(f"its first word is no name ({NAME_RULE})")
+    if role not in {known.value for known in Role}:
+        raise ValueError("its second word is no role (viewer or operator)")
+    if not digest.startswith(SCHEME) or not _DIGEST.fullmatch(digest.removeprefix(SCHEME)):
+        raise ValueError("its third word is no digest (sha256: and 64 hexadecimal digits in lower case)")
+    raw = bytes.fromhex(digest.removeprefix(SCHEME))
+    if raw == _EMPTY:
+        raise ValueError("its digest is that of the empty token")
+    given = _options(options)
+    accounts = EVERY_ACCOUNT if "accounts" not in given else read_scope(given["accounts"])
+    until = None if "until" not in given else read_until(given["until"])
+    return Entry(Principal(name, Role(role), accounts), raw, until)
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    given: dict[str, str] = {}
+    for place, word in enumerate(words, _NEEDED + 1):
+        option, equals, value = word.partition("=")
+        if not equals or option not in _OPTIONS:
+            raise ValueError(f"its word {place} is not known (accounts=… and until=… are)")
+        if option in given:
+            raise ValueError(f"it says {option}= twice")
+        given[option] = value
+    return given

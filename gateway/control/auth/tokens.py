@@ -1,0 +1,160 @@
+"""Who may call the API: bearer tokens with roles, of which only digests are kept, in a file that is read again.
+
+`gateway.control.auth.token_lines` has the form of its lines. A token is 32 random bytes, so a plain SHA-256 of it can
+not be guessed backwards, and a slow hash would only slow the gateway.
+
+A token ends with its line. So the content is read and compared each second: what a system tells of a file (times, size,
+inode) can be the same for another content. A file that cannot be read lets nobody in once a short grace is over; one
+that is put in its place within the grace locks nobody out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from gateway.control.auth.principals import Principal
+from gateway.control.auth.token_lines import Entry, LineFault, read_lines
+from gateway.errors import ConfigurationError
+from gateway.small_files import UnreadableFile, read_small
+from gateway.telemetry.logs import get_logger
+
+PREFIX: Final = "gateway_"
+"""What tokens begin with, so that scanners of sources can find one that leaked."""
+GRACE: Final = 10.0
+"""Seconds for which the tokens of a file that cannot be read any more still hold."""
+_LOOK: Final = 1.0
+"""Seconds between two looks at the file."""
+_LARGEST: Final = 1024 * 1024
+_TOLD_FAULTS: Final = 10
+"""Lines with something wrong that are told one by one."""
+_SETTING: Final = "control.tokens_file"
+_REMEDY: Final = "Write lines into it that `gateway token` makes."
+
+
+def new_token() -> str:
+    """Make a token."""
+    return PREFIX + secrets.token_urlsafe(32)
+
+
+def check_tokens_file(path: Path) -> tuple[int, Sequence[LineFault]]:
+    """Return how many tokens there are, and the lines with something wrong; raises ConfigurationError for no file."""
+    entries, faults = read_lines(_read(path))
+    return len(entries), faults
+
+
+class Tokens:
+    """The tokens of one file, as it is now."""
+
+    def __init__(
+        self,
+        path: Path,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Read the file for the first time; raises ConfigurationError where it cannot be read.
+
+        `clock` gives seconds, and `now` the time by which tokens expire.
+        """
+        self._path = path
+        self._clock = clock
+        self._now = now
+        self._log = get_logger()
+        self._content = _read(path)
+        self._entries: Sequence[Entry] = ()
+        self._faults = 0
+        self._told = b""
+        """The content whose faults were told last."""
+        self._unreadable_since: float | None = None
+        self._looked = clock()
+        self._take_in(self._content)
+
+    @property
+    def problems(self) -> int:
+        """How many lines of the file let nobody in for something wrong; 1 where the file cannot be read."""
+        return self._faults if self._unreadable_since is None else 1
+
+    @property
+    def count(self) -> int:
+        """How many tokens the file knew when it was read last."""
+        return len(self._entries)
+
+    def who(self, token: str) -> Principal | None:
+        """Return whose `token` is; every entry is compared in constant time, whatever the token."""
+        self.look()
+        if not token:
+            return None
+        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+        found: Entry | None = None
+        for entry in self._entries:
+            if hmac.compare_digest(entry.digest, digest):
+                found = entry
+        return None if found is None or not found.is_valid(self._now()) else found.principal
+
+    def look(self) -> None:
+        """Compare the file with what was read, unless that was done within the last second."""
+        now = self._clock()
+        if now - self._looked < _LOOK:
+            return
+        self._looked = now
+        try:
+            content = _read(self._path)
+        except ConfigurationError as error:
+            self._fade(now, error)
+            return
+        if self._unreadable_since is not None:
+            self._unreadable_since = None
+            self._log.info("control.tokens_file can be read again")
+            self._take_in(content)
+        elif content != self._content:
+            self._log.info("control.tokens_file has changed, and is read again")
+            self._take_in(content)
+
+    def _fade(self, now: float, error: ConfigurationError) -> None:
+        """End the tokens of a file that has been unreadable for as long as the grace."""
+        if self._unreadable_since is None:
+            self._unreadable_since = now
+            self._log.error("control.tokens_file cannot be read: its tokens end soon", error=str(error), seconds=GRACE)
+        elif self._entries and now - self._unreadable_since >= GRACE:
+            self._entries = ()
+            self._log.error("control.tokens_file cannot be read: its tokens have ended", error=str(error))
+
+    def _take_in(self, content: bytes) -> None:
+        self._content = content
+        self._entries, faults = read_lines(content)
+        self._faults = len(faults)
+        if content != self._told:
+            self._told = content
+            self._tell(faults)
+        if not self._entries:
+            self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(self._path))
+
+    def _tell(self, faults: Sequence[LineFault]) -> None:
+        for fault in faults[:_TOLD_FAULTS]:
+            self._log.error(
+                "a line of control.tokens_file lets nobody in",
+                file=str(self._path),
+                line=fault.number,
+                error=fault.problem,
+                remedy=_REMEDY,
+            )
+        if len(faults) > _TOLD_FAULTS:
+            self._log.error("more lines of control.tokens_file let nobody in", lines=len(faults) - _TOLD_FAULTS)
+
+
+def _read(path: Path) -> bytes:
+    """Return what the file holds; raises ConfigurationError."""
+    try:
+        return read_small(path, _LARGEST)
+    except UnreadableFile as error:
+        raise _wrong(f"{path} {error.problem}") from error
+
+
+def _wrong(problem: str) -> ConfigurationError:
+    return ConfigurationError(_SETTING, problem, _REMEDY)

@@ -1,0 +1,57 @@
+"""What the control plane tells of, and writes to: it listens before the broker is there, and while it is away."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.broker.control_view import View
+from gateway.broker.ports import ControlStore
+from gateway.control.auditing import Auditing
+from gateway.control.problems import Kind, Problem, unknown
+from gateway.settings import ReplaysSettings
+
+_SOON: Final = 2
+"""Seconds after which the broker may be there."""
+
+
+@dataclass(slots=True)
+class Deployment:
+    """The replicas of one broker and prefix, as this one hears of them."""
+
+    shards: int = 16
+    """Slices that the accounts are dealt into."""
+    topics: Mapping[str, str] = field(default_factory=dict)
+    """By kind: the topic, or the subject filter for all accounts."""
+    replays: ReplaysSettings = field(default_factory=ReplaysSettings)
+    view: View | None = None
+    """None until the broker is there for the first time."""
+    store: ControlStore | None = None
+    """Likewise."""
+    auditing: Auditing = field(default_factory=Auditing)
+    """Where changes are recorded."""
+
+    def seen(self) -> View:
+        """Give what is known of the accounts; raises Problem where that is nothing yet."""
+        if self.view is None or not self.view.filled.is_set():
+            raise Problem(
+                Kind.NOT_READY,
+                "The gateway has not heard from the broker since it began. Ask again, or ask another replica.",
+                retry_after=_SOON,
+            )
+        return self.view
+
+    def writable(self) -> ControlStore:
+        """Return where wishes are written; raises Problem where there is none yet, or too many are not audited."""
+        self.seen()
+        self.auditing.check_room()
+        assert self.store is not None  # noqa: S101 - it comes with the view
+        return self.store
+
+    def known(self, account: str) -> View:
+        """Give what is known of the accounts, one of which is `account`; raises Problem with the nearest name."""
+        view = self.seen()
+        if account not in view.observed and account not in view.desired:
+            raise unknown(Kind.UNKNOWN_ACCOUNT, "account", account, view.observed.keys() | view.desired.keys())
+        return view

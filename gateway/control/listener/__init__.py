@@ -1,0 +1,1 @@
+"""The HTTP server that strangers reach: sockets, TLS, limits and refusals."""

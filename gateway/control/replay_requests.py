@@ -1,0 +1,214 @@
+"""Replays as operators ask for them: checked, written once however often they are sent, cancelled, forgotten."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from datetime import datetime
+from typing import Final
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from gateway.broker.control_view import Sighting, View
+from gateway.broker.ports import ControlStore
+from gateway.control import models
+from gateway.control.auditing import Intent, of_replay
+from gateway.control.auth.callers import Caller
+from gateway.control.deployment_view import Deployment
+from gateway.control.desired_state import APPLYING, HEARING, UNKNOWN, away, digest_of_key, until
+from gateway.control.problems import Fault, Kind, Problem, nearest, unknown
+from gateway.errors import BrokerError, Conflict, OutcomeUnknown
+from gateway.events.catalogue import CATALOGUE
+from gateway.events.times import canonical_time, ticks
+from gateway.publication import DEAD_LETTER
+from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, encode_record
+from gateway.telemetry.logs import get_logger
+
+_KINDS: Final = (*CATALOGUE, DEAD_LETTER)
+_FULL: Final = 30
+"""Seconds after which a replay may have ended."""
+
+
+def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Caller) -> Replay:
+    """Give the record of what is asked for; raises Problem, in words, for what cannot be."""
+    sighting = view.observed.get(account)
+    said = None if sighting is None else sighting.said
+    last = 0 if said is None else said.settled
+    until_ = last if wanted.until is None else wanted.until
+    if wanted.until is not None and said is not None and wanted.until > max(said.latest, last):
+        raise _invalid(
+            "body.until", f"{wanted.until} is beyond the hub's latest event, {said.latest}: nothing to replay is there"
+        )
+    since = wanted.since
+    if since is not None and since >= until_:
+        what = f"until {until_}" if wanted.until is not None else f"{until_}, the last event that is published"
+        raise _invalid("body.since", f"the range is empty: it begins after {since} and ends with {what}")
+    if until_ == 0:
+        raise _invalid("body.until", "nothing of the account is published yet: there is nothing to replay")
+    begin, end = _time("body.from", wanted.from_), _time("body.to", wanted.to)
+    if begin is not None and end is not None and ticks(begin) >= ticks(end):
+        raise _invalid("body.from", f"the range is empty: it begins at {begin} and ends before {end}")
+    written = caller.written()
+    return Replay(
+        account=account,
+        since=since,
+        until=until_,
+        begin=begin,
+        end=end,
+        kinds=None if wanted.kinds is None else tuple(_known_kind(kind) for kind in dict.fromkeys(wanted.kinds)),
+        strategies=None if wanted.strategies is None else tuple(sorted(set(wanted.strategies))),
+        destination=Destination(wanted.destination),
+        asked_at=written.at,
+        asked_by=written.by,
+        written=written,
+        request=_digest(wanted),
+    )
+
+
+def _time(where: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    try:
+        if datetime.fromisoformat(text).tzinfo is None:
+            raise _invalid(where, f"{text} has no offset: write it as {text}Z if it is UTC, or with +01:00 or the like")
+        return canonical_time(text)
+    except ValueError as error:
+        raise _invalid(where, f"{text!r} is no time ({error})") from error
+
+
+def _known_kind(kind: str) -> str:
+    if kind in _KINDS:
+        return kind
+    close = nearest(kind, _KINDS)
+    remedy = "/v1/topics names all" if close is None else f"did you mean {close}?"
+    problem = _invalid("body.kinds", f"there is no kind {kind[:63]!r}: {remedy}")
+    problem.nearest = close
+    raise problem
+
+
+def _invalid(where: str, words: str) -> Problem:
+    return Problem(Kind.INVALID, f"{where}: {words}.", faults=(Fault(where, words),))
+
+
+class Replaying:
+    """Writes what operators want of replays."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self._deployment = deployment
+
+    def known(self, id_: str) -> Sighting[Replay]:
+        """Give the record of a replay; raises Problem."""
+        view = self._deployment.seen()
+        sighting = view.replays.get(id_)
+        if sighting is None:
+            raise unknown(Kind.UNKNOWN_REPLAY, "replay", id_, ())
+        return sighting
+
+    async def ask_for(self, wanted: models.ReplayWanted, account: str, caller: Caller, key: str | None) -> str:
+        """Write what is asked for, and give the id: the same for the same key."""
+        view, store = self._deployment.known(account), self._deployment.writable()
+        id_ = uuid4().hex if key is None else digest_of_key(caller.who.name, key)
+        if id_ in view.replays:
+            self._check_same(id_, wanted, account)
+            return id_
+        record = read_range(view, account, wanted, caller)
+        unfinished = sum(not phase_of(view, one).is_final for one in view.replays)
+        if unfinished >= self._deployment.replays.unfinished:
+            words = (
+                f"{unfinished} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
+            )
+            raise Problem(Kind.TOO_MANY_REPLAYS, words, retry_after=_FULL)
+        await self._write(store, of_replay(caller, "replay", id_, record), record, 0)
+        if not await until(lambda: id_ in view.replays, HEARING):
+            raise _unknown(f"replay {id_}")
+        self._check_same(id_, wanted, account)
+        await self._forget_oldest(view)
+        return id_
+
+    def _check_same(self, id_: str, wanted: models.ReplayWanted, account: str) -> None:
+        found = self.known(id_).said
+        if found is not None and (found.request, found.account) != (_digest(wanted), account):
+            words = f"This Idempotency-Key was used for replay {id_}, which is another: give each its own."
+            raise Problem(Kind.KEY_REUSED, words)
+
+    async def cancel(self, id_: str, caller: Caller) -> bool:
+        """Ask for its end, and tell whether it has come to that; raises Problem where it ended otherwise."""
+        view, store = self._deployment.seen(), self._deployment.writable()
+        while True:
+            sighting = self.known(id_)
+            if sighting.said is None:
+                raise Problem(Kind.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release.")
+            phase = phase_of(view, id_)
+            if phase in {Phase.COMPLETED, Phase.FAILED}:
+                raise Problem(Kind.ENDED, f"Replay {id_} is {phase.value}: there is nothing to cancel.")
+            if sighting.said.is_cancelled:
+                break
+            revision = sighting.revision
+            cancelled = replace(sighting.said, is_cancelled=True, written=caller.written())
+            await self._write(store, of_replay(caller, "replay-cancel", id_, cancelled), cancelled, revision)
+            if not await until(lambda before=revision: self.known(id_).revision != before, HEARING):  # type: ignore[misc]
+                raise _unknown(f"replay {id_}")
+        return await until(lambda: phase_of(view, id_).is_final, APPLYING)
+
+    async def _write(self, store: ControlStore, intent: Intent, record: Replay, revision: int) -> None:
+        """Write `record` over its revision, unless somebody else has written; raises Problem where nothing is written.
+
+        Whether it is written the view tells, where the broker's answer was lost.
+        """
+        auditing = self._deployment.auditing
+        try:
+            written = await store.write(f"{REPLAY}{intent.replay}", encode_record(record), revision)
+        except Conflict:
+            return  # another replica was asked the same
+        except OutcomeUnknown as error:
+            get_logger(account=record.account).warning("a replay may or may not be written", error=str(error))
+            auditing.put(intent.record("unknown"))
+        except BrokerError as error:
+            raise away(str(error)) from error
+        except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
+            auditing.put(intent.record("unknown"))
+            raise
+        else:
+            auditing.put(intent.record("made", written))
+            await auditing.settle()
+
+    async def _forget_oldest(self, view: View) -> None:
+        """Let go of those that ended longest ago, beyond as many as are kept."""
+        ended = [(one.written, id_) for id_, one in view.replay_states.items() if one.said and one.said.phase.is_final]
+        ended.sort(reverse=True)
+        await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep :]])
+
+    async def forget(self, ids: Collection[str]) -> None:
+        """Let go of replays that have ended."""
+        if ids:
+            try:
+                await self._deployment.writable().forget([REPLAY + id_ for id_ in ids])
+            except (BrokerError, OutcomeUnknown) as error:  # the next one tries again
+                get_logger().warning("replays that ended long ago are not forgotten yet", error=str(error))
+
+
+def phase_of(view: View, id_: str) -> Phase:
+    """Tell how far it is: one that nobody carries out is cancelled at once."""
+    said, wanted = state_of(view, id_), view.replays[id_].said
+    if wanted is not None and wanted.is_cancelled and (said is None or not said.phase.is_final):
+        seen = view.observed.get(wanted.account)
+        is_keyless = seen is None or (seen.said is not None and seen.said.state == "keyless")
+        if said is None or is_keyless:  # should the key come back, the owner's first step is to end it
+            return Phase.CANCELLED
+    return Phase.PENDING if said is None else said.phase
+
+
+def state_of(view: View, id_: str) -> ReplayState | None:
+    """Give what its owner reported last."""
+    sighting = view.replay_states.get(id_)
+    return None if sighting is None else sighting.said
+
+
+def _digest(wanted: models.ReplayWanted) -> str:
+    return hashlib.blake2b(wanted.model_dump_json().encode(), digest_size=16).hexdigest()
+
+
+def _unknown(what: str) -> Problem:
+    words = f"The broker did not say whether {what} is written. Look at it, or ask again: with an Idempotency-Key "
+    return Problem(Kind.OUTCOME_UNKNOWN, f"{words}that does no harm.", retry_after=UNKNOWN)

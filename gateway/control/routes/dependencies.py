@@ -1,0 +1,50 @@
+"""What several operations take: the deployment they tell of, names in paths, headers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Header, Path, Request
+from pydantic import StringConstraints
+from pydantic.json_schema import SkipJsonSchema
+
+from gateway.control.deployment_view import Deployment
+from gateway.control.problems import Kind, Problem
+
+
+async def deployment_of(request: Request) -> Deployment:
+    """Give what the API tells of.
+
+    A coroutine, as every dependency here: FastAPI runs plain functions in threads, which costs more than all else.
+    """
+    found: Deployment = request.app.state.deployment
+    return found
+
+
+async def check_json(request: Request) -> None:
+    """Raise Problem for a body that is not said to be JSON."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON, with `Content-Type: application/json`.")
+
+
+Here = Annotated[Deployment, Depends(deployment_of)]
+Name = Annotated[
+    str,
+    Path(
+        alias="account",
+        description="The operator's name for the account.",
+        examples=["main"],
+        json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"},
+    ),
+]
+Key = Annotated[str, StringConstraints(pattern="^[!-~]{1,255}$")]
+IdempotencyKey = Annotated[
+    Key | SkipJsonSchema[None],
+    Header(
+        alias="Idempotency-Key",
+        description="Of your choice: however often a request with it is sent, and to whichever replica, it is "
+        "carried out once.",
+        examples=["5f0e3c1a-1b6f-4f0e-9a52-0f1d1c8f3a77"],
+    ),
+]

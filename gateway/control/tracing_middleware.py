@@ -1,0 +1,60 @@
+"""A span for each HTTP request that is sampled, around the gate: also one that is refused has its span.
+
+Only of a caller who is known is the trace continued that the request names, and the sender's decision to sample
+followed: of others the ratio of the settings decides, or anybody could fill the exporter's queue.
+
+Of a request it says the method, the route that it matched and the status. Path, query and headers stay out, since
+somebody may have put a token where it does not belong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.telemetry.tracer import Tracer, answered
+
+_TRACE: Final = {b"traceparent", b"tracestate"}
+
+
+class Traced:
+    """Passes requests on to `app`, in spans."""
+
+    def __init__(self, app: ASGIApp, tracer: Tracer, is_known: Callable[[Scope], bool]) -> None:
+        """`is_known` says whether a request is from somebody who may ask."""
+        self._is_known = is_known
+        self._app = app
+        self._tracer = tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        sent = {name.decode(): value.decode("latin-1") for name, value in scope["headers"] if name in _TRACE}
+        if sent and not self._is_known(scope):
+            sent = {}
+        server, client = scope.get("server") or (None, None), scope.get("client") or (None, None)
+        about = {
+            "url.scheme": scope.get("scheme"),
+            "server.address": server[0],
+            "server.port": server[1],
+            "client.address": client[0],
+            "network.protocol.version": scope.get("http_version"),
+        }
+        span = self._tracer.request(scope["method"], sent, about)
+        if not span:
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def forward(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        span.enter()
+        try:
+            await self._app(scope, receive, forward)
+        finally:
+            answered(span, scope["method"], getattr(scope.get("route"), "path", None), status)

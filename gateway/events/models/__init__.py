@@ -1,0 +1,1 @@
+"""The contract: the payloads of all 17 kinds as pydantic models."""

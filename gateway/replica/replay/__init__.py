@@ -1,0 +1,1 @@
+"""Ranges of the hub's history that are published again on request."""

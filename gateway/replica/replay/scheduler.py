@@ -1,0 +1,201 @@
+"""The replays of one shard's accounts: begun, cancelled and forgotten as operators want, and put into its commits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+
+from gateway.replica.applied_changes import tell_replay_obeyed
+from gateway.replica.containment import Rests, end_if_cancelled, tell
+from gateway.replica.replay.job import ReplayJob, ReplaySettings
+from gateway.replica.source.account import Account
+from gateway.session.replay_queue import KEY, Progress
+from gateway.session.types import Item
+from gateway.state import RecordUnreadable, Replay, ReplayState, decode_record
+from gateway.telemetry.counters import Tally
+from gateway.telemetry.logs import get_logger
+
+
+class Replays:
+    """What a shard knows of replays; they are at work while its log is open."""
+
+    def __init__(
+        self, settings: ReplaySettings, accounts: Mapping[str, Account], has_work: Callable[[], None], tally: Tally
+    ) -> None:
+        """`accounts` are the shard's, as they come and go; `has_work` is called when `take` may have something."""
+        self._settings = settings
+        self._accounts = accounts
+        self._has_work = has_work
+        self._tally = tally
+        self._wanted: dict[str, Replay] = {}
+        self._progress: dict[str, bytes] = {}  # as committed
+        self._jobs: dict[str, ReplayJob] = {}
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._ready: set[str] = set()  # may have something to commit
+        self._taken: dict[str, bytes | None] = {}  # progress in the commit that is under way
+        self._forgotten: set[str] = set()
+        self._unwanted: set[str] = set()  # of these, those whose progress is to be forgotten
+        self._rests = Rests()
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def want(self, id_: str, replay: Replay | None) -> None:
+        """Follow what operators want of a replay; None where it is forgotten."""
+        if replay is None:
+            self._wanted.pop(id_, None)
+            self._rests.forget(id_)
+            self._drop(id_)
+            self._forgotten.add(id_)
+            if id_ in self._progress:
+                self._unwanted.add(id_)
+                self._is_ready(id_)
+            return
+        if self._tasks is not None:
+            tell_replay_obeyed(self._tally, id_, self._wanted.get(id_), replay)
+        self._wanted[id_] = replay
+        if id_ not in self._unwanted:
+            self._forgotten.discard(id_)  # the same key asks for it again
+        job = self._jobs.get(id_)
+        if job is None:
+            self._begin(id_)
+        elif replay.is_cancelled and not job.is_over and self._tasks is not None:
+            self._running[id_].cancel()
+            self._running[id_] = self._tasks.create_task(self._run(id_, job.cancel), name=f"replay-{id_}")
+
+    def opened(self, checkpoints: Mapping[str, bytes], tasks: asyncio.TaskGroup) -> None:
+        """Go on from what is committed."""
+        self.closed()
+        self._tasks = tasks
+        self._progress = {key.removeprefix(KEY): value for key, value in checkpoints.items() if key.startswith(KEY)}
+        self._forgotten &= self._progress.keys()
+        self._unwanted = set(self._forgotten)
+        self._ready = set(self._unwanted)
+        for id_ in self._wanted:
+            self._begin(id_)
+
+    def closed(self) -> None:
+        """There is no log any more."""
+        self._tasks = None
+        for id_ in list(self._jobs):
+            self._drop(id_)
+        self._taken.clear()
+
+    def came(self, account: str) -> None:
+        """The account is served now."""
+        for id_, replay in self._wanted.items():
+            if replay.account == account:
+                self._begin(id_)
+
+    def went(self, account: str) -> None:
+        """The account is served no more: its replays wait until it is."""
+        for id_, job in list(self._jobs.items()):
+            if job.account.name == account:
+                self._drop(id_)
+
+    def _begin(self, id_: str) -> None:
+        replay = self._wanted[id_]
+        account = self._accounts.get(replay.account)
+        if self._tasks is None or account is None or id_ in self._jobs:
+            return
+        if id_ in self._taken or id_ in self._unwanted:
+            return  # it is begun once that is committed
+        try:
+            progress = self._known(id_)
+        except RecordUnreadable as error:
+            get_logger(account=replay.account).error("a replay stands still", replay=id_, error=str(error))
+            return
+        job = ReplayJob(id_, replay, progress, account, self._settings, partial(self._is_ready, id_))
+        self._jobs[id_] = job
+        self._running[id_] = self._tasks.create_task(self._run(id_, job.run), name=f"replay-{id_}")
+
+    async def _run(self, id_: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do what there is to do for a replay; where that fails unexpectedly, it goes on from what is committed."""
+        try:
+            await work()
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the others go on
+            end_if_cancelled()
+            delay = self._rest(id_, error)
+        else:
+            return
+        await self._begin_again(id_, delay)
+
+    async def _begin_again(self, id_: str, delay: float) -> None:
+        await asyncio.sleep(delay)
+        self._jobs.pop(id_, None)
+        self._running.pop(id_, None)
+        if id_ in self._wanted:
+            self._begin(id_)
+
+    def _rest(self, id_: str, error: BaseException) -> float:
+        delay = self._rests.after_failure(id_)
+        job = self._jobs.get(id_)
+        if job is not None:
+            job.waits_for = f"an unexpected error, see the log: {error!r}; it is tried again"
+        tell(self._tally, "replay", error, retry_in=delay, replay=id_)
+        return delay
+
+    def fail(self, id_: str, error: Exception) -> None:
+        """What a replay has for a commit cannot be taken: let it go on from what is committed, after a while."""
+        self._taken.pop(id_, None)
+        running = self._running.pop(id_, None)
+        if running is not None and self._tasks is not None:
+            running.cancel()
+            again = self._begin_again(id_, self._rest(id_, error))
+            self._running[id_] = self._tasks.create_task(again, name=f"replay-{id_}")
+
+    def _is_ready(self, id_: str) -> None:
+        self._ready.add(id_)
+        self._has_work()
+
+    def _known(self, id_: str) -> Progress | None:
+        value = self._progress.get(id_)
+        return None if value is None else decode_record(Progress, value)
+
+    def _drop(self, id_: str) -> None:
+        self._jobs.pop(id_, None)
+        running = self._running.pop(id_, None)
+        if running is not None:
+            running.cancel()
+
+    # For the shard's commits ------------------------------------------------------------------------------
+
+    def take(
+        self, id_: str, most: int, space: int, measure: Callable[[Item], int] | None = None
+    ) -> tuple[list[Item], bytes | None] | None:
+        """Give messages of a replay and the progress to commit with them; None for nothing now."""
+        self._ready.discard(id_)
+        found: tuple[list[Item], bytes | None] | None = None
+        if id_ in self._unwanted:
+            self._unwanted.discard(id_)
+            found = [], None
+        elif (job := self._jobs.get(id_)) is not None:
+            found = job.take(most, space, measure)
+        if found is not None:
+            self._taken[id_] = found[1]
+        return found
+
+    def ids(self) -> list[str]:
+        """Give those that may have something to commit."""
+        return list(self._ready)
+
+    def committed(self, ids: Iterable[str]) -> None:
+        """What was taken of these is committed."""
+        for id_ in ids:
+            progress = self._taken.pop(id_, None)
+            if progress is None:
+                self._progress.pop(id_, None)
+                self._forgotten.discard(id_)
+            else:
+                self._progress[id_] = progress
+            job = self._jobs.get(id_)
+            if job is not None:
+                job.committed()
+                if job.is_over:
+                    self._tally.replays[job.state().phase.value] += 1
+            elif id_ in self._wanted:
+                self._begin(id_)  # its account came back meanwhile
+
+    def states(self) -> Iterator[tuple[str, Callable[[], ReplayState]]]:
+        """Yield each that is carried out here, with what says how far it is."""
+        for id_, job in self._jobs.items():
+            yield id_, job.state

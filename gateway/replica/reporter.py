@@ -1,0 +1,249 @@
+"""What a replica tells the others: whose the shards are and what its accounts do, at a bounded rate.
+
+The store keeps the last report of each key. Where a former owner's lands there late, what is so is said again at the
+next look: others pass the late one over, but whoever begins to listen hears nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from gateway.broker.control_view import Word
+from gateway.broker.ports import ControlStore
+from gateway.clock import now_text
+from gateway.errors import Unavailable
+from gateway.replica.orphaned import KEYLESS, UNSERVED
+from gateway.replica.source.account import Activity
+from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record, epoch_of
+from gateway.telemetry.logs import get_logger
+
+_LOOK: Final = 1.0
+"""Seconds between two looks at what is so."""
+_NUMBERS: Final = 5.0
+"""Seconds between two reports of an account of which only numbers changed."""
+RARELY: Final = 10.0
+"""Seconds between two looks at an account that nothing has touched: only time changes it, or somebody else."""
+_AGAIN: Final = 60.0 - RARELY
+"""Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it. With
+the time until the next look these are a minute at most."""
+_AT_ONCE: Final = 500
+"""Records of one look, and so of one second, that a broker is asked to take of one replica."""
+_FAREWELL: Final = 1.0
+"""Seconds for saying that one is gone."""
+_UNBROKEN: Final = 250
+"""Accounts that are looked at without a pause: about three milliseconds."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Somebody of whom something is so."""
+
+    account: str
+    mark: Hashable
+    """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
+    tell: Callable[[], Observed]
+    """Says what is so; `since` is filled in later."""
+    again: Callable[[], None] = _nothing
+    """Called where something is to be reported and is not yet: it wants another look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """Something else that is so."""
+
+    key: str
+    """Of the record."""
+    record: ShardState | ReplayState
+    again: float
+    """Seconds after which it is reported again though nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reported:
+    mark: Hashable
+    observed: Observed
+    record: bytes
+    at: float
+    heard: int
+    """The revision of the last report that was heard of when this one was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    fact: Fact
+    at: float
+    heard: int
+    """As of an account."""
+
+
+class Reporter:
+    """Reports for one replica."""
+
+    def __init__(
+        self,
+        store: ControlStore,
+        accounts: Callable[[], Iterable[Subject | str]],
+        facts: Callable[[], Iterable[Fact]],
+        last_word: Callable[[str], Word],
+        failed: Callable[[str, Exception], float],
+    ) -> None:
+        """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
+
+        Of an account of which nothing has changed, and of which everything was reported, `accounts` may give the name.
+        `last_word` says who wrote the report of a key that the store has, as far as this replica has heard. `failed`
+        hears of an account of which nothing can be said, and returns the seconds until it is asked of again.
+        """
+        self._store = store
+        self._last_word = last_word
+        self._accounts = accounts
+        self._facts = facts
+        self._failed = failed
+        self._resting: dict[str, float] = {}  # by account: until when, since nothing could be said of it
+        self._reported: dict[str, _Reported] = {}
+        self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
+        self._told: dict[str, _Told] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Report until `stop`."""
+        log = get_logger()
+        trouble = ""
+        while not stop.is_set():
+            try:
+                await self._report()
+                trouble = ""
+            except Unavailable as error:
+                if str(error) != trouble:
+                    log.warning("what is so cannot be reported now", error=str(error))
+                trouble = str(error)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK):
+                    await stop.wait()
+
+    async def leave(self) -> None:
+        """Say that nobody serves what was reported last, unless a later owner has spoken; never raises."""
+        said: dict[str, bytes] = {}
+        for name, last in self._reported.items():
+            key = ACCOUNT + name
+            word = self._last_word(key)
+            if word.revision and word.epoch <= epoch_of(last.observed):  # else it is forgotten, or another's
+                said[key] = encode_record(self._dated(name, _left(last.observed)))
+        if said:
+            with suppress(Unavailable, TimeoutError):
+                async with asyncio.timeout(_FAREWELL):
+                    await self._store.report(said)
+
+    async def _report(self) -> None:
+        now = asyncio.get_running_loop().time()
+        waiting: dict[str, Callable[[], None]] = {}
+        try:
+            due = await self._changes(now, waiting)
+            said = {ACCOUNT + name: news.record for name, news in due.items()}
+            facts = {fact.key: fact for fact in self._facts()}
+            self._told = {key: told for key, told in self._told.items() if key in facts}
+            fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
+            said |= {fact.key: encode_record(fact.record) for fact in fresh}
+            told = {fact.key: _Told(fact, now, self._last_word(fact.key).revision) for fact in fresh}
+            if said:
+                await self._store.report(said)
+            self._told |= told
+            self._reported |= due
+            for name in due:
+                del waiting[name]
+        finally:
+            for again in waiting.values():
+                again()
+
+    async def _changes(self, now: float, waiting: dict[str, Callable[[], None]]) -> dict[str, _Reported]:
+        """Return what is to be reported now of accounts; all who wait for a report, these too, are in `waiting`."""
+        present: set[str] = set()
+        due: list[tuple[tuple[int, float], str, _Reported]] = []
+        strangers = 0  # of whom nothing was ever reported: nobody goes before them
+        for at, subject in enumerate(self._accounts(), 1):
+            if at % _UNBROKEN == 0:
+                await asyncio.sleep(0)  # events go first
+            if isinstance(subject, str):
+                present.add(subject)
+                continue
+            name = subject.account
+            present.add(name)
+            waiting[name] = subject.again
+            last, word = self._reported.get(name), self._last_word(ACCOUNT + name)
+            if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
+                last = None
+            if strangers >= _AT_ONCE:
+                continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
+            strangers += last is None
+            if (news := self._news(subject, last, now, word.revision)) is not None:
+                urgency = _urgency(last, news)
+                if urgency is not None:
+                    due.append((urgency, name, news))
+                if urgency is not None or (last is not None and last.observed != news.observed):
+                    continue
+            del waiting[name]
+        for name in self._reported.keys() - present:
+            del self._reported[name]  # another replica tells of it now
+            self._since.pop(name, None)
+        self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
+        return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_AT_ONCE]}
+
+    def _news(self, subject: Subject, last: _Reported | None, now: float, heard: int) -> _Reported | None:
+        """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
+        name = subject.account
+        is_old = last is not None and last.mark == subject.mark and now - last.at < _AGAIN
+        if is_old or self._resting.get(name, now) > now:
+            return None
+        try:
+            observed = self._dated(name, subject.tell())
+            return _Reported(subject.mark, observed, encode_record(observed), now, heard)
+        except Exception as error:  # noqa: BLE001 - the others are told of
+            self._resting[name] = now + self._failed(name, error)
+            return None
+
+    def _is_news(self, fact: Fact, now: float) -> bool:
+        told = self._told.get(fact.key)
+        if told is None or told.fact.record != fact.record or now - told.at >= fact.again:
+            return True
+        return _is_overwritten(told.heard, epoch_of(fact.record), self._last_word(fact.key))
+
+    def _dated(self, name: str, observed: Observed) -> Observed:
+        state, since = self._since.get(name, ("", ""))
+        if state != observed.state:
+            since = now_text()
+            self._since[name] = observed.state, since
+        return replace(observed, since=since)
+
+
+def _is_overwritten(heard: int, epoch: int, word: Word) -> bool:
+    """Tell whether a former owner has written over what was reported under `epoch`, when `heard` was the last word."""
+    return word.revision != heard and word.epoch < epoch
+
+
+def _left(observed: Observed) -> Observed:
+    """Say what is so of an account once the replica is gone that told of it."""
+    if observed.state in {KEYLESS, UNSERVED}:
+        return replace(observed, state=KEYLESS)
+    return replace(observed, state=Activity.OFFLINE.value, trouble="the gateway that served it has ended")
+
+
+def _without_numbers(observed: Observed) -> Observed:
+    return replace(observed, settled=0, latest=0, published=0, lag_seconds=UNSET)
+
+
+def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:
+    """Say how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
+    if last is None or _without_numbers(last.observed) != _without_numbers(news.observed):
+        return 0, float("-inf") if last is None else last.at
+    if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _AGAIN):
+        return 1, last.at
+    return None

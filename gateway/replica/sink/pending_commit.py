@@ -1,0 +1,116 @@
+"""A commit in the making, and what becomes of each item in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.events.catalogue import kind_of
+from gateway.events.event import DeadLetter, Event, Notification
+from gateway.events.times import seconds
+from gateway.publication import (
+    DEAD_LETTER,
+    NOTIFICATIONS,
+    Message,
+    dead_letter_message,
+    event_message,
+    notification_message,
+    on_topic,
+    with_trace,
+)
+from gateway.session.checkpoint import Checkpoint
+from gateway.session.types import Item
+from gateway.telemetry.tracer import Span, Tracer
+
+
+@dataclass(slots=True)
+class Filling:
+    """A commit in the making."""
+
+    items: list[Item] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    checkpoints: dict[str, bytes | None] = field(default_factory=dict)
+    renewed: dict[str, Checkpoint | None] = field(default_factory=dict)
+    """Accounts that begin anew once it is committed, with what they begin from; None for nothing."""
+    replays: list[str] = field(default_factory=list)
+    """Replays of which it has something."""
+    reached: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """What will be settled and verified of the accounts, once it is committed."""
+    filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Events that are settled without being published, by account and kind."""
+    size: int = 0
+    """Bytes of all of it."""
+    created: list[Span] = field(default_factory=list)
+    """Of the messages that are sampled."""
+    plain: dict[int, Message] = field(default_factory=dict)
+    """Those messages by their places, as they would be otherwise."""
+
+    def trace(self, place: int, tracer: Tracer) -> None:
+        """Let the message at `place` carry a trace of its own."""
+        plain = self.messages[place]
+        span = tracer.create(plain)
+        if span:
+            self.created.append(span)
+            self.plain[place] = plain
+            self.messages[place] = with_trace(plain, span.traceparent)
+            self.size += self.messages[place].size - plain.size
+
+    def untrace(self, place: int) -> bool:
+        """Take that away again, and give False where there is none: it must not be what makes a message too large."""
+        plain = self.plain.pop(place, None)
+        if plain is not None:
+            self.size += plain.size - self.messages[place].size
+            self.messages[place] = plain
+        return plain is not None
+
+    def became(self, now: float) -> tuple[Counter[tuple[str, str, str]], list[float]]:
+        """Count the events by account, kind and what becomes of them, and notifications by their types.
+
+        With them come the seconds from the EventTime of each event to `now`, Unix time by the hub's clock: from 0, as
+        that is known only roughly, to a month, as some times are none. Replays are left out.
+        """
+        events: list[tuple[Event, bool]] = []
+        counts: Counter[tuple[str, str, str]] = Counter()
+        for item, message in zip(self.items, self.messages, strict=True):
+            content = item.content
+            if item.reissue is not None:
+                continue
+            if isinstance(content, Event) and message.topic != DEAD_LETTER:  # else it was too large, or refused
+                events.append((content, item.late))
+            else:
+                counts[_other(content)] += 1
+        counts.update([(event.account, event.kind, _LATE[late]) for event, late in events])
+        counts.update((account, kind, "filtered") for account, kind in self.filtered.elements())
+        delays = (now - at for at in seconds(event.time for event, _ in events))
+        return counts, [delay if 0 <= delay <= _LONGEST else 0 if delay < 0 else _LONGEST for delay in delays]
+
+
+def to_message(item: Item) -> Message:
+    """Give the message of an item."""
+    reissue = item.reissue
+    if reissue is None:
+        return _message(item, None)
+    message = _message(item, reissue.replay)
+    return message if reissue.topic is None else on_topic(message, reissue.topic)
+
+
+def _message(item: Item, replay: str | None) -> Message:
+    match item.content:
+        case Event() as event:
+            return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
+        case DeadLetter() as letter:
+            return dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
+        case Notification() as notification:
+            return notification_message(notification, incarnation=item.incarnation)
+
+
+def _other(content: Event | DeadLetter | Notification) -> tuple[str, str, str]:
+    if isinstance(content, Notification):
+        return content.account, NOTIFICATIONS, content.type
+    return content.account, kind_of(content), "dead_letter"
+
+
+_LONGEST: Final = 30 * 86_400.0
+"""Seconds: older than any history."""
+_LATE: Final = ("published", "late")

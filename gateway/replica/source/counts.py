@@ -1,0 +1,95 @@
+"""What is counted of one account since the process began; what is counted of all together is in the tally."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.events.catalogue import kind_of
+from gateway.session.types import Content, Outcome
+from gateway.telemetry.counters import Tally
+from gateway.telemetry.logs import get_logger
+
+FORGOTTEN: Final = "forgotten"
+STRAY: Final = "stray"
+LOST: Final = "lost"
+_UNPUBLISHED: Final = {
+    Outcome.STALE.value: "pushed events are too old to place, and are not published",
+    FORGOTTEN: "more events have no EventSeqId than can be remembered: they may be published again",
+    LOST: "pushed events without EventSeqId could not be kept, and the history may not show them: they are lost",
+    STRAY: "events of the history are out of place, below what was verified, and are not published",
+}
+"""What the log says, by what became of them."""
+_CONTRADICTIONS: Final = {
+    Outcome.TOO_LATE: (
+        logging.ERROR,
+        "an event came into view so late that its number may have been published: it is a dead letter",
+    ),
+    Outcome.REUSED: (logging.WARNING, "two events have one number: the second one is a dead letter"),
+    Outcome.UNCONFIRMED: (
+        logging.WARNING,
+        "a pushed event has a number far above all that the hub knows: it is published as late, and settles no number",
+    ),
+}
+"""What the log says of what is queued though it is not as it should be."""
+_EACH: Final = 20
+"""Of how many of these the log tells one by one."""
+_NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.REPEAT.value, Outcome.STALE.value})
+
+
+@dataclass(slots=True)
+class Counts:
+    """The counts of one account."""
+
+    account: str
+    tally: Tally
+    connects: int = 0
+    """Connections to the hub that were made."""
+    disconnects: Counter[str] = field(default_factory=Counter)
+    """Those that ended or could not be made, by reason."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Events by what became of them, and notifications by their types."""
+    _said: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def published(self) -> int:
+        """Messages that were committed."""
+        return sum(count for outcome, count in self.outcomes.items() if outcome not in _NOT_IN_THE_LOG)
+
+    def connected(self) -> None:
+        """A connection was made."""
+        self.connects += 1
+        self.tally.connects += 1
+
+    def disconnected(self, reason: str) -> None:
+        """One ended, or could not be made."""
+        self.disconnects[reason] += 1
+        self.tally.disconnects[reason] += 1
+
+    def pushed(self, content: Content, outcome: Outcome) -> None:
+        """The hub pushed it; what is to be committed is counted then."""
+        if outcome is Outcome.REPEAT or outcome is Outcome.STALE:
+            self.outcomes[outcome.value] += 1
+            self.tally.events[kind_of(content), outcome.value] += 1
+            if outcome is Outcome.STALE:
+                self.unpublished(outcome.value, 1)
+        elif outcome is Outcome.OVERFLOW and content.sequence is None:
+            self.unpublished(LOST, 1)
+
+    def contradicted(self, outcome: Outcome, content: Content) -> None:
+        """Tell of something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
+        self._said[outcome.value] += 1
+        count = self._said[outcome.value]
+        if count <= _EACH or str(count).strip("0") == "1":
+            level, words = _CONTRADICTIONS[outcome]
+            get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
+
+    def unpublished(self, what: str, more: int) -> None:
+        """Tell of what is not published, and should have been: the first time, the tenth, the hundredth."""
+        before = self._said[what]
+        self._said[what] = after = before + more
+        if more and len(str(after)) > (len(str(before)) if before else 0):
+            level = logging.ERROR if what == LOST else logging.WARNING
+            get_logger(account=self.account).log(level, _UNPUBLISHED[what], count=after)

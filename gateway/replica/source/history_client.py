@@ -1,0 +1,189 @@
+"""One account's questions for the hub's history: how much at once, how often, and what a refusal means."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from gateway.backoff import Backoff
+from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost, HubError
+from gateway.hub.methods import EventsPage, Hub
+from gateway.replica.memory import Reservation
+from gateway.replica.source.context import OwnLimit, PageLimit
+from gateway.replica.source.unservable import CannotBeGivenError, Search
+from gateway.session.types import PageRequest
+from gateway.telemetry.logs import get_logger
+
+CALL_CAP: Final = 10.0
+"""Seconds that the longest delay between two tries of a call may take."""
+_TOO_MUCH: Final = {"too-large", "silent"}
+"""Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
+_AGAIN: Final = 2
+"""Failures in a row of one question, whatever their words, after which less is asked for."""
+_PAUSE: Final = 0.02
+"""Seconds between two tries, at the least: what fails at once is not to be asked in a burst."""
+_TRIES: Final = 3
+"""How often a page with a continuation token may fail before the token is taken to be the cause."""
+_REST: Final = 0.02
+"""Seconds to rest after a page without events, for each of them in a row."""
+_LONGEST_REST: Final = 0.5
+_ABOUT_LIMIT: Final = re.compile(
+    r"\blimit\b.*\b(must|between|at most|maximum|greater|less|larger|smaller)\b", re.IGNORECASE
+)
+
+
+_RATE: Final = re.compile(r"\b(rate|requests|calls)\b", re.IGNORECASE)
+"""Words of a limit that is for something else than events."""
+
+
+class History:
+    """Asks for pages, over one connection after the other."""
+
+    def __init__(
+        self,
+        account: str,
+        limit: PageLimit,
+        note: Callable[[HubError], None],
+        *,
+        most: int = sys.maxsize,
+        skip_after: int | None = None,
+    ) -> None:
+        """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page.
+
+        After `skip_after` failures of one event alone it may be passed, where `page` is told so.
+        """
+        self._account = account
+        self._limit = OwnLimit(account, limit, most)
+        self._note = note
+        self._question: PageRequest | None = None
+        self._failures = 0
+        self._empty = 0
+        self._told_of: int | None = None
+        self._skip_after = skip_after
+        self._alone = 0  # failures of the question for one event
+        self._search: Search | None = None
+        self._passed: tuple[int, int] | None = None  # after which sequence, and up to which, nothing could be given
+
+    @property
+    def expected_bytes(self) -> int:
+        """What the next page is expected to take."""
+        return self._limit.expected_bytes
+
+    async def rest(self) -> None:
+        """Wait a moment where page after page brings nothing but a token for the next."""
+        if self._empty > 1:
+            await asyncio.sleep(min(_LONGEST_REST, _REST * self._empty))
+
+    async def page(
+        self, hub: Hub, request: PageRequest, reservation: Reservation | None = None, may_pass: int | None = None
+    ) -> EventsPage | None:
+        """Ask until the hub answers, for fewer events where it fails; None where it no longer takes the token.
+
+        `reservation` is for the page, and is given back between two tries: others have an answer to come.
+
+        Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
+        """
+        backoff = Backoff(cap=CALL_CAP)
+        tries, asked, is_late = 0, 0, False
+        while True:
+            search = self._search_for(request, may_pass)
+            asked = 1 if search is not None else asked if is_late else self._limit.asks
+            is_late = False
+            try:
+                page = await hub.events_since(request.since if search is None else search.at, asked, request.token)
+            except ConnectionLost as error:
+                self._failed(request, asked, error, at_once=error.reason in _TOO_MUCH)
+                raise
+            except (CallRejected, CallFailed) as error:
+                self._note(error)
+                is_limit = _is_about_limit(error)
+                tries += 1
+                is_less = self._failed(request, asked, error, at_once=is_limit, is_limit=is_limit)
+                is_token = isinstance(error, CallRejected) or tries >= _TRIES
+                if request.token is not None and not is_limit and is_token:
+                    return None
+            except CallTimedOut as error:
+                self._note(error)
+                is_less = self._failed(request, asked, error)
+                is_late = not is_less  # the answer may be on its way
+            else:
+                if search is not None:
+                    search.given()
+                    self._search = None if search.is_void else search
+                    self._alone = 0
+                    continue
+                self._limit.served(page.envelopes)
+                self._question, self._failures, self._alone = None, 0, 0
+                self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
+                return replace(page, is_full=True) if len(page.envelopes) >= asked else page
+            if is_less:
+                backoff = Backoff(cap=CALL_CAP)  # it is another question now
+            await self._pause(backoff.next_delay(at_least=_PAUSE), reservation)
+
+    async def _pause(self, delay: float, reservation: Reservation | None) -> None:
+        if reservation is not None:
+            reservation.release()
+        await asyncio.sleep(delay)
+        if reservation is not None:
+            await reservation.renew(self.expected_bytes)
+
+    def _failed(
+        self, request: PageRequest, asked: int, error: HubError, *, at_once: bool = False, is_limit: bool = False
+    ) -> bool:
+        """Ask for less after the second failure of a question, and after each one from then on; True where it did."""
+        if self._search is not None:
+            self._search.failed()
+            return False
+        if request != self._question:
+            self._question, self._failures, self._alone = request, 0, 0
+        self._failures += 1
+        self._alone += asked == 1
+        if self._failures < _AGAIN and not at_once:
+            return False
+        is_less = self._limit.halve(asked, is_limit=is_limit)
+        if not is_less and self._failures >= _AGAIN:
+            self._tell_of(request.since, error)
+        return is_less
+
+    def _search_for(self, request: PageRequest, may_pass: int | None) -> Search | None:
+        """Return the search that goes on behind an event which failed too often, where there is one.
+
+        Raises CannotBeGivenError where it has come to its end, or had once and the question fails again.
+        """
+        passed = self._passed
+        if may_pass is None or may_pass <= request.since or request.token is not None or self._skip_after is None:
+            self._search = None
+        elif passed is not None and passed[0] == request.since and self._failures and request == self._question:
+            raise CannotBeGivenError(*passed)
+        elif self._search is None or self._search.since != request.since:
+            is_due = self._alone >= self._skip_after and request == self._question
+            self._search = Search(request.since, may_pass, self._skip_after) if is_due else None
+        elif self._search.through is not None:
+            self._passed, self._search = (request.since, self._search.through), None
+            raise CannotBeGivenError(*self._passed)
+        return self._search
+
+    def _tell_of(self, since: int, error: HubError) -> None:
+        """Say once which event it is that the hub does not give, alone as it is asked for."""
+        if self._told_of == since:
+            return
+        self._told_of = since
+        is_large = isinstance(error, ConnectionLost) and error.reason == "too-large"
+        get_logger(account=self._account).error(
+            "the account stands still: one event of its history is above hub.max_record_bytes; raise it"
+            if is_large
+            else "the account stands still: the hub cannot give what follows this event, not even one alone",
+            since=since,
+            error=str(error),
+        )
+
+
+def _is_about_limit(error: CallRejected | CallFailed) -> bool:
+    if isinstance(error, CallRejected) and any(field.lower() == "limit" for field in error.fields):
+        return True
+    words = str(error)
+    return _ABOUT_LIMIT.search(words) is not None and _RATE.search(words) is None

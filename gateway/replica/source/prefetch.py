@@ -1,0 +1,109 @@
+"""The pages of one connection: the next one is asked for while the last is decoded.
+
+Asked for ahead is only what the session will most likely want, and only where there is room for it at once. What
+the session wants after all decides: an answer to anything else is let go, as is one that the hub may have given
+before it told its latest sequence, since by that the session judges what is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.events.decode import Decoder
+from gateway.hub.methods import EventsPage, Hub
+from gateway.replica.memory import Reservation, Share
+from gateway.replica.source.history_client import History
+from gateway.session.types import Content, PageRequest
+from gateway.signalr.large_records import LARGE, ODD, TURN, aside
+
+_GIVES_WAY: Final = 0.5
+"""Seconds after which a page for which there was no room is asked for again, where others go first."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A page that was asked for."""
+
+    request: PageRequest
+    reservation: Reservation
+    """To be released once the page is taken in."""
+    answer: Awaitable[EventsPage | None]
+    """As `History.page` gives it."""
+
+
+class Pages:
+    """Asks for pages over one connection, one at a time."""
+
+    def __init__(self, history: History, hub: Hub, share: Share, tasks: asyncio.TaskGroup) -> None:
+        """`tasks` are those of the connection: what was asked for ahead ends with it."""
+        self._history = history
+        self._hub = hub
+        self._share = share
+        self._tasks = tasks
+        self._ahead: tuple[Asked, asyncio.Task[EventsPage | None]] | None = None
+
+    async def ask(
+        self,
+        wants: Callable[[], PageRequest | None],
+        may_pass: Callable[[], int | None] = lambda: None,
+        *,
+        gives_way: bool = False,
+    ) -> Asked | None:
+        """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
+
+        One that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass` that the
+        hub cannot give may be passed: then the answer raises CannotBeGivenError.
+        """
+        if self._ahead is not None:
+            asked, _ = self._ahead
+            if asked.request == wants():
+                self._ahead = None
+                return asked
+            self.let_go()
+        await self._history.rest()
+        size = self._history.expected_bytes
+        reservation = self._share.reserve_at_once(size) if gives_way else await self._share.reserve(size)
+        if reservation is None:
+            await asyncio.sleep(_GIVES_WAY)
+            return None
+        request = wants()
+        if request is None:
+            reservation.release()
+            return None
+        return Asked(request, reservation, self._history.page(self._hub, request, reservation, may_pass()))
+
+    def ask_ahead(self, request: PageRequest | None) -> None:
+        """Ask for `request`, where there is room for one more page at once; `ask` gives it."""
+        reservation = None if request is None else self._share.reserve_at_once(self._history.expected_bytes)
+        if request is not None and reservation is not None:
+            task = self._tasks.create_task(self._history.page(self._hub, request, reservation))
+            self._ahead = Asked(request, reservation, task), task
+
+    def let_go(self) -> None:
+        """Forget what was asked for ahead."""
+        if self._ahead is not None:
+            (asked, task), self._ahead = self._ahead, None
+            task.cancel()
+            asked.reservation.release()
+
+
+async def decode(decoder: Decoder, account: str, envelopes: list[bytes]) -> list[Content]:
+    """Decode the envelopes of a page in their order; others have their turn each few milliseconds."""
+    contents: list[Content] = []
+    clock = asyncio.get_running_loop().time
+    await asyncio.sleep(0)
+    began = clock()
+    for envelope in envelopes:
+        content: Content | None = None
+        if len(envelope) <= LARGE:
+            content = decoder.usual_envelope(account, envelope)
+        if content is None and len(envelope) > ODD:
+            content = await aside(decoder.envelope, account, envelope)
+        contents.append(content or decoder.envelope_at_length(account, envelope))
+        if clock() - began > TURN:
+            await asyncio.sleep(0)
+            began = clock()
+    return contents

@@ -1,0 +1,200 @@
+"""How a page of the history becomes part of the queue, in order with the pushes that wait for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.errors import Diverged
+from gateway.events.event import DeadLetter
+from gateway.session.checkpoint import Anchor
+from gateway.session.doubtful_pushes import DoubtfulPushes
+from gateway.session.finality import Finality
+from gateway.session.history_cursor import Step, Walk
+from gateway.session.hub_clock import HubClock, Moment
+from gateway.session.outbox import Outbox
+from gateway.session.reorder_buffer import WaitingPushes
+from gateway.session.types import Content, Outcome
+
+
+class Intake:
+    """Queues what pages show, and moves `verified` behind what is final."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        outbox: Outbox,
+        waiting: WaitingPushes,
+        doubtful: DoubtfulPushes,
+        walk: Walk,
+        finality: Finality,
+        clock: HubClock,
+    ) -> None:
+        """`finality` tells what of the history will not change any more, `clock` how long it has been empty."""
+        self.unpushed = 0
+        """Events that were published while live though no push had brought them."""
+        self.strays = 0
+        """Events at or below what is verified that are neither the anchor nor remembered."""
+        self._outbox = outbox
+        self._waiting = waiting
+        self._doubtful = doubtful
+        self._walk = walk
+        self._finality = finality
+        self._clock = clock
+        self._aside: list[Content] = []
+        self._empty_since: tuple[Moment, int] | None = None
+
+    def forget(self) -> None:
+        """Forget what was set aside, and since when the history is empty: another connection or look begins."""
+        self._aside.clear()
+        self._empty_since = None
+
+    def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int) -> bool | None:
+        """Check whose history it is; give None where the page can be taken in, else whether to ask again only later.
+
+        Raises Diverged.
+        """
+        walk, before = self._walk, self._walk.step
+        if any(content.sequence is not None for content in contents):
+            self._empty_since = None
+        if walk.check(contents, ended=ended):
+            for content in self._aside:
+                self._outbox.place(content)
+            self._aside.clear()
+            if walk.adopted is not None:
+                self._outbox.mark(self._outbox.marked, walk.adopted)
+            return None
+        if walk.step is before and walk.step is Step.ANCHOR:
+            self._aside += [content for content in contents if content.sequence is None]
+        else:
+            self._aside.clear()  # it will be shown again
+        if walk.waits:
+            return True
+        if walk.step is before:
+            if ended:
+                return self._found_nothing(latest)
+            walk.turn()
+        return False
+
+    def _found_nothing(self, latest: int) -> bool:
+        """The whole history is empty. Where it has to have something it may lag, but not longer than its grace."""
+        if latest > self._outbox.marked:
+            self._empty_since = self._empty_since or (self._clock.now, latest)
+            since, last = self._empty_since
+            if not self._clock.has_passed(since):
+                self._walk.begin(self._outbox.marked, self._outbox.anchor)
+                return True
+            self._pass_gap(last)
+        self._empty_since = None
+        self._walk.go_onward()
+        return False
+
+    def check_without_anchor(self, contents: Sequence[Content]) -> None:
+        """Compare a first page with what was published before history showed anything: pushes alone made that known.
+
+        Raises Diverged where of the numbers that both have every event is another.
+        """
+        outbox = self._outbox
+        known = [content for content in contents if content.sequence is not None and content.sequence in outbox]
+        others = [content for content in known if outbox.contradicts(content)]
+        if others and len(others) == len(known):
+            raise Diverged(
+                f"event {others[0].sequence} is {others[0].id} in the hub's history now, and was another one when it "
+                "was published: the hub started again, or the key is another user's. If that is meant, reset the "
+                "checkpoint"
+            )
+
+    def take(self, contents: Sequence[Content], *, live: bool) -> bool:
+        """Queue what is new in a page; give True where it must stop before the page's end."""
+        walk, outbox = self._walk, self._outbox
+        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.clean else None
+        final = outbox.marked if last is None or last.sequence is None else last.sequence
+        if walk.origin is not None and final >= walk.origin:
+            self._pass_gap(walk.origin - 1)
+            walk.origin = None
+        if walk.passed is not None and final > walk.passed[1]:
+            since, through = walk.passed
+            outbox.mark(max(outbox.marked, since), outbox.anchor)
+            self._pass_gap(through)
+            walk.passed = None
+        stopped = False
+        for content in contents:
+            sequence = content.sequence
+            if sequence is None:
+                outbox.place(content)
+            elif stopped:
+                continue  # but what has no sequence may stand anywhere, if the page is not sorted
+            elif sequence <= outbox.marked:
+                self._look_at_known(content, live=live)
+            elif self._must_wait(content, final, live=live) or not self._place_waiting(sequence - 1, final):
+                stopped = True
+            else:
+                self._take(sequence, content, final, live=live)
+        if last is not None and final > outbox.marked:
+            outbox.mark(final, Anchor.of(last))
+        return stopped
+
+    def _must_wait(self, content: Content, final: int, *, live: bool) -> bool:
+        """Live, what is young may still be on its way as a push. With a full checkpoint it waits until it is final."""
+        sequence = content.sequence
+        if sequence is None or sequence <= final:
+            return False
+        if self._outbox.crowded or not live or self._finality.is_old(content):
+            return self._outbox.crowded
+        # Where a push is doubtful, history is read on for it.
+        is_known = sequence in self._outbox and bool(self._doubtful)
+        return not is_known and not self._doubtful.is_garbled(sequence)
+
+    def _take(self, sequence: int, content: Content, final: int, *, live: bool) -> None:
+        walk, outbox = self._walk, self._outbox
+        if sequence in outbox:
+            outbox.meet(content)
+        elif sequence in self._waiting:
+            pushed = self._waiting.pop(sequence)
+            outbox.place(content if isinstance(pushed, DeadLetter) else pushed)  # what history has whole is whole
+            outbox.meet(content)
+        else:
+            self._place(content, live=live)
+        walk.reached = max(walk.reached, sequence)
+        if sequence > final:
+            walk.clean = False
+            if outbox.anchor is None:  # better a young anchor than none, should the hub start again now
+                outbox.mark(outbox.marked, Anchor.of(content))
+        elif outbox.filling:
+            outbox.mark(sequence, Anchor.of(content))
+
+    def _place(self, content: Content, *, live: bool) -> None:
+        """Queue what history alone shows."""
+        outcome = self._outbox.place(content)
+        if live and (outcome is Outcome.QUEUED or outcome is Outcome.LATE):
+            self.unpushed += 1
+
+    def _look_at_known(self, content: Content, *, live: bool) -> None:
+        outbox, sequence = self._outbox, content.sequence
+        anchor = outbox.anchor if outbox.anchor is not None and sequence == outbox.anchor.sequence else None
+        assert sequence is not None  # noqa: S101 - the caller looked
+        if outbox.is_open(sequence):
+            self._place(content, live=live)
+        elif outbox.is_same(sequence, content):
+            return
+        elif anchor is not None and anchor.contradicts(Anchor.of(content)):
+            outbox.place_reused(content, anchor.id)
+        elif anchor is None and sequence != outbox.marked and outbox.meet(content) is Outcome.REPEAT:
+            self.strays += 1
+
+    def _place_waiting(self, through: int, final: int) -> bool:
+        """Queue the pushes that history has passed; give False where the checkpoint has no room for one."""
+        for sequence in self._waiting.through(through):
+            if sequence > final and self._outbox.crowded:
+                return False
+            self._outbox.place(self._waiting.pop(sequence))
+            if sequence <= final and self._outbox.filling:
+                self._outbox.mark(sequence, self._outbox.anchor)
+        return True
+
+    def _pass_gap(self, last: int) -> None:
+        """Announce what the hub no longer has, up to `last`, and go on after it; what was pushed of it is not lost."""
+        for sequence in self._waiting.through(last):
+            if self._outbox.filling:
+                self._outbox.pass_gap(sequence - 1)
+            self._outbox.place(self._waiting.pop(sequence))
+        self._outbox.pass_gap(last)
+        self._walk.reached = max(self._walk.reached, last)
