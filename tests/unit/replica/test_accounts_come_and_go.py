@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,8 +17,7 @@ from gateway.replica import orphaned as unserved
 from gateway.replica import replica
 from gateway.replica.key_watcher import Watched
 from gateway.replica.source.account import Activity
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build, World
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +26,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unserved, "_PATIENCE", 0.3)
 
 
-def connected(world: Any, name: str) -> int:  # noqa: ANN401 - a world
+def connected(world: World, name: str) -> int:
     return len(world.hub.server.of(world.hub.user(name)))
 
 

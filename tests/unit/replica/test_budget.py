@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,8 +14,7 @@ from gateway.replica.memory import Budget
 from gateway.replica.source.account import Account, Activity
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 def test_what_is_held_counts_and_what_is_let_go_is_free_again() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog.testing
 
 from gateway.simulator import Failure
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 REFUSED = 100_000
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 async def test_an_account_that_is_ended_in_the_moment_its_connection_ends_does_end(build: Build) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -20,9 +19,8 @@ from gateway.session.types import Item
 from gateway.state import Desired, TargetState
 from gateway.telemetry.counters import Tally
 from gateway.telemetry.metrics import AccountNumbers, Metrics
+from tests.support.in_process import Build
 from tests.unit.replica.wishes import applied, wish
-
-Build = Callable[..., Awaitable[Any]]
 
 
 class PlantedError(Exception):

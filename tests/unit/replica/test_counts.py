@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from gateway.replica.source.counts import STRAY, Counts
 from gateway.session.types import Outcome
 from gateway.simulator.hub import Injection
 from gateway.telemetry.counters import Tally
+from tests.support.in_process import Build
 
 EVENT = Event("main", "order-update", 5, None, "2026-11-22T13:32:00Z", None, b"{}")
 LETTER = DeadLetter("main", "invalid-payload", "", "OnPositionUpdate", b"{", 4)
@@ -85,7 +86,7 @@ class LosesAnswers:
 
 
 async def test_what_a_person_should_look_at_is_counted_though_the_answer_was_lost(
-    build: Callable[..., Awaitable[Any]],
+    build: Build,
 ) -> None:
     world = await build("alpha", prefill=10)
     replica = await world.replica(LosesAnswers(world.broker.log("lossy")))

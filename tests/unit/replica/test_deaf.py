@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import structlog.testing
 
 from gateway.simulator import Injection
+from tests.support.in_process import Build
 
 HISTORY_ONLY = (
     b'{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
     b'"AvgFillPrice":null,"EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
 )
-Build = Callable[..., Awaitable[Any]]
 
 
 async def test_a_hub_that_pushes_nothing_is_subscribed_to_again_and_then_connected_to_anew(build: Build) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,8 @@ from gateway.hub.client import hub_http, transport_of
 from gateway.replica.source.account import Activity
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 ACCOUNTS = 12
 SIZE = 31 * 2**20
 BUDGET = 48 * 2**20

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from gateway.broker.ports import Limits
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.publication import dead_letter_message
 from gateway.replica.sink.pending_commit import Filling, to_message
 from gateway.session.types import Item, Reissue
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 async def test_many_accounts_share_commits_that_stay_within_their_limits(build: Build) -> None:

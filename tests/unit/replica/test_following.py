@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
@@ -12,8 +12,8 @@ from gateway.broker.control_view import Wish
 from gateway.replica.source.account import Account, Activity
 from gateway.signalr.connection import Connection
 from gateway.state import Desired
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 LONG_AGO, NOW = "2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"
 
 
@@ -76,7 +76,7 @@ def _payload(sequence: int) -> dict[str, Any]:
     return {**order, **nothing, "EventId": id_, "EventSeqId": sequence, "EventTime": LONG_AGO}
 
 
-async def served(build: Build, hub: Hub) -> tuple[Any, Account]:
+async def served(build: Build, hub: Hub) -> tuple[World, Account]:
     """Serve an account of this hub."""
     world = await build("alpha")
     replica = await world.replica(connect=hub.connect)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.broker.memory import MemoryControl, MemoryRegistry
 from gateway.errors import Unavailable
 from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState
+from tests.support.in_process import Build
 from tests.unit.replica.wishes import wish
-
-Build = Callable[..., Awaitable[Any]]
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,8 +16,8 @@ from gateway.replica.source.context import OwnLimit, PageLimit
 from gateway.replica.source.history_client import History
 from gateway.session.types import PageRequest
 from gateway.simulator import Failure, Injection
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 ROOM = 2**30
 PAGE = EventsPage([], None)
 FAILED = CallFailed("GetEventsSince", "HubException: Limit must be between 1 and 50")

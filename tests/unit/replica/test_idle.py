@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gateway.broker.control_view import Wish
 from gateway.replica.source.account import Account, Activity
 from gateway.state import Desired, TargetState
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 PATIENCE = 20.0
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from gateway.replica.source.account import Account, Activity
 from gateway.simulator.hub import Injection
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 EVER = 1e9
 
 
-async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[Any, Account]:  # noqa: ANN401 - a world
+async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[World, Account]:  # noqa: ANN401
     """Serve an account that is live and level."""
     world = await build("alpha", prefill=prefill)
     replica = await world.replica(**more)
@@ -25,7 +24,7 @@ async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[Any, Accou
     return world, account
 
 
-async def is_level(world: Any, account: Account) -> None:  # noqa: ANN401 - a world
+async def is_level(world: World, account: Account) -> None:
     """Wait until it is level, and see it stay so over some audits."""
     await world.until(lambda: account.activity is Activity.LIVE and account.lag_seconds() == 0, "it is level")
     for _ in range(5):

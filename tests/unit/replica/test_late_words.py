@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.replica import orphaned as unserved
 from gateway.replica import replica
+from gateway.replica.replica import Replica
 from gateway.state import (
     ACCOUNT,
     REPLAY,
@@ -27,8 +28,8 @@ from gateway.state import (
     TargetState,
     encode_record,
 )
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 ID = "5f0e" * 8
 
 
@@ -52,7 +53,7 @@ class Held(MemoryControl):
             await self.inner.report(observed)
 
 
-def shared(world: Any) -> Held:  # noqa: ANN401 - a world
+def shared(world: World) -> Held:
     """Let replicas share the shards of `world`, the first of them over the store that is given back."""
     world.ownership = MemoryOwnership(Timing(lease=0.6, renewal=0.2, look=0.1))
     store = Held()
@@ -60,13 +61,13 @@ def shared(world: Any) -> Held:  # noqa: ANN401 - a world
     return store
 
 
-def state(running: Any) -> str | None:  # noqa: ANN401 - a replica
+def state(running: Replica) -> str | None:
     """Give what `running` hears of the account."""
     seen = running.view.observed.get("alpha")
     return None if seen is None or seen.said is None else seen.said.state
 
 
-async def hand_over(world: Any, held: Held) -> Any:  # noqa: ANN401 - worlds and replicas
+async def hand_over(world: World, held: Held) -> Any:  # noqa: ANN401 - worlds and replicas
     """Let a second replica take over from the first, whose reports are not heard of any more."""
     held.is_frozen = True
     world.control = held.inner
@@ -76,7 +77,7 @@ async def hand_over(world: Any, held: Held) -> Any:  # noqa: ANN401 - worlds and
     return heir
 
 
-async def said(world: Any, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
+async def said(world: World, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
     """Give what somebody hears of `key` who looks for the first time; None for nothing."""
     view = View(lambda _: None)
     following = asyncio.create_task(view.follow(world.control))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,8 +14,8 @@ from gateway.replica.source.account import Account, Activity
 from gateway.replica.source.dead_letter_limit import LetterLimit
 from gateway.simulator import Injection
 from gateway.state import Desired
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 MOST = 10
 
 
@@ -46,11 +45,11 @@ def test_an_operator_lets_it_go_on() -> None:
     limit.count(3, 0, 101.0)
 
 
-def letters(world: Any) -> int:  # noqa: ANN401 - conftest's World
+def letters(world: World) -> int:
     return sum(message.topic == DEAD_LETTER for message in world.messages("alpha"))
 
 
-def events(world: Any) -> list[int]:  # noqa: ANN401 - likewise
+def events(world: World) -> list[int]:
     return [int(message.key) for message in world.messages("alpha") if message.topic != DEAD_LETTER]
 
 

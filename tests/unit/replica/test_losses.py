@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,9 +12,8 @@ from gateway.broker.memory import Edge, MemoryControl
 from gateway.errors import OutcomeUnknown
 from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState
+from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import wish
-
-Build = Callable[..., Awaitable[Any]]
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +21,7 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.replica.sink.shard._DOUBT", 0.2)
 
 
-async def begun(build: Build) -> Any:  # noqa: ANN401 - a world
+async def begun(build: Build) -> World:
     """Give a world of two accounts, one of which has 30 events that came in commits of their own."""
     world = await build("alpha", "beta", prefill=10)
     world.broker.can_lose = 1000

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gateway.accounts import shard_of
 from gateway.broker.leases import Timing
 from gateway.broker.memory import MemoryOwnership
 from gateway.replica.replica import Replica
 from gateway.replica.source.account import Activity
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 NAMES = tuple(f"account-{number}" for number in range(8))
 SHARDS = 16
 QUICK = Timing(lease=1.0, renewal=0.2, look=0.1)
 
 
-async def shared_world(build: Build, *names: str) -> Any:  # noqa: ANN401 - a world
+async def shared_world(build: Build, *names: str) -> World:
     world = await build(*(names or NAMES), prefill=5)
     world.ownership = MemoryOwnership(QUICK)
     return world
 
 
-def connected_to(world: Any, name: str) -> int:  # noqa: ANN401 - a world
+def connected_to(world: World, name: str) -> int:
     """Count the hub's connections of an account."""
     return len(world.hub.server.of(world.hub.user(name)))
 
@@ -34,7 +32,7 @@ def live(replica: Replica) -> set[str]:
     return {status.account for status in replica.statuses() if status.activity is Activity.LIVE}
 
 
-async def settle(world: Any, *replicas: Replica) -> list[set[str]]:  # noqa: ANN401 - a world
+async def settle(world: World, *replicas: Replica) -> list[set[str]]:
     """Wait until these have even shares, each account live in exactly one of them, over one connection.
 
     Uneven shares are a hand-over that goes on, which moves more accounts later.

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from gateway.replica.source.context import PageLimit
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 ACCOUNTS = ("one", "two", "three", "four", "five")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 import structlog
@@ -13,8 +11,7 @@ from gateway.broker.memory import Edge, no_faults
 from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
 from gateway.replica.provisioning import Provisioning, Seldom
 from gateway.replica.source.account import Activity
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 def test_the_same_words_are_said_once_a_minute_whatever_numbers_stand_in_them() -> None:

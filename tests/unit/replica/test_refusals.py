@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -14,9 +12,8 @@ from gateway.events.event import Event
 from gateway.publication import DEAD_LETTER
 from gateway.replica.sink.rejections import Refusals
 from gateway.session.types import Item, Reissue
+from tests.support.in_process import Build, World
 from tests.unit.replica.picky import Picky
-
-Build = Callable[..., Awaitable[Any]]
 
 
 def item(account: str, sequence: int, replay: str | None = None) -> Item:
@@ -24,7 +21,7 @@ def item(account: str, sequence: int, replay: str | None = None) -> Item:
     return Item(event, reissue=None if replay is None else Reissue(replay))
 
 
-def letters(world: Any, account: str) -> list[bytes]:  # noqa: ANN401 - a world
+def letters(world: World, account: str) -> list[bytes]:
     return [message.key for message in world.messages(account) if message.topic == DEAD_LETTER]
 
 

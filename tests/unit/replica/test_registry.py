@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from gateway.replica.source.account import Activity
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 async def test_an_account_is_registered_once_its_first_checkpoint_is_committed(build: Build) -> None:

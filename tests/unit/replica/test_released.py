@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
 
 from gateway.replica.source.account import Activity
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 OURS = {"Connection", "Hub", "Pages", "_Following", "CatchUp", "Intake", "Receipt"}
 THEIRS = {"ClientWebSocketResponse", "ResponseHandler", "ClientResponse", "BaseExceptionGroup", "ExceptionGroup"}
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from gateway.broker.memory import MemoryControl
 from gateway.publication import REPLAY as TOPIC
 from gateway.simulator import Injection
 from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, decode_record, encode_record
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 PUSHED = (
     '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
     '"AvgFillPrice":null,"EventId":"$ID","EventSeqId":$SEQ,"EventTime":"2026-01-01T00:00:00Z"}'

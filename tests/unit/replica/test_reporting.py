@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -16,11 +15,11 @@ from gateway.errors import Unavailable
 from gateway.replica import replica
 from gateway.replica import reporter as reporting
 from gateway.replica.orphaned import KEYLESS
+from gateway.replica.replica import Replica
 from gateway.replica.reporter import Reporter, Subject
 from gateway.replica.source.account import Account, Activity
 from gateway.state import Observed, decode_record
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build, World
 
 
 def fails(name: str, error: Exception) -> float:
@@ -118,7 +117,7 @@ async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, m
 # Accounts that have nothing to do ---------------------------------------------------------------------------
 
 
-async def still(build: Build) -> tuple[Any, Any]:
+async def still(build: Build) -> tuple[World, Replica]:
     """Serve two accounts which nothing touches any more, and look at both."""
     world = await build("alpha", "beta", prefill=2)
     running = await world.replica(audit=1000)
@@ -130,7 +129,7 @@ async def still(build: Build) -> tuple[Any, Any]:
     return world, running
 
 
-def names(running: Any) -> tuple[set[str], set[str]]:  # noqa: ANN401 - a replica
+def names(running: Replica) -> tuple[set[str], set[str]]:
     """Look, and give whom that was done to and of whom there is the name alone."""
     seen = [*running._subjects()]
     return {one.account for one in seen if isinstance(one, Subject)}, {one for one in seen if isinstance(one, str)}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -12,16 +10,16 @@ from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.state import Desired, Reset, TargetState
 from gateway.verify.announced import announced
+from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import applied, wish
 
-Build = Callable[..., Awaitable[Any]]
 BEGINS = 20
 """The sequence after which the second incarnation begins."""
 ALL = {1, 2, 3, 4, 5}
 """The strategies of the account."""
 
 
-def published(world: Any) -> tuple[dict[int, list[int]], dict[int, int | None]]:  # noqa: ANN401 - a world
+def published(world: World) -> tuple[dict[int, list[int]], dict[int, int | None]]:
     """Give the numbers published in each incarnation, in their order, and the strategy of each number."""
     numbers: dict[int, list[int]] = {}
     strategies: dict[int, int | None] = {}
@@ -32,7 +30,7 @@ def published(world: Any) -> tuple[dict[int, list[int]], dict[int, int | None]]:
     return numbers, strategies
 
 
-def wanted(world: Any, incarnation: int, sequence: int) -> bool:  # noqa: ANN401 - a world
+def wanted(world: World, incarnation: int, sequence: int) -> bool:
     """Say by what was announced, as a consumer reads it, whether an event was to be published."""
     notifications = [
         (int(message.attributes["incarnation"]), message.value)
@@ -89,7 +87,7 @@ async def test_a_reset_and_a_change_in_one_go_publish_all_that_is_wanted_once(
         assert found_then == (ALL if wanted_then is None else set(wanted_then))
 
 
-def stands(world: Any) -> tuple[int, int] | None:  # noqa: ANN401 - a world
+def stands(world: World) -> tuple[int, int] | None:
     """Give what the owner reports of the checkpoint: where it stands, and which incarnation it is."""
     sighting = world.replicas[-1].view.observed.get("alpha")
     standing = None if sighting is None else sighting.said.checkpoint

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
-from typing import Any
 
 import pytest
 import structlog
@@ -19,12 +18,11 @@ from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.replica.source.account import Activity
 from gateway.settings import MessagesSettings
 from gateway.simulator.hub import Injection
+from tests.support.in_process import Build, World
 from tests.unit.replica.picky import Picky
 
-Build = Callable[..., Awaitable[Any]]
 
-
-def enlarge(world: Any, account: str, sequence: int, size: int) -> None:  # noqa: ANN401 - a world
+def enlarge(world: World, account: str, sequence: int, size: int) -> None:
     """Make one event of the hub's history a large one."""
     payloads = world.hub.user(account).history.payloads
     mark = b'ame":"'

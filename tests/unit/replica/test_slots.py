@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -15,8 +13,7 @@ from gateway.broker.memory import Edge, no_faults
 from gateway.errors import Unavailable
 from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.source.account import Activity
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 HANGS = 10.0
 """Seconds until a commit is given up."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 from gateway.replica.source.account import Account, Activity
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 ORDER = (
     b'{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
     b'"AvgFillPrice":null,"EventId":"10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0","EventSeqId":6,'

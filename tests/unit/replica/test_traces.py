@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -19,8 +19,7 @@ from gateway.publication import DEAD_LETTER, TRACEPARENT, Message
 from gateway.replica.source.account import Activity
 from gateway.telemetry.otlp import Source
 from gateway.telemetry.tracer import Tracer, add_trace
-
-Build = Callable[..., Awaitable[Any]]
+from tests.support.in_process import Build
 
 
 @pytest.fixture

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import pytest
 
 from gateway.simulator import events
+from tests.support.in_process import Build
 
-Build = Callable[..., Awaitable[Any]]
 TICKS = 10_000_000
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Any
 
 import pytest
 import structlog
@@ -18,8 +16,8 @@ from gateway.replica.source.history_client import History
 from gateway.replica.source.unservable import CannotBeGivenError, Search
 from gateway.session.types import PageRequest
 from gateway.simulator import Failure
+from tests.support.in_process import Build, World
 
-Build = Callable[..., Awaitable[Any]]
 ROOM = 2**30
 
 
@@ -217,7 +215,7 @@ async def test_a_hub_that_fails_for_a_while_loses_nothing(build: Build) -> None:
     assert gaps(world) == []
 
 
-def gaps(world: Any) -> list[tuple[int, int]]:  # noqa: ANN401 - a world
+def gaps(world: World) -> list[tuple[int, int]]:
     """Give the gaps that were announced."""
     values = [json.loads(message.value) for message in world.messages("alpha") if message.topic == NOTIFICATIONS]
     return [(value["FirstSeqId"], value["LastSeqId"]) for value in values if value["Type"] == "gap"]

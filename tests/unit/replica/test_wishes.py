@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from msgspec import UNSET
@@ -14,25 +13,25 @@ from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState, Written
+from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import applied, wish
 
-Build = Callable[..., Awaitable[Any]]
 LATER = b'{"version":2,"strategies":null,"state":"running","moon":"full"}'
 
 
-async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> Any:  # noqa: ANN401 - a world
+async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> World:
     world = await build(*(accounts or ("alpha",)), prefill=prefill)
     world.control = MemoryControl()
     return world
 
 
-def asked(world: Any, account: str = "alpha") -> set[int]:  # noqa: ANN401 - a world
+def asked(world: World, account: str = "alpha") -> set[int]:
     """Give the strategies that the hub pushes to the account."""
     (connection,) = world.hub.server.of(world.hub.user(account))
     return set(connection.listener.strategies)
 
 
-def strategies(world: Any, after: int, account: str = "alpha") -> set[int]:  # noqa: ANN401 - a world
+def strategies(world: World, after: int, account: str = "alpha") -> set[int]:
     """Give the strategies of the events that were published after a sequence."""
     found = set()
     for message in world.messages(account):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.state import Desired, encode_record
+from tests.support.in_process import World
 
 
-async def wish(world: Any, desired: Desired | bytes, account: str = "alpha") -> int:  # noqa: ANN401 - a world
+async def wish(world: World, desired: Desired | bytes, account: str = "alpha") -> int:
     """Write what is wanted; give its revision."""
     standing = world.control.records.get((False, f"account.{account}"))
     value = desired if isinstance(desired, bytes) else encode_record(desired)
     return int(await world.control.write(f"account.{account}", value, standing[0].revision if standing else 0))
 
 
-async def applied(world: Any, revision: int, account: str = "alpha") -> None:  # noqa: ANN401 - a world
+async def applied(world: World, revision: int, account: str = "alpha") -> None:
     """Wait until the owner reports that it is so."""
 
     def is_applied() -> bool:
