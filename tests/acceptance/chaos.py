@@ -115,9 +115,7 @@ class Storm:
         """Let one blow land, and wait until it is over."""
         await asyncio.sleep(blow.peace)
         victim = self.alive[int(blow.lot * len(self.alive))]
-        await until(
-            lambda: self._in_flight(victim, blow.kind) > 0, f"events are in flight where {blow.kind} is to land"
-        )
+        await until(lambda: self._in_flight(victim, blow.kind) > 0, lambda: self._nothing(victim, blow))
         events, began = self._in_flight(victim, blow.kind), time.time()
         if blow.kind in {"kill", "end", "freeze", "nap", "cut"}:
             await self._strike_replica(blow, victim)
@@ -201,6 +199,12 @@ class Storm:
     def _in_flight(self, victim: Process, kind: Kind) -> int:
         struck = self.alive if kind in {"broker", "hub", "slow", "hang", "back", "edit"} else [victim]
         return sum(self.scene.in_flight(running.popen.pid) for running in struck)
+
+    def _nothing(self, victim: Process, blow: Blow) -> str:
+        """Say what is missing, and what the victim does instead."""
+        found = {running.name: self.scene.in_flight(running.popen.pid) for running in self.alive}
+        said = victim.complained[-2000:]
+        return f"events are in flight where {blow} is to land, {victim.name}; there are {found}; it said {said}"
 
     async def _recovered(self) -> None:
         await self.scene.reached(await self.scene.latest(), settled_of)

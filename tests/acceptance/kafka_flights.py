@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from tests.contract.kafka_wire import Api, Wire
-from tests.contract.sockets import is_of
 
 How = Literal["stored", "ending", "ended"]
 PATIENCE: Final = 60.0
@@ -79,8 +78,8 @@ class Flights:
     late: list[Late] = field(default_factory=list)
     _events: dict[str, int] = field(default_factory=dict)
     """Events in flight, by transactional id."""
-    _ports: dict[str, int] = field(default_factory=dict)
-    """Of the clients that sent them."""
+    _senders: dict[str, tuple[Wire, int]] = field(default_factory=dict)
+    """Over which wire they were sent, and from which port."""
     _newest: dict[str, tuple[int, int]] = field(default_factory=dict)
     _trap: _Trap | None = None
     _kept: asyncio.Event = field(default_factory=asyncio.Event)
@@ -94,7 +93,11 @@ class Flights:
 
     def in_flight(self, process: int) -> int:
         """Count the events of a process in transactions whose outcome it does not know."""
-        return sum(events for name, events in self._events.items() if is_of(process, self._ports[name]))
+        return sum(events for name, events in self._events.items() if self._is_of(process, name))
+
+    def _is_of(self, process: int, name: str) -> bool:
+        wire, port = self._senders[name]
+        return wire.gates.belongs(port, process)
 
     def let_go(self) -> None:
         """Send on what was caught."""
@@ -110,7 +113,7 @@ class Flights:
             return
         if write.events:
             self._events[write.id] = self._events.get(write.id, 0) + write.events
-            self._ports[write.id] = port
+            self._senders[write.id] = wire, port
         if write.commits and self._springs("ending", write):
             await self._spring(wire, write, -1)
 

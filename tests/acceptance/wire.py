@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
-from tests.contract.sockets import Gates, is_of
+from tests.contract.sockets import Gates
 
 How = Literal["half", "unanswered"]
 PATIENCE: Final = 30.0
@@ -104,7 +104,7 @@ class Wire:
 
     def in_flight(self, process: int) -> int:
         """Count the events of a process that the server has been told of and it has no answer for."""
-        links = [link for link in self._links if link.flights and is_of(process, link.port)]
+        links = [link for link in self._links if link.flights and self.gates.belongs(link.port, process)]
         return sum(self.flights[batch].events for link in links for batch in link.flights)
 
     def hold(self) -> None:
