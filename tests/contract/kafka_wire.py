@@ -20,12 +20,14 @@ from tests.contract.sockets import Gates
 
 _LAST_WORDS: Final = 1.0
 """Seconds that a broker has for the last requests of who is gone."""
+_PIECE: Final = 64 * 1024
 
 
 class Api(IntEnum):
     """Kafka's numbers of the requests that tests strike at."""
 
     PRODUCE = 0
+    FETCH = 1
     INIT_PRODUCER_ID = 22
     ADD_PARTITIONS = 24
     END_TXN = 26
@@ -116,7 +118,7 @@ class Wire:
             self._writers |= ends
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(self._ask(client, reader, server, answers))
-                ways.create_task(_pump(client, answers, writer, lambda frame: self._answer(client, frame)))
+                ways.create_task(self._tell(client, answers, writer))
         except* (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, and so does the other
         finally:
@@ -139,6 +141,15 @@ class Wire:
             while client.asked and not answers.at_eof() and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
             raise
+
+    async def _tell(self, client: _Client, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass on answers. One to a read goes on as it comes: who reads sees that something does."""
+
+        def whole(head: bytes) -> bool:
+            request = client.asked.get(int.from_bytes(head[4:8]))
+            return request is None or int.from_bytes(request[4:6]) != Api.FETCH
+
+        await _pump(client, answers, writer, lambda frame: self._answer(client, frame), whole)
 
     async def _request(self, client: _Client, frame: bytes) -> None:
         client.asked[int.from_bytes(frame[8:12])] = frame
@@ -179,12 +190,25 @@ async def _pump(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     look: Callable[[bytes], Awaitable[None]],
+    is_whole: Callable[[bytes], bool] = lambda _: True,
 ) -> None:
+    """Carry frames; those for which `is_whole` says no, by their first 8 bytes, in the pieces in which they come."""
     while True:
-        size = await reader.readexactly(4)
-        frame = size + await reader.readexactly(int.from_bytes(size))
+        frame = await reader.readexactly(8)
+        left = int.from_bytes(frame[:4]) - 4
+        if is_whole(frame):
+            frame += await reader.readexactly(left)
+            left = 0
         await client.gate.wait()
         await look(frame)
-        writer.write(frame)
-        with contextlib.suppress(ConnectionError):
-            await writer.drain()
+        while True:
+            writer.write(frame)
+            with contextlib.suppress(ConnectionError):
+                await writer.drain()
+            if not left:
+                break
+            frame = await reader.read(min(left, _PIECE))
+            if not frame:
+                raise asyncio.IncompleteReadError(frame, left)
+            left -= len(frame)
+            await client.gate.wait()

@@ -35,6 +35,7 @@ class SlowLine:
     is_hung: bool = False
     """Whether connections are taken, and not a byte is carried."""
     _free_at: dict[bool, float] = field(default_factory=dict)
+    _carrying: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, outward: bool) -> None:
         loop = asyncio.get_running_loop()
@@ -64,8 +65,21 @@ class SlowLine:
                     on_the_way.put_nowait((ends + self.delay, piece))
             on_the_way.put_nowait((loop.time() + self.delay, b""))
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Take a connection: it is carried in a task that the line ends, else asyncio complains of each at the end."""
         self.connections += 1
+        carrying = asyncio.create_task(self._connect(reader, writer))
+        self._carrying.add(carrying)
+        carrying.add_done_callback(self._carrying.discard)
+
+    async def end(self) -> None:
+        """Drop all connections."""
+        for carrying in self._carrying:
+            carrying.cancel()
+        if self._carrying:
+            await asyncio.wait(self._carrying)
+
+    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             answers, asked = await asyncio.open_connection("127.0.0.1", self.target(), limit=_BUFFER)
         except OSError:
@@ -90,4 +104,7 @@ async def slow_line(target: Callable[[], int], rate: float = FAST, delay: float 
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     async with await asyncio.start_server(line.accept, sock=listening, limit=_BUFFER):
         line.port = listening.getsockname()[1]
-        yield line
+        try:
+            yield line
+        finally:
+            await line.end()

@@ -17,7 +17,6 @@ import aiokafka.client
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
-from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     GroupCoordinatorNotAvailableError,
@@ -33,6 +32,7 @@ from aiokafka.producer.transaction_manager import TransactionState
 from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.kafka.client_connection import ClientConnection
 from gateway.broker.kafka.connection_limit import CLOSED, Door
 from gateway.broker.peers import HEAD_START, Race, resolve
 
@@ -190,7 +190,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
     door = client.__dict__.setdefault("_gateway_door", Door(client._request_timeout_ms / 500))  # noqa: SLF001
 
     async def attempt(limit: float) -> Any:  # noqa: ANN401
-        connection = AIOKafkaConnection(
+        connection = ClientConnection(
             host,
             port,
             client_id=client._client_id,  # noqa: SLF001

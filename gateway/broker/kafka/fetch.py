@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.kafka.client_connection import receives_since
 from gateway.broker.kafka.connection import Connection, ours
 from gateway.errors import Unavailable
 
@@ -28,7 +29,8 @@ async def read_to(
 ) -> AsyncIterator[list[Record]]:
     """Give the records of partitions from `begin` up to, but not including, `end`, by partition in order.
 
-    Waits for transactions that are open before `end`. Raises Unavailable when nothing comes in time.
+    Waits for transactions that are open before `end`. Raises Unavailable when nothing comes in time; an answer of which
+    something comes is waited for, since it may be long and the line slow.
     """
     begin = {tp: place for tp, place in begin.items() if place < end[tp]}
     if not begin:
@@ -45,7 +47,8 @@ async def read_to(
                     place = await consumer.position(tp)
                     if place != places[tp]:
                         places[tp], moved = place, clock()
-            if clock() - moved > connection.options.timeout:
+            came = receives_since(consumer._client)  # noqa: SLF001 - as in connection.py
+            if clock() - max(moved, came) > connection.options.timeout:
                 raise Unavailable(
                     f"nothing can be read of {left[0].topic}, partition {left[0].partition}, from {places[left[0]]} "
                     f"on: Kafka does not answer, or a transaction is open there"
