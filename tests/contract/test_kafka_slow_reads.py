@@ -83,3 +83,19 @@ async def test_an_answer_that_stops_in_the_middle_is_given_up_and_comes_whole_la
             await reading
         line.is_hung, line.rate = False, FAST
         assert await shard.checkpoints() == WAITING
+
+
+async def test_a_transaction_that_stays_open_is_given_up_although_empty_answers_come(rig: KafkaRig) -> None:
+    await fill(rig)
+    stranger = await rig.connection.producer(
+        transactional_id=f"{rig.topics.prefix}-stranger", largest=1024, transaction_timeout=60
+    )
+    async with rig.log("b").open(1) as shard:
+        await stranger.begin_transaction()
+        await stranger.send_and_wait(rig.topics.checkpoints, b"{}", b"somebody", partition=1)
+        with pytest.raises(Unavailable, match="a transaction is open there"):
+            async with asyncio.timeout(15 * TIMEOUT):
+                await shard.checkpoints()
+        await stranger.abort_transaction()
+        assert await shard.checkpoints() == WAITING
+    await rig.connection.end_producer(stranger)
