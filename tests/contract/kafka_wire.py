@@ -202,9 +202,10 @@ async def _pump(
         await client.gate.wait()
         await look(frame)
         while True:
-            writer.write(frame)
-            with contextlib.suppress(ConnectionError):
-                await writer.drain()
+            if not writer.is_closing():  # what comes for who is gone is read all the same
+                writer.write(frame)
+                with contextlib.suppress(ConnectionError):
+                    await writer.drain()
             if not left:
                 break
             frame = await reader.read(min(left, _PIECE))

@@ -74,7 +74,7 @@ class ConnectionOptions:
 
     @property
     def request_timeout(self) -> float:
-        """Seconds for the answer to one request: there is time for another one, to another broker."""
+        """Seconds of silence after which a request is given up: there is time for another one, to another broker."""
         return self.timeout / 2
 
 
