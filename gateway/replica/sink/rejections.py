@@ -24,6 +24,8 @@ _FORGOTTEN: Final = 60.0
 class _Suspect:
     item: Item
     since: float
+    """When it was refused first."""
+    last: float
     times: int = 1
     again_at: float = 0.0
     """When it is tried again; until then its account is left out."""
@@ -60,10 +62,10 @@ class Refusals:
         name = _source(item)
         suspect = self._suspects.get(name)
         if suspect is not None and suspect.item == item:
-            suspect.times += 1
+            suspect.last, suspect.times = now, suspect.times + 1
             suspect.is_alone = suspect.others_go
         else:
-            suspect = self._suspects[name] = _Suspect(item, now)
+            suspect = self._suspects[name] = _Suspect(item, now, now)
         rest = min(_LONGEST_REST, 2.0 ** (suspect.times - 1))
         suspect.again_at = now + rest
         return rest
@@ -88,10 +90,15 @@ class Refusals:
         if name in self._suspects:
             self._suspects[name].others_go = True
 
-    def is_to_be_buried(self, item: Item, now: float) -> bool:
-        """Return whether a message, which is about to be tried alone, is to become a dead letter."""
+    def is_to_be_buried(self, item: Item) -> bool:
+        """Return whether a message, which is about to be tried alone, is to become a dead letter.
+
+        What counts is when it was refused last: while it rested, the broker may have become well.
+        """
         one = self._suspects.get(_source(item))
-        return one is not None and one.item == item and one.is_alone and one.times >= _TIMES and now - one.since >= _FOR
+        if one is None or one.item != item:
+            return False
+        return one.is_alone and one.times >= _TIMES and one.last - one.since >= _FOR
 
     def forget(self, name: str) -> None:
         """An account goes."""

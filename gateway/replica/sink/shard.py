@@ -605,7 +605,7 @@ class Shard:
     async def _store(self, writer: ShardLog, filling: Filling) -> None:
         """Store it, and bury what the broker does not take; raises BrokerError."""
         loop = asyncio.get_running_loop()
-        if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0], loop.time()):
+        if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0]):
             filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
         buried: dict[int, int] = {}
         async with self._settings.commits.slot(filling.size, has_failed=self._has_failed):

@@ -81,16 +81,27 @@ def test_it_takes_several_refusals_over_several_seconds_and_something_else_that_
     refusals, bad = Refusals(), item("alpha", 7)
     for at in (0.0, 1.0, 3.0):
         refusals.refused(bad, at)
-    assert not refusals.is_to_be_buried(bad, 3.0)
-    assert not refusals.is_to_be_buried(bad, 30.0), "nothing else was stored since"
+    refusals.refused(bad, 12.0)
+    assert not refusals.is_to_be_buried(bad), "nothing else was stored since"
     refusals.stored([item("beta", 1)])
-    assert not refusals.is_to_be_buried(bad, 30.0), "it may be taken now"
-    refusals.refused(bad, 7.0)
-    assert not refusals.is_to_be_buried(bad, 9.0)
-    assert refusals.is_to_be_buried(bad, 10.0)
-    assert not refusals.is_to_be_buried(item("alpha", 8), 10.0)
+    assert not refusals.is_to_be_buried(bad), "it may be taken now"
+    refusals.refused(bad, 17.0)
+    assert refusals.is_to_be_buried(bad)
+    assert not refusals.is_to_be_buried(item("alpha", 8))
     refusals.stored([bad])
-    assert not refusals.is_to_be_buried(bad, 10.0)
+    assert not refusals.is_to_be_buried(bad)
+
+
+def test_a_message_that_rested_for_longer_than_the_broker_was_unwell_is_tried_once_more() -> None:
+    refusals, bad = Refusals(), item("alpha", 7)
+    refusals.stored([item("beta", 1)])
+    for at in (0.0, 1.0, 3.0, 7.0):
+        refusals.refused(bad, at)
+        refusals.stored([item("beta", 1)])
+    assert refusals.due(12.0, ["alpha"]) == "alpha"
+    assert not refusals.is_to_be_buried(bad), "it was refused for 7 s, and rested for 5"
+    refusals.refused(bad, 12.0)
+    assert refusals.is_to_be_buried(bad)
 
 
 def test_its_account_is_left_out_until_it_is_tried_again_alone() -> None:
@@ -111,7 +122,7 @@ def test_two_that_are_refused_in_turn_are_each_remembered_and_replays_apart() ->
         for one in bad:
             refusals.refused(one, at)
         refusals.stored([item("gamma", 1)])
-    assert all(refusals.is_to_be_buried(one, 10.0) for one in bad)
+    assert all(refusals.is_to_be_buried(one) for one in bad)
     assert sorted(refusals.aside(10.0)) == ["alpha", "beta"]
     assert refusals.wants_proof(10.0) == []
 
