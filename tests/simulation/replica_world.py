@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, cast
 
 import structlog
 from replica_hub import Bug, FakeHub, Trouble
+from replica_refusals import Refusing
 from replica_scenes import SlowRegistry, scene_of
 from virtual import Machine, simulate
 
@@ -59,6 +60,8 @@ _CROWD: Final = 40
 
 _POWERLESS: Final = 0.15
 """The part of the seeds in which the broker loses commits that it had acknowledged."""
+_REFUSED: Final = 0.15
+"""The part of the seeds in which the broker refuses commits with codes of real ones."""
 _BUGGY: Final = 0.3
 """The part of the seeds in which the gateway itself has a fault."""
 
@@ -124,6 +127,8 @@ class World:
     seed: int
     calm: bool = False
     """Whether nothing goes wrong."""
+    certain: str = ""
+    """A fault that is dealt in any case, where there can be one: `power` or `refusals`."""
     hub: FakeHub = field(init=False)
     broker: MemoryBroker = field(init=False)
     excuses: dict[str, list[Excuse]] = field(init=False)
@@ -185,6 +190,7 @@ class World:
         self.excuses = {name: [] for name in self.names}
         self.shard_troubles: dict[int, ShardTrouble] = {}
         self.shard_bugs: dict[int, Bug] = {}
+        self.shard_refusals: dict[int, Refusing] = {}
         self._writing: list[asyncio.Task[int]] = []
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
         self.count = 0
@@ -388,12 +394,37 @@ class World:
             events += self._shard_trouble(shard, "hangs", 5, FLOW - 5)
         for _ in range(dice.choice((0, 0, 1, 2))):
             events += self._replica_weather()
-        return events + self._bugs() + self._replays() + self._power_cuts() + scene
+        return events + self._bugs() + self._replays() + self._power_cuts() + self._refusals() + scene
+
+    def _is_dealt(self, fault: str, dice: Random, part: float) -> bool:
+        """Draw whether there is a fault that a part of the seeds has."""
+        return (dice.random() < part or self.certain == fault) and self.crowd is None
+
+    def _refusals(self) -> list[tuple[float, Callable[[], None]]]:
+        """Draw when the broker refuses sound commits, of some shards or of all."""
+        dice = Random(f"{self.seed}/refusals")
+        if not self._is_dealt("refusals", dice, _REFUSED):
+            return []
+        events: list[tuple[float, Callable[[], None]]] = []
+        for shard in dice.sample(range(self.shards), dice.choice((1, self.shards))):
+            refusing, since = Refusing(Random(f"{self.seed}/refusals/{shard}")), dice.uniform(2, FLOW - 5)
+            for name in self.names:
+                if shard_of(name, self.shards) == shard:
+                    self.excuse(name, since, since + refusing.seconds + 30, f"shard {refusing}")
+            events.append((since, partial(self._refuse, shard, refusing)))
+        return events
+
+    def _refuse(self, shard: int, refusing: Refusing) -> None:
+        loop = asyncio.get_running_loop()
+        self.tell(f"shard {shard} {refusing} for {refusing.seconds:.1f} s")
+        self.busy_until = max(self.busy_until, loop.time() + refusing.seconds)
+        self.shard_refusals[shard] = refusing
+        loop.call_later(refusing.seconds, self.shard_refusals.pop, shard)
 
     def _power_cuts(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw when the broker loses its end, as in a power cut; where nobody writes, a shard looks each 10 s."""
         dice = Random(f"{self.seed}/power")
-        if dice.random() >= _POWERLESS or self.crowd is not None:
+        if not self._is_dealt("power", dice, _POWERLESS):
             return []
         self.broker.can_lose = 50
         events: list[tuple[float, Callable[[], None]]] = []
@@ -573,6 +604,8 @@ class World:
         await asyncio.sleep(0.002)
         if edge.shard in self.shard_bugs:
             self.shard_bugs[edge.shard].cross(f"{edge.call}, {edge.when}")
+        if edge.shard in self.shard_refusals:
+            self.shard_refusals[edge.shard].strike(edge)
         kind = None if edge.shard is None else self.shard_troubles.get(edge.shard)
         if kind is None:
             return
@@ -612,9 +645,11 @@ def _has_anchor(before: bytes, after: bytes) -> bool:
     return then.anchor is not None or now.anchor is None
 
 
-def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = lambda _: None) -> World:
+def lived(
+    seed: int, *, calm: bool = False, certain: str = "", change: Callable[[World], None] = lambda _: None
+) -> World:
     """Return the world of a seed after all that happened in it; `change` may plant something first."""
-    world = World(seed, calm=calm)
+    world = World(seed, calm=calm, certain=certain)
 
     def keep(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
         if not world.is_over:  # what is left is closed then
@@ -632,35 +667,45 @@ def lived(seed: int, *, calm: bool = False, change: Callable[[World], None] = la
     return world
 
 
-def repeat(seed: int) -> str:
+def repeat(seed: int, certain: str = "") -> str:
     """Return how a person repeats a seed."""
-    return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python {_SCRIPT} {seed}"
+    more = f" 1 1 {certain}" if certain else ""
+    return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python {_SCRIPT} {seed}{more}"
 
 
-def judged(seed: int, *, is_whole: bool = False) -> str:
+def judged(seed: int, *, certain: str = "", is_whole: bool = False) -> str:
     """Return what is wrong with a seed, and its story; nothing where nothing is. `is_whole` wants it anyway."""
     from replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
 
-    world = lived(seed)
+    world = lived(seed, certain=certain)
     found = complaints(world)
     if not found and not is_whole:
         return ""
     told = [*world.story, *map(str, world.lines if is_whole else []), *found[:20]]
-    return "\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed)}", *told])
+    return "\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed, certain)}", *told])
 
 
 def main(arguments: list[str]) -> int:
-    """Run seeds, on all processors, and print what is wrong with each and how to repeat it."""
+    """Run seeds, and print what is wrong with each and how to repeat it.
+
+    The arguments are the first seed, how many there are (1), how many processes run them (one each processor), and a
+    fault that is to be in every world, as `World.certain` has it.
+    """
     if "PYTHONHASHSEED" not in os.environ:  # the order of sets is part of what is repeated
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     first, count = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
+    certain = arguments[3] if len(arguments) > 3 else ""
+    if certain not in {"", "power", "refusals"}:
+        raise SystemExit(f"there is no fault {certain}: it is power or refusals")
     if count == 1:
-        told = judged(first, is_whole=True)
+        told = judged(first, certain=certain, is_whole=True)
         sys.stdout.write(f"{told}\n")
         return int(": 0 complaints" not in told)
     wrong = 0
     with ProcessPoolExecutor(int(arguments[2]) if len(arguments) > 2 else os.cpu_count()) as workers:
-        for told in workers.map(judged, range(first, first + count), chunksize=max(1, min(50, count // 8))):
+        for told in workers.map(
+            partial(judged, certain=certain), range(first, first + count), chunksize=max(1, min(50, count // 8))
+        ):
             wrong += bool(told)
             sys.stdout.write(f"{told}\n" if told else "")
             sys.stdout.flush()
