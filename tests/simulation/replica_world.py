@@ -440,12 +440,25 @@ class World:
         lost = 0
         while lost < commits and (both := self.broker.before_last()) is not None:
             before, after = both
-            if before.keys() != after.keys() or not all(map(_has_anchor, before.values(), after.values())):
+            can_be = before.keys() == after.keys()
+            if not can_be or not all(self._can_lose(name, before[name], after[name]) for name in after):
                 break
             self.broker.go_back(1)
             lost += 1
         self.tell(f"the broker loses its last {lost} commits")
         self.lost += lost
+
+    def _can_lose(self, name: str, before: bytes, after: bytes) -> bool:
+        """Return whether an account's later checkpoint can be lost, so that it is still known whose history is its own.
+
+        Where that is gone, or nothing but the lost events told it while the hub shows another's, nobody could know.
+        """
+        try:
+            then, now = decode_checkpoint(before), decode_checkpoint(after)
+        except CheckpointUnreadable:
+            return True  # of a replay
+        is_another = name in self.hub.users and self.hub.users[name].trouble.is_another
+        return then.anchor is not None or (now.anchor is None and (before == after or not is_another))
 
     def _replays(self) -> list[tuple[float, Callable[[], None]]]:
         """Draw what operators ask for again, and perhaps cancel."""
@@ -634,15 +647,6 @@ _TROUBLES: Final[dict[str, Callable[[], Trouble]]] = {
     "diverges": lambda: Trouble(is_another=True),
     "unpushed": lambda: Trouble(unpushed=True),
 }
-
-
-def _has_anchor(before: bytes, after: bytes) -> bool:
-    """Return whether a checkpoint tells whose history it is, as far as the later one does; replays need not."""
-    try:
-        then, now = decode_checkpoint(before), decode_checkpoint(after)
-    except CheckpointUnreadable:
-        return True
-    return then.anchor is not None or now.anchor is None
 
 
 def lived(
