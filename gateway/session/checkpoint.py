@@ -103,6 +103,8 @@ class Checkpoint:
     """None where nothing is known of what is below `verified`."""
     sightings: tuple[Sighting, ...] = ()
     """Which latest sequence the hub told when, oldest first."""
+    again: int = 0
+    """Up to here history shows again what is published, and what is published again pushes identities out of memory."""
 
 
 def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Checkpoint:
@@ -142,6 +144,7 @@ class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Where the account began, the floor, and from that the gap before and length of each hole in turn."""
     sightings: list[tuple[int, int, int | None]] = []
     """The latest sequence, and when it was told: in ticks by the hub's clock and by ours."""
+    again: int = 0
 
 
 class _Version(msgspec.Struct):
@@ -172,6 +175,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             ],
             passed=[] if passed is None else [passed.began, passed.floor, *_numbers(passed.floor, passed.holes)],
             sightings=[(one.latest, one.moment.hub, one.moment.ours) for one in checkpoint.sightings],
+            again=checkpoint.again,
         )
     )
 
@@ -192,6 +196,7 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
             subscriptions=_subscriptions(wire.subscriptions),
             passed=_passed(wire.verified, wire.passed),
             sightings=tuple(Sighting(latest, Moment(hub, ours)) for latest, hub, ours in wire.sightings),
+            again=wire.again,
         )
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointUnreadable(f"not a checkpoint of version {VERSION}: {error}: {value[:200]!r}") from error

@@ -90,6 +90,7 @@ class Outbox:
         self._subscribed = Subscriptions(checkpoint.subscriptions)
         passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
         self._began, self._floor, self._holes = passed.began, passed.floor, Intervals(passed.holes)
+        self._again = checkpoint.again
         # As queued.
         self.marked = checkpoint.verified
         self.anchor = checkpoint.anchor
@@ -254,9 +255,10 @@ class Outbox:
         """Tell whether a number that is settled certainly is so by another event than `content`.
 
         The identities of the last events are remembered, over restarts as well: that of the number must be among them,
-        where nothing was ever forgotten or the number is one of the last.
+        where nothing was ever forgotten or the number is one of the last, and nothing was published again since.
         """
-        if isinstance(content, DeadLetter) or content.id is None or sequence <= max(self._floor, self._began):
+        unknown = max(self._floor, self._began, self._again)
+        if isinstance(content, DeadLetter) or content.id is None or sequence <= unknown:
             return False
         is_kept = self._identities.has_all or self.high - sequence < self._settings.identities // 2
         return is_kept and not self.remembers(content) and not self._identities.has_seen(content.anonymous)
@@ -434,4 +436,5 @@ class Outbox:
             subscriptions=self._subscribed.held(),
             passed=None if is_new else Passed(self._began, self._floor, tuple(self._holes)),
             sightings=self._sightings(),
+            again=self._again if self._again > self.verified else 0,
         )

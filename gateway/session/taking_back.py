@@ -1,0 +1,44 @@
+"""A checkpoint without events that it says are published: a broker may lose those, and keep the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from gateway.session.checkpoint import Checkpoint, Passed
+from gateway.session.interval_set import Intervals
+from gateway.session.subscriptions import Subscription
+
+
+def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, list[int]]:
+    """Return a checkpoint by which `lost` are not settled, and nothing else changes, and those that were so before.
+
+    History is paged from before the first of them. What else it gives there is settled, so it is not published again.
+    """
+    passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
+    holes, settled = Intervals(passed.holes), Intervals(checkpoint.settled)
+    known = [
+        number
+        for number in sorted(lost)
+        if number in settled or (passed.began < number <= checkpoint.verified and number not in holes)
+    ]
+    if not known:
+        return checkpoint, []
+    verified = min(checkpoint.verified, known[0] - 1)
+    above = Intervals(holes.missing(verified + 1, checkpoint.verified))
+    for low, high in settled:
+        above.append(low, high)
+    for number in known:
+        above.discard(number)
+    left = tuple((low, min(high, verified)) for low, high in holes if low <= verified)
+    held = checkpoint.subscriptions
+    if held[0].since > verified + 1:  # what held before is forgotten; it wanted these, or they were not published
+        held = (Subscription(0), *held)
+    return replace(
+        checkpoint,
+        verified=verified,
+        settled=tuple(above),
+        subscriptions=held,
+        passed=Passed(passed.began, min(passed.floor, verified), left),
+        again=max(checkpoint.again, checkpoint.verified, settled.highest or 0),
+    ), known
