@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from task import PATH, Result, Stopwatch, Task, ask
 
 from gateway.bootstrap.broker import in_traces, open_broker, prepare_broker
 from gateway.bootstrap.event_loop import settle_memory
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
+from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog
 from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import Hub
 from gateway.replica.replica import Replica
@@ -61,6 +61,10 @@ class WatchedShard:
     @property
     def limits(self) -> Limits:
         return self._writer.limits
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        return self._writer.lost
 
     async def checkpoints(self) -> dict[str, bytes]:
         return await self._writer.checkpoints()

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Literal
 
 from gateway.broker import leases
-from gateway.broker.ports import Commit, Limits, Membership, Record, Stored, check_limits
+from gateway.broker.ports import Commit, Limits, Lost, Membership, Record, Stored, check_limits
 from gateway.errors import BrokerError, ConfigurationError, Conflict, Fenced, OutcomeUnknown, TooLarge, Unavailable
 
 
@@ -207,6 +207,11 @@ class MemoryShard:
     def limits(self) -> Limits:
         """What one commit may hold."""
         return self._broker.limits
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        """See the contract: events and checkpoints are in one store, which loses both."""
+        return {}
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""

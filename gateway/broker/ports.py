@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from gateway.errors import ConfigurationError
 from gateway.publication import Message
@@ -61,6 +61,13 @@ def check_limits(commit: Commit, limits: Limits) -> None:
         raise ValueError(f"a commit of {size} bytes, the log takes at most {limits.bytes}")
 
 
+class Lost(NamedTuple):
+    """An event that was stored, and is not there any more."""
+
+    incarnation: int
+    sequence: int
+
+
 class ShardLog(Protocol):
     """The one writer of a shard; it was the newest claim when it was opened."""
 
@@ -75,6 +82,14 @@ class ShardLog(Protocol):
     @property
     def limits(self) -> Limits:
         """What one commit may hold."""
+        ...
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        """Events by account that are known to be lost, though the checkpoints that cover them stand; mostly none.
+
+        It is known once the log is open, and until a checkpoint of the account is committed: one that knows of it.
+        """
         ...
 
     async def checkpoints(self) -> dict[str, bytes]:

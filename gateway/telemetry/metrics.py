@@ -130,7 +130,7 @@ _FAMILIES: Final = (
         "store_losses_total",
         _COUNTER,
         "Times that an account's checkpoint was found to be older than the one that the broker had acknowledged, or "
-        "gone: the broker lost its end, as in a power cut.",
+        "gone, or to cover events that are gone: the broker lost its end, as in a power cut.",
     ),
     Family(
         "unknown_writers_total",

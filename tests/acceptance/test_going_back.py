@@ -12,12 +12,15 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import kafka_house
-from tests.acceptance.processes import Process, Scene, house, until
+from tests.acceptance.processes import PATIENCE, Process, Scene, house, until
 from tests.contract import kafka_server
 from tests.contract.kafka_server import KafkaServer
-from tests.support.putting_back import Stoppable, keep, put_back
+from tests.support.putting_back import Stoppable, keep, put_back, put_back_only
 
 log = logging.getLogger(__name__)
+
+EVENTS = "*.order-update.v1-*"
+"""The folders of a topic's partitions."""
 
 
 @asynccontextmanager
@@ -63,6 +66,41 @@ async def test_what_a_store_lost_that_went_back_is_published_again_and_nothing_e
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found) == (2 * total, 2 * total)
     assert ranges(gateway) == dict.fromkeys(here.accounts, (1001, 1200))
+
+
+@pytest.mark.parametrize("then", ["events come", "nothing comes"])
+async def test_what_a_topic_of_events_lost_alone_is_published_again_and_nothing_else(tmp_path: Path, then: str) -> None:
+    """The checkpoints stand, and say that its events are stored."""
+    async with on_kafka(tmp_path) as (here, server):
+        gateway = await here.gateway()
+        await here.settled(1000)
+        await asyncio.to_thread(keep, server)
+        await here.emit(200, 100)
+        await here.settled(1200)
+        await asyncio.to_thread(put_back_only, server, f"**/{EVENTS}")
+        total = 1200
+        if then == "events come":
+            await here.emit(100, 100)
+            total = 1300
+        await until(lambda: "the broker's store went back" in gateway.complained, "it is told")
+        await here.settled(total)
+        await until_found(here, 2 * total)
+        await asyncio.sleep(1)
+        verdict = await here.verdict()
+
+    log.info("%s", verdict)
+    assert verdict.faults == {}
+    assert (verdict.emitted, verdict.found) == (2 * total, 2 * total)
+    for account, (first, last) in ranges(gateway).items():
+        assert 1000 < first < last <= 1200, account
+    assert ranges(gateway).keys() == set(here.accounts)
+
+
+async def until_found(here: Scene, count: int) -> None:
+    """Wait until so many events are in the log: the checkpoints do not tell when what was lost is there again."""
+    async with asyncio.timeout(PATIENCE):
+        while (await here.verdict()).found < count:
+            await asyncio.sleep(0.5)
 
 
 def ranges(gateway: Process) -> dict[str, tuple[int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ import pytest
 
 from gateway.broker.jetstream import batch, records
 from gateway.broker.memory import MemoryBroker
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog, Stored, check_limits
+from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog, Stored, check_limits
 from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from tests.contract import behaviours
 from tests.contract.behaviours import message, messages, numbers, read
@@ -353,6 +353,10 @@ class _Planted:
     @property
     def limits(self) -> Limits:
         return self.good.limits
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        return self.good.lost
 
     async def checkpoints(self) -> dict[str, bytes]:
         return await self.good.checkpoints()

@@ -17,7 +17,7 @@ from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka import cluster as kafka_cluster
 from gateway.broker.kafka.control import KafkaControl
-from gateway.broker.ports import Commit, ControlStore, ShardLog
+from gateway.broker.ports import Commit, ControlStore, Lost, ShardLog
 from gateway.errors import OutcomeUnknown, Unavailable
 from tests.contract import kafka_server
 from tests.contract.behaviours import messages, numbers
@@ -26,7 +26,7 @@ from tests.contract.members import until
 from tests.contract.nats_server import NatsServer, cluster
 from tests.contract.rigs import NatsRig, Rig, kafka_rig, nats_rig
 from tests.contract.watchers import watching
-from tests.support.putting_back import keep, put_back
+from tests.support.putting_back import keep, put_back, put_back_only
 
 
 @dataclass
@@ -45,6 +45,11 @@ class PutBack:
     async def put_back(self) -> None:
         """Put the copy in the folder's place, while the server is down."""
         await asyncio.to_thread(put_back, self.server)
+        await self._return()
+
+    async def put_back_only(self, wanted: str) -> None:
+        """Put the copy of some folders in their place, while the server is down."""
+        await asyncio.to_thread(put_back_only, self.server, wanted)
         await self._return()
 
     async def _return(self) -> None:
@@ -168,6 +173,31 @@ async def test_a_stream_of_one_copy_goes_back_on_another_server_than_the_one_tha
                     await shard.commit(_next("events"))
             async with rig.log("a").open(1) as again:
                 assert await again.checkpoints() == {"demo": b"5", "other": b"0"}
+
+
+async def test_what_a_topic_of_kafka_lost_alone_is_known_until_a_checkpoint_knows_of_it(folder: Path) -> None:
+    kafka_server.require_java()
+    async with on_kafka(folder) as (rig, _, place):
+        log = rig.log("a")
+        async with log.open(1) as shard:
+            assert await shard.checkpoints() == {}
+            await shard.commit(Commit(messages(1, 5), {"demo": b"5", "other": b"0"}))
+            await place.keep()
+            await shard.commit(Commit(messages(6, 10), {"demo": b"10"}))
+            await place.put_back_only("**/*.order-update.v1-*")
+            with pytest.raises((OutcomeUnknown, Unavailable)):
+                await shard.commit(_next("events"))
+        for _ in range(2):
+            async with log.open(1) as again:
+                assert await again.checkpoints() == {"demo": b"10", "other": b"0"}
+                assert again.lost == {"demo": {Lost(1, number) for number in range(6, 11)}}
+        async with log.open(1) as again:
+            await again.checkpoints()
+            await again.commit(Commit(messages(6, 12), {"demo": b"12"}))
+            assert again.lost == {}
+        async with log.open(1) as again:
+            assert again.lost == {}
+        assert await numbers(rig.reader) == list(range(1, 13))
 
 
 async def test_a_watch_of_the_control_store_hears_what_is_older_now_and_what_is_gone(

@@ -35,5 +35,15 @@ def put_back(server: Stoppable) -> None:
     server.start()
 
 
+def put_back_only(server: Stoppable, wanted: str) -> None:
+    """Let a server that runs go on from the copy of those of its folders of which the path has such a pattern."""
+    server.kill()
+    for kept in _copy(server).glob(wanted):
+        place = server.folder / kept.relative_to(_copy(server))
+        shutil.rmtree(place)
+        shutil.copytree(kept, place)
+    server.start()
+
+
 def _copy(server: Stoppable) -> Path:
     return server.folder.with_name(f"{server.folder.name}-copy")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -26,7 +26,7 @@ from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.error_codes import problem_of
 from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
 from gateway.broker.jetstream.topics import Topics
-from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, TooLarge, Unavailable
 
 DEFAULT_BATCH_BYTES: Final = 16 * 1024 * 1024
@@ -180,6 +180,11 @@ class JetStreamShard:
     def limits(self) -> Limits:
         """What one commit may hold."""
         return self._limits
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        """See the contract: events and checkpoints are in one store, which loses both."""
+        return {}
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard, as the stream's leader has it; see the contract."""

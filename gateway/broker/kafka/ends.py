@@ -1,94 +1,222 @@
-"""Where a writer's partitions end as it knows them, and what it wrote there last: a partition may lose its end.
+"""Where a shard's partitions end as this process knows them, and what it wrote there last: one may lose its end.
 
 So it is after an unclean election of a leader, after a broker's disk was put back, and where a topic was deleted and
 made again. Where the partition of checkpoints goes back, its writer begins again from what is there. Where a topic of
-events alone does, the checkpoints say that its events are stored: then a person must ask for them again.
+events alone does, the checkpoints say that its events are stored: what this process knows to have written there, and is
+not there any more, is taken out of them. Of what others wrote, or was written long ago, a person must see to it.
 """
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections import deque
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
 
 from aiokafka.structs import TopicPartition
 
+from gateway.broker.ports import Lost
 from gateway.errors import Unavailable
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY, Message
 from gateway.telemetry.logs import get_logger
 
-Keys = dict[str, tuple[bytes, bytes]]
-"""By account: the keys of its first message in a batch and of its last."""
+_MOST: Final = 5000
+"""Of all partitions of a shard together: how many events are known, should they be lost. A checkpoint from which so
+many are taken still has its size."""
+_BYTES: Final = 256 * 1024
+"""What that may take: some 900 events that came one by one."""
+_PART: Final = 280
+"""Bytes of a part, and the numbers in it besides."""
+_UNNUMBERED: Final = frozenset({DEAD_LETTER, NOTIFICATIONS, REPLAY})
 
-_REMEMBERED: Final = 1000
-"""Of all partitions together: how often an account's part of a batch is known, should it be lost."""
+
+class Part(NamedTuple):
+    """What a batch holds of one account."""
+
+    account: str
+    first: bytes
+    """The key of its first message."""
+    last: bytes
+    incarnation: int
+    sequences: array[int]
+    """Of its events with a number, but for those of replays."""
+
+    @property
+    def events(self) -> Iterator[Lost]:
+        """Return those events."""
+        return (Lost(self.incarnation, sequence) for sequence in self.sequences)
+
+    @property
+    def size(self) -> int:
+        """Return the bytes that it takes in memory."""
+        return _PART + len(self.sequences) * self.sequences.itemsize
+
+
+class Batch(NamedTuple):
+    """A batch of records as Kafka took it."""
+
+    tp: TopicPartition
+    place: int
+    """Of its first record; -1 where Kafka does not tell one."""
+    records: int
+    parts: Collection[Part] = ()
+
+    @property
+    def last(self) -> int:
+        """Return the place of its last record."""
+        return self.place + self.records - 1 if self.place >= 0 else -1
+
+
+def numbered(message: Message) -> Lost | None:
+    """Return which event a message publishes; None where that has no number, or is published again by a replay."""
+    shared, number = message.shared.attributes, message.own.get("sequence")
+    if number is None or message.topic in _UNNUMBERED or "replayid" in shared or "replayid" in message.own:
+        return None
+    return Lost(int(shared.get("incarnation") or message.own.get("incarnation", "1")), int(number))
+
+
+def parts_of(messages: Iterable[Message]) -> list[Part]:
+    """Return what a batch with these messages holds of each account."""
+    found: dict[tuple[str, int], tuple[list[bytes], array[int]]] = {}
+    for message in messages:
+        event = numbered(message)
+        keys, sequences = found.setdefault((message.account, event.incarnation if event else 0), ([], array("Q")))
+        keys[1:] = [message.key]
+        if event is not None:
+            sequences.append(event.sequence)
+    return [Part(account, keys[0], keys[-1], which, sequences) for (account, which), (keys, sequences) in found.items()]
 
 
 class Ends:
-    """The ends of the partitions that one writer writes to."""
+    """The ends of the partitions that one process writes to for one shard, over all its writers."""
 
     def __init__(self, shard: int, own: TopicPartition) -> None:
         """`own` is the shard's partition of checkpoints."""
         self._shard = shard
         self._own = own
         self._last: dict[TopicPartition, int] = {}
-        self._recent: deque[tuple[TopicPartition, int, str, bytes, bytes]] = deque(maxlen=_REMEMBERED)
+        self._recent: deque[tuple[TopicPartition, int, Part]] = deque()
+        self._events = self._bytes = 0  # of what is remembered
+        self._under_way: list[Batch] = []
+        self._short: dict[TopicPartition, int] = {}
+        """Where partitions ended that were found to have lost their ends; they may have grown since."""
+        self.lost: dict[str, set[Lost]] = {}
+        """By account: what is not there any more, until a checkpoint is committed that knows of it."""
 
     def last(self, tp: TopicPartition) -> int:
-        """Return the place of the last batch in a partition; -1 where Kafka did not tell one."""
+        """Return the place of the last record in a partition; -1 where Kafka did not tell one."""
         return self._last.get(tp, -1)
 
     def partitions(self) -> list[TopicPartition]:
         """Return those of which a place is known."""
         return [tp for tp, last in self._last.items() if last >= 0]
 
-    def took(self, batches: Iterable[tuple[TopicPartition, int, Keys]]) -> None:
-        """Note the places of batches that are stored, -1 where Kafka does not tell one, and what they hold.
+    def of_events(self) -> list[TopicPartition]:
+        """Return those of events among them."""
+        return [tp for tp in self.partitions() if tp != self._own]
 
-        A batch that stands where an earlier one stood tells that what was behind it is lost. Raises Unavailable where
-        those were checkpoints.
+    def begin_again(self) -> None:
+        """Expect nothing of the checkpoints any more: another writer reads them anew."""
+        self._last.pop(self._own, None)
+        self._short.pop(self._own, None)
+        self._under_way = []
+
+    def took(self, batches: Iterable[Batch]) -> None:
+        """Note the places of batches of a transaction that is about to end.
+
+        A batch that stands where an earlier one stood tells that what was behind it is lost: raises Unavailable.
         """
-        batches = list(batches)
-        for tp, place, _ in batches:
-            if tp == self._own and 0 <= place <= self.last(tp):
-                raise Unavailable(_went_back(tp, place))
-        for tp, place, keys in batches:
-            if 0 <= place <= self.last(tp):
-                self._tell_lost(tp, place)
-            if place >= 0 or tp not in self._last:
-                self._last[tp] = place
-            if place >= 0:
-                self._recent.extend((tp, place, account, *ends) for account, ends in keys.items())
+        self._under_way = list(batches)
+        for one in self._under_way:
+            if 0 <= one.place <= self.last(one.tp):
+                self._under_way = []
+                raise self._went_back(one.tp, one.place)
+
+    def doubt(self, tp: TopicPartition) -> None:
+        """Look for what was stored in a partition: Kafka says that it does not know the batches before."""
+        self._short.setdefault(tp, sys.maxsize)
+
+    def stored(self) -> None:
+        """Remember those batches: they are stored, or may be."""
+        for one in self._under_way:
+            if one.place >= 0 or one.tp not in self._last:
+                self._last[one.tp] = one.last
+            if one.place >= 0:
+                self._recent.extend((one.tp, one.place, part) for part in one.parts)
+                for part in one.parts:
+                    self._count(part, 1)
+        self._under_way = []
+        while self._events > _MOST or self._bytes > _BYTES:
+            self._count(self._recent.popleft()[2], -1)
+
+    def _count(self, part: Part, sign: int) -> None:
+        self._events += sign * len(part.sequences)
+        self._bytes += sign * part.size
 
     def compare(self, found: Mapping[TopicPartition, int]) -> None:
-        """Compare with the ends that the partitions have now; raises Unavailable where checkpoints are lost."""
+        """Compare with the ends that the partitions have now; raises Unavailable where one has less than it had."""
         for tp, end in found.items():
-            if end > self.last(tp):
-                continue
-            if tp == self._own:
-                raise Unavailable(_went_back(tp, end))
-            self._tell_lost(tp, end)
-            self._last[tp] = end - 1
+            if end <= self.last(tp):
+                raise self._went_back(tp, end)
 
-    def _tell_lost(self, tp: TopicPartition, end: int) -> None:
-        held = [one for one in self._recent if one[0] == tp]
-        lost: Keys = {}
-        for _, place, account, first, last in held:
-            if place >= end:
-                lost[account] = lost.get(account, (first, last))[0], last
+    def _went_back(self, tp: TopicPartition, place: int) -> Unavailable:
+        self._short.setdefault(tp, place)
+        return Unavailable(f"{tp.topic} went back to {place}: it lost its end, or was made anew")
+
+    def short(self, found: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        """Return which of the partitions, by their ends of now, lost their ends, and where they ended then."""
+        return {
+            tp: min(end, self._short.get(tp, end))
+            for tp, end in found.items()
+            if tp in self._short or end <= self.last(tp)
+        }
+
+    def first(self, tp: TopicPartition, default: int) -> int:
+        """Return the first place in a partition of which it is known what is there."""
+        return next((place for one, place, _ in self._recent if one == tp), default)
+
+    def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[tuple[str, Lost]]) -> None:
+        """Find what a partition lost that ended at `end` then, and say it.
+
+        What is before the place `oldest` is not lost but was kept for as long as it is to be; `left` is what is there
+        from `first` on.
+        """
+        held = [one for one in self._recent if one[0] == tp and one[1] >= oldest]
+        gone = []
+        for one in held:
+            _, place, part = one
+            missing = {event for event in part.events if (part.account, event) not in left}
+            if missing:
+                self.lost.setdefault(part.account, set()).update(missing)
+            if missing or place >= end:
+                gone.append(one)
+        if gone or end <= self.last(tp):
+            parts = [part for _, _, part in gone]
+            self._tell_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
+        for one in gone:
+            self._recent.remove(one)
+            self._count(one[2], -1)
+        self._last[tp] = end - 1
+        self._short.pop(tp, None)
+
+    def knows(self, accounts: Iterable[str]) -> None:
+        """Checkpoints are committed that know what those accounts lost."""
+        for account in accounts if self.lost else ():
+            self.lost.pop(account, None)
+
+    def _tell_lost(self, tp: TopicPartition, end: int, gone: list[Part], *, maybe_earlier_ones: bool) -> None:
+        keys: dict[str, tuple[bytes, bytes]] = {}
+        for part in gone:
+            keys[part.account] = keys.get(part.account, (part.first, part.last))[0], part.last
         get_logger(shard=self._shard).error(
-            "a topic lost its end, or was made anew: publish again what it held, by a replay to the topics",
+            "a topic lost its end, or was made anew: its events of which the place is known are published again",
             topic=tp.topic,
             partition=tp.partition,
             end=end,
             keys=[
                 f"{account}: {first.decode(errors='replace')} to {last.decode(errors='replace')}"
-                for account, (first, last) in sorted(lost.items())
+                for account, (first, last) in sorted(keys.items())
             ],
-            maybe_earlier_ones=not held or held[0][1] >= end,
+            maybe_earlier_ones=maybe_earlier_ones,
         )
-        for one in held:
-            self._recent.remove(one)
-
-
-def _went_back(tp: TopicPartition, place: int) -> str:
-    return f"{tp.topic} went back to {place}: it lost its end, or was made anew"

@@ -15,7 +15,7 @@ import asyncio
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import zip_longest
@@ -33,12 +33,13 @@ from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
 from gateway.broker.kafka.connection import Connection, at_work, ours, words
 from gateway.broker.kafka.connection_limit import patience
-from gateway.broker.kafka.ends import Ends, Keys
+from gateway.broker.kafka.ends import Batch, Ends, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.fetch import read_all
+from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.kafka.trial import LASTED, Trial, meant
-from gateway.broker.ports import Commit, Limits, check_limits
+from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
 from gateway.publication import Message
 
@@ -50,6 +51,8 @@ _BATCH: Final = 1024 * 1024
 _GRACE: Final = 1.0
 """Seconds that a rival may take between fencing us and its claim."""
 _LOOK: Final = 0.1
+_FORGOTTEN: Final = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId)
+"""A partition does not know what this producer wrote there before."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
@@ -105,11 +108,7 @@ class _Seen:
 class _Batch:
     tp: TopicPartition
     builder: Any
-    keys: Keys = field(default_factory=dict)
-
-    def holds(self, message: Message) -> None:
-        first, _ = self.keys.get(message.account, (message.key, message.key))
-        self.keys[message.account] = first, message.key
+    messages: list[Message] = field(default_factory=list)
 
 
 class KafkaLog:
@@ -123,6 +122,8 @@ class KafkaLog:
         self._restored: ClusterSettings | None = None
         self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._interrupted: dict[int, _Interrupted] = {}
+        self._ends: dict[int, Ends] = {}
+        """By shard, over all its writers: so what is lost while none can write is noticed, too."""
         self._waiting_since: float | None = None
         """Since when no producer could start."""
 
@@ -143,11 +144,13 @@ class KafkaLog:
             raise ValueError(f"shard {shard} of {facts.shards}")
         async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
             await self._check_rivals(shard)
-            opened = KafkaShard(self._connection, self._settings, shard, facts, await self._start(shard, facts))
+            producer = await self._start(shard, facts)
+            opened = KafkaShard(self._connection, self._settings, shard, facts, producer, self._ends_of(shard))
             if shard in self._interrupted:
                 self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
             try:
                 await opened.claim()
+                await look_back(self._connection, self._settings.topics, opened.ends)
             except BaseException:
                 self._facts = None  # it may be for what was changed
                 await self._connection.end_producer(opened.producer)
@@ -160,6 +163,11 @@ class KafkaLog:
                 self._facts = None  # what failed may have been changed
                 self._interrupted[shard] = _Interrupted(opened.claimed_at, {opened.own_claim})
             await self._connection.end_producer(opened.producer)
+
+    def _ends_of(self, shard: int) -> Ends:
+        ends = self._ends.setdefault(shard, Ends(shard, TopicPartition(self._settings.topics.checkpoints, shard)))
+        ends.begin_again()
+        return ends
 
     async def _check_rivals(self, shard: int) -> None:
         interrupted = self._interrupted.get(shard)
@@ -222,8 +230,14 @@ class KafkaLog:
 class KafkaShard:
     """The writer of one shard (`gateway.broker.ports.ShardLog`)."""
 
-    def __init__(
-        self, connection: Connection, settings: LogSettings, shard: int, facts: Facts, producer: AIOKafkaProducer
+    def __init__(  # noqa: PLR0917 - in one place
+        self,
+        connection: Connection,
+        settings: LogSettings,
+        shard: int,
+        facts: Facts,
+        producer: AIOKafkaProducer,
+        ends: Ends,
     ) -> None:
         self.producer = producer
         self._connection = connection
@@ -234,7 +248,7 @@ class KafkaShard:
         self.own_claim = Claim(settings.owner, uuid4().hex)
         self.claimed_at = 0
         self._own = TopicPartition(self._topics.checkpoints, shard)
-        self._ends = Ends(shard, self._own)
+        self.ends = ends
         self._is_read = False  # whether its checkpoints were
         self._spent: BrokerError | None = None
 
@@ -264,7 +278,12 @@ class KafkaShard:
             await self._commit([_Batch(self._own, builder)])
         except Fenced as fenced:
             raise OutcomeUnknown(f"a rival claimed the shard at the same moment: {fenced}") from fenced
-        self.claimed_at = max(0, self._ends.last(self._own))
+        self.claimed_at = max(0, self.ends.last(self._own))
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        """What topics of events lost; see the contract."""
+        return self.ends.lost
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Give every checkpoint of the shard; see the contract."""
@@ -285,15 +304,16 @@ class KafkaShard:
         if not commit.messages and not commit.checkpoints:
             return
         await self._commit(self._batches(commit))
+        self.ends.knows(commit.checkpoints)
 
     async def check(self) -> None:
         """Ask whether what this writer stored last is there; see the contract."""
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
         with at_work():
-            found = await cluster.places(self._connection, self._ends.partitions())
+            found = await cluster.places(self._connection, self.ends.partitions())
         try:
-            self._ends.compare({tp: end or 0 for tp, end in found.items()})
+            self.ends.compare({tp: end or 0 for tp, end in found.items()})
         except Unavailable as error:
             raise self._spend(OutcomeUnknown(str(error))) from None
 
@@ -320,7 +340,10 @@ class KafkaShard:
             problem = OutcomeUnknown(words(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None
+            self.ends.stored()
             return
+        if is_ending:
+            self.ends.stored()
         raise self._spend(problem)
 
     async def _store(self, batches: Sequence[_Batch]) -> None:
@@ -330,7 +353,7 @@ class KafkaShard:
             by_partition[batch.tp].append(batch)
         for topic in {tp.topic for tp in by_partition}:
             await self._check_partitions(topic)
-        sent, held = [], []
+        sent, held, at = [], [], []
         for rank in zip_longest(*by_partition.values()):
             for batch in rank:
                 if batch is not None:
@@ -338,12 +361,18 @@ class KafkaShard:
                     outcome = await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition)
                     outcome.add_done_callback(_heed)
                     sent.append(outcome)
-                    held.append(batch.keys)
+                    held.append((batch.builder.record_count(), parts_of(batch.messages)))
+                    at.append(tp)
         stored: list[Any] = await asyncio.gather(*sent, return_exceptions=True)
         failures = [one for one in stored if isinstance(one, BaseException)]
+        for tp, one in zip(at, stored, strict=True):
+            if isinstance(one, _FORGOTTEN):
+                self.ends.doubt(tp)
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
-        self._ends.took((one.topic_partition, one.offset, keys) for one, keys in zip(stored, held, strict=True))
+        self.ends.took(
+            Batch(one.topic_partition, one.offset, *contents) for one, contents in zip(stored, held, strict=True)
+        )
 
     async def _check_partitions(self, topic: str) -> None:
         """Refuse a topic that was made anew with fewer partitions than are used; more do no harm."""
@@ -381,7 +410,7 @@ class KafkaShard:
             size = add(tp, message.key, message.value, headers_of(message))
             if size is not None:
                 raise TooLarge(index, size, self._facts.largest[tp.topic])
-            filling[tp].holds(message)
+            filling[tp].messages.append(message)
         for account, checkpoint in commit.checkpoints.items():
             size = add(self._own, account.encode(), checkpoint, [])
             if size is not None:

@@ -1,8 +1,9 @@
 """What can go wrong with the topics while the gateway works: said in words, and mended where no promise suffers.
 
-A topic of events that was deleted is made again, empty: what was in it is lost either way, and the checkpoints say
-where to go on. So is that of the accounts, which this process knows and writes again. That of the checkpoints is
-not: an empty one would hide that a copy of it could be put back.
+A topic of events that was deleted is made again, empty. What was in it is lost, but for what a process knows to have
+written there and the hub still has, and the checkpoints say where to go on. So is that of the accounts, which this
+process knows and writes again. That of the checkpoints is not: an empty one would hide that a copy of it could be put
+back.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.telemetry.logs import get_logger
 _LOOK: Final = 0.2
 """The part of a call's time that a look at what ails the cluster may take on top of it."""
 _NAMED: Final = 3
+_EVENTS: Final = "its events: what this process wrote there last is published again, what is older is lost"
 
 
 async def ailments(connection: Connection, topics: Topics, facts: Facts) -> str:
@@ -68,6 +70,6 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
         lost = {
             topics.accounts: "the accounts, which are written again",
             topics.audit: "the record of who changed what, which is lost",
-        }.get(name, "its events, which are lost")
+        }.get(name, _EVENTS)
         log.error("a topic was deleted, and is made again", topic=name, went_with_it=lost)
     await cluster.prepare(connection, settings)

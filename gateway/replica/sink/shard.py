@@ -43,7 +43,7 @@ from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.forgetting import Forgetting
 from gateway.replica.sink.pending_commit import Filling, to_message
 from gateway.replica.sink.rejections import Refusals
-from gateway.replica.sink.store_losses import Committed
+from gateway.replica.sink.store_losses import Committed, taken_back
 from gateway.replica.source.account import Account, Activity
 from gateway.session.checkpoint import (
     LARGEST,
@@ -317,7 +317,7 @@ class Shard:
         """Serve until stopped, or until it is found that the shard is lost; raises BrokerError."""
         loop = asyncio.get_running_loop()
         async with self._event_log.open(self.number) as writer:
-            checkpoints = await writer.checkpoints()
+            checkpoints = await self._read(writer)
             self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was made anew counts from the beginning
             known = await self._settings.registry.known()
             begun = checkpoints.keys() | self._committed_before.names()
@@ -346,6 +346,15 @@ class Shard:
                     self._attach(self._newcomers.copy(), await writer.checkpoints(), known)
                 while not self._stop.is_set() and (filling := self._fill(self._limits(writer))) is not None:
                     await self._commit(writer, filling)
+
+    async def _read(self, writer: ShardLog) -> dict[str, bytes]:
+        """Read the checkpoints, and let them cover nothing that the broker has lost; raises BrokerError."""
+        checkpoints = await writer.checkpoints()
+        for name, (checkpoint, sequences) in taken_back(checkpoints, writer.lost).items():
+            await writer.commit(Commit((), {name: checkpoint}))
+            self._committed_before.took_back(name, sequences)
+            checkpoints[name] = checkpoint
+        return checkpoints
 
     async def _prove(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:
         """Store the checkpoints again of accounts of which a message is refused: are they alone? Raises BrokerError."""

@@ -6,9 +6,35 @@ have consumers that have read those events already, or a broker to mend.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from gateway.broker.ports import Lost
+from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint, encode_checkpoint
 from gateway.session.session import Session
+from gateway.session.taking_back import without
 from gateway.telemetry.counters import Tally
 from gateway.telemetry.logs import get_logger
+
+_WENT_BACK: Final = "the broker's store went back: it has lost events that it had acknowledged"
+_AGAIN: Final = "what the hub still has of them is published again"
+
+
+def taken_back(
+    checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[Lost]]
+) -> dict[str, tuple[bytes, list[int]]]:
+    """Return the checkpoints by which what is lost is not published, and which sequences those are, by account."""
+    found: dict[str, tuple[bytes, list[int]]] = {}
+    for account in lost.keys() & checkpoints.keys():
+        try:
+            checkpoint = decode_checkpoint(checkpoints[account])
+        except CheckpointUnreadable:
+            continue  # whoever serves the account says so
+        sequences = [one.sequence for one in lost[account] if one.incarnation == checkpoint.incarnation]
+        changed, known = without(checkpoint, sequences)
+        if known:
+            found[account] = encode_checkpoint(changed), known
+    return found
 
 
 class Committed:
@@ -34,16 +60,22 @@ class Committed:
         """Return the accounts that have a checkpoint, or lost it."""
         return frozenset(self._highest)
 
+    def took_back(self, account: str, sequences: list[int]) -> None:
+        """Say at ERROR which events of an account are lost, that its checkpoint covered; it does not any more."""
+        self._highest.pop(account, None)
+        self._tally.went_back += 1
+        first, last = sequences[0], sequences[-1]
+        get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=len(sequences), then=_AGAIN)
+
     def compare(self, account: str, session: Session) -> None:
         """Say at ERROR where `session`, which begins from what the store has, begins with less than was committed."""
         expected = self._highest.pop(account, None)
         if expected is None or (session.is_begun and session.highest >= expected):
             return
         self._tally.went_back += 1
-        log, words = get_logger(), "the broker's store went back: it has lost events that it had acknowledged"
+        log = get_logger()
         if not session.is_begun:
             remedy = "the account's checkpoint is gone, too: reset it, from the sequence that your consumers have"
-            log.error(words, account=account, last=expected, remedy=remedy)
+            log.error(_WENT_BACK, account=account, last=expected, remedy=remedy)
         else:
-            then = "what the hub still has of them is published again"
-            log.error(words, account=account, first=session.highest + 1, last=expected, then=then)
+            log.error(_WENT_BACK, account=account, first=session.highest + 1, last=expected, then=_AGAIN)

@@ -1,34 +1,121 @@
-"""What a writer remembers of what it wrote last, to say what a partition lost: enough of it, and no more than that."""
+"""What a process remembers of what it wrote last, to find what a partition lost: enough, and no more than that."""
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
+
+import pytest
 import structlog
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.ends import Ends
+from gateway.broker.kafka.ends import Batch, Ends, Part, numbered, parts_of
+from gateway.broker.ports import Lost
+from gateway.errors import Unavailable
+from gateway.events.event import DeadLetter, Event, Notification
+from gateway.publication import dead_letter_message, event_message, notification_message
 
 OWN = TopicPartition("checkpoints", 0)
 EVENTS = TopicPartition("order-update.v1", 3)
 
 
+def part(account: str, *sequences: int) -> Part:
+    return Part(account, b"%d" % sequences[0], b"%d" % sequences[-1], 1, array("Q", sequences))
+
+
+def wrote(ends: Ends, *batches: tuple[int, list[Part]]) -> None:
+    for place, parts in batches:
+        ends.took([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
+        ends.stored()
+
+
+def there(account: str, sequences: Iterable[int]) -> set[tuple[str, Lost]]:
+    return {(account, Lost(1, sequence)) for sequence in sequences}
+
+
 def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
     ends = Ends(0, OWN)
-    accounts = {f"account-{number}": (b"%d" % number, b"%d" % number) for number in range(300)}
     for place in range(50):
-        ends.took([(EVENTS, place, accounts)])
-    assert len(ends._recent) == 1000
+        wrote(ends, (300 * place, [part(f"account-{number}", 2 * place, 2 * place + 1) for number in range(100)]))
+    assert 800 < len(ends._recent) < 1000
+    assert ends._bytes <= 256 * 1024
+    assert ends._events == 2 * len(ends._recent)
+    for place in range(50, 60):
+        wrote(ends, (10_000 * place, [part("account", *range(1000 * place, 1000 * place + 1000))]))
+    assert len(ends._recent) == 5
+    assert ends._events == 5000
+    ends.lose(EVENTS, 0, 0, set())
+    assert (ends._events, ends._bytes, len(ends._recent)) == (0, 0, 0)
 
 
 def test_of_what_a_partition_lost_each_account_is_told_once_with_its_first_key_and_its_last() -> None:
     ends = Ends(0, OWN)
-    ends.took([(EVENTS, 0, {"alpha": (b"1", b"2")})])
-    ends.took([(EVENTS, 2, {"alpha": (b"3", b"4"), "beta": (b"1", b"1")})])
-    ends.took([(EVENTS, 5, {"alpha": (b"5", b"6")})])
+    wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4), part("beta", 1)]), (7, [part("alpha", 5, 6)]))
+    with pytest.raises(Unavailable, match="went back to 3"):
+        ends.compare({EVENTS: 3})
     with structlog.testing.capture_logs() as logs:
-        ends.compare({EVENTS: 2})
+        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
     (entry,) = logs
-    assert entry["keys"] == ["alpha: 3 to 6", "beta: 1 to 1"]
+    assert (entry["log_level"], entry["keys"]) == ("error", ["alpha: 3 to 6", "beta: 1 to 1"])
     assert not entry["maybe_earlier_ones"]
+    assert ends.lost == {"alpha": {Lost(1, number) for number in (3, 4, 5, 6)}, "beta": {Lost(1, 1)}}
+    ends.compare({EVENTS: 3})
+    ends.knows(["alpha", "gamma"])
+    assert ends.lost.keys() == {"beta"}
+
+
+def test_where_others_wrote_since_what_is_there_tells_what_is_lost() -> None:
+    """Another shard of the partition came first, so it ends now behind what was lost."""
+    ends = Ends(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4)]), (6, [part("alpha", 5)]))
+    ends.lose(EVENTS, 5, 0, there("alpha", [1, 2]) | there("gamma", [3, 4]))
+    assert ends.lost == {"alpha": {Lost(1, number) for number in (3, 4, 5)}}
+
+
+def test_a_partition_that_is_doubted_may_have_everything() -> None:
+    ends = Ends(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]))
+    ends.doubt(EVENTS)
+    assert ends.short({EVENTS: 3}) == {EVENTS: 3}
     with structlog.testing.capture_logs() as logs:
-        ends.compare({EVENTS: 2})
-    assert logs == []
+        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+    assert (logs, ends.lost, ends.short({EVENTS: 3})) == ([], {}, {})
+
+
+def test_what_left_with_its_age_is_not_lost() -> None:
+    ends = Ends(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3)]), (5, [part("alpha", 4)]))
+    ends.lose(EVENTS, 5, 3, there("alpha", [3]))
+    assert ends.lost == {"alpha": {Lost(1, 4)}}
+
+
+def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
+    ends = Ends(0, OWN)
+    wrote(ends, (100, [part("alpha", 7)]))
+    with structlog.testing.capture_logs() as logs:
+        ends.lose(EVENTS, 90, 0, set())
+    assert logs[0]["maybe_earlier_ones"]
+
+
+def test_what_was_not_stored_is_not_remembered() -> None:
+    ends = Ends(0, OWN)
+    wrote(ends, (0, [part("alpha", 1)]))
+    ends.took([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
+    ends.begin_again()
+    wrote(ends, (5, [part("alpha", 2)]))
+    ends.lose(EVENTS, 2, 0, there("alpha", [1]))
+    assert ends.lost == {"alpha": {Lost(1, 2)}}
+
+
+def test_a_number_is_of_an_event_that_is_published_for_the_first_time() -> None:
+    event = Event("alpha", "order-update", 7, "id-7", "2026-11-29T12:00:00Z", None, b"{}")
+    assert numbered(event_message(event, incarnation=2)) == Lost(2, 7)
+    assert numbered(event_message(event, late=True)) == Lost(1, 7)
+    assert numbered(event_message(event, replay="replay-1")) is None
+    letter = DeadLetter("alpha", "invalid-payload", "", "", b"raw", 7, None)
+    assert numbered(dead_letter_message(letter)) is None
+    assert numbered(notification_message(Notification("alpha", "gap", {}))) is None
+    again = event_message(event, replay="replay-1")
+    (one, other) = parts_of([event_message(event), again, event_message(event), dead_letter_message(letter)])
+    assert list(one.events) == [Lost(1, 7), Lost(1, 7)]
+    assert (other.account, other.first, list(other.events)) == ("alpha", b"7", [])

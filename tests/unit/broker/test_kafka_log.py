@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
-import structlog.testing
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 from gateway.broker.kafka.cluster import Facts
+from gateway.broker.kafka.ends import Ends
 from gateway.broker.kafka.log import KafkaShard, LogSettings
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
@@ -62,7 +62,8 @@ async def opened(producer: Producer) -> KafkaShard:
     largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
     facts = Facts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
     given: Any = producer
-    shard = KafkaShard(None, LogSettings(TOPICS, "a"), 1, facts, given)  # type: ignore[arg-type] - it asks nothing else
+    ends = Ends(1, TopicPartition(CHECKPOINTS, 1))
+    shard = KafkaShard(None, LogSettings(TOPICS, "a"), 1, facts, given, ends)  # type: ignore[arg-type] - it asks no more
     await shard.claim()
     await shard.commit(commit(1, 2))
     return shard
@@ -97,19 +98,18 @@ async def test_a_topic_of_checkpoints_that_stands_where_it_stood_went_back() -> 
         await shard.commit(commit(3, 4))
 
 
-async def test_a_topic_of_events_that_went_back_is_a_loss_that_is_told_and_events_go_on() -> None:
+async def test_a_topic_of_events_that_went_back_ends_the_writer_before_anything_covers_what_is_lost() -> None:
+    """What that is, is found where the next one is opened."""
     producer = Producer()
     shard = await opened(producer)
+    ended = producer.ended
     producer.ends[EVENTS] = 0
 
-    with structlog.testing.capture_logs() as logs:
+    with pytest.raises(Unavailable, match=r"order-update\.v1 went back to 0: it lost its end"):
         await shard.commit(commit(3, 4))
-        await shard.commit(commit(5, 6))
 
-    (entry,) = logs
-    assert (entry["log_level"], entry["topic"]) == ("error", EVENTS)
-    assert (entry["keys"], entry["end"], entry["maybe_earlier_ones"]) == (["demo: 1 to 2"], 0, True)
-    assert producer.ended == 4
+    assert producer.ended == ended
+    assert shard.failed
 
 
 async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:

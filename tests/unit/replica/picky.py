@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
-from gateway.broker.ports import Commit, EventLog, Limits, ShardLog
+from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog
 from gateway.errors import Rejected
 
 
@@ -36,6 +36,10 @@ class _PickyShard:
     @property
     def limits(self) -> Limits:
         return self._good.limits
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        return self._good.lost
 
     async def checkpoints(self) -> dict[str, bytes]:
         return await self._good.checkpoints()
