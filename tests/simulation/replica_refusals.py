@@ -71,8 +71,9 @@ class Refusing:
         self._dice = dice
         self._chance = dice.choice((0.7, 0.9))
         self._code = None if dice.random() < 0.3 else _drawn(dice, sorted(codes()))
-        is_short = self._code is not None and self._code.concern == _ONE_MESSAGE
-        self.seconds = dice.uniform(*(_SHORT if is_short else _LONG))
+        self.is_about_one = self._code is not None and self._code.concern == _ONE_MESSAGE
+        """Whether the code is about one message."""
+        self.seconds = dice.uniform(*(_SHORT if self.is_about_one else _LONG))
 
     def __str__(self) -> str:
         """Say what is refused with which code."""

@@ -191,6 +191,8 @@ class World:
         self.shard_troubles: dict[int, ShardTrouble] = {}
         self.shard_bugs: dict[int, Bug] = {}
         self.shard_refusals: dict[int, Refusing] = {}
+        self._rejecting: set[int] = set()
+        """Shards that have a trouble in which single messages are refused."""
         self._writing: list[asyncio.Task[int]] = []
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
         self.count = 0
@@ -408,6 +410,8 @@ class World:
         events: list[tuple[float, Callable[[], None]]] = []
         for shard in dice.sample(range(self.shards), dice.choice((1, self.shards))):
             refusing, since = Refusing(Random(f"{self.seed}/refusals/{shard}")), dice.uniform(2, FLOW - 5)
+            if refusing.is_about_one and shard in self._rejecting:
+                continue  # twice for 9 s is rightly taken for long
             for name in self.names:
                 if shard_of(name, self.shards) == shard:
                     self.excuse(name, since, since + refusing.seconds + 30, f"shard {refusing}")
@@ -549,6 +553,8 @@ class World:
     def _shard_trouble(
         self, shard: int, kind: ShardTrouble, since: float, until: float
     ) -> list[tuple[float, Callable[[], None]]]:
+        if kind == "refuses":
+            self._rejecting.add(shard)
         for name in self.names:
             if shard_of(name, self.shards) == shard:
                 self.excuse(name, since, until + 30, f"shard {kind}")
