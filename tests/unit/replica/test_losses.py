@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import structlog
 
-from gateway.broker.memory import Edge, MemoryControl
+from gateway.broker.memory import Edge, MemoryControl, no_faults
+from gateway.broker.ports import Commit, EventLog, Lost, ShardLog
 from gateway.errors import OutcomeUnknown
 from gateway.replica.source.account import Activity
 from gateway.state import Desired, TargetState
@@ -77,6 +80,69 @@ async def test_an_account_that_lost_its_checkpoint_too_stands_still_and_says_wha
     told = [entry for entry in errors(logs) if "went back" in entry["event"]]
     assert sorted((entry["account"], entry["last"]) for entry in told) == [("alpha", 30), ("beta", 10)]
     assert all("reset it" in entry["remedy"] for entry in told)
+
+
+class Losing:
+    """A log that lost some events and no checkpoint: whoever opens it hears which, until a checkpoint knows of them."""
+
+    def __init__(self, log: EventLog) -> None:
+        self.lost: dict[str, set[Lost]] = {}
+        self._log = log
+
+    @asynccontextmanager
+    async def open(self, shard: int) -> AsyncIterator[ShardLog]:
+        async with self._log.open(shard) as good:
+            yield _LosingShard(self, good)
+
+
+class _LosingShard:
+    def __init__(self, log: Losing, good: ShardLog) -> None:
+        self._losing, self._good = log, good
+        self.epoch, self.limits, self.checkpoints, self.check = good.epoch, good.limits, good.checkpoints, good.check
+
+    @property
+    def lost(self) -> Mapping[str, Collection[Lost]]:
+        return self._losing.lost
+
+    async def commit(self, commit: Commit) -> None:
+        await self._good.commit(commit)
+        for account in commit.checkpoints:
+            self._losing.lost.pop(account, None)
+
+
+async def test_of_events_that_are_lost_alone_the_checkpoint_takes_back_those_and_no_others(build: Build) -> None:
+    world = await build("alpha", "beta", prefill=10)
+    log = Losing(world.broker.log("losing"))
+    await world.replica(log)
+    for account in ("alpha", "beta"):
+        await world.published(account, range(1, 11))
+    lost = {3, 7, 8, 10}
+    with structlog.testing.capture_logs() as logs:
+        world.broker.entries[:] = [
+            one
+            for one in world.broker.entries
+            if one.stored.message.account != "alpha" or int(one.stored.message.key) not in lost
+        ]
+        log.lost["alpha"] = {Lost(1, sequence) for sequence in lost} | {Lost(1, 11), Lost(2, 5)}
+
+        async def fails(_: Edge) -> None:
+            world.broker.faults = no_faults
+            raise OutcomeUnknown("as where the broker was away")
+
+        world.broker.faults = fails
+        world.hub.user("beta").emit(1)
+        await world.published("beta", range(1, 12))
+        await world.until(lambda: len(world.keys_of("alpha")) == 10, "what is lost is published again")
+        world.hub.user("alpha").emit(1)
+        await world.until(lambda: 11 in world.keys_of("alpha"), "and events go on")
+
+    assert world.keys_of("alpha") == [1, 2, 4, 5, 6, 9, 3, 7, 8, 10, 11]
+    assert world.keys_of("beta") == list(range(1, 12))
+    late = [int(one.key) for one in world.messages("alpha") if "late" in one.attributes]
+    assert late == [3, 7, 8]
+    (error,) = errors(logs)
+    assert (error["account"], error["first"], error["last"], error["events"]) == ("alpha", 3, 10, 4)
+    assert world.replicas[0]._access.tally.went_back == 1
 
 
 async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Build) -> None:
