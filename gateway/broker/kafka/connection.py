@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,10 +172,12 @@ class Connection:
         connection = await self.door.opening(host, port, attempt)
         await asyncio.wait({connection.close()}, timeout=_FAREWELL)
 
-    async def producer(self, *, transactional_id: str, largest: int, transaction_timeout: float) -> AIOKafkaProducer:
+    async def producer(
+        self, *, transactional_id: str, topics: Iterable[str], largest: int, transaction_timeout: float
+    ) -> AIOKafkaProducer:
         """Start a transactional producer, which fences every older one of its name; `largest` bounds its batches.
 
-        Raises Unavailable; end it with `end`.
+        `topics` are what it may write to. Raises Unavailable; end it with `end`.
         """
         producer = AIOKafkaProducer(
             **self._common(),
@@ -185,7 +187,7 @@ class Connection:
             max_batch_size=largest,
         )
         with ours(f"the producer {transactional_id}"):
-            return await self._started(producer)
+            return await self._started(producer, topics)
 
     async def write(self, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
         """Write records, by key (None: a tombstone), without a transaction; in no particular order.
@@ -197,7 +199,7 @@ class Connection:
             async with self._starting.turn():
                 if self._plain is None:
                     plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
-                    self._plain = await self._started(plain)
+                    self._plain = await self._started(plain, [tp.topic])
                 producer = self._plain
             try:
                 async with asyncio.timeout(self.options.timeout):
@@ -209,16 +211,16 @@ class Connection:
                 raise
 
     @asynccontextmanager
-    async def consumer(self, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
+    async def consumer(self, topics: Iterable[str] = (), **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
         """Give a consumer that sees committed records only, and without a `group_id` belongs to no group.
 
-        Raises Unavailable.
+        `topics` are those of which partitions will be assigned to it. Raises Unavailable.
         """
         usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
         consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
         try:
             with ours("a consumer", "Read"):
-                innards.prepare(consumer._client, self.door, await self._dialled())  # noqa: SLF001 - as in innards
+                innards.prepare(consumer._client, self.door, await self._dialled(), topics)  # noqa: SLF001 - as in innards
                 async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
                     await consumer.start()
             yield consumer
@@ -245,9 +247,9 @@ class Connection:
         while self._ending:
             await asyncio.wait(self._ending)
 
-    async def _started(self, producer: AIOKafkaProducer) -> AIOKafkaProducer:
+    async def _started(self, producer: AIOKafkaProducer, topics: Iterable[str]) -> AIOKafkaProducer:
         try:
-            innards.prepare(producer.client, self.door, await self._dialled())
+            innards.prepare(producer.client, self.door, await self._dialled(), topics)
             async with patience(producer.client, self.options.timeout):
                 await producer.start()
         except BaseException as error:

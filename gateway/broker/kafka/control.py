@@ -186,6 +186,7 @@ class KafkaControl:
     async def _attempt(self, change: _Change) -> int:
         producer = await self._connection.producer(
             transactional_id=self._transactional_id,
+            topics=[self._wanted.topic],
             largest=cluster.SMALLEST_MESSAGE,
             transaction_timeout=self._connection.options.timeout,
         )

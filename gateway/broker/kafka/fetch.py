@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
 from aiokafka import AIOKafkaConsumer
@@ -36,8 +36,7 @@ async def read_to(
     if not begin:
         return
     clock = asyncio.get_running_loop().time
-    async with connection.consumer(max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=100) as consumer:
-        _assign(consumer, begin)
+    async with _consumer(connection, begin, 100) as consumer:
         places = dict(begin)
         moved = clock()
         while left := [tp for tp in places if places[tp] < end[tp]]:
@@ -63,8 +62,7 @@ async def read_to(
 
 async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
     """Give the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
-    async with connection.consumer(max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=_LONG_WAIT) as consumer:
-        _assign(consumer, begin)
+    async with _consumer(connection, begin, _LONG_WAIT) as consumer:
         while True:
             with ours("a read", "Read"):
                 batches = await consumer.getmany(timeout_ms=_LONG_WAIT)
@@ -81,7 +79,14 @@ async def read_all(
                 yield record
 
 
-def _assign(consumer: AIOKafkaConsumer[Any, Any], begin: Mapping[TopicPartition, int]) -> None:
-    consumer.assign(list(begin))
-    for tp, place in begin.items():
-        consumer.seek(tp, place)
+@asynccontextmanager
+async def _consumer(
+    connection: Connection, begin: Mapping[TopicPartition, int], longest: int
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Give a consumer of these partitions from these places on, which waits up to so many milliseconds for records."""
+    topics = {tp.topic for tp in begin}
+    async with connection.consumer(topics, max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=longest) as consumer:
+        consumer.assign(list(begin))
+        for tp, place in begin.items():
+            consumer.seek(tp, place)
+        yield consumer

@@ -184,6 +184,7 @@ class KafkaLog:
             with at_work():
                 started = await self._connection.producer(
                     transactional_id=self._settings.topics.transactional_id(shard),
+                    topics=facts.largest,
                     largest=min(_BATCH, *facts.largest.values()),
                     transaction_timeout=self._settings.transaction_timeout,
                 )
