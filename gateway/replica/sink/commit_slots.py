@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
 from gateway.replica.sink.commit_window import LEAST, Window
@@ -31,16 +31,26 @@ class CommitSlots:
         """Of the bytes in flight; a commit that is alone may always go."""
         self.bytes_in_flight = 0
         self._clock = clock or _now
-        self._left = count
-        self._flights = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._count = self._left = count
+        self._large: list[int] = []  # the sizes of those in flight that are not small
+        self._waiting: list[tuple[_Flight, asyncio.Future[None]]] = []
         self._apart = asyncio.Semaphore(1)
         self._most_messages: tuple[int, float] | None = None  # and until when that holds
 
     @property
     def aim(self) -> int:
         """The bytes that a commit is to have at the most which is made now; one message may have more."""
-        return max(LEAST, self.window.size // max(1, min(self._flights + len(self._waiting), 4)))
+        return max(LEAST, self.window.size // min(1 + len(self._large) + self._queued, self._abreast))
+
+    @property
+    def _abreast(self) -> int:
+        """Return how many commits can be in flight at once: over a long way more of them than slots."""
+        return max(self._count, int(self._count * self.window.way / self._lasts))
+
+    @property
+    def _lasts(self) -> float:
+        """Return the seconds for which a commit keeps its slot at the most: a way that is long keeps nobody busy."""
+        return max(_LASTS / 4, _LASTS - self.window.way)
 
     @property
     def most_messages(self) -> int | None:
@@ -63,72 +73,124 @@ class CommitSlots:
         """
         if has_failed:
             await self._apart.acquire()
+            leaving = self._leaving(self._apart.release, None)
         else:
-            await self._admitted(size)
-        began, is_left = self._clock(), False
-
-        def leave() -> None:
-            nonlocal is_left
-            if not is_left:
-                is_left = True
-                if has_failed:
-                    self._apart.release()
-                else:
-                    self._leave(size)
-
-        leaving = asyncio.get_running_loop().call_later(_LASTS, leave)
+            flight = await self._admitted(size)
+            leaving = self._leaving(self._leave, lambda: self._land(flight))
+        began, in_flight = self._clock(), self.bytes_in_flight
         try:
-            yield
+            with leaving:
+                yield
         except Exception:
             self.window.failed(size, began)
             raise
         else:
-            self.window.succeeded(size, began, others_wait=bool(self._waiting))
+            self.window.succeeded(size, began, max(size, in_flight))
             self._admit()
+
+    @contextmanager
+    def _leaving(self, leave: Callable[[], None], land: Callable[[], None] | None) -> Iterator[None]:
+        """Call both at the end of the block; earlier where it lasts, so that one that hangs does not keep others.
+
+        A commit that is long under way keeps nobody busy meanwhile, so its slot is free before its bytes have landed.
+        """
+        ends = {_Once(leave): self._lasts}
+        if land is not None:
+            ends[_Once(land)] = max(_LASTS, self.window.longest)
+        timers = [asyncio.get_running_loop().call_later(seconds, end) for end, seconds in ends.items()]
+        try:
+            yield
         finally:
-            leaving.cancel()
-            leave()
+            for timer in timers:
+                timer.cancel()
+            for end in ends:
+                end()
 
     # Who may go -----------------------------------------------------------------------------------------
 
-    async def _admitted(self, size: int) -> None:
+    async def _admitted(self, size: int) -> _Flight:
         """Wait until a commit of `size` bytes may go; then it is counted."""
-        if not self._waiting and self._has_room(size):
-            self._enter(size)
-            return
+        flight = _Flight(size, is_small=self.window.is_small(size))
+        if self._left and self._has_room(flight) and (flight.is_small or not self._queued):
+            self._enter(flight)
+            return flight
         admitted = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, admitted))
+        self._waiting.append((flight, admitted))
         try:
             await admitted
         except asyncio.CancelledError:
             if admitted.done() and not admitted.cancelled():
-                self._leave(size)
+                self._leave()
+                self._land(flight)
             else:
                 with suppress(ValueError):  # or who left meanwhile has passed over it
-                    self._waiting.remove((size, admitted))
+                    self._waiting.remove((flight, admitted))
                 self._admit()
             raise
+        return flight
 
-    def _has_room(self, size: int) -> bool:
-        return self._left > 0 and (self._flights == 0 or self.bytes_in_flight + size <= self.window.size)
+    @property
+    def _queued(self) -> int:
+        """Return how many wait that are not small."""
+        return sum(not flight.is_small for flight, _ in self._waiting)
 
-    def _enter(self, size: int) -> None:
+    def _has_room(self, flight: _Flight) -> bool:
+        return flight.is_small or not self._large or sum(self._large) + flight.size <= self.window.size
+
+    def _enter(self, flight: _Flight) -> None:
         self._left -= 1
-        self._flights += 1
-        self.bytes_in_flight += size
+        self.bytes_in_flight += flight.size
+        if not flight.is_small:
+            self._large.append(flight.size)
 
-    def _leave(self, size: int) -> None:
+    def _leave(self) -> None:
+        """Let another have the slot."""
         self._left += 1
-        self._flights -= 1
-        self.bytes_in_flight -= size
+        self._admit()
+
+    def _land(self, flight: _Flight) -> None:
+        """Count its bytes no more as in flight."""
+        self.bytes_in_flight -= flight.size
+        if not flight.is_small:
+            self._large.remove(flight.size)
         self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._has_room(self._waiting[0][0]):
-            size, admitted = self._waiting.popleft()
-            if not admitted.done():
-                self._enter(size)
-                admitted.set_result(None)
+        """Let those go for which there is room, in turn; small ones do not wait for room behind others."""
+        is_full = False
+        for one in [*self._waiting]:
+            flight, admitted = one
+            if not self._left:
+                return
+            if admitted.done() or (self._has_room(flight) and (flight.is_small or not is_full)):
+                self._waiting.remove(one)
+                if not admitted.done():
+                    self._enter(flight)
+                    admitted.set_result(None)
+            else:
+                is_full = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A commit that is sent, or waits for it."""
+
+    size: int
+    """In bytes."""
+    is_small: bool
+    """Whether it takes no notable part of the window: it goes beside the others, and counts for none of them."""
+
+
+class _Once:
+    """What is called once, however often it is asked for."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call: Callable[[], None] | None = call
+
+    def __call__(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call()
 
 
 def _now() -> float:
