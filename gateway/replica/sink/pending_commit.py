@@ -39,6 +39,8 @@ class Filling:
     """What will be settled and verified of the accounts, once it is committed."""
     filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Events that are settled without being published, by account and kind."""
+    cut: list[str] = field(default_factory=list)
+    """Accounts that had more than their part of the bytes."""
     size: int = 0
     """Bytes of all of it."""
     created: list[Span] = field(default_factory=list)

@@ -68,6 +68,9 @@ _LONGEST_REST: Final = 60.0
 """Seconds after which replays are tried again at the latest, whose commits failed."""
 _TRACE: Final = 512
 """Bytes that a trace may take in a message, at the most."""
+_PART: Final = 16 * 1024
+"""Bytes that an account may take of a commit, where there is room, however many others have something: each takes a
+checkpoint besides, of up to 5 kB (measured)."""
 _CUT: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
 
@@ -436,18 +439,8 @@ class Shard:
             self._take(alone, filling, limits, most=1)
             if filling.checkpoints:
                 return filling
-        for _ in range(len(self._ready)):
-            name = next(iter(self._ready))
-            if name in aside:
-                self._ready[name] = self._ready.pop(name)
-                continue
-            room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-            # Room for an item and its checkpoint, and for the largest message that _fitting lets through.
-            space = limits.bytes - filling.size - LARGEST
-            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= self._settings.commits.aim  # noqa: PLR2004
-            if filling.checkpoints and is_enough:
-                break
-            self._take(name, filling, limits, most=max(1, (room - 1) // len(self._ready)))
+        self._take_in_turn([name for name in self._ready if name not in aside], filling, limits)
+        self._take_in_turn(filling.cut.copy(), filling, limits)  # what those have left who need less than their part
         room = limits.messages - len(filling.messages) - len(filling.checkpoints)
         for name in sorted(self.forgets - self._forgetting.names)[:room]:
             self._add(filling, name, None, limits)
@@ -455,27 +448,45 @@ class Shard:
         self._add_replays(filling, limits)
         return filling
 
-    def _take(self, name: str, filling: Filling, limits: Limits, *, most: int) -> None:
+    def _take_in_turn(self, names: Sequence[str], filling: Filling, limits: Limits) -> None:
+        """Take of each account in turn its part of the bytes that are left.
+
+        Else who catches up would fill a commit of its own each time, and who is live would wait for one more of those.
+        """
+        for place, name in enumerate(names):
+            room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+            # Room for an item and its checkpoint, and for the largest message that _fitting lets through.
+            space = limits.bytes - filling.size - LARGEST
+            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= self._settings.commits.aim  # noqa: PLR2004
+            if filling.checkpoints and is_enough:
+                return
+            most = max(1, (room - 1) // len(self._ready))
+            self._take(name, filling, limits, most=most, among=len(names) - place)
+
+    def _take(self, name: str, filling: Filling, limits: Limits, *, most: int, among: int = 1) -> None:
         """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
         account = self._ready.pop(name)
         try:
-            self._take_of(account, filling, limits, most=most)
+            self._take_of(account, filling, limits, most=most, among=among)
         except Exception as error:  # noqa: BLE001 - its neighbours go on; `_add` adds all of it or nothing
             self.fail(account, error)
 
-    def _take_of(self, account: Account, filling: Filling, limits: Limits, *, most: int) -> None:
+    def _take_of(self, account: Account, filling: Filling, limits: Limits, *, most: int, among: int) -> None:
         name = account.name
         if account.is_at_rest and self._renew(account, filling, limits):
             return
         if account.session is None:
             return
         made, queued = _Made(self._message), account.session.queued_bytes
-        space = min((limits.bytes - filling.size - LARGEST) // 2, self._settings.commits.aim - filling.size)
+        left = self._settings.commits.aim - filling.size
+        space = min((limits.bytes - filling.size - LARGEST) // 2, left, max(left // among, _PART))
         batch = account.session.take(most, space, made.measure)
         account.took(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
         self._ready[name] = account
+        if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
+            filling.cut.append(name)
         self._add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
         filling.reached[name] = account.session.highest, account.session.verified
         filling.filtered.update((name, kind) for kind in batch.filtered)
@@ -494,8 +505,10 @@ class Shard:
         filling.items += items
         filling.messages += fitting
         filling.size += sum(message.size for message in fitting)
-        filling.checkpoints[key] = value
         filling.size += len(value or b"") + len(key)
+        if key in filling.checkpoints:  # a second part of the same account: the newer checkpoint stands for both
+            filling.size -= len(filling.checkpoints[key] or b"") + len(key)
+        filling.checkpoints[key] = value
 
     def _renew(self, account: Account, filling: Filling, limits: Limits) -> bool:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
+
+import pytest
+
+from gateway.broker.memory import Edge
 from gateway.broker.ports import Limits
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.publication import dead_letter_message
+from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.pending_commit import Filling, to_message
 from gateway.session.types import Item, Reissue
 from tests.support.in_process import Build
@@ -35,6 +42,38 @@ async def test_a_message_larger_than_a_commit_becomes_a_dead_letter_and_the_acco
     assert main.outcomes == {"published": 9, "dead_letter": 1}  # by what is in the log, not by what the hub sent
     assert sum(count for (_, outcome), count in numbers.tally.events.items() if outcome == "dead_letter") == 1
     assert numbers.tally.events["position-update", "dead_letter"] == 1
+
+
+async def test_who_catches_up_leaves_room_in_the_next_commit_for_who_is_live(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It filled one more commit of its own first, which takes seconds over a slow line."""
+    monkeypatch.setattr(CommitSlots, "aim", 64 * 1024)
+    world = await build("alpha", "beta", prefill=400)
+    commits: list[Counter[str]] = []
+
+    async def look(edge: Edge) -> None:
+        await asyncio.sleep(0)
+        if edge.call == "commit" and edge.when == "after":
+            new = world.broker.entries[sum(one.total() for one in commits) :]
+            commits.append(Counter(entry.stored.message.account for entry in new))
+        if edge.call == "commit" and edge.when == "before" and len(commits) in came:
+            world.hub.user("beta").emit(1)
+            shard = world.replicas[-1]._shards[0]
+            await world.until(lambda: shard.accounts["beta"].session.queued_bytes, "the event waits")
+
+    came: list[int] = []
+    await world.replica()
+    await world.published("alpha", range(1, 401))
+    await world.published("beta", range(1, 401))
+    commits.clear()
+    world.broker.entries.clear()
+    world.broker.faults = look
+    came += [3, 6]
+    world.hub.user("alpha").emit(1200)
+    await world.published("alpha", range(401, 1601))
+    assert [number for number, one in enumerate(commits) if one["beta"]] == [4, 7]
+    assert min(commits[4]["alpha"], commits[7]["alpha"]) > 0.6 * max(one["alpha"] for one in commits), "and no more"
 
 
 def an_event(sequence: int, kind: str = "order-update", seconds: int = 0) -> Event:
