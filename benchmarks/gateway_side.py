@@ -11,13 +11,13 @@ from pathlib import Path
 
 from task import PATH, Result, Stopwatch, Task, ask
 
-from gateway.bootstrap.broker import in_traces, open_broker, prepare_broker
-from gateway.bootstrap.event_loop import settle_memory
+from gateway.bootstrap.broker import open_broker, prepare_broker, tracing_destinations
+from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog
 from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import Hub
 from gateway.replica.replica import Replica
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
 from gateway.signalr.connection import connect
 from gateway.telemetry.logs import configure_logs
@@ -89,11 +89,11 @@ async def running(task: Task) -> AsyncIterator[Watched]:
         async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
             await prepare_broker(broker, settings)
             watched = Watched(broker.log, task.events)
-            tracer = stack.enter_context(tracing(traced, role="replica", broker=in_traces(settings.broker)))
+            tracer = stack.enter_context(tracing(traced, role="replica", broker=tracing_destinations(settings.broker)))
             replica = Replica(settings, watched, broker.registry, http, tracer=tracer)
-            settle_memory()
+            tune_garbage_collector()
             serving = asyncio.create_task(replica.run())
-            while replica.statuses()[0].activity not in {Activity.LIVE, Activity.CATCHING_UP}:  # noqa: ASYNC110 - for people
+            while replica.statuses()[0].activity not in {AccountState.LIVE, AccountState.CATCHING_UP}:  # noqa: ASYNC110 - for people
                 await asyncio.sleep(0.001)
             yield watched
             replica.stop()

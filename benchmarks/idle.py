@@ -92,7 +92,7 @@ async def serve(accounts: int, pair: Sequence[str]) -> None:
         context.load_cert_chain(*pair)
     users = {name: f"key-of-{name}" for name in names_of(accounts)}
     async with simulator(SimulatorConfig(users=users, tls=context)) as hub:
-        loop.settle_memory()
+        loop.tune_garbage_collector()
         print(f"hub: {hub.url}", flush=True)
         while len(hub.server.connections) < accounts:  # noqa: ASYNC110 - the simulator tells nobody
             await asyncio.sleep(0.1)

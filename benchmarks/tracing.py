@@ -30,10 +30,10 @@ from bench import House, Scenario
 from report import machine
 from task import Result
 
-from gateway.bootstrap.event_loop import settle_memory
+from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.events.event import Event
-from gateway.replica.sink.pending_commit import Filling, to_message
-from gateway.session.types import Item
+from gateway.replica.sink.pending_commit import PendingCommit, to_message
+from gateway.session.types import OutgoingItem
 from gateway.settings import TracingSettings
 from gateway.telemetry.tracer import Broker, Tracer, tracing
 
@@ -93,7 +93,7 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
     """Give the µs of CPU that making commits takes for each event, spans and their export included."""
     body = b'{"EventId":"x"}' + b" " * 640
     items = [
-        Item(Event("acme", "order-update", number, str(uuid4()), "2026-11-22T13:32:25.0923668Z", 7, body))
+        OutgoingItem(Event("acme", "order-update", number, str(uuid4()), "2026-11-22T13:32:25.0923668Z", 7, body))
         for number in range(1, _COMMIT + 1)
     ]
     broker = Broker("nats", {"order-update": "mesolive.events.order-update.v1.*"})
@@ -107,7 +107,7 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
             )
             for name, ratio in ratios.items()
         }
-        settle_memory()
+        tune_garbage_collector()
         for round_ in range(rounds + 1):
             for name, tracer in tracers.items():
                 began = time.process_time()
@@ -120,17 +120,17 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
     return took
 
 
-def commit(tracer: Tracer, items: list[Item]) -> None:
+def commit(tracer: Tracer, items: list[OutgoingItem]) -> None:
     """Do what a shard does to make a commit of items."""
-    filling = Filling()
+    filling = PendingCommit()
     for item in items:
         message = to_message(item)
         filling.messages.append(message)
         filling.size += message.size
     for place in tracer.sampled(len(items)):
-        filling.trace(place, tracer)
+        filling.add_traces(place, tracer)
     span = tracer.send(0, filling.messages, 1, filling.created)
-    span.enter()
+    span.activate()
     span.end()
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from gateway.control.problems import NAMESPACE, Kind
-from gateway.errors import ConfigurationError, Diverged, NeedsPerson
+from gateway.control.problems import NAMESPACE, ProblemType
+from gateway.errors import ActionRequired, ConfigurationError, Diverged
 from gateway.errors import __doc__ as tree
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 
 _ROOT: Final = Path(__file__).parents[1]
 _LEVELS: Final = {"warning": "WARNING", "error": "ERROR", "exception": "ERROR"}
@@ -153,13 +153,15 @@ def main() -> None:
     print("## Settings\n\n`gateway run` ends with exit code 2 on each; `gateway check` shows them beforehand.\n")
     print(_table("setting or place | problem | remedy", _settings()))
     print("\n## The broker needs a person\n\nThe gateway waits, and goes on by itself once it is mended.\n")
-    print(_table("message", _messages(NeedsPerson.__name__)))
+    print(_table("message", _messages(ActionRequired.__name__)))
     print("\n## The account stands still\n\nGoing on could publish the wrong thing, so a person decides.\n")
     print(_table("message", _messages(Diverged.__name__)))
     print("\n## Lines of the log\n\nWARNING: it recovered. ERROR: something was lost, or a person must act.\n")
     print(_table("event | level", _log_lines()))
     print(f"\n## Problems of the HTTP API\n\nRFC 9457. The type is `{NAMESPACE}` and the name; types do not change.\n")
-    print(_table("name | status | title", {(f"`{one.value[0]}`", str(one.status), one.value[2]) for one in Kind}))
+    print(
+        _table("name | status | title", {(f"`{one.value[0]}`", str(one.status), one.value[2]) for one in ProblemType})
+    )
     print("\n## Reasons of dead letters\n\n`Reason` of a message on the dead-letter topic.\n")
     print(_table("reason | meaning", {(f"`{one}`", _cell(meaning)) for one, meaning in _meanings()}))
     print("\n## Errors in the code\n\nWhat each part of the gateway does about an error, for developers.\n")
@@ -168,8 +170,10 @@ def main() -> None:
 
 def _meanings() -> Iterator[tuple[str, str]]:
     """Yield each reason with the docstring that follows it in the code."""
-    module = ast.parse(Path(import_module(Reason.__module__).__file__ or "").read_text("utf-8"))
-    body = next(one.body for one in module.body if isinstance(one, ast.ClassDef) and one.name == Reason.__name__)
+    module = ast.parse(Path(import_module(DeadLetterReason.__module__).__file__ or "").read_text("utf-8"))
+    body = next(
+        one.body for one in module.body if isinstance(one, ast.ClassDef) and one.name == DeadLetterReason.__name__
+    )
     for member, said in pairwise(body):
         if isinstance(member, ast.Assign) and isinstance(said, ast.Expr) and isinstance(member.value, ast.Constant):
             yield str(member.value.value), ast.literal_eval(said.value)

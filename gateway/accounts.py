@@ -12,7 +12,7 @@ from typing import Final
 
 from gateway.errors import ConfigurationError
 from gateway.redaction import shown_path
-from gateway.small_files import SECRET_BYTES, UnreadableFile, exposure, read_small
+from gateway.small_files import SECRET_BYTES, UnreadableFile, exposure_of, read_small
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 NAME_RULE: Final = "a letter or digit, then at most 62 letters, digits, underscores or hyphens"
@@ -43,7 +43,7 @@ def _first_of(names: list[str]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class KeyFileError:
     """An entry of the directory that is no usable account, in words."""
 
     entry: str
@@ -61,7 +61,7 @@ class AccountsDirectory:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[Fault]]:
+    def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[KeyFileError]]:
         """Give the names of the accounts, and what in the directory is none.
 
         Of accounts that are `known` the keys are not read: it is enough that their files are there.
@@ -82,33 +82,33 @@ class AccountsDirectory:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            fault = self._fault_of(entry, is_known=entry.name in known)
+            fault = self._error_of(entry, is_known=entry.name in known)
             if fault is None:
                 names.add(entry.name)
             else:
                 faults.append(fault)
         return frozenset(names), faults
 
-    def _fault_of(self, entry: os.DirEntry[str], *, is_known: bool) -> Fault | None:
+    def _error_of(self, entry: os.DirEntry[str], *, is_known: bool) -> KeyFileError | None:
         """Return why an entry is no account; None where it is one."""
         if not is_account_name(entry.name):
             shown = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            return Fault(shown, f"is not an account's name: {NAME_RULE}", "Rename the file.")
+            return KeyFileError(shown, f"is not an account's name: {NAME_RULE}", "Rename the file.")
         try:
             if not entry.is_file():
-                return Fault(entry.name, "is not a file", _MOVE)
+                return KeyFileError(entry.name, "is not a file", _MOVE)
         except OSError as error:  # a link that leads in a circle, or to where nobody may look
             if is_known:
                 return None  # it may be so for a moment: the account itself tells that its key cannot be read
-            return Fault(entry.name, f"cannot be looked at ({error.strerror})", _MOVE)
+            return KeyFileError(entry.name, f"cannot be looked at ({error.strerror})", _MOVE)
         if not is_known:
             try:
                 self.key(entry.name)
             except ConfigurationError as error:
-                return Fault(entry.name, error.problem, error.remedy)
+                return KeyFileError(entry.name, error.problem, error.remedy)
         return None
 
-    def exposed(self) -> list[Fault]:
+    def exposed(self) -> list[KeyFileError]:
         """Return which keys others on this machine may read or write; alike ones are told together.
 
         The entry of each fault names the first few accounts. A directory that cannot be read has none.
@@ -119,10 +119,10 @@ class AccountsDirectory:
             return []
         alike: dict[str, list[str]] = {}
         for account in names:
-            problem = exposure(self._path / account)
+            problem = exposure_of(self._path / account)
             if problem is not None:
                 alike.setdefault(problem, []).append(account)
-        return [Fault(_first_of(names), problem, _CLOSE) for problem, names in alike.items()]
+        return [KeyFileError(_first_of(names), problem, _CLOSE) for problem, names in alike.items()]
 
     def stamp(self) -> int | None:
         """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.

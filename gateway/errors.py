@@ -79,7 +79,7 @@ class ConnectFailed(HubError):
         self.retry_after = retry_after
 
 
-class Refused(ConnectFailed):
+class Unauthorized(ConnectFailed):
     """The hub refused the account's key."""
 
 
@@ -113,9 +113,9 @@ class CallFailed(HubError):
         self.method = method
         self.words = message
 
-    def told(self, tell: Callable[[str], str]) -> CallFailed:
-        """Give the error with the hub's words as `tell` puts them."""
-        return CallFailed(self.method, tell(self.words))
+    def redacted(self, redact: Callable[[str], str]) -> CallFailed:
+        """Return the error with the hub's words as `redact` puts them."""
+        return CallFailed(self.method, redact(self.words))
 
 
 class CallRejected(HubError):
@@ -133,10 +133,10 @@ class CallRejected(HubError):
         self.fields = fields
         """Names of the arguments that ValidationErrors complains of."""
 
-    def told(self, tell: Callable[[str], str]) -> CallRejected:
-        """Give the error with the hub's words as `tell` puts them."""
-        code, detail = (None if words is None else tell(words) for words in (self.code, self.detail))
-        return CallRejected(self.method, tell(self.status), code, detail, tuple(map(tell, self.fields)))
+    def redacted(self, redact: Callable[[str], str]) -> CallRejected:
+        """Return the error with the hub's words as `redact` puts them."""
+        code, detail = (None if words is None else redact(words) for words in (self.code, self.detail))
+        return CallRejected(self.method, redact(self.status), code, detail, tuple(map(redact, self.fields)))
 
 
 class CallTimedOut(HubError):
@@ -171,7 +171,7 @@ class TooLarge(BrokerError):
         self.limit = limit
 
 
-class Rejected(BrokerError):
+class CommitRejected(BrokerError):
     """The broker refused the commit for something in it; nothing was stored."""
 
 
@@ -183,15 +183,15 @@ class Unavailable(BrokerError):
     """The broker cannot be reached, is busy or has no room; nothing was stored."""
 
 
-class TooMuch(Unavailable):
+class TooManyMessages(Unavailable):
     """The broker takes less at once; nothing was stored."""
 
 
-class NoRoom(Unavailable):
+class StorageFull(Unavailable):
     """The broker has no room for the commit until somebody makes some; nothing was stored."""
 
 
-class NeedsPerson(Unavailable):
+class ActionRequired(Unavailable):
     """Nothing can be stored until a person mends something in the broker; nothing was stored."""
 
 

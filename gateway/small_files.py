@@ -70,7 +70,7 @@ def read_small_text(path: Path, limit: int) -> str:
         raise UnreadableFile(path, "cannot be read (it is not text)", _REMEDY) from None
 
 
-def exposure(path: Path) -> str | None:
+def exposure_of(path: Path) -> str | None:
     """Return how others than its owner may use a file that holds secrets; None where they may not.
 
     That its group reads it is right: Kubernetes gives the files of a Secret to the pod's fsGroup (mode 0440).

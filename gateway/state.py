@@ -46,7 +46,7 @@ class TargetState(Enum):
     PAUSED = "paused"
 
 
-class Answered(msgspec.Struct, frozen=True):
+class IdempotencyRecord(msgspec.Struct, frozen=True):
     """A request that was carried out, and that must not be again if it is repeated."""
 
     key: str
@@ -66,7 +66,7 @@ class Reset(msgspec.Struct, frozen=True):
     """The sequence after which it begins."""
 
 
-ANSWERED: Final = 16
+MAX_IDEMPOTENCY_RECORDS: Final = 16
 """Requests that an account's record remembers: the last ones."""
 
 
@@ -79,7 +79,7 @@ class Desired(msgspec.Struct, frozen=True):
     reconnects: int = 0
     """Rises by one for each time that the connection to the hub is to be made anew."""
     version: int = VERSION
-    answered: tuple[Answered, ...] | msgspec.UnsetType = msgspec.UNSET
+    answered: tuple[IdempotencyRecord, ...] | msgspec.UnsetType = msgspec.UNSET
     """The last requests that must not be carried out twice, oldest first: written together with what they did."""
     reset: Reset | msgspec.UnsetType = msgspec.UNSET
     """Carried out while the account is paused."""
@@ -89,7 +89,7 @@ class Desired(msgspec.Struct, frozen=True):
     """Who changed it last."""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class CheckpointPosition(msgspec.Struct, frozen=True):
     """What the checkpoint of an account says."""
 
     verified: int
@@ -128,7 +128,7 @@ class Observed(msgspec.Struct, frozen=True):
     version: int = VERSION
     lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
     """For how long the log has been behind the hub; left out where it is not."""
-    checkpoint: Standing | msgspec.UnsetType = msgspec.UNSET
+    checkpoint: CheckpointPosition | msgspec.UnsetType = msgspec.UNSET
     """Left out where there is none."""
     enum_forms: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """How the hub was seen to write enums, `names` or `numbers`; left out where none was seen."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 _Result = TypeVar("_Result")
 
 
-async def apart(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+async def run_apart(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine as a task of its own, and return its result; raises what it raises.
 
     For one that has a TaskGroup and handles its errors: before Python 3.13 such a group raises them alone where it is

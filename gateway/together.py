@@ -11,7 +11,7 @@ _PART: Final = 100
 """The part of an interval that it may be shorter, as a divisor."""
 
 
-def together(due: float, interval: float) -> float:
+def same_tick(due: float, interval: float) -> float:
     """Return a moment for which others wait, too: `due`, or up to a hundredth of `interval` before.
 
     Both moments are by one clock; 5,000 accounts that ping each 15 s do so 33 at a time.

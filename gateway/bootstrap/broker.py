@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from gateway.bootstrap.broker_parts import Broker, Found
+from gateway.bootstrap.broker_parts import Broker, BrokerFacts
 from gateway.settings import BrokerSettings, Settings, TopicsSettings
 from gateway.telemetry import tracer as traces
 
@@ -41,13 +41,13 @@ def topic_names(settings: BrokerSettings) -> dict[str, str]:
     return jetstream.topic_names(settings.prefix)
 
 
-def in_traces(settings: BrokerSettings) -> traces.Broker:
+def tracing_destinations(settings: BrokerSettings) -> traces.Broker:
     """Return the broker in the words of traces."""
     return traces.Broker({"jetstream": "nats"}.get(settings.kind, settings.kind), topic_names(settings))
 
 
-async def prepare_broker(broker: Broker, settings: Settings) -> Found:
+async def prepare_broker(broker: Broker, settings: Settings) -> BrokerFacts:
     """Make the broker ready to be written to, and say what is there; raises ConfigurationError, Unavailable."""
     found = await broker.prepare(settings)
-    await broker.registry.agree(settings.shards)
+    await broker.registry.ensure_layout(settings.shards)
     return found

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.ports import AuditTrail, ControlStore, EventLog, LogReader, Ownership, Registry
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
@@ -18,7 +18,7 @@ TOPICS: Final = (*KINDS, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BrokerFacts:
     """What was found in a broker that can be written to."""
 
     said: str
@@ -44,7 +44,7 @@ class Broker:
     """This process, for people."""
     one_order: bool
     """Whether the log has one order over all kinds of an account, or one for each kind."""
-    prepare: Callable[[Settings], Awaitable[Found]]
+    prepare: Callable[[Settings], Awaitable[BrokerFacts]]
     """Creates what is missing, or only checks it, and says what is there; raises ConfigurationError, Unavailable."""
     again: Callable[[Settings], Awaitable[None]]
     """Does that again while the gateway works: makes what is gone, where no promise suffers, and compares the rest.
@@ -64,9 +64,9 @@ def replica_name(process: int) -> str:
     return f"{socket.gethostname()}/{process}"
 
 
-def access_of(settings: BrokerSettings) -> Access:
+def access_of(settings: BrokerSettings) -> BrokerLogin:
     """Return who the gateway says it is, and whom it believes; raises ConfigurationError for contradictions."""
-    access = Access(
+    access = BrokerLogin(
         user=settings.sasl.username,
         password_file=settings.sasl.password_file,
         credentials_file=settings.credentials_file,

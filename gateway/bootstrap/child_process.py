@@ -33,7 +33,7 @@ _ENDING: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class ChildLog:
     """What the log says of a process."""
 
     listens: str
@@ -44,10 +44,10 @@ class About:
     address: str
 
 
-class Apart:
+class ChildProcess:
     """The process, kept running."""
 
-    def __init__(self, about: About, module: str, listener: socket.socket, settings: bytes) -> None:
+    def __init__(self, about: ChildLog, module: str, listener: socket.socket, settings: bytes) -> None:
         """`settings` are one line, which `main` of `module` reads."""
         self.is_ready = False
         """Whether it said so at least once."""
@@ -61,7 +61,7 @@ class Apart:
         self._process: Process | None = None
         self._answers = False
 
-    async def keep(self) -> NoReturn:
+    async def supervise(self) -> NoReturn:
         """Start it, and start it again whenever it ends."""
         backoff = Backoff()
         loop = asyncio.get_running_loop()
@@ -133,7 +133,7 @@ class Apart:
             await process.wait()
 
 
-def tell_parent(words: bytes) -> bool:
+def send_to_parent(words: bytes) -> bool:
     """Write words of such a process to its parent, whole or not at all; return whether it took them."""
     assert len(words) <= select.PIPE_BUF  # noqa: S101 - else a pipe might take a part of them
     try:
@@ -145,7 +145,7 @@ def tell_parent(words: bytes) -> bool:
     return True
 
 
-_Apart = TypeVar("_Apart", bound=Apart)
+_Apart = TypeVar("_Apart", bound=ChildProcess)
 
 
 @asynccontextmanager
@@ -153,7 +153,7 @@ async def kept(apart: _Apart) -> AsyncIterator[_Apart]:
     """Keep the process running for as long as the context lasts."""
     try:
         async with asyncio.TaskGroup() as tasks:
-            keeping = tasks.create_task(apart.keep(), name="apart")
+            keeping = tasks.create_task(apart.supervise(), name="apart")
             yield apart
             keeping.cancel()
     finally:

@@ -20,21 +20,21 @@ from gateway.backoff import Backoff
 from gateway.bootstrap import terminal
 from gateway.bootstrap.broker import open_broker, topic_names
 from gateway.bootstrap.broker_parts import replica_name
-from gateway.bootstrap.child_process import LISTENS, READY, tell_parent
+from gateway.bootstrap.child_process import LISTENS, READY, send_to_parent
 from gateway.broker.control_view import View
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
 from gateway.control.auth.tokens import Tokens
-from gateway.control.deployment_view import Deployment
-from gateway.control.listener.proxies import BehindProxies
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.listener.proxies import TrustedProxies
 from gateway.control.listener.server import serving
 from gateway.control.listener.tls import listener_tls
-from gateway.control.middleware import Gate
-from gateway.control.tracing_middleware import Traced
+from gateway.control.middleware import AdmissionMiddleware
+from gateway.control.tracing_middleware import TracingMiddleware
 from gateway.errors import ConfigurationError, Unavailable
 from gateway.settings import Settings
-from gateway.tasks import apart
-from gateway.telemetry.control_counts import ControlCounts
+from gateway.tasks import run_apart
+from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.tracer import Tracer, tracing
 
@@ -49,17 +49,19 @@ _AGAIN: Final = 0.1
 
 async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) -> None:
     """Answer until the parent is gone."""
-    counts = ControlCounts()
+    counts = ControlCounters()
     auditing = Auditing(counts)
-    deployment = Deployment(settings.shards, topic_names(settings.broker), settings.replays, auditing=auditing)
+    deployment = DeploymentView(settings.shards, topic_names(settings.broker), settings.replays, auditing=auditing)
     tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
-    gate = Gate(create_app(deployment), tokens, counts=counts)
-    app = BehindProxies(Traced(gate, tracer, gate.is_known) if tracer.is_on else gate, settings.control.trusted_proxies)
+    gate = AdmissionMiddleware(create_app(deployment), tokens, counts=counts)
+    app = TrustedProxies(
+        TracingMiddleware(gate, tracer, gate.is_known) if tracer.is_on else gate, settings.control.trusted_proxies
+    )
     async with listener_tls("control", settings.control.tls) as tls, serving(app, listener, tls=tls):
         following = asyncio.create_task(_follow(settings, deployment))
         orphaned = asyncio.create_task(_until_orphaned())
         looking = asyncio.create_task(_keep_looking(tokens, gate, counts))
-        tell_parent(LISTENS)
+        send_to_parent(LISTENS)
         await asyncio.wait({following, orphaned}, return_when=asyncio.FIRST_COMPLETED)
         await auditing.end(_ENDING)
         for task in (following, orphaned, looking):
@@ -68,17 +70,17 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
             await following  # where it failed, the parent sees this process end, and starts another
 
 
-async def _keep_looking(tokens: Tokens | None, gate: Gate, counts: ControlCounts) -> NoReturn:
+async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts: ControlCounters) -> NoReturn:
     """Each second look at the tokens, sum up who was refused, and tell the parent what is counted."""
     told = b""
     while True:
         await asyncio.sleep(_LOOK)
         try:
             if tokens is not None:
-                tokens.look()
+                tokens.reload()
                 counts.tokens_file_problems = tokens.problems
-            gate.refused.look()
-            if (line := counts.encode()) != told and tell_parent(line):
+            gate.refused.tick()
+            if (line := counts.encode()) != told and send_to_parent(line):
                 told = line
         except Exception:  # noqa: BLE001 - the next look is a second away
             get_logger().exception("a look at tokens and counts failed")
@@ -92,24 +94,24 @@ async def _until_orphaned() -> None:
     await reader.read()
 
 
-async def _follow(settings: Settings, deployment: Deployment) -> NoReturn:
+async def _follow(settings: Settings, deployment: DeploymentView) -> NoReturn:
     """Keep a view, however often the broker goes away; what is wrong with the settings, the parent says."""
     backoff = Backoff(cap=5.0)
     while True:
-        if await apart(_follow_once(settings, deployment)):
+        if await run_apart(_follow_once(settings, deployment)):
             backoff = Backoff(cap=5.0)
         await asyncio.sleep(backoff.next_delay())
 
 
-async def _follow_once(settings: Settings, deployment: Deployment) -> bool:
+async def _follow_once(settings: Settings, deployment: DeploymentView) -> bool:
     """Keep a view until the broker goes away; give True where there was one."""
     is_filled = False
     try:
         async with open_broker(settings.broker, settings.topics) as broker, asyncio.TaskGroup() as tasks:
             view = View(lambda _: None)
             tasks.create_task(view.follow(broker.control))
-            await view.filled.wait()
-            while deployment.view is None and not tell_parent(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
+            await view.has_synced.wait()
+            while deployment.view is None and not send_to_parent(READY):  # noqa: ASYNC110 - nothing tells when a pipe has room
                 await asyncio.sleep(_AGAIN)
             deployment.view, deployment.store, is_filled = view, broker.control, True
             deployment.auditing.trail = broker.audit

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import socket
 
-from gateway.bootstrap.child_process import LISTENS, READY, About, Apart
-from gateway.telemetry.control_counts import ControlCounts, decode_counts
+from gateway.bootstrap.child_process import LISTENS, READY, ChildLog, ChildProcess
+from gateway.telemetry.control_counts import ControlCounters, decode_counts
 from gateway.telemetry.logs import get_logger
 
 
-class ControlProcess(Apart):
+class ControlProcess(ChildProcess):
     """That process, kept running."""
 
-    def __init__(self, about: About, listener: socket.socket, settings: bytes) -> None:
+    def __init__(self, about: ChildLog, listener: socket.socket, settings: bytes) -> None:
         super().__init__(about, "gateway.bootstrap.control_main", listener, settings)
-        self._counted = ControlCounts()
+        self._counted = ControlCounters()
         """By the processes that have ended."""
-        self._counts = ControlCounts()
+        self._counts = ControlCounters()
         """By the one that runs."""
 
     @property
-    def counts(self) -> ControlCounts:
+    def counts(self) -> ControlCounters:
         """What the control plane has counted since the gateway began."""
         return self._counts.after(self._counted)
 
@@ -28,7 +28,7 @@ class ControlProcess(Apart):
         """Say which changes left no record, and keep the counts."""
         if lost := self._counts.audit_waiting:
             get_logger().error("changes were made that are not on the audit topic, and will not be", changes=lost)
-        self._counted, self._counts = self.counts, ControlCounts()
+        self._counted, self._counts = self.counts, ControlCounters()
 
     async def heard(self, line: bytes) -> None:
         """Take in what the process says that it has counted."""

@@ -56,7 +56,7 @@ async def _interruptible(command: Coroutine[Any, Any, _Result]) -> _Result:
         raise
 
 
-def settle_memory() -> None:
+def tune_garbage_collector() -> None:
     """Let the garbage collector pass over what start-up has made, and come less often: events make no cycles.
 
     By default it comes after 700 new objects, and looks at all of them again and again while a flood waits.

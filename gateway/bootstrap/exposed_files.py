@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterator
 from typing import Final, NoReturn
 
-from gateway.accounts import AccountsDirectory, Fault
+from gateway.accounts import AccountsDirectory, KeyFileError
 from gateway.settings import Settings
-from gateway.small_files import exposure
+from gateway.small_files import exposure_of
 from gateway.telemetry.logs import get_logger
 
 _LOOK: Final = 30.0
@@ -18,9 +18,9 @@ _REMEDY: Final = "Let its owner alone read and write it (`chmod 600`), at most i
 
 async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoReturn:
     """Look again and again for files that others may use, and log each once."""
-    told: set[Fault] = set()
+    told: set[KeyFileError] = set()
     while True:
-        found = set(await asyncio.to_thread(lambda: list(exposed(settings, keys))))
+        found = set(await asyncio.to_thread(lambda: list(exposed_files(settings, keys))))
         for fault in sorted(found - told, key=lambda fault: fault.entry):
             words = {"setting": fault.entry, "problem": fault.problem, "remedy": fault.remedy}
             get_logger().warning("others on this machine may use a secret", **words)
@@ -28,10 +28,10 @@ async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoRetu
         await asyncio.sleep(_LOOK)
 
 
-def exposed(settings: Settings, keys: AccountsDirectory) -> Iterator[Fault]:
+def exposed_files(settings: Settings, keys: AccountsDirectory) -> Iterator[KeyFileError]:
     """Give each file that others may use: its setting as the entry."""
     for fault in keys.exposed():
-        yield Fault(f"accounts.directory/{fault.entry}", fault.problem, fault.remedy)
+        yield KeyFileError(f"accounts.directory/{fault.entry}", fault.problem, fault.remedy)
     broker = settings.broker
     for setting, path in (
         ("control.tokens_file", settings.control.tokens_file),
@@ -45,6 +45,6 @@ def exposed(settings: Settings, keys: AccountsDirectory) -> Iterator[Fault]:
         ("hub.proxy_file", settings.hub.proxy_file),
         ("tracing.headers_file", settings.tracing.headers_file),
     ):
-        problem = None if path is None else exposure(path)
+        problem = None if path is None else exposure_of(path)
         if problem is not None:
-            yield Fault(setting, f"{path} {problem}", _REMEDY)
+            yield KeyFileError(setting, f"{path} {problem}", _REMEDY)

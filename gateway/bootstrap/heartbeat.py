@@ -16,10 +16,10 @@ from typing import Final, Literal, NoReturn, TypeAlias
 
 import msgspec
 
-from gateway.bootstrap.child_process import About, Apart
-from gateway.replica.containment import tell
-from gateway.telemetry.control_counts import ControlCounts
-from gateway.telemetry.metrics import Numbers
+from gateway.bootstrap.child_process import ChildLog, ChildProcess
+from gateway.replica.containment import report_unexpected
+from gateway.telemetry.control_counts import ControlCounters
+from gateway.telemetry.metrics import ReplicaMetrics
 
 ASK: Final = b"numbers\n"
 """How the numbers are asked for."""
@@ -31,7 +31,7 @@ NUMBERS: Final = b"n"
 """Carries `Scraped`, pickled: both processes are the same program, and nobody else has the pipe."""
 FAILED: Final = b"f"
 """The numbers could not be gathered: the log says why."""
-Scraped: TypeAlias = tuple[Numbers | None, ControlCounts]
+Scraped: TypeAlias = tuple[ReplicaMetrics | None, ControlCounters]
 """What the replica and the control plane have counted."""
 EACH: Final = 0.5
 """Seconds between two beats."""
@@ -57,12 +57,12 @@ class Task(msgspec.Struct, frozen=True):
     tls: ListenerTls = ListenerTls()
 
 
-class Heartbeat(Apart):
+class Heartbeat(ChildProcess):
     """That process, and what is told to it."""
 
     def __init__(
         self,
-        about: About,
+        about: ChildLog,
         listener: socket.socket,
         task: Task,
         is_ready: Callable[[], bool],
@@ -72,7 +72,7 @@ class Heartbeat(Apart):
         self._tells_ready = is_ready
         self._numbers = numbers
 
-    async def beats(self) -> NoReturn:
+    async def beat_forever(self) -> NoReturn:
         """Tell it again and again that this loop is not stuck."""
         while True:
             self.beat()
@@ -92,7 +92,7 @@ class Heartbeat(Apart):
             numbers = await self._numbers()
             said = NUMBERS, await asyncio.to_thread(pickle.dumps, numbers)  # 14 ms for 5,000 accounts
         except Exception as error:  # noqa: BLE001 - one scrape fails, and events go on
-            tell(None, "numbers", error)
+            report_unexpected(None, "numbers", error)
             said = FAILED, b""
         self._send(*said)
 

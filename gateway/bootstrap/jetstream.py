@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from gateway.accounts import shard_of
-from gateway.bootstrap.broker_parts import TOPICS, Broker, Found, access_of, replica_name
+from gateway.bootstrap.broker_parts import TOPICS, Broker, BrokerFacts, access_of, replica_name
 from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
@@ -42,7 +42,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         discover=settings.discover,
     )
     async with connect(options) as connection:
-        log_settings = LogSettings(
+        log_settings = EventLogSettings(
             topics=topics,
             owner=replica_name(os.getpid()),
             ttl=None if kept.retention is None else max(1, round(kept.retention)),
@@ -51,14 +51,14 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         ownership = JetStreamOwnership(connection, topics)
         audit = JetStreamAudit(connection, topics)
 
-        async def prepare(_: Settings) -> Found:
+        async def prepare(_: Settings) -> BrokerFacts:
             replicas, create = settings.replicas, kept.create
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
             await audit.prepare(replicas=replicas, create=create, retention=kept.audit_retention)
             said = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
-            return Found(f"{said}; {OLDEST} is the oldest server that is supported")
+            return BrokerFacts(f"{said}; {OLDEST} is the oldest server that is supported")
 
         trial = Trial(connection, topics)
 
@@ -69,7 +69,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
 
         async def again(whole: Settings) -> None:
             await prepare(whole)
-            await registry.agree(whole.shards)
+            await registry.ensure_layout(whole.shards)
 
         async def refused(whole: Settings, accounts: Iterable[str]) -> list[str]:
             return await connection.link.refused(_written(topics, whole.shards, accounts))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
-from gateway.bootstrap.broker_parts import TOPICS, Broker, Found, access_of, replica_name
+from gateway.bootstrap.broker_parts import TOPICS, Broker, BrokerFacts, access_of, replica_name
 from gateway.broker.credentials import read_password
 from gateway.broker.kafka import cluster, permissions
 from gateway.broker.kafka import topic_repair as repair
@@ -15,8 +15,8 @@ from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connection import ConnectionOptions
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.listener import connected
-from gateway.broker.kafka.log import KafkaLog, LogSettings
-from gateway.broker.kafka.ownership import KafkaOwnership, Timing
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
+from gateway.broker.kafka.ownership import GroupTiming, KafkaOwnership
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
@@ -48,7 +48,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
         timeout=settings.commit_timeout,
     )
     async with connected(options) as connection:
-        log_settings = LogSettings(
+        log_settings = EventLogSettings(
             topics=topics,
             owner=replica_name(os.getpid()),
             commit_timeout=settings.commit_timeout,
@@ -69,15 +69,15 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
                 account_in_key=whole.messages.key == "account-sequence",
             )
 
-        async def prepare(whole: Settings) -> Found:
+        async def prepare(whole: Settings) -> BrokerFacts:
             wanted = topics_of(whole)
             surplus = await cluster.prepare(connection, wanted)
             await ownership.check()
-            log.restore_as(wanted)
+            log.recreate_missing_topics(wanted)
             count = len(topics.events) + 4
             said = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
             release = f"by its requests {await trial.release()}, {OLDEST} is the oldest that is supported"
-            return Found("; ".join([said, release, *surplus]), surplus)
+            return BrokerFacts("; ".join([said, release, *surplus]), surplus)
 
         async def tried() -> None:
             await trial.begin()
@@ -92,10 +92,10 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
                 await repair.restore(connection, topics_of(whole), missing)
 
         async def refused(whole: Settings, _: Iterable[str]) -> list[str]:
-            return await permissions.refused(connection, topics, whole.shards)
+            return await permissions.missing_permissions(connection, topics, whole.shards)
 
         reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics, kept.partitions)
-        timing = Timing()
+        timing = GroupTiming()
         ownership = KafkaOwnership(connection, topics, timing)
         trial = Trial(connection, topics, session=timing.session, transaction=log_settings.transaction_timeout)
         log = KafkaLog(connection, log_settings)

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from gateway.bootstrap.broker_parts import replica_name
-from gateway.bootstrap.child_process import About, kept
+from gateway.bootstrap.child_process import ChildLog, kept
 from gateway.bootstrap.control_process import ControlProcess
 from gateway.bootstrap.heartbeat import Heartbeat, ListenerTls, Scraped, Task
 from gateway.control.auth.tokens import check_tokens_file
@@ -47,7 +47,7 @@ class Listeners:
 
     async def scraped(self) -> Scraped:
         """Return what is counted, gathered between events; of the replica None as long as nothing runs."""
-        return None if self._replica is None else await self._replica.numbers(), self.control.counts
+        return None if self._replica is None else await self._replica.metrics(), self.control.counts
 
 
 @asynccontextmanager
@@ -72,7 +72,7 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
         listeners = _listeners(settings, is_ending, control, monitoring, host, schemes)
         await stack.enter_async_context(kept(listeners.control))
         await stack.enter_async_context(kept(listeners.heartbeat))
-        beating = asyncio.create_task(listeners.heartbeat.beats(), name="heartbeat")
+        beating = asyncio.create_task(listeners.heartbeat.beat_forever(), name="heartbeat")
         stack.callback(beating.cancel)
         yield listeners
 
@@ -96,7 +96,7 @@ def _listeners(
     schemes: tuple[str, str],
 ) -> Listeners:
     urls = url_of(control, schemes[0]), url_of(monitoring, schemes[1])
-    about = About("the control plane listens", "the control plane ended, and is started again", urls[0], host)
+    about = ChildLog("the control plane listens", "the control plane ended, and is started again", urls[0], host)
     process = ControlProcess(about, control, settings.model_dump_json(exclude=_UNUSED).encode())
     listeners = Listeners(is_ending, process, *urls)
     words = "probes and metrics are served", "what answers probes and scrapers ended, and is started again"
@@ -104,7 +104,7 @@ def _listeners(
     files = ListenerTls(tls.cert_file, tls.key_file, tls.client_ca_file)
     task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()), files)
     listeners.heartbeat = Heartbeat(
-        About(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
+        ChildLog(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
     )
     return listeners
 

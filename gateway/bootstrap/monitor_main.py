@@ -21,14 +21,14 @@ from typing import Final
 import msgspec
 import uvloop
 
-from gateway.bootstrap.child_process import LISTENS, tell_parent
+from gateway.bootstrap.child_process import LISTENS, send_to_parent
 from gateway.bootstrap.heartbeat import ASK, BEAT, EACH, HEAD, NUMBERS, Scraped, Task
 from gateway.control.listener.connection import ConnectionLimits
 from gateway.control.listener.server import serving
 from gateway.control.listener.tls import listener_tls
-from gateway.control.probes import Monitoring
+from gateway.control.probes import ProbesApp
 from gateway.errors import ConfigurationError
-from gateway.telemetry.control_counts import ControlCounts
+from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.metrics import Metrics
 
@@ -47,7 +47,7 @@ _WAITING: Final = 32
 """Scrapes that may wait at once."""
 
 
-class Pulse:
+class HeartbeatReader:
     """What the gateway's loop said last."""
 
     def __init__(self, metrics: Metrics, ask: Callable[[], object]) -> None:
@@ -62,7 +62,7 @@ class Pulse:
         self._asked_at = 0.0
         self._answer: asyncio.Future[bool] | None = None
         """Whether there are numbers, once the question that is open is answered."""
-        self._scraped: Scraped = None, ControlCounts()
+        self._scraped: Scraped = None, ControlCounters()
         self._fresh_until = 0.0
         self._texts: dict[str, bytes] = {}
         """The present numbers, by media type."""
@@ -146,11 +146,11 @@ async def _serve(task: Task, listener: socket.socket) -> None:
     """Answer until the parent is gone."""
     reader, loop = asyncio.StreamReader(), asyncio.get_running_loop()
     metrics = Metrics(task.shards, per_account=task.per_account, process=os.getppid())
-    pulse = Pulse(metrics, partial(tell_parent, ASK))
-    probes = Monitoring(pulse.is_alive, pulse.is_ready, pulse.scraped)
+    pulse = HeartbeatReader(metrics, partial(send_to_parent, ASK))
+    probes = ProbesApp(pulse.is_alive, pulse.is_ready, pulse.scraped)
     limits = ConnectionLimits(has_bodies=False)
     async with listener_tls("monitoring", task.tls) as tls, serving(probes, listener, tls=tls, limits=limits):
-        tell_parent(LISTENS)
+        send_to_parent(LISTENS)
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         await pulse.read(reader)
 

@@ -15,7 +15,7 @@ _ENCRYPTED: Final = {"tls", "wss"}
 
 
 @dataclass(frozen=True, slots=True)
-class PlainText:
+class PlainTextSecret:
     """A secret that goes in clear."""
 
     setting: str
@@ -33,7 +33,7 @@ class PlainText:
         return f"{self.setting}: {self.secret} in clear to {self.to}. {self.remedy}"
 
 
-def plain_text(settings: Settings) -> list[PlainText]:
+def plain_text_secrets(settings: Settings) -> list[PlainTextSecret]:
     """Return what goes in clear to another machine, and is not allowed to; raises as `hub_client.check_files`."""
     found = [*_of_hub(settings.hub), *_of_broker(settings.broker)]
     tracing = settings.tracing
@@ -41,11 +41,11 @@ def plain_text(settings: Settings) -> list[PlainText]:
         host = _plain_host(tracing.endpoint)
         if host is not None:
             remedy = "Write https://, or set tracing.allow_plain where the network is to be trusted."
-            found.append(PlainText("tracing.endpoint", "the headers of tracing.headers_file go", host, remedy))
+            found.append(PlainTextSecret("tracing.endpoint", "the headers of tracing.headers_file go", host, remedy))
     return found
 
 
-def _of_hub(hub: HubSettings) -> Iterator[PlainText]:
+def _of_hub(hub: HubSettings) -> Iterator[PlainTextSecret]:
     if hub.allow_plain:
         return
     proxy = proxy_of(hub)
@@ -55,14 +55,14 @@ def _of_hub(hub: HubSettings) -> Iterator[PlainText]:
     if host is not None:
         secrets = "API keys and the headers" if hub.headers or hub.headers_file else "API keys"
         remedy = "Write https://, or set hub.allow_plain where the network is to be trusted."
-        yield PlainText("hub.url", f"{secrets} go", host, remedy)
+        yield PlainTextSecret("hub.url", f"{secrets} go", host, remedy)
     proxy_host = _plain_host(proxy or "")
     if proxy is not None and proxy_host is not None and "@" in proxy:
         remedy = "Reach the proxy by https://, or set hub.allow_plain where the network is to be trusted."
-        yield PlainText("hub.proxy", "the proxy's password goes", proxy_host, remedy)
+        yield PlainTextSecret("hub.proxy", "the proxy's password goes", proxy_host, remedy)
 
 
-def _of_broker(broker: BrokerSettings) -> Iterator[PlainText]:
+def _of_broker(broker: BrokerSettings) -> Iterator[PlainTextSecret]:
     sasl = broker.sasl
     if broker.allow_plain or broker.tls != TlsSettings():
         return
@@ -79,7 +79,7 @@ def _of_broker(broker: BrokerSettings) -> Iterator[PlainText]:
     far = [host for host in hosts if not is_loopback(host)]
     if secret is not None and far:
         remedy += ", or broker.allow_plain where the network is to be trusted."
-        yield PlainText("broker.servers", secret, ", ".join(far), remedy)
+        yield PlainTextSecret("broker.servers", secret, ", ".join(far), remedy)
 
 
 def _plain_host(url: str) -> str | None:

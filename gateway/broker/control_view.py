@@ -29,24 +29,24 @@ from gateway.state import (
 )
 from gateway.telemetry.logs import get_logger
 
-STALE: Final = 90.0
+STALE_AFTER_S: Final = 90.0
 """Seconds after which a report says little: owners repeat theirs each 60 s at the latest."""
 
 _Said = TypeVar("_Said", Desired, Observed, ShardState, Replay, ReplayState)
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting(Generic[_Said]):
+class Versioned(Generic[_Said]):
     """A record of the control store."""
 
-    said: _Said | None
+    value: _Said | None
     """None where this release cannot read it."""
     revision: int
     written: float
     """When it was written, by this process's monotonic clock."""
 
 
-class Word(NamedTuple):
+class LastWriter(NamedTuple):
     """Who wrote a report last."""
 
     revision: int = 0
@@ -54,11 +54,11 @@ class Word(NamedTuple):
     epoch: int = 0
 
 
-_NOBODYS: Final = Word()
+_NO_WRITER: Final = LastWriter()
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class VersionedDesired:
     """What is wanted of an account."""
 
     desired: Desired | None = field(default_factory=Desired)
@@ -80,55 +80,55 @@ class View:
 
         `replay_changed` likewise with the id of a replay; `passed_over` with the key of a report that does not hold.
         """
-        self.desired: dict[str, Sighting[Desired]] = {}
+        self.desired: dict[str, Versioned[Desired]] = {}
         """By account."""
-        self.observed: dict[str, Sighting[Observed]] = {}
+        self.observed: dict[str, Versioned[Observed]] = {}
         """By account."""
-        self.shards: dict[str, Sighting[ShardState]] = {}
+        self.shards: dict[str, Versioned[ShardState]] = {}
         """By the shard's number, in decimal."""
-        self.replays: dict[str, Sighting[Replay]] = {}
+        self.replays: dict[str, Versioned[Replay]] = {}
         """By id: as they were asked for."""
-        self.replay_states: dict[str, Sighting[ReplayState]] = {}
+        self.replay_states: dict[str, Versioned[ReplayState]] = {}
         """By id: what is so."""
-        self.filled = asyncio.Event()
+        self.has_synced = asyncio.Event()
         """Set once everything that was there at the beginning is heard."""
         self._spaces: dict[tuple[str, bool], tuple[dict[str, Any], Any, Callable[[str], None]]] = {
             (ACCOUNT, False): (self.desired, Desired, changed),
-            (ACCOUNT, True): (self.observed, Observed, _heed_nothing),
-            (REPLAY, False): (self.replays, Replay, replay_changed or _heed_nothing),
-            (REPLAY, True): (self.replay_states, ReplayState, _heed_nothing),
-            (SHARD, True): (self.shards, ShardState, _heed_nothing),
+            (ACCOUNT, True): (self.observed, Observed, _ignore),
+            (REPLAY, False): (self.replays, Replay, replay_changed or _ignore),
+            (REPLAY, True): (self.replay_states, ReplayState, _ignore),
+            (SHARD, True): (self.shards, ShardState, _ignore),
         }
-        self._tell_passed_over = passed_over or _heed_nothing
+        self._on_report_rejected = passed_over or _ignore
         self._heard_at = -math.inf
-        self._passed_over: dict[str, Word] = {}  # by key: the last report, where it is not the one that holds
+        self._passed_over: dict[str, LastWriter] = {}  # by key: the last report, where it is not the one that holds
         self._log = get_logger()
 
-    def wish(self, account: str) -> Wish:
+    def desired_of(self, account: str) -> VersionedDesired:
         """Give what is wanted of `account`: without a record, the default."""
         sighting = self.desired.get(account)
-        return Wish() if sighting is None else Wish(sighting.said, sighting.revision)
+        return VersionedDesired() if sighting is None else VersionedDesired(sighting.value, sighting.revision)
 
     def phase(self, replay: str) -> Phase:
         """Give how far a replay has come, by its id."""
         state = self.replay_states.get(replay)
-        return Phase.PENDING if state is None or state.said is None else state.said.phase
+        return Phase.PENDING if state is None or state.value is None else state.value.phase
 
     def epoch_of_shard(self, number: int) -> int:
         """Give the epoch that the owner of a shard named last; 0 for none."""
         sighting = self.shards.get(str(number))
-        return 0 if sighting is None else epoch_of(sighting.said)
+        return 0 if sighting is None else epoch_of(sighting.value)
 
-    def last_word(self, key: str) -> Word:
+    def last_writer(self, key: str) -> LastWriter:
         """Give who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
         passed_over = self._passed_over.get(key)
         if passed_over is not None:
             return passed_over
         kind, dot, name = key.partition(".")
         sighting = self._spaces[kind + dot, True][0].get(name)
-        return _NOBODYS if sighting is None else Word(sighting.revision, epoch_of(sighting.said))
+        return _NO_WRITER if sighting is None else LastWriter(sighting.revision, epoch_of(sighting.value))
 
-    def age(self, sighting: Sighting[_Said]) -> float:
+    def age(self, sighting: Versioned[_Said]) -> float:
         """Give the seconds since it was written."""
         return asyncio.get_running_loop().time() - sighting.written
 
@@ -140,25 +140,25 @@ class View:
     @property
     def is_cut_off(self) -> bool:
         """Whether nothing was heard for so long that nothing of it need be so any more."""
-        return self.silence > STALE
+        return self.silence > STALE_AFTER_S
 
-    def is_abandoned(self, sighting: Sighting[_Said]) -> bool:
+    def is_abandoned(self, sighting: Versioned[_Said]) -> bool:
         """Tell whether a report had not been repeated for long when the store was heard last."""
-        return self._heard_at - sighting.written > STALE
+        return self._heard_at - sighting.written > STALE_AFTER_S
 
     async def follow(self, store: ControlStore) -> None:
         """Take in what the store says, for ever."""
         async for record in store.watch():
             self._heard_at = asyncio.get_running_loop().time()
             if record is None:
-                self.filled.set()
+                self.has_synced.set()
             else:
                 try:
-                    self._heed(record)
+                    self._apply(record)
                 except Exception:  # noqa: BLE001 - what follows from one record must not keep the others from being heard
                     self._log.exception("what a record of the control store says cannot be followed", key=record.key)
 
-    def _heed(self, record: Record) -> None:
+    def _apply(self, record: Record) -> None:
         """Take in what is said, or drop what is forgotten: then what is wanted is the default again."""
         kind, dot, name = record.key.partition(".")
         space = self._spaces.get((kind + dot, record.is_observed))
@@ -168,39 +168,39 @@ class View:
         if record.is_observed:
             self._passed_over.pop(record.key, None)
         if record.revision:
-            sighting = self._sighting(type_, record)
+            sighting = self._decode(type_, record)
             if record.is_observed and not self._holds(sightings.get(name), sighting):
-                self._passed_over[record.key] = Word(sighting.revision, epoch_of(sighting.said))
-                self._tell_passed_over(record.key)
+                self._passed_over[record.key] = LastWriter(sighting.revision, epoch_of(sighting.value))
+                self._on_report_rejected(record.key)
                 return
             sightings[name] = sighting
         elif sightings.pop(name, None) is None:
             return
         changed(name)
 
-    def _holds(self, before: Sighting[Any] | None, now: Sighting[Any]) -> bool:
+    def _holds(self, before: Versioned[Any] | None, now: Versioned[Any]) -> bool:
         """Tell whether a report replaces the one before: not if a former owner says it, or that goes on what ended.
 
         What nobody has repeated for long holds nothing off: whoever said it is gone, maybe for an older release.
         """
-        if before is None or before.said is None or now.said is None:  # a later release knows better
+        if before is None or before.value is None or now.value is None:  # a later release knows better
             return True
-        if _is_final(before.said) and not _is_final(now.said):
+        if _is_final(before.value) and not _is_final(now.value):
             return False
-        return epoch_of(now.said) >= epoch_of(before.said) or now.written - before.written > STALE
+        return epoch_of(now.value) >= epoch_of(before.value) or now.written - before.written > STALE_AFTER_S
 
-    def _sighting(self, type_: type[_Said], record: Record) -> Sighting[_Said]:
+    def _decode(self, type_: type[_Said], record: Record) -> Versioned[_Said]:
         written = asyncio.get_running_loop().time() - record.age
         try:
-            return Sighting(decode_record(type_, record.value), record.revision, written)
+            return Versioned(decode_record(type_, record.value), record.revision, written)
         except RecordUnreadable as error:
             self._log.error("a record of the control store cannot be read", key=record.key, error=str(error))
-            return Sighting(None, record.revision, written)
+            return Versioned(None, record.revision, written)
 
 
 def _is_final(said: Observed | ShardState | ReplayState) -> bool:
     return isinstance(said, ReplayState) and said.phase.is_final
 
 
-def _heed_nothing(_: str) -> None:
+def _ignore(_: str) -> None:
     """Nobody need be told."""

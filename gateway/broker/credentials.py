@@ -36,7 +36,7 @@ _LONE_SEED: Final = re.compile(r"\s*(SU[A-Z2-7]{56})\s*")
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class BrokerLogin:
     """The files and names that let the gateway in, as in `gateway.settings.BrokerSettings`."""
 
     user: str | None = None
@@ -133,7 +133,7 @@ class Access:
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class NatsCredentials:
     """What a credentials file holds."""
 
     jwt: str | None
@@ -147,7 +147,7 @@ class Credentials:
         return "Credentials(…)"
 
 
-def read_credentials(file: Path) -> Credentials:
+def read_credentials(file: Path) -> NatsCredentials:
     """Read a `.creds` file, or a user's nkey seed; raises ConfigurationError where it is neither.
 
     The form is that of nsc: https://docs.nats.io/using-nats/developer/connecting/creds.
@@ -160,13 +160,13 @@ def read_credentials(file: Path) -> Credentials:
         raise ConfigurationError(CREDENTIALS_FILE, f"{file} has no user JWT and nkey seed", remedy)
     public = _public_key(file, seed[1])
     if jwt is None:
-        return Credentials(None, seed[1], None)
+        return NatsCredentials(None, seed[1], None)
     claims = _claims(file, jwt[1])
     if claims.get("sub") != public:
         problem = f"the seed in {file} is not that of the user in its JWT"
         raise ConfigurationError(CREDENTIALS_FILE, problem, "Let nsc write the file anew.")
     expires = claims.get("exp")
-    return Credentials(jwt[1], seed[1], datetime.fromtimestamp(int(expires), UTC) if expires else None)
+    return NatsCredentials(jwt[1], seed[1], datetime.fromtimestamp(int(expires), UTC) if expires else None)
 
 
 def _public_key(file: Path, seed: str) -> str:

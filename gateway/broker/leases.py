@@ -23,12 +23,12 @@ from gateway.errors import BrokerError, Conflict, OutcomeUnknown, Unavailable
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-_FAREWELL: Final = 2.0
+_LEAVE_TIMEOUT_S: Final = 2.0
 """Seconds for saying that one is gone; what was not said by then ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class LeaseTiming:
     """Seconds."""
 
     lease: float = 3.0
@@ -55,7 +55,7 @@ class LeaseStore(Protocol):
     """
 
     @property
-    def era(self) -> object:
+    def generation(self) -> object:
         """Whatever is another one as soon as revisions learnt before may mean something else now."""
         ...
 
@@ -79,7 +79,7 @@ class LeaseStore(Protocol):
         ...
 
 
-def deal(shards: int, members: Collection[str], holders: Mapping[int, str]) -> list[str]:
+def assign(shards: int, members: Collection[str], holders: Mapping[int, str]) -> list[str]:
     """Say for each shard which of `members` should hold it, where `holders` have some of them now.
 
     Shares differ by one at the most. Whoever has a shard keeps it as long as its share allows; which of them it gives
@@ -92,7 +92,7 @@ def deal(shards: int, members: Collection[str], holders: Mapping[int, str]) -> l
 
     def give(pairs: Iterable[tuple[int, str]]) -> None:
         nonlocal over
-        for _, shard, member in sorted(((_lot(*pair), *pair) for pair in pairs), reverse=True):
+        for _, shard, member in sorted(((_weight(*pair), *pair) for pair in pairs), reverse=True):
             if owners[shard] or room[member] < (0 if over else 1):
                 continue
             over -= room[member] == 0
@@ -104,7 +104,7 @@ def deal(shards: int, members: Collection[str], holders: Mapping[int, str]) -> l
     return owners
 
 
-def _lot(shard: int, member: str) -> bytes:
+def _weight(shard: int, member: str) -> bytes:
     return blake2b(f"{shard}/{member}".encode(), digest_size=8).digest()
 
 
@@ -123,7 +123,7 @@ class _Held:
 class LeaseMembership:
     """One member (`gateway.broker.ports.Membership`)."""
 
-    def __init__(self, store: LeaseStore, shards: int, timing: Timing) -> None:
+    def __init__(self, store: LeaseStore, shards: int, timing: LeaseTiming) -> None:
         self._store = store
         self._shards = shards
         self._timing = timing
@@ -132,27 +132,27 @@ class LeaseMembership:
         self._is_leaving = False
         self._is_changed = True
         self._woken = asyncio.Event()
-        self._era: object = None
+        self._generation: object = None
         self._seen: float | None = None  # when it was last known who is there
         self._announced = 0  # the revision of our own record
         self._renew_at = 0.0
-        self._trouble = ""
+        self._problem = ""
         self._take_from = 0.0
         self._members: set[str] = set()
         self._owners: list[str] = []  # of each shard, as they were dealt among those members
-        self._deal_at = 0.0
+        self._reassign_at = 0.0
         self._seen_held: set[str] = set()  # leases that somebody had since we were blind
 
-    async def changes(self) -> AsyncIterator[frozenset[int]]:
+    async def assignments(self) -> AsyncIterator[frozenset[int]]:
         """Give the shards to serve; see the contract. Between two sets the leases are renewed."""
         while True:
             self._woken.clear()
             try:
-                await self._beat()
+                await self._tick()
             except (Unavailable, OutcomeUnknown) as error:
-                if str(error) != self._trouble:
+                if str(error) != self._problem:
                     log.warning("who serves what cannot be agreed on now: %s", error)
-                self._trouble = str(error)
+                self._problem = str(error)
             if self._is_changed and (self._seen is not None or self._is_leaving):
                 self._is_changed = False
                 yield frozenset(shard for shard, held in self._held.items() if not held.is_departing)
@@ -161,7 +161,7 @@ class LeaseMembership:
                 async with asyncio.timeout(self._timing.look):
                     await self._woken.wait()
 
-    async def confirm(self, shard: int) -> bool:
+    async def is_owner(self, shard: int) -> bool:
         """Renew the lease of `shard`; see the contract."""
         held = self._held.get(shard)
         if held is None or held.is_departing:
@@ -180,7 +180,7 @@ class LeaseMembership:
         if not held.is_departing:  # given up unasked
             self._change()
         with suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL), held.using:
+            async with asyncio.timeout(_LEAVE_TIMEOUT_S), held.using:
                 await self._erase(f"lease.{shard}", held)
 
     async def leave(self) -> None:
@@ -192,7 +192,7 @@ class LeaseMembership:
             held.is_departing = True
         self._change()
         with suppress(BrokerError, TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_LEAVE_TIMEOUT_S):
                 announced = await self._store.read(f"member.{self._token}")
                 if announced is not None:
                     await self._store.erase(f"member.{self._token}", announced.revision)
@@ -201,11 +201,11 @@ class LeaseMembership:
         self._is_changed = True
         self._woken.set()
 
-    async def _beat(self) -> None:
+    async def _tick(self) -> None:
         """Announce ourselves, renew what is ours, look who is there, and take and give up shards by that."""
         now = asyncio.get_running_loop().time()
-        era = self._store.era
-        if era is not self._era or now >= self._renew_at:
+        era = self._store.generation
+        if era is not self._generation or now >= self._renew_at:
             if not self._is_leaving:
                 await self._announce()
             await _all(self._renew(shard, held) for shard, held in list(self._held.items()))
@@ -214,7 +214,7 @@ class LeaseMembership:
         self._saw(era, names)
         if self._is_leaving:
             return
-        await self._deal(names)
+        await self._reassign(names)
         free = []
         for shard, owner in enumerate(self._owners):
             is_ours = owner == self._token
@@ -227,7 +227,7 @@ class LeaseMembership:
         is_sure = asyncio.get_running_loop().time() >= self._take_from
         await _all(self._take(shard) for shard in free if is_sure or f"lease.{shard}" in self._seen_held)
 
-    async def _deal(self, names: frozenset[str]) -> None:
+    async def _reassign(self, names: frozenset[str]) -> None:
         """Deal the shards out again when somebody came or went, until everything is where it was dealt to.
 
         And once in a lease's length after that: another may have seen those who came and went in another order, and
@@ -237,35 +237,35 @@ class LeaseMembership:
         members = {self._token, *(name.removeprefix("member.") for name in names if name.startswith("member."))}
         ours = {shard for shard, owner in enumerate(self._owners) if owner == self._token}
         is_settled = ours == self._held.keys() and all(f"lease.{shard}" in names for shard in range(self._shards))
-        if members == self._members and is_settled and now < self._deal_at:
+        if members == self._members and is_settled and now < self._reassign_at:
             return
         others = [shard for shard in range(self._shards) if shard not in self._held and f"lease.{shard}" in names]
         standing = await _all(self._store.read(f"lease.{shard}") for shard in others)
         holders = {shard: lease.token for shard, lease in zip(others, standing, strict=True) if lease is not None}
-        self._owners = deal(self._shards, members, holders | dict.fromkeys(self._held, self._token))
-        self._members, self._deal_at = members, now + self._timing.lease
+        self._owners = assign(self._shards, members, holders | dict.fromkeys(self._held, self._token))
+        self._members, self._reassign_at = members, now + self._timing.lease
 
     async def _announce(self) -> None:
         name = f"member.{self._token}"
         try:
             self._announced = await self._store.write(name, self._token, self._announced)
         except Conflict:
-            self._was_blind()
+            self._hold_off()
             self._announced = await self._store.write(name, self._token, None)
 
     def _saw(self, era: object, names: frozenset[str]) -> None:
         """Note that it is known who is there, unless the store has forgotten us, and so perhaps everybody."""
         now = asyncio.get_running_loop().time()
-        is_gap = self._seen is not None and (era is not self._era or now - self._seen > self._timing.lease / 2)
+        is_gap = self._seen is not None and (era is not self._generation or now - self._seen > self._timing.lease / 2)
         is_forgotten = f"member.{self._token}" not in names and not self._is_leaving
         if is_gap or is_forgotten:
-            self._was_blind()
+            self._hold_off()
         if is_forgotten:
             self._renew_at = now
-        self._seen, self._era, self._trouble = now, era, ""
+        self._seen, self._generation, self._problem = now, era, ""
         self._seen_held |= names
 
-    def _was_blind(self) -> None:
+    def _hold_off(self) -> None:
         """Take nothing new for as long as a lease lasts, but what somebody is seen to have and then has no more.
 
         After an outage of the broker, or a jump of its clock, all records may have ended. Whoever looks first would
@@ -279,7 +279,7 @@ class LeaseMembership:
         name = f"lease.{shard}"
         async with held.using:
             while self._held.get(shard) is held:
-                era = self._store.era
+                era = self._store.generation
                 if held.revision is None or held.era is not era:
                     standing = await self._store.read(name)
                     if standing is not None and standing.token != self._token:
@@ -295,7 +295,7 @@ class LeaseMembership:
                 return
 
     async def _take(self, shard: int) -> None:
-        era = self._store.era
+        era = self._store.generation
         try:
             revision = await self._store.write(f"lease.{shard}", self._token, 0)
         except Conflict:
@@ -304,7 +304,7 @@ class LeaseMembership:
         self._change()
 
     async def _erase(self, name: str, held: _Held) -> None:
-        if held.revision is None or held.era is not self._store.era:
+        if held.revision is None or held.era is not self._store.generation:
             standing = await self._store.read(name)
             if standing is None or standing.token != self._token:
                 return
@@ -328,7 +328,7 @@ async def _all(doing: Iterable[Awaitable[_T]]) -> list[_T]:
 
 
 @asynccontextmanager
-async def join(store: LeaseStore, shards: int, timing: Timing) -> AsyncIterator[LeaseMembership]:
+async def join(store: LeaseStore, shards: int, timing: LeaseTiming) -> AsyncIterator[LeaseMembership]:
     """Take part, and leave at the end; see `gateway.broker.ports.Ownership`."""
     membership = LeaseMembership(store, shards, timing)
     try:

@@ -342,39 +342,39 @@ class MemoryRegistry:
     """The registry's contract in memory (`gateway.broker.ports.Registry`)."""
 
     shards: int | None = None
-    accounts: set[str] = field(default_factory=set)
+    registered: set[str] = field(default_factory=set)
 
-    async def agree(self, shards: int) -> None:
+    async def ensure_layout(self, shards: int) -> None:
         """See the contract."""
         await asyncio.sleep(0)
         self.shards = self.shards or shards
         if self.shards != shards:
             raise ConfigurationError("shards", f"{shards} is not {self.shards}", f"Set it to {self.shards}.")
 
-    async def known(self) -> frozenset[str]:
+    async def accounts(self) -> frozenset[str]:
         """See the contract."""
         await asyncio.sleep(0)
-        return frozenset(self.accounts)
+        return frozenset(self.registered)
 
     async def register(self, account: str) -> None:
         """See the contract."""
         await asyncio.sleep(0)
-        self.accounts.add(account)
+        self.registered.add(account)
 
     async def forget(self, accounts: Collection[str]) -> None:
         """See the contract."""
         await asyncio.sleep(0)
-        self.accounts.difference_update(accounts)
+        self.registered.difference_update(accounts)
 
 
 @dataclass(slots=True)
 class MemoryOwnership:
     """The contract of ownership in memory (`gateway.broker.ports.Ownership`), shared by all members."""
 
-    timing: leases.Timing = field(default_factory=leases.Timing)
+    timing: leases.LeaseTiming = field(default_factory=leases.LeaseTiming)
     is_away: bool = False
     """Whether every call is answered by Unavailable."""
-    era: object = field(default_factory=object)
+    generation: object = field(default_factory=object)
     _records: dict[str, tuple[leases.Lease, float]] = field(default_factory=dict)
     _revision: int = 0
 
@@ -385,7 +385,7 @@ class MemoryOwnership:
     def restart(self) -> None:
         """Forget everything, as a broker that keeps leases in its memory."""
         self._records.clear()
-        self._revision, self.era = 0, object()
+        self._revision, self.generation = 0, object()
 
     async def names(self) -> frozenset[str]:
         """See `gateway.broker.leases.LeaseStore`."""
@@ -453,7 +453,7 @@ class MemoryControl:
             raise Conflict(f"{key} is at revision {standing[0].revision if standing else 0}, not {expect}")
         return self._write(key, value, is_observed=False)
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         """Say what is so; see the contract."""
         await asyncio.sleep(0)
         for key, value in observed.items():

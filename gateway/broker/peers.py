@@ -23,7 +23,7 @@ _Won = TypeVar("_Won")
 _lookups: dict[str, Future[None]] = {}
 
 
-class Race(Generic[_Won]):
+class PeerRace(Generic[_Won]):
     """Tries side by side, by name; the first success wins. Whoever makes one must `end` it."""
 
     def __init__(

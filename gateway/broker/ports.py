@@ -4,8 +4,8 @@ Of a shard's log the order of calls is always: `open` (claims the shard, which f
 `checkpoints`, then `commit` again and again, one at a time. After any error but TooLarge the ShardLog is spent:
 leave it and open again.
 
-Where several replicas share the shards the order around that is: `join`, `changes` for as long as the membership
-lasts, and for each shard that they give: `confirm` before each `open`, `release` once nothing of it is served any
+Where several replicas share the shards the order around that is: `join`, `assignments` for as long as the membership
+lasts, and for each shard that they give: `is_owner` before each `open`, `release` once nothing of it is served any
 more. Ownership spares replicas a fight and accounts a silence; what makes a second writer harmless is the claim.
 """
 
@@ -142,11 +142,11 @@ class EventLog(Protocol):
 class Registry(Protocol):
     """What a deployment must never forget, kept apart from the log. Every call raises Unavailable."""
 
-    async def agree(self, shards: int) -> None:
+    async def ensure_layout(self, shards: int) -> None:
         """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
         ...
 
-    async def known(self) -> frozenset[str]:
+    async def accounts(self) -> frozenset[str]:
         """Give every account that was ever begun, and not forgotten since."""
         ...
 
@@ -204,7 +204,7 @@ def time_of(start: str, *, position: str) -> datetime:
 class Membership(Protocol):
     """This process among the replicas of its deployment."""
 
-    def changes(self) -> AsyncIterator[frozenset[int]]:
+    def assignments(self) -> AsyncIterator[frozenset[int]]:
         """Give the shards that this member is to serve: as soon as that is known, and at each change.
 
         Iterating is what keeps the membership alive, so the next set must be asked for within a second. A shard
@@ -214,11 +214,11 @@ class Membership(Protocol):
         """
         ...
 
-    async def confirm(self, shard: int) -> bool:
+    async def is_owner(self, shard: int) -> bool:
         """Ask the broker, with a round trip begun now, whether `shard` still falls to this member.
 
         Called before each `open`: a process that was frozen or cut off must not fence its heir. False means that
-        the shard was lost; `changes` says so, too. Raises Unavailable where the broker does not tell.
+        the shard was lost; `assignments` says so, too. Raises Unavailable where the broker does not tell.
         """
         ...
 
@@ -231,7 +231,7 @@ class Membership(Protocol):
         ...
 
     async def leave(self) -> None:
-        """Take no shard any more: the next set of `changes` is empty, and other members see this one go.
+        """Take no shard any more: the next set of `assignments` is empty, and other members see this one go.
 
         Never raises and never waits for long. Shards that are served are handed over as always, by `release`.
         """
@@ -244,7 +244,7 @@ class Ownership(Protocol):
     def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
         """Take part in dealing out `shards` shards, under a name for people.
 
-        Entering waits for nothing: a broker that is away is waited for by `changes`. Leaving releases what is left,
+        Entering waits for nothing: a broker that is away is waited for by `assignments`. Leaving releases what is left,
         never raises and never waits for long.
         """
         ...
@@ -288,7 +288,7 @@ class ControlStore(Protocol):
         """
         ...
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         """Say what is so, by key; the last word on each key counts. Raises Unavailable: say it again later."""
         ...
 

@@ -16,7 +16,7 @@ _NAMED: Final = 10
 _Place = TypeVar("_Place", bound="tuple[float, ...]")
 
 
-class Heard(Generic[_Place]):
+class WatchPosition(Generic[_Place]):
     """The records of a control store that one watch has given.
 
     A watch reads the store from its beginning after every trouble: a store that went back in time, as after a power
@@ -48,7 +48,7 @@ class Heard(Generic[_Place]):
             self._given.pop(which, None)
         return True
 
-    def gone(self) -> list[Record]:
+    def on_gone(self) -> list[Record]:
         """Return a forgotten record for each that is not there any more, once all is read that there is now."""
         gone = sorted(self._left)
         if gone or self._older:

@@ -12,20 +12,20 @@ from gateway.accounts import AccountsDirectory
 from gateway.bootstrap import event_loop as loop
 from gateway.bootstrap import terminal
 from gateway.bootstrap.broker import DOCS, NAMES, open_broker, prepare_broker
-from gateway.bootstrap.exposed_files import exposed
+from gateway.bootstrap.exposed_files import exposed_files
 from gateway.bootstrap.listeners import check_listeners
 from gateway.bootstrap.log_reader import open_hub
-from gateway.bootstrap.plain_text_secrets import plain_text
+from gateway.bootstrap.plain_text_secrets import plain_text_secrets
 from gateway.cli.options import ConfigOption, command_app
 from gateway.control.auth.tokens import check_tokens_file
 from gateway.errors import (
+    ActionRequired,
     CallFailed,
     CallRejected,
     ConfigurationError,
     GatewayError,
     HubError,
-    NeedsPerson,
-    Refused,
+    Unauthorized,
     Unavailable,
 )
 from gateway.events.decode import Decoder
@@ -56,7 +56,7 @@ def check(config: ConfigOption = None) -> None:
     check_listeners(settings)
     check_files(settings.hub)
     terminal.say("ok    settings")
-    for warning in plain_text(settings):
+    for warning in plain_text_secrets(settings):
         terminal.say(f"warn  {warning}")
     configure_logs("console", "warning")
     if not loop.run(_check(settings)):
@@ -72,7 +72,7 @@ async def _check(settings: Settings) -> bool:
     if not names:
         remedy = "Write an API key into a file there; the file's name becomes the account's."
         terminal.say(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
-    for fault in exposed(settings, keys):
+    for fault in exposed_files(settings, keys):
         terminal.say(f"warn  {fault.entry}: {fault.problem}. {fault.remedy}")
     results = [not faults, bool(names)]
     if settings.control.tokens_file is not None:
@@ -112,7 +112,7 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
 async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
     try:
         return await _look_at_broker(settings, accounts)
-    except NeedsPerson:
+    except ActionRequired:
         raise
     except Unavailable as error:
         remedy = f"Start {NAMES[settings.broker.kind]} there, or mend the setting."
@@ -133,7 +133,7 @@ async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str, decoder: Decoder) -> str:
     try:
         return await _call_hub(settings, keys, name, decoder)
-    except Refused as error:
+    except Unauthorized as error:
         remedy = "Write the account's present API key into the file."
         raise ConfigurationError(f"accounts.directory/{name}", f"its key is refused ({error})", remedy) from error
     except HubError as error:

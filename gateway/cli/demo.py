@@ -44,7 +44,7 @@ _STUCK: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class _House:
+class _Demo:
     """Everything that the demo started."""
 
     hub: Simulator
@@ -82,8 +82,8 @@ async def _demo(events: int | None, rate: float) -> list[Verdict]:
     stop = asyncio.Event()
     loop.on_signal(stop.set)
     shares = None if events is None else [events // 3 + (index < events % 3) for index in range(len(ACCOUNTS))]
-    async with _house(shares, rate) as house:
-        _introduce(house)
+    async with _start(shares, rate) as house:
+        _print_addresses(house)
         async with asyncio.TaskGroup() as tasks:
             running = tasks.create_task(house.replica.run())
             showing = tasks.create_task(_show(house))
@@ -106,7 +106,7 @@ async def _demo(events: int | None, rate: float) -> list[Verdict]:
 
 
 @asynccontextmanager
-async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]:
+async def _start(shares: list[int] | None, rate: float) -> AsyncIterator[_Demo]:
     with tempfile.TemporaryDirectory(prefix="gateway-demo-") as folder:
         keys = Path(folder) / "accounts"
         keys.mkdir()
@@ -134,10 +134,10 @@ async def _house(shares: list[int] | None, rate: float) -> AsyncIterator[_House]
                     settings, broker.log, broker.registry, http, control=broker.control, member=broker.member
                 )
                 listeners.tell_of(replica)
-                yield _House(hub, broker, server.url, replica, listeners)
+                yield _Demo(hub, broker, server.url, replica, listeners)
 
 
-def _introduce(house: _House) -> None:
+def _print_addresses(house: _Demo) -> None:
     tail, at = f".venv/bin/gateway tail --servers {house.servers}", house.listeners
     for line in (
         f"hub:     {house.hub.url}/hubs/event/v1 (simulated; accounts {', '.join(ACCOUNTS)})",
@@ -152,7 +152,7 @@ def _introduce(house: _House) -> None:
         terminal.say(line, flush=True)
 
 
-async def _until_published(house: _House, events: int | None) -> None:
+async def _until_published(house: _Demo, events: int | None) -> None:
     """Return when the log must be complete, or when nothing has moved for long."""
     if events is None:
         await asyncio.Event().wait()
@@ -168,7 +168,7 @@ async def _until_published(house: _House, events: int | None) -> None:
     terminal.complain(f"nothing was published for {_STUCK:g} s")
 
 
-async def _show(house: _House) -> None:
+async def _show(house: _Demo) -> None:
     """Show progress: a live table on a terminal, plain lines elsewhere."""
     place = terminal.live()
     if place is not None:
@@ -178,7 +178,7 @@ async def _show(house: _House) -> None:
         await _each(2.0, house, lambda statuses, rate: terminal.say(_line(statuses, rate), flush=True))
 
 
-async def _each(seconds: float, house: _House, show: Callable[[list[AccountStatus], float], None]) -> None:
+async def _each(seconds: float, house: _Demo, show: Callable[[list[AccountStatus], float], None]) -> None:
     before = 0
     try:
         while True:
@@ -194,7 +194,7 @@ async def _each(seconds: float, house: _House, show: Callable[[list[AccountStatu
 def _table(statuses: list[AccountStatus], rate: float) -> Table:
     title = f"{sum(status.published for status in statuses)} events published, {rate:.0f}/s"
     rows = [
-        (status.account, status.activity.value, str(status.published), str(status.lag), status.trouble or "")
+        (status.account, status.activity.value, str(status.published), str(status.lag), status.last_error or "")
         for status in statuses
     ]
     return terminal.table(title, ("account", "state", "events", "lag", "trouble"), rows, right=("events", "lag"))
@@ -207,7 +207,7 @@ def _line(statuses: list[AccountStatus], rate: float) -> str:
     return f"{sum(status.published for status in statuses)} events, {rate:.0f}/s: {accounts}"
 
 
-async def _judge(house: _House, account: str) -> Verdict:
+async def _judge(house: _Demo, account: str) -> Verdict:
     emitted = []
     for line in house.hub.user(account).emitted():
         head, _, payload = line.decode().rstrip("\n").removesuffix("}").partition(',"payload":')

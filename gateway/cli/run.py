@@ -10,16 +10,16 @@ from functools import partial
 from gateway.accounts import AccountsDirectory
 from gateway.backoff import Backoff
 from gateway.bootstrap import event_loop as loop
-from gateway.bootstrap.broker import in_traces, open_broker, prepare_broker
+from gateway.bootstrap.broker import open_broker, prepare_broker, tracing_destinations
 from gateway.bootstrap.broker_parts import replica_name
-from gateway.bootstrap.event_loop import settle_memory
+from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.bootstrap.exposed_files import warn_of_exposed
 from gateway.bootstrap.listeners import Listeners, listening
-from gateway.bootstrap.plain_text_secrets import plain_text
+from gateway.bootstrap.plain_text_secrets import plain_text_secrets
 from gateway.cli.options import ConfigOption, command_app
-from gateway.errors import NeedsPerson, Unavailable
+from gateway.errors import ActionRequired, Unavailable
 from gateway.hub.client import check_files, hub_http
-from gateway.replica.containment import Rests, causes, tell
+from gateway.replica.containment import RestartDelays, causes, report_unexpected
 from gateway.replica.replica import Replica
 from gateway.settings import Settings, load_settings
 from gateway.telemetry import tracer as traces
@@ -44,9 +44,9 @@ def run(config: ConfigOption = None) -> None:
     keys.scan()  # a wrong directory is told at once, broker or not
     check_files(settings.hub)
     traces.check(settings.tracing)
-    for warning in plain_text(settings):
+    for warning in plain_text_secrets(settings):
         get_logger().warning("a secret goes in clear", **warning.facts)
-    with traces.tracing(settings.tracing, role="replica", broker=in_traces(settings.broker)) as tracer:
+    with traces.tracing(settings.tracing, role="replica", broker=tracing_destinations(settings.broker)) as tracer:
         loop.run(_run(settings, keys, tracer))
 
 
@@ -68,7 +68,7 @@ async def _run(settings: Settings, keys: AccountsDirectory, tracer: Tracer) -> N
 async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, tracer: Tracer) -> None:
     """Serve until asked to stop, however long the broker takes to be there."""
     log = get_logger()
-    backoff, rests = Backoff(cap=5.0), Rests()
+    backoff, rests = Backoff(cap=5.0), RestartDelays()
     while not stop.is_set():
         try:
             async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
@@ -88,7 +88,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                     provision=partial(broker.again, settings),
                 )
                 listeners.tell_of(replica)
-                settle_memory()
+                tune_garbage_collector()
                 log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)
                 return
@@ -96,13 +96,13 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
             if all(isinstance(cause, Unavailable) for cause in causes(error)):
                 delay = backoff.next_delay()
                 (cause, *_), retry_in = causes(error), round(delay, 2)
-                if isinstance(cause, NeedsPerson):
+                if isinstance(cause, ActionRequired):
                     log.error("the broker cannot be used until somebody mends it", error=str(cause), retry_in=retry_in)
                 else:
                     log.warning("the broker is not there yet", error=str(cause), retry_in=retry_in)
             else:
                 delay = rests.after_failure()
-                tell(None, "gateway", error, retry_in=delay)
+                report_unexpected(None, "gateway", error, retry_in=delay)
             await _rest(delay, stop)
 
 

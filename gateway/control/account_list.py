@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from gateway import state
 from gateway.accounts import shard_of
-from gateway.broker.control_view import STALE, Sighting, View
+from gateway.broker.control_view import STALE_AFTER_S, Versioned, View
 from gateway.control import models
 from gateway.control.auth.principals import EVERY_ACCOUNT, AccountScope
 from gateway.control.pagination import no_cursor, read_cursor, write_cursor
@@ -20,7 +20,7 @@ Sort = Literal["worst", "name"]
 _RANK: Final = {name: rank for rank, name in enumerate(get_args(models.State))}
 _RANK_OF_STALE: Final = _RANK["offline"]
 """A report that is old ranks at least as this."""
-_UNHEARD: Final = _RANK["unserved"]
+_NOT_REPORTED: Final = _RANK["unserved"]
 """Nobody has ever reported it."""
 
 Place = tuple[int, int, str]
@@ -28,7 +28,7 @@ Place = tuple[int, int, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AccountQuery:
     """Which accounts are asked for."""
 
     states: Sequence[str] = ()
@@ -56,7 +56,7 @@ def account(view: View, name: str, shards: int) -> models.Account:
     )
 
 
-def page(view: View, asked: Asked, shards: int) -> models.Accounts:
+def page(view: View, asked: AccountQuery, shards: int) -> models.Accounts:
     """Show a part of the accounts: at most `limit`, after `cursor`."""
     after = None if asked.cursor is None else _after(asked, asked.cursor)
     places = sorted(_places(view, asked))
@@ -72,28 +72,28 @@ def page(view: View, asked: Asked, shards: int) -> models.Accounts:
 def is_applied(view: View, name: str) -> bool:
     """Tell whether everything that is wanted of an account is in force, as its owner reported last."""
     sighting = view.observed.get(name)
-    if sighting is None or sighting.said is None:
+    if sighting is None or sighting.value is None:
         return False
-    revision = view.wish(name).revision
-    return sighting.said.applied >= revision and (revision > 0 or sighting.said.state == "live")
+    revision = view.desired_of(name).revision
+    return sighting.value.applied >= revision and (revision > 0 or sighting.value.state == "live")
 
 
-def standing_of(view: View, name: str) -> state.Standing:
+def standing_of(view: View, name: str) -> state.CheckpointPosition:
     """Give what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
     sighting = view.observed.get(name)
-    said = None if sighting is None else sighting.said
-    return state.Standing(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
+    said = None if sighting is None else sighting.value
+    return state.CheckpointPosition(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
 
 
-def _is_stale(view: View, sighting: Sighting[state.Observed]) -> bool:
+def _is_stale(view: View, sighting: Versioned[state.Observed]) -> bool:
     """Tell whether a report is so old that nobody may serve the account."""
-    return view.age(sighting) > STALE
+    return view.age(sighting) > STALE_AFTER_S
 
 
-def in_force(view: View, name: str) -> models.InForce | None:
+def effective_of(view: View, name: str) -> models.InForce | None:
     """Show the subscription that holds, as the owner reported last."""
     sighting = view.observed.get(name)
-    return None if sighting is None or sighting.said is None else _in_force(sighting.said)
+    return None if sighting is None or sighting.value is None else _effective(sighting.value)
 
 
 def as_list(strategies: tuple[int, ...] | None) -> list[int] | None:
@@ -101,12 +101,12 @@ def as_list(strategies: tuple[int, ...] | None) -> list[int] | None:
     return None if strategies is None else list(strategies)
 
 
-def _places(view: View, asked: Asked) -> Iterator[Place]:
+def _places(view: View, asked: AccountQuery) -> Iterator[Place]:
     for name in view.observed.keys() | view.desired.keys():
         if not name.startswith(asked.prefix) or name not in asked.scope:
             continue
         sighting = view.observed.get(name)
-        said = None if sighting is None else sighting.said
+        said = None if sighting is None else sighting.value
         if asked.states and (said is None or said.state not in asked.states):
             continue
         if asked.owner is not None and (said is None or said.owner != asked.owner):
@@ -114,13 +114,13 @@ def _places(view: View, asked: Asked) -> Iterator[Place]:
         yield (0, 0, name) if asked.sort == "name" else (*_badness(view, sighting), name)
 
 
-def _badness(view: View, sighting: Sighting[state.Observed] | None) -> tuple[int, int]:
-    if sighting is None or sighting.said is None:
-        return _UNHEARD, 0
-    rank = _RANK.get(sighting.said.state, 0)
+def _badness(view: View, sighting: Versioned[state.Observed] | None) -> tuple[int, int]:
+    if sighting is None or sighting.value is None:
+        return _NOT_REPORTED, 0
+    rank = _RANK.get(sighting.value.state, 0)
     if _is_stale(view, sighting):
         rank = min(rank, _RANK_OF_STALE)
-    return rank, -_lag(sighting.said)
+    return rank, -_lag(sighting.value)
 
 
 def _lag(said: state.Observed) -> int:
@@ -128,7 +128,7 @@ def _lag(said: state.Observed) -> int:
 
 
 def _desired(view: View, name: str) -> models.Desired | None:
-    wish, sighting = view.wish(name), view.desired.get(name)
+    wish, sighting = view.desired_of(name), view.desired.get(name)
     if wish.desired is None:
         return None
     return models.Desired(
@@ -142,9 +142,9 @@ def _desired(view: View, name: str) -> models.Desired | None:
 
 def _observed(view: View, name: str) -> models.Observed | None:
     sighting = view.observed.get(name)
-    if sighting is None or sighting.said is None:
+    if sighting is None or sighting.value is None:
         return None
-    said, age = sighting.said, view.age(sighting)
+    said, age = sighting.value, view.age(sighting)
     return models.Observed(
         state=said.state,
         since=said.since or None,
@@ -155,22 +155,22 @@ def _observed(view: View, name: str) -> models.Observed | None:
         published=said.published,
         connects=said.connects,
         last_error=said.trouble,
-        subscription=_in_force(said),
+        subscription=_effective(said),
         enums=models.Enums(
             forms=[] if said.enum_forms is UNSET else list(said.enum_forms),
             unnamed=[] if said.unnamed_enums is UNSET else list(said.unnamed_enums),
         ),
         applied=said.applied,
         age_seconds=round(age, 3),
-        is_stale=age > STALE,
+        is_stale=age > STALE_AFTER_S,
     )
 
 
-def _in_force(said: state.Observed) -> models.InForce:
+def _effective(said: state.Observed) -> models.InForce:
     return models.InForce(strategies=as_list(said.strategies), failed_strategies=list(said.failed_strategies))
 
 
-def _after(asked: Asked, cursor: str) -> Place:
+def _after(asked: AccountQuery, cursor: str) -> Place:
     """Give the place behind which the part begins."""
     of = f"by {asked.sort}"
     sort, rank, lag, name = read_cursor(cursor, tuple[str, int, int, str], of)

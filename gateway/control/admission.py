@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from starlette.types import Receive, Scope
 
 from gateway.control.auth.principals import LOCAL, Principal, Role
-from gateway.control.problems import Kind, Problem
+from gateway.control.problems import Problem, ProblemType
 
 _NOT_OF_FORMS: Final = frozenset(
     {b"authorization", b"idempotency-key", b"if-match", b"x-request-id", b"x-requested-with"}
@@ -24,7 +24,7 @@ _SAME: Final = frozenset({b"same-origin", b"none"})
 """Values of Sec-Fetch-Site of a request that no other site caused."""
 
 
-class Slots:
+class RequestSlots:
     """Requests that are answered at once: a share for each principal, and some that only operators may take."""
 
     def __init__(self, at_once: int, each: int, for_operators: int) -> None:
@@ -51,7 +51,7 @@ class Slots:
 
 
 def _busy(what: str) -> Problem:
-    return Problem(Kind.BUSY, f"{what} are being answered. Ask again in a moment.", retry_after=1)
+    return Problem(ProblemType.BUSY, f"{what} are being answered. Ask again in a moment.", retry_after=1)
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -69,18 +69,18 @@ def check_local(scope: Scope) -> None:
     host = header(scope, b"host") or b""
     if not _is_loopback(host.decode("latin-1")):
         words = "Without control.tokens_file only http://127.0.0.1 and http://localhost are answered."
-        raise Problem(Kind.FOREIGN, words)
+        raise Problem(ProblemType.FOREIGN, words)
     origin = header(scope, b"origin")
     site = header(scope, b"sec-fetch-site")
     is_same = origin is None or origin.lower() == f"{scope['scheme']}://".encode() + host.lower()
     if not is_same or (site is not None and site not in _SAME):
-        raise Problem(Kind.FOREIGN, "Without control.tokens_file pages of other origins are not answered.")
+        raise Problem(ProblemType.FOREIGN, "Without control.tokens_file pages of other origins are not answered.")
     if scope["method"] == "POST" and not _is_deliberate(scope):
         words = (
             "Without control.tokens_file a POST needs a header that no web form can send: add "
             "`Content-Type: application/json` or an `Idempotency-Key`."
         )
-        raise Problem(Kind.FOREIGN, words)
+        raise Problem(ProblemType.FOREIGN, words)
 
 
 def _is_deliberate(scope: Scope) -> bool:
@@ -108,16 +108,16 @@ async def read_body(scope: Scope, receive: Receive, *, at_most: int, seconds: fl
             while more:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Problem(Kind.MALFORMED, "The connection ended before the body did.")
+                    raise Problem(ProblemType.MALFORMED, "The connection ended before the body did.")
                 body += message.get("body", b"")
                 more = message.get("more_body", False)
                 if len(body) > at_most:
                     raise _too_large("more", at_most)
     except TimeoutError:
         words = f"The body did not come within {seconds:g} s."
-        raise Problem(Kind.TOO_SLOW, words, headers={"connection": "close"}) from None
+        raise Problem(ProblemType.TOO_SLOW, words, headers={"connection": "close"}) from None
     return bytes(body)
 
 
 def _too_large(size: str, at_most: int) -> Problem:
-    return Problem(Kind.TOO_LARGE, f"The body has {size}, and at most {at_most} bytes are read.")
+    return Problem(ProblemType.TOO_LARGE, f"The body has {size}, and at most {at_most} bytes are read.")

@@ -14,11 +14,11 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.control.auth.scoping import check_scope
-from gateway.control.deployment_view import Deployment
-from gateway.control.desired_state import Wishes
-from gateway.control.openapi import finish
-from gateway.control.problems import Fault, Kind, Problem
-from gateway.control.replay_requests import Replaying
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.desired_state import DesiredStateWriter
+from gateway.control.openapi import finalize
+from gateway.control.problems import FieldError, Problem, ProblemType
+from gateway.control.replay_requests import ReplayRequests
 from gateway.control.routes import accounts, checkpoints, reference, replays
 
 _TITLE: Final = "MesoLive event gateway"
@@ -34,7 +34,7 @@ _FAULTS: Final = 10
 """Faults that are told at once."""
 
 
-def create_app(deployment: Deployment) -> FastAPI:
+def create_app(deployment: DeploymentView) -> FastAPI:
     """Put the API together; who may call it is the gate's matter."""
     app = FastAPI(
         title=_TITLE,
@@ -48,8 +48,8 @@ def create_app(deployment: Deployment) -> FastAPI:
         dependencies=[Depends(check_scope)],
     )
     app.state.deployment = deployment
-    app.state.wishes = Wishes(deployment)
-    app.state.replaying = Replaying(deployment)
+    app.state.wishes = DesiredStateWriter(deployment)
+    app.state.replaying = ReplayRequests(deployment)
     app.include_router(accounts.router)
     app.include_router(checkpoints.router)
     app.include_router(replays.router)
@@ -71,12 +71,12 @@ def create_app(deployment: Deployment) -> FastAPI:
 
 def openapi_text() -> str:
     """Give the OpenAPI 3.1 document, as `schemas/openapi.json` has it."""
-    return _text(_document(create_app(Deployment())))
+    return _text(_document(create_app(DeploymentView())))
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
     document = deepcopy(app.openapi())
-    finish(document)
+    finalize(document)
     return document
 
 
@@ -95,7 +95,7 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 
 
 async def _answer_failure(request: Request, _: Exception) -> Response:
-    return _answer(request, Problem(Kind.INTERNAL, "The gateway's log says more under the request_id."))
+    return _answer(request, Problem(ProblemType.INTERNAL, "The gateway's log says more under the request_id."))
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
@@ -104,10 +104,10 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
         words = str(found[0].get("ctx", {}).get("error", "it cannot be read"))
-        return _answer(request, Problem(Kind.MALFORMED, f"The body is not JSON: {words}."))
-    faults = tuple(Fault(".".join(map(str, one["loc"])), _in_words(one)) for one in found[:_FAULTS])
+        return _answer(request, Problem(ProblemType.MALFORMED, f"The body is not JSON: {words}."))
+    faults = tuple(FieldError(".".join(map(str, one["loc"])), _in_words(one)) for one in found[:_FAULTS])
     detail = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:3])
-    return _answer(request, Problem(Kind.INVALID, f"{detail}.", faults=faults))
+    return _answer(request, Problem(ProblemType.INVALID, f"{detail}.", errors=faults))
 
 
 def _in_words(error: dict[str, Any]) -> str:
@@ -119,14 +119,14 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for them
     if error.status_code == _NOT_FOUND:
         words = "There is nothing at this path: /openapi.json says what there is."
-        return _answer(request, Problem(Kind.NOT_FOUND, words))
+        return _answer(request, Problem(ProblemType.NOT_FOUND, words))
     if error.status_code == _NOT_ALLOWED:
         paths: dict[re.Pattern[str], list[str]] = request.app.state.paths
         methods = next((methods for path, methods in paths.items() if path.fullmatch(request.url.path)), [])
         allowed = ", ".join(methods)
         words = f"{request.method} is not among what this path takes: {allowed}."
-        return _answer(request, Problem(Kind.METHOD_NOT_ALLOWED, words, headers={"allow": allowed}))
-    return _answer(request, Problem(Kind.MALFORMED, "The body cannot be read as JSON."))
+        return _answer(request, Problem(ProblemType.METHOD_NOT_ALLOWED, words, headers={"allow": allowed}))
+    return _answer(request, Problem(ProblemType.MALFORMED, "The body cannot be read as JSON."))
 
 
 def _paths(document: dict[str, Any]) -> dict[re.Pattern[str], list[str]]:

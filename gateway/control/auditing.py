@@ -19,20 +19,20 @@ import msgspec
 
 from gateway.broker.ports import AuditTrail
 from gateway.clock import now_text
-from gateway.control.auth.callers import Caller
-from gateway.control.problems import Kind, Problem
+from gateway.control.auth.callers import RequestCaller
+from gateway.control.problems import Problem, ProblemType
 from gateway.errors import BrokerError, Unavailable
 from gateway.state import Desired, Replay
-from gateway.telemetry.control_counts import ControlCounts
+from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.logs import get_logger
 
 VERSION: Final = 1
-_MOST_WAITING: Final = 1000
+_MAX_WAITING: Final = 1000
 """Records that wait, above which nothing is changed any more."""
-_PATIENCE: Final = 2.0
+_WRITE_TIMEOUT_S: Final = 2.0
 """Seconds that a caller waits until the record of their change is stored."""
-_FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 5.0
+_FIRST_DELAY_S: Final = 0.1
+_MAX_DELAY_S: Final = 5.0
 """Seconds before a record is tried again; doubled each time."""
 _RETRY_AFTER: Final = 5
 
@@ -71,7 +71,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
 class Intent:
     """What a caller is about to change."""
 
-    caller: Caller
+    caller: RequestCaller
     action: Action
     account: str
     replay: str | None = None
@@ -98,7 +98,7 @@ class Intent:
         )
 
 
-def of_desired(caller: Caller, action: Action, account: str, before: Desired, after: Desired) -> Intent:
+def of_desired(caller: RequestCaller, action: Action, account: str, before: Desired, after: Desired) -> Intent:
     """Return the intent of a change of what is wanted of an account, with the members that differ."""
     old, new = _plain(before), _plain(after)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
@@ -111,7 +111,7 @@ def of_desired(caller: Caller, action: Action, account: str, before: Desired, af
     )
 
 
-def of_replay(caller: Caller, action: Action, id_: str, replay: Replay) -> Intent:
+def of_replay(caller: RequestCaller, action: Action, id_: str, replay: Replay) -> Intent:
     """Return the intent of a replay that is asked for or cancelled."""
     if action == "replay-cancel":
         return Intent(caller, action, replay.account, id_, {"is_cancelled": False}, {"is_cancelled": True})
@@ -129,19 +129,19 @@ def _plain(record: Desired | Replay) -> Mapping[str, Any]:
 class Auditing:
     """The records that are on their way to the audit topic."""
 
-    def __init__(self, counts: ControlCounts | None = None, trail: AuditTrail | None = None) -> None:
+    def __init__(self, counts: ControlCounters | None = None, trail: AuditTrail | None = None) -> None:
         """`trail` is None until the broker is there for the first time."""
         self.trail = trail
-        self._counts = ControlCounts() if counts is None else counts
+        self._counts = ControlCounters() if counts is None else counts
         self._waiting: deque[AuditRecord] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._log = get_logger()
 
     def check_room(self) -> None:
         """Raise Problem where so many records wait that no further change is to be made."""
-        if len(self._waiting) >= _MOST_WAITING:
+        if len(self._waiting) >= _MAX_WAITING:
             raise Problem(
-                Kind.BROKER_AWAY,
+                ProblemType.BROKER_AWAY,
                 f"Nothing was changed: {len(self._waiting)} changes are not on the audit topic yet. Ask again.",
                 retry_after=_RETRY_AFTER,
             )
@@ -156,7 +156,7 @@ class Auditing:
     async def settle(self, seconds: float | None = None) -> bool:
         """Wait until everything that was put is written, for as long as a caller waits; return whether it is."""
         if self._writing is not None:
-            await asyncio.wait({self._writing}, timeout=_PATIENCE if seconds is None else seconds)
+            await asyncio.wait({self._writing}, timeout=_WRITE_TIMEOUT_S if seconds is None else seconds)
         return not self._waiting
 
     async def end(self, seconds: float) -> None:
@@ -170,7 +170,7 @@ class Auditing:
             self._writing.cancel()
 
     async def _write_all(self) -> None:
-        delay = _FIRST_DELAY
+        delay = _FIRST_DELAY_S
         while self._waiting:
             record = self._waiting[0]
             try:
@@ -187,8 +187,8 @@ class Auditing:
                     retry_in=delay,
                 )
                 await asyncio.sleep(delay)
-                delay = min(2 * delay, _LONGEST_DELAY)
+                delay = min(2 * delay, _MAX_DELAY_S)
             else:
                 self._waiting.popleft()
                 self._counts.audit_waiting = len(self._waiting)
-                delay = _FIRST_DELAY
+                delay = _FIRST_DELAY_S

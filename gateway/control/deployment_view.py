@@ -9,7 +9,7 @@ from typing import Final
 from gateway.broker.control_view import View
 from gateway.broker.ports import ControlStore
 from gateway.control.auditing import Auditing
-from gateway.control.problems import Kind, Problem, unknown
+from gateway.control.problems import Problem, ProblemType, unknown
 from gateway.settings import ReplaysSettings
 
 _SOON: Final = 2
@@ -17,7 +17,7 @@ _SOON: Final = 2
 
 
 @dataclass(slots=True)
-class Deployment:
+class DeploymentView:
     """The replicas of one broker and prefix, as this one hears of them."""
 
     shards: int = 16
@@ -32,26 +32,26 @@ class Deployment:
     auditing: Auditing = field(default_factory=Auditing)
     """Where changes are recorded."""
 
-    def seen(self) -> View:
+    def synced_view(self) -> View:
         """Give what is known of the accounts; raises Problem where that is nothing yet."""
-        if self.view is None or not self.view.filled.is_set():
+        if self.view is None or not self.view.has_synced.is_set():
             raise Problem(
-                Kind.NOT_READY,
+                ProblemType.NOT_READY,
                 "The gateway has not heard from the broker since it began. Ask again, or ask another replica.",
                 retry_after=_SOON,
             )
         return self.view
 
-    def writable(self) -> ControlStore:
+    def writable_store(self) -> ControlStore:
         """Return where wishes are written; raises Problem where there is none yet, or too many are not audited."""
-        self.seen()
+        self.synced_view()
         self.auditing.check_room()
         assert self.store is not None  # noqa: S101 - it comes with the view
         return self.store
 
-    def known(self, account: str) -> View:
+    def view_of(self, account: str) -> View:
         """Give what is known of the accounts, one of which is `account`; raises Problem with the nearest name."""
-        view = self.seen()
+        view = self.synced_view()
         if account not in view.observed and account not in view.desired:
-            raise unknown(Kind.UNKNOWN_ACCOUNT, "account", account, view.observed.keys() | view.desired.keys())
+            raise unknown(ProblemType.UNKNOWN_ACCOUNT, "account", account, view.observed.keys() | view.desired.keys())
         return view

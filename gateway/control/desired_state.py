@@ -16,27 +16,27 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from gateway.broker.control_view import View, Wish
+from gateway.broker.control_view import VersionedDesired, View
 from gateway.broker.ports import ControlStore
 from gateway.control.account_list import is_applied
 from gateway.control.auditing import Action, Intent, of_desired
-from gateway.control.auth.callers import Caller
-from gateway.control.deployment_view import Deployment
+from gateway.control.auth.callers import RequestCaller
+from gateway.control.deployment_view import DeploymentView
 from gateway.control.etags import Condition
-from gateway.control.problems import Kind, Problem
+from gateway.control.problems import Problem, ProblemType
 from gateway.errors import BrokerError, Conflict, OutcomeUnknown, Unavailable
-from gateway.state import ACCOUNT, ANSWERED, Answered, Desired, encode_record
+from gateway.state import ACCOUNT, MAX_IDEMPOTENCY_RECORDS, Desired, IdempotencyRecord, encode_record
 from gateway.telemetry.logs import get_logger
 
-APPLYING: Final = 3.0
+APPLY_TIMEOUT_S: Final = 3.0
 """Seconds that an answer waits for the owner."""
-HEARING: Final = 3.0
+READ_TIMEOUT_S: Final = 3.0
 """Seconds until what was written must be heard: watches take half a second."""
-TRYING: Final = 8.0
+WRITE_TIMEOUT_S: Final = 8.0
 """Seconds for which a change is made again and again beside others."""
-_LOOK: Final = 0.02
+_POLL_INTERVAL_S: Final = 0.02
 """Seconds between two looks at the view."""
-_AWAY: Final = 5
+_RETRY_AFTER_S: Final = 5
 UNKNOWN: Final = 2
 """Seconds after which to ask again."""
 
@@ -44,31 +44,37 @@ Change = Callable[[Desired], Desired]
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotentRequest:
     """A request that must be carried out once, however often it is sent."""
 
     key: str
     """A digest of who asks and the key that was given."""
-    what: str
+    request_digest: str
 
     @classmethod
-    def of(cls, who: str, key: str, what: str) -> Once:
+    def of(cls, who: str, key: str, what: str) -> IdempotentRequest:
         """Make it from the header Idempotency-Key."""
         return cls(digest_of_key(who, key), what)
 
-    def answered(self, desired: Desired) -> Answered | None:
+    def answered(self, desired: Desired) -> IdempotencyRecord | None:
         """Give how it was answered, if it was; raises Problem where the key was used for something else."""
         found = next((one for one in _answered(desired) if one.key == self.key), None)
-        if found is not None and found.what != self.what:
+        if found is not None and found.what != self.request_digest:
             raise Problem(
-                Kind.KEY_REUSED,
-                f"This Idempotency-Key was used for {found.what}, and this request is {self.what}: give each its own.",
+                ProblemType.KEY_REUSED,
+                f"This Idempotency-Key was used for {found.what}, and this request is "
+                f"{self.request_digest}: give each its own.",
             )
         return found
 
     def remember(self, desired: Desired, gave: int) -> Desired:
         """Note that it is answered by `gave`."""
-        return replace(desired, answered=(*_answered(desired), Answered(self.key, self.what, gave))[-ANSWERED:])
+        return replace(
+            desired,
+            answered=(*_answered(desired), IdempotencyRecord(self.key, self.request_digest, gave))[
+                -MAX_IDEMPOTENCY_RECORDS:
+            ],
+        )
 
 
 def digest_of_key(who: str, key: str) -> str:
@@ -76,129 +82,135 @@ def digest_of_key(who: str, key: str) -> str:
     return hashlib.blake2b(f"{who}\0{key}".encode(), digest_size=16).hexdigest()
 
 
-def _answered(desired: Desired) -> tuple[Answered, ...]:
+def _answered(desired: Desired) -> tuple[IdempotencyRecord, ...]:
     return () if desired.answered is msgspec.UNSET else desired.answered
 
 
-class Wishes:
+class DesiredStateWriter:
     """Changes what is wanted, of any account."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: DeploymentView) -> None:
         self._deployment = deployment
 
     async def change(
-        self, account: str, change: Change, caller: Caller, action: Action, condition: Condition | None = None
-    ) -> Wish:
+        self, account: str, change: Change, caller: RequestCaller, action: Action, condition: Condition | None = None
+    ) -> VersionedDesired:
         """Apply `change` to what is wanted of `account`, and give what is wanted then; raises Problem.
 
         The record says that `caller` wrote it, and so does the audit topic. `change` may be called several times, each
         time with what is wanted by then; what it raises is raised.
         """
-        view, store = self._deployment.known(account), self._deployment.writable()
+        view, store = self._deployment.view_of(account), self._deployment.writable_store()
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + TRYING
+        deadline = loop.time() + WRITE_TIMEOUT_S
         while True:
             if condition is not None:
-                await until(lambda: not condition.awaits(view.wish(account).revision), HEARING / 2)
-                condition.check(account, view.wish(account).revision)
-            standing = view.wish(account)
+                await wait_until(
+                    lambda: not condition.expects_later_than(view.desired_of(account).revision), READ_TIMEOUT_S / 2
+                )
+                condition.check(account, view.desired_of(account).revision)
+            standing = view.desired_of(account)
             if standing.desired is None:
                 raise Problem(
-                    Kind.LATER_RELEASE,
+                    ProblemType.LATER_RELEASE,
                     f"A later release wrote what is wanted of account {account}. Ask a replica of that release.",
                 )
             wanted = replace(change(standing.desired), written=caller.written())
             intent = of_desired(caller, action, account, standing.desired, wanted)
-            written = await self._write(view, store, intent, Wish(wanted, standing.revision))
+            written = await self._write(view, store, intent, VersionedDesired(wanted, standing.revision))
             if written is not None:
                 return written
             if loop.time() > deadline:
                 raise Problem(
-                    Kind.CONTENDED,
+                    ProblemType.CONTENDED,
                     f"Others keep changing what is wanted of account {account}. Look at it, and ask again.",
                     retry_after=UNKNOWN,
                 )
 
-    async def _write(self, view: View, store: ControlStore, intent: Intent, wish: Wish) -> Wish | None:
-        """Write `wish` over its revision, and give it with its own; None where somebody else has written."""
+    async def _write(
+        self, view: View, store: ControlStore, intent: Intent, wish: VersionedDesired
+    ) -> VersionedDesired | None:
+        """Write `desired` over its revision, and give it with its own; None where somebody else has written."""
         assert wish.desired is not None  # noqa: S101 - the caller made it
         account, auditing = intent.account, self._deployment.auditing
 
         def is_heard_of() -> bool:
-            return view.wish(account).revision != wish.revision
+            return view.desired_of(account).revision != wish.revision
 
         try:
             revision = await store.write(ACCOUNT + account, encode_record(wish.desired), wish.revision)
         except Conflict:
-            if not await until(is_heard_of, HEARING):
-                raise away("it changed elsewhere, and this replica does not hear how") from None
+            if not await wait_until(is_heard_of, READ_TIMEOUT_S):
+                raise broker_unavailable("it changed elsewhere, and this replica does not hear how") from None
             return None
         except Unavailable as error:
-            raise away(str(error)) from error
+            raise broker_unavailable(str(error)) from error
         except OutcomeUnknown as error:
             get_logger(account=account).warning("a wish may or may not be written", error=str(error))
             is_heard = await self._outcome(intent, wish, is_heard_of)
             if not is_heard:
                 raise Problem(
-                    Kind.OUTCOME_UNKNOWN,
+                    ProblemType.OUTCOME_UNKNOWN,
                     f"The broker did not say whether what is wanted of account {account} is written. Look at it, or "
                     "ask again: the same request twice does no harm, if it is a PUT, a DELETE or has an "
                     "Idempotency-Key.",
                     retry_after=UNKNOWN,
                 ) from error
-            found = view.wish(account)
+            found = view.desired_of(account)
             return found if found.desired == wish.desired else None
         except BrokerError as error:
-            raise away(str(error)) from error
+            raise broker_unavailable(str(error)) from error
         except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
             auditing.put(intent.record("unknown"))
             raise
         auditing.put(intent.record("made", revision))
         await auditing.settle()
-        await until(lambda: view.wish(account).revision >= revision, HEARING)  # what is read next shows it
-        return Wish(wish.desired, revision)
+        await wait_until(
+            lambda: view.desired_of(account).revision >= revision, READ_TIMEOUT_S
+        )  # what is read next shows it
+        return VersionedDesired(wish.desired, revision)
 
-    async def _outcome(self, intent: Intent, wish: Wish, is_heard_of: Callable[[], bool]) -> bool:
+    async def _outcome(self, intent: Intent, wish: VersionedDesired, is_heard_of: Callable[[], bool]) -> bool:
         """Wait until it is heard what became of a write whose answer was lost; return whether it is. It is audited."""
-        view, auditing, found = self._deployment.known(intent.account), self._deployment.auditing, False
+        view, auditing, found = self._deployment.view_of(intent.account), self._deployment.auditing, False
         try:
-            found = await until(is_heard_of, HEARING)
+            found = await wait_until(is_heard_of, READ_TIMEOUT_S)
         finally:  # also where nobody waits for it any more
-            now = view.wish(intent.account)
+            now = view.desired_of(intent.account)
             is_made = found and now.desired == wish.desired
             auditing.put(intent.record("made", now.revision) if is_made else intent.record("unknown"))
         return found
 
     async def until_applied(self, account: str, revision: int) -> bool:
         """Wait a short while until the owner reports that what is wanted is so; tell whether it does."""
-        view = self._deployment.known(account)
+        view = self._deployment.view_of(account)
 
         def is_so() -> bool:
             sighting = view.observed.get(account)
-            return sighting is not None and sighting.said is not None and sighting.said.applied >= revision
+            return sighting is not None and sighting.value is not None and sighting.value.applied >= revision
 
-        return await until(is_so, APPLYING)
+        return await wait_until(is_so, APPLY_TIMEOUT_S)
 
     def is_applied(self, account: str) -> bool:
         """Tell whether everything that is wanted is in force, as far as is known."""
-        return is_applied(self._deployment.known(account), account)
+        return is_applied(self._deployment.view_of(account), account)
 
 
-async def until(condition: Callable[[], bool], seconds: float) -> bool:
+async def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     """Wait until `condition` holds; give False when it does not within `seconds`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not condition():
         if loop.time() > deadline:
             return False
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_POLL_INTERVAL_S)
     return True
 
 
-def away(why: str) -> Problem:
+def broker_unavailable(why: str) -> Problem:
     """Give the problem of a change that was not made."""
     return Problem(
-        Kind.BROKER_AWAY,
+        ProblemType.BROKER_AWAY,
         f"Nothing was changed: {why}. Ask again; what is read meanwhile is as old as it says.",
-        retry_after=_AWAY,
+        retry_after=_RETRY_AFTER_S,
     )

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.control.problems import Kind, Problem
+from gateway.control.problems import Problem, ProblemType
 
 _TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,18})"')
 
@@ -29,13 +29,13 @@ class Condition:
             return
         now = "nothing was ever wanted of it" if revision == 0 else f"what is wanted has the ETag {etag(revision)} now"
         raise Problem(
-            Kind.PRECONDITION_FAILED,
+            ProblemType.PRECONDITION_FAILED,
             f"Of account {account} {now}. Read it again, decide again, and send its ETag "
             'in If-Match, with its quotes: "57".',
             headers={"etag": etag(revision)},
         )
 
-    def awaits(self, revision: int) -> bool:
+    def expects_later_than(self, revision: int) -> bool:
         """Tell whether it asks for a later revision: this process may not have heard of it yet."""
         return self.revisions is not None and max(self.revisions, default=0) > revision
 

@@ -16,13 +16,13 @@ from uuid import uuid4
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.control.admission import Slots, check_local, header, read_body
-from gateway.control.auth.callers import Caller
+from gateway.control.admission import RequestSlots, check_local, header, read_body
+from gateway.control.auth.callers import RequestCaller
 from gateway.control.auth.principals import LOCAL, Principal, Role
 from gateway.control.auth.tokens import PREFIX, Tokens
-from gateway.control.listener.refused import Refused
-from gateway.control.problems import SECURITY, Kind, Problem
-from gateway.telemetry.control_counts import ANONYMOUS, ControlCounts
+from gateway.control.listener.refused import RefusedRequests
+from gateway.control.problems import SECURITY, Problem, ProblemType
+from gateway.telemetry.control_counts import ANONYMOUS, ControlCounters
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 BODY: Final = 64 * 1024
@@ -31,13 +31,13 @@ _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENT_REQUEST_ID: Final = re.compile(rb"[ -~]{1,128}")
 _TOKEN: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
 _REFUSALS: Final = {
-    Kind.UNAUTHENTICATED: "unauthenticated",
-    Kind.FORBIDDEN: "forbidden",
-    Kind.FOREIGN: "foreign",
-    Kind.BUSY: "busy",
+    ProblemType.UNAUTHENTICATED: "unauthenticated",
+    ProblemType.FORBIDDEN: "forbidden",
+    ProblemType.FOREIGN: "foreign",
+    ProblemType.BUSY: "busy",
 }
 """Refusals that are counted, as the metric has them."""
-_SHOWN: Final = 200
+_LOG_EXCERPT_CHARS: Final = 200
 """Letters of a path that a line of the log shows."""
 
 
@@ -58,7 +58,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Passage:
+class _Exchange:
     """One request on its way."""
 
     scope: Scope
@@ -96,33 +96,33 @@ class _Passage:
         await self.forward({"type": "http.response.body", "body": body})
 
 
-class Gate:
+class AdmissionMiddleware:
     """Lets requests through to `app`."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None, counts: ControlCounts | None = None
+        self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None, counts: ControlCounters | None = None
     ) -> None:
         """Without `tokens` whoever is on this machine may do everything."""
-        self.refused = Refused()
+        self.refused = RefusedRequests()
         self._app = app
         self._tokens = tokens
         self._limits = limits or Limits()
-        self._slots = Slots(self._limits.at_once, self._limits.each, self._limits.for_operators)
-        self._counts = ControlCounts() if counts is None else counts
+        self._slots = RequestSlots(self._limits.at_once, self._limits.each, self._limits.for_operators)
+        self._counts = ControlCounters() if counts is None else counts
         self._log = get_logger()
         self._audit = get_audit_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         assert scope["type"] == "http"  # noqa: S101 - the server offers nothing else
-        passage = _Passage(scope, send, uuid4().hex, _client_request_id(scope))
+        passage = _Exchange(scope, send, uuid4().hex, _client_request_id(scope))
         try:
             await self._admit(passage, receive)
         except Problem as problem:
-            await self._say_no(passage, problem)
+            await self._reject(passage, problem)
         except asyncio.CancelledError:  # the process ends, and this took longer than it may
             words = "This replica ends. What was asked for may or may not be done: look, or ask another."
-            await self._say_no(passage, Problem(Kind.OUTCOME_UNKNOWN, words, retry_after=1))
+            await self._reject(passage, Problem(ProblemType.OUTCOME_UNKNOWN, words, retry_after=1))
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the answer is a problem, and the gateway goes on
             self._log.exception(
@@ -132,24 +132,24 @@ class Gate:
                 path=_path(scope),
             )
             words = "The gateway's log says more under the request_id."
-            await self._say_no(passage, Problem(Kind.INTERNAL, words))
+            await self._reject(passage, Problem(ProblemType.INTERNAL, words))
         finally:
-            self._tell(passage)
+            self._log_request(passage)
 
-    async def _admit(self, passage: _Passage, receive: Receive) -> None:
+    async def _admit(self, passage: _Exchange, receive: Receive) -> None:
         scope = passage.scope
-        who = passage.who = self._who(scope)
+        who = passage.who = self._authenticate(scope)
         if scope["method"] not in _READS and who.role is not Role.OPERATOR:
             words = f"{who.name} is a {who.role.value}: only an operator may change something."
-            raise Problem(Kind.FORBIDDEN, words)
+            raise Problem(ProblemType.FORBIDDEN, words)
         with self._slots.taken(who):
             await self._answer(passage, who, receive)
 
-    async def _answer(self, passage: _Passage, who: Principal, receive: Receive) -> None:
+    async def _answer(self, passage: _Exchange, who: Principal, receive: Receive) -> None:
         scope = passage.scope
         body = await read_body(scope, receive, at_most=BODY, seconds=self._limits.reading)
         scope.setdefault("state", {})
-        caller = Caller(who, passage.request_id, passage.client_request_id, passage.address)
+        caller = RequestCaller(who, passage.request_id, passage.client_request_id, passage.address)
         scope["state"] |= {"who": who, "request_id": passage.request_id, "caller": caller, "change": {}}
         is_read = False
 
@@ -172,45 +172,45 @@ class Gate:
             scope.setdefault("route", inner.get("route"))  # the request's span names it
         except TimeoutError:
             words = f"There was no answer within {self._limits.answering:g} s. Look what is so, then ask again."
-            raise Problem(Kind.TIMED_OUT, words, retry_after=5) from None
+            raise Problem(ProblemType.TIMED_OUT, words, retry_after=5) from None
 
-    def _who(self, scope: Scope) -> Principal:
+    def _authenticate(self, scope: Scope) -> Principal:
         if self._tokens is None:
             check_local(scope)
             return LOCAL
         given = header(scope, b"authorization") or b""
         scheme, _, token = given.partition(b" ")
-        who = self._tokens.who(token.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
+        who = self._tokens.authenticate(token.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
         if who is None:
             words = "The token is not known." if given else "There is no token: send `Authorization: Bearer …`."
-            raise Problem(Kind.UNAUTHENTICATED, words, headers={"www-authenticate": 'Bearer realm="gateway"'})
+            raise Problem(ProblemType.UNAUTHENTICATED, words, headers={"www-authenticate": 'Bearer realm="gateway"'})
         return who
 
     def is_known(self, scope: Scope) -> bool:
         """Return whether a request is from somebody who may ask."""
         try:
-            self._who(scope)
+            self._authenticate(scope)
         except Problem:
             return False
         return True
 
-    async def _say_no(self, passage: _Passage, problem: Problem) -> None:
+    async def _reject(self, passage: _Exchange, problem: Problem) -> None:
         passage.refusal = _REFUSALS.get(problem.kind, "")
         if passage.status == 0:  # else the answer has begun, and the server ends it as one that was cut off
             await passage.refuse(problem)
 
-    def _tell(self, passage: _Passage) -> None:
+    def _log_request(self, passage: _Exchange) -> None:
         """Count the request, and write the line of a change that was asked for by somebody who is known."""
         scope, who = passage.scope, passage.who
-        self._counts.answered(ANONYMOUS if who is None else who.role.value, passage.status)
-        refusal = passage.refusal or ("forbidden" if passage.status == Kind.FORBIDDEN.status else "")
+        self._counts.on_answer(ANONYMOUS if who is None else who.role.value, passage.status)
+        refusal = passage.refusal or ("forbidden" if passage.status == ProblemType.FORBIDDEN.status else "")
         if refusal:
-            self._counts.refuse(refusal)
+            self._counts.on_refusal(refusal)
         if who is None:
             if refusal:
-                self.refused.anonymous(refusal, passage.address)
+                self.refused.on_anonymous(refusal, passage.address)
             return
-        is_made = 0 < passage.status < Kind.MALFORMED.status
+        is_made = 0 < passage.status < ProblemType.MALFORMED.status
         if scope["method"] in _READS or not self.refused.is_line(who.name, is_made=is_made):
             return
         self._audit.info(
@@ -239,9 +239,9 @@ def _client_request_id(scope: Scope) -> str | None:
 def _path(scope: Scope) -> str:
     """Return the path as it came, which is printable, without a token that somebody wrote into it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    return _TOKEN.sub(f"{PREFIX}…", raw.decode("ascii", "backslashreplace"))[:_SHOWN]
+    return _TOKEN.sub(f"{PREFIX}…", raw.decode("ascii", "backslashreplace"))[:_LOG_EXCERPT_CHARS]
 
 
-def tell_more(request: Request, **facts: str | int) -> None:
+def add_audit_fields(request: Request, **facts: str | int) -> None:
     """Let the line of the log say more of the change."""
     request.state.change.update(facts)

@@ -7,13 +7,13 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from gateway.control import models
-from gateway.control.problems import MEDIA_TYPE, Kind
+from gateway.control.problems import MEDIA_TYPE, ProblemType
 
 Responses = dict[int | str, dict[str, Any]]
 
 _ALWAYS: Final = (
-    *(Kind.MALFORMED, Kind.UNAUTHENTICATED, Kind.FORBIDDEN, Kind.FOREIGN),
-    *(Kind.TOO_SLOW, Kind.TOO_LARGE, Kind.INTERNAL, Kind.BUSY),
+    *(ProblemType.MALFORMED, ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN, ProblemType.FOREIGN),
+    *(ProblemType.TOO_SLOW, ProblemType.TOO_LARGE, ProblemType.INTERNAL, ProblemType.BUSY),
 )
 _REQUEST_ID: Final = {
     "X-Request-Id": {
@@ -23,13 +23,13 @@ _REQUEST_ID: Final = {
 }
 _ETAG: Final = {"ETag": {"description": "The revision of what is wanted of the account.", "schema": {"type": "string"}}}
 _LOCATION: Final = {"Location": {"description": "Where to look at it.", "schema": {"type": "string"}}}
-_LATER: Final = {Kind.BUSY.status, Kind.TOO_MANY_REPLAYS.status}
+_LATER: Final = {ProblemType.BUSY.status, ProblemType.TOO_MANY_REPLAYS.status}
 _RETRY_AFTER: Final = {
     "Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}
 }
 
 
-def answers(
+def responses(
     example: dict[str, Any],
     *,
     status: int = 200,
@@ -37,7 +37,7 @@ def answers(
     later_says: dict[str, Any] | None = None,
     etag: bool = False,
     location: bool = False,
-    problems: tuple[Kind, ...],
+    problems: tuple[ProblemType, ...],
 ) -> Responses:
     """Say what an operation answers: `example`, 202 besides where it may hold `later`, and problems."""
     headers = _REQUEST_ID | (_ETAG if etag else {}) | (_LOCATION if location else {})
@@ -50,7 +50,7 @@ def answers(
             "description": "It is written, and will hold as soon as the account's owner can.",
             "content": {"application/json": {"example": {**example, **(later_says or {"is_applied": False})}}},
         }
-    by_status: dict[int, list[Kind]] = {}
+    by_status: dict[int, list[ProblemType]] = {}
     for kind in sorted({*_ALWAYS, *problems}, key=lambda kind: (kind.status, kind.type)):
         by_status.setdefault(kind.status, []).append(kind)
     for code, kinds in by_status.items():
@@ -63,7 +63,7 @@ def answers(
     return found
 
 
-def finish(document: dict[str, Any]) -> None:
+def finalize(document: dict[str, Any]) -> None:
     """Put right what FastAPI says otherwise than it is: the media type of problems, and its own form of them."""
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
@@ -81,7 +81,7 @@ def finish(document: dict[str, Any]) -> None:
     document["security"] = [{"token": []}]
 
 
-def _example(kind: Kind) -> dict[str, Any]:
+def _example(kind: ProblemType) -> dict[str, Any]:
     example = {
         "type": kind.type,
         "title": kind.value[2],
@@ -90,6 +90,6 @@ def _example(kind: Kind) -> dict[str, Any]:
         "instance": "/v1/accounts/main",
         "request_id": "0f8fad5bd9cb469fa16570867728950e",
     }
-    if kind is Kind.UNKNOWN_ACCOUNT:
+    if kind is ProblemType.UNKNOWN_ACCOUNT:
         example |= {"detail": "There is no account 'mian'. Did you mean main?", "nearest": "main"}
     return example

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from gateway.control.problems import Fault, Kind, Problem
+from gateway.control.problems import FieldError, Problem, ProblemType
 
 _LONGEST: Final = 512
 
@@ -31,4 +31,4 @@ def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
 def no_cursor(of: str) -> Problem:
     """Give the problem of a cursor that is none of such a list."""
     words = f"is no cursor of a list {of}: give `next` of such a list as it came"
-    return Problem(Kind.INVALID, f"query.cursor {words}.", faults=(Fault("query.cursor", words),))
+    return Problem(ProblemType.INVALID, f"query.cursor {words}.", errors=(FieldError("query.cursor", words),))

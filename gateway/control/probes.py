@@ -17,7 +17,7 @@ _TEXT: Final = "text/plain; charset=utf-8"
 
 
 @dataclass(frozen=True, slots=True)
-class Monitoring:
+class ProbesApp:
     """The ASGI application of the second listener."""
 
     is_alive: Callable[[], Awaitable[bool]]

@@ -30,7 +30,7 @@ _LONGEST: Final = 63
 """Letters of the longest name that anything here has."""
 
 
-class Kind(Enum):
+class ProblemType(Enum):
     """What can be wrong: the end of the problem's type, its status and its title."""
 
     MALFORMED = "malformed", 400, "The request is not HTTP or not JSON"
@@ -76,7 +76,7 @@ class Kind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class FieldError:
     """One thing that is wrong in a request."""
 
     where: str
@@ -88,12 +88,12 @@ class Fault:
 class Problem(GatewayError):
     """A request cannot be fulfilled."""
 
-    kind: Kind
+    kind: ProblemType
     detail: str
     """What was wrong and what would be right, for people."""
     nearest: str | None = None
     """The name that may have been meant."""
-    faults: tuple[Fault, ...] = ()
+    errors: tuple[FieldError, ...] = ()
     retry_after: int | None = None
     """Seconds after which another try may end otherwise."""
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -113,8 +113,8 @@ class Problem(GatewayError):
         }
         if self.nearest is not None:
             said["nearest"] = self.nearest
-        if self.faults:
-            said["errors"] = [{"where": fault.where, "problem": fault.problem} for fault in self.faults]
+        if self.errors:
+            said["errors"] = [{"where": fault.where, "problem": fault.problem} for fault in self.errors]
         return msgspec.json.encode(said)
 
     @property
@@ -126,7 +126,7 @@ class Problem(GatewayError):
         return found
 
 
-def unknown(kind: Kind, what: str, name: str, names: Iterable[str]) -> Problem:
+def unknown(kind: ProblemType, what: str, name: str, names: Iterable[str]) -> Problem:
     """Give the problem of a name that nothing has, with the nearest that something has."""
     shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
     close = nearest(name, names)

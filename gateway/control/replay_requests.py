@@ -10,14 +10,21 @@ from uuid import uuid4
 
 from msgspec.structs import replace
 
-from gateway.broker.control_view import Sighting, View
+from gateway.broker.control_view import Versioned, View
 from gateway.broker.ports import ControlStore
 from gateway.control import models
 from gateway.control.auditing import Intent, of_replay
-from gateway.control.auth.callers import Caller
-from gateway.control.deployment_view import Deployment
-from gateway.control.desired_state import APPLYING, HEARING, UNKNOWN, away, digest_of_key, until
-from gateway.control.problems import Fault, Kind, Problem, nearest, unknown
+from gateway.control.auth.callers import RequestCaller
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.desired_state import (
+    APPLY_TIMEOUT_S,
+    READ_TIMEOUT_S,
+    UNKNOWN,
+    broker_unavailable,
+    digest_of_key,
+    wait_until,
+)
+from gateway.control.problems import FieldError, Problem, ProblemType, nearest, unknown
 from gateway.errors import BrokerError, Conflict, OutcomeUnknown
 from gateway.events.catalogue import CATALOGUE
 from gateway.events.times import canonical_time, ticks
@@ -26,14 +33,14 @@ from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, encod
 from gateway.telemetry.logs import get_logger
 
 _KINDS: Final = (*CATALOGUE, DEAD_LETTER)
-_FULL: Final = 30
+_TOO_MANY: Final = 30
 """Seconds after which a replay may have ended."""
 
 
-def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Caller) -> Replay:
+def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: RequestCaller) -> Replay:
     """Give the record of what is asked for; raises Problem, in words, for what cannot be."""
     sighting = view.observed.get(account)
-    said = None if sighting is None else sighting.said
+    said = None if sighting is None else sighting.value
     last = 0 if said is None else said.settled
     until_ = last if wanted.until is None else wanted.until
     if wanted.until is not None and said is not None and wanted.until > max(said.latest, last):
@@ -88,26 +95,26 @@ def _known_kind(kind: str) -> str:
 
 
 def _invalid(where: str, words: str) -> Problem:
-    return Problem(Kind.INVALID, f"{where}: {words}.", faults=(Fault(where, words),))
+    return Problem(ProblemType.INVALID, f"{where}: {words}.", errors=(FieldError(where, words),))
 
 
-class Replaying:
+class ReplayRequests:
     """Writes what operators want of replays."""
 
-    def __init__(self, deployment: Deployment) -> None:
+    def __init__(self, deployment: DeploymentView) -> None:
         self._deployment = deployment
 
-    def known(self, id_: str) -> Sighting[Replay]:
+    def find(self, id_: str) -> Versioned[Replay]:
         """Give the record of a replay; raises Problem."""
-        view = self._deployment.seen()
+        view = self._deployment.synced_view()
         sighting = view.replays.get(id_)
         if sighting is None:
-            raise unknown(Kind.UNKNOWN_REPLAY, "replay", id_, ())
+            raise unknown(ProblemType.UNKNOWN_REPLAY, "replay", id_, ())
         return sighting
 
-    async def ask_for(self, wanted: models.ReplayWanted, account: str, caller: Caller, key: str | None) -> str:
+    async def create(self, wanted: models.ReplayWanted, account: str, caller: RequestCaller, key: str | None) -> str:
         """Write what is asked for, and give the id: the same for the same key."""
-        view, store = self._deployment.known(account), self._deployment.writable()
+        view, store = self._deployment.view_of(account), self._deployment.writable_store()
         id_ = uuid4().hex if key is None else digest_of_key(caller.who.name, key)
         if id_ in view.replays:
             self._check_same(id_, wanted, account)
@@ -118,38 +125,40 @@ class Replaying:
             words = (
                 f"{unfinished} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
             )
-            raise Problem(Kind.TOO_MANY_REPLAYS, words, retry_after=_FULL)
+            raise Problem(ProblemType.TOO_MANY_REPLAYS, words, retry_after=_TOO_MANY)
         await self._write(store, of_replay(caller, "replay", id_, record), record, 0)
-        if not await until(lambda: id_ in view.replays, HEARING):
+        if not await wait_until(lambda: id_ in view.replays, READ_TIMEOUT_S):
             raise _unknown(f"replay {id_}")
         self._check_same(id_, wanted, account)
         await self._forget_oldest(view)
         return id_
 
     def _check_same(self, id_: str, wanted: models.ReplayWanted, account: str) -> None:
-        found = self.known(id_).said
+        found = self.find(id_).value
         if found is not None and (found.request, found.account) != (_digest(wanted), account):
             words = f"This Idempotency-Key was used for replay {id_}, which is another: give each its own."
-            raise Problem(Kind.KEY_REUSED, words)
+            raise Problem(ProblemType.KEY_REUSED, words)
 
-    async def cancel(self, id_: str, caller: Caller) -> bool:
+    async def cancel(self, id_: str, caller: RequestCaller) -> bool:
         """Ask for its end, and tell whether it has come to that; raises Problem where it ended otherwise."""
-        view, store = self._deployment.seen(), self._deployment.writable()
+        view, store = self._deployment.synced_view(), self._deployment.writable_store()
         while True:
-            sighting = self.known(id_)
-            if sighting.said is None:
-                raise Problem(Kind.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release.")
+            sighting = self.find(id_)
+            if sighting.value is None:
+                raise Problem(
+                    ProblemType.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release."
+                )
             phase = phase_of(view, id_)
             if phase in {Phase.COMPLETED, Phase.FAILED}:
-                raise Problem(Kind.ENDED, f"Replay {id_} is {phase.value}: there is nothing to cancel.")
-            if sighting.said.is_cancelled:
+                raise Problem(ProblemType.ENDED, f"Replay {id_} is {phase.value}: there is nothing to cancel.")
+            if sighting.value.is_cancelled:
                 break
             revision = sighting.revision
-            cancelled = replace(sighting.said, is_cancelled=True, written=caller.written())
+            cancelled = replace(sighting.value, is_cancelled=True, written=caller.written())
             await self._write(store, of_replay(caller, "replay-cancel", id_, cancelled), cancelled, revision)
-            if not await until(lambda before=revision: self.known(id_).revision != before, HEARING):  # type: ignore[misc]
+            if not await wait_until(lambda before=revision: self.find(id_).revision != before, READ_TIMEOUT_S):  # type: ignore[misc]
                 raise _unknown(f"replay {id_}")
-        return await until(lambda: phase_of(view, id_).is_final, APPLYING)
+        return await wait_until(lambda: phase_of(view, id_).is_final, APPLY_TIMEOUT_S)
 
     async def _write(self, store: ControlStore, intent: Intent, record: Replay, revision: int) -> None:
         """Write `record` over its revision, unless somebody else has written; raises Problem where nothing is written.
@@ -165,7 +174,7 @@ class Replaying:
             get_logger(account=record.account).warning("a replay may or may not be written", error=str(error))
             auditing.put(intent.record("unknown"))
         except BrokerError as error:
-            raise away(str(error)) from error
+            raise broker_unavailable(str(error)) from error
         except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
             auditing.put(intent.record("unknown"))
             raise
@@ -175,7 +184,9 @@ class Replaying:
 
     async def _forget_oldest(self, view: View) -> None:
         """Let go of those that ended longest ago, beyond as many as are kept."""
-        ended = [(one.written, id_) for id_, one in view.replay_states.items() if one.said and one.said.phase.is_final]
+        ended = [
+            (one.written, id_) for id_, one in view.replay_states.items() if one.value and one.value.phase.is_final
+        ]
         ended.sort(reverse=True)
         await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep :]])
 
@@ -183,17 +194,17 @@ class Replaying:
         """Let go of replays that have ended."""
         if ids:
             try:
-                await self._deployment.writable().forget([REPLAY + id_ for id_ in ids])
+                await self._deployment.writable_store().forget([REPLAY + id_ for id_ in ids])
             except (BrokerError, OutcomeUnknown) as error:  # the next one tries again
                 get_logger().warning("replays that ended long ago are not forgotten yet", error=str(error))
 
 
 def phase_of(view: View, id_: str) -> Phase:
     """Tell how far it is: one that nobody carries out is cancelled at once."""
-    said, wanted = state_of(view, id_), view.replays[id_].said
+    said, wanted = state_of(view, id_), view.replays[id_].value
     if wanted is not None and wanted.is_cancelled and (said is None or not said.phase.is_final):
         seen = view.observed.get(wanted.account)
-        is_keyless = seen is None or (seen.said is not None and seen.said.state == "keyless")
+        is_keyless = seen is None or (seen.value is not None and seen.value.state == "keyless")
         if said is None or is_keyless:  # should the key come back, the owner's first step is to end it
             return Phase.CANCELLED
     return Phase.PENDING if said is None else said.phase
@@ -202,7 +213,7 @@ def phase_of(view: View, id_: str) -> Phase:
 def state_of(view: View, id_: str) -> ReplayState | None:
     """Give what its owner reported last."""
     sighting = view.replay_states.get(id_)
-    return None if sighting is None else sighting.said
+    return None if sighting is None else sighting.value
 
 
 def _digest(wanted: models.ReplayWanted) -> str:
@@ -211,4 +222,4 @@ def _digest(wanted: models.ReplayWanted) -> str:
 
 def _unknown(what: str) -> Problem:
     words = f"The broker did not say whether {what} is written. Look at it, or ask again: with an Idempotency-Key "
-    return Problem(Kind.OUTCOME_UNKNOWN, f"{words}that does no harm.", retry_after=UNKNOWN)
+    return Problem(ProblemType.OUTCOME_UNKNOWN, f"{words}that does no harm.", retry_after=UNKNOWN)

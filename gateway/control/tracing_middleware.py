@@ -14,12 +14,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.telemetry.tracer import Tracer, answered
+from gateway.telemetry.tracer import Tracer, end_request
 
 _TRACE: Final = {b"traceparent", b"tracestate"}
 
 
-class Traced:
+class TracingMiddleware:
     """Passes requests on to `app`, in spans."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer, is_known: Callable[[Scope], bool]) -> None:
@@ -53,8 +53,8 @@ class Traced:
                 status = message["status"]
             await send(message)
 
-        span.enter()
+        span.activate()
         try:
             await self._app(scope, receive, forward)
         finally:
-            answered(span, scope["method"], getattr(scope.get("route"), "path", None), status)
+            end_request(span, scope["method"], getattr(scope.get("route"), "path", None), status)

@@ -14,7 +14,7 @@ from gateway.names import folded
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class EventKind:
     """One row of the catalogue."""
 
     kind: str
@@ -26,62 +26,62 @@ class Entry:
 
 
 _ENTRIES: Final = (
-    Entry("entry-signal", "OnEntrySignal", payloads.EntrySignalEvent),
-    Entry("exit-signal", "OnExitSignal", payloads.ExitSignalEvent),
-    Entry("adjustment-signal", "OnAdjustmentSignal", payloads.AdjustmentSignalEvent),
-    Entry("order-update", "OnOrderUpdate", payloads.OrderUpdateEvent),
-    Entry("position-update", "OnPositionUpdate", payloads.PositionUpdateEvent),
-    Entry("leg-update", "OnLegUpdate", payloads.LegUpdateEvent),
-    Entry("agent-status-change", "OnAgentStatusChange", payloads.AgentStatusEvent),
-    Entry("error", "OnError", payloads.ErrorEvent),
-    Entry(
+    EventKind("entry-signal", "OnEntrySignal", payloads.EntrySignalEvent),
+    EventKind("exit-signal", "OnExitSignal", payloads.ExitSignalEvent),
+    EventKind("adjustment-signal", "OnAdjustmentSignal", payloads.AdjustmentSignalEvent),
+    EventKind("order-update", "OnOrderUpdate", payloads.OrderUpdateEvent),
+    EventKind("position-update", "OnPositionUpdate", payloads.PositionUpdateEvent),
+    EventKind("leg-update", "OnLegUpdate", payloads.LegUpdateEvent),
+    EventKind("agent-status-change", "OnAgentStatusChange", payloads.AgentStatusEvent),
+    EventKind("error", "OnError", payloads.ErrorEvent),
+    EventKind(
         "position-entry-preparation-completed",
         "OnPositionEntryPreparationCompleted",
         payloads.PositionEntryPreparationCompletedEvent,
     ),
-    Entry(
+    EventKind(
         "position-entry-preparation-failed",
         "OnPositionEntryPreparationFailed",
         payloads.PositionEntryPreparationFailedEvent,
     ),
-    Entry(
+    EventKind(
         "position-exit-preparation-completed",
         "OnPositionExitPreparationCompleted",
         payloads.PositionExitPreparationCompletedEvent,
     ),
-    Entry(
+    EventKind(
         "position-exit-preparation-failed",
         "OnPositionExitPreparationFailed",
         payloads.PositionExitPreparationFailedEvent,
     ),
-    Entry(
+    EventKind(
         "position-adjustment-preparation-completed",
         "OnPositionAdjustmentPreparationCompleted",
         payloads.PositionAdjustmentPreparationCompletedEvent,
     ),
-    Entry(
+    EventKind(
         "position-adjustment-preparation-failed",
         "OnPositionAdjustmentPreparationFailed",
         payloads.PositionAdjustmentPreparationFailedEvent,
     ),
-    Entry(
+    EventKind(
         "auto-update-vars-adjustment-started",
         "OnAutoUpdateVarsAdjustmentStarted",
         payloads.AutoUpdateVarsAdjustmentStartedEvent,
     ),
-    Entry(
+    EventKind(
         "auto-update-vars-adjustment-completed",
         "OnAutoUpdateVarsAdjustmentCompleted",
         payloads.AutoUpdateVarsAdjustmentCompletedEvent,
     ),
-    Entry(
+    EventKind(
         "auto-update-vars-adjustment-failed",
         "OnAutoUpdateVarsAdjustmentFailed",
         payloads.AutoUpdateVarsAdjustmentFailedEvent,
     ),
 )
 
-CATALOGUE: Final[Mapping[str, Entry]] = MappingProxyType({entry.kind: entry for entry in _ENTRIES})
+CATALOGUE: Final[Mapping[str, EventKind]] = MappingProxyType({entry.kind: entry for entry in _ENTRIES})
 """Kind → entry, in the order of the reference."""
 
 KINDS: Final[tuple[str, ...]] = tuple(CATALOGUE)
@@ -90,7 +90,7 @@ UNKNOWN: Final = "unknown"
 """In place of a kind that nobody can tell."""
 
 
-def find(name: str) -> Entry | None:
+def find(name: str) -> EventKind | None:
     """Give the entry of a callback's or a discriminator's name; None for one that is unknown.
 
     Letter case, `_` and `-`, a leading `On` and a trailing `Event` do not matter; the callback's and the model's name
@@ -107,7 +107,7 @@ def kind_of(content: Event | DeadLetter) -> str:
     return UNKNOWN if entry is None else entry.kind
 
 
-def names_of(entry: Entry) -> set[str]:
+def names_of(entry: EventKind) -> set[str]:
     """Give the usual spellings of an event's name."""
     stems = {entry.callback.removeprefix("On"), entry.model.__name__.removesuffix("Event")}
     usual = {f"{prefix}{stem}{suffix}" for stem in stems for prefix in ("", "On") for suffix in ("", "Event")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 
-class Reason(StrEnum):
+class DeadLetterReason(StrEnum):
     """The label of a dead letter; the sentence beside it says where and what would be right."""
 
     UNKNOWN_KIND = "unknown-kind"

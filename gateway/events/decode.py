@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from gateway.enums import EnumNames
 from gateway.errors import DecodeError
-from gateway.events.catalogue import CATALOGUE, Entry, find, names_of
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.catalogue import CATALOGUE, EventKind, find, names_of
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.encode import encode
 from gateway.events.envelope import (
     DISCRIMINATORS,
@@ -26,7 +26,7 @@ from gateway.events.envelope import (
     payload_of,
 )
 from gateway.events.event import DeadLetter, Event
-from gateway.events.fast import FallBack, Plan, camel_case, members_of
+from gateway.events.fast import DecodePlan, FallBack, camel_case, members_of
 from gateway.events.identify import recover
 from gateway.events.lossless_json import MAX_DEPTH, check, read, shown
 from gateway.events.validation_errors import bounded, payload_fault
@@ -44,7 +44,7 @@ class Decoder:
     def __init__(self, enums: Mapping[str, Sequence[str]] | None = None) -> None:
         """Take the names of each enum's numbers, from 0 on, as the setting `hub.enums` has them."""
         self.names = EnumNames(enums)
-        self._plans = {kind: Plan(entry.model, self.names) for kind, entry in CATALOGUE.items()}
+        self._plans = {kind: DecodePlan(entry.model, self.names) for kind, entry in CATALOGUE.items()}
 
     def push(self, account: str, callback: str, payload: bytes) -> Event | DeadLetter:
         """Decode the argument of a callback; `payload` is raw JSON, as `protocol.Invocation` holds it."""
@@ -52,7 +52,7 @@ class Decoder:
         event = None if entry is None else self.match(account, entry, payload)
         return event or self.push_at_length(account, callback, payload)
 
-    def match(self, account: str, entry: Entry, payload: bytes) -> Event | None:
+    def match(self, account: str, entry: EventKind, payload: bytes) -> Event | None:
         """Return the event, if `payload` is one whole object as hubs usually write it, and nothing else; else None."""
         try:
             return self._plans[entry.kind].event(account, entry.kind, payload)
@@ -94,7 +94,7 @@ class Decoder:
         except DecodeError as error:
             return _dead_letter(account, error, HISTORY, envelope, enveloped=True)
 
-    def _event(self, account: str, entry: Entry, members: dict[str, Any]) -> Event:
+    def _event(self, account: str, entry: EventKind, members: dict[str, Any]) -> Event:
         try:
             payload = entry.model.model_validate(members, context=self.names)
         except ValidationError as error:
@@ -110,9 +110,9 @@ class Decoder:
         )
 
 
-def _parts(envelope: bytes) -> tuple[Entry, bytes]:
+def _parts(envelope: bytes) -> tuple[EventKind, bytes]:
     """Return what an entry holds that has one discriminator, and beside it one payload; raises FallBack."""
-    entry: Entry | None = None
+    entry: EventKind | None = None
     payload: bytes | None = None
     roles = set()
     for name, value in members_of(envelope).items():
@@ -151,18 +151,18 @@ _ROLES: Final[dict[str, str]] = {
 _ENTRIES: Final = {f'"{name}"'.encode(): entry for entry in CATALOGUE.values() for name in names_of(entry)}
 
 
-def _entry(callback: str) -> Entry:
+def _entry(callback: str) -> EventKind:
     entry = find(callback)
     if entry is None:
         detail = f"{shown(callback)} is no callback of the reference; OnOrderUpdate, for one, would be right"
-        raise DecodeError(Reason.UNKNOWN_KIND, detail)
+        raise DecodeError(DeadLetterReason.UNKNOWN_KIND, detail)
     return entry
 
 
 def _object(value: object, what: str) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
-    reason = Reason.INVALID_PAYLOAD if what == "payload" else Reason.MALFORMED_ENVELOPE
+    reason = DeadLetterReason.INVALID_PAYLOAD if what == "payload" else DeadLetterReason.MALFORMED_ENVELOPE
     raise DecodeError(reason, f"the {what} is {shown(value)}; an object would be right")
 
 

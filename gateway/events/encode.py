@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from gateway.errors import DecodeError
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.lossless_json import Exact, read, shown
 from gateway.events.models import payloads
 from gateway.events.models.payloads import EventPayload
@@ -89,7 +89,7 @@ def read_event(kind: str, value: bytes) -> EventPayload:
     """
     entry = CATALOGUE.get(kind)
     if entry is None:
-        raise DecodeError(Reason.UNKNOWN_KIND, f"{shown(kind)} is none of {', '.join(CATALOGUE)}")
+        raise DecodeError(DeadLetterReason.UNKNOWN_KIND, f"{shown(kind)} is none of {', '.join(CATALOGUE)}")
     try:
         return entry.model.model_validate(read(value))
     except ValidationError as error:

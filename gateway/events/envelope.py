@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from gateway.errors import DecodeError
-from gateway.events.catalogue import Entry, find
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.catalogue import EventKind, find
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.lossless_json import MAX_DEPTH, check, read, shown
 from gateway.events.uuids import NO_ID, canonical_uuid
 from gateway.names import folded
@@ -40,12 +40,12 @@ def fold(members: dict[str, Any]) -> dict[str, str]:
         if known in _KNOWN:
             if known in found:
                 detail = f"the members {shown(found[known])} and {shown(name)} are one; each name once would be right"
-                raise DecodeError(Reason.DUPLICATE_MEMBER, detail)
+                raise DecodeError(DeadLetterReason.DUPLICATE_MEMBER, detail)
             found[known] = name
     return found
 
 
-def discriminate(members: dict[str, Any], found: dict[str, str]) -> Entry:
+def discriminate(members: dict[str, Any], found: dict[str, str]) -> EventKind:
     """Say which event an envelope holds; raises unknown-kind or malformed-envelope."""
     given = [members[found[name]] for name in DISCRIMINATORS if name in found]
     for value in given:
@@ -54,12 +54,12 @@ def discriminate(members: dict[str, Any], found: dict[str, str]) -> Entry:
             return entry
     if not given:
         detail = "no member says which event it is; EventType with a callback's name would be right"
-        raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+        raise DecodeError(DeadLetterReason.MALFORMED_ENVELOPE, detail)
     detail = f"{' and '.join(map(shown, given))} is no event of the reference; OrderUpdate, for one, would be right"
-    raise DecodeError(Reason.UNKNOWN_KIND, detail)
+    raise DecodeError(DeadLetterReason.UNKNOWN_KIND, detail)
 
 
-def payload_of(members: dict[str, Any], found: dict[str, str], entry: Entry) -> dict[str, Any]:
+def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind) -> dict[str, Any]:
     """Give the payload with its header filled from the envelope where it lacks any of it.
 
     Raises malformed-envelope, or what `read` raises for JSON as a text.
@@ -92,7 +92,7 @@ def unwrapped(value: object) -> dict[str, Any] | None:
 _KNOWN: Final = frozenset({*DISCRIMINATORS, *PAYLOADS, *HEADER})
 
 
-def _names(value: object, entry: Entry) -> bool:
+def _names(value: object, entry: EventKind) -> bool:
     return isinstance(value, str) and find(value) is entry
 
 
@@ -122,7 +122,7 @@ def _object(members: dict[str, Any], names: list[str]) -> dict[str, Any]:
     detail = (
         f"{names[0]} is {shown(members[names[0]])}; an object, a list of one object or JSON as a text would be right"
     )
-    raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+    raise DecodeError(DeadLetterReason.MALFORMED_ENVELOPE, detail)
 
 
 def _from_text(text: str, name: str) -> dict[str, Any]:
@@ -133,5 +133,5 @@ def _from_text(text: str, name: str) -> dict[str, Any]:
         raise DecodeError(error.reason, f"in the text of {name}: {error.detail}") from error
     if payload is None:
         detail = f"the text of {name} holds no object; an object or a list of one would be right"
-        raise DecodeError(Reason.MALFORMED_ENVELOPE, detail)
+        raise DecodeError(DeadLetterReason.MALFORMED_ENVELOPE, detail)
     return payload

@@ -35,7 +35,7 @@ class FallBack(Exception):
     """This takes the long way."""
 
 
-class Plan:
+class DecodePlan:
     """How the payloads of one kind are read and written."""
 
     def __init__(self, model: type[EventPayload], names: EnumNames) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Any, Final, Self
 
 from gateway.errors import DecodeError
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 
 MAX_DEPTH: Final = 64
 """Objects and lists inside one another; System.Text.Json, which writes the hub's, stops at 64 as well."""
@@ -49,7 +49,9 @@ def read(data: bytes | str, *, levels: int = MAX_DEPTH) -> Any:  # noqa: ANN401 
     """
     text = data if isinstance(data, str) else decode_text(data)
     if _is_crowded(text):
-        raise DecodeError(Reason.BEYOND_LIMITS, f"it has over {MAX_PARTS} brackets and commas; fewer would be right")
+        raise DecodeError(
+            DeadLetterReason.BEYOND_LIMITS, f"it has over {MAX_PARTS} brackets and commas; fewer would be right"
+        )
     try:
         value = _fast(text)
     except (ValueError, ArithmeticError, RecursionError) as error:
@@ -82,7 +84,7 @@ def decode_text(data: bytes) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         detail = f"byte {error.start} (0x{data[error.start]:02x}) is not UTF-8: {error.reason}; UTF-8 would be right"
-        raise DecodeError(Reason.MALFORMED_JSON, detail) from error
+        raise DecodeError(DeadLetterReason.MALFORMED_JSON, detail) from error
 
 
 def path_text(path: tuple[str | int, ...]) -> str:
@@ -116,10 +118,10 @@ def shown(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Unparsable:
     """Stands where a number or a constant could not be taken, with what is wrong with it."""
 
-    reason: Reason
+    reason: DeadLetterReason
     detail: str
 
 
@@ -180,19 +182,19 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return members
 
 
-def _lenient_number(take: Callable[[str], int | Decimal]) -> Callable[[str], int | Decimal | Fault]:
-    def number(text: str) -> int | Decimal | Fault:
+def _lenient_number(take: Callable[[str], int | Decimal]) -> Callable[[str], int | Decimal | Unparsable]:
+    def number(text: str) -> int | Decimal | Unparsable:
         try:
             return take(text)
         except (ValueError, ArithmeticError):
             detail = f"the number {_short(text)} has over {MAX_DIGITS} digits; a shorter one would be right"
-            return Fault(Reason.BEYOND_LIMITS, detail)
+            return Unparsable(DeadLetterReason.BEYOND_LIMITS, detail)
 
     return number
 
 
-def _lenient_constant(text: str) -> Fault:
-    return Fault(Reason.MALFORMED_JSON, f"{text} is not JSON; a number or null would be right")
+def _lenient_constant(text: str) -> Unparsable:
+    return Unparsable(DeadLetterReason.MALFORMED_JSON, f"{text} is not JSON; a number or null would be right")
 
 
 def _lenient_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -222,10 +224,10 @@ def _locate(text: str, levels: int) -> DecodeError:
     except json.JSONDecodeError as error:
         near = f"near {shown(text[error.pos : error.pos + MAX_SHOWN])}" if error.pos < len(text) else "the end"
         detail = f"{error.msg} at character {error.pos}, {near}; JSON would be right"
-        return DecodeError(Reason.MALFORMED_JSON, detail)
+        return DecodeError(DeadLetterReason.MALFORMED_JSON, detail)
     except RecursionError:
-        return DecodeError(Reason.BEYOND_LIMITS, _too_deep(levels))
-    return fault or DecodeError(Reason.MALFORMED_JSON, "the text cannot be read as JSON")
+        return DecodeError(DeadLetterReason.BEYOND_LIMITS, _too_deep(levels))
+    return fault or DecodeError(DeadLetterReason.MALFORMED_JSON, "the text cannot be read as JSON")
 
 
 def _first_fault(value: object, levels: int) -> DecodeError | None:
@@ -243,17 +245,17 @@ def _first_fault(value: object, levels: int) -> DecodeError | None:
 
 
 def _fault(node: object, path: tuple[str | int, ...], levels: int) -> DecodeError | None:
-    if isinstance(node, Fault):
+    if isinstance(node, Unparsable):
         return DecodeError(node.reason, f"{path_text(path)}: {node.detail}")
     if isinstance(node, dict | list):
         if len(path) >= levels:
-            return DecodeError(Reason.BEYOND_LIMITS, f"{path_text(path)}: {_too_deep(levels)}")
+            return DecodeError(DeadLetterReason.BEYOND_LIMITS, f"{path_text(path)}: {_too_deep(levels)}")
         if isinstance(node, Repeating):
             name = _short(node.repeated[0])
             detail = f"{path_text(path)}: the member {json.dumps(name)} stands twice; each name once would be right"
-            return DecodeError(Reason.DUPLICATE_MEMBER, detail)
+            return DecodeError(DeadLetterReason.DUPLICATE_MEMBER, detail)
     texts = [node] if isinstance(node, str) else list(node) if isinstance(node, dict) else []
     if any(not text.isascii() and _SURROGATE.search(text) for text in texts):
         detail = f"{path_text(path)}: half of a surrogate pair stands alone; both halves would be right"
-        return DecodeError(Reason.MALFORMED_JSON, detail)
+        return DecodeError(DeadLetterReason.MALFORMED_JSON, detail)
     return None

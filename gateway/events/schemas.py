@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from gateway.events.catalogue import CATALOGUE, Entry
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.catalogue import CATALOGUE, EventKind
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.models.fields import INT64_MAX
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -28,7 +28,7 @@ def _schema(name: str, body: dict[str, Any]) -> dict[str, Any]:
     return {"$schema": DIALECT, "$id": f"urn:mesolive:{name}:v1", **body}
 
 
-def _event_schema(entry: Entry) -> dict[str, Any]:
+def _event_schema(entry: EventKind) -> dict[str, Any]:
     body = entry.model.model_json_schema(mode="serialization")
     for model in (body, *body.get("$defs", {}).values()):
         for member in model["properties"].values():
@@ -46,7 +46,7 @@ _DEAD_LETTER: Final[dict[str, Any]] = {
         "Reason": {
             "description": "Why, from a closed list.",
             "type": "string",
-            "enum": [str(reason) for reason in Reason],
+            "enum": [str(reason) for reason in DeadLetterReason],
         },
         "Detail": {
             "description": "What was wrong, where in the payload, and what would be right; for people.",

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.errors import DecodeError
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.lossless_json import path_text, shown
 from gateway.events.models.fields import DUPLICATE
 
@@ -35,7 +35,9 @@ def payload_fault(error: ValidationError) -> DecodeError:
     sentence = "; ".join(_words(dict(fault)) for fault in named)
     if len(found) > len(named):
         sentence += f"; and {len(found) - len(named)} more"
-    return DecodeError(Reason.DUPLICATE_MEMBER if doubled else Reason.INVALID_PAYLOAD, bounded(sentence))
+    return DecodeError(
+        DeadLetterReason.DUPLICATE_MEMBER if doubled else DeadLetterReason.INVALID_PAYLOAD, bounded(sentence)
+    )
 
 
 def bounded(text: str, most: int = MAX_DETAIL) -> str:

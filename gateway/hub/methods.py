@@ -25,7 +25,7 @@ from gateway.names import folded
 from gateway.signalr import lenient_json as salvage
 from gateway.signalr.calls import CallBudget
 from gateway.signalr.connection import Connection
-from gateway.signalr.large_records import ODD, aside
+from gateway.signalr.large_records import ODD, decode_aside
 from gateway.signalr.protocol import MOST_PARTS
 
 PATH: Final = "/hubs/event/v1"
@@ -135,7 +135,7 @@ class Hub:
         try:
             yield
         except (CallFailed, CallRejected, CallTimedOut) as error:
-            told = error if isinstance(error, CallTimedOut) else error.told(self._connection.shown)
+            told = error if isinstance(error, CallTimedOut) else error.redacted(self._connection.shown)
             now = asyncio.get_running_loop().time()
             spent = self._budget.failed(now, is_timeout=isinstance(error, CallTimedOut))
             if spent is not None:
@@ -152,7 +152,7 @@ async def _in_time(read: Callable[[bytes], _Result], result: bytes) -> _Result:
     """Read a result: on the loop where that takes milliseconds, as it does for a page of events, and aside else."""
     if len(result) <= ODD or _is_sound(result):
         return read(result)
-    return await aside(read, result)
+    return await decode_aside(read, result)
 
 
 def _is_sound(result: bytes) -> bool:

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import Final
 
-from gateway.replica.source.account import Account, Activity
-from gateway.telemetry.metrics import OUTCOMES, AccountNumbers
+from gateway.replica.source.account import Account, AccountState
+from gateway.telemetry.metrics import OUTCOMES, AccountMetrics
 
 REASONS: Final = (
     *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters"),
@@ -17,13 +17,13 @@ REASONS: Final = (
 """For which a connection ends or cannot be made; besides them `http-` and a status that the hub answered with."""
 
 
-def numbers_of(account: Account) -> AccountNumbers:
+def metrics_of(account: Account) -> AccountMetrics:
     """Give what is counted of `account`."""
-    heard_at, counts = account.heard_at, account.counts
-    return AccountNumbers(
+    heard_at, counts = account.heard_at, account.counters
+    return AccountMetrics(
         account=account.name,
-        state=account.activity.value,
-        is_awaited=account.activity not in _NOT_AWAITED,
+        state=account.state.value,
+        is_awaited=account.state not in _NOT_AWAITED,
         lag=account.lag.sequences,
         lag_seconds=account.lag_seconds(),
         heard_at=None if heard_at is None else time.time() - (asyncio.get_running_loop().time() - heard_at),
@@ -34,5 +34,5 @@ def numbers_of(account: Account) -> AccountNumbers:
     )
 
 
-_NOT_AWAITED: Final = frozenset({Activity.PAUSED, Activity.REFUSED, Activity.DIVERGED})
+_NOT_AWAITED: Final = frozenset({AccountState.PAUSED, AccountState.REFUSED, AccountState.DIVERGED})
 _TOLD: Final = (*OUTCOMES, "gap")

@@ -9,29 +9,29 @@ from typing import Final
 
 from msgspec import UNSET, UnsetType
 
-from gateway.broker.control_view import Wish
+from gateway.broker.control_view import VersionedDesired
 from gateway.state import Replay, Written
-from gateway.telemetry.counters import Tally
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 UNKNOWN_WRITER: Final = "unknown writer"
 
 
-def tell_obeyed(tally: Tally, account: str, before: Wish, now: Wish) -> None:
+def log_applied_change(tally: Counters, account: str, before: VersionedDesired, now: VersionedDesired) -> None:
     """Log and count who changed what is wanted of `account`; nothing where it did not change."""
     if now.revision != before.revision and now.desired is not None:
         written_before = UNSET if before.desired is None else before.desired.written
-        _tell(tally, "a change of what is wanted", written_before, now.desired.written, account=account)
+        _log(tally, "a change of what is wanted", written_before, now.desired.written, account=account)
 
 
-def tell_replay_obeyed(tally: Tally, id_: str, before: Replay | None, now: Replay) -> None:
+def log_applied_replay_change(tally: Counters, id_: str, before: Replay | None, now: Replay) -> None:
     """Log and count who asked for a replay, or cancelled it; nothing where nobody changed it."""
     if now != before:
         what = "the end of a replay" if now.is_cancelled else "a replay"
-        _tell(tally, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
+        _log(tally, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
 
 
-def _tell(tally: Tally, what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
+def _log(tally: Counters, what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
     log = get_logger(**about)
     if now is UNSET or now == before:
         tally.unknown_writers += 1

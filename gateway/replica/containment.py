@@ -13,17 +13,17 @@ from typing import Any, Final, TypeVar
 
 from gateway.backoff import Backoff
 from gateway.errors import ConfigurationError
-from gateway.tasks import apart
-from gateway.telemetry.counters import Tally
+from gateway.tasks import run_apart
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
-CAP: Final = 60.0
+MAX_DELAY_S: Final = 60.0
 """Seconds between two tries of what fails each time, at the most."""
 
 _Result = TypeVar("_Result")
 
 
-class Rests:
+class RestartDelays:
     """How long each of several parts of the gateway rests after it failed unexpectedly, by its name."""
 
     def __init__(self) -> None:
@@ -35,7 +35,9 @@ class Rests:
         Without a name it is whoever keeps these.
         """
         now = asyncio.get_running_loop().time()
-        backoff, last = self._backoffs.get(name, (Backoff(first=1.0, cap=CAP, stable_after=2 * CAP), now))
+        backoff, last = self._backoffs.get(
+            name, (Backoff(first=1.0, cap=MAX_DELAY_S, stable_after=2 * MAX_DELAY_S), now)
+        )
         self._backoffs[name] = backoff, now
         return backoff.next_delay(lasted=now - last)
 
@@ -44,7 +46,7 @@ class Rests:
         self._backoffs.pop(name, None)
 
 
-class Kept:
+class SupervisedTasks:
     """Tasks of one group, by name, each of which is run anew where it is cancelled though nobody asked for that."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
@@ -67,20 +69,20 @@ class Kept:
         self._running[name] = task = self._tasks.create_task(work(), name=name)
         task.add_done_callback(look)
 
-    def end(self, name: str) -> None:
+    def cancel(self, name: str) -> None:
         """Cancel a task, if there is one of that name."""
         task = self._running.pop(name, None)
         if task is not None:
             task.cancel()
 
-    def end_all(self) -> None:
+    def cancel_all(self) -> None:
         """Cancel all of them."""
         for name in [*self._running]:
-            self.end(name)
+            self.cancel(name)
 
 
-def tell(
-    tally: Tally | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
+def report_unexpected(
+    tally: Counters | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
 ) -> None:
     """Log an error that nobody expected, with its traceback, and count it for its `part` of the gateway.
 
@@ -113,28 +115,28 @@ def _wrong_configuration(error: BaseException) -> ConfigurationError | None:
     return next((cause for cause in causes(error) if isinstance(cause, ConfigurationError)), None)
 
 
-def end_if_cancelled() -> None:
+def raise_if_cancelled() -> None:
     """Raise CancelledError where the task that runs is asked to end: an error in a cleanup may have replaced it."""
     current = asyncio.current_task()
     if current is not None and current.cancelling():
         raise asyncio.CancelledError
 
 
-async def contained(tally: Tally, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
+async def contained(tally: Counters, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
     """Return what `work` returns; where it fails unexpectedly, say so and do it again, for ever.
 
     A cancellation that nobody asked for counts as such a failure. Raises ConfigurationError.
     """
-    rests = Rests()
+    rests = RestartDelays()
     while True:
         try:
-            return await apart(_awaited(work))
+            return await run_apart(_await(work))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - this is the place
-            end_if_cancelled()
+            raise_if_cancelled()
             delay = rests.after_failure(part)
-            tell(tally, part, error, retry_in=delay)
+            report_unexpected(tally, part, error, retry_in=delay)
         await asyncio.sleep(delay)
 
 
-async def _awaited(work: Callable[[], Awaitable[_Result]]) -> _Result:
+async def _await(work: Callable[[], Awaitable[_Result]]) -> _Result:
     return await work()

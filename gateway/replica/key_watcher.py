@@ -5,46 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from gateway.accounts import AccountsDirectory, Fault
+from gateway.accounts import AccountsDirectory, KeyFileError
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 
-LOOK: Final = 2.0
+SCAN_INTERVAL_S: Final = 2.0
 """Seconds between two looks at the directory."""
-_WHOLE: Final = 30.0
+_FULL_SCAN_INTERVAL_S: Final = 30.0
 """Seconds between two looks at every file, where the directory says that none came or went."""
-_GUARD: Final = 300.0
+_GUARD_S: Final = 300.0
 """Seconds for which nothing is taken away when over half of the keys vanish at once: a mount may be gone."""
 
 
-class Watched:
+class KeyWatcher:
     """The accounts that have keys, as they come and go.
 
     An account whose file is there and holds no key, perhaps because it is being written, stays if it was there; it
     is the account's own matter to say so.
     """
 
-    def __init__(self, directory: AccountsDirectory, clock: Callable[[], float], *, guard: float = _GUARD) -> None:
+    def __init__(self, directory: AccountsDirectory, clock: Callable[[], float], *, guard: float = _GUARD_S) -> None:
         """Look for the first time; raises ConfigurationError when the directory cannot be read."""
         self._directory = directory
         self._clock = clock
         self._guard = guard
         self._log = get_logger()
-        self._told: set[Fault] = set()
+        self._logged: set[KeyFileError] = set()
         self._vanished_at: float | None = None
         self._stamps: tuple[int | None, ...] = (None, None)  # of the directory, at the last two looks
-        self._whole_at = clock()
+        self._full_scan_at = clock()
         self._found = directory.scan()
         self.names, faults = self._found
-        self._tell(faults)
+        self._log_faults(faults)
 
-    def look(self) -> frozenset[str]:
+    def scan(self) -> frozenset[str]:
         """Look again, and give the names of the accounts that are to be served."""
         try:
-            names, faults = self._scan()
+            names, faults = self._read_directory()
         except ConfigurationError as error:
-            names, faults = frozenset(), [Fault(error.setting, error.problem, error.remedy)]
-        self._tell(faults)
+            names, faults = frozenset(), [KeyFileError(error.setting, error.problem, error.remedy)]
+        self._log_faults(faults)
         gone = self.names - names
         if 2 * len(gone) <= len(self.names):
             self._vanished_at = None
@@ -63,7 +63,7 @@ class Watched:
         self.names = names
         return names
 
-    def _scan(self) -> tuple[frozenset[str], list[Fault]]:
+    def _read_directory(self) -> tuple[frozenset[str], list[KeyFileError]]:
         """Look at every file only where that may show something new: 5,000 take 8 ms.
 
         After a change it is done twice, since what followed within the same moment left no mark; and for as long as
@@ -72,15 +72,15 @@ class Watched:
         before, self._stamps = self._stamps, (self._stamps[1], self._directory.stamp())
         now, (_, faults) = self._clock(), self._found
         is_quiet = None not in self._stamps and {*before, *self._stamps} == {self._stamps[1]}
-        if not is_quiet or faults or now - self._whole_at >= _WHOLE:
+        if not is_quiet or faults or now - self._full_scan_at >= _FULL_SCAN_INTERVAL_S:
             self._found = self._directory.scan(known=self.names)
-            self._whole_at = now
+            self._full_scan_at = now
         return self._found
 
-    def _tell(self, faults: list[Fault]) -> None:
+    def _log_faults(self, faults: list[KeyFileError]) -> None:
         for fault in faults:
-            if fault not in self._told:
+            if fault not in self._logged:
                 self._log.error(
                     "an entry of accounts.directory is no account", entry=fault.entry, problem=fault.problem
                 )
-        self._told = set(faults)
+        self._logged = set(faults)

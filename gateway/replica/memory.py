@@ -16,11 +16,11 @@ from typing import Final
 
 from gateway.errors import ConnectionLost
 
-_RELAXED: Final = 0.75
+_FAIR_ABOVE: Final = 0.75
 """The part of the budget below which nobody counts what is fair."""
 
 
-class Budget:
+class MemoryBudget:
     """A number of bytes, dealt out to shares."""
 
     def __init__(self, total: int) -> None:
@@ -28,20 +28,20 @@ class Budget:
         self.total = total
         self.held = 0
         """Bytes that are there."""
-        self.stuck = 0
+        self.blocked_on_history = 0
         """Bytes of them that only a page can let go on: pushes that wait for history."""
         self.reserved = 0
         """Bytes that pages under way are expected to bring."""
         self.peak = 0
         """The most that was ever in use."""
-        self._relaxed = total * _RELAXED
+        self._relaxed = total * _FAIR_ABOVE
         self._holders = 0
-        self._unfinished: set[Share] = set()  # those that have bytes of what is not complete
+        self._unfinished: set[MemoryShare] = set()  # those that have bytes of what is not complete
         self._waiting: deque[tuple[int, asyncio.Future[None], float]] = deque()  # size, turn, since when
 
-    def share(self) -> Share:
+    def share(self) -> MemoryShare:
         """Give an account its share, of nothing yet."""
-        return Share(self)
+        return MemoryShare(self)
 
     @property
     def used(self) -> int:
@@ -59,16 +59,16 @@ class Budget:
         began = next((since for _, turn, since in self._waiting if not turn.done()), None)
         return 0.0 if began is None else asyncio.get_running_loop().time() - began
 
-    def _hold(self, by: int, stuck: int, holders: int) -> None:
+    def _add_held(self, by: int, stuck: int, holders: int) -> None:
         self.held += by
-        self.stuck += stuck
+        self.blocked_on_history += stuck
         self._holders += holders
         if self._waiting or self.held + self.reserved > self.peak:
-            self._changed()
+            self._on_change()
 
     def _reserve(self, by: int) -> None:
         self.reserved += by
-        self._changed()
+        self._on_change()
 
     async def _until_reserved(self, size: int) -> None:
         """Wait for a turn, and for room."""
@@ -85,7 +85,7 @@ class Budget:
                 self._reserve(-size)  # it was given and cannot be used
             raise
 
-    def _changed(self) -> None:
+    def _on_change(self) -> None:
         self.peak = max(self.peak, self.used)
         while self._waiting:  # those go on who waited longest, as far as there is room
             size, turn, _ = self._waiting[0]
@@ -99,9 +99,9 @@ class Budget:
 
     def _has_room(self, size: int) -> bool:
         """Tell whether a page may be asked for: one always may where nothing else would ever make room."""
-        return self.used + size <= self.total or self.used == self.stuck
+        return self.used + size <= self.total or self.used == self.blocked_on_history
 
-    def _bears(self, share: Share) -> bool:
+    def _is_fair(self, share: MemoryShare) -> bool:
         """Tell whether a share may have what it has of a record that is not complete.
 
         Where all together have too much, the one that has most of it gives way, if that is more than its part.
@@ -124,31 +124,31 @@ class Budget:
         return held + more <= self.total // max(1, self._holders)
 
 
-class Share:
+class MemoryShare:
     """What one account holds of the budget."""
 
     __slots__ = (
-        *("_budget", "_gives_way", "_size", "_stuck", "_unfinished"),
-        *("held", "on_give_way", "reserved", "stuck"),
+        *("_budget", "_gives_way", "_size", "_blocked", "_unfinished"),
+        *("blocked_on_history", "held", "on_give_way", "reserved"),
     )
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.held = 0
-        self.stuck = 0
+        self.blocked_on_history = 0
         self.reserved = 0
         """Bytes that its own pages under way are expected to bring."""
         self.on_give_way: Callable[[int], None] | None = None
         """Called with the bytes of a record that is not complete, which must be let go: another needs the room."""
         self._gives_way = False
-        self._size = self._stuck = self._unfinished = 0
+        self._size = self._blocked = self._unfinished = 0
 
     def hold(self, size: int, stuck: int = 0) -> None:
         """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
-        self._size, self._stuck = size, stuck
+        self._size, self._blocked = size, stuck
         self._count()
 
-    def came(self, unfinished: int) -> bool:
+    def hold_unfinished(self, unfinished: int) -> bool:
         """Say how many bytes there are of a record that is not complete; give False where there is no room for them.
 
         Of a page that was asked for they are counted already.
@@ -158,7 +158,7 @@ class Share:
         self._gives_way = False
         self._unfinished = unfinished
         self._count()
-        return self.beside == 0 or self._budget._bears(self)  # noqa: SLF001 - likewise
+        return self.beside == 0 or self._budget._is_fair(self)  # noqa: SLF001 - likewise
 
     @property
     def beside(self) -> int:
@@ -178,12 +178,12 @@ class Share:
             unfinished.add(self)
         else:
             unfinished.discard(self)
-        size, stuck = self._size + beside, self._stuck + beside  # no commit lets go of what is not complete
-        held, was_stuck = self.held, self.stuck
+        size, stuck = self._size + beside, self._blocked + beside  # no commit lets go of what is not complete
+        held, was_stuck = self.held, self.blocked_on_history
         if size != held or stuck != was_stuck:
-            self.held, self.stuck = size, stuck
+            self.held, self.blocked_on_history = size, stuck
             holders = (size > 0) - (held > 0)
-            self._budget._hold(size - held, stuck - was_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
+            self._budget._add_held(size - held, stuck - was_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
         """Tell whether the account may hold `more` bytes besides."""
@@ -206,7 +206,7 @@ class Share:
 class Reservation:
     """Bytes kept free for a page that is under way: for one try, not for the time between two."""
 
-    def __init__(self, budget: Budget, share: Share, size: int) -> None:
+    def __init__(self, budget: MemoryBudget, share: MemoryShare, size: int) -> None:
         self._budget = budget
         self._share = share
         self._size = size
@@ -233,7 +233,7 @@ class Reservation:
             self.release()
 
 
-def no_room(unfinished: int) -> ConnectionLost:
+def memory_exhausted(unfinished: int) -> ConnectionLost:
     """Return why a connection ends that holds so many bytes of what is not complete."""
     words = f"a record of {unfinished} bytes so far is not complete, and memory is full (memory_bytes)"
     return ConnectionLost(words, reason="too-large")

@@ -14,38 +14,38 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from gateway.errors import BrokerError, ConfigurationError, NeedsPerson
+from gateway.errors import ActionRequired, BrokerError, ConfigurationError
 from gateway.telemetry.logs import get_logger
 
-_EACH: Final = 180.0
+_CHECK_INTERVAL_S: Final = 180.0
 """Seconds between two looks while all is well."""
-_TROUBLED: Final = 15.0
+_RECHECK_INTERVAL_S: Final = 15.0
 """Seconds between two looks while something is to be mended."""
-_SOON: Final = 1.0
+_FIRST_CHECK_DELAY_S: Final = 1.0
 """Seconds between two looks at the least, however many ask for one."""
-_SAID: Final = 60.0
+_LOG_INTERVAL_S: Final = 60.0
 """Seconds for which the same words are not said again."""
 _REMEMBERED: Final = 100
 _NUMBERS: Final = re.compile(r"\d+")
 
 
-class Seldom:
+class LogThrottle:
     """Whether words are to be said: not within a minute of the same ones, whatever numbers stand in them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
         self._clock = clock
-        self._said: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
-    def is_to_be_said(self, words: str) -> bool:
+    def should_log(self, words: str) -> bool:
         """Return whether nobody said so lately; then it counts as said."""
         now, cause = self._clock(), _NUMBERS.sub("#", words)
-        if now - self._said.get(cause, float("-inf")) < _SAID:
+        if now - self._logged_at.get(cause, float("-inf")) < _LOG_INTERVAL_S:
             return False
-        self._said.pop(cause, None)  # the newest stand last
-        self._said[cause] = now
-        if len(self._said) > _REMEMBERED:
-            del self._said[next(iter(self._said))]
+        self._logged_at.pop(cause, None)  # the newest stand last
+        self._logged_at[cause] = now
+        if len(self._logged_at) > _REMEMBERED:
+            del self._logged_at[next(iter(self._logged_at))]
         return True
 
 
@@ -54,39 +54,39 @@ class Provisioning:
 
     def __init__(self, look: Callable[[], Awaitable[object]] | None) -> None:
         """`look` makes what is missing and compares what is there; it raises ConfigurationError and BrokerError."""
-        self.trouble: str | None = None
+        self.problem: str | None = None
         """In words for people; None where nothing is known to be wrong."""
-        self.seldom = Seldom()
-        self._look_now = look
-        self._asked = asyncio.Event()
+        self.throttle = LogThrottle()
+        self._check_now = look
+        self._check_requested = asyncio.Event()
 
-    def ask(self) -> None:
+    def request_check(self) -> None:
         """Let it be looked soon: a log failed, or a connection is a new one."""
-        self._asked.set()
+        self._check_requested.set()
 
     async def run(self) -> NoReturn:
         """Look each few minutes, and soon after somebody asks."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(_EACH if self.trouble is None else _TROUBLED):
-                    await self._asked.wait()
-            self._asked.clear()
-            await self.look()
-            await asyncio.sleep(_SOON)
+                async with asyncio.timeout(_CHECK_INTERVAL_S if self.problem is None else _RECHECK_INTERVAL_S):
+                    await self._check_requested.wait()
+            self._check_requested.clear()
+            await self.check()
+            await asyncio.sleep(_FIRST_CHECK_DELAY_S)
 
-    async def look(self) -> None:
+    async def check(self) -> None:
         """Look now; never raises for what may pass by itself."""
-        if self._look_now is None:
+        if self._check_now is None:
             return
         try:
-            await self._look_now()
-        except (ConfigurationError, NeedsPerson) as error:
-            self.trouble = str(error)
-            if self.seldom.is_to_be_said(self.trouble):
-                get_logger().error("the broker is not as the gateway needs it", error=self.trouble)
+            await self._check_now()
+        except (ConfigurationError, ActionRequired) as error:
+            self.problem = str(error)
+            if self.throttle.should_log(self.problem):
+                get_logger().error("the broker is not as the gateway needs it", error=self.problem)
         except BrokerError:
             return  # it is away, or busy: whoever needs it says so
         else:
-            if self.trouble is not None:
+            if self.problem is not None:
                 get_logger().info("the broker is as the gateway needs it again")
-            self.trouble = None
+            self.problem = None

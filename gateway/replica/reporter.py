@@ -15,29 +15,29 @@ from typing import Final
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from gateway.broker.control_view import Word
+from gateway.broker.control_view import LastWriter
 from gateway.broker.ports import ControlStore
 from gateway.clock import now_text
 from gateway.errors import Unavailable
-from gateway.replica.orphaned import KEYLESS, UNSERVED
-from gateway.replica.source.account import Activity
+from gateway.replica.orphaned import KEY_MISSING, ORPHANED
+from gateway.replica.source.account import AccountState
 from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_record, epoch_of
 from gateway.telemetry.logs import get_logger
 
-_LOOK: Final = 1.0
+_POLL_INTERVAL_S: Final = 1.0
 """Seconds between two looks at what is so."""
 _NUMBERS: Final = 5.0
 """Seconds between two reports of an account of which only numbers changed."""
-RARELY: Final = 10.0
+REPEAT_INTERVAL_S: Final = 10.0
 """Seconds between two looks at an account that nothing has touched: only time changes it, or somebody else."""
-_AGAIN: Final = 60.0 - RARELY
+_RETRY_DELAY_S: Final = 60.0 - REPEAT_INTERVAL_S
 """Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it. With
 the time until the next look these are a minute at most."""
-_AT_ONCE: Final = 500
+_BATCH_ACCOUNTS: Final = 500
 """Records of one look, and so of one second, that a broker is asked to take of one replica."""
-_FAREWELL: Final = 1.0
+_WITHDRAW_TIMEOUT_S: Final = 1.0
 """Seconds for saying that one is gone."""
-_UNBROKEN: Final = 250
+_SLICE_ACCOUNTS: Final = 250
 """Accounts that are looked at without a pause: about three milliseconds."""
 
 
@@ -46,26 +46,26 @@ def _nothing() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class AccountReport:
     """Somebody of whom something is so."""
 
     account: str
-    mark: Hashable
+    fingerprint: Hashable
     """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
-    tell: Callable[[], Observed]
+    record: Callable[[], Observed]
     """Says what is so; `since` is filled in later."""
-    again: Callable[[], None] = _nothing
+    repeat_after: Callable[[], None] = _nothing
     """Called where something is to be reported and is not yet: it wants another look."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fact:
+class StateReport:
     """Something else that is so."""
 
     key: str
     """Of the record."""
     record: ShardState | ReplayState
-    again: float
+    repeat_after: float
     """Seconds after which it is reported again though nothing changed."""
 
 
@@ -80,8 +80,8 @@ class _Reported:
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    fact: Fact
+class _SentState:
+    fact: StateReport
     at: float
     heard: int
     """As of an account."""
@@ -93,26 +93,26 @@ class Reporter:
     def __init__(
         self,
         store: ControlStore,
-        accounts: Callable[[], Iterable[Subject | str]],
-        facts: Callable[[], Iterable[Fact]],
-        last_word: Callable[[str], Word],
+        accounts: Callable[[], Iterable[AccountReport | str]],
+        facts: Callable[[], Iterable[StateReport]],
+        last_word: Callable[[str], LastWriter],
         failed: Callable[[str, Exception], float],
     ) -> None:
         """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
 
         Of an account of which nothing has changed, and of which everything was reported, `accounts` may give the name.
-        `last_word` says who wrote the report of a key that the store has, as far as this replica has heard. `failed`
+        `last_writer` says who wrote the report of a key that the store has, as far as this replica has heard. `failed`
         hears of an account of which nothing can be said, and returns the seconds until it is asked of again.
         """
         self._store = store
-        self._last_word = last_word
+        self._last_writer = last_word
         self._accounts = accounts
-        self._facts = facts
+        self._state_reports = facts
         self._failed = failed
         self._resting: dict[str, float] = {}  # by account: until when, since nothing could be said of it
         self._reported: dict[str, _Reported] = {}
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
-        self._told: dict[str, _Told] = {}
+        self._sent: dict[str, _SentState] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Report until `stop`."""
@@ -127,21 +127,21 @@ class Reporter:
                     log.warning("what is so cannot be reported now", error=str(error))
                 trouble = str(error)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK):
+                async with asyncio.timeout(_POLL_INTERVAL_S):
                     await stop.wait()
 
-    async def leave(self) -> None:
+    async def withdraw(self) -> None:
         """Say that nobody serves what was reported last, unless a later owner has spoken; never raises."""
         said: dict[str, bytes] = {}
         for name, last in self._reported.items():
             key = ACCOUNT + name
-            word = self._last_word(key)
+            word = self._last_writer(key)
             if word.revision and word.epoch <= epoch_of(last.observed):  # else it is forgotten, or another's
-                said[key] = encode_record(self._dated(name, _left(last.observed)))
+                said[key] = encode_record(self._with_time(name, _withdrawn(last.observed)))
         if said:
             with suppress(Unavailable, TimeoutError):
-                async with asyncio.timeout(_FAREWELL):
-                    await self._store.report(said)
+                async with asyncio.timeout(_WITHDRAW_TIMEOUT_S):
+                    await self._store.publish_observed(said)
 
     async def _report(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -149,14 +149,14 @@ class Reporter:
         try:
             due = await self._changes(now, waiting)
             said = {ACCOUNT + name: news.record for name, news in due.items()}
-            facts = {fact.key: fact for fact in self._facts()}
-            self._told = {key: told for key, told in self._told.items() if key in facts}
-            fresh = [fact for fact in facts.values() if self._is_news(fact, now)][:_AT_ONCE]
+            facts = {fact.key: fact for fact in self._state_reports()}
+            self._sent = {key: told for key, told in self._sent.items() if key in facts}
+            fresh = [fact for fact in facts.values() if self._is_due(fact, now)][:_BATCH_ACCOUNTS]
             said |= {fact.key: encode_record(fact.record) for fact in fresh}
-            told = {fact.key: _Told(fact, now, self._last_word(fact.key).revision) for fact in fresh}
+            told = {fact.key: _SentState(fact, now, self._last_writer(fact.key).revision) for fact in fresh}
             if said:
-                await self._store.report(said)
-            self._told |= told
+                await self._store.publish_observed(said)
+            self._sent |= told
             self._reported |= due
             for name in due:
                 del waiting[name]
@@ -170,21 +170,21 @@ class Reporter:
         due: list[tuple[tuple[int, float], str, _Reported]] = []
         strangers = 0  # of whom nothing was ever reported: nobody goes before them
         for at, subject in enumerate(self._accounts(), 1):
-            if at % _UNBROKEN == 0:
+            if at % _SLICE_ACCOUNTS == 0:
                 await asyncio.sleep(0)  # events go first
             if isinstance(subject, str):
                 present.add(subject)
                 continue
             name = subject.account
             present.add(name)
-            waiting[name] = subject.again
-            last, word = self._reported.get(name), self._last_word(ACCOUNT + name)
+            waiting[name] = subject.repeat_after
+            last, word = self._reported.get(name), self._last_writer(ACCOUNT + name)
             if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
                 last = None
-            if strangers >= _AT_ONCE:
+            if strangers >= _BATCH_ACCOUNTS:
                 continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
             strangers += last is None
-            if (news := self._news(subject, last, now, word.revision)) is not None:
+            if (news := self._pending(subject, last, now, word.revision)) is not None:
                 urgency = _urgency(last, news)
                 if urgency is not None:
                     due.append((urgency, name, news))
@@ -195,28 +195,28 @@ class Reporter:
             del self._reported[name]  # another replica tells of it now
             self._since.pop(name, None)
         self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
-        return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_AT_ONCE]}
+        return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
 
-    def _news(self, subject: Subject, last: _Reported | None, now: float, heard: int) -> _Reported | None:
+    def _pending(self, subject: AccountReport, last: _Reported | None, now: float, heard: int) -> _Reported | None:
         """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
         name = subject.account
-        is_old = last is not None and last.mark == subject.mark and now - last.at < _AGAIN
+        is_old = last is not None and last.mark == subject.fingerprint and now - last.at < _RETRY_DELAY_S
         if is_old or self._resting.get(name, now) > now:
             return None
         try:
-            observed = self._dated(name, subject.tell())
-            return _Reported(subject.mark, observed, encode_record(observed), now, heard)
+            observed = self._with_time(name, subject.record())
+            return _Reported(subject.fingerprint, observed, encode_record(observed), now, heard)
         except Exception as error:  # noqa: BLE001 - the others are told of
             self._resting[name] = now + self._failed(name, error)
             return None
 
-    def _is_news(self, fact: Fact, now: float) -> bool:
-        told = self._told.get(fact.key)
-        if told is None or told.fact.record != fact.record or now - told.at >= fact.again:
+    def _is_due(self, fact: StateReport, now: float) -> bool:
+        told = self._sent.get(fact.key)
+        if told is None or told.fact.record != fact.record or now - told.at >= fact.repeat_after:
             return True
-        return _is_overwritten(told.heard, epoch_of(fact.record), self._last_word(fact.key))
+        return _is_overwritten(told.heard, epoch_of(fact.record), self._last_writer(fact.key))
 
-    def _dated(self, name: str, observed: Observed) -> Observed:
+    def _with_time(self, name: str, observed: Observed) -> Observed:
         state, since = self._since.get(name, ("", ""))
         if state != observed.state:
             since = now_text()
@@ -224,26 +224,26 @@ class Reporter:
         return replace(observed, since=since)
 
 
-def _is_overwritten(heard: int, epoch: int, word: Word) -> bool:
+def _is_overwritten(heard: int, epoch: int, word: LastWriter) -> bool:
     """Tell whether a former owner has written over what was reported under `epoch`, when `heard` was the last word."""
     return word.revision != heard and word.epoch < epoch
 
 
-def _left(observed: Observed) -> Observed:
+def _withdrawn(observed: Observed) -> Observed:
     """Say what is so of an account once the replica is gone that told of it."""
-    if observed.state in {KEYLESS, UNSERVED}:
-        return replace(observed, state=KEYLESS)
-    return replace(observed, state=Activity.OFFLINE.value, trouble="the gateway that served it has ended")
+    if observed.state in {KEY_MISSING, ORPHANED}:
+        return replace(observed, state=KEY_MISSING)
+    return replace(observed, state=AccountState.OFFLINE.value, trouble="the gateway that served it has ended")
 
 
-def _without_numbers(observed: Observed) -> Observed:
+def _without_counters(observed: Observed) -> Observed:
     return replace(observed, settled=0, latest=0, published=0, lag_seconds=UNSET)
 
 
 def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:
     """Say how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
-    if last is None or _without_numbers(last.observed) != _without_numbers(news.observed):
+    if last is None or _without_counters(last.observed) != _without_counters(news.observed):
         return 0, float("-inf") if last is None else last.at
-    if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _AGAIN):
+    if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _RETRY_DELAY_S):
         return 1, last.at
     return None

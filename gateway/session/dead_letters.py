@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.event import DeadLetter
 from gateway.session.types import Content
 
@@ -15,7 +15,7 @@ def too_late(content: Content, verified: int) -> DeadLetter:
         f"event {content.sequence} ({_named(content.id)}) came into view after everything up to {verified} was "
         "verified, and it is not known any more whether its number was published"
     )
-    return _letter(content, Reason.TOO_LATE, why)
+    return _letter(content, DeadLetterReason.TOO_LATE, why)
 
 
 def reused(content: Content, first: str | None, *, is_correction: bool) -> DeadLetter:
@@ -24,10 +24,10 @@ def reused(content: Content, first: str | None, *, is_correction: bool) -> DeadL
         why = f"event {content.sequence} was published as {first} with another content, and comes again with this one"
     else:
         why = f"event {content.sequence} was published as {_named(first)}, and this is {_named(content.id)}"
-    return _letter(content, Reason.SEQUENCE_REUSED, why)
+    return _letter(content, DeadLetterReason.SEQUENCE_REUSED, why)
 
 
-def _letter(content: Content, reason: Reason, why: str) -> DeadLetter:
+def _letter(content: Content, reason: DeadLetterReason, why: str) -> DeadLetter:
     if isinstance(content, DeadLetter):
         return replace(content, detail=f"{content.detail}; and {reason}: {why}")
     return DeadLetter(content.account, reason, why, content.kind, content.body, content.sequence, content.id)

@@ -15,12 +15,12 @@ DIGEST_BYTES: Final = 8
 """What stands for an identity in the checkpoint."""
 
 
-def short(identity: str) -> bytes:
+def digest8(identity: str) -> bytes:
     """Give the digest that stands for an identity."""
     return hashlib.blake2b(identity.encode(), digest_size=DIGEST_BYTES).digest()
 
 
-class Ring:
+class DigestRing:
     """The last `limit` digests, oldest first, as plain bytes: a tenth of what as many objects take."""
 
     __slots__ = ("_size", "bytes")
@@ -54,7 +54,7 @@ class Ring:
         return at is not None
 
 
-class Identities:
+class DedupWindow:
     """A bounded memory of what was published, refreshed on sight, and of what waits to be.
 
     Only what a batch took is in the checkpoint: remembered but not published would be lost. Of what has a sequence
@@ -64,9 +64,9 @@ class Identities:
     def __init__(self, sequenced: bytes, unsequenced: bytes, limit: int, most: int) -> None:
         """Remember what was published, oldest first: `limit` with a sequence, and `most` without one."""
         self._limit = limit
-        self._sequenced = Ring(sequenced, limit)
+        self._sequenced = DigestRing(sequenced, limit)
         self._newest: deque[str] = deque(maxlen=limit)  # behind those in the ring
-        self._unsequenced = Ring(unsequenced, most)
+        self._unsequenced = DigestRing(unsequenced, most)
         self.forgotten = 0
         """Identities without a sequence that there was no room for: their events may be published again."""
         self._queued: dict[str, int] = {}  # how often, with a sequence
@@ -75,7 +75,7 @@ class Identities:
 
     def has_seen(self, identity: str) -> bool:
         """Tell whether an event of this identity was published lately or is about to be."""
-        digest = short(identity)
+        digest = digest8(identity)
         for ring in (self._unsequenced, self._digested()):
             if ring.discard(digest):
                 ring.append(digest)
@@ -86,19 +86,19 @@ class Identities:
         """Tell whether an event that shows its sequence now was published without it, which can be so once."""
         if identity in self._claimed:
             return False
-        if identity not in self._queued_unsequenced and short(identity) not in self._unsequenced:
+        if identity not in self._queued_unsequenced and digest8(identity) not in self._unsequenced:
             return False
         self._claimed.add(identity)
         return True
 
-    def queued(self, identity: str, *, sequenced: bool) -> None:
+    def on_queued(self, identity: str, *, sequenced: bool) -> None:
         """It is in the queue."""
         if sequenced:
             self._queued[identity] = self._queued.get(identity, 0) + 1
         else:
             self._queued_unsequenced.add(identity)
 
-    def taken(self, identity: str, *, sequenced: bool) -> None:
+    def on_taken(self, identity: str, *, sequenced: bool) -> None:
         """It left the queue in a batch."""
         if sequenced:
             others = self._queued.pop(identity) - 1
@@ -107,12 +107,12 @@ class Identities:
             self._newest.append(identity)
         else:
             self._queued_unsequenced.discard(identity)
-            self.forgotten += self._unsequenced.append(short(identity))
+            self.forgotten += self._unsequenced.append(digest8(identity))
 
-    def claimed(self, identity: str) -> None:
+    def on_claimed(self, identity: str) -> None:
         """The sequence of what was published without one left the queue: it is known by that from here on."""
         self._claimed.discard(identity)
-        self._unsequenced.discard(short(identity))
+        self._unsequenced.discard(digest8(identity))
         self._newest.append(identity)
 
     def sequenced(self) -> bytes:
@@ -133,9 +133,9 @@ class Identities:
         """Give what the checkpoint keeps of events without one, oldest first."""
         return bytes(self._unsequenced.bytes)
 
-    def _digested(self) -> Ring:
+    def _digested(self) -> DigestRing:
         """Give the ring of those with a sequence once all of them are in it."""
         for identity in self._newest:
-            self._sequenced.append(short(identity))
+            self._sequenced.append(digest8(identity))
         self._newest.clear()
         return self._sequenced

@@ -98,7 +98,7 @@ class DoubtfulPushes:
             self._unsought += 1
         return True
 
-    def told(self, moment: Moment) -> None:
+    def on_latest(self, moment: Moment) -> None:
         """Note that the hub told its latest sequence."""
         for held in self._held:
             if held.was_asked and held.since is None:
@@ -116,7 +116,7 @@ class DoubtfulPushes:
         """Tell whether a number is far above what the hub told and the highest that is settled."""
         return sequence > max(self._known, high) + max(_FAR, _STEPS * self._step)
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """A new connection: the hub tells anew how far its history must be read."""
         self._let_go.clear()
 
@@ -150,7 +150,7 @@ class DoubtfulPushes:
             held.is_sought = True
             held.is_due = held.since is not None and clock.has_passed(held.since)
 
-    def looked(self, reached: int) -> None:
+    def on_look(self, reached: int) -> None:
         """The walk has come to what seems to be the end of the history, after the sequence `reached`."""
         for held in self._held:
             if held.is_due:

@@ -50,7 +50,7 @@ class Finality:
         """What the next checkpoint keeps."""
         return tuple(self._sightings)
 
-    def told(self, latest: int, moment: Moment) -> None:
+    def on_latest(self, latest: int, moment: Moment) -> None:
         """Note that the hub told its latest sequence at a moment; it is not below what is verified."""
         self._old_ticks = self._clock.grace_ago
         self._old_second = second_of(self._old_ticks)

@@ -26,18 +26,18 @@ _LOOKS: Final = 8
 """How often the anchor must be missed, besides for how long, before the history counts as another."""
 
 
-class Step(Enum):
+class CursorPhase(Enum):
     """What a walk is about."""
 
     ANCHOR = "anchor"
     """It looks for the anchor."""
     ORIGIN = "origin"
     """The anchor is gone: it looks whether the history begins after it, or is another."""
-    ONWARD = "onward"
+    FORWARD = "onward"
     """It reads what is new."""
 
 
-class Walk:
+class HistoryCursor:
     """One way through the history, from the anchor on."""
 
     def __init__(self, clock: HubClock, was_published: Callable[[Content], bool] = lambda _: False) -> None:
@@ -46,27 +46,27 @@ class Walk:
         self._was_published = was_published
         self._missed: tuple[Moment, int] | None = None
         self._behind_since: Moment | None = None
-        self.wary = False
+        self.requires_overlap = False
         """Whether every page begins with the last event of the one before."""
         self.begin(0, None)
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """A new connection stands: since when the former one lagged, or missed the anchor, says nothing of it."""
         self._missed = self._behind_since = None
 
     def begin(self, marked: int, anchor: Anchor | None) -> None:
         """Start again at `anchor`, the last event known to be final; everything up to `marked` is."""
         self._marked, self._anchor = marked, anchor
-        self.step = Step.ANCHOR if marked or anchor else Step.ONWARD
+        self.phase = CursorPhase.ANCHOR if marked or anchor else CursorPhase.FORWARD
         self.reached = marked
         """The highest sequence taken in."""
-        self.clean = True
+        self.all_final = True
         """Whether all that was taken in was final when it was read: only then may `verified` follow."""
         self.origin: int | None = None
         """Where the history begins that has lost the anchor."""
         self.passed: tuple[int, int] | None = None
         """After which sequence, and up to which, the hub could not give what it has."""
-        self.adopted: Anchor | None = None
+        self.new_incarnation: Anchor | None = None
         """The event at `marked`, where the account began there without having seen it."""
         self.waits = False
         """Whether to ask again only makes sense later."""
@@ -138,7 +138,7 @@ class Walk:
 
         While the anchor is looked for, nothing is: the same question is asked again from its beginning.
         """
-        self._go_to(self.reached if self.step is Step.ONWARD else self.cursor.since)
+        self._go_to(self.reached if self.phase is CursorPhase.FORWARD else self.cursor.since)
 
     def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
         """Tell whether this page may not join what was taken before it, which ended with `last`, verified.
@@ -146,7 +146,7 @@ class Walk:
         Where sequences are sparse that is nothing. But between two pages a history can lose its beginning, up to
         beyond the first of them: only a page that shows `last` again proves that nothing after it is gone.
         """
-        if not self.clean or last is None or last.sequence != self.reached or self.reached == self._marked:
+        if not self.all_final or last is None or last.sequence != self.reached or self.reached == self._marked:
             return False
         sequences = (content.sequence for content in contents if content.sequence is not None)
         return next((sequence for sequence in sequences if sequence > self.reached), 0) > self.reached + 1
@@ -166,10 +166,10 @@ class Walk:
         anchor = self._anchor
         if anchor is None:
             if first is not None or ended:
-                self.adopted = _adopted(contents, first) if first == self._marked else None
-                self.step = Step.ONWARD
-            return self.step is Step.ONWARD
-        if self.step is Step.ANCHOR:
+                self.new_incarnation = _adopted(contents, first) if first == self._marked else None
+                self.phase = CursorPhase.FORWARD
+            return self.phase is CursorPhase.FORWARD
+        if self.phase is CursorPhase.ANCHOR:
             return self._find_anchor(anchor, contents, ended=ended)
         if first is None:
             return False
@@ -178,7 +178,7 @@ class Walk:
             return False
         self._missed = None
         self.origin = first
-        self.go_onward()
+        self.read_forward()
         return False
 
     def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], *, ended: bool) -> bool:
@@ -201,9 +201,9 @@ class Walk:
             return False
         self._missed = None
         if anchor.sequence > self._marked:  # what is before it may have come into view since
-            self.go_onward()
+            self.read_forward()
             return False
-        self.step = Step.ONWARD
+        self.phase = CursorPhase.FORWARD
         return True
 
     def _miss(self, anchor: Anchor, earlier: int) -> None:
@@ -220,12 +220,12 @@ class Walk:
         self.waits = True
 
     def _look_for_origin(self) -> None:
-        self.step = Step.ORIGIN
+        self.phase = CursorPhase.ORIGIN
         self._go_to(0)
 
-    def go_onward(self) -> None:
+    def read_forward(self) -> None:
         """Read what is new: there is no anchor to find."""
-        self.step = Step.ONWARD
+        self.phase = CursorPhase.FORWARD
         self._go_to(self.reached)
 
 

@@ -39,7 +39,7 @@ class HubClock:
         self.now = Moment(0)
         """The moment of the last answer."""
 
-    def told(self, hub: int, ours: float | None) -> None:
+    def on_time(self, hub: int, ours: float | None) -> None:
         """Note an answer: the hub's time in ticks, and ours in seconds since 1970."""
         self.now = Moment(hub, None if ours is None else int(ours * TICKS_PER_SECOND), self.now.look + 1)
 

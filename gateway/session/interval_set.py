@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
 
-class Intervals:
+class IntervalSet:
     """Numbers as inclusive intervals, grown mostly at the upper end; neighbours are joined."""
 
     __slots__ = ("_highs", "_lows", "size")
@@ -40,9 +40,9 @@ class Intervals:
         """The largest number in the set."""
         return self._highs[-1] if self._highs else None
 
-    def copy(self) -> Intervals:
+    def copy(self) -> IntervalSet:
         """Give an equal set that changes by itself."""
-        other = Intervals()
+        other = IntervalSet()
         other._lows, other._highs, other.size = self._lows.copy(), self._highs.copy(), self.size
         return other
 

@@ -17,12 +17,12 @@ from gateway.events.catalogue import kind_of
 from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, encode_checkpoint
 from gateway.session.dead_letters import reused, too_late
-from gateway.session.dedup_window import Identities
+from gateway.session.dedup_window import DedupWindow
 from gateway.session.finality import Sightings
-from gateway.session.interval_set import Intervals
+from gateway.session.interval_set import IntervalSet
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
-from gateway.session.types import Batch, Content, Item, Outcome, SessionSettings, letters_of, size_of
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings, dead_letters_of, size_of
 
 _SETTLED_SIZE: Final = 160
 """Bytes in memory of a settled sequence that waits for a checkpoint."""
@@ -37,13 +37,13 @@ _GAPS: Final = 16
 class _Settled(msgspec.Struct, gc=False):
     """An event or dead letter to publish, or, without an item, one that is settled without that."""
 
-    item: Item | None
+    item: OutgoingItem | None
     size: int
     sequence: int | None
     identity: str
     claims: bool = False
     """It was published already, without its sequence."""
-    anonymous: str | None = None
+    is_unidentified: str | None = None
     """What it would be known by without its EventId, where that may come."""
     filtered: str = ""
     """The kind of an event that no subscription wanted."""
@@ -54,7 +54,7 @@ class _Settled(msgspec.Struct, gc=False):
 class _Mark(msgspec.Struct, gc=False):
     """Once all before it is taken, everything up to `verified` is settled and final."""
 
-    item: Item | None
+    item: OutgoingItem | None
     """A gap that ends at `verified`."""
     size: int
     verified: int
@@ -66,7 +66,7 @@ class _Mark(msgspec.Struct, gc=False):
 class _Change(msgspec.Struct, gc=False):
     """A subscription and its announcement."""
 
-    item: Item
+    item: OutgoingItem
     size: int
     subscription: Subscription
 
@@ -86,10 +86,10 @@ class Outbox:
         self.incarnation = checkpoint.incarnation
         self.subject = checkpoint.subject
         self._anchor = checkpoint.anchor
-        self._settled = Intervals(checkpoint.settled)
+        self._settled = IntervalSet(checkpoint.settled)
         self._subscribed = Subscriptions(checkpoint.subscriptions)
         passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
-        self._began, self._floor, self._holes = passed.began, passed.floor, Intervals(passed.holes)
+        self._began, self._floor, self._holes = passed.began, passed.floor, IntervalSet(passed.holes)
         self._again = checkpoint.again
         # As queued.
         self.marked = checkpoint.verified
@@ -101,10 +101,10 @@ class Outbox:
         self._placed = self._settled.copy()
         self._stragglers: set[int] = set()
         """Sequences of holes that are queued now."""
-        self._identities = Identities(
+        self._dedup_window = DedupWindow(
             checkpoint.identities, checkpoint.unsequenced, settings.identities, settings.unsequenced
         )
-        self._heeds_nameless = False
+        self._has_unidentified = False
         self._events = SettledEvents()
         self._traces = self._events.traces
         self.contradictions: list[tuple[Outcome, Content]] = []
@@ -112,9 +112,9 @@ class Outbox:
         self._queue: deque[_Settled | _Mark | _Change] = deque()
         self.bytes = 0
         """Of everything in the queue."""
-        self.letters = 0
-        """Dead letters that were ever queued, as `letters_of` counts them."""
-        self.full = False
+        self.dead_letters = 0
+        """Dead letters that were ever queued, as `dead_letters_of` counts them."""
+        self.buffer_full = False
         """Whether pages must wait: from the limit on, until half of it is taken."""
 
     @property
@@ -128,12 +128,12 @@ class Outbox:
         return not self._queue
 
     @property
-    def crowded(self) -> bool:
+    def checkpoint_full(self) -> bool:
         """Whether the checkpoint has no room for one more sequence above `verified`."""
         return self._placed.size + _SLACK > self._settings.interval_bytes
 
     @property
-    def filling(self) -> bool:
+    def checkpoint_half_full(self) -> bool:
         """Whether `verified` should follow each event, so that the checkpoint never gets crowded by final ones."""
         return 2 * self._placed.size > self._settings.interval_bytes
 
@@ -163,42 +163,42 @@ class Outbox:
     @property
     def forgotten(self) -> int:
         """Identities that there was no room to remember."""
-        return self._identities.forgotten
+        return self._dedup_window.forgotten
 
     def remembers(self, content: Content) -> bool:
         """Tell whether the identity of `content` was published lately or is about to be."""
-        return self._identities.has_seen(content.identity)
+        return self._dedup_window.has_seen(content.identity)
 
-    def heed(self, content: Content) -> None:
+    def note_unidentified(self, content: Content) -> None:
         """Note what sort of thing is pushed: where it has neither sequence nor EventId, history may know both."""
-        self._heeds_nameless = self._heeds_nameless or content.id is None
+        self._has_unidentified = self._has_unidentified or content.id is None
 
     # Queueing -------------------------------------------------------------------------------------------
 
     def place(self, content: Content) -> Outcome:
         """Queue `content`, unless no subscription wanted it or its identity was published without a sequence."""
         sequence, identity, late, nameless = content.sequence, content.id or content.identity, False, None
-        identities = self._identities
+        identities = self._dedup_window
         if sequence is not None:
             late = self._take_number(sequence, content)
             knows_unsequenced = identities.knows_unsequenced
-            if content.id is not None and (knows_unsequenced or self._heeds_nameless):
+            if content.id is not None and (knows_unsequenced or self._has_unidentified):
                 nameless = content.anonymous
             if knows_unsequenced and self._was_published_without(sequence, identity, nameless):
                 return Outcome.REPEAT
         elif identities.has_seen(identity):
             return Outcome.REPEAT
-        identities.queued(identity, sequenced=sequence is not None)
+        identities.on_queued(identity, sequenced=sequence is not None)
         if nameless is not None:
-            identities.queued(nameless, sequenced=True)
+            identities.on_queued(nameless, sequenced=True)
         if not self.subscriptions.wants(content):
             self._append(
-                _Settled(None, _SETTLED_SIZE, sequence, identity, anonymous=nameless, filtered=kind_of(content))
+                _Settled(None, _SETTLED_SIZE, sequence, identity, is_unidentified=nameless, filtered=kind_of(content))
             )
             return Outcome.FILTERED
-        item = Item(content, late, incarnation=self.incarnation)
-        self.letters += letters_of(content)
-        self._append(_Settled(item, size_of(content), sequence, identity, anonymous=nameless))
+        item = OutgoingItem(content, late, incarnation=self.incarnation)
+        self.dead_letters += dead_letters_of(content)
+        self._append(_Settled(item, size_of(content), sequence, identity, is_unidentified=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
     def _take_number(self, sequence: int, content: Content) -> bool:
@@ -216,7 +216,7 @@ class Outbox:
     def _was_published_without(self, sequence: int, identity: str, nameless: str | None) -> bool:
         """Settle a number whose event was published before it was known."""
         for known in (identity, nameless):
-            if known is not None and self._identities.claim(known):
+            if known is not None and self._dedup_window.claim(known):
                 self._append(_Settled(None, _SETTLED_SIZE, sequence, known, claims=True))
                 return True
         return False
@@ -260,8 +260,8 @@ class Outbox:
         unknown = max(self._floor, self._began, self._again)
         if isinstance(content, DeadLetter) or content.id is None or sequence <= unknown:
             return False
-        is_kept = self._identities.has_all or self.high - sequence < self._settings.identities // 2
-        return is_kept and not self.remembers(content) and not self._identities.has_seen(content.anonymous)
+        is_kept = self._dedup_window.has_all or self.high - sequence < self._settings.identities // 2
+        return is_kept and not self.remembers(content) and not self._dedup_window.has_seen(content.anonymous)
 
     def place_reused(self, content: Content, first: str | None, *, is_correction: bool = False) -> Outcome:
         """Queue `content`, whose number another event has, as a dead letter."""
@@ -275,25 +275,25 @@ class Outbox:
         if not self.subscriptions.wants(content):
             return Outcome.REPEAT
         known = f"{content.identity}#{content.anonymous}"  # it must not pass for the event that it contradicts
-        if self._identities.has_seen(known):
+        if self._dedup_window.has_seen(known):
             return Outcome.REPEAT
-        self._identities.queued(known, sequenced=True)
-        item = Item(letter, late=True, incarnation=self.incarnation)
-        self.letters += letters_of(letter)
+        self._dedup_window.on_queued(known, sequenced=True)
+        item = OutgoingItem(letter, late=True, incarnation=self.incarnation)
+        self.dead_letters += dead_letters_of(letter)
         self._append(_Settled(item, size_of(letter), None, known, is_apart=True))
         self.contradictions.append((outcome, content))
         return outcome
 
     def place_unconfirmed(self, content: Content) -> Outcome:
         """Queue `content`, whose number is far above all that the hub knows, marked late: it settles no number."""
-        if self._identities.has_seen(content.identity):
+        if self._dedup_window.has_seen(content.identity):
             return Outcome.REPEAT
-        self._identities.queued(content.identity, sequenced=False)
+        self._dedup_window.on_queued(content.identity, sequenced=False)
         if not self.subscriptions.wants(content):
             self._append(_Settled(None, _SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))
             return Outcome.FILTERED
-        item = Item(content, late=True, incarnation=self.incarnation)
-        self.letters += letters_of(content)
+        item = OutgoingItem(content, late=True, incarnation=self.incarnation)
+        self.dead_letters += dead_letters_of(content)
         self._append(_Settled(item, size_of(content), None, content.identity))
         self.contradictions.append((Outcome.UNCONFIRMED, content))
         return Outcome.LATE
@@ -301,7 +301,7 @@ class Outbox:
     def _append(self, entry: _Settled | _Mark | _Change) -> None:
         self._queue.append(entry)
         self.bytes += entry.size
-        self.full = self.full or self.bytes > self._settings.buffer_bytes
+        self.buffer_full = self.buffer_full or self.bytes > self._settings.buffer_bytes
 
     def begin(self, verified: int) -> None:
         """Make the account known: this checkpoint is committed before any event, and tells what it subscribes to."""
@@ -323,7 +323,7 @@ class Outbox:
             missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
         for first, final in missing:
             notification = Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final})
-            item = Item(notification, incarnation=self.incarnation)
+            item = OutgoingItem(notification, incarnation=self.incarnation)
             self._append(_Mark(item, size_of(item.content), final, self.anchor))
         self.mark(max(last, self.marked), self.anchor)
 
@@ -333,12 +333,12 @@ class Outbox:
         item = self._announcement(subscription)
         self._append(_Change(item, size_of(item.content), subscription))
 
-    def _announcement(self, subscription: Subscription) -> Item:
+    def _announcement(self, subscription: Subscription) -> OutgoingItem:
         detail: dict[str, str | int | None] = {
             "FromSeqId": subscription.since,
             "Strategies": strategies_text(subscription.strategies),
         }
-        return Item(Notification(self._account, "subscription-changed", detail), incarnation=self.incarnation)
+        return OutgoingItem(Notification(self._account, "subscription-changed", detail), incarnation=self.incarnation)
 
     def subscribe_from_the_beginning(self, subscription: Subscription) -> None:
         """Let `subscription` hold for an account that has not begun."""
@@ -347,7 +347,7 @@ class Outbox:
 
     # Taking ---------------------------------------------------------------------------------------------
 
-    def take(self, messages: int, size: int, measure: Callable[[Item], int] | None = None) -> Batch | None:
+    def take(self, messages: int, size: int, measure: Callable[[OutgoingItem], int] | None = None) -> Batch | None:
         """Return the next batch, of at most `messages` items and `size` bytes; None when nothing waits.
 
         One item is taken however large it is. `measure` returns the bytes that an item takes in the commit; without it
@@ -356,7 +356,7 @@ class Outbox:
         """
         if not self._queue:
             return None
-        items: list[Item] = []
+        items: list[OutgoingItem] = []
         filtered: list[str] = []
         taken = 0
         while self._queue:
@@ -382,7 +382,7 @@ class Outbox:
                 self._verify(entry)
                 if entry.alone:
                     break
-        self.full = self.full and 2 * self.bytes > self._settings.buffer_bytes
+        self.buffer_full = self.buffer_full and 2 * self.bytes > self._settings.buffer_bytes
         self._traces = self._events.trim(is_level=self.verified >= self.high)
         return Batch(tuple(items), encode_checkpoint(self.checkpoint()), tuple(filtered))
 
@@ -394,11 +394,11 @@ class Outbox:
                 self._stragglers.discard(entry.sequence)
                 self._holes.discard(entry.sequence)
         if entry.claims:
-            self._identities.claimed(entry.identity)
+            self._dedup_window.on_claimed(entry.identity)
         else:
-            self._identities.taken(entry.identity, sequenced=entry.is_apart or entry.sequence is not None)
-        if entry.anonymous is not None:
-            self._identities.taken(entry.anonymous, sequenced=True)
+            self._dedup_window.on_taken(entry.identity, sequenced=entry.is_apart or entry.sequence is not None)
+        if entry.is_unidentified is not None:
+            self._dedup_window.on_taken(entry.is_unidentified, sequenced=True)
 
     def _verify(self, mark: _Mark) -> None:
         for low, high in self._settled.missing(self.verified + 1, mark.verified):
@@ -429,8 +429,8 @@ class Outbox:
             verified=self.verified,
             anchor=self._anchor,
             settled=tuple(self._settled),
-            identities=self._identities.sequenced(),
-            unsequenced=self._identities.unsequenced(),
+            identities=self._dedup_window.sequenced(),
+            unsequenced=self._dedup_window.unsequenced(),
             incarnation=self.incarnation,
             subject=self.subject,
             subscriptions=self._subscribed.held(),

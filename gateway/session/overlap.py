@@ -22,7 +22,7 @@ class Overlap:
         self._proven_at: Moment | None = None
         """By the hub's clock, told since the proof came."""
 
-    def connected(self, highest: int) -> None:
+    def on_connected(self, highest: int) -> None:
         """A new connection: its pushes prove nothing about those of an older one; `highest` is known already."""
         self._floor = self._proof = self._proven_at = None
         self._target = highest
@@ -38,7 +38,7 @@ class Overlap:
         if sequence > self._target:
             self._target, self._began = sequence, None
 
-    def told(self, latest: int) -> bool:
+    def on_latest(self, latest: int) -> bool:
         """The hub told its latest sequence; give True when that is the first time over this connection."""
         now = self._clock.now
         if self._proof is not None and self._proven_at is None:

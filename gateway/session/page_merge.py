@@ -9,22 +9,22 @@ from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor
 from gateway.session.doubtful_pushes import DoubtfulPushes
 from gateway.session.finality import Finality
-from gateway.session.history_cursor import Step, Walk
+from gateway.session.history_cursor import CursorPhase, HistoryCursor
 from gateway.session.hub_clock import HubClock, Moment
 from gateway.session.outbox import Outbox
-from gateway.session.reorder_buffer import WaitingPushes
+from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.types import Content, Outcome
 
 
-class Intake:
+class PageMerger:
     """Queues what pages show, and moves `verified` behind what is final."""
 
     def __init__(  # noqa: PLR0917 - made in one place
         self,
         outbox: Outbox,
-        waiting: WaitingPushes,
+        waiting: ReorderBuffer,
         doubtful: DoubtfulPushes,
-        walk: Walk,
+        walk: HistoryCursor,
         finality: Finality,
         clock: HubClock,
     ) -> None:
@@ -42,7 +42,7 @@ class Intake:
         self._aside: list[Content] = []
         self._empty_since: tuple[Moment, int] | None = None
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """Forget what was set aside, and since when the history is empty: another connection or look begins."""
         self._aside.clear()
         self._empty_since = None
@@ -52,23 +52,23 @@ class Intake:
 
         Raises Diverged.
         """
-        walk, before = self._walk, self._walk.step
+        walk, before = self._walk, self._walk.phase
         if any(content.sequence is not None for content in contents):
             self._empty_since = None
         if walk.check(contents, ended=ended):
             for content in self._aside:
                 self._outbox.place(content)
             self._aside.clear()
-            if walk.adopted is not None:
-                self._outbox.mark(self._outbox.marked, walk.adopted)
+            if walk.new_incarnation is not None:
+                self._outbox.mark(self._outbox.marked, walk.new_incarnation)
             return None
-        if walk.step is before and walk.step is Step.ANCHOR:
+        if walk.phase is before and walk.phase is CursorPhase.ANCHOR:
             self._aside += [content for content in contents if content.sequence is None]
         else:
             self._aside.clear()  # it will be shown again
         if walk.waits:
             return True
-        if walk.step is before:
+        if walk.phase is before:
             if ended:
                 return self._found_nothing(latest)
             walk.turn()
@@ -84,7 +84,7 @@ class Intake:
                 return True
             self._pass_gap(last)
         self._empty_since = None
-        self._walk.go_onward()
+        self._walk.read_forward()
         return False
 
     def check_without_anchor(self, contents: Sequence[Content]) -> None:
@@ -102,10 +102,10 @@ class Intake:
                 "checkpoint"
             )
 
-    def take(self, contents: Sequence[Content], *, live: bool) -> bool:
+    def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue what is new in a page; give True where it must stop before the page's end."""
         walk, outbox = self._walk, self._outbox
-        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.clean else None
+        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.all_final else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence
         if walk.origin is not None and final >= walk.origin:
             self._pass_gap(walk.origin - 1)
@@ -127,7 +127,7 @@ class Intake:
             elif self._must_wait(content, final, live=live) or not self._place_waiting(sequence - 1, final):
                 stopped = True
             else:
-                self._take(sequence, content, final, live=live)
+                self._merge(sequence, content, final, live=live)
         if last is not None and final > outbox.marked:
             outbox.mark(final, Anchor.of(last))
         return stopped
@@ -137,13 +137,13 @@ class Intake:
         sequence = content.sequence
         if sequence is None or sequence <= final:
             return False
-        if self._outbox.crowded or not live or self._finality.is_old(content):
-            return self._outbox.crowded
+        if self._outbox.checkpoint_full or not live or self._finality.is_old(content):
+            return self._outbox.checkpoint_full
         # Where a push is doubtful, history is read on for it.
         is_known = sequence in self._outbox and bool(self._doubtful)
         return not is_known and not self._doubtful.is_garbled(sequence)
 
-    def _take(self, sequence: int, content: Content, final: int, *, live: bool) -> None:
+    def _merge(self, sequence: int, content: Content, final: int, *, live: bool) -> None:
         walk, outbox = self._walk, self._outbox
         if sequence in outbox:
             outbox.meet(content)
@@ -155,10 +155,10 @@ class Intake:
             self._place(content, live=live)
         walk.reached = max(walk.reached, sequence)
         if sequence > final:
-            walk.clean = False
+            walk.all_final = False
             if outbox.anchor is None:  # better a young anchor than none, should the hub start again now
                 outbox.mark(outbox.marked, Anchor.of(content))
-        elif outbox.filling:
+        elif outbox.checkpoint_half_full:
             outbox.mark(sequence, Anchor.of(content))
 
     def _place(self, content: Content, *, live: bool) -> None:
@@ -183,17 +183,17 @@ class Intake:
     def _place_waiting(self, through: int, final: int) -> bool:
         """Queue the pushes that history has passed; give False where the checkpoint has no room for one."""
         for sequence in self._waiting.through(through):
-            if sequence > final and self._outbox.crowded:
+            if sequence > final and self._outbox.checkpoint_full:
                 return False
             self._outbox.place(self._waiting.pop(sequence))
-            if sequence <= final and self._outbox.filling:
+            if sequence <= final and self._outbox.checkpoint_half_full:
                 self._outbox.mark(sequence, self._outbox.anchor)
         return True
 
     def _pass_gap(self, last: int) -> None:
         """Announce what the hub no longer has, up to `last`, and go on after it; what was pushed of it is not lost."""
         for sequence in self._waiting.through(last):
-            if self._outbox.filling:
+            if self._outbox.checkpoint_half_full:
                 self._outbox.pass_gap(sequence - 1)
             self._outbox.place(self._waiting.pop(sequence))
         self._outbox.pass_gap(last)

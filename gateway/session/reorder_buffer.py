@@ -23,7 +23,7 @@ class _Waiting:
     trial: int
 
 
-class WaitingPushes:
+class ReorderBuffer:
     """Pushes by sequence, taken out in rising order; what arrived first is known too."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class WaitingPushes:
         for waiting in self._by_sequence.values():
             waiting.arrived = now
 
-    def disprove(self) -> None:
+    def invalidate_proofs(self) -> None:
         """What waits came over another connection than the one that stands now."""
         for waiting in self._by_sequence.values():
             waiting.proves = False

@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.publication import DEAD_LETTER, REPLAY
-from gateway.session.dedup_window import DIGEST_BYTES, short
-from gateway.session.types import Content, Item, Reissue, size_of
+from gateway.session.dedup_window import DIGEST_BYTES, digest8
+from gateway.session.types import Content, OutgoingItem, ReplayMark, size_of
 from gateway.state import VERSION, Destination, Phase, Replay, encode_record
 
 KEY: Final = "~"
@@ -50,7 +50,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 class _Looked(msgspec.Struct, gc=False):
     """An event that was looked at, or several of which none is wanted."""
 
-    item: Item | None
+    item: OutgoingItem | None
     sequence: int | None
     digest: bytes | None = None
     """Instead of a sequence."""
@@ -63,7 +63,7 @@ class ReplayQueue:
     def __init__(self, id_: str, replay: Replay, progress: Progress) -> None:
         """Go on from `progress`."""
         self._replay = replay
-        self._reissue = Reissue(id_, REPLAY if replay.destination is Destination.REPLAY else None)
+        self._mark = ReplayMark(id_, REPLAY if replay.destination is Destination.REPLAY else None)
         self._begin = None if replay.begin is None else ticks(replay.begin)
         self._end = None if replay.end is None else ticks(replay.end)
         self._kinds = None if replay.kinds is None else frozenset(replay.kinds)
@@ -103,7 +103,7 @@ class ReplayQueue:
                 self.seen = sequence
                 self._seen_tail.clear()
                 self._note(content, _Looked(self._item(content), sequence))
-            elif (digest := short(content.identity)) not in self._seen_tail:
+            elif (digest := digest8(content.identity)) not in self._seen_tail:
                 self._seen_tail.add(digest)
                 self._note(content, _Looked(self._item(content), None, digest))
         return len(contents), False
@@ -125,10 +125,10 @@ class ReplayQueue:
             return
         self._looked.append(looked)
 
-    def _item(self, content: Content) -> Item | None:
+    def _item(self, content: Content) -> OutgoingItem | None:
         if not self._wants(content):
             return None
-        return Item(content, reissue=self._reissue, incarnation=self.incarnation)
+        return OutgoingItem(content, replay=self._mark, incarnation=self.incarnation)
 
     def _wants(self, content: Content) -> bool:
         if not isinstance(content, Event):  # it has neither a strategy nor a time
@@ -152,12 +152,14 @@ class ReplayQueue:
         """Whether more was looked at than is taken."""
         return bool(self._looked)
 
-    def take(self, most: int, space: int, measure: Callable[[Item], int] | None = None) -> tuple[list[Item], bytes]:
+    def take(
+        self, most: int, space: int, measure: Callable[[OutgoingItem], int] | None = None
+    ) -> tuple[list[OutgoingItem], bytes]:
         """Return up to `most` messages, of `space` bytes by `measure`, and the progress that covers them.
 
         `measure` is that of `Outbox.take`.
         """
-        items: list[Item] = []
+        items: list[OutgoingItem] = []
         position, read = self.progress.position, self.progress.read
         while self._looked:
             looked = self._looked[0]

@@ -1,7 +1,7 @@
 """Which event settled a number lately, so that another one of the same number is not taken for it.
 
 Only a bounded number is remembered, and nothing over a restart: there the identities of the checkpoint must do
-(`Identities`).
+(`DedupWindow`).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from gateway.session.checkpoint import Checkpoint, Passed
-from gateway.session.interval_set import Intervals
+from gateway.session.interval_set import IntervalSet
 from gateway.session.subscriptions import Subscription
 
 
@@ -16,7 +16,7 @@ def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, 
     History is paged from before the first of them. What else it gives there is settled, so it is not published again.
     """
     passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
-    holes, settled = Intervals(passed.holes), Intervals(checkpoint.settled)
+    holes, settled = IntervalSet(passed.holes), IntervalSet(checkpoint.settled)
     known = [
         number
         for number in sorted(lost)
@@ -25,7 +25,7 @@ def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, 
     if not known:
         return checkpoint, []
     verified = min(checkpoint.verified, known[0] - 1)
-    above = Intervals(holes.missing(verified + 1, checkpoint.verified))
+    above = IntervalSet(holes.missing(verified + 1, checkpoint.verified))
     for low, high in settled:
         above.append(low, high)
     for number in known:

@@ -64,7 +64,7 @@ class SessionSettings:
     """Bytes that the settled sequences above `verified` may take in a checkpoint."""
 
 
-class Reissue(msgspec.Struct, frozen=True, gc=False):
+class ReplayMark(msgspec.Struct, frozen=True, gc=False):
     """What marks a message as one that was published before."""
 
     replay: str
@@ -73,12 +73,12 @@ class Reissue(msgspec.Struct, frozen=True, gc=False):
     """Where it goes instead of the topic of its kind."""
 
 
-class Item(msgspec.Struct, frozen=True, gc=False):
+class OutgoingItem(msgspec.Struct, frozen=True, gc=False):
     """Something to publish."""
 
     content: Content | Notification
     late: bool = False
-    reissue: Reissue | None = None
+    replay: ReplayMark | None = None
     incarnation: int = 1
     """Of the account: how often it began, each time after a checkpoint that an operator set."""
 
@@ -87,7 +87,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 class Batch:
     """Items in order, and the checkpoint that covers them."""
 
-    items: tuple[Item, ...]
+    items: tuple[OutgoingItem, ...]
     checkpoint: bytes
     filtered: tuple[str, ...] = ()
     """The kinds of the events that the checkpoint covers besides, and that no subscription wanted."""
@@ -132,7 +132,7 @@ def size_of(content: Content | Notification) -> int:
     return len(content.raw) + 512 if isinstance(content, DeadLetter) else 1024
 
 
-def letters_of(content: Content) -> int:
+def dead_letters_of(content: Content) -> int:
     """How many dead letters `content` counts for: none for an event, and one more for each 16 KiB of a large one."""
     return 1 + len(content.raw) // _LETTER if type(content) is DeadLetter else 0
 

@@ -20,26 +20,26 @@ import aiohttp
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError, forget_frames
 from gateway.signalr import protocol
 from gateway.signalr.calls import Answer, Call, Calls, Expired
-from gateway.signalr.intake import AtSight, Callbacks, Intake, OnLarge, OnPush, Pause, too_large
+from gateway.signalr.intake import Callbacks, Intake, MatchRecord, OnLarge, OnPush, Pause, too_large
 from gateway.signalr.large_records import ODD
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
-from gateway.together import together
+from gateway.together import same_tick
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
 
-Passed = Callable[[str], None]
+Matched = Callable[[str], None]
 """Called with the name of a stage, `negotiate`, `upgrade` or `handshake`, when it went well."""
 
-_GOODBYE: Final = 1.0
+_CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds for closing in good order."""
 _MESSAGE_ROOM: Final = 1024 * 1024
 """Bytes by which a WebSocket message may be longer than a record: it may hold several."""
-_MOST_UNTAKEN: Final = 1024 * 1024
+_MAX_UNSENT_BYTES: Final = 1024 * 1024
 """Bytes that may wait for a hub that asks, by pings or calls, and takes no answers: they are some tens each."""
-_UNHEARD: Final = {"dropped", "silent"}
-_LONGEST: Final = 4
+_NEVER: Final = {"dropped", "silent"}
+_MAX_CALL_BYTES: Final = 4
 """How many times the limit of a call its answer may take while parts of it come."""
 
 _Socket = aiohttp.ClientWebSocketResponse[bool]
@@ -53,7 +53,7 @@ class Connection:
     """An open connection, made by `connect`. `run` must be running for calls to be answered."""
 
     __slots__ = (
-        *("_calls", "_early", "_heard", "_intake", "_lost", "_ping_due"),
+        *("_calls", "_early", "_received_at", "_intake", "_lost", "_ping_due"),
         *("_reader", "_receipt", "_secrets", "_socket", "_tcp", "_timer", "_transport"),
         *("on_growth", "on_large"),
     )
@@ -82,7 +82,7 @@ class Connection:
         self._secrets = tuple(secrets)
         self._calls = Calls()
         self._lost: ConnectionLost | None = None
-        self._heard = asyncio.get_running_loop().time()  # the handshake was answered just now
+        self._received_at = asyncio.get_running_loop().time()  # the handshake was answered just now
         self._intake: Intake | None = None
         self.on_large: OnLarge | None = None
         """To be set before `run`: where records go that may cost much; without it all are decoded on the loop."""
@@ -92,9 +92,9 @@ class Connection:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def heard_at(self) -> float:
+    def last_received_at(self) -> float:
         """When anything came last, a ping included, by the loop's clock."""
-        return self._heard
+        return self._received_at
 
     @property
     def unfinished(self) -> int:
@@ -165,7 +165,7 @@ class Connection:
         No closure that refers to itself: it would keep a page of megabytes until the garbage collector comes.
         """
         loop = asyncio.get_running_loop()
-        end = min(self._receipt.partial_at + limit, began + _LONGEST * limit)
+        end = min(self._receipt.partial_at + limit, began + _MAX_CALL_BYTES * limit)
         if loop.time() < end:
             call.timer = loop.call_at(end, self._expire, call, began, limit)
         else:
@@ -193,14 +193,14 @@ class Connection:
         self,
         on_push: OnPush,
         pause: Pause = lambda: None,
-        at_sight: AtSight = lambda _: False,
+        at_sight: MatchRecord = lambda _: False,
     ) -> NoReturn:
         """Read until the connection ends, pinging; then raise ConnectionLost. Calls in flight fail with it."""
         if self._lost is not None:
             raise self._end
         loop = asyncio.get_running_loop()
-        self._heard = loop.time()
-        self._ping_due = self._next_ping(self._heard)
+        self._received_at = loop.time()
+        self._ping_due = self._next_ping(self._received_at)
         callbacks = Callbacks(on_push, pause, at_sight, self.on_large)
         self._intake = intake = Intake(
             callbacks, self._reader, self._calls, send=self._reply, shown=self.shown, note_work=self._note_work
@@ -223,11 +223,11 @@ class Connection:
 
     async def close(self) -> None:
         """Say goodbye where there is someone to hear it, and close, within a second."""
-        heard = self._lost is None or self._lost.reason not in _UNHEARD
+        heard = self._lost is None or self._lost.reason not in _NEVER
         self._lose(ConnectionLost("the gateway closed the connection", reason="closed"))
         try:
             if heard and not self._socket.closed:
-                async with asyncio.timeout(_GOODBYE):
+                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
                     self._send(protocol.encode_close())
                     await self._socket.close()
         except (TimeoutError, ConnectionLost):
@@ -252,7 +252,7 @@ class Connection:
                 await intake.worked_since(now)
                 continue
             self._receipt.framed(now, len(message.data))
-            self._heard = now
+            self._received_at = now
             records = self._reader.cut(message.data)
             if len(message.data) <= ODD and type(records) is tuple:
                 if intake.take_small(records[0], now):
@@ -274,13 +274,13 @@ class Connection:
     def _note_work(self) -> None:
         """What the hub said is being read, so it is not silent; raises ConnectionLost where it ended meanwhile."""
         self._check_open()
-        self._heard = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
 
     def _reply(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
         """Send what the hub asked for; raises ConnectionLost where it asks on and takes none of it."""
         self._send(data, kind)
         waiting = self._tcp.get_write_buffer_size() if isinstance(self._tcp, asyncio.WriteTransport) else 0
-        if waiting > _MOST_UNTAKEN:
+        if waiting > _MAX_UNSENT_BYTES:
             raise ConnectionLost(f"the hub takes no answers: {waiting} bytes wait for it", reason="dropped")
 
     def _send(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
@@ -298,7 +298,7 @@ class Connection:
             words = shown(str(error), self._secrets)
             raise ConnectionLost(f"the connection broke while sending: {words}", reason="dropped") from None
         room._asyncio_future_blocking = False  # noqa: SLF001 - as a task does, so that others can wait for it
-        room.add_done_callback(_heed)
+        room.add_done_callback(_retrieve_exception)
         sending.close()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -317,14 +317,14 @@ class Connection:
 
     def _next_ping(self, now: float) -> float:
         interval = self._transport.ping_interval
-        return together(now + interval, interval)
+        return same_tick(now + interval, interval)
 
     @property
     def _last_sign(self) -> float:
         """When anything of the hub's came last, a part of a message included, or was being read."""
         if self._intake is not None and self._intake.is_busy:
             return asyncio.get_running_loop().time()
-        return max(self._heard, self._receipt.partial_at)
+        return max(self._received_at, self._receipt.partial_at)
 
     def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
         due = min(self._ping_due, self._last_sign + self._transport.silence_timeout)
@@ -371,13 +371,13 @@ def _alike(lost: ConnectionLost) -> ConnectionLost:
     return ConnectionLost(str(lost), reason=lost.reason)
 
 
-def _heed(room: asyncio.Future[None]) -> None:
+def _retrieve_exception(room: asyncio.Future[None]) -> None:
     """Take note of the error that an abandoned wait may end with, which asyncio would complain of otherwise."""
     if not room.cancelled():
         room.exception()
 
 
-async def connect(transport: Transport, url: str, key: str, passed: Passed = lambda _: None) -> Connection:
+async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:
     """Connect to the hub at `url` with the bearer `key`; `passed` hears of each stage that went well.
 
     Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
@@ -413,7 +413,7 @@ async def _upgrade(transport: Transport, route: Route) -> _Socket:
             autoping=False,  # its pong would wait for room to write
             decode_text=False,  # money passes as the bytes that came; a record's bad UTF-8 spoils only itself
             max_msg_size=transport.max_record + _MESSAGE_ROOM,
-            timeout=aiohttp.ClientWSTimeout(ws_close=_GOODBYE),
+            timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
         )
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from gateway.errors import ConnectionLost, ProtocolError
 from gateway.signalr import protocol
 from gateway.signalr.calls import Calls
-from gateway.signalr.large_records import LARGE, ODD, TURN, aside
+from gateway.signalr.large_records import LARGE, ODD, TURN, decode_aside
 
 OnPush = Callable[[str, list[bytes]], bool | None]
 """Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
@@ -24,14 +24,14 @@ no such target: an invocation that waits for an answer is told so."""
 OnLarge = Callable[[str, list[bytes]], Awaitable[bool | None]]
 """Awaited instead of `OnPush` for what may cost much; nothing that came later is taken before that."""
 
-AtSight = Callable[[bytes], bool]
+MatchRecord = Callable[[bytes], bool]
 """Called with each record before it is decoded; True where that need not be: it was known, and is dealt with."""
 
 Pause = Callable[[], Awaitable[None] | None]
 """Called after each WebSocket message, and each few milliseconds of work on a large one; what it gives, if anything, is
 awaited before more is read."""
 
-_MOST_MALFORMED: Final = 100
+_MAX_MALFORMED: Final = 100
 """Malformed records in a row that are dead letters; one more, and the hub has lost its senses."""
 
 
@@ -41,7 +41,7 @@ class Callbacks:
 
     on_push: OnPush
     pause: Pause
-    at_sight: AtSight
+    match: MatchRecord
     on_large: OnLarge | None
     """Without it everything is decoded on the loop."""
 
@@ -51,7 +51,7 @@ class Intake:
 
     __slots__ = (
         *(
-            "_at_sight",
+            "_match",
             "_calls",
             "_clock",
             "_malformed",
@@ -80,7 +80,7 @@ class Intake:
         `send` sends a record, and `shown` makes foreign words fit for a log.
         """
         self._on_push, self._on_large = callbacks.on_push, callbacks.on_large
-        self._at_sight = callbacks.at_sight
+        self._match = callbacks.match
         self.pause = callbacks.pause
         self._reader = reader
         self._calls = calls
@@ -97,7 +97,7 @@ class Intake:
 
     def take_small(self, raw: bytes, began: float) -> bool:
         """Take a small record, the only one of its message, which came at `began`; True where `turn` is due."""
-        if self._at_sight(raw):
+        if self._match(raw):
             self._malformed = 0
         else:
             self._take(raw)
@@ -111,7 +111,7 @@ class Intake:
         and what callbacks raise.
         """
         self.in_hand = size
-        clock, at_sight, on_large = self._clock, self._at_sight, self._on_large
+        clock, at_sight, on_large = self._clock, self._match, self._on_large
         due = began + TURN - self._worked
         for raw in records if type(records) is tuple else _cut(records):
             length = len(raw)
@@ -163,7 +163,7 @@ class Intake:
             return
         self.is_busy = True
         try:
-            record = await aside(protocol.decode, raw)
+            record = await decode_aside(protocol.decode, raw)
             match record:
                 case protocol.Invocation():
                     self._malformed = 0
@@ -197,7 +197,7 @@ class Intake:
     def _is_for_nobody(self, record: protocol.Malformed) -> bool:
         """Whether a malformed record is the answer to no call; raises ConnectionLost where it is one too many."""
         self._malformed += 1
-        if not record.raw or self._malformed > _MOST_MALFORMED:
+        if not record.raw or self._malformed > _MAX_MALFORMED:
             what = f"{self._malformed} records in a row that are none of SignalR's" if record.raw else "an empty record"
             words = f"the hub sent {what}; {self._reader.behind} bytes that came with it are not read"
             raise ConnectionLost(words, reason="protocol")

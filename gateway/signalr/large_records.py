@@ -30,7 +30,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-async def aside(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+async def decode_aside(work: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Return what `work` returns, or raise what it raises, once the thread has come to it: first come, first served."""
 
     def paced() -> _R:

@@ -65,7 +65,7 @@ class Close(msgspec.Struct, frozen=True):
     allow_reconnect: bool = False
 
 
-class Unused(msgspec.Struct, frozen=True):
+class UnknownRecord(msgspec.Struct, frozen=True):
     """A record type that the gateway has no use for (2, 4, 5, 8, 9 and what the future brings)."""
 
     type: int
@@ -95,7 +95,7 @@ class HandshakeResponse:
     error: str | None = None
 
 
-Record = Invocation | Completion | Ping | Close | Unused | Malformed
+Record = Invocation | Completion | Ping | Close | UnknownRecord | Malformed
 
 
 class _Wire(msgspec.Struct):
@@ -146,7 +146,7 @@ _PING: Final = Ping()
 _PLAIN_PING: Final = b'{"type":6}'
 _INVOCATION: Final = b'{"type":1,'
 """How an encoded invocation begins."""
-_R = TypeVar("_R", Invocation, Completion, Ping, Unused)
+_R = TypeVar("_R", Invocation, Completion, Ping, UnknownRecord)
 _COMPLETION_HEAD: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*3\s*,\s*"invocationId"\s*:\s*"([!#-\[\]-~]{1,64})"')
 _PLAIN_INVOCATION: Final = len('{"type":1,"target":"","arguments":[]}')
 _PLAIN_COMPLETION: Final = len('{"type":3,"invocationId":"","result":}')
@@ -214,14 +214,14 @@ def decode(raw: bytes) -> Record:
     try:
         wire = _decode_wire(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        return _make_out(raw, str(error))
+        return _decode_leniently(raw, str(error))
     match wire.type:
         case 1 if wire.target is not None:
             return _invocation(raw, wire, wire.target)
         case 3 if wire.invocationId is not None:
             return _completion(raw, wire, wire.invocationId)
         case 6:
-            return _once(raw, _PING)
+            return _reject_duplicate_members(raw, _PING)
         case 7:
             return Close(wire.error, wire.allowReconnect)
         case 1:
@@ -229,7 +229,7 @@ def decode(raw: bytes) -> Record:
         case 3:
             return Malformed(raw, "a completion without an invocationId")
         case other:
-            return _once(raw, Unused(other))
+            return _reject_duplicate_members(raw, UnknownRecord(other))
 
 
 def decode_usual_completion(raw: bytes) -> Completion | None:
@@ -270,32 +270,34 @@ def _invocation(raw: bytes, wire: _Wire, target: str) -> Invocation | Malformed:
     record = Invocation(target, arguments, wire.invocationId)
     if len(arguments) == 1 and len(raw) == _PLAIN_INVOCATION + len(target) + len(arguments[0]):
         return record
-    return _once(raw, record)
+    return _reject_duplicate_members(raw, record)
 
 
 def _completion(raw: bytes, wire: _Wire, id: str) -> Completion | Malformed:  # noqa: A002 - its name
     result = bytes(wire.result)
     record = Completion(id, result or None, wire.error)
-    return record if len(raw) == _PLAIN_COMPLETION + len(id) + len(result) else _once(raw, record, id)
+    return (
+        record if len(raw) == _PLAIN_COMPLETION + len(id) + len(result) else _reject_duplicate_members(raw, record, id)
+    )
 
 
-def _once(raw: bytes, record: _R, id: str | None = None) -> _R | Malformed:  # noqa: A002 - its name
+def _reject_duplicate_members(raw: bytes, record: _R, id: str | None = None) -> _R | Malformed:  # noqa: A002 - its name
     """Give `record` unless a member of `raw` stands twice: which one the sender meant, nobody knows.
 
     A record of the usual form, without spaces or further members, never comes here: its length says it all.
     """
     try:
-        repeats = json.loads(raw, object_pairs_hook=_repeats, parse_int=str, parse_float=str)
+        repeats = json.loads(raw, object_pairs_hook=_has_duplicates, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
         repeats = salvage.members(raw) is None  # a value of it is no JSON: whoever reads that value will say so
     return Malformed(raw, "a member stands twice", id) if repeats is True else record
 
 
-def _repeats(members: list[tuple[str, object]]) -> bool:
+def _has_duplicates(members: list[tuple[str, object]]) -> bool:
     return len({name for name, _ in members}) != len(members)
 
 
-def _make_out(raw: bytes, problem: str) -> Record:
+def _decode_leniently(raw: bytes, problem: str) -> Record:
     """Do justice to a record that does not decode: of some, its type is all that matters, of others the rest."""
     salvaged = _salvage(raw)
     if salvaged is not None:
@@ -315,7 +317,7 @@ def _make_out(raw: bytes, problem: str) -> Record:
         case 7:
             return Close()
         case other:
-            return Unused(other)
+            return UnknownRecord(other)
 
 
 def _salvage(raw: bytes) -> Record | None:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
-from gateway.errors import ConnectFailed, Refused, forget_frames
+from gateway.errors import ConnectFailed, Unauthorized, forget_frames
 from gateway.printable import printable
 from gateway.signalr import protocol
 
@@ -139,7 +139,7 @@ def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterabl
     if status in _REFUSALS:
         challenge = headers.get("WWW-Authenticate")
         words = f"{message} ({shown(challenge, secrets)})" if challenge else message
-        return Refused(words, reason="refused", retry_after=retry_after)
+        return Unauthorized(words, reason="refused", retry_after=retry_after)
     return ConnectFailed(message, reason=f"http-{status}", retry_after=retry_after)
 
 

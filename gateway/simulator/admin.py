@@ -22,7 +22,7 @@ from gateway.simulator.connection import Connection
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import Failure, Refusal, Scope
 from gateway.simulator.hub import Emission, Hub, Injection, User, emit_in_steps
-from gateway.simulator.listener import Door
+from gateway.simulator.listener import Listener
 from gateway.simulator.server import Ending, Server
 
 _CHUNK: Final = 256 * 1024
@@ -134,7 +134,7 @@ class RequestError(Exception):
         self.status = status
 
 
-def application(hub: Hub, server: Server, door: Door) -> web.Application:
+def application(hub: Hub, server: Server, door: Listener) -> web.Application:
     """Make the application to mount at `/simulator`."""
     admin = _Admin(hub, server, door)
     app = web.Application(middlewares=[_local_only, _problems])
@@ -173,7 +173,7 @@ def application(hub: Hub, server: Server, door: Door) -> web.Application:
 class _Admin:
     """What each route does; a route with a user's name concerns that user, one without concerns the hub."""
 
-    def __init__(self, hub: Hub, server: Server, door: Door) -> None:
+    def __init__(self, hub: Hub, server: Server, door: Listener) -> None:
         self._hub = hub
         self._server = server
         self._door = door

@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from gateway.errors import ProtocolError
 from gateway.signalr import protocol
 from gateway.simulator import methods
-from gateway.simulator.hub import Listener, User
+from gateway.simulator.hub import Subscriber, User
 
 _MESSAGE_BYTES: Final = 64 * 1024
 """Waiting records are joined into WebSocket messages of about this size."""
@@ -47,7 +47,7 @@ class Connection:
         """`transport` is what lies under the WebSocket, to be cut."""
         self.id = id
         self.user = user
-        self.listener = Listener(id, self.push)
+        self.listener = Subscriber(id, self.push)
         self.began = time.monotonic()
         self.sent = self.heard = self.began
         self.pinged = False

@@ -12,7 +12,7 @@ from functools import lru_cache
 from random import Random
 from typing import Final
 
-from gateway.simulator.payloads import SHAPES, SIGNAL_STATE, UNKNOWN_MEMBERS, Scene
+from gateway.simulator.payloads import SHAPES, SIGNAL_STATE, UNKNOWN_MEMBERS, PayloadContext
 from gateway.simulator.wire import DIGITS, Clock, Member, Slot, Style, Tree, render, time_in
 
 CALLBACKS: Final = tuple(SHAPES)
@@ -115,12 +115,15 @@ def _templates(seed: int, strategies: tuple[int, ...], style: Style) -> tuple[tu
     """Render the variants of every kind; all users with the same strategies share them."""
     dice = Random(f"{seed}/{strategies}")
     return tuple(
-        tuple(_template(index, Scene(dice, dice.choice(strategies or (0,))), style) for _ in range(1 << _VARIANTS_BITS))
+        tuple(
+            _template(index, PayloadContext(dice, dice.choice(strategies or (0,))), style)
+            for _ in range(1 << _VARIANTS_BITS)
+        )
         for index in range(len(CALLBACKS))
     )
 
 
-def _template(callback: int, scene: Scene, style: Style) -> Template:
+def _template(callback: int, scene: PayloadContext, style: Style) -> Template:
     members = SHAPES[CALLBACKS[callback]](scene)
     tail: Mapping[str, Tree] = {"EventId": Slot("uuid"), "EventSeqId": Slot("sequence"), "EventTime": Slot("time")}
     slots: list[str] = []

@@ -156,7 +156,7 @@ class History:
 
 
 @dataclass(slots=True, eq=False)
-class Listener:
+class Subscriber:
     """One connection as the hub's memory sees it."""
 
     id: str
@@ -203,7 +203,7 @@ class User:
         self.failures: list[Failure] = []
         self.emissions: list[Emission] = []
         self.paused = False
-        self.listeners: dict[str, Listener] = {}
+        self.listeners: dict[str, Subscriber] = {}
         self.counts: Counter[str] = Counter()
         self.incarnations = [History()]
         self._form = form
@@ -345,14 +345,14 @@ class User:
         if not self._held and not self.emissions:
             self._busy.discard(self)
 
-    def attach(self, listener: Listener) -> None:
+    def attach(self, listener: Subscriber) -> None:
         """Let a connection listen; it may be told at once which signals and errors are on."""
         self.listeners[listener.id] = listener
         if self.faults.active_signals:
             for record in self._active.values():
                 listener.push(record)
 
-    def detach(self, listener: Listener) -> None:
+    def detach(self, listener: Subscriber) -> None:
         """Forget a connection."""
         self.listeners.pop(listener.id, None)
 

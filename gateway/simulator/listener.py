@@ -13,7 +13,7 @@ from aiohttp import web
 _BACKLOG: Final = 4096
 
 
-class Door:
+class Listener:
     """Listens, or holds the port without listening; connections that stand are not touched."""
 
     def __init__(self, runner: web.AppRunner, host: str, port: int, tls: ssl.SSLContext | None) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.simulator.envelopes import Wrapping
 from gateway.simulator.faults import HEALTHY, Failure, Faults
-from gateway.simulator.hub import Listener, User
+from gateway.simulator.hub import Subscriber, User
 from gateway.simulator.wire import Clock, Dictionary, Member, Moment, Tree, encode, member_in, name_in
 
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
@@ -53,7 +53,7 @@ def delay(user: User, method: str) -> float:
     return slow.get(method, 0.0 if method in _STEPS else slow.get("*", 0.0))
 
 
-def call(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
+def call(user: User, listener: Subscriber, method: str, arguments: list[bytes]) -> bytes:
     """Call a method and give its envelope as JSON; raises CallError."""
     run = _METHODS.get(method.lower())
     if run is None:
@@ -76,7 +76,7 @@ def _fail(user: User, method: str, failure: Failure) -> bytes:
     return _refused(user, Member(failure.status, failure.status_number), failure.code, failure.detail)
 
 
-def _subscribe(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
+def _subscribe(user: User, listener: Subscriber, method: str, arguments: list[bytes]) -> bytes:
     args = _bind(method, arguments, _Strategies)
     wanted = list(user.strategies) if args.strategies is None else args.strategies
     possible = set(user.strategies) - set(user.faults.failed_strategies)
@@ -85,7 +85,7 @@ def _subscribe(user: User, listener: Listener, method: str, arguments: list[byte
     return _strategies(user, done, [strategy for strategy in wanted if strategy not in possible])
 
 
-def _unsubscribe(user: User, listener: Listener, method: str, arguments: list[bytes]) -> bytes:
+def _unsubscribe(user: User, listener: Subscriber, method: str, arguments: list[bytes]) -> bytes:
     args = _bind(method, arguments, _Strategies)
     wanted = list(user.strategies) if args.strategies is None else args.strategies
     done = [strategy for strategy in wanted if strategy in user.strategies]
@@ -100,7 +100,7 @@ def _strategies(user: User, done: list[int], failed: list[int]) -> bytes:
     return _success(user, encode(data, user.style))
 
 
-def _latest(user: User, _listener: Listener, method: str, arguments: list[bytes]) -> bytes:
+def _latest(user: User, _listener: Subscriber, method: str, arguments: list[bytes]) -> bytes:
     _bind(method, arguments, _Nothing)
     clock = Clock()
     latest = user.history.latest(user.faults, time.monotonic())
@@ -108,7 +108,7 @@ def _latest(user: User, _listener: Listener, method: str, arguments: list[bytes]
     return _success(user, encode(data, user.style))
 
 
-def _since(user: User, _listener: Listener, method: str, arguments: list[bytes]) -> bytes:
+def _since(user: User, _listener: Subscriber, method: str, arguments: list[bytes]) -> bytes:
     args = _bind(method, arguments, _Since)
     faults, history = user.faults, user.history
     if not 1 <= args.limit <= faults.max_events_limit:

@@ -52,7 +52,7 @@ ENUMS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class PayloadContext:
     """What a payload is about: the strategy, its position and broker account, and the dice."""
 
     dice: Random
@@ -101,7 +101,7 @@ class Scene:
         return Moment(f"2026-01-{day:02d}T{hour}:{minute:02d}:07{fraction}Z")
 
 
-def _condition(scene: Scene) -> Tree:
+def _condition(scene: PayloadContext) -> Tree:
     dice = scene.dice
     values: dict[str, Tree] = {
         "PosDelta": scene.number(-2500, 2500, 4),
@@ -115,11 +115,11 @@ def _condition(scene: Scene) -> Tree:
     }
 
 
-def _conditions(scene: Scene) -> Tree:
+def _conditions(scene: PayloadContext) -> Tree:
     return [_condition(scene) for _ in range(scene.dice.randint(1, 2))]
 
 
-def _contract(scene: Scene) -> Tree:
+def _contract(scene: PayloadContext) -> Tree:
     dice = scene.dice
     return {
         "ContractType": CONTRACT_TYPE[2],
@@ -132,7 +132,7 @@ def _contract(scene: Scene) -> Tree:
     }
 
 
-def _leg(scene: Scene, name: str) -> Tree:
+def _leg(scene: PayloadContext, name: str) -> Tree:
     return {
         "Id": Slot("id"),
         "Name": name,
@@ -150,7 +150,7 @@ def _leg(scene: Scene, name: str) -> Tree:
     }
 
 
-def _greeks(scene: Scene) -> Tree:
+def _greeks(scene: PayloadContext) -> Tree:
     return {
         "Delta": scene.number(-1, 1, 10),
         "Gamma": Number("0.000012"),
@@ -159,7 +159,7 @@ def _greeks(scene: Scene) -> Tree:
     }
 
 
-def _prices(scene: Scene) -> Tree:
+def _prices(scene: PayloadContext) -> Tree:
     return {
         "SnapshotTime": scene.moment(),
         "Bid": Number("1.10"),
@@ -173,7 +173,7 @@ def _prices(scene: Scene) -> Tree:
     }
 
 
-def _prepared(scene: Scene) -> Mapping[str, Tree]:
+def _prepared(scene: PayloadContext) -> Mapping[str, Tree]:
     """Members that the three prepare results share."""
     legs = ("short_put", "Long_Put")
     variables: dict[str, Tree] = {
@@ -197,12 +197,12 @@ def _prepared(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _job(scene: Scene) -> Mapping[str, Tree]:
+def _job(scene: PayloadContext) -> Mapping[str, Tree]:
     """Members that the events of jobs share."""
     return {"JobId": Slot("job"), **scene.strategy_members, "BrokerAccountId": scene.maybe(scene.broker_account, 0.9)}
 
 
-def _entry_signal(scene: Scene) -> Mapping[str, Tree]:
+def _entry_signal(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "State": scene.dice.choice(SIGNAL_STATE),
         **scene.strategy_members,
@@ -211,7 +211,7 @@ def _entry_signal(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _exit_signal(scene: Scene) -> Mapping[str, Tree]:
+def _exit_signal(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "State": scene.dice.choice(SIGNAL_STATE),
         **scene.strategy_members,
@@ -221,7 +221,7 @@ def _exit_signal(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _adjustment_signal(scene: Scene) -> Mapping[str, Tree]:
+def _adjustment_signal(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "State": scene.dice.choice(SIGNAL_STATE),
         **scene.strategy_members,
@@ -232,7 +232,7 @@ def _adjustment_signal(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _order_update(scene: Scene) -> Mapping[str, Tree]:
+def _order_update(scene: PayloadContext) -> Mapping[str, Tree]:
     state = scene.dice.choice(ORDER_STATE)
     rejection: Tree = {"Code": "201", "Reason": 'margin "short" by 0.10', "Retryable": False, "Detail": None}
     return {
@@ -250,7 +250,7 @@ def _order_update(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _position_update(scene: Scene) -> Mapping[str, Tree]:
+def _position_update(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "PositionId": scene.position(),
         **scene.strategy_members,
@@ -261,7 +261,7 @@ def _position_update(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _leg_update(scene: Scene) -> Mapping[str, Tree]:
+def _leg_update(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "BrokerAccountId": scene.broker_account,
         **scene.position_members,
@@ -275,7 +275,7 @@ def _leg_update(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _agent_status_change(scene: Scene) -> Mapping[str, Tree]:
+def _agent_status_change(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "Status": scene.dice.choice(AGENT_STATUS),
         "Message": f"agent: {scene.name()}",
@@ -283,7 +283,7 @@ def _agent_status_change(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _error(scene: Scene) -> Mapping[str, Tree]:
+def _error(scene: PayloadContext) -> Mapping[str, Tree]:
     of_strategy = scene.chance(0.7)
     about = {**scene.strategy_members, **scene.position_members}
     return {
@@ -297,7 +297,7 @@ def _error(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _entry_completed(scene: Scene) -> Mapping[str, Tree]:
+def _entry_completed(scene: PayloadContext) -> Mapping[str, Tree]:
     result: Tree = {
         "SelectedLegs": Dictionary({name: _leg(scene, "short_put") for name in ("short_put", "Long_Put")}),
         "AbortConditions": scene.maybe(_conditions(scene)),
@@ -309,12 +309,12 @@ def _entry_completed(scene: Scene) -> Mapping[str, Tree]:
     return {"Result": result, **_job(scene)}
 
 
-def _exit_completed(scene: Scene) -> Mapping[str, Tree]:
+def _exit_completed(scene: PayloadContext) -> Mapping[str, Tree]:
     legs = Dictionary({"short_put": _leg(scene, "short_put")})
     return {"Result": {"PositionId": scene.position(), "PositionLegs": legs, **_prepared(scene)}, **_job(scene)}
 
 
-def _adjustment_completed(scene: Scene) -> Mapping[str, Tree]:
+def _adjustment_completed(scene: PayloadContext) -> Mapping[str, Tree]:
     result: Tree = {
         "Operation": scene.dice.choice(("AddLegs", "RemoveLegs", "MoveLeg", "UpdateVars")),
         "Condition": "DIT > 10",
@@ -328,7 +328,7 @@ def _adjustment_completed(scene: Scene) -> Mapping[str, Tree]:
     return {"Result": result, **_job(scene)}
 
 
-def _auto_update(scene: Scene) -> Mapping[str, Tree]:
+def _auto_update(scene: PayloadContext) -> Mapping[str, Tree]:
     return {
         "JobId": Slot("job"),
         **scene.strategy_members,
@@ -338,12 +338,14 @@ def _auto_update(scene: Scene) -> Mapping[str, Tree]:
     }
 
 
-def _auto_update_completed(scene: Scene) -> Mapping[str, Tree]:
+def _auto_update_completed(scene: PayloadContext) -> Mapping[str, Tree]:
     updated: dict[str, Tree] = {"MaxLoss": Number("-100.10"), "max_loss": Slot("money"), "tgt": _LARGEST}
     return {"UpdatedVars": Dictionary(updated), **_auto_update(scene)}
 
 
-def _failed(error: str, members: Callable[[Scene], Mapping[str, Tree]]) -> Callable[[Scene], Mapping[str, Tree]]:
+def _failed(
+    error: str, members: Callable[[PayloadContext], Mapping[str, Tree]]
+) -> Callable[[PayloadContext], Mapping[str, Tree]]:
     return lambda scene: {"Error": error, **members(scene)}
 
 
@@ -353,7 +355,7 @@ UNKNOWN_MEMBERS: Final[Mapping[str, Tree]] = {
 }
 """Members that a later release of the hub might add to any event."""
 
-SHAPES: Final[Mapping[str, Callable[[Scene], Mapping[str, Tree]]]] = {
+SHAPES: Final[Mapping[str, Callable[[PayloadContext], Mapping[str, Tree]]]] = {
     "OnEntrySignal": _entry_signal,
     "OnExitSignal": _exit_signal,
     "OnAdjustmentSignal": _adjustment_signal,

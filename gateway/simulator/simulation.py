@@ -15,7 +15,7 @@ from aiohttp import web
 from gateway.simulator import admin
 from gateway.simulator.faults import HEALTHY, Faults
 from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
-from gateway.simulator.listener import Door
+from gateway.simulator.listener import Listener
 from gateway.simulator.server import Ending, Server, Timing
 from gateway.simulator.wire import Form
 
@@ -64,7 +64,7 @@ class Simulator:
     """What a gateway is given as `hub.url`: scheme, host and port."""
     hub: Hub
     server: Server
-    door: Door
+    door: Listener
     """The listening socket; `await door.shut(seconds)` refuses connections at TCP."""
 
     def user(self, name: str) -> User:
@@ -97,7 +97,7 @@ async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
             user.begin(Emission(config.rate, config.total))
     app = web.Application(client_max_size=_MOST_INJECTED)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    door = Door(runner, config.host, config.port, config.tls)
+    door = Listener(runner, config.host, config.port, config.tls)
     server.add_routes(app.router)
     app.add_subapp("/simulator", admin.application(hub, server, door))
     await runner.setup()
@@ -123,7 +123,7 @@ async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
         raise failure
 
 
-def _url(door: Door, config: SimulatorConfig) -> str:
+def _url(door: Listener, config: SimulatorConfig) -> str:
     host, port = door.address
     scheme = "http" if config.tls is None else "https"
     return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"

@@ -50,7 +50,7 @@ CONTROL_FAMILIES: Final = (
 Rows = Iterable[tuple[tuple[str, ...], float]]
 
 
-class ControlCounts(msgspec.Struct):
+class ControlCounters(msgspec.Struct):
     """The counts of one process, or of several one after another."""
 
     requests: dict[str, dict[str, int]] = {}
@@ -61,19 +61,19 @@ class ControlCounts(msgspec.Struct):
     audit_failures: int = 0
     audit_waiting: int = 0
 
-    def answered(self, role: str, status: int) -> None:
+    def on_answer(self, role: str, status: int) -> None:
         """Count a request."""
         statuses = self.requests.setdefault(role, {})
         statuses[str(status)] = statuses.get(str(status), 0) + 1
 
-    def refuse(self, reason: str) -> None:
+    def on_refusal(self, reason: str) -> None:
         """Count a refusal."""
         self.refused[reason] = self.refused.get(reason, 0) + 1
 
-    def after(self, before: ControlCounts) -> ControlCounts:
+    def after(self, before: ControlCounters) -> ControlCounters:
         """Return the counts of the process before together with these; of gauges these alone."""
         roles = before.requests.keys() | self.requests.keys()
-        return ControlCounts(
+        return ControlCounters(
             {role: _sum(before.requests.get(role, {}), self.requests.get(role, {})) for role in roles},
             _sum(before.refused, self.refused),
             self.tokens_file_problems,
@@ -97,9 +97,9 @@ class ControlCounts(msgspec.Struct):
         }
 
 
-def decode_counts(line: bytes) -> ControlCounts:
+def decode_counts(line: bytes) -> ControlCounters:
     """Return what `encode` gave; raises ValueError."""
-    return msgspec.json.decode(line, type=ControlCounts)
+    return msgspec.json.decode(line, type=ControlCounters)
 
 
 def _sum(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

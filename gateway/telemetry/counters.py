@@ -20,7 +20,7 @@ _COMMITS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 _MESSAGES: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
 
-class Distribution:
+class Histogram:
     """How often a value was found below each of some bounds."""
 
     __slots__ = ("_bounds", "_counts", "sum")
@@ -32,9 +32,9 @@ class Distribution:
         self.sum = 0.0
         """Of all values."""
 
-    def __copy__(self) -> Distribution:
+    def __copy__(self) -> Histogram:
         """Give it as it is now."""
-        copied = Distribution(self._bounds)
+        copied = Histogram(self._bounds)
         copied._counts, copied.sum = self._counts.copy(), self.sum
         return copied
 
@@ -56,7 +56,7 @@ class Distribution:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """The counts of one process."""
 
     events: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -81,15 +81,15 @@ class Tally:
     """Errors that nobody expected, by the part of the gateway in which they happened and that was begun again."""
     replays: Counter[str] = field(default_factory=Counter)
     """Replays that were brought to their end here, by how they ended."""
-    commit_seconds: Distribution = field(default_factory=lambda: Distribution(_COMMITS))
+    commit_seconds: Histogram = field(default_factory=lambda: Histogram(_COMMITS))
     """From the request to its clean answer."""
-    commit_messages: Distribution = field(default_factory=lambda: Distribution(_MESSAGES))
+    commit_messages: Histogram = field(default_factory=lambda: Histogram(_MESSAGES))
     """Messages in one commit."""
-    delays: Distribution = field(default_factory=lambda: Distribution(_DELAYS))
+    delays: Histogram = field(default_factory=lambda: Histogram(_DELAYS))
     """Seconds from an event's EventTime until it was committed, by the hub's clock as far as that is known."""
     hub_offset: HubOffset = field(default_factory=HubOffset)
     """How far the hub's clock is from ours."""
 
-    def copy(self) -> Tally:
+    def copy(self) -> Counters:
         """Give it as it is now: another thread may read the copy while this goes on."""
-        return Tally(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})
+        return Counters(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})

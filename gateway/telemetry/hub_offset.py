@@ -11,7 +11,7 @@ from collections import deque
 from statistics import median
 from typing import Final
 
-_LAST: Final = 63
+_SAMPLES: Final = 63
 """Answers that count."""
 
 
@@ -21,7 +21,7 @@ class HubOffset:
     __slots__ = ("_last", "seconds")
 
     def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=_LAST)
+        self._last: deque[float] = deque(maxlen=_SAMPLES)
         self.seconds = 0.0
         """0 where nothing is known, or where no answer contradicts it."""
 
@@ -31,7 +31,7 @@ class HubOffset:
         copied._last, copied.seconds = self._last.copy(), self.seconds
         return copied
 
-    def told(self, asked: float, answered: float, hub: float) -> None:
+    def on_time(self, asked: float, answered: float, hub: float) -> None:
         """Note that the hub told the time `hub` between two moments of ours; all in seconds since 1970."""
         self._last.append(min(hub - asked, 0.0) + max(hub - answered, 0.0))
         self.seconds = median(self._last)

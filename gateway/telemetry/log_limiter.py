@@ -24,7 +24,7 @@ _FIRST_ELSE: Final = 20
 """Lines of one cause that are written in a while: most of what is only said, fewer of what went wrong."""
 _NAMED: Final = 200
 """Accounts of which the first error of one cause is written in a while."""
-_WHILE: Final = 10.0
+_WINDOW_S: Final = 10.0
 """Seconds."""
 _CAUSES: Final = 1000
 """Causes that are told apart in a while; what comes besides is written."""
@@ -44,14 +44,14 @@ class _Cause:
     held_shards: set[str] = field(default_factory=set)
 
 
-class Repeats(logging.Filter):
+class LogRateLimiter(logging.Filter):
     """Lets lines through to one handler, the first of each cause."""
 
     def __init__(
         self,
         write: Callable[[logging.LogRecord], None],
         clock: Callable[[], float] = time.monotonic,
-        rest: float = _WHILE,
+        rest: float = _WINDOW_S,
     ) -> None:
         """`write` writes what sums up; `rest` is how long a while is, in seconds of `clock`."""
         super().__init__()
@@ -112,7 +112,7 @@ class Repeats(logging.Filter):
 
     def _judge(self, record: logging.LogRecord) -> tuple[_Cause | None, bool]:
         """Tell whether the line is written, and give what is to be summed up before it."""
-        now, said = self._clock(), _said(record)
+        now, said = self._clock(), _sentence_of(record)
         key = record.levelno, _cause_of(record, said)
         cause = self._causes.get(key)
         due = None
@@ -139,7 +139,7 @@ class Repeats(logging.Filter):
     def _sum_up(self, cause: _Cause) -> None:
         assert cause.last is not None  # noqa: S101 - some were held back
         with suppress(Exception):  # as the standard library does with a line that cannot be written
-            line, said = copy(cause.last), dict(_said(cause.last))
+            line, said = copy(cause.last), dict(_sentence_of(cause.last))
             for name, values in (("account", cause.held_accounts), ("shard", cause.held_shards)):
                 if len(values) > 1:
                     said.pop(name, None)
@@ -151,7 +151,7 @@ class Repeats(logging.Filter):
             self._write(line)
 
 
-def _said(record: logging.LogRecord) -> Mapping[str, Any]:
+def _sentence_of(record: logging.LogRecord) -> Mapping[str, Any]:
     """Give what structlog was told, nothing where the line is a library's."""
     return record.msg if isinstance(record.msg, dict) else {}
 

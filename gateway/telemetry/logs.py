@@ -18,7 +18,7 @@ from typing import Final, Literal
 import structlog
 
 from gateway.printable import printable
-from gateway.telemetry.log_limiter import AUDIT, Repeats
+from gateway.telemetry.log_limiter import AUDIT, LogRateLimiter
 from gateway.telemetry.tracer import add_trace
 
 _SHARED: tuple[structlog.types.Processor, ...] = (
@@ -68,7 +68,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
         with handler.lock or nullcontext():
             handler.emit(record)
 
-    repeats = Repeats(write)
+    repeats = LogRateLimiter(write)
     handler.addFilter(repeats)
     repeats.start()
     atexit.register(repeats.close)

@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from gateway import __version__
-from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounts
-from gateway.telemetry.counters import Distribution, Tally
+from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounters
+from gateway.telemetry.counters import Counters, Histogram
 from gateway.telemetry.exposition import encode, form_for
 from gateway.telemetry.families import Family, Scope
 
@@ -200,7 +200,7 @@ FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _FAMI
 
 
 @dataclass(frozen=True, slots=True)
-class AccountNumbers:
+class AccountMetrics:
     """What is counted of one account, since the process began."""
 
     account: str
@@ -222,12 +222,12 @@ class AccountNumbers:
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
+class ReplicaMetrics:
     """What is counted of a replica and of its accounts."""
 
-    tally: Tally
-    accounts: Collection[AccountNumbers]
-    unserved: Mapping[str, str]
+    counters: Counters
+    accounts: Collection[AccountMetrics]
+    orphaned: Mapping[str, str]
     """Accounts that nobody serves, and the state that says why."""
     states: Collection[str]
     """That an account may have, those included."""
@@ -243,7 +243,7 @@ class Numbers:
     """States in which a replay ends."""
     buffer: int
     buffer_limit: int
-    needs_person: bool
+    action_required: bool
     """Whether only a person can mend what is wrong with the broker."""
     window: int
     """Bytes that may be committed at once."""
@@ -255,10 +255,12 @@ class Numbers:
     """Seconds for which the first of them does."""
 
 
-class _Told(Collector):
+class _ScrapeCollector(Collector):
     """What one scrape is told."""
 
-    def __init__(self, numbers: Numbers | None, control: ControlCounts, shards: int, *, per_account: bool) -> None:
+    def __init__(
+        self, numbers: ReplicaMetrics | None, control: ControlCounters, shards: int, *, per_account: bool
+    ) -> None:
         self._numbers = numbers
         self._control = control
         self._shards = shards
@@ -274,20 +276,20 @@ class _Told(Collector):
         rows = self._rows(self._numbers)
         for family in FAMILIES.values():
             found = rows.get(family.name)
-            if isinstance(found, Distribution):
+            if isinstance(found, Histogram):
                 histogram = HistogramMetricFamily(PREFIX + family.name, family.help)
                 histogram.add_metric([], list(found.buckets()), found.sum)
                 yield histogram
             elif found is not None:
                 yield _metric(family.name, found, has_labels=family.scope is not Scope.WORST or self._per_account)
 
-    def _rows(self, numbers: Numbers) -> dict[str, _Rows | Distribution]:
-        tally, accounts = numbers.tally, numbers.accounts
+    def _rows(self, numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
+        tally, accounts = numbers.counters, numbers.accounts
         states = dict.fromkeys(numbers.states, 0)
-        for state in chain((one.state for one in accounts), numbers.unserved.values()):
+        for state in chain((one.state for one in accounts), numbers.orphaned.values()):
             states[state] += 1
         events = dict.fromkeys(product(numbers.kinds, OUTCOMES), 0) | tally.events
-        rows: dict[str, _Rows | Distribution] = {
+        rows: dict[str, _Rows | Histogram] = {
             "accounts": _by(states),
             "hub_connections": _one(sum(one.is_connected for one in accounts)),
             "hub_connects_total": _one(tally.connects),
@@ -306,7 +308,7 @@ class _Told(Collector):
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
-            "broker_needs_person": _one(numbers.needs_person),
+            "broker_needs_person": _one(numbers.action_required),
             "commit_window_bytes": _one(numbers.window),
             "commit_in_flight_bytes": _one(numbers.in_flight),
             "buffer_waiters": _one(numbers.waiters),
@@ -321,9 +323,9 @@ class _Told(Collector):
         return rows | (_each(numbers) if self._per_account else _worst(accounts))
 
 
-def _each(numbers: Numbers) -> dict[str, _Rows | Distribution]:
+def _each(numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
     accounts = numbers.accounts
-    states = chain(((one.account, one.state) for one in accounts), numbers.unserved.items())
+    states = chain(((one.account, one.state) for one in accounts), numbers.orphaned.items())
     return {
         "lag_sequences": (((one.account,), one.lag) for one in accounts),
         "lag_seconds": (((one.account,), one.lag_seconds) for one in accounts),
@@ -337,7 +339,7 @@ def _each(numbers: Numbers) -> dict[str, _Rows | Distribution]:
     }
 
 
-def _worst(accounts: Collection[AccountNumbers]) -> dict[str, _Rows | Distribution]:
+def _worst(accounts: Collection[AccountMetrics]) -> dict[str, _Rows | Histogram]:
     running = [one for one in accounts if one.is_awaited]
     oldest = min((one.heard_at for one in accounts if one.is_connected and one.heard_at is not None), default=None)
     return {
@@ -385,7 +387,9 @@ class Metrics:
         """Return the media type of the text for a scraper that sends `accept`; it may be given to `text` as well."""
         return form_for(accept)
 
-    def text(self, numbers: Numbers | None, accept: str, control: ControlCounts | None = None) -> tuple[str, bytes]:
+    def text(
+        self, numbers: ReplicaMetrics | None, accept: str, control: ControlCounters | None = None
+    ) -> tuple[str, bytes]:
         """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
 
         `control` is what the control plane has counted. With thousands of accounts it takes a while, and may be called
@@ -393,6 +397,8 @@ class Metrics:
         """
         registry = CollectorRegistry(auto_describe=False)
         registry.register(self._process)
-        registry.register(_Told(numbers, control or ControlCounts(), self._shards, per_account=self._per_account))
+        registry.register(
+            _ScrapeCollector(numbers, control or ControlCounters(), self._shards, per_account=self._per_account)
+        )
         media_type = form_for(accept)
         return media_type, encode(registry, media_type)

@@ -51,9 +51,9 @@ from gateway.telemetry.logs import get_logger
 from gateway.telemetry.tracer import SCHEMA, Kind, Known
 
 _PATH: Final = "/v1/traces"
-_WAITING: Final = 2048
+_MAX_QUEUED_SPANS: Final = 2048
 """Spans that may wait for the collector, some KB each."""
-_AT_ONCE: Final = 512
+_BATCH_SPANS: Final = 512
 """Spans in one request."""
 _LINKS: Final = 5000
 """Links of one span: as many as a commit may have messages."""
@@ -63,12 +63,12 @@ _TIMEOUT: Final = 5.0
 """Seconds for a request and its repetitions."""
 _ENDING: Final = 1.0
 """Seconds that what waits gets at the end."""
-_CALM: Final = 1.0
+_QUIET_S: Final = 1.0
 """Seconds without a loss until the trouble is over; each time twice as long, so that no collector floods the log."""
-_LONGEST_CALM: Final = 60.0
+_MAX_QUIET_S: Final = 60.0
 _SHORT: Final = 6
 """Letters that are too few for a secret: `Bearer`."""
-_SHOWN: Final = 300
+_LOG_EXCERPT_CHARS: Final = 300
 """Letters of an error that the log shows."""
 _HEADER: Final = re.compile(r"([A-Za-z0-9!#$%&'*+.^_`|~-]+)[ \t]*:[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -87,7 +87,7 @@ class Source:
         self._scope = InstrumentationScope("gateway", __version__, SCHEMA)
         self._propagator = TraceContextTextMapPropagator()
 
-    def moment(self, name: str, kind: Kind, attributes: Known) -> Span | None:
+    def instant(self, name: str, kind: Kind, attributes: Known) -> Span | None:
         """Give a root span that begins and ends now.
 
         It is put together by hand: by the library's tracer it takes 25 µs, and so 1.3 (measured), and there may be
@@ -148,7 +148,7 @@ def exporting(settings: TracingSettings, *, role: str) -> Iterator[Source]:
     session.trust_env = False  # neither a proxy nor a netrc of the environment: the settings say it all
     headers = _Headers(settings.headers_file, settings.ca_file)
     session.auth = headers
-    exporter = _Watched(
+    exporter = _ReportingExporter(
         OTLPSpanExporter(
             settings.endpoint + _PATH,
             None if settings.ca_file is None else str(settings.ca_file),
@@ -167,30 +167,30 @@ def exporting(settings: TracingSettings, *, role: str) -> Iterator[Source]:
     limits = SpanLimits(max_links=_LINKS)
     provider = TracerProvider(ALWAYS_ON, resource, shutdown_on_exit=False, span_limits=limits)
     try:
-        yield Source(provider, _Spool(exporter))
+        yield Source(provider, _BoundedProcessor(exporter))
     finally:
         ending = threading.Thread(target=provider.shutdown, name="traces-end", daemon=True)
         ending.start()
         ending.join(_ENDING)
 
 
-class _Spool(BatchSpanProcessor):
+class _BoundedProcessor(BatchSpanProcessor):
     """The library's, but it counts what finds no room, and says nothing of it by itself."""
 
-    def __init__(self, exporter: _Watched) -> None:
-        super().__init__(exporter, _WAITING, _DELAY, _AT_ONCE)
+    def __init__(self, exporter: _ReportingExporter) -> None:
+        super().__init__(exporter, _MAX_QUEUED_SPANS, _DELAY, _BATCH_SPANS)
         self._exporter = exporter
 
     def on_end(self, span: ReadableSpan) -> None:
         exporter = self._exporter
-        if exporter.ended - exporter.taken >= _WAITING:
+        if exporter.ended - exporter.taken >= _MAX_QUEUED_SPANS:
             exporter.dropped += 1
             return
         exporter.ended += 1
         super().on_end(span)
 
 
-class _Watched(SpanExporter):
+class _ReportingExporter(SpanExporter):
     """Exports, and tells when that begins to fail, and when it is over."""
 
     def __init__(self, inner: OTLPSpanExporter, shown: Callable[[str], str]) -> None:
@@ -201,12 +201,12 @@ class _Watched(SpanExporter):
         """Spans that wait no more: only the exporting thread counts them."""
         self._inner = inner
         self._shown = shown
-        self._ear = _listen()
+        self._ear = _capture_errors()
         self._log = get_logger()
         self._seen = 0  # of those that were dropped
         self._lost = 0  # since the trouble began
         self._lost_at: float | None = None
-        self._calm = _CALM
+        self._quiet = _QUIET_S
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
@@ -225,16 +225,16 @@ class _Watched(SpanExporter):
                 )
                 self._log.warning("traces are lost, events are not", error=words)
             self._lost, self._lost_at = self._lost + lost, now
-        elif self._lost_at is not None and now - self._lost_at >= self._calm:
+        elif self._lost_at is not None and now - self._lost_at >= self._quiet:
             self._log.info("traces are exported again", lost=self._lost)
-            self._lost, self._lost_at, self._calm = 0, None, min(_LONGEST_CALM, 2 * self._calm)
+            self._lost, self._lost_at, self._quiet = 0, None, min(_MAX_QUIET_S, 2 * self._quiet)
         return result
 
     def shutdown(self) -> None:
         self._inner.shutdown()  # type: ignore[no-untyped-call]
 
 
-class _Ear(logging.Handler):
+class _ErrorCapture(logging.Handler):
     """Hears what the library logs of each failure, which is far too much for anybody else."""
 
     def __init__(self) -> None:
@@ -248,12 +248,12 @@ class _Ear(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if not self.heard:
-            self.heard.append(" ".join(record.getMessage().split())[:_SHOWN])
+            self.heard.append(" ".join(record.getMessage().split())[:_LOG_EXCERPT_CHARS])
 
 
-def _listen() -> _Ear:
+def _capture_errors() -> _ErrorCapture:
     library = logging.getLogger("opentelemetry")
-    ear = _Ear()
+    ear = _ErrorCapture()
     library.handlers = [ear]
     library.propagate = False
     return ear

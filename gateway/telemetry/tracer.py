@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 SCHEMA: Final = "https://opentelemetry.io/schemas/1.44.0"
 """The semantic conventions that the names below are taken from."""
-_SHOWN: Final = 300
+_MAX_ATTRIBUTE_CHARS: Final = 300
 """Letters of an error that a span keeps."""
 _FAULT: Final = 500
 """The HTTP status from which on a server is at fault, and its span with it."""
@@ -92,20 +92,20 @@ class Span:
         if self.inner is not None:
             self.inner.add_event(name)
 
-    def spoil(self, kind: str, words: str) -> None:
+    def set_error(self, kind: str, words: str) -> None:
         """Say that what it stands for failed; `kind` is one of few, and the words must be fit for a log."""
         if self.inner is not None:
             from gateway.telemetry.otlp import failed  # noqa: PLC0415 - it is loaded: there is a span
 
             self.inner.set_attribute("error.type", kind)
-            failed(self.inner, words[:_SHOWN])
+            failed(self.inner, words[:_MAX_ATTRIBUTE_CHARS])
 
     def fail(self, error: BaseException) -> None:
         """End it as failed; what was given up, as at the end of the gateway, is no failure."""
         if isinstance(error, asyncio.CancelledError):
             self.end()
             return
-        self.spoil(str(getattr(error, "reason", "") or type(error).__name__), str(error))
+        self.set_error(str(getattr(error, "reason", "") or type(error).__name__), str(error))
         self.end()
 
     def end(self) -> None:
@@ -113,13 +113,13 @@ class Span:
         if self.inner is not None:
             self.inner.end()
 
-    def enter(self) -> None:
+    def activate(self) -> None:
         """Let what this task logs from now on carry its ids, until another one is entered."""
         _current.set(self)
 
 
-NOTHING: Final = Span(None)
-_current: ContextVar[Span] = ContextVar("span", default=NOTHING)
+NO_SPAN: Final = Span(None)
+_current: ContextVar[Span] = ContextVar("span", default=NO_SPAN)
 
 
 def add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
@@ -130,7 +130,7 @@ def add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
     return event
 
 
-class Draw:
+class Sampler:
     """Draws a part of all that passes, each with the same chance, and independently."""
 
     def __init__(self, ratio: float, dice: random.Random) -> None:
@@ -140,7 +140,7 @@ class Draw:
         self._passed_over: float = 0
         self._draw()
 
-    def among(self, count: int) -> Sequence[int]:
+    def sample(self, count: int) -> Sequence[int]:
         """Give the places of those that are drawn among the next `count`."""
         if self._passed_over >= count:
             self._passed_over -= count
@@ -188,7 +188,9 @@ class Tracer:
         dice = dice or random.Random()  # noqa: S311 - it samples
         self._source = source
         self._broker = broker or Broker("", {})
-        self._messages, self._commits, self._requests = (Draw(0 if source is None else ratio, dice) for _ in range(3))
+        self._messages, self._commits, self._requests = (
+            Sampler(0 if source is None else ratio, dice) for _ in range(3)
+        )
 
     @property
     def is_on(self) -> bool:
@@ -196,10 +198,10 @@ class Tracer:
         return self._source is not None
 
     def _start(
-        self, name: str, kind: Kind, attributes: Attributes, *, parent: Span = NOTHING, links: Sequence[Span] = ()
+        self, name: str, kind: Kind, attributes: Attributes, *, parent: Span = NO_SPAN, links: Sequence[Span] = ()
     ) -> Span:
         if self._source is None:
-            return NOTHING
+            return NO_SPAN
         linked = [one.inner for one in links if one.inner]
         return Span(self._source.start(name, kind, _known(attributes), parent.inner, linked))
 
@@ -207,13 +209,13 @@ class Tracer:
 
     def sampled(self, count: int) -> Sequence[int]:
         """Give the places of those messages that get a span, among the next `count`."""
-        return self._messages.among(count)
+        return self._messages.sample(count)
 
     def create(self, message: Message) -> Span:
         """Give the span of a message that is about to be committed; it has ended. Its traceparent goes along."""
         attributes = message.own  # what it shares with others, the destination says
         if self._source is None:
-            return NOTHING
+            return NO_SPAN
         said = {
             **self._about("create", message.topic, message.account),
             "messaging.message.id": attributes.get("id"),
@@ -223,12 +225,12 @@ class Tracer:
             "mesolive.event.time": attributes.get("time"),
             "mesolive.replay": message.shared.attributes.get("replayid"),
         }
-        return Span(self._source.moment(*self._operation("create", message.topic), _known(said)))
+        return Span(self._source.instant(*self._operation("create", message.topic), _known(said)))
 
     def send(self, shard: int, messages: Sequence[Message], checkpoints: int, created: Sequence[Span]) -> Span:
         """Give the span of a commit; one that holds no sampled message has none, unless it is sampled itself."""
-        if not self._commits.among(1) and not created:
-            return NOTHING
+        if not self._commits.sample(1) and not created:
+            return NO_SPAN
         topic, account = _common([one.topic for one in messages]), _common([one.account for one in messages])
         return self._start(
             *self._operation("send", topic),
@@ -287,11 +289,11 @@ class Tracer:
     def request(self, method: str, headers: Mapping[str, str], about: Attributes) -> Span:
         """Begin the span of an HTTP request whose trace `headers` may continue: its sender decides, then."""
         if self._source is None:
-            return NOTHING
+            return NO_SPAN
         parent = self._source.sender(headers) if "traceparent" in headers else None
-        is_sampled = bool(self._requests.among(1)) if parent is None else self._source.is_sampled(parent)
+        is_sampled = bool(self._requests.sample(1)) if parent is None else self._source.is_sampled(parent)
         if not is_sampled:
-            return NOTHING
+            return NO_SPAN
         known = method if method in _METHODS else "_OTHER"
         said = _known({**about, "http.request.method": known})
         name = known if known != "_OTHER" else "HTTP"
@@ -307,7 +309,7 @@ def _common(names: Sequence[str]) -> str | None:
     return names[0] if names and names.count(names[0]) == len(names) else None
 
 
-def answered(span: Span, method: str, route: str | None, status: int) -> None:
+def end_request(span: Span, method: str, route: str | None, status: int) -> None:
     """End the span of a request; `route` is the template that it matched, if any, and `status` 0 for no answer."""
     inner = span.inner
     if inner is None:
@@ -316,7 +318,7 @@ def answered(span: Span, method: str, route: str | None, status: int) -> None:
         inner.update_name(f"{method if method in _METHODS else 'HTTP'} {route}")
     span.set({"http.route": route, "http.response.status_code": status or None})
     if status >= _FAULT or status == 0:
-        span.spoil(str(status or "cancelled"), "")
+        span.set_error(str(status or "cancelled"), "")
     span.end()
 
 
@@ -327,7 +329,7 @@ _EXTRA_REMEDY: Final = (
     "An image that was built with --build-arg EXTRA=tracing has it."
 )
 
-OFF: Final = Tracer()
+NOOP_TRACER: Final = Tracer()
 """Traces nothing."""
 
 
@@ -353,7 +355,7 @@ def tracing(settings: TracingSettings, *, role: str, broker: Broker | None = Non
     `role` is what this process does. A file that cannot be used is no reason to stop: `check` tells of it.
     """
     if settings.endpoint is None:
-        yield OFF
+        yield NOOP_TRACER
         return
     from gateway.telemetry.otlp import exporting  # noqa: PLC0415 - nothing of it is loaded where tracing is off
 

@@ -39,9 +39,9 @@ class Operator:
 
     async def wants(self, account: str, desired: Desired) -> int:
         """Write a wish; give its revision."""
-        revision = self.view.wish(account).revision
+        revision = self.view.desired_of(account).revision
         written = await self.store.write(f"account.{account}", encode_record(desired), revision)
-        await until(lambda: self.view.wish(account).revision >= written, f"the wish for {account} is seen")
+        await until(lambda: self.view.desired_of(account).revision >= written, f"the wish for {account} is seen")
         return written
 
     async def sees_applied(self, account: str, revision: int) -> None:
@@ -49,7 +49,7 @@ class Operator:
 
         def is_so() -> bool:
             sighting = self.view.observed.get(account)
-            return sighting is not None and sighting.said is not None and sighting.said.applied == revision
+            return sighting is not None and sighting.value is not None and sighting.value.applied == revision
 
         await until(is_so, f"revision {revision} of {account} is applied")
 
@@ -60,7 +60,7 @@ async def operator(place: Any) -> AsyncIterator[Operator]:  # noqa: ANN401 - a h
         one = Operator(broker.control)
         following = asyncio.create_task(one.view.follow(broker.control))
         try:
-            await until(one.view.filled.is_set, "the view is filled")
+            await until(one.view.has_synced.is_set, "the view is filled")
             yield one
         finally:
             following.cancel()
@@ -120,7 +120,7 @@ async def test_wishes_outlive_a_restart_of_everything(place: tuple[Any, Any]) ->
     await here.emit(count=100, rate=RATE)
     await here.gateway()
     async with operator(here) as one:
-        assert one.view.wish(filtered).desired == Desired(strategies=(1, 2))
+        assert one.view.desired_of(filtered).desired == Desired(strategies=(1, 2))
         await one.sees_applied(filtered, narrowed)
         await one.sees_applied(paused, halted)
         await here.emit(count=100, rate=RATE)
@@ -139,7 +139,7 @@ async def test_wishes_outlive_a_restart_of_everything(place: tuple[Any, Any]) ->
 
 def _has(one: Operator, account: str, settled: int) -> bool:
     sighting = one.view.observed.get(account)
-    return sighting is not None and sighting.said is not None and sighting.said.settled >= settled
+    return sighting is not None and sighting.value is not None and sighting.value.settled >= settled
 
 
 async def test_of_two_operators_at_once_one_wins_and_the_other_hears_of_it(place: tuple[Any, Any]) -> None:
@@ -151,7 +151,7 @@ async def test_of_two_operators_at_once_one_wins_and_the_other_hears_of_it(place
     account = here.accounts[0]
     async with operator(here) as one, operator(here) as other:
         for turn in range(5):
-            before = one.view.wish(account).revision
+            before = one.view.desired_of(account).revision
             wanted = Desired(strategies=(turn,)), Desired(strategies=(turn + 100,))
             outcomes = await asyncio.gather(
                 one.wants(account, wanted[0]), other.wants(account, wanted[1]), return_exceptions=True
@@ -161,9 +161,11 @@ async def test_of_two_operators_at_once_one_wins_and_the_other_hears_of_it(place
             assert (len(won) <= 1, len(won) + len(refused)) == (True, 2)
             assert won or any(isinstance(outcome, OutcomeUnknown) for outcome in refused)
             for each in (one, other):
-                await until(lambda at=before, each=each: each.view.wish(account).revision > at, "the new wish is seen")
-            stands = one.view.wish(account)
-            assert other.view.wish(account) == stands
+                await until(
+                    lambda at=before, each=each: each.view.desired_of(account).revision > at, "the new wish is seen"
+                )
+            stands = one.view.desired_of(account)
+            assert other.view.desired_of(account) == stands
             assert stands.desired in wanted
             assert won in ([], [stands.revision])
-        await one.sees_applied(account, one.view.wish(account).revision)
+        await one.sees_applied(account, one.view.desired_of(account).revision)

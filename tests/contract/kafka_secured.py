@@ -24,7 +24,7 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
-from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
@@ -173,17 +173,17 @@ async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
         await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
         ownership, registry = KafkaOwnership(connection, topics), KafkaRegistry(connection, topics)
         await ownership.check()
-        await registry.agree(2)
-        async with ownership.join("test", 2) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        await registry.ensure_layout(2)
+        async with ownership.join("test", 2) as membership, aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             shards = await anext(changes)
-            assert await membership.confirm(min(shards))
-        async with KafkaLog(connection, LogSettings(topics, "test", commit_timeout=4.0)).open(1) as shard:
+            assert await membership.is_owner(min(shards))
+        async with KafkaLog(connection, EventLogSettings(topics, "test", commit_timeout=4.0)).open(1) as shard:
             settled = int((await shard.checkpoints()).get("demo", b"0"))
             await shard.commit(Commit([message(settled + 1)], {"demo": b"%d" % (settled + 1), "gone": None}))
         for account in ("demo", "gone"):
             await registry.register(account)
         await registry.forget(["gone"])
-        assert await registry.known() == {"demo"}
+        assert await registry.accounts() == {"demo"}
         await KafkaAudit(connection, topics).append("id", "demo", b"{}")
         control = KafkaControl(connection, topics)
         await steer(control)

@@ -43,7 +43,7 @@ class Member:
             self.following = None
 
     async def _follow(self) -> None:
-        async for given in self.membership.changes():
+        async for given in self.membership.assignments():
             stopped, self.serving = self.serving - given, given
             self.sets.append(given)
             self.group.note(self, given)
@@ -183,8 +183,8 @@ async def a_frozen_member_loses_its_shards_and_learns_it(group: Group) -> None:
     believed = frozen.serving
     await until(lambda: len(heir.serving) == group.shards, "the frozen member is replaced", group)
     (shard, *_) = believed
-    assert not await frozen.membership.confirm(shard)
-    assert await heir.membership.confirm(shard)
+    assert not await frozen.membership.is_owner(shard)
+    assert await heir.membership.is_owner(shard)
     count = len(heir.sets)
     frozen.thaw()
     await until(lambda: not frozen.serving, "it learns that it has lost them", group)

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from uuid import uuid4
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
@@ -52,11 +52,11 @@ async def nats_rig(
     replicas: int = 1,
     ttl: int | None = None,
     timeout: float = 5.0,
-    access: Access | None = None,
+    access: BrokerLogin | None = None,
 ) -> AsyncIterator[NatsRig]:
     """Give a rig on a running server, with a stream of its own."""
     topics = topics or Topics(f"t{uuid4().hex}")
-    options = ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5, access=access or Access())
+    options = ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5, access=access or BrokerLogin())
     async with connect(options) as connection:
         settings = StreamSettings(topics, replicas=replicas)
         if replicas == 1:
@@ -65,7 +65,7 @@ async def nats_rig(
             await when_whole(connection, lambda: prepare(connection, settings))
 
         def log(owner: str) -> JetStreamLog:
-            return JetStreamLog(connection, LogSettings(topics, owner, ttl=ttl))
+            return JetStreamLog(connection, EventLogSettings(topics, owner, ttl=ttl))
 
         if replicas > 1:
             await _known_everywhere(log("rig"))
@@ -123,7 +123,7 @@ async def kafka_rig(
         await kafka_cluster.prepare(connection, wanted)
 
         def log(owner: str) -> kafka_log.KafkaLog:
-            settings = kafka_log.LogSettings(
+            settings = kafka_log.EventLogSettings(
                 topics, owner, commit_timeout=timeout, transaction_timeout=transaction_timeout
             )
             return kafka_log.KafkaLog(connection, settings)

@@ -105,7 +105,7 @@ async def a_watch_sees_every_last_value(store: ControlStore) -> None:
         for value in range(1, 4):
             for key, revision in revisions.items():
                 revisions[key] = await store.write(key, b"%d" % value, revision)
-        await store.report(dict.fromkeys(revisions, b"so"))
+        await store.publish_observed(dict.fromkeys(revisions, b"so"))
         await until(lambda: set(view.values().values()) == {b"3"} and len(view.observed) == 20, "all is seen")
         await until(lambda: set(other.values().values()) == {b"3"} and len(other.observed) == 20, "all is seen twice")
         for key, revision in revisions.items():
@@ -122,7 +122,7 @@ def is_forgotten(records: Mapping[str, Record], key: str) -> bool:
 async def a_key_that_is_forgotten_was_never_written(store: ControlStore) -> None:
     first = await store.write("main", b"1", 0)
     other = await store.write("other", b"o", 0)
-    await store.report({"main": b"so", "other": b"so", "alone": b"so"})
+    await store.publish_observed({"main": b"so", "other": b"so", "alone": b"so"})
     async with watching(store) as view:
         await until(lambda: len(view.desired) == 2 and len(view.observed) == 3, "all is seen")
         await store.forget({"main", "alone", "never"})
@@ -137,7 +137,7 @@ async def a_key_that_is_forgotten_was_never_written(store: ControlStore) -> None
             await store.write("main", b"2", first)
         again = await store.write("main", b"2", 0)
         assert again > first
-        await store.report({"main": b"so again"})
+        await store.publish_observed({"main": b"so again"})
         await view.reaches("main", again)
         await until(lambda: view.observed["main"].value == b"so again", "what is reported is there again")
         assert {key: value for key, value in view.values().items() if value} == {"main": b"2", "other": b"o"}
@@ -190,7 +190,7 @@ async def test_a_write_beside_a_forgetting_is_refused_or_forgotten_with_what_was
 async def test_any_number_of_keys_is_forgotten_and_none_is_no_trouble(store: ControlStore) -> None:
     await store.forget([])
     keys = [f"a{number}" for number in range(1200)]
-    await store.report(dict.fromkeys(keys, b"so"))
+    await store.publish_observed(dict.fromkeys(keys, b"so"))
     await store.write("a7", b"1", 0)
     async with watching(store) as view:
         await until(lambda: len(view.observed) == len(keys) and "a7" in view.desired, "all is seen")
@@ -208,14 +208,16 @@ async def test_a_view_drops_what_is_forgotten_and_says_whose_wish_it_was(store: 
     try:
         wish = await store.write("account.main", encode_record(Desired(reconnects=1)), 0)
         shard = encode_record(ShardState(owner="a", accounts=2))
-        await store.report({"account.main": observed, "account.silent": observed, "shard.3": shard, "shard.4": shard})
+        await store.publish_observed(
+            {"account.main": observed, "account.silent": observed, "shard.3": shard, "shard.4": shard}
+        )
         await until(lambda: len(view.observed) == 2 and len(view.shards) == 2 and bool(view.desired), "all is seen")
-        assert (view.wish("main").revision, changed) == (wish, ["main"])
+        assert (view.desired_of("main").revision, changed) == (wish, ["main"])
         await store.forget(["account.main", "account.silent", "shard.3"])
         await until(lambda: not view.observed and not view.desired and set(view.shards) == {"4"}, "all is dropped")
-        assert (view.wish("main"), changed) == (broker_view.Wish(), ["main", "main"])
+        assert (view.desired_of("main"), changed) == (broker_view.VersionedDesired(), ["main", "main"])
         again = await store.write("account.main", encode_record(Desired()), 0)
-        await until(lambda: view.wish("main").revision == again, "a later wish is seen")
+        await until(lambda: view.desired_of("main").revision == again, "a later wish is seen")
     finally:
         following.cancel()
         await asyncio.wait({following})
@@ -232,18 +234,22 @@ async def test_a_view_passes_over_what_a_former_owner_says_late(store: ControlSt
     view = broker_view.View(lambda _: None)
     following = asyncio.create_task(view.follow(store))
     try:
-        await store.report(account("b", 7) | replay(Phase.COMPLETED, 7))
+        await store.publish_observed(account("b", 7) | replay(Phase.COMPLETED, 7))
         await until(lambda: "main" in view.observed and "r" in view.replay_states, "the owner is heard")
         standing = view.observed["main"]
-        await store.report(account("a", 3) | replay(Phase.RUNNING, 3))
+        await store.publish_observed(account("a", 3) | replay(Phase.RUNNING, 3))
         late = [("account.main", 3), ("replay.r", 3)]
-        await until(lambda: [(key, view.last_word(key).epoch) for key, _ in late] == late, "both late ones are heard")
+        await until(lambda: [(key, view.last_writer(key).epoch) for key, _ in late] == late, "both late ones are heard")
         assert (view.observed["main"], view.phase("r")) == (standing, Phase.COMPLETED)
-        await store.report(account("b", 7) | replay(Phase.COMPLETED, 7))
-        await until(lambda: view.last_word("account.main").epoch == view.last_word("replay.r").epoch == 7, "and again")
+        await store.publish_observed(account("b", 7) | replay(Phase.COMPLETED, 7))
+        await until(
+            lambda: view.last_writer("account.main").epoch == view.last_writer("replay.r").epoch == 7, "and again"
+        )
         assert view.observed["main"].revision > standing.revision
-        await store.report(account("a", 9))
-        await until(lambda: view.observed["main"].said == decode_record(Observed, account("a", 9)["account.main"]), "9")
+        await store.publish_observed(account("a", 9))
+        await until(
+            lambda: view.observed["main"].value == decode_record(Observed, account("a", 9)["account.main"]), "9"
+        )
     finally:
         following.cancel()
         await asyncio.wait({following})
@@ -272,7 +278,7 @@ async def test_on_jetstream_nothing_is_left_of_what_was_forgotten_once_its_marke
 async def test_what_is_observed_is_apart_from_what_is_wanted_and_tells_its_age(store: ControlStore) -> None:
     revision = await store.write("main", b"wanted", 0)
     for value in (b"1", b"2"):
-        await store.report({"main": value, "other": value})
+        await store.publish_observed({"main": value, "other": value})
     await store.write("main", b"wanted again", revision)  # a report is no change of the wish
     await asyncio.sleep(0.3)
     async with watching(store) as view:
@@ -286,12 +292,12 @@ async def test_a_watch_says_once_when_everything_is_given_that_was_there(store: 
     async with watching(store) as view:
         await until(lambda: view.fills == [0], "nothing was there")
         await store.write("main", b"1", 0)
-        await store.report({f"a{number}": b"1" for number in range(600)})
+        await store.publish_observed({f"a{number}": b"1" for number in range(600)})
         await until(lambda: len(view.seen) == 601, "all is seen")
     async with watching(store) as later:
         await until(lambda: bool(later.fills), "it says so")
         assert len(later.seen) == 601
-        await store.report({"main": b"2"})
+        await store.publish_observed({"main": b"2"})
         await until(lambda: len(later.seen) == 602, "the change is seen")
         assert (view.fills, later.fills) == ([0], [601])
 
@@ -300,7 +306,7 @@ async def test_thousands_of_accounts_are_reported_and_seen_in_no_time(store: Con
     """A thousand owners may report at the same second, and a replica must not take long to know all of it."""
     observed = {f"account-{number}": b"x" * 300 for number in range(5000)}
     began = time.monotonic()
-    await store.report(observed)
+    await store.publish_observed(observed)
     told = time.monotonic()
     async with watching(store) as view:
         await until(lambda: len(view.observed) == len(observed), "all is seen")
@@ -316,13 +322,13 @@ async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(nats: NatsR
     store = JetStreamControl(nats.connection, nats.topics)
     async with watching(store) as view:
         for value in (b"0", b"old"):
-            await store.report({"main": value})
+            await store.publish_observed({"main": value})
         await until(lambda: "main" in view.observed and view.observed["main"].value == b"old", "it is seen")
         await nats.connection.link.api(f"STREAM.DELETE.{nats.topics.control}")
         with pytest.raises(Unavailable):
-            await store.report({"main": b"nowhere"})
+            await store.publish_observed({"main": b"nowhere"})
         await registry.prepare(replicas=1, create=True)
-        await store.report({"main": b"new"})
+        await store.publish_observed({"main": b"new"})
         await until(lambda: view.observed["main"].value == b"new", "it is read anew")
 
 
@@ -337,7 +343,7 @@ async def test_a_frozen_server_holds_no_write_and_no_report_up(folder: Path) -> 
             with pytest.raises(OutcomeUnknown):
                 await store.write("main", b"2", revision)
             with pytest.raises(Unavailable):
-                await store.report({"main": b"2"})
+                await store.publish_observed({"main": b"2"})
             server.thaw()
             await until(lambda: view.values() == {"main": b"2"}, "the watch tells what became of it")
             server.freeze()

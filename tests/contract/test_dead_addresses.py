@@ -16,7 +16,7 @@ import pytest
 
 from gateway.broker import peers
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
-from gateway.broker.peers import Race, resolve
+from gateway.broker.peers import PeerRace, resolve
 from gateway.broker.ports import Commit
 from gateway.errors import Unavailable
 from tests.contract.behaviours import message, numbers
@@ -136,7 +136,7 @@ async def _discard(won: list[str]) -> None:
 
 
 async def test_a_race_ends_what_was_won_too_late_and_what_is_under_way() -> None:
-    race: Race[list[str]] = Race(_discard, (OSError,))
+    race: PeerRace[list[str]] = PeerRace(_discard, (OSError,))
     both: list[list[str]] = [[], []]
 
     async def wins(what: list[str]) -> list[str]:
@@ -155,7 +155,7 @@ async def test_a_race_ends_what_was_won_too_late_and_what_is_under_way() -> None
 
 
 async def test_a_race_tells_of_a_failure_at_once_and_raises_what_is_not_expected() -> None:
-    race: Race[list[str]] = Race(_discard, (OSError,))
+    race: PeerRace[list[str]] = PeerRace(_discard, (OSError,))
 
     async def fails(error: Exception) -> list[str]:
         raise error

@@ -214,7 +214,7 @@ async def test_a_watch_of_the_control_store_hears_what_is_older_now_and_what_is_
         await view.reaches("account.alpha", newer)
         await place.put_back()
         for turn in range(6):
-            await control.report({f"account.{turn}": b"1"})
+            await control.publish_observed({f"account.{turn}": b"1"})
         await until(lambda: view.desired["account.alpha"].value == b"1", "the older wish is heard")
         await until(lambda: view.desired["account.beta"].revision == 0, "the lost wish is gone")
         assert view.desired["account.alpha"].revision == revision
@@ -265,12 +265,12 @@ async def test_places_are_those_of_the_stream_while_shards_commit_at_the_same_ti
 async def test_the_suite_notices_a_batch_that_expects_no_checkpoint(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = batch.make
+    made = batch.make_batch
 
     def unconditioned(*args: Any, **kwargs: Any) -> batch.Batch:  # noqa: ANN401
         return made(*args, **kwargs | {"standing": None})
 
-    monkeypatch.setattr("gateway.broker.jetstream.batch.make", unconditioned)
+    monkeypatch.setattr("gateway.broker.jetstream.batch.make_batch", unconditioned)
     async with on_nats(folder) as (rig, _, place), stored(rig, place) as shard:
         await place.put_back()
         with suppress(OutcomeUnknown):  # it is noticed, too late

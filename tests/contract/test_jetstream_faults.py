@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream import client_internals as innards
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, EventLog, ShardLog
-from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, TooMuch, Unavailable
+from gateway.errors import ActionRequired, BrokerError, Fenced, OutcomeUnknown, TooManyMessages, Unavailable
 from tests.contract import behaviours
 from tests.contract.behaviours import message, messages, numbers, read
 from tests.contract.nats_server import NatsServer
@@ -99,13 +99,13 @@ async def test_a_killed_server_has_exactly_the_commits_that_it_acknowledged_and_
 async def test_the_end_of_a_connection_is_told_at_once_also_where_something_waits_to_be_sent(folder: Path) -> None:
     async with NatsServer(folder) as server, nats_rig(server.url) as rig:
         link = rig.connection.link
-        with link.listening("nobody") as ear:
+        with link.open_inbox("nobody") as ear:
             link.client._pending.append(b"PING\r\n")
             link.client._pending_data_size = 6
             innards.abort(link.client)  # a server that dies does the same where its socket is reset
             async with asyncio.timeout(5):
                 with pytest.raises(Unavailable, match="ended"):
-                    await ear.hear()
+                    await ear.next()
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_ends_no_connection(nats_server: NatsServer) -> None:
@@ -114,7 +114,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_ends_no_connection(nats_
     async def note(error: Exception) -> None:
         errors.append(error)
 
-    client = innards.Caller()
+    client = innards.PatchedClient()
     await client.connect(nats_server.url, error_cb=note)
     try:
         for _ in range(20):
@@ -140,7 +140,7 @@ async def test_a_wait_that_is_cancelled_leaves_no_failure_that_nobody_asked_for(
         except asyncio.CancelledError:
             raise OSError("no servers") from None
 
-    waiting = asyncio.create_task(innards.bounded(fail_when_cancelled(), 60))
+    waiting = asyncio.create_task(innards.bounded_call(fail_when_cancelled(), 60))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     waiting.cancel()
@@ -392,7 +392,7 @@ async def test_what_the_server_refuses_inside_a_commit_refuses_all_of_it(nats: N
     async with nats.log("a").open(1) as shard:
         assert isinstance(shard, JetStreamShard)
         shard._form = replace(shard._form, ttl=0)
-        with pytest.raises(NeedsPerson, match="TTL"):
+        with pytest.raises(ActionRequired, match="TTL"):
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
     async with nats.log("a").open(1) as shard:
         assert await shard.checkpoints() == {}
@@ -403,7 +403,7 @@ async def test_more_messages_than_the_server_takes_refuse_all_of_them(nats: Nats
     async with nats.log("a").open(1) as shard:
         assert isinstance(shard, JetStreamShard)
         shard._limits = replace(shard.limits, messages=2000)
-        with pytest.raises(TooMuch, match="too large"):
+        with pytest.raises(TooManyMessages, match="too large"):
             await shard.commit(Commit(messages(1, 1001)))
     assert await numbers(nats.reader) == []
 
@@ -430,7 +430,7 @@ async def test_a_user_without_the_permission_to_publish_is_told_so_and_nothing_i
     password_file.write_text("p")
     async with (
         NatsServer(folder, config={"authorization": {"users": users}}) as server,
-        nats_rig(server.url, topics=topics, access=Access(user="u", password_file=password_file)) as rig,
+        nats_rig(server.url, topics=topics, access=BrokerLogin(user="u", password_file=password_file)) as rig,
         rig.log("a").open(1) as shard,
     ):
         with pytest.raises(Unavailable, match=r'publish to "meso\.events\.order-update\.v1\.demo"'):

@@ -16,9 +16,9 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
@@ -139,12 +139,12 @@ async def made_anew(server: NatsServer, admin: JetStreamContext, folder: Path, t
             continue
     password_file = folder / "admin"
     password_file.write_text("admin")
-    access = Access(user="admin", password_file=password_file)
+    access = BrokerLogin(user="admin", password_file=password_file)
     async with connect(ConnectionOptions(servers=[server.url], access=access)) as connection:
         await prepare(connection, StreamSettings(TOPICS))
         await JetStreamRegistry(connection, TOPICS).prepare(replicas=1, create=True)
         await JetStreamOwnership(connection, TOPICS).prepare(replicas=1, create=True)
-        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+        async with JetStreamLog(connection, EventLogSettings(TOPICS, "a")).open(1) as shard:
             positions = [message(number, topic="position-update") for number in range(4, 7)]
             await shard.commit(Commit([*messages(1, 3), *positions], {"demo": b"6"}))
     await make_consumers(admin)

@@ -15,7 +15,7 @@ import nkeys
 import pytest
 from nats.aio.transport import TcpTransport
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
@@ -39,7 +39,7 @@ def written(folder: Path, content: str, name: str = "secret") -> Path:
     return file
 
 
-async def stores_and_reads(server: NatsServer, access: Access) -> None:
+async def stores_and_reads(server: NatsServer, access: BrokerLogin) -> None:
     async with nats_rig(server.url, access=access) as rig:
         async with rig.log("a").open(1) as shard:
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
@@ -47,7 +47,7 @@ async def stores_and_reads(server: NatsServer, access: Access) -> None:
         assert await numbers(rig.reader) == [1, 2, 3]
 
 
-async def refused(server: NatsServer, access: Access) -> str:
+async def refused(server: NatsServer, access: BrokerLogin) -> str:
     with pytest.raises(ConfigurationError) as error:
         async with connect(ConnectionOptions(servers=[server.url], access=access)) as connection:
             await prepare(connection, StreamSettings(Topics("meso")))
@@ -60,13 +60,13 @@ async def refused(server: NatsServer, access: Access) -> str:
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
 async def test_a_user_is_let_in_with_the_password_in_a_file(folder: Path, tmp_path: Path, end: str) -> None:
     async with NatsServer(folder, config=users()) as server:
-        await stores_and_reads(server, Access(user="u", password_file=written(tmp_path, PASSWORD + end)))
+        await stores_and_reads(server, BrokerLogin(user="u", password_file=written(tmp_path, PASSWORD + end)))
 
 
 async def test_a_wrong_password_is_refused_by_its_file_and_never_shown(folder: Path, tmp_path: Path) -> None:
     async with NatsServer(folder, config=users()) as server:
         file = written(tmp_path, "wr0ng")
-        words = await refused(server, Access(user="u", password_file=file))
+        words = await refused(server, BrokerLogin(user="u", password_file=file))
     assert words.startswith("broker.sasl.password_file: NATS refused the login (")
     assert f"of u with the password in {file}. Write the user's present password into the file" in words
     assert "wr0ng" not in words
@@ -74,7 +74,7 @@ async def test_a_wrong_password_is_refused_by_its_file_and_never_shown(folder: P
 
 async def test_a_server_that_wants_a_login_says_so_to_who_has_none(folder: Path) -> None:
     async with NatsServer(folder, config=users()) as server:
-        words = await refused(server, Access())
+        words = await refused(server, BrokerLogin())
     assert words.startswith("broker: NATS refused the login (")
     assert words.endswith("Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file.")
 
@@ -104,7 +104,7 @@ async def test_a_server_that_hangs_up_over_the_first_bytes_of_a_login_is_heard(
         file = written(tmp_path, "wr0ng")
         with pytest.raises(ConfigurationError, match=r"NATS refused the login \(Authorization Violation\)"):
             async with connect(
-                ConnectionOptions([f"nats://{host}:{port}"], access=Access(user="u", password_file=file))
+                ConnectionOptions([f"nats://{host}:{port}"], access=BrokerLogin(user="u", password_file=file))
             ):
                 pass
 
@@ -140,24 +140,24 @@ async def test_a_password_file_that_holds_none_is_named(
     nats_server: NatsServer, tmp_path: Path, spoiled: Callable[[Path], Path], words: str
 ) -> None:
     file = spoiled(tmp_path)
-    said = await refused(nats_server, Access(user="u", password_file=file))
+    said = await refused(nats_server, BrokerLogin(user="u", password_file=file))
     assert said == f"broker.sasl.password_file: {file} {words}"
 
 
 @pytest.mark.parametrize(
     ("access", "words"),
     [
-        (Access(user="u"), "broker.sasl.password_file: is not set, and broker.sasl.username is"),
-        (Access(password_file=Path("p")), "broker.sasl.username: is not set, and broker.sasl.password_file is"),
+        (BrokerLogin(user="u"), "broker.sasl.password_file: is not set, and broker.sasl.username is"),
+        (BrokerLogin(password_file=Path("p")), "broker.sasl.username: is not set, and broker.sasl.password_file is"),
         (
-            Access(user="u", password_file=Path("p"), credentials_file=Path("c")),
+            BrokerLogin(user="u", password_file=Path("p"), credentials_file=Path("c")),
             "broker.credentials_file: is set, and so is broker.sasl.username",
         ),
-        (Access(key_file=Path("k")), "broker.tls.cert_file: is not set, and broker.tls.key_file is"),
+        (BrokerLogin(key_file=Path("k")), "broker.tls.cert_file: is not set, and broker.tls.key_file is"),
     ],
 )
 async def test_settings_that_do_not_go_together_are_refused(
-    nats_server: NatsServer, access: Access, words: str
+    nats_server: NatsServer, access: BrokerLogin, words: str
 ) -> None:
     assert (await refused(nats_server, access)).startswith(words)
 
@@ -179,7 +179,7 @@ async def test_a_running_gateway_asks_for_a_new_password_until_its_file_has_it(
     file = written(tmp_path, PASSWORD)
     async with (
         NatsServer(folder, config=users()) as server,
-        nats_rig(server.url, access=Access(user="u", password_file=file)) as rig,
+        nats_rig(server.url, access=BrokerLogin(user="u", password_file=file)) as rig,
     ):
         before = await rig.connection.connected()
         server.config = users("renewed")
@@ -205,9 +205,9 @@ async def test_an_nkey_is_let_in_by_its_seed_in_a_file(folder: Path, tmp_path: P
     seed = user_seed()
     config = {"authorization": {"users": [{"nkey": public_of(seed)}]}}
     async with NatsServer(folder, config=config) as server:
-        await stores_and_reads(server, Access(credentials_file=written(tmp_path, seed + "\n")))
+        await stores_and_reads(server, BrokerLogin(credentials_file=written(tmp_path, seed + "\n")))
         file = written(tmp_path, user_seed())
-        words = await refused(server, Access(credentials_file=file))
+        words = await refused(server, BrokerLogin(credentials_file=file))
     assert words.startswith(f"broker.credentials_file: NATS refused the login (Authorization Violation) with {file}. ")
 
 
@@ -224,7 +224,7 @@ async def test_a_jwt_is_let_in_by_its_credentials_file(
     async with NatsServer(folder, config=operator.config()) as server:
         file = written(tmp_path, "")
         file.write_bytes(credentials.replace("\n", end).encode())
-        await stores_and_reads(server, Access(credentials_file=file))
+        await stores_and_reads(server, BrokerLogin(credentials_file=file))
 
 
 async def test_credentials_that_the_server_does_not_take_are_refused_in_words(
@@ -234,13 +234,13 @@ async def test_credentials_that_the_server_does_not_take_are_refused_in_words(
     async with NatsServer(folder, config=operator.config(revoked=gone)) as server:
 
         async def words(credentials: str) -> str:
-            return await refused(server, Access(credentials_file=written(tmp_path, credentials)))
+            return await refused(server, BrokerLogin(credentials_file=written(tmp_path, credentials)))
 
         expired = await words(operator.credentials(present, expires=ago))
         for stranger in (operator.credentials(gone), Operator().credentials(present)):
             assert "NATS refused the login" in await words(stranger)
-        assert "broker: NATS refused the login" in await refused(server, Access())
-        await stores_and_reads(server, Access(credentials_file=written(tmp_path, operator.credentials(present))))
+        assert "broker: NATS refused the login" in await refused(server, BrokerLogin())
+        await stores_and_reads(server, BrokerLogin(credentials_file=written(tmp_path, operator.credentials(present))))
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ago))
     assert f"{tmp_path / 'secret'}, whose JWT expired at {moment}+00:00. Let nsc write a new one." in expired
     assert present not in expired
@@ -285,7 +285,7 @@ async def test_a_credentials_file_that_cannot_be_right_is_named_before_it_is_tri
 ) -> None:
     content = spoiled(operator)
     file = written(tmp_path, content)
-    said = await refused(nats_server, Access(credentials_file=file))
+    said = await refused(nats_server, BrokerLogin(credentials_file=file))
     assert said.startswith("broker.credentials_file: ")
     assert str(file) in said
     assert words in said
@@ -299,7 +299,7 @@ async def test_a_jwt_that_expires_while_the_gateway_runs_is_renewed_by_its_file(
     file = written(tmp_path, operator.credentials(seed, expires=int(time.time()) + 2))
     async with (
         NatsServer(folder, config=operator.config()) as server,
-        nats_rig(server.url, access=Access(credentials_file=file)) as rig,
+        nats_rig(server.url, access=BrokerLogin(credentials_file=file)) as rig,
     ):
         before = await rig.connection.connected()
         while f"with {file}, whose JWT expired at" not in caplog.text:
@@ -314,7 +314,7 @@ async def test_a_jwt_that_expires_while_the_gateway_runs_is_renewed_by_its_file(
 
 async def test_nothing_that_is_kept_shows_a_secret(tmp_path: Path, operator: Operator) -> None:
     seed = user_seed()
-    access = Access(credentials_file=written(tmp_path, operator.credentials(seed)))
+    access = BrokerLogin(credentials_file=written(tmp_path, operator.credentials(seed)))
     options = ConnectionOptions(servers=["nats://127.0.0.1:4222"], access=access)
     login = access.login(lambda: None)
     assert seed not in repr(options)
@@ -329,7 +329,7 @@ async def test_an_account_without_jetstream_is_told_apart_from_a_server_without(
     folder: Path, tmp_path: Path, operator: Operator
 ) -> None:
     password_file = written(tmp_path, PASSWORD)
-    access = Access(user="u", password_file=password_file)
+    access = BrokerLogin(user="u", password_file=password_file)
     accounts = {"A": {"users": [{"user": "u", "password": PASSWORD}]}}
     async with NatsServer(folder / "accounts", config={"accounts": accounts}) as server:
         words = await refused(server, access)
@@ -339,7 +339,7 @@ async def test_an_account_without_jetstream_is_told_apart_from_a_server_without(
     )
     credentials = written(tmp_path, operator.credentials(user_seed()), "creds")
     async with NatsServer(folder / "jwt", config=operator.config(jetstream=False)) as server:
-        assert await refused(server, Access(credentials_file=credentials)) == words
+        assert await refused(server, BrokerLogin(credentials_file=credentials)) == words
     async with NatsServer(folder / "off", config={**users(), "jetstream": None}) as server:
         assert await refused(server, access) == (
             "broker.servers: JetStream is not enabled on this NATS server. Enable it: `jetstream { store_dir: … }`."

@@ -13,12 +13,12 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import NotFoundError
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
-from gateway.broker.jetstream.link import Denied
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.link import PermissionDenied
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
@@ -86,7 +86,7 @@ async def connected(server: NatsServer, folder: Path, user: str) -> AsyncIterato
     """Connect as the gateway does, with the user's password and inbox."""
     password_file = folder / user
     password_file.write_text(PASSWORDS[f"{user.upper()}_PASSWORD"])
-    access = Access(user=user, password_file=password_file)
+    access = BrokerLogin(user=user, password_file=password_file)
     options = ConnectionOptions(
         servers=[server.url], access=access, inbox_prefix=f"_INBOX_{user}", timeout=3, ping_interval=0.5
     )
@@ -99,7 +99,7 @@ async def live(connection: Connection, *, create: bool) -> None:
     await prepare(connection, StreamSettings(TOPICS, create=create))
     registry = JetStreamRegistry(connection, TOPICS)
     await registry.prepare(replicas=1, create=create)
-    await registry.agree(16)
+    await registry.ensure_layout(16)
     ownership = JetStreamOwnership(connection, TOPICS)
     await ownership.prepare(replicas=1, create=create)
     await share(ownership)
@@ -107,9 +107,9 @@ async def live(connection: Connection, *, create: bool) -> None:
     await audit.prepare(replicas=1, create=create, retention=3600)
     await audit.append("id", "demo", b"{}")
     for _ in range(2):
-        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+        async with JetStreamLog(connection, EventLogSettings(TOPICS, "a")).open(1) as shard:
             await shard.checkpoints()
-            await registry.known()
+            await registry.accounts()
             letters = [message(4, topic="dead-letter"), message(5, topic="notifications")]
             await shard.commit(Commit([*messages(1, 3), *letters], {"demo": b"5"}))
             await registry.register("demo")
@@ -120,9 +120,9 @@ async def live(connection: Connection, *, create: bool) -> None:
 async def share(ownership: JetStreamOwnership) -> None:
     """Take a shard and give it back."""
     async with ownership.join("a", 1) as membership:
-        async with asyncio.timeout(10), aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with asyncio.timeout(10), aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             assert await anext(changes) == {0}
-        assert await membership.confirm(0)
+        assert await membership.is_owner(0)
         await membership.release(0)
 
 
@@ -182,11 +182,11 @@ async def test_forgetting_needs_no_permission_more(
     async with connected(server, tmp_path, "gateway") as connection:
         await live(connection, create=True)
         control, registry = JetStreamControl(connection, TOPICS), JetStreamRegistry(connection, TOPICS)
-        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+        async with JetStreamLog(connection, EventLogSettings(TOPICS, "a")).open(1) as shard:
             await shard.commit(Commit([], {"demo": None}))
             assert await shard.checkpoints() == {}
         await registry.forget(["demo"])
-        assert await registry.known() == frozenset()
+        assert await registry.accounts() == frozenset()
         await control.forget(["demo"])
         await control.write("demo", b"1", 0)
         await connection.link.refused([])  # what was refused is told now
@@ -202,14 +202,14 @@ async def test_what_may_not_be_forgotten_is_named_and_stays(
         await live(connection, create=True)
     going_by(server, lacking(TEXT, "gateway", "mesolive.gateway.control.state.>"))
     async with connected(server, tmp_path, "gateway") as connection:
-        with pytest.raises(Denied, match=r"mesolive\.gateway\.control\.state\.desired\.demo"):
+        with pytest.raises(PermissionDenied, match=r"mesolive\.gateway\.control\.state\.desired\.demo"):
             await JetStreamControl(connection, TOPICS).forget(["demo"])
     going_by(server, lacking(TEXT, "gateway", "mesolive.gateway.control.account.*"))
     async with connected(server, tmp_path, "gateway") as connection:
         registry = JetStreamRegistry(connection, TOPICS)
-        with pytest.raises(Denied, match=r"mesolive\.gateway\.control\.account\.demo"):
+        with pytest.raises(PermissionDenied, match=r"mesolive\.gateway\.control\.account\.demo"):
             await registry.forget(["demo"])
-        assert await registry.known() == {"demo"}
+        assert await registry.accounts() == {"demo"}
 
 
 async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permission(
@@ -245,7 +245,7 @@ async def stored(server: NatsServer, admin: JetStreamContext, tmp_path: Path) ->
     going_by(server, TEXT)
     async with connected(server, tmp_path, "gateway") as connection:
         await prepare(connection, StreamSettings(TOPICS))
-        async with JetStreamLog(connection, LogSettings(TOPICS, "a")).open(1) as shard:
+        async with JetStreamLog(connection, EventLogSettings(TOPICS, "a")).open(1) as shard:
             positions = [message(number, topic="position-update") for number in range(4, 7)]
             await shard.commit(Commit([*messages(1, 3), *positions], {"demo": b"6"}))
         audit = JetStreamAudit(connection, TOPICS)
@@ -388,11 +388,11 @@ async def test_a_commit_that_is_refused_ends_at_once_with_the_subject_and_nothin
     server: NatsServer, tmp_path: Path, permission: str, subject: str
 ) -> None:
     async with connected(server, tmp_path, "gateway") as connection:
-        log = JetStreamLog(connection, LogSettings(TOPICS, "a"))
+        log = JetStreamLog(connection, EventLogSettings(TOPICS, "a"))
         async with log.open(1) as shard:
             going_by(server, lacking(TEXT, "gateway", permission))
             async with asyncio.timeout(2):
-                with pytest.raises(Denied, match=f'publish to "{subject}"'):
+                with pytest.raises(PermissionDenied, match=f'publish to "{subject}"'):
                     await shard.commit(Commit(messages(7, 9), {"demo": b"9"}))
         going_by(server, TEXT)
         await connection.connected()
@@ -408,7 +408,7 @@ async def test_an_inbox_that_is_taken_away_is_said_and_waited_for(
     server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with connected(server, tmp_path, "gateway") as connection:
-        log = JetStreamLog(connection, LogSettings(TOPICS, "a"))
+        log = JetStreamLog(connection, EventLogSettings(TOPICS, "a"))
         before = connection.link
         going_by(server, lacking(TEXT, "gateway", "_INBOX_gateway.>"))
         while "broker.inbox_prefix: NATS refuses to let this user subscribe" not in caplog.text:

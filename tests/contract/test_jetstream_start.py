@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.embedded import EmbeddedServer
@@ -178,7 +178,7 @@ async def test_a_missing_permission_is_named(folder: Path, allowed: dict[str, An
     async with EmbeddedServer(folder, config={"authorization": {"users": users}}) as server:
         password_file = folder.with_name("password")
         password_file.write_text("p")
-        access = Access(user="u", password_file=password_file)
+        access = BrokerLogin(user="u", password_file=password_file)
         options = ConnectionOptions(servers=[server.url], access=access)
         with pytest.raises(ConfigurationError, match=words):
             async with connect(options) as connection:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
@@ -51,14 +51,14 @@ def mutual(pair: Pair, authority: Authority) -> dict[str, Any]:
     return tls(pair, ca_file=str(authority.file), verify=True)
 
 
-async def stores_and_reads(url: str, access: Access) -> None:
+async def stores_and_reads(url: str, access: BrokerLogin) -> None:
     async with nats_rig(url, access=access) as rig:
         async with rig.log("a").open(1) as shard:
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
         assert await numbers(rig.reader) == [1, 2, 3]
 
 
-async def refused(url: str, access: Access) -> str:
+async def refused(url: str, access: BrokerLogin) -> str:
     with pytest.raises(ConfigurationError) as error:
         async with connect(ConnectionOptions(servers=[url], access=access)):
             pass
@@ -69,12 +69,12 @@ async def test_a_private_ca_is_trusted_where_it_is_named_and_nobody_else_is(
     folder: Path, authority: Authority, stranger: Authority, server_pair: Pair
 ) -> None:
     async with NatsServer(folder, config=tls(server_pair)) as server:
-        await stores_and_reads(server.url, Access(ca_file=authority.file))
-        await stores_and_reads(server.url.replace("nats:", "tls:"), Access(ca_file=authority.file))
+        await stores_and_reads(server.url, BrokerLogin(ca_file=authority.file))
+        await stores_and_reads(server.url.replace("nats:", "tls:"), BrokerLogin(ca_file=authority.file))
 
-        wrong = await refused(server.url, Access(ca_file=stranger.file))
-        unset = await refused(server.url, Access())
-        misnamed = await refused(f"nats://localhost:{server.port}", Access(ca_file=authority.file))
+        wrong = await refused(server.url, BrokerLogin(ca_file=stranger.file))
+        unset = await refused(server.url, BrokerLogin())
+        misnamed = await refused(f"nats://localhost:{server.port}", BrokerLogin(ca_file=authority.file))
     remedy = "Name a PEM file with the certificate of the authority that signed it."
     assert wrong.startswith("broker.tls.ca_file: the server's certificate is refused: unable to get local issuer")
     assert wrong.endswith(f"; {stranger.file} does not vouch for it. {remedy}")
@@ -85,7 +85,7 @@ async def test_a_private_ca_is_trusted_where_it_is_named_and_nobody_else_is(
 
 async def test_a_certificate_that_is_out_of_date_is_refused(folder: Path, authority: Authority) -> None:
     async with NatsServer(folder, config=tls(authority.certificate("old", days=-1))) as server:
-        words = await refused(server.url, Access(ca_file=authority.file))
+        words = await refused(server.url, BrokerLogin(ca_file=authority.file))
     assert words == (
         "broker.servers: the server's certificate is refused: certificate has expired. "
         "Renew it, or set this machine's clock."
@@ -96,11 +96,11 @@ async def test_a_server_that_wants_a_certificate_is_shown_one(
     folder: Path, authority: Authority, server_pair: Pair, client_pair: Pair
 ) -> None:
     async with NatsServer(folder, config=mutual(server_pair, authority)) as server:
-        shown = Access(ca_file=authority.file, cert_file=client_pair.certificate, key_file=client_pair.key)
+        shown = BrokerLogin(ca_file=authority.file, cert_file=client_pair.certificate, key_file=client_pair.key)
         await stores_and_reads(server.url, shown)
         both = folder / "both.pem"
         both.write_bytes(client_pair.key.read_bytes() + client_pair.certificate.read_bytes())
-        await stores_and_reads(server.url, Access(ca_file=authority.file, cert_file=both))
+        await stores_and_reads(server.url, BrokerLogin(ca_file=authority.file, cert_file=both))
 
 
 async def test_who_shows_no_certificate_or_a_wrong_one_is_told_so(
@@ -108,9 +108,11 @@ async def test_who_shows_no_certificate_or_a_wrong_one_is_told_so(
 ) -> None:
     wrong, old = stranger.certificate("client"), authority.certificate("old client", days=-1)
     async with NatsServer(folder, config=mutual(server_pair, authority)) as server:
-        missing = await refused(server.url, Access(ca_file=authority.file))
+        missing = await refused(server.url, BrokerLogin(ca_file=authority.file))
         strange, late = [
-            await refused(server.url, Access(ca_file=authority.file, cert_file=pair.certificate, key_file=pair.key))
+            await refused(
+                server.url, BrokerLogin(ca_file=authority.file, cert_file=pair.certificate, key_file=pair.key)
+            )
             for pair in (wrong, old)
         ]
     assert missing.startswith("broker.tls.cert_file: is not set, and the server wants a certificate (")
@@ -123,10 +125,10 @@ async def test_who_shows_no_certificate_or_a_wrong_one_is_told_so(
 async def test_tls_that_comes_first_is_spoken_where_it_is_set(
     folder: Path, authority: Authority, server_pair: Pair
 ) -> None:
-    first, usual = Access(ca_file=authority.file, handshake_first=True), Access(ca_file=authority.file)
+    first, usual = BrokerLogin(ca_file=authority.file, handshake_first=True), BrokerLogin(ca_file=authority.file)
     async with NatsServer(folder / "first", config=tls(server_pair, handshake_first=True)) as server:
         await stores_and_reads(server.url, first)
-        assert "broker.tls.ca_file is not set" in await refused(server.url, Access(handshake_first=True))
+        assert "broker.tls.ca_file is not set" in await refused(server.url, BrokerLogin(handshake_first=True))
         with pytest.raises(Unavailable, match=r"if it waits for TLS, set broker\.tls\.handshake_first"):
             async with connect(ConnectionOptions(servers=[server.url], access=usual)):
                 pass
@@ -160,8 +162,8 @@ async def test_a_server_without_tls_is_refused_and_never_sees_the_password(
     async with listening:
         port = listening.sockets[0].getsockname()[1]
         for address, access in (
-            (f"nats://127.0.0.1:{port}", Access(ca_file=authority.file, **login)),
-            (f"tls://127.0.0.1:{port}", Access(**login)),
+            (f"nats://127.0.0.1:{port}", BrokerLogin(ca_file=authority.file, **login)),
+            (f"tls://127.0.0.1:{port}", BrokerLogin(**login)),
         ):
             words = await refused(address, access)
             assert words == "broker.tls: the server offers no TLS. Take broker.tls away, or let the server offer TLS."
@@ -170,7 +172,7 @@ async def test_a_server_without_tls_is_refused_and_never_sees_the_password(
 
 
 async def test_a_websocket_without_tls_is_refused_where_tls_is_set(authority: Authority) -> None:
-    words = await refused("ws://127.0.0.1:80", Access(ca_file=authority.file))
+    words = await refused("ws://127.0.0.1:80", BrokerLogin(ca_file=authority.file))
     assert words.startswith("broker.servers: 'ws://127.0.0.1:80' is without TLS, and broker.tls is set")
 
 
@@ -219,7 +221,7 @@ async def test_a_file_that_cannot_be_right_is_named(
     own: dict[str, Path], setting: str, spoil: Callable[[Path], None], words: str
 ) -> None:
     spoil(own[setting])
-    said = await refused(f"nats://127.0.0.1:{free_port()}", Access(**own))
+    said = await refused(f"nats://127.0.0.1:{free_port()}", BrokerLogin(**own))
     assert said.startswith(f"broker.tls.{setting}: ")
     assert str(own[setting]) in said
     assert words in said
@@ -232,7 +234,7 @@ async def test_a_renewed_certificate_and_authority_are_used_from_the_next_connec
     renewed = Authority(tmp_path / "renewed")
     async with (
         NatsServer(folder, config=tls(server_pair)) as server,
-        nats_rig(server.url, access=Access(ca_file=file)) as rig,
+        nats_rig(server.url, access=BrokerLogin(ca_file=file)) as rig,
     ):
         server.stop()
         server.config = tls(renewed.certificate("server"))
@@ -267,7 +269,7 @@ async def test_a_server_that_another_one_told_of_by_ip_address_is_known_by_the_n
         for place in (0, 1)
     ]
     async with servers[0], servers[1]:
-        access, first = Access(ca_file=authority.file), f"nats://localhost:{servers[0].port}"
+        access, first = BrokerLogin(ca_file=authority.file), f"nats://localhost:{servers[0].port}"
         while True:  # until the first knows of the second
             async with connect(ConnectionOptions(servers=[first], access=access, ping_interval=0.5)) as connection:
                 link = await connection.connected()

@@ -16,13 +16,13 @@ from nats.aio.msg import Msg
 from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.control import JetStreamControl
-from gateway.broker.jetstream.log import JetStreamLog, LogSettings
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
 from gateway.broker.ports import Commit
-from gateway.errors import ConfigurationError, NeedsPerson
+from gateway.errors import ActionRequired, ConfigurationError
 from tests.contract.behaviours import message, numbers
 from tests.contract.nats_server import NatsServer
 from tests.contract.watchers import steer
@@ -69,7 +69,7 @@ async def test_a_stream_without_direct_get_is_said_with_what_mends_it_and_then_i
 ) -> None:
     trial = Trial(connection, topics)
     await set_to(connection, topics.control, allow_direct=False)
-    with pytest.raises(NeedsPerson) as refused:
+    with pytest.raises(ActionRequired) as refused:
         await trial.reads()
     assert str(refused.value) == NOT_READABLE.format(stream=topics.control)
     await set_to(connection, topics.control, allow_direct=True)
@@ -96,17 +96,17 @@ async def test_a_stream_that_allows_no_consumer_is_read_and_watched(connection: 
         await connection.link.api(
             f"CONSUMER.CREATE.{name}.taken", {"stream_name": name, "config": {"name": "taken", "durable_name": "taken"}}
         )
-    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+    async with JetStreamLog(connection, EventLogSettings(topics, "a")).open(1) as shard:
         await shard.commit(Commit([message(1)], {"demo": b"1"}))
     assert await numbers(JetStreamReader(connection, topics)) == [1]
     await steer(JetStreamControl(connection, topics))
 
 
 async def test_a_log_without_direct_get_is_said_to_its_reader(connection: Connection, topics: Topics) -> None:
-    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+    async with JetStreamLog(connection, EventLogSettings(topics, "a")).open(1) as shard:
         await shard.commit(Commit([message(1)], {"demo": b"1"}))
     await set_to(connection, topics.stream, allow_direct=False)
-    with pytest.raises(NeedsPerson) as refused:
+    with pytest.raises(ActionRequired) as refused:
         await numbers(JetStreamReader(connection, topics))
     assert str(refused.value) == NOT_READABLE.format(stream=topics.stream)
 
@@ -115,7 +115,7 @@ async def test_a_log_without_direct_get_is_said_to_its_reader(connection: Connec
 async def test_a_stream_that_takes_no_batches_is_said(connection: Connection, topics: Topics, which: str) -> None:
     name = getattr(topics, which)
     await set_to(connection, name, allow_atomic=False)
-    with pytest.raises(NeedsPerson) as refused:
+    with pytest.raises(ActionRequired) as refused:
         await Trial(connection, topics).batches()
     assert str(refused.value) == (
         f"the stream {name} takes nothing: atomic publish is disabled (error 10174). Mend it: set allow_atomic to true"
@@ -171,7 +171,7 @@ async def test_what_cannot_be_edited_has_a_way_on_that_keeps_everything(
     if "storage" in wrong:
         await connection.link.api(f"STREAM.DELETE.{topics.stream}")
         await connection.link.api(f"STREAM.CREATE.{topics.stream}", stream.wanted(settings) | wrong)
-    async with JetStreamLog(connection, LogSettings(topics, "a")).open(1) as shard:
+    async with JetStreamLog(connection, EventLogSettings(topics, "a")).open(1) as shard:
         await shard.commit(Commit([message(1)], {"demo": b"1"}))
     if "sealed" in wrong:
         await set_to(connection, topics.stream, **wrong)
@@ -182,7 +182,7 @@ async def test_what_cannot_be_edited_has_a_way_on_that_keeps_everything(
     await backed_up_and_restored(nats_server, topics.stream, **right)
 
     await stream.prepare(connection, settings)
-    async with JetStreamLog(connection, LogSettings(topics, "b")).open(1) as shard:
+    async with JetStreamLog(connection, EventLogSettings(topics, "b")).open(1) as shard:
         assert await shard.checkpoints() == {"demo": b"1"}
         await shard.commit(Commit([message(2)], {"demo": b"2"}))
 
@@ -191,11 +191,11 @@ async def test_a_record_of_the_deployment_that_somebody_overwrote_can_be_written
     connection: Connection, topics: Topics
 ) -> None:
     registry = JetStreamRegistry(connection, topics)
-    await registry.agree(16)
+    await registry.ensure_layout(16)
     await connection.link.ask(topics.deployment, b"oops")
     with pytest.raises(ConfigurationError) as refused:
-        await registry.agree(16)
+        await registry.ensure_layout(16)
     said = '{"version": 1, "shards": 16}'
     assert f"Publish {said} there, with the number of shards that the deployment started with" in str(refused.value)
     await connection.link.ask(topics.deployment, said.encode())
-    await registry.agree(16)
+    await registry.ensure_layout(16)

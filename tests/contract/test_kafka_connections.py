@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
 from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka.connection_limit import Door, Patience, patience
+from gateway.broker.kafka.connection_limit import ConnectionLimit, Patience, patience
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit, ShardLog
@@ -81,7 +81,7 @@ async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_
         began = time.monotonic()
         registry = KafkaRegistry(rig.connection, rig.topics)
         membership = await stack.enter_async_context(KafkaOwnership(rig.connection, rig.topics).join("a", SHARDS))
-        changes = membership.changes()
+        changes = membership.assignments()
         following = asyncio.create_task(anext(changes))  # type: ignore[arg-type]
         async with asyncio.timeout(100):
             shards = await asyncio.gather(*(opened(rig, shard, stack) for shard in range(SHARDS)))
@@ -94,7 +94,7 @@ async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_
         for number in range(2, 2 + READS):
             for shard, one in enumerate(shards):
                 await one.commit(Commit([message(number, account=f"a{shard}")], {f"a{shard}": b"%d" % number}))
-            await registry.known()
+            await registry.accounts()
             await registry.register(f"a{number}")
         log.info("%s more for %s commits", len(openings) - before, READS * len(shards))
         assert len(openings) - before <= READS
@@ -105,7 +105,7 @@ async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_
 
 
 async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_other_address_waits() -> None:
-    door, at_once, most = Door(10), Counter[int](), Counter[int]()
+    door, at_once, most = ConnectionLimit(10), Counter[int](), Counter[int]()
 
     async def opens(port: int) -> None:
         async def attempt(_: float) -> None:
@@ -114,7 +114,7 @@ async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_ot
             await asyncio.sleep(0.01)
             at_once[port] -= 1
 
-        await door.opening("h", port, attempt)
+        await door.slot("h", port, attempt)
 
     await asyncio.gather(*(opens(port) for port in (1, 2) for _ in range(10)))
     assert most == {1: 2, 2: 2}
@@ -122,7 +122,7 @@ async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_ot
 
 
 async def test_a_try_that_was_too_short_gets_more_time_and_its_failure_is_told_to_who_waits_behind_it() -> None:
-    door, limits = Door(10), list[float]()
+    door, limits = ConnectionLimit(10), list[float]()
 
     async def fails(limit: float) -> None:
         limits.append(limit)
@@ -131,7 +131,7 @@ async def test_a_try_that_was_too_short_gets_more_time_and_its_failure_is_told_t
 
     async def opens(attempt: Callable[[float], Coroutine[Any, Any, None]]) -> BaseException | None:
         try:
-            await door.opening("h", 1, attempt)
+            await door.slot("h", 1, attempt)
         except TimeoutError as error:
             return error
         return None
@@ -173,9 +173,9 @@ async def test_time_in_which_a_client_is_let_in_does_not_count_and_what_failed_d
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_an_opening_whose_waiter_is_cancelled_leaves_no_connection(kafka_address: str, turns: int) -> None:
-    innards.mend()
+    innards.apply_patches()
     client = AIOKafkaClient(bootstrap_servers=kafka_address)
-    innards.prepare(client, Door(10))
+    innards.prepare(client, ConnectionLimit(10))
     async with leaving_nothing():
         opening = asyncio.create_task(client.bootstrap())
         while not client._gateway_door.opened and turns < 6 and not opening.done():

@@ -68,7 +68,7 @@ async def another(rig: KafkaRig) -> AsyncIterator[KafkaControl]:
 async def wanted(store: KafkaControl) -> dict[str, bytes]:
     """Give what is wanted now."""
     async with watching(store) as view:
-        await store.report({"mark": b"%d" % time.time_ns()})
+        await store.publish_observed({"mark": b"%d" % time.time_ns()})
         await until(lambda: "mark" in view.observed, "all is read")
         return view.values()
 
@@ -106,7 +106,7 @@ async def test_a_forgetting_whose_answer_never_comes_is_unknown_and_may_be_repea
 
 async def test_a_forgetting_that_never_left_is_none(store: KafkaControl, wire: Wire) -> None:
     revision = await store.write("main", b"1", 0)
-    await store.report({"main": b"so"})
+    await store.publish_observed({"main": b"so"})
     wire.snag(Api.PRODUCE, "request", times=99)
     with pytest.raises(Unavailable, match="nothing was written"):
         await store.forget(["main"])
@@ -216,7 +216,7 @@ async def test_a_frozen_broker_holds_no_write_and_no_report_up_and_leaves_no_tas
             await reported(store, {"main": b"1"})
             await until(lambda: view.values() == {"main": b"1"} and "main" in view.observed, "both are seen")
             with direct.frozen():
-                for call in (store.write("main", b"2", revision), store.report({"main": b"2"})):
+                for call in (store.write("main", b"2", revision), store.publish_observed({"main": b"2"})):
                     began = time.monotonic()
                     with pytest.raises(Unavailable):
                         await call
@@ -246,7 +246,7 @@ async def reported(store: KafkaControl, observed: dict[str, bytes]) -> None:
     async with asyncio.timeout(30):
         while True:
             try:
-                return await store.report(observed)
+                return await store.publish_observed(observed)
             except Unavailable:
                 await asyncio.sleep(0.1)
 
@@ -266,7 +266,7 @@ class Counter:
 
     async def report_on(self) -> None:
         while True:
-            await self.store.report({"main": b"%d" % self.acknowledged, "other": b"x"})
+            await self.store.publish_observed({"main": b"%d" % self.acknowledged, "other": b"x"})
 
     async def until_killed(self, server: KafkaServer) -> None:
         enough = self.acknowledged + 10
@@ -319,13 +319,13 @@ async def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
     topic = rig.topics.control
     async with watching(store) as view:
         revision = await store.write("main", b"old", 0)
-        await store.report({"main": b"old"})
+        await store.publish_observed({"main": b"old"})
         await until(lambda: view.values() == {"main": b"old"} and "main" in view.observed, "both are seen")
         await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
         while await cluster.partitions(rig.connection, [topic]):  # the broker hears of it a moment later
             await asyncio.sleep(0.01)
         with pytest.raises(Unavailable):
-            await store.report({"main": b"nowhere"})
+            await store.publish_observed({"main": b"nowhere"})
         with pytest.raises(Unavailable):
             await store.write("main", b"nowhere", revision)
         await cluster.prepare(rig.connection, cluster.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
@@ -389,9 +389,9 @@ async def test_a_key_that_an_administrator_erased_is_one_that_was_never_written(
 @pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
 async def test_ages_are_by_the_brokers_clock_where_ours_is_wrong(rig: KafkaRig, wrong: float) -> None:
     store = KafkaControl(rig.connection, rig.topics, clock=lambda: time.time() + wrong)
-    await store.report({"main": b"1"})
+    await store.publish_observed({"main": b"1"})
     await asyncio.sleep(0.3)
-    await store.report({"other": b"1"})
+    await store.publish_observed({"other": b"1"})
     async with watching(store) as view:
         await until(lambda: len(view.observed) == 2, "both are read")
         assert 0.2 < view.observed["main"].age < 5

@@ -21,9 +21,9 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from gateway.broker.kafka import client_internals as innards
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.log import KafkaLog, KafkaShard, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog, KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
-from gateway.errors import BrokerError, Fenced, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from tests.contract import kafka_server
 from tests.contract.behaviours import message, messages, numbers
 from tests.contract.kafka_server import KafkaServer
@@ -104,7 +104,7 @@ async def test_a_batch_that_failed_takes_the_whole_commit_with_it(kafka: KafkaRi
     async with log.open(1) as shard:
         await shard.commit(commit(1, 1))
         await asyncio.to_thread(set_largest, kafka_address, kafka.topics.message("order-update"), 3000)
-        with pytest.raises(Rejected, match="MessageSizeTooLarge"):
+        with pytest.raises(CommitRejected, match="MessageSizeTooLarge"):
             await shard.commit(Commit([big], {"demo": b"2"}))
     async with log.open(1) as shard:
         assert await shard.checkpoints() == {"demo": b"1"}
@@ -347,7 +347,7 @@ async def test_a_zombie_that_thaws_does_not_disturb_the_new_owner(kafka: KafkaRi
 
 async def test_a_writer_that_timed_out_does_not_take_its_shard_back_from_an_heir(rig: KafkaRig, wire: Wire) -> None:
     """As one that was frozen for long: it hears of a time limit first, and not that it is fenced."""
-    log = KafkaLog(rig.connection, LogSettings(rig.topics, "frozen", commit_timeout=0.7))
+    log = KafkaLog(rig.connection, EventLogSettings(rig.topics, "frozen", commit_timeout=0.7))
     async with AsyncExitStack() as stack:
         async with log.open(1) as old:
             await old.commit(commit(1, 2))
@@ -428,7 +428,7 @@ async def test_transactions_follow_each_other_without_the_librarys_pause(
     async with kafka.log("a").open(1) as shard:
         monkeypatch.setattr(aiokafka.producer.sender, "BACKOFF_OVERRIDE", 0.3)
         await commits(lambda times: bool(times) and times[-1] >= 0.3)
-        innards.mend()
+        innards.apply_patches()
         times = await commits(lambda times: len(times) == 100)
         assert sorted(times)[90] < 0.2
 
@@ -443,7 +443,7 @@ async def test_no_topic_is_made_by_asking_for_it(rig: KafkaRig) -> None:
 
 
 async def test_the_names_that_we_use_below_the_librarys_surface_are_there(kafka: KafkaRig) -> None:
-    innards.mend()
+    innards.apply_patches()
     async with kafka.log("a").open(1) as shard:
         assert isinstance(shard, KafkaShard)
         client = shard.producer.client

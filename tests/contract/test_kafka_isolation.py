@@ -16,7 +16,7 @@ from confluent_kafka.admin import (
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connection import connect
-from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
@@ -95,7 +95,7 @@ def consumed(secured: Secured) -> Secured:
     async def commit() -> None:
         async with connect(secured.options()) as connection:
             await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
-            async with KafkaLog(connection, LogSettings(topics, "test", commit_timeout=4.0)).open(0) as shard:
+            async with KafkaLog(connection, EventLogSettings(topics, "test", commit_timeout=4.0)).open(0) as shard:
                 await shard.commit(Commit([message(1, topic=kind) for kind in topics.kinds], {"demo": b"1"}))
 
     asyncio.run(commit())

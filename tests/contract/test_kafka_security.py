@@ -25,7 +25,7 @@ from confluent_kafka.admin import (
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.listener import connected
-from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
@@ -128,7 +128,7 @@ async def test_a_reader_needs_no_more_than_is_documented(secured: Secured) -> No
     async with connect(secured.options("reader")) as connection:
         assert await numbers(KafkaReader(connection, TOPICS))
         with pytest.raises((BrokerError, ConfigurationError)):
-            async with KafkaLog(connection, LogSettings(TOPICS, "thief", commit_timeout=4.0)).open(1):
+            async with KafkaLog(connection, EventLogSettings(TOPICS, "thief", commit_timeout=4.0)).open(1):
                 pass
 
 

@@ -88,7 +88,7 @@ async def test_an_answer_that_stops_in_the_middle_is_given_up_and_comes_whole_la
 async def test_a_transaction_that_stays_open_is_given_up_although_empty_answers_come(rig: KafkaRig) -> None:
     await fill(rig)
     stranger = await rig.connection.producer(
-        transactional_id=f"{rig.topics.prefix}-stranger", largest=1024, transaction_timeout=60
+        transactional_id=f"{rig.topics.prefix}-stranger", topics=(), largest=1024, transaction_timeout=60
     )
     async with rig.log("b").open(1) as shard:
         await stranger.begin_transaction()

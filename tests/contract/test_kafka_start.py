@@ -26,7 +26,7 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import ClusterSettings, MissingTopics
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.fetch import read_all
-from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
@@ -205,8 +205,8 @@ async def test_partitions_that_were_added_are_left_empty_and_the_gateway_goes_on
     async with connect(ConnectionOptions([kafka_address])) as connection:
         assert await cluster.prepare(connection, wanted) == []
         registry = KafkaRegistry(connection, topics, 3)
-        await registry.agree(5)
-        log = KafkaLog(connection, LogSettings(topics, "a", partitions=3))
+        await registry.ensure_layout(5)
+        log = KafkaLog(connection, EventLogSettings(topics, "a", partitions=3))
         async with log.open(4) as shard:
             await shard.commit(Commit([message(1, account=one, topic="error") for one in accounts], {"a": b"1"}))
             own = {topics.checkpoints: 7, topics.accounts: 2, topics.control: 3}
@@ -223,8 +223,8 @@ async def test_partitions_that_were_added_are_left_empty_and_the_gateway_goes_on
                 (topics.control, 3, 2),
             )
         ]
-        await KafkaRegistry(connection, topics, 3).agree(5)
-        async with KafkaLog(connection, LogSettings(topics, "b", partitions=3)).open(4) as shard:
+        await KafkaRegistry(connection, topics, 3).ensure_layout(5)
+        async with KafkaLog(connection, EventLogSettings(topics, "b", partitions=3)).open(4) as shard:
             assert await shard.checkpoints() == {"a": b"2"}
             await shard.commit(Commit([message(3, account=one, topic="error") for one in accounts], {"a": b"3"}))
         reader = KafkaReader(connection, topics)
@@ -234,7 +234,7 @@ async def test_partitions_that_were_added_are_left_empty_and_the_gateway_goes_on
             assert [one.message.key for one in found] == [b"1", b"2", b"3"]
             assert {one.position.split(":")[0] for one in found} == {f"error/{partition_of(account, 3)}"}
         ownership = KafkaOwnership(connection, topics)
-        async with ownership.join("test", 5) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with ownership.join("test", 5) as membership, aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             assert await anext(changes) == {0, 1, 2, 3, 4}
 
 
@@ -243,14 +243,14 @@ async def test_partitions_that_grew_together_with_the_setting_are_refused_all_th
 ) -> None:
     async with connect(ConnectionOptions([kafka_address])) as connection:
         await cluster.prepare(connection, wanted)
-        await KafkaRegistry(connection, wanted.topics).agree(5)
+        await KafkaRegistry(connection, wanted.topics).ensure_layout(5)
         client = admin(kafka_address)
         grown = client.create_partitions([NewPartitions(name, 4) for name in wanted.topics.events])
         for done in grown.values():
             await asyncio.to_thread(done.result)
         await cluster.prepare(connection, replace(wanted, partitions=4))
         with pytest.raises(ConfigurationError, match=r"topics.partitions: 4 is not .* started with: 3"):
-            await KafkaRegistry(connection, wanted.topics).agree(5)
+            await KafkaRegistry(connection, wanted.topics).ensure_layout(5)
 
 
 async def test_missing_topics_that_are_not_to_be_made_are_named(kafka_address: str, wanted: ClusterSettings) -> None:

@@ -23,11 +23,11 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.cluster import ClusterSettings
 from gateway.broker.kafka.connection import Connection, ConnectionOptions
 from gateway.broker.kafka.listener import connected
-from gateway.broker.kafka.log import KafkaLog, LogSettings
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
-from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 from tests.contract import kafka_server
 from tests.contract.certificates import Authority
 from tests.contract.kafka_server import KafkaServer
@@ -223,7 +223,7 @@ async def test_what_is_no_kafka_is_said_as_before() -> None:
 async def test_an_advertised_address_that_leads_nowhere_is_said_with_the_brokers_setting(
     odd: Odd, listener: str, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(NeedsPerson) as refused:
+    with pytest.raises(ActionRequired) as refused:
         async with connected(odd.at(listener)):
             pass
     assert str(refused.value) == (
@@ -261,7 +261,7 @@ async def whole(trial: Trial) -> None:
 @pytest.mark.parametrize("tried", [begun, whole], ids=["run", "check"])
 async def test_times_that_the_brokers_do_not_give_are_said_both(odd: Odd, tried: Callable[[Trial], Any]) -> None:
     async with connected(odd.at("")) as connection:
-        with pytest.raises(NeedsPerson) as refused:
+        with pytest.raises(ActionRequired) as refused:
             await tried(trial_of(connection))
     broker = f"broker 1 ({odd.server.address})"
     assert str(refused.value) == f"{broker} {SESSION}; {broker} {TRANSACTION}"
@@ -274,7 +274,7 @@ async def test_a_member_whose_session_is_refused_says_it_as_an_error_and_once(
     async with connected(odd.at("")) as connection:
         await cluster.prepare(connection, ClusterSettings(topics, partitions=1, shards=1))
         ownership = KafkaOwnership(connection, topics)
-        async with ownership.join("a", 1) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with ownership.join("a", 1) as membership, aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(3.5):
                     await anext(changes)
@@ -287,8 +287,8 @@ async def test_a_shard_whose_transactions_are_refused_needs_a_person(odd: Odd) -
     topics = Topics(f"t{uuid4().hex[:12]}", ("error",))
     async with connected(odd.at("")) as connection:
         await cluster.prepare(connection, ClusterSettings(topics, partitions=1, shards=1))
-        with pytest.raises(NeedsPerson, match=re.escape(f"Kafka {TRANSACTION}")):
-            async with KafkaLog(connection, LogSettings(topics, "a")).open(0):
+        with pytest.raises(ActionRequired, match=re.escape(f"Kafka {TRANSACTION}")):
+            async with KafkaLog(connection, EventLogSettings(topics, "a")).open(0):
                 pass
 
 
@@ -309,7 +309,7 @@ async def test_coordinators_that_can_never_be_are_said_with_the_setting_that_is_
     alone: KafkaServer, tried: Callable[[Trial], Any]
 ) -> None:
     async with connected(ConnectionOptions([alone.address])) as connection:
-        with pytest.raises(NeedsPerson) as refused:
+        with pytest.raises(ActionRequired) as refused:
             await tried(trial_of(connection))
     assert str(refused.value) == f"{NO_GROUPS}; {NO_TRANSACTIONS}"
 
@@ -322,7 +322,7 @@ async def test_where_nobody_may_look_the_likely_setting_is_said(
 
     monkeypatch.setattr(Trial, "_setting", hidden)
     async with connected(ConnectionOptions([alone.address])) as connection:
-        with pytest.raises(NeedsPerson) as refused:
+        with pytest.raises(ActionRequired) as refused:
             await trial_of(connection).group(0)
     assert str(refused.value) == (
         "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError): most likely "
@@ -343,18 +343,18 @@ async def test_what_may_pass_is_a_warning_until_it_lasted(
     async with connected(ConnectionOptions([alone.address], timeout=1.5)) as connection:
         await cluster.prepare(connection, ClusterSettings(topics, partitions=1, shards=1))
         ownership = KafkaOwnership(connection, topics)
-        async with ownership.join("a", 1) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with ownership.join("a", 1) as membership, aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(4):
                     await anext(changes)
-        log = KafkaLog(connection, LogSettings(topics, "a"))
-        for expected in (Unavailable, NeedsPerson):
+        log = KafkaLog(connection, EventLogSettings(topics, "a"))
+        for expected in (Unavailable, ActionRequired):
             with pytest.raises(Unavailable) as waiting:
                 async with log.open(0):
                     pass
             assert type(waiting.value) is expected
         assert str(waiting.value) == NO_TRANSACTIONS
-        with pytest.raises(NeedsPerson):
+        with pytest.raises(ActionRequired):
             await trial_of(connection).begin(patience=1.0)
     said = [(one.levelno, one.getMessage()) for one in caplog.records if one.name.startswith("gateway")]
     assert (logging.ERROR, f"who serves what cannot be agreed on now: {NO_GROUPS}") in said
@@ -377,7 +377,7 @@ async def test_the_whole_trial_leaves_no_group_and_no_record(kafka_address: str)
         groups = [name for name, _ in (await connection.ask(ListGroupsRequest())).groups]
         assert not [name for name in groups if name.startswith(topics.prefix)]
         ownership = KafkaOwnership(connection, topics)
-        async with ownership.join("a", 1) as membership, aclosing(membership.changes()) as changes:  # type: ignore[type-var]
+        async with ownership.join("a", 1) as membership, aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             assert await anext(changes) == {0}
             await trial.whole(10.0)
-            assert await membership.confirm(0)
+            assert await membership.is_owner(0)

@@ -95,7 +95,7 @@ async def test_a_shard_that_is_released_unasked_is_given_again(any_group: Group)
     count = len(member.sets)
     await member.membership.release(3)
     await until(lambda: len(member.sets) > count and 3 in member.sets[-1], "it is given again", any_group)
-    assert await member.membership.confirm(3)
+    assert await member.membership.is_owner(3)
 
 
 async def test_what_is_handed_over_waits_for_its_release(group: Group) -> None:
@@ -112,8 +112,8 @@ async def test_what_is_handed_over_waits_for_its_release(group: Group) -> None:
     b = await group.join("b")
     owners = await group.quiet()
     assert set(waiting) == of(owners, "b") == set(b.serving)
-    assert not any([await a.membership.confirm(shard) for shard in b.serving])
-    assert all([await b.membership.confirm(shard) for shard in b.serving])
+    assert not any([await a.membership.is_owner(shard) for shard in b.serving])
+    assert all([await b.membership.is_owner(shard) for shard in b.serving])
 
 
 # The broker goes away -------------------------------------------------------------------------------------
@@ -142,8 +142,8 @@ async def test_after_an_outage_of_the_broker_everyone_has_what_it_had_on_jetstre
             await connection.connected()
         after = await group.quiet()
         for member in group.members:
-            assert all([await member.membership.confirm(shard) for shard in member.serving])
-        await asyncio.sleep(leases.Timing().lease + 1)  # past the time in which nobody takes anything
+            assert all([await member.membership.is_owner(shard) for shard in member.serving])
+        await asyncio.sleep(leases.LeaseTiming().lease + 1)  # past the time in which nobody takes anything
         assert await group.quiet() == after == before
         assert group.changes() == given  # nobody lost a shard for a moment
         assert group.overlaps == []
@@ -188,7 +188,7 @@ async def test_nobody_moves_for_good_when_the_leader_of_three_servers_is_killed(
 async def confirmed(group: Group) -> bool:
     """Tell whether every member is told that it has what it serves."""
     try:
-        return all([await one.membership.confirm(shard) for one in group.members for shard in one.serving])
+        return all([await one.membership.is_owner(shard) for one in group.members for shard in one.serving])
     except Unavailable:
         return False
 
@@ -228,7 +228,7 @@ async def test_a_member_that_died_in_an_outage_is_replaced_after_it() -> None:
 
 class _NeverExpires(MemoryOwnership):
     async def write(self, name: str, token: str, expect: int | None) -> int:
-        self.timing = leases.Timing(lease=1e9)
+        self.timing = leases.LeaseTiming(lease=1e9)
         return await super().write(name, token, expect)
 
 
@@ -248,11 +248,11 @@ def _dealt_by_turns(shards: int, present: Sequence[str], holders: Mapping[int, s
 
 
 def _dealt_by_luck(shards: int, present: Sequence[str], holders: Mapping[int, str]) -> list[str]:  # noqa: ARG001
-    return [max(present, key=lambda member: leases._lot(shard, member)) for shard in range(shards)]
+    return [max(present, key=lambda member: leases._weight(shard, member)) for shard in range(shards)]
 
 
 def _dealt_by_names(shards: int, present: Sequence[str], holders: Mapping[int, str]) -> list[str]:  # noqa: ARG001
-    return leases.deal(shards, present, {})
+    return leases.assign(shards, present, {})
 
 
 def _dealt_by_loads(shards: int, present: Sequence[str], holders: Mapping[int, str]) -> list[str]:
@@ -281,7 +281,7 @@ async def test_the_suite_notices_a_store_that_breaks_its_word(
 
 
 async def test_the_suite_notices_a_deal_that_moves_everything(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "deal", _dealt_by_turns)
+    monkeypatch.setattr(leases, "assign", _dealt_by_turns)
     async with group_of(MemoryOwnership()) as group:
         with pytest.raises(AssertionError):
             await members.shares_are_even_and_nothing_moves_but_what_must(group)
@@ -289,7 +289,7 @@ async def test_the_suite_notices_a_deal_that_moves_everything(monkeypatch: pytes
 
 @pytest.mark.parametrize(("shards", "count"), [(16, 2), (16, 3), (16, 4), (16, 5), (16, 20), (256, 5), (1, 3)])
 def test_a_deal_is_even_moves_what_must_and_is_the_same_when_half_done(shards: int, count: int) -> None:
-    it_is_even_moves_what_must_and_is_the_same_when_half_done(leases.deal, shards, count)
+    it_is_even_moves_what_must_and_is_the_same_when_half_done(leases.assign, shards, count)
 
 
 @pytest.mark.parametrize("defect", [_dealt_by_turns, _dealt_by_luck, _dealt_by_names, _dealt_by_loads])
@@ -329,15 +329,15 @@ async def test_a_confirmation_that_kafka_refuses_does_not_make_the_member_join_a
     async with kafka_rig(kafka_address) as rig:
         ownership = KafkaOwnership(rig.connection, rig.topics)
         async with ownership.join("a", rigs.SHARDS) as membership:
-            shards = await anext(aiter(membership.changes()))
+            shards = await anext(aiter(membership.assignments()))
             member = membership._consumer._coordinator
             before = member.generation, member.member_id
             member.member_id = "forgotten"
             with pytest.raises(Unavailable):
-                await membership.confirm(min(shards))
+                await membership.is_owner(min(shards))
             assert (member.generation, member.member_id) == (before[0], "forgotten")
             member.member_id = before[1]
-            assert await membership.confirm(min(shards))
+            assert await membership.is_owner(min(shards))
 
 
 async def test_after_an_outage_of_kafka_a_member_is_still_who_it_was(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ async def test_after_an_outage_of_kafka_a_member_is_still_who_it_was(tmp_path: P
             began = asyncio.get_running_loop().time()
             while asyncio.get_running_loop().time() < began + 10:
                 with pytest.raises(Unavailable):
-                    await member.membership.confirm(0)
+                    await member.membership.is_owner(0)
                 await asyncio.sleep(0.1)
             await asyncio.to_thread(server.start)
             await until(lambda: bool(member.membership._consumer), "it is a member again")

@@ -40,17 +40,17 @@ def registry(replica: Callable[[], Registry]) -> Registry:
 
 
 async def test_the_first_number_of_shards_holds_and_another_is_refused_in_words(registry: Registry) -> None:
-    await registry.agree(SHARDS)
-    await registry.agree(SHARDS)
+    await registry.ensure_layout(SHARDS)
+    await registry.ensure_layout(SHARDS)
     with pytest.raises(ConfigurationError, match=rf"shards: 8 is not .*{SHARDS}"):
-        await registry.agree(8)
+        await registry.ensure_layout(8)
 
 
 async def test_an_account_that_is_registered_is_known_however_often(registry: Registry) -> None:
-    assert await registry.known() == frozenset()
+    assert await registry.accounts() == frozenset()
     for account in ("main", "a" * 63, "main", "B-2_c"):
         await registry.register(account)
-    assert await registry.known() == {"main", "a" * 63, "B-2_c"}
+    assert await registry.accounts() == {"main", "a" * 63, "B-2_c"}
 
 
 async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun_again(
@@ -59,15 +59,15 @@ async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun
     one, other = replica(), replica()
     for account in ("main", "second"):
         await one.register(account)
-    assert await other.known() == {"main", "second"}
+    assert await other.accounts() == {"main", "second"}
     for accounts in (["main"], ["main", "never-begun"], []):
         await one.forget(accounts)
-    assert await one.known() == await replica().known() == {"second"}
+    assert await one.accounts() == await replica().accounts() == {"second"}
     await other.register("main")  # it has not read that it was forgotten
-    assert await one.known() == await other.known() == {"main", "second"}
+    assert await one.accounts() == await other.accounts() == {"main", "second"}
     await other.forget({"main", "second"})
-    assert await one.known() == await other.known() == frozenset()
-    await one.agree(SHARDS)
+    assert await one.accounts() == await other.accounts() == frozenset()
+    await one.ensure_layout(SHARDS)
 
 
 async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_known(
@@ -80,7 +80,7 @@ async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_
     await other.register("main")
     await forgetting
     await asyncio.sleep(1)
-    assert await registry.known() == await other.known() == {"main"}
+    assert await registry.accounts() == await other.accounts() == {"main"}
 
 
 async def test_on_kafka_what_was_forgotten_long_ago_is_known_to_nobody_though_no_tombstone_is_left(
@@ -89,9 +89,9 @@ async def test_on_kafka_what_was_forgotten_long_ago_is_known_to_nobody_though_no
     registry = KafkaRegistry(kafka.connection, kafka.topics)
     await registry.register("main")
     registry._accounts.add("forgotten")
-    assert await registry.known() == {"main", "forgotten"}
+    assert await registry.accounts() == {"main", "forgotten"}
     monkeypatch.setattr("gateway.broker.kafka.registry._TOLD", 0.0)
-    assert await registry.known() == {"main"}
+    assert await registry.accounts() == {"main"}
 
 
 async def test_accounts_are_known_after_the_log_is_deleted_and_the_server_restarted(folder: Path) -> None:
@@ -104,7 +104,7 @@ async def test_accounts_are_known_after_the_log_is_deleted_and_the_server_restar
         server.kill()
         server.start()
         async with nats_rig(server.url, topics=rig.topics) as again:
-            assert await JetStreamRegistry(again.connection, again.topics).known() == {"main"}
+            assert await JetStreamRegistry(again.connection, again.topics).accounts() == {"main"}
 
 
 async def test_a_stream_that_would_forget_is_refused(nats: NatsRig) -> None:
@@ -128,9 +128,9 @@ async def test_a_stream_of_a_release_that_needed_less_is_edited_or_named(nats: N
     await registry.prepare(replicas=1, create=False)
     config = (await link.api(f"STREAM.INFO.{name}"))["config"]
     assert (config["allow_atomic"], config["allow_msg_ttl"]) == (True, True)
-    assert await registry.known() == {"main"}
+    assert await registry.accounts() == {"main"}
     await registry.forget(["main"])
-    assert await registry.known() == frozenset()
+    assert await registry.accounts() == frozenset()
 
 
 async def test_a_missing_stream_that_is_not_to_be_made_is_named(nats: NatsRig) -> None:

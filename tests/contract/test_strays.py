@@ -12,7 +12,7 @@ from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import CLAIM
-from gateway.broker.leases import Timing
+from gateway.broker.leases import LeaseTiming
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Fenced
 from tests.contract.behaviours import messages, numbers
@@ -50,7 +50,7 @@ async def test_a_stray_message_on_a_fence_that_nobody_has_claimed_keeps_nobody_o
 
 @pytest.mark.parametrize("stray", [b"hello", b'{"token": 7}'])
 async def test_a_stray_lease_is_anothers_until_it_ends(nats: NatsRig, stray: bytes) -> None:
-    ownership = JetStreamOwnership(nats.connection, nats.topics, Timing(lease=1.0, renewal=0.3, look=0.1))
+    ownership = JetStreamOwnership(nats.connection, nats.topics, LeaseTiming(lease=1.0, renewal=0.3, look=0.1))
     await ownership.prepare(replicas=1, create=True)
     await nats.connection.link.ask(nats.topics.owning("lease.0"), stray, {})
     await nats.connection.link.ask(nats.topics.owning("member.stray"), stray, {})
@@ -58,7 +58,7 @@ async def test_a_stray_lease_is_anothers_until_it_ends(nats: NatsRig, stray: byt
     async with (
         asyncio.timeout(10),
         ownership.join("a", 2) as membership,
-        aclosing(membership.changes()) as changes,  # type: ignore[type-var]
+        aclosing(membership.assignments()) as changes,  # type: ignore[type-var]
     ):
         async for shards in changes:
             if shards == {0, 1}:
@@ -69,11 +69,11 @@ async def test_a_stray_lease_is_anothers_until_it_ends(nats: NatsRig, stray: byt
 async def test_a_stray_message_for_the_number_of_shards_is_named(nats: NatsRig, stray: bytes) -> None:
     registry = JetStreamRegistry(nats.connection, nats.topics)
     await registry.prepare(replicas=1, create=True)
-    await registry.agree(SHARDS)
+    await registry.ensure_layout(SHARDS)
     await nats.connection.link.ask(nats.topics.deployment, stray, {})
 
     with pytest.raises(ConfigurationError, match="is no record of a gateway"):
-        await registry.agree(SHARDS)
+        await registry.ensure_layout(SHARDS)
 
 
 @pytest.mark.parametrize("stray", [b"hello", b"{}", b'{"version": 1}'])
@@ -82,18 +82,18 @@ async def test_on_kafka_likewise_where_nothing_else_is_left(kafka: KafkaRig, str
     await kafka.connection.write(registry._tp, {b"deployment": stray})
 
     with pytest.raises(ConfigurationError, match="the last record with the key deployment is not a gateway's"):
-        await registry.agree(SHARDS)
+        await registry.ensure_layout(SHARDS)
 
 
 @pytest.mark.parametrize("stray", [b"hello", b"{}", b'{"version": 1}'])
 async def test_on_kafka_a_gateway_that_runs_goes_on_beside_stray_accounts(kafka: KafkaRig, stray: bytes) -> None:
     registry = KafkaRegistry(kafka.connection, kafka.topics)
-    await registry.agree(SHARDS)
+    await registry.ensure_layout(SHARDS)
     await registry.register("main")
     await kafka.connection.write(registry._tp, {b"deployment": stray, b"account/\xff": b"?", b"\xff": b"?"})
 
-    assert await registry.known() == {"main"}
-    await registry.agree(SHARDS)
+    assert await registry.accounts() == {"main"}
+    await registry.ensure_layout(SHARDS)
 
 
 @pytest.mark.parametrize("stray", STRAYS)
@@ -118,7 +118,7 @@ async def test_on_kafka_stray_records_among_checkpoints_are_passed_over_or_a_riv
 
 async def test_on_kafka_a_stray_control_record_ends_no_watch(kafka: KafkaRig) -> None:
     store = KafkaControl(kafka.connection, kafka.topics)
-    await kafka.connection.write(store._wanted, {b"\xff\xfe": b"?", b"account.main": b"not json"})
+    await kafka.connection.write(store._desired, {b"\xff\xfe": b"?", b"account.main": b"not json"})
 
     async with asyncio.timeout(20), aclosing(store.watch()) as records:  # type: ignore[type-var]
         seen = []

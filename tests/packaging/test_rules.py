@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from gateway.cli.main import app
 from gateway.replica.account_metrics import REASONS
-from gateway.replica.orphaned import KEYLESS, UNSERVED
-from gateway.replica.source.account import Activity
+from gateway.replica.orphaned import KEY_MISSING, ORPHANED
+from gateway.replica.source.account import AccountState
 from gateway.settings import Settings
 from gateway.telemetry.metrics import FAMILIES, PREFIX
 from tests.contract.prometheus_server import FETCHING, tool
@@ -109,7 +109,7 @@ def test_rules_and_runbook_name_metrics_labels_settings_and_panels_that_there_ar
     named = set(re.findall(rf"(?<![:\w]){PREFIX}\w+\b(?!:)", "".join(rule["expr"] for rule in _rules())))
     assert named <= told | {"mesolive_gateway"}
     assert set(re.findall(rf"`({PREFIX}\w+)`", RUNBOOK)) <= told
-    states = {activity.value for activity in Activity} | {KEYLESS, UNSERVED}
+    states = {activity.value for activity in AccountState} | {KEY_MISSING, ORPHANED}
     for several in re.findall(r'state!?=~?"([^"]+)"', rules):
         assert set(several.split("|")) <= states | {"failed"}
     for several in re.findall(r'reason!~"([^"]+)"', rules):

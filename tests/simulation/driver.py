@@ -17,7 +17,7 @@ from gateway.errors import Diverged
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, decode_checkpoint, encode_checkpoint, reset_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Item, Outcome, Page, SessionSettings, State
+from gateway.session.types import Batch, Outcome, OutgoingItem, Page, SessionSettings, State
 
 MakeSession = Callable[..., Session]
 
@@ -110,7 +110,7 @@ def _strategies(random: Random, count: int) -> tuple[int, ...] | None:
 class Published:
     """One message as a reader of the log sees it."""
 
-    item: Item
+    item: OutgoingItem
     hub: int
     """Which history the checkpoint of its commit belongs to: 0 until an operator declares another."""
 
@@ -317,7 +317,7 @@ class Life:
     def _deliver(self, happening: Happening) -> None:
         if self.session.state is State.OFFLINE:
             return
-        outcome = self.session.pushed(happening.as_push, self.now)
+        outcome = self.session.on_push(happening.as_push, self.now)
         self._heard.append(happening.number)
         self.outcomes.setdefault(happening.number, set()).add(outcome)
         self.accepted[happening.number] = self.session
@@ -330,7 +330,7 @@ class Life:
         self._hears: tuple[int, ...] | None = None
         self._flight = None
         self._pause_until = self.now + self.random.choice([0.0, 0.1, 1.0, 3.0])
-        self.session.dropped()
+        self.session.on_disconnected()
         if not self._was_live:  # nothing of it need be trusted: as if there had been no room
             for number in self._heard:
                 self.outcomes[number].add(Outcome.OVERFLOW)
@@ -347,7 +347,7 @@ class Life:
     def _follow(self) -> None:
         session = self.session
         if self._phase == "away":
-            session.connected()
+            session.on_connected()
             self._phase = "connected"
             self._show_again()
         elif self._phase == "connected":
@@ -355,14 +355,14 @@ class Life:
                 self._listens, self._hears = True, self._desired
                 self._phase = "asked"
         elif self._phase == "asked":
-            session.subscribed()
+            session.on_subscribed()
             self._phase = "serving"
             self._next_audit = self.now + self.weather.grace
         elif self._flight is not None:
             self._land(self._flight)
         elif session.state is State.OFFLINE:  # a new session over the connection that stands
-            session.connected()
-            session.subscribed()
+            session.on_connected()
+            session.on_subscribed()
         else:
             self._serve(session)
 
@@ -388,7 +388,7 @@ class Life:
             )
 
             def land() -> None:
-                if session.paged(Page(request, contents, token), self.now) and session.state is State.CATCHING_UP:
+                if session.on_page(Page(request, contents, token), self.now) and session.state is State.CATCHING_UP:
                     self._pause_until = self.now + 0.2
                     self._ask_latest(session)
 
@@ -403,7 +403,7 @@ class Life:
         latest, time, ours = self.peer.latest(self.now), self.weather.clock(self.now), 10**9 + self.now
 
         def land() -> None:
-            session.told_latest(latest, time, ours)
+            session.on_latest(latest, time, ours)
             if audit:
                 session.audit()
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 
 from virtual import EPOCH, Machine, machine_of
 
-from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Refused
+from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Unauthorized
 from gateway.signalr.connection import Connection, OnPush, Pause
 
 CALL_TIMEOUT: Final = 4.0
@@ -168,7 +168,7 @@ class FakeConnection:
     def __init__(self, user: User) -> None:
         self.user = user
         self.machine = machine_of()
-        self.heard_at = asyncio.get_running_loop().time()
+        self.last_received_at = asyncio.get_running_loop().time()
         self._pushed: deque[tuple[str, bytes]] = deque()
         self._came = asyncio.Event()
         self._waiting: asyncio.Future[None] | None = None
@@ -203,7 +203,7 @@ class FakeConnection:
             await self._came.wait()
             self._came.clear()
             while self._pushed and not self._reason:
-                self.heard_at = asyncio.get_running_loop().time()
+                self.last_received_at = asyncio.get_running_loop().time()
                 self.user.cross("a push")
                 target, payload = self._pushed.popleft()
                 on_push(target, [payload])
@@ -228,7 +228,7 @@ class FakeConnection:
             answer = await self._answer(method, argument, ends)
         finally:
             self._turn.release()
-        self.heard_at = asyncio.get_running_loop().time()
+        self.last_received_at = asyncio.get_running_loop().time()
         self.user.cross(f"{method}, after")
         return answer
 
@@ -305,7 +305,7 @@ class FakeHub:
             if user.trouble.away:
                 raise ConnectFailed("negotiate: no answer", reason="unreachable")
             if user.trouble.refuses:
-                raise Refused("negotiate: the hub answered 401", reason="refused")
+                raise Unauthorized("negotiate: the hub answered 401", reason="refused")
             user.connects += 1
             connection = FakeConnection(user)
             user.connections.append(connection)

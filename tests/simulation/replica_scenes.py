@@ -69,7 +69,7 @@ class Deleted(Scene):
             for name in world.deleted:
                 standing = world.broker.stored_checkpoints.setdefault(shard_of(name, world.shards), {})
                 standing[name] = encode_checkpoint(reset_checkpoint(1, 0, None))
-                world.registry.accounts.add(name)
+                world.registry.registered.add(name)
 
         def delete() -> None:
             world.tell(f"{len(world.deleted)} accounts are deleted")

@@ -11,7 +11,7 @@ from replica_hub import id_of
 from replica_world import CALM, FLOW, World, member_of
 
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.state import Phase
 
 BOUND: Final = 20.0
@@ -122,7 +122,7 @@ def _rest(world: World) -> list[str]:
         if rest.held or rest.reserved or rest.stuck or rest.waiting:
             found.append(f"{name} holds bytes at rest: {rest}")
         for account, state in rest.states.items():
-            live[account] += state == Activity.LIVE.value
+            live[account] += state == AccountState.LIVE.value
     found += [f"{name} has {count} connections at rest" for name, count in world.connections.items() if count != 1]
     found += [f"{name} is live in {count} replicas at rest" for name, count in live.items() if count != 1]
     return found
@@ -132,11 +132,13 @@ def _views(world: World) -> list[str]:
     """Find each account of which somebody does not know that it is live, and where; who was frozen long told last."""
     owners = {account: member_of(name) for name, rest in world.at_rest.items() for account in rest.states}
     for name, rest in world.at_rest.items():
-        owners |= {account: member_of(name) for account, state in rest.states.items() if state == Activity.LIVE.value}
+        owners |= {
+            account: member_of(name) for account, state in rest.states.items() if state == AccountState.LIVE.value
+        }
     found = []
     for who, accounts in world.shown.items():
         for account, said in accounts.items():
-            if said is None or (said.state, said.owner) != (Activity.LIVE.value, owners.get(account)):
+            if said is None or (said.state, said.owner) != (AccountState.LIVE.value, owners.get(account)):
                 known = None if said is None else f"{said.state} at {said.owner}"
                 found.append(f"{account} is live at {owners.get(account)}, and {who} knows: {known}")
     return found
@@ -145,7 +147,7 @@ def _views(world: World) -> list[str]:
 def _deleted(world: World) -> list[str]:
     """Find each account that is not forgotten although operators deleted it."""
     known = {name for checkpoints in world.broker.stored_checkpoints.values() for name in checkpoints}
-    known |= world.registry.accounts
+    known |= world.registry.registered
     return [f"{name} is deleted, and not forgotten" for name in world.deleted if name in known]
 
 

@@ -23,15 +23,15 @@ from virtual import Machine, simulate
 
 from gateway.accounts import shard_of
 from gateway.broker.control_view import View
-from gateway.broker.leases import Timing
+from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership
 from gateway.broker.ports import Limits
-from gateway.errors import OutcomeUnknown, Rejected, Unavailable
+from gateway.errors import CommitRejected, OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.publication import REPLAY as REPLAY_TOPIC
 from gateway.replica.replica import Replica
 from gateway.replica.sink.commit_window import MOST
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
@@ -49,7 +49,7 @@ _PATIENT: Final = 0.05
 """The part of the seeds in which the whole calm is lived through, although all is at rest."""
 GRACE: Final = 4.0
 AUDIT: Final = 5.0
-LEASE: Final = Timing(lease=6.0, renewal=2.0, look=1.0)
+LEASE: Final = LeaseTiming(lease=6.0, renewal=2.0, look=1.0)
 TAKEOVER: Final = 15.0
 """Seconds in which another replica has what one held that died, its lease included."""
 
@@ -115,9 +115,9 @@ def member_of(replica: str) -> str:
 
 
 def _rest_of(replica: Replica) -> Rest:
-    budget = replica._access.budget
+    budget = replica._source.budget
     states = {status.account: status.activity.value for status in replica.statuses()}
-    return Rest(states, budget.held, budget.reserved, budget.stuck, len(budget._waiting))
+    return Rest(states, budget.held, budget.reserved, budget.blocked_on_history, len(budget._waiting))
 
 
 @dataclass
@@ -232,14 +232,14 @@ class World:
         self.phases = {id_: {view.phase(id_) for view in views.values()} for id_ in self.replays}
         for who, view in views.items():
             sightings = {name: view.observed.get(name) for name in self.names}
-            self.shown[who] = {name: None if seen is None else seen.said for name, seen in sightings.items()}
+            self.shown[who] = {name: None if seen is None else seen.value for name, seen in sightings.items()}
         self.is_over = True
 
     async def _view(self) -> View:
         """Return what somebody knows who listens only now."""
         view = View(lambda _: None)
         following = asyncio.create_task(view.follow(self.control))
-        await view.filled.wait()
+        await view.has_synced.wait()
         following.cancel()
         return view
 
@@ -259,13 +259,13 @@ class World:
             return False
         live = dict.fromkeys(self.names, 0)
         for machine, replica in self.replicas.values():
-            budget = replica._access.budget
-            if machine.is_stopped or budget.stuck or budget._waiting:
+            budget = replica._source.budget
+            if machine.is_stopped or budget.blocked_on_history or budget._waiting:
                 return False
             for account in replica._accounts.values():
-                if account.activity is Activity.LIVE:
+                if account.state is AccountState.LIVE:
                     live[account.name] += 1
-        if not self.registry.accounts.isdisjoint(self.deleted):
+        if not self.registry.registered.isdisjoint(self.deleted):
             return False
         if set(live.values()) != {1} or any(len(user.connections) != 1 for user in self.hub.users.values()):
             return False
@@ -638,7 +638,7 @@ class World:
                 edge.land()
             raise OutcomeUnknown("no answer within 10 s")
         if kind == "refuses" and edge.when == "before":
-            raise Rejected("refused")
+            raise CommitRejected("refused")
         if kind == "unknown" and self.dice.random() < 0.7:
             raise OutcomeUnknown("the answer is lost")
 

@@ -15,16 +15,16 @@ from driver import Life
 from verdict import complaints
 
 from gateway.session.checkpoint import Anchor
-from gateway.session.dedup_window import Identities
+from gateway.session.dedup_window import DedupWindow
 from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.finality import Finality
-from gateway.session.history_cursor import Step, Walk
+from gateway.session.history_cursor import CursorPhase, HistoryCursor
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
-from gateway.session.reorder_buffer import WaitingPushes
+from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.session import Session
 from gateway.session.subscriptions import Subscription
-from gateway.session.types import Batch, Content, Item, Outcome, Page
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page
 
 ENOUGH = 2000
 """Seeds within which a fault must show."""
@@ -45,10 +45,10 @@ class WithoutOverlap(Session):
         self._overlap = _LiveAtTheLastPage(self._clock)
 
 
-class _Trusting(Walk):
+class _Trusting(HistoryCursor):
     def begin(self, marked: int, anchor: Anchor | None) -> None:
         super().begin(marked, anchor)
-        self.step = Step.ONWARD
+        self.phase = CursorPhase.FORWARD
 
 
 class WithoutAnchor(Session):
@@ -56,8 +56,8 @@ class WithoutAnchor(Session):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
         super().__init__(*arguments, **named)
-        self._walk.__class__ = _Trusting
-        self._walk.begin(self._outbox.marked, self._outbox.anchor)
+        self._cursor.__class__ = _Trusting
+        self._cursor.begin(self._outbox.marked, self._outbox.anchor)
 
 
 class _Forgetful(Outbox):
@@ -67,14 +67,14 @@ class _Forgetful(Outbox):
         return False
 
 
-class _Nameless(Identities):
+class _Nameless(DedupWindow):
     """Knows events by their sequence only."""
 
     def has_seen(self, identity: str) -> bool:  # noqa: ARG002
         return False
 
 
-class _Unclaimed(Identities):
+class _Unclaimed(DedupWindow):
     """Takes an event for another when it shows its sequence later."""
 
     def claim(self, identity: str) -> bool:  # noqa: ARG002
@@ -86,7 +86,9 @@ class WithoutLateMarks(Session):
 
     def take(self, messages: int, size: int) -> Batch | None:
         batch = super().take(messages, size)
-        return None if batch is None else replace(batch, items=tuple(Item(item.content) for item in batch.items))
+        return (
+            None if batch is None else replace(batch, items=tuple(OutgoingItem(item.content) for item in batch.items))
+        )
 
 
 class _Hasty(Finality):
@@ -96,7 +98,7 @@ class _Hasty(Finality):
         return next((content for content in reversed(contents) if content.sequence is not None), None)
 
 
-class _Gullible(WaitingPushes):
+class _Gullible(ReorderBuffer):
     """Keeps what came over a connection whose history was never proven."""
 
     def discard_since(self, trial: int) -> int:  # noqa: ARG002
@@ -119,8 +121,8 @@ class _ByEventTime(Finality):
 class WithTheHubsClockAlone(Session):
     """Believes whatever the hub's clock shows."""
 
-    def told_latest(self, sequence: int, time: str, ours: float | None = None) -> None:  # noqa: ARG002
-        super().told_latest(sequence, time)
+    def on_latest(self, sequence: int, time: str, ours: float | None = None) -> None:  # noqa: ARG002
+        super().on_latest(sequence, time)
 
 
 class _Holeless(Outbox):
@@ -166,7 +168,7 @@ class WithoutTarget(Session):
     """Forgets what it let go of for want of room."""
 
     def _retreat(self, sequence: int) -> None:
-        self.let_go += len(self._waiting) + (sequence > 0)
+        self.dropped_pushes += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
 
 
@@ -191,13 +193,13 @@ class _Backdating(Outbox):
 class WithoutFilter(Session):
     """Publishes every strategy."""
 
-    def pushed(self, content: Content, now: float, *, room: bool = True) -> Outcome:
+    def on_push(self, content: Content, now: float, *, room: bool = True) -> Outcome:
         self._outbox.subscriptions._filters = False
-        return super().pushed(content, now, room=room)
+        return super().on_push(content, now, room=room)
 
-    def paged(self, page: Page, now: float) -> bool:
+    def on_page(self, page: Page, now: float) -> bool:
         self._outbox.subscriptions._filters = False
-        return super().paged(page, now)
+        return super().on_page(page, now)
 
 
 def _session(kind: type[Session]) -> Callable[[int], Life]:
@@ -221,8 +223,8 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "checkpoint not atomic with the events": lambda seed: Life(seed, is_atomic=False),
     "a failed page taken for the end": lambda seed: Life(seed, takes_failures_for_ends=True),
     "sequences not deduplicated": _part("_outbox", _Forgetful),
-    "identities not remembered": _part("_outbox._identities", _Nameless),
-    "an identity not joined with its sequence": _part("_outbox._identities", _Unclaimed),
+    "identities not remembered": _part("_outbox._dedup_window", _Nameless),
+    "an identity not joined with its sequence": _part("_outbox._dedup_window", _Unclaimed),
     "late events not marked": _session(WithoutLateMarks),
     "history taken to be complete at once": _part("_finality", _Hasty),
     "no audit": _session(WithoutAudit),

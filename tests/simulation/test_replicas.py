@@ -17,17 +17,17 @@ from gateway.broker.control_view import View
 from gateway.broker.kafka import error_codes as kafka_codes
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.ports import Commit, ShardLog
-from gateway.errors import BrokerError, NeedsPerson, Rejected
+from gateway.errors import ActionRequired, BrokerError, CommitRejected
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.sink.forgetting import Forgetting
-from gateway.replica.sink.pending_commit import Filling
-from gateway.replica.sink.shard import Shard, _Made
+from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.pending_commit import PendingCommit
+from gateway.replica.sink.shard import Shard, _Prepared
 from gateway.replica.source.account import Account
-from gateway.replica.source.context import OwnLimit
-from gateway.replica.source.history_client import History
-from gateway.session.page_merge import Intake
+from gateway.replica.source.context import AccountPageSize
+from gateway.replica.source.history_client import HistoryClient
+from gateway.session.page_merge import PageMerger
 from gateway.session.session import Session
-from gateway.session.types import Item, size_of
+from gateway.session.types import OutgoingItem, size_of
 from gateway.state import Phase
 
 SEEDS = 96
@@ -110,17 +110,17 @@ def test_an_account_that_does_not_hear_that_it_is_to_end_is_noticed(monkeypatch:
     async def deaf(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever it returns
         return await asyncio.create_task(coroutine)  # its error, though the caller was cancelled
 
-    monkeypatch.setattr("gateway.replica.source.account.apart", deaf)
+    monkeypatch.setattr("gateway.replica.source.account.run_apart", deaf)
     assert "is live in 0 replicas at rest" in found_in(387)
 
 
 def test_an_account_that_takes_the_first_history_for_its_own_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Intake, "check_without_anchor", lambda *_: None)
+    monkeypatch.setattr(PageMerger, "check_without_anchor", lambda *_: None)
     assert "never published" in found_in(68, 398)
 
 
 def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.sink.rejections.Refusals.is_to_be_buried", lambda *_: True)
+    monkeypatch.setattr("gateway.replica.sink.rejections.Rejections.must_dead_letter", lambda *_: True)
     assert "a dead letter" in found_in(23, 25)
 
 
@@ -150,7 +150,7 @@ def test_codes_of_kafka_that_are_taken_for_ones_about_a_message_are_noticed(monk
 
     def sorted_wrongly(error: BaseException) -> BrokerError:
         problem = sorted_well(error)
-        return Rejected(str(problem)) if isinstance(problem, NeedsPerson) else problem
+        return CommitRejected(str(problem)) if isinstance(problem, ActionRequired) else problem
 
     monkeypatch.setattr(kafka_codes, "problem_of", sorted_wrongly)
     assert not sound
@@ -179,13 +179,13 @@ def test_pages_that_hold_room_for_ever_are_noticed(monkeypatch: pytest.MonkeyPat
 
 
 def test_room_that_is_kept_while_nobody_asks_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def keep(_self: History, delay: float, _reservation: object) -> None:
+    async def keep(_self: HistoryClient, delay: float, _reservation: object) -> None:
         await asyncio.sleep(delay)
 
     monkeypatch.setattr("replica_world._CROWDS", 1.0)
     sound = found_in(8)
-    monkeypatch.setattr(History, "_pause", keep)
-    monkeypatch.setattr(OwnLimit, "halve", lambda *_, **__: False)  # else they soon ask for little
+    monkeypatch.setattr(HistoryClient, "_pause", keep)
+    monkeypatch.setattr(AccountPageSize, "halve", lambda *_, **__: False)  # else they soon ask for little
     assert not sound
     assert "s after it happened" in found_in(8, 37)
 
@@ -197,7 +197,7 @@ def test_held_bytes_that_a_dropped_connection_leaves_as_if_they_could_go_on_are_
     sound = found_in(37, 99)
 
     def drop(_: Account, session: Session) -> None:
-        session.dropped()
+        session.on_disconnected()
 
     monkeypatch.setattr(Account, "_drop", drop)
     assert not sound
@@ -211,21 +211,21 @@ def test_forgetting_that_keeps_its_shard_from_committing_is_noticed(monkeypatch:
     sound = found_in(52, 140)
     commit = Shard._commit
 
-    async def commit_and_forget(self: Shard, writer: ShardLog, filling: Filling) -> None:
+    async def commit_and_forget(self: Shard, writer: ShardLog, filling: PendingCommit) -> None:
         await commit(self, writer, filling)
-        for name in [name for name, checkpoint in filling.renewed.items() if checkpoint is None]:
+        for name in [name for name, checkpoint in filling.resets.items() if checkpoint is None]:
             await self._settings.registry.forget([name])
-            self._forgot([name])
+            self._on_forgotten([name])
 
     monkeypatch.setattr(Shard, "_commit", commit_and_forget)
-    monkeypatch.setattr(Forgetting, "begin", lambda *_: None)
+    monkeypatch.setattr(AccountForgetter, "start", lambda *_: None)
     assert not sound
     for seed in (52, 140):
         assert "s after it happened" in found_in(seed)
 
 
 def test_accounts_that_are_deleted_and_not_forgotten_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Forgetting, "begin", lambda *_: None)
+    monkeypatch.setattr(AccountForgetter, "start", lambda *_: None)
     assert "is deleted, and not forgotten" in found_in(28)
 
 
@@ -243,11 +243,11 @@ def test_late_reports_of_a_zombie_that_stand_for_good_are_noticed(monkeypatch: p
 def test_a_commit_that_is_not_bounded_by_what_its_messages_take_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = found_in(151, 163)
 
-    def measure(self: _Made, item: Item) -> int:
+    def measure(self: _Prepared, item: OutgoingItem) -> int:
         self.messages.append(self._make(item))
         return size_of(item.content)
 
-    monkeypatch.setattr(_Made, "measure", measure)
+    monkeypatch.setattr(_Prepared, "measure", measure)
     assert not sound
     for seed in (151, 163):
         assert "unexpected: ValueError('a commit of" in found_in(seed)
@@ -298,7 +298,7 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
     def breaks(*_: object) -> None:
         raise ValueError("an unexpected error")
 
-    monkeypatch.setattr("gateway.replica.source.account.Account.changed_state", breaks)
+    monkeypatch.setattr("gateway.replica.source.account.Account.on_session_state", breaks)
     monkeypatch.setattr("gateway.replica.containment._wrong_configuration", lambda error: error)
     assert "replica-1 ended: " in found_in(1)
 

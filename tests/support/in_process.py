@@ -15,11 +15,11 @@ from gateway.broker.ports import EventLog
 from gateway.hub.client import hub_http
 from gateway.publication import NOTIFICATIONS, Message
 from gateway.replica.replica import AccountStatus, Replica
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator
-from gateway.telemetry.tracer import OFF, Tracer
+from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 
 LIMIT = 20.0
 
@@ -46,7 +46,7 @@ class World:
         shards: int = 1,
         messages: MessagesSettings | None = None,
         keys: Path | None = None,
-        tracer: Tracer = OFF,
+        tracer: Tracer = NOOP_TRACER,
         skip_poison_after: int | None = None,
         audit: float = 0.2,
         connect: Any = None,  # noqa: ANN401
@@ -91,7 +91,7 @@ class World:
         """Give what the last replica says of an account."""
         return next(status for status in self.replicas[-1].statuses() if status.account == account)
 
-    async def becomes(self, account: str, activity: Activity) -> None:
+    async def becomes(self, account: str, activity: AccountState) -> None:
         """Wait until the last replica says so."""
         await self.until(lambda: self.status(account).activity is activity, f"{account} becomes {activity.value}")
 

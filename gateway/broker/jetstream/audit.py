@@ -13,7 +13,7 @@ from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.error_codes import problem_of
-from gateway.broker.jetstream.link import Refusal
+from gateway.broker.jetstream.link import JetStreamApiError
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, OutcomeUnknown
 
@@ -83,7 +83,7 @@ class JetStreamAudit:
         subject, stream = self._topics.audit, self._topics.audit_stream
         try:
             place = await records.stored(self._connection.link, subject, record, {"Nats-Msg-Id": id_})
-        except Refusal as refusal:
+        except JetStreamApiError as refusal:
             raise problem_of(refusal.code, refusal.description, stream=stream) from refusal
         if place.stream != stream:
             raise OutcomeUnknown(f"{subject}: stored by the stream {place.stream}")

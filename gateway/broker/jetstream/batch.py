@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.broker.jetstream.topics import TTL, Topics, headers_of
 from gateway.broker.ports import Commit
-from gateway.errors import Rejected, TooLarge
+from gateway.errors import CommitRejected, TooLarge
 
 MOST_MESSAGES: Final = 1000
 """Of one batch, by the server's default; the 1,001st refuses all of it with error 10199."""
@@ -45,7 +45,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class BatchLayout:
     """What all batches of one writer have in common."""
 
     topics: Topics
@@ -56,8 +56,8 @@ class Form:
     """Seconds until a message expires; None keeps it for ever. Checkpoints never expire, only what forgets them."""
 
 
-def make(
-    form: Form, commit: Commit, *, standing: Mapping[str, int | None] | None, answer_to: str, largest: int
+def make_batch(
+    form: BatchLayout, commit: Commit, *, standing: Mapping[str, int | None] | None, answer_to: str, largest: int
 ) -> Batch:
     """Return the batch of `commit`, whose answers go to `answer_to`.
 
@@ -109,11 +109,11 @@ def make(
     except _Oversize as oversize:
         if oversize.place < len(commit.messages):
             raise TooLarge(oversize.place, oversize.size, oversize.limit) from None
-        raise Rejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
+        raise CommitRejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
     return Batch(identity, frames, subjects, checkpoints)
 
 
-def _fenced(form: Form) -> str:
+def _fenced(form: BatchLayout) -> str:
     return f"{_EXPECTED}: {form.fence}\r\n{_EXPECTED}-Subject: {form.topics.fence(form.shard)}\r\n"
 
 

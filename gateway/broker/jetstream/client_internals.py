@@ -26,7 +26,7 @@ _INFO_BYTES: Final = 136
 """Where Linux's `struct tcp_info` has tcpi_bytes_acked, which tcpi_bytes_received follows, and where that ends."""
 
 
-class Caller(Client):
+class PatchedClient(Client):
     """A client that reads why a login is refused, and whose end is told also where something waited to be written."""
 
     async def _process_connect_init(self) -> None:
@@ -66,7 +66,9 @@ class Caller(Client):
         await super()._process_pong()
 
 
-async def bounded(call: Coroutine[Any, Any, object], seconds: float, lives: Callable[[], bool] = lambda: False) -> None:
+async def bounded_call(
+    call: Coroutine[Any, Any, object], seconds: float, lives: Callable[[], bool] = lambda: False
+) -> None:
     """Run one of nats-py's own waits with a limit, in a task of its own; raises TimeoutError.
 
     Where `lives`, asked after `seconds`, tells of a sign of life in them, it goes on for as many.
@@ -147,7 +149,7 @@ def abort(client: Client) -> None:
         writer.transport.abort()
 
 
-def hush() -> None:
+def silence_library_logs() -> None:
     """Keep asyncio from complaining of the end of each TLS connection: nats-py does not tell it that it is one."""
     logging.getLogger("asyncio").addFilter(_is_news)
 

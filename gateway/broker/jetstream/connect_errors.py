@@ -15,10 +15,10 @@ from gateway.broker.credentials import (
     CERT_FILE,
     CREDENTIALS_FILE,
     PASSWORD_FILE,
-    Access,
+    BrokerLogin,
     read_credentials,
 )
-from gateway.broker.jetstream.link import Denied
+from gateway.broker.jetstream.link import PermissionDenied
 from gateway.errors import ConfigurationError, Unavailable
 
 _LOGIN_REFUSED: Final = (
@@ -33,7 +33,7 @@ _OUT_OF_DATE: Final = frozenset({9, 10})
 """X509_V_ERR_CERT_NOT_YET_VALID and …_HAS_EXPIRED."""
 
 
-def explained(access: Access, error: BaseException) -> ConfigurationError | Unavailable:
+def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | Unavailable:
     """Tell what a person has to mend, and Unavailable where it may pass by itself."""
     if isinstance(error, ConfigurationError):
         return error
@@ -66,7 +66,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _server_refused(access: Access, error: ssl.SSLCertVerificationError) -> ConfigurationError:
+def _server_refused(access: BrokerLogin, error: ssl.SSLCertVerificationError) -> ConfigurationError:
     words = f"the server's certificate is refused: {error.verify_message}"
     if error.verify_code in _WRONG_NAME:
         return ConfigurationError("broker.servers", words, "Name the server as its certificate does.")
@@ -77,7 +77,7 @@ def _server_refused(access: Access, error: ssl.SSLCertVerificationError) -> Conf
     return ConfigurationError(CA_FILE, f"{words}; {by}", remedy)
 
 
-def _client_refused(access: Access, error: ssl.SSLError) -> ConfigurationError:
+def _client_refused(access: BrokerLogin, error: ssl.SSLError) -> ConfigurationError:
     alert = (error.reason or "").partition("ALERT_")[2].replace("_", " ").lower()
     if access.cert_file is None:
         remedy = "Set it and broker.tls.key_file to a client's certificate and key."
@@ -86,7 +86,7 @@ def _client_refused(access: Access, error: ssl.SSLError) -> ConfigurationError:
     return ConfigurationError(CERT_FILE, f"the server refuses {access.cert_file} ({alert})", remedy)
 
 
-def _login_refused(access: Access, words: str) -> ConfigurationError:
+def _login_refused(access: BrokerLogin, words: str) -> ConfigurationError:
     refused = f"NATS refused the login ({words})"
     if access.password_file is not None:
         remedy = "Write the user's present password into the file, or mend broker.sasl.username."
@@ -109,6 +109,6 @@ def permissions_needed() -> Iterator[None]:
     """Turn a refused permission into a ConfigurationError: at the start, only a person can mend it."""
     try:
         yield
-    except Denied as denied:
+    except PermissionDenied as denied:
         remedy = "Give the user the permissions that docs/operate/nats.md lists."
         raise ConfigurationError("broker", str(denied), remedy) from denied

@@ -21,11 +21,11 @@ from urllib.parse import ParseResult, urlsplit
 import nats.errors
 from nats.aio.client import Client
 
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream import client_internals as innards
-from gateway.broker.jetstream.connect_errors import explained
-from gateway.broker.jetstream.link import Denied, Link
-from gateway.broker.peers import HEAD_START, Race, resolve
+from gateway.broker.jetstream.connect_errors import explain
+from gateway.broker.jetstream.link import Link, PermissionDenied
+from gateway.broker.peers import HEAD_START, PeerRace, resolve
 from gateway.errors import ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class ConnectionOptions:
     """URLs: `nats://host:4222`, `tls://…`, `ws://…`, `wss://…`."""
     name: str = "gateway"
     """Shown in the server's list of connections."""
-    access: Access = field(default_factory=Access)
+    access: BrokerLogin = field(default_factory=BrokerLogin)
     """How to be let in; its files are read at each connect."""
     inbox_prefix: str = "_INBOX"
     """What the subjects begin with on which answers come: the user must be allowed to subscribe below it."""
@@ -129,7 +129,7 @@ class Connection:
         finally:
             await race.end()
 
-    def _note(self, race: Race[Link]) -> None:
+    def _note(self, race: PeerRace[Link]) -> None:
         """Tell what failed, and put it behind the others."""
         if race.failures:
             log.warning("%s; trying again", _told(race.failures))
@@ -144,7 +144,7 @@ class Connection:
             if server in self._discovered:
                 self._discovered[server] = self._discovered.pop(server)
 
-    async def _tried_all(self, race: Race[Link], limit: float) -> bool:
+    async def _tried_all(self, race: PeerRace[Link], limit: float) -> bool:
         """Begin a try at each server where none is under way; tell whether one of all tries has succeeded.
 
         A try may take `limit` seconds, twice as many after each that was too short, and never more than any call.
@@ -160,7 +160,7 @@ class Connection:
                 return True
         return False
 
-    def _took(self, race: Race[Link], won: tuple[str, Link] | None) -> bool:
+    def _took(self, race: PeerRace[Link], won: tuple[str, Link] | None) -> bool:
         """Take the link that was won, if one was."""
         if won is None:
             return False
@@ -213,7 +213,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         Unavailable: no server can be reached now.
 
     """
-    innards.hush()
+    innards.silence_library_logs()
     options.access.check()
     for server in options.servers or [""]:
         _check_address(options.access, server)
@@ -226,8 +226,8 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         await connection.close()
 
 
-def _race() -> Race[Link]:
-    return Race(Link.close, (ConfigurationError, Unavailable))
+def _race() -> PeerRace[Link]:
+    return PeerRace(Link.close, (ConfigurationError, Unavailable))
 
 
 def _told(failures: Mapping[str, Exception]) -> str:
@@ -252,7 +252,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
         await resolve(urlsplit(server).hostname or "")
     except OSError as error:
         raise Unavailable(str(error)) from error
-    client = innards.Caller()
+    client = innards.PatchedClient()
     link = Link(client, timeout=limit)
     secured = _secured(options, server, client)
     failures: list[Exception] = []
@@ -284,18 +284,18 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
             closed_cb=on_end,
             **secured,
         )
-        await innards.bounded(login, limit)
+        await innards.bounded_call(login, limit)
         if not client.is_connected:  # nats-py takes the end of the stream for a greeting
             raise ConnectionResetError("the server hung up during the login")  # noqa: TRY301
         _guard(options, server, client)
         await link.begin()
     except BaseException as error:
         await link.close()
-        if isinstance(error, Denied):
+        if isinstance(error, PermissionDenied):
             raise _denied(options, str(error)) from error
         if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
             reason = _telling([*failures, error])
-            raise explained(options.access, reason) from reason
+            raise explain(options.access, reason) from reason
         raise
     failures.clear()
     link.timeout = options.timeout
@@ -332,7 +332,7 @@ def _denied(options: ConnectionOptions, violation: str) -> ConfigurationError:
     return ConfigurationError("broker.inbox_prefix", violation, remedy)
 
 
-def _check_address(access: Access, server: str) -> None:
+def _check_address(access: BrokerLogin, server: str) -> None:
     remedy = "Give nats://host:port, tls://, ws:// or wss://."
     if "@" in server:  # not shown: it may hold a password
         remedy = "Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file."

@@ -12,16 +12,16 @@ from typing import Final
 
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connection import Connection
-from gateway.broker.jetstream.direct import DirectReader, Entry
-from gateway.broker.jetstream.link import Denied
+from gateway.broker.jetstream.direct import DirectReader, StreamMessage
+from gateway.broker.jetstream.link import PermissionDenied
 from gateway.broker.jetstream.topics import TTL, Topics
 from gateway.broker.ports import Record
-from gateway.broker.watch_position import Heard
-from gateway.errors import NeedsPerson, Unavailable
+from gateway.broker.watch_position import WatchPosition
+from gateway.errors import ActionRequired, Unavailable
 
 log = logging.getLogger(__name__)
 
-_AGAIN: Final = 0.25
+_RETRY_DELAY_S: Final = 0.25
 """Seconds before a watch that failed goes on."""
 _POLL_INTERVAL_S: Final = 0.5
 """Seconds between two questions to the stream's leader whether there is more, where nothing hints at it."""
@@ -47,7 +47,7 @@ class JetStreamControl:
 
         Ages are by the clock of the stream's leader. After every trouble all is read again, and nothing is given twice.
         """
-        heard: Heard[tuple[int, float]] = Heard()
+        heard: WatchPosition[tuple[int, float]] = WatchPosition()
         is_filled, trouble = False, ""
         while True:
             heard.begin()
@@ -59,19 +59,19 @@ class JetStreamControl:
                             yield record
                         if record is not None:
                             continue
-                        for gone in heard.gone():
+                        for gone in heard.on_gone():
                             yield gone
                         if not is_filled:
                             is_filled = True
                             yield None
             except Unavailable as error:
                 if str(error) != trouble:
-                    level = logging.ERROR if isinstance(error, NeedsPerson) else logging.WARNING
+                    level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
                     log.log(level, "what operators want cannot be read now: %s", error)
                 trouble = str(error)
-                if isinstance(error, (Denied, NeedsPerson)):
+                if isinstance(error, (PermissionDenied, ActionRequired)):
                     await asyncio.sleep(_PERMITTED)
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_DELAY_S)
 
     async def _read(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
         """Yield records with their places and times, and None once all are read that there were.
@@ -122,7 +122,7 @@ class JetStreamControl:
             return await records.write_first(link, self._topics.control, subject, value)
         return await records.write(link, subject, value, expect)
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         """Say what is so; see the contract."""
         subjects = {self._topics.observed(key): value for key, value in observed.items()}
         await records.write_all(self._connection.link, subjects)
@@ -132,7 +132,7 @@ class JetStreamControl:
         subjects = [subject for key in keys for subject in (self._topics.desired(key), self._topics.observed(key))]
         await records.forget(self._connection.link, subjects, _FORGOTTEN_FOR)
 
-    def _record(self, entry: Entry, now: float) -> Record:
+    def _record(self, entry: StreamMessage, now: float) -> Record:
         is_observed = entry.subject.startswith(self._topics.observed(""))
         prefix = self._topics.observed("") if is_observed else self._topics.desired("")
         is_forgotten = not entry.value and TTL in entry.headers

@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream.link import API, Ear, Link, Unserved, is_unserved
-from gateway.errors import BrokerError, NeedsPerson, Unavailable
+from gateway.broker.jetstream.link import API, Link, NoResponders, ReplyInbox, has_no_responders
+from gateway.errors import ActionRequired, BrokerError, Unavailable
 
 _BATCH_MESSAGES: Final = 256
 _BATCH_BYTES: Final = 1024 * 1024
@@ -32,7 +32,7 @@ _NOT_FOUND: Final = "404"
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class StreamMessage:
     """A stored message."""
 
     subject: str
@@ -52,7 +52,7 @@ class DirectReader:
         self._subjects = subjects
         self._api = f"{API}.DIRECT.GET.{stream}"
 
-    async def batch(self, start: int | datetime) -> list[Entry]:
+    async def batch(self, start: int | datetime) -> list[StreamMessage]:
         """Return the next messages from a stream sequence or a time on; none where the server has no more now.
 
         Raises:
@@ -69,8 +69,8 @@ class DirectReader:
             request["start_time"] = start.isoformat()
         else:
             request["seq"] = max(start, 1)
-        entries: list[Entry] = []
-        with self._link.listening(self._api) as ear:
+        entries: list[StreamMessage] = []
+        with self._link.open_inbox(self._api) as ear:
             message = await self._first(ear, json.dumps(request).encode())
             while (status := (message.headers or {}).get("Status")) is None:
                 entry = _entry(message)
@@ -78,13 +78,13 @@ class DirectReader:
                 if not entries or entry.sequence > entries[-1].sequence:
                     entries.append(entry)
                 message = await self._next(ear)
-        if is_unserved(message):
-            raise await self._unserved()
+        if has_no_responders(message):
+            raise await self._no_responders()
         if status not in {_END_OF_BATCH, _NOT_FOUND}:
             raise Unavailable(f"{self._api}: NATS answered with status {status}")
         return entries
 
-    async def _first(self, ear: Ear, request: bytes) -> Msg:
+    async def _first(self, ear: ReplyInbox, request: bytes) -> Msg:
         """Send the request until something answers."""
         try:
             async with self._link.patience():
@@ -92,32 +92,32 @@ class DirectReader:
                     await self._link.publish(self._api, request, ear.subject)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_REPEAT_S):
-                            return await ear.hear()
+                            return await ear.next()
         except TimeoutError as error:
             raise Unavailable(f"{self._api}: NATS did not answer in time") from error
 
-    async def _next(self, ear: Ear) -> Msg:
+    async def _next(self, ear: ReplyInbox) -> Msg:
         try:
             async with asyncio.timeout(self._link.timeout):
-                return await ear.hear()
+                return await ear.next()
         except TimeoutError as error:
             raise Unavailable(f"{self._api}: NATS did not finish its answer in time") from error
 
-    async def _unserved(self) -> BrokerError:
+    async def _no_responders(self) -> BrokerError:
         """Return why no server answers a direct get of this stream."""
         config = (await self._link.api(f"STREAM.INFO.{self._stream}"))["config"]
         if config.get("allow_direct"):
-            return Unserved(f"no server answers {self._api} now")
-        return NeedsPerson(
+            return NoResponders(f"no server answers {self._api} now")
+        return ActionRequired(
             f"the stream {self._stream} cannot be read: allow_direct is off. "
             f"Set it: `nats stream edit {self._stream} --allow-direct`"
         )
 
 
-def _entry(message: Msg) -> Entry:
+def _entry(message: Msg) -> StreamMessage:
     headers = message.headers or {}
     try:
-        return Entry(
+        return StreamMessage(
             headers["Nats-Subject"],
             int(headers["Nats-Sequence"]),
             datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(),

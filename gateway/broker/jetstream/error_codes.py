@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from gateway.errors import BrokerError, Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooMuch, Unavailable
+from gateway.errors import (
+    ActionRequired,
+    BrokerError,
+    CommitRejected,
+    Fenced,
+    OutcomeUnknown,
+    StorageFull,
+    TooManyMessages,
+    Unavailable,
+)
 
 ONE_MESSAGE: Final = frozenset({10054, 10097})
 """A message is larger than the stream takes, or its headers are."""
@@ -16,7 +25,7 @@ ONE_MESSAGE: Final = frozenset({10054, 10097})
 MOVED: Final = frozenset({10071, 10164})
 """The fence or a checkpoint is not where it was; another batch that expects it is in flight (only with replicas)."""
 
-LESS: Final = frozenset({10176, 10199})
+WENT_BACK: Final = frozenset({10176, 10199})
 """The server lost a part of the batch, as where it has no room for more; the batch has more messages than it takes."""
 
 FULL: Final = frozenset({10002, 10023, 10028, 10047, 10053, 10077, 10120, 10122})
@@ -47,13 +56,13 @@ def problem_of(code: int, description: str, *, stream: str) -> BrokerError:
     if code in MOVED:
         return Fenced(words)
     if code in ONE_MESSAGE:
-        return Rejected(words)
-    if code in LESS:
-        return TooMuch(words)
+        return CommitRejected(words)
+    if code in WENT_BACK:
+        return TooManyMessages(words)
     if code in FULL:
-        return NoRoom(words)
+        return StorageFull(words)
     if code in PASSES:
         return Unavailable(words)
     if code in SETTINGS:
-        return NeedsPerson(f"the stream {stream} takes nothing: {words}. Mend it: {SETTINGS[code]}")
+        return ActionRequired(f"the stream {stream} takes nothing: {words}. Mend it: {SETTINGS[code]}")
     return OutcomeUnknown(words)

@@ -25,7 +25,7 @@ API: Final = "$JS.API"
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
-_LOOK: Final = 0.25
+_POLL_INTERVAL_S: Final = 0.25
 """Seconds between two looks at whether bytes flow."""
 _FOR_EVER: Final = 24 * 3600
 _CLOSING: Final = 1.0
@@ -34,15 +34,15 @@ _CLOSING_UNGREETED: Final = 0.1
 """The same where the login failed: after a failed TLS handshake nats-py waits for ever for the socket's end."""
 
 
-class Denied(Unavailable):
+class PermissionDenied(Unavailable):
     """The server refused to let this user publish or subscribe."""
 
 
-class Unserved(Unavailable):
+class NoResponders(Unavailable):
     """Nobody listens on the subject: no JetStream, or no stream that takes it."""
 
 
-class Refusal(Unavailable):
+class JetStreamApiError(Unavailable):
     """JetStream answered with an error."""
 
     def __init__(self, call: str, error: Mapping[str, Any]) -> None:
@@ -53,21 +53,21 @@ class Refusal(Unavailable):
         self.description = str(error.get("description", ""))
 
 
-class Ear:
+class ReplyInbox:
     """A subject of one's own on which answers arrive, for as long as the context lasts."""
 
     def __init__(self, subject: str, spoken_to: Iterable[str]) -> None:
         self.subject = subject
         """To be given as the reply subject."""
-        self._spoken_to: dict[str, str] = {}
-        self._heard: asyncio.Queue[Msg | BrokerError] = asyncio.Queue()
-        self.speaks_to(spoken_to)
+        self._expected: dict[str, str] = {}
+        self._received: asyncio.Queue[Msg | BrokerError] = asyncio.Queue()
+        self.expect(spoken_to)
 
-    def speaks_to(self, subjects: Iterable[str]) -> None:
+    def expect(self, subjects: Iterable[str]) -> None:
         """Note what is published to: the server's refusal of it is for this ear, too."""
-        self._spoken_to |= {subject.lower(): subject for subject in subjects}
+        self._expected |= {subject.lower(): subject for subject in subjects}
 
-    async def hear(self) -> Msg:
+    async def next(self) -> Msg:
         """Wait for the next answer.
 
         Raises:
@@ -75,26 +75,26 @@ class Ear:
             Denied: the server does not let this user publish where the answer was to come from.
 
         """
-        heard = await self._heard.get()
+        heard = await self._received.get()
         if isinstance(heard, BrokerError):
             raise heard
         return heard
 
-    def heard(self, message: Msg | BrokerError) -> None:
+    def received(self, message: Msg | BrokerError) -> None:
         """Put an answer, or the reason why none can come any more."""
-        self._heard.put_nowait(message)
+        self._received.put_nowait(message)
 
     def refusals(self) -> list[str]:
         """Give the refusals heard so far that nobody waited for."""
-        heard = [self._heard.get_nowait() for _ in range(self._heard.qsize())]
-        return [str(one) for one in heard if isinstance(one, Denied)]
+        heard = [self._received.get_nowait() for _ in range(self._received.qsize())]
+        return [str(one) for one in heard if isinstance(one, PermissionDenied)]
 
     def denied(self, subject: str) -> None:
         """Hear that a subject is refused (as nats-py has it, in small letters), if it is one of this ear's."""
         if subject == self.subject.lower():
-            self.heard(Denied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
-        elif subject in self._spoken_to:
-            self.heard(Denied(f'NATS refuses to let this user publish to "{self._spoken_to[subject]}"'))
+            self.received(PermissionDenied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
+        elif subject in self._expected:
+            self.received(PermissionDenied(f'NATS refuses to let this user publish to "{self._expected[subject]}"'))
 
 
 class _Line:
@@ -129,18 +129,18 @@ class Link:
         """Seconds that any one call may take."""
         self._lost = asyncio.Event()
         self._why = "the connection to NATS was lost"
-        self._ears: dict[str, Ear] = {}
+        self._inboxes: dict[str, ReplyInbox] = {}
         self._inbox = ""
-        self._deaf = False
+        self._closed_inboxes = False
 
     async def begin(self) -> None:
         """Subscribe to the inbox; raises Unavailable, Denied."""
         self._inbox = self.client.new_inbox()  # not before: it is the connecting client that learns its prefix
-        with _ours("subscribe"):
+        with _as_unavailable("subscribe"):
             await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
             await self._refusals_told()
-        if self._deaf:
-            raise Denied(self._why)
+        if self._closed_inboxes:
+            raise PermissionDenied(self._why)
 
     async def _refusals_told(self) -> None:
         """Wait until the server has told every refusal of what was asked of it so far.
@@ -148,8 +148,8 @@ class Link:
         nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal
         comes before its pong.
         """
-        await innards.bounded(self.client.flush(), self.timeout)
-        await innards.bounded(self.client.flush(), self.timeout)
+        await innards.bounded_call(self.client.flush(), self.timeout)
+        await innards.bounded_call(self.client.flush(), self.timeout)
 
     @property
     def max_payload(self) -> int:
@@ -168,16 +168,16 @@ class Link:
         return self._lost.is_set()
 
     @contextmanager
-    def listening(self, *to: str) -> Iterator[Ear]:
+    def open_inbox(self, *to: str) -> Iterator[ReplyInbox]:
         """Give an ear for what `to` answers."""
         if self.is_lost:
             raise Unavailable(self._why)
         token = uuid4().hex
-        ear = self._ears[token] = Ear(f"{self._inbox}.{token}", to)
+        ear = self._inboxes[token] = ReplyInbox(f"{self._inbox}.{token}", to)
         try:
             yield ear
         finally:
-            del self._ears[token]
+            del self._inboxes[token]
 
     @asynccontextmanager
     async def hints(self, subjects: str) -> AsyncIterator[asyncio.Event]:
@@ -190,20 +190,20 @@ class Link:
         async def on_message(_: Msg) -> None:
             hint.set()
 
-        with _ours("subscribe"):
+        with _as_unavailable("subscribe"):
             subscription = await self.client.subscribe(subjects, cb=on_message, pending_bytes_limit=0)
         try:
             yield hint
         finally:
             if not self.is_lost:
-                with suppress(Unavailable), _ours("unsubscribe"):
+                with suppress(Unavailable), _as_unavailable("unsubscribe"):
                     await subscription.unsubscribe()
 
     async def send(self, frames: Sequence[bytes]) -> None:
         """Write whole protocol frames in one go; raises Unavailable where the link is seen to be lost."""
         if self.is_lost:
             raise Unavailable(self._why)
-        with _ours("send"):
+        with _as_unavailable("send"):
             await innards.write(self.client, b"".join(frames))
 
     async def publish(
@@ -212,7 +212,7 @@ class Link:
         """Write one message without waiting for anything."""
         if self.is_lost:
             raise Unavailable(self._why)
-        with _ours(subject):
+        with _as_unavailable(subject):
             await self.client.publish(subject, payload, reply=reply, headers=headers)
 
     async def ask(self, subject: str, payload: bytes = b"", headers: dict[str, str] | None = None) -> Msg:
@@ -221,12 +221,12 @@ class Link:
         Raises Unavailable: the link was lost, or nothing came in time, and then the request may still be
         served; Denied; Unserved.
         """
-        with self.listening(subject) as ear, _ours(subject):
+        with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
                 await self.client.publish(subject, payload, reply=ear.subject, headers=headers)
-                answer = await ear.hear()
-        if is_unserved(answer):
-            raise Unserved(f"nobody serves {subject}")
+                answer = await ear.next()
+        if has_no_responders(answer):
+            raise NoResponders(f"nobody serves {subject}")
         return answer
 
     async def api(self, call: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -237,16 +237,16 @@ class Link:
         """
         subject = f"{API}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
-        with self.listening(subject) as ear, _ours(subject):
+        with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
                 while True:
                     await self.client.publish(subject, payload, reply=ear.subject)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_REPEAT):
-                            answer = await ear.hear()
+                            answer = await ear.next()
                             break
-        if is_unserved(answer):
-            raise Unserved(f"nobody serves {subject}")
+        if has_no_responders(answer):
+            raise NoResponders(f"nobody serves {subject}")
         return result_of(call, answer)
 
     async def refused(self, subjects: Sequence[str]) -> list[str]:
@@ -254,7 +254,7 @@ class Link:
 
         What is sent expects a stream whose name none can have, so that every stream refuses it. Raises Unavailable.
         """
-        with self.listening(*subjects) as ear, _ours("publish"):
+        with self.open_inbox(*subjects) as ear, _as_unavailable("publish"):
             for subject in subjects:
                 await self.client.publish(subject, headers={"Nats-Expected-Stream": "."})
             await self._refusals_told()
@@ -278,32 +278,34 @@ class Link:
                 elif line.moves()[0] and not limit.expired():
                     limit.reschedule(loop.time() + self.timeout)
                 if not line.is_sent:
-                    looking = loop.call_later(_LOOK, look)
+                    looking = loop.call_later(_POLL_INTERVAL_S, look)
 
-            looking = loop.call_later(_LOOK, look)
+            looking = loop.call_later(_POLL_INTERVAL_S, look)
             try:
                 yield
             finally:
                 looking.cancel()
 
-    async def api_many(self, call: str, bodies: Sequence[Mapping[str, Any]]) -> list[dict[str, Any] | Refusal]:
+    async def api_many(
+        self, call: str, bodies: Sequence[Mapping[str, Any]]
+    ) -> list[dict[str, Any] | JetStreamApiError]:
         """Make one call with many bodies at once; the results come in no particular order.
 
         Raises as `ask`.
         """
         subject = f"{API}.{call}"
-        results: list[dict[str, Any] | Refusal] = []
-        with self.listening(subject) as ear, _ours(subject):
+        results: list[dict[str, Any] | JetStreamApiError] = []
+        with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
                 for body in bodies:
                     await self.client.publish(subject, json.dumps(body).encode(), reply=ear.subject)
                 for _ in bodies:
-                    answer = await ear.hear()
-                    if is_unserved(answer):
-                        raise Unserved(f"nobody serves {subject}")
+                    answer = await ear.next()
+                    if has_no_responders(answer):
+                        raise NoResponders(f"nobody serves {subject}")
                     try:
                         results.append(result_of(call, answer))
-                    except Refusal as refusal:
+                    except JetStreamApiError as refusal:
                         results.append(refusal)
         return results
 
@@ -317,7 +319,7 @@ class Link:
             # A pong that comes after this gave up would end nats-py's read loop (it sets a cancelled future), so a
             # link is never used again after a silence.
             try:
-                with _ours("ping"):
+                with _as_unavailable("ping"):
                     await self._pinged(interval)
             except Unavailable as error:
                 self.lose(f"NATS did not answer a ping within {interval:g} s: {error}")
@@ -325,24 +327,24 @@ class Link:
     async def _pinged(self, interval: float) -> None:
         """Wait for the answer to a ping as long as bytes flow before it; raises TimeoutError after a silence."""
         line = _Line(self.client)
-        await innards.bounded(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
+        await innards.bounded_call(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
 
     def lose(self, why: str) -> None:
         """Tell everyone who waits on this link that it is gone."""
         if not self.is_lost:
             self._why = why
             self._lost.set()
-            for ear in self._ears.values():
-                ear.heard(Unavailable(why))
+            for ear in self._inboxes.values():
+                ear.received(Unavailable(why))
 
     def violated(self, violation: str) -> None:
         """Hear that the server refused a publish or a subscription, now or after its permissions changed."""
         found = _REFUSED.search(violation)
         subject = found[1] if found else ""
         if subject == f"{self._inbox}.*".lower():  # no answer can come any more
-            self._deaf = True
+            self._closed_inboxes = True
             self.lose(f'NATS refuses to let this user subscribe to "{self._inbox}.*"')
-        for ear in self._ears.values():
+        for ear in self._inboxes.values():
             ear.denied(subject)
 
     async def close(self) -> None:
@@ -350,18 +352,18 @@ class Link:
         self.lose("the connection to NATS was closed")
         limit = _CLOSING if self.client.is_connected else _CLOSING_UNGREETED
         try:
-            with suppress(Unavailable), _ours("close"):
-                await innards.bounded(self.client.close(), limit)
+            with suppress(Unavailable), _as_unavailable("close"):
+                await innards.bounded_call(self.client.close(), limit)
         finally:
             innards.abort(self.client)
 
     async def _on_message(self, message: Msg) -> None:
-        ear = self._ears.get(message.subject[len(self._inbox) + 1 :])
+        ear = self._inboxes.get(message.subject[len(self._inbox) + 1 :])
         if ear is not None:
-            ear.heard(message)
+            ear.received(message)
 
 
-def is_unserved(message: Msg) -> bool:
+def has_no_responders(message: Msg) -> bool:
     """Tell whether the server answered in place of a listener that is not there."""
     return not message.data and message.headers is not None and message.headers.get("Status") == "503"
 
@@ -373,12 +375,12 @@ def result_of(call: str, answer: Msg) -> dict[str, Any]:
     except ValueError as error:
         raise Unavailable(f"{call}: the answer is not JSON: {answer.data[:100]!r}") from error
     if "error" in result:
-        raise Refusal(call, result["error"])
+        raise JetStreamApiError(call, result["error"])
     return dict(result)
 
 
 @contextmanager
-def _ours(what: str) -> Iterator[None]:
+def _as_unavailable(what: str) -> Iterator[None]:
     """Turn what nats-py and the socket raise into Unavailable: the one place that knows them."""
     try:
         yield

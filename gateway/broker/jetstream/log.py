@@ -24,7 +24,7 @@ from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import batch, records, stream
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.error_codes import problem_of
-from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved
+from gateway.broker.jetstream.link import JetStreamApiError, Link, NoResponders, PermissionDenied, has_no_responders
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, TooLarge, Unavailable
@@ -42,7 +42,7 @@ _NO_MESSAGE: Final = 10037
 
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
+class EventLogSettings:
     """How the log is written."""
 
     topics: Topics
@@ -70,7 +70,7 @@ class Claim:
 class JetStreamLog:
     """The event log of one deployment on JetStream (`gateway.broker.ports.EventLog`)."""
 
-    def __init__(self, connection: Connection, settings: LogSettings) -> None:
+    def __init__(self, connection: Connection, settings: EventLogSettings) -> None:
         self._connection = connection
         self._settings = settings
         self._topics = settings.topics
@@ -127,7 +127,7 @@ class JetStreamLog:
             overcome.append(standing.token)
         try:
             answer = _parsed(await link.ask(fence, json.dumps(value).encode(), {"Nats-Rollup": "sub"}))
-        except (Denied, Unserved):
+        except (PermissionDenied, NoResponders):
             raise
         except Unavailable as error:
             standing = None if link.is_lost else await read_fence(link, self._topics, shard)
@@ -148,7 +148,7 @@ class JetStreamShard:
     def __init__(
         self,
         connection: Connection,
-        settings: LogSettings,
+        settings: EventLogSettings,
         *,
         shard: int,
         claim: Claim,
@@ -162,7 +162,7 @@ class JetStreamShard:
         self._connection = connection
         self._overcome = overcome
         self._topics = settings.topics
-        self._form = batch.Form(settings.topics, shard, claim.sequence, settings.ttl)
+        self._form = batch.BatchLayout(settings.topics, shard, claim.sequence, settings.ttl)
         self._limits = Limits(messages=batch.MOST_MESSAGES - 1, bytes=settings.batch_bytes)  # one may be held twice
         self._standing: dict[str, int | None] | None = None  # by name: where its checkpoint is; None for a marker
         self._newest = settings.topics.fence(shard), claim.sequence  # of what this writer knows to be in the stream
@@ -265,21 +265,21 @@ class JetStreamShard:
 
     async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
         """Send the batch of `commit` and give the answer to it: the first error, or the acknowledgement."""
-        with link.listening(self._topics.stream) as ear:
+        with link.open_inbox(self._topics.stream) as ear:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
-            made = batch.make(self._form, commit, standing=self._standing, answer_to=ear.subject, largest=largest)
-            ear.speaks_to(made.subjects)
+            made = batch.make_batch(self._form, commit, standing=self._standing, answer_to=ear.subject, largest=largest)
+            ear.expect(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
                 async with link.patience():
                     await link.send(made.frames)
                     while True:
-                        answer = await ear.hear()
+                        answer = await ear.next()
                         if not _is_bare(answer):  # as the first message's answer is when nothing is wrong with it
                             return made, answer
             except TimeoutError:
                 raise OutcomeUnknown(f"no answer to a commit within {link.timeout:g} s") from None
-            except Denied:  # a batch that lacks a message is never stored
+            except PermissionDenied:  # a batch that lacks a message is never stored
                 raise
             except Unavailable as error:
                 raise OutcomeUnknown(f"the commit may have been stored: {error}") from error
@@ -349,7 +349,7 @@ async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, An
     """
     try:
         answer = await link.api(f"STREAM.MSG.GET.{topics.stream}", {"last_by_subj": subject})
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code == _NO_MESSAGE:
             return None
         raise
@@ -360,7 +360,7 @@ async def _last_messages(link: Link, topics: Topics, subjects: list[str]) -> lis
     answers = await link.api_many(f"STREAM.MSG.GET.{topics.stream}", [{"last_by_subj": one} for one in subjects])
     found: list[dict[str, Any]] = []
     for answer in answers:
-        if not isinstance(answer, Refusal):
+        if not isinstance(answer, JetStreamApiError):
             found.append(answer["message"])
         elif answer.code != _NO_MESSAGE:
             raise answer
@@ -385,12 +385,12 @@ async def _subjects(link: Link, topics: Topics, pattern: str) -> list[str]:
 
 
 def _is_bare(answer: Msg) -> bool:
-    return not answer.data and not is_unserved(answer)
+    return not answer.data and not has_no_responders(answer)
 
 
 def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tuple[int, BrokerError | None]:
     """Tell the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
-    if is_unserved(answer):
+    if has_no_responders(answer):
         return 0, OutcomeUnknown("no stream takes the commit's messages")
     said = _parsed(answer)
     problem = _problem(said, stream)

@@ -29,10 +29,10 @@ _SECOND: Final = 1_000_000_000
 class JetStreamOwnership:
     """The ownership of one deployment (`gateway.broker.ports.Ownership`)."""
 
-    def __init__(self, connection: Connection, topics: Topics, timing: leases.Timing | None = None) -> None:
+    def __init__(self, connection: Connection, topics: Topics, timing: leases.LeaseTiming | None = None) -> None:
         self._connection = connection
         self._topics = topics
-        self._timing = timing or leases.Timing()
+        self._timing = timing or leases.LeaseTiming()
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
         """Make the stream if there is none, and refuse one that would break a promise.
@@ -78,7 +78,7 @@ class _Store:
         self._member = member
 
     @property
-    def era(self) -> object:
+    def generation(self) -> object:
         return self._connection.link
 
     async def names(self) -> frozenset[str]:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.direct import DirectReader
-from gateway.broker.jetstream.link import Link, Refusal
+from gateway.broker.jetstream.link import JetStreamApiError, Link
 from gateway.broker.jetstream.topics import Topics, message_of
 from gateway.broker.ports import Stored, time_of
 from gateway.errors import Unavailable
@@ -24,7 +24,7 @@ _NO_MESSAGE: Final = 10037
 
 
 @dataclass(slots=True)
-class _Way:
+class _ReadPosition:
     """Where a read is."""
 
     filters: list[str]
@@ -97,7 +97,7 @@ class JetStreamReader:
 
     async def _way(
         self, link: Link, topics: Sequence[str] | None, accounts: Sequence[str] | None, *, start: str, follow: bool
-    ) -> _Way:
+    ) -> _ReadPosition:
         filters = list(
             dict.fromkeys(
                 self._topics.messages(topic, account)
@@ -113,9 +113,9 @@ class JetStreamReader:
         first, since = _start(start, newest=end, last=last)
         if newest is not None and since is not None and datetime.fromisoformat(newest["time"]) < since:
             first, since = end + 1, None
-        return _Way(filters, first, None if follow else end, since)
+        return _ReadPosition(filters, first, None if follow else end, since)
 
-    async def _more(self, link: Link, way: _Way, end: int) -> bool:
+    async def _more(self, link: Link, way: _ReadPosition, end: int) -> bool:
         """Ask the stream's leader whether anything is left; the server that gave the last batch may be behind it."""
         place = end if way.since is not None else way.next
         left = await self._ask(link, [{"seq": place, "next_by_subj": one} for one in way.filters])
@@ -124,7 +124,7 @@ class JetStreamReader:
     async def _ask(self, link: Link, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         for answer in await link.api_many(f"STREAM.MSG.GET.{self._topics.stream}", wanted):
-            if not isinstance(answer, Refusal):
+            if not isinstance(answer, JetStreamApiError):
                 found.append(answer["message"])
             elif answer.code != _NO_MESSAGE:
                 raise answer

@@ -14,7 +14,14 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gateway.broker.jetstream.batch import MOST_MESSAGES
-from gateway.broker.jetstream.link import Denied, Link, Refusal, Unserved, is_unserved, result_of
+from gateway.broker.jetstream.link import (
+    JetStreamApiError,
+    Link,
+    NoResponders,
+    PermissionDenied,
+    has_no_responders,
+    result_of,
+)
 from gateway.broker.jetstream.topics import TTL
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
@@ -25,9 +32,9 @@ _MOVED: Final = frozenset({10071, 10164})
 """Wrong last sequence; another write to the subject is in flight (only with replicas)."""
 _GONE: Final = 10057
 """The message could not be deleted: it is not there."""
-_YOURS: Final = 4
+_OPERATORS: Final = 4
 """The first digit of a status that is the caller's to mend, as in HTTP."""
-_MAY_PASS: Final = frozenset({10005})
+_TRANSIENT: Final = frozenset({10005})
 """No suitable servers for as many replicas: one may be down."""
 _ATTEMPTS: Final = 3
 """Of a write where there is nothing: a marker may come or go before each."""
@@ -59,7 +66,7 @@ async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str,
     stream = str(config["name"])
     try:
         info = await link.api(f"STREAM.INFO.{stream}")
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code != _NOT_FOUND:
             raise
         if not create:
@@ -73,10 +80,10 @@ async def _create(link: Link, config: dict[str, Any]) -> dict[str, Any]:
     stream = str(config["name"])
     try:
         return await link.api(f"STREAM.CREATE.{stream}", config)
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code == _NAME_IN_USE:  # another replica was quicker
             return await link.api(f"STREAM.INFO.{stream}")
-        if refusal.status // 100 == _YOURS and refusal.code not in _MAY_PASS:
+        if refusal.status // 100 == _OPERATORS and refusal.code not in _TRANSIENT:
             raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
         raise
 
@@ -105,7 +112,7 @@ async def following(link: Link, stream: str, pattern: str, sequence: int) -> Fou
 async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
     try:
         message = (await link.api(f"STREAM.MSG.GET.{stream}", body))["message"]
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code == _NO_MESSAGE:
             return None
         raise
@@ -126,7 +133,7 @@ async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str]
     """
     try:
         answer = await link.ask(subject, value, headers)
-    except (Denied, Unserved):
+    except (PermissionDenied, NoResponders):
         raise
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
@@ -135,7 +142,7 @@ async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str]
         refused = said.get("error")
         if refused is None:
             return Stored(str(said["stream"]), int(said["seq"]))
-        refusal = Refusal(subject, refused)
+        refusal = JetStreamApiError(subject, refused)
     except (ValueError, AttributeError, KeyError, TypeError) as unclear:
         raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear
     raise refusal
@@ -149,7 +156,7 @@ async def write(link: Link, subject: str, value: bytes, expect: int | None) -> i
     headers = None if expect is None else {"Nats-Expected-Last-Subject-Sequence": str(expect)}
     try:
         return (await stored(link, subject, value, headers)).sequence
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code in _MOVED:
             raise Conflict(str(refusal)) from refusal
         raise
@@ -192,7 +199,7 @@ async def forget(link: Link, subjects: Sequence[str], ttl: int) -> None:
         try:
             await _write_batch(link, markers, {TTL: str(ttl)})
         except Unavailable as error:
-            if begin == 0 and isinstance(error, (Denied, Unserved, Refusal)):
+            if begin == 0 and isinstance(error, (PermissionDenied, NoResponders, JetStreamApiError)):
                 raise
             raise OutcomeUnknown(str(error)) from error
 
@@ -200,7 +207,7 @@ async def forget(link: Link, subjects: Sequence[str], ttl: int) -> None:
 async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Mapping[str, str]) -> None:
     first, last = 1, len(values)
     headers = {**own, "Nats-Batch-Id": uuid4().hex}
-    with link.listening(*(subject for subject, _ in values)) as ear:
+    with link.open_inbox(*(subject for subject, _ in values)) as ear:
         try:
             async with link.patience():
                 for place, (subject, value) in enumerate(values, first):
@@ -208,9 +215,9 @@ async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Map
                     if place == last:
                         headers["Nats-Batch-Commit"] = "1"
                     await link.publish(subject, value, ear.subject if place in {first, last} else "", headers)
-                while not (answer := await ear.hear()).data:  # the first one was taken
-                    if is_unserved(answer):
-                        raise Unserved(f"nobody serves {values[0][0]}")
+                while not (answer := await ear.next()).data:  # the first one was taken
+                    if has_no_responders(answer):
+                        raise NoResponders(f"nobody serves {values[0][0]}")
         except TimeoutError as error:
             raise Unavailable(f"{values[0][0]}: NATS did not answer in time") from error
     result_of(f"a batch from {values[0][0]} on", answer)
@@ -220,6 +227,6 @@ async def erase(link: Link, stream: str, sequence: int) -> None:
     """Take one message out of the stream; none is there any more is as good. Raises Unavailable."""
     try:
         await link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
-    except Refusal as refusal:
-        if refusal.status // 100 != _YOURS and refusal.code != _GONE:
+    except JetStreamApiError as refusal:
+        if refusal.status // 100 != _OPERATORS and refusal.code != _GONE:
             raise

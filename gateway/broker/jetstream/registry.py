@@ -15,7 +15,7 @@ from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
-from gateway.broker.jetstream.link import Denied, Link, Refusal
+from gateway.broker.jetstream.link import JetStreamApiError, Link, PermissionDenied
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
@@ -73,10 +73,10 @@ class JetStreamRegistry:
             raise problem
         try:
             await self._connection.link.api(f"STREAM.UPDATE.{self._stream}", config | dict.fromkeys(settings, True))
-        except (Denied, Refusal) as error:
+        except (PermissionDenied, JetStreamApiError) as error:
             raise problem from error
 
-    async def agree(self, shards: int) -> None:
+    async def ensure_layout(self, shards: int) -> None:
         """Fix the number of shards at the first start; raises ConfigurationError where it is another."""
         subject = self._topics.deployment
         with permissions_needed():
@@ -89,7 +89,7 @@ class JetStreamRegistry:
                 f"Set it to {stored['shards']}; another number would look for checkpoints where they are not.",
             )
 
-    async def known(self) -> frozenset[str]:
+    async def accounts(self) -> frozenset[str]:
         """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
         begun = await records.subjects(self._connection.link, self._stream, self._topics.begun(None))
         return frozenset(subject.rpartition(".")[2] for subject in begun)
@@ -103,7 +103,7 @@ class JetStreamRegistry:
 
         The server lists subjects whatever their messages say, so this waits until the markers have gone, too: a second.
         """
-        link, left = self._connection.link, sorted((await self.known()).intersection(accounts))
+        link, left = self._connection.link, sorted((await self.accounts()).intersection(accounts))
         if not left:
             return
         try:

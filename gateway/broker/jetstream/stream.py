@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
-from gateway.broker.jetstream.link import Link, Refusal, Unserved
+from gateway.broker.jetstream.link import JetStreamApiError, Link, NoResponders
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError
 from gateway.session.checkpoint import LARGEST
@@ -27,10 +27,10 @@ SMALLEST_MESSAGE: Final = LARGEST + 1024
 
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
-_MAY_PASS: Final = frozenset({10005})
+_TRANSIENT: Final = frozenset({10005})
 """No suitable servers for as many replicas: one may be down."""
 _NOT_CLUSTERED: Final = 10074
-_YOURS: Final = 4
+_OPERATORS: Final = 4
 """The first digit of a status that is the caller's to mend, as in HTTP."""
 _NOT_ENABLED: Final = frozenset({10039, 10076})
 _REMEDY: Final = (
@@ -76,10 +76,10 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
     try:
         with permissions_needed():
             info = await _made(link, settings)
-    except Unserved as unserved:
+    except NoResponders as unserved:
         remedy = "Enable it: `jetstream { store_dir: … }`."
         raise ConfigurationError("broker.servers", "JetStream is not enabled on this NATS server", remedy) from unserved
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code in _NOT_ENABLED:
             remedy = "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."
             raise ConfigurationError("broker", f"NATS says: {refusal.description}", remedy) from refusal
@@ -113,7 +113,7 @@ def _check_server(link: Link) -> None:
 async def _made(link: Link, settings: StreamSettings) -> dict[str, Any]:
     try:
         return await link.api(f"STREAM.INFO.{settings.topics.stream}")
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code != _NOT_FOUND:
             raise
         return await _create(link, settings)
@@ -125,12 +125,12 @@ async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
         raise ConfigurationError(f"stream {stream}", "there is no such stream", "Make it, or let the gateway make it.")
     try:
         return await link.api(f"STREAM.CREATE.{stream}", wanted(settings))
-    except Refusal as refusal:
+    except JetStreamApiError as refusal:
         if refusal.code == _NAME_IN_USE:  # another replica was quicker
             return await link.api(f"STREAM.INFO.{stream}")
-        if refusal.code in _MAY_PASS or refusal.code in _NOT_ENABLED:
+        if refusal.code in _TRANSIENT or refusal.code in _NOT_ENABLED:
             raise
-        if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _YOURS:
+        if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _OPERATORS:
             raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
         raise
 

@@ -33,14 +33,14 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka.client_connection import ClientConnection
-from gateway.broker.kafka.connection_limit import CLOSED, Door
-from gateway.broker.peers import HEAD_START, Race, resolve
+from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit
+from gateway.broker.peers import HEAD_START, PeerRace, resolve
 
 _PAUSE: Final = 0.001
 """Seconds before a transaction that closely follows another is begun again."""
 
 
-def mend() -> None:
+def apply_patches() -> None:
     """Change five things in the library, once a process; raises AttributeError where they are no more.
 
     A transaction begun right after another waits until the first one's markers are written: 20 ms by aiokafka's
@@ -58,7 +58,7 @@ def mend() -> None:
         _ = client.AIOKafkaClient.bootstrap, client.AIOKafkaClient._get_conn  # noqa: SLF001
         client.AIOKafkaClient.bootstrap = _bootstrap
         client.AIOKafkaClient._get_conn = _connected  # noqa: SLF001
-        batch.failure = _heeded(batch.failure)
+        batch.failure = _retrieve_exception(batch.failure)
 
 
 def _metadata(topics: Sequence[str] | None) -> MetadataRequest:
@@ -81,7 +81,7 @@ class Unreached(KafkaConnectionError):  # type: ignore[misc]  # it has no annota
 
 
 def prepare(
-    client: AIOKafkaClient, door: Door, known: AIOKafkaClient | None = None, topics: Iterable[str] = ()
+    client: AIOKafkaClient, door: ConnectionLimit, known: AIOKafkaClient | None = None, topics: Iterable[str] = ()
 ) -> None:
     """Let a client that has not begun open its connections through `door`, to the brokers first that `known` knows.
 
@@ -136,7 +136,7 @@ async def _bootstrap(client: AIOKafkaClient) -> None:
 
 async def _first_asked(client: AIOKafkaClient, addresses: Sequence[tuple[str, int]]) -> tuple[Any, Any]:
     """Open a connection to the first that lets us in, and ask for the brokers; raises Unreached."""
-    race: Race[tuple[Any, Any]] = Race(_close_first, CLOSED)
+    race: PeerRace[tuple[Any, Any]] = PeerRace(_close_first, CLOSED)
     won = None
     try:
         for host, port in addresses:
@@ -183,7 +183,7 @@ async def _connected(client: AIOKafkaClient, node_id: Any, *, group: Any = Conne
         client._conns.pop(which, None)  # noqa: SLF001
         broker = client.cluster.broker_metadata(node_id)
         failed_at = client.__dict__.setdefault("_gateway_failed", {})
-        if broker is not None and failed_at.get(which, -1.0) < asked and not isinstance(client._conns, _Shut):  # noqa: SLF001
+        if broker is not None and failed_at.get(which, -1.0) < asked and not isinstance(client._conns, _ShutDown):  # noqa: SLF001
             try:
                 made = await _opened(client, broker.host, broker.port, client._on_connection_closed)  # noqa: SLF001
             except CLOSED:
@@ -200,7 +200,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
     clock = asyncio.get_running_loop().time
     patience, began, is_open = getattr(client, "_gateway_patience", None), clock(), False
     openings = client.__dict__.setdefault("_gateway_openings", set())
-    door = client.__dict__.setdefault("_gateway_door", Door(client._request_timeout_ms / 500))  # noqa: SLF001
+    door = client.__dict__.setdefault("_gateway_door", ConnectionLimit(client._request_timeout_ms / 500))  # noqa: SLF001
 
     async def attempt(limit: float) -> Any:  # noqa: ANN401
         connection = ClientConnection(
@@ -227,7 +227,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
         connection._request_timeout = client._request_timeout_ms / 1000  # noqa: SLF001 - of any later request
         return connection
 
-    opening = asyncio.create_task(door.opening(host, port, attempt), name=f"kafka-opening-{host}:{port}")
+    opening = asyncio.create_task(door.slot(host, port, attempt), name=f"kafka-opening-{host}:{port}")
     openings.add(opening)
     if patience is not None:
         patience.began()
@@ -249,7 +249,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
                 opening.result().close()
 
 
-def _heeded(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
+def _retrieve_exception(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
     """Take note of the failure of a batch, in both futures that it has, lest asyncio complain that nobody did."""
 
     def fail(batch: MessageBatch, exception: BaseException) -> None:
@@ -360,7 +360,7 @@ async def end_client(client: AIOKafkaClient) -> None:
     await client.close()
 
 
-class _Shut(dict[Any, Any]):
+class _ShutDown(dict[Any, Any]):
     """The connections of a client that has ended: one that is made all the same is closed at once."""
 
     def __setitem__(self, which: Any, connection: Any) -> None:  # noqa: ANN401 - aiokafka's own
@@ -370,8 +370,8 @@ class _Shut(dict[Any, Any]):
 
 
 def _abort_connections(client: AIOKafkaClient) -> None:
-    if not isinstance(client._conns, _Shut):  # noqa: SLF001
-        client._conns = _Shut(client._conns)  # noqa: SLF001 - its own tasks may be about to connect
+    if not isinstance(client._conns, _ShutDown):  # noqa: SLF001
+        client._conns = _ShutDown(client._conns)  # noqa: SLF001 - its own tasks may be about to connect
     for opening in getattr(client, "_gateway_openings", ()):
         opening.cancel()
     for connection in client._conns.values():  # noqa: SLF001

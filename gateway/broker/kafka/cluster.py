@@ -19,9 +19,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connection import Connection, denied, ours
-from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
-from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.broker.kafka.connection import Connection, map_aiokafka_errors, permission_error
+from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
+from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 from gateway.session.checkpoint import LARGEST
 
 SMALLEST_MESSAGE: Final = LARGEST + 1024
@@ -35,9 +35,9 @@ _TOPIC: Final = 2
 _UNKNOWN: Final = 3
 _DENIED: Final = frozenset({29, 31})
 _EXISTS: Final = 36
-_YOURS: Final = frozenset({17, 37, 40, 44})
+_OPERATORS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
-_AGAIN: Final = 0.05
+_TRANSIENT: Final = 0.05
 _HEARSAY: Final = 1.0
 """Seconds after which every broker has heard of a topic that another one has made."""
 
@@ -89,7 +89,7 @@ class ClusterSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ClusterFacts:
     """What a writer must know of the topics."""
 
     partitions: int
@@ -102,7 +102,7 @@ class Facts:
     """Replicas that must have a message of a topic before it counts."""
 
 
-class MissingTopics(NeedsPerson):
+class MissingTopics(ActionRequired):
     """Topics that were there are gone; nothing was stored."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -123,7 +123,7 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredTopic:
     """A topic as it is to be."""
 
     name: str
@@ -144,9 +144,9 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> list[str
         Unavailable: Kafka did not answer, or has too few brokers now.
 
     """
-    wanted = list(wanted_topics(settings))
+    wanted = list(desired_topics(settings))
     names = [one.name for one in wanted]
-    with ours("the topics"):
+    with map_aiokafka_errors("the topics"):
         async with asyncio.timeout(connection.options.timeout):
             found = await described(connection, names)
             missing = [one for one in wanted if one.name not in found]
@@ -154,9 +154,9 @@ async def prepare(connection: Connection, settings: ClusterSettings) -> list[str
                 await _create(connection, settings, missing)
                 while missing := [one for one in wanted if one.name not in found]:
                     found = await described(connection, names)
-                    await asyncio.sleep(_AGAIN)
+                    await asyncio.sleep(_TRANSIENT)
             while any(one.leader < 0 for topic in found.values() for one in topic.values()):
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_TRANSIENT)
                 found = await described(connection, names)
     return await _compare(connection, settings, found)
 
@@ -166,8 +166,8 @@ async def compare(connection: Connection, settings: ClusterSettings) -> None:
 
     Raises MissingTopics, ConfigurationError for what is dangerous or not permitted, Unavailable.
     """
-    names = [one.name for one in wanted_topics(settings)]
-    with ours("the topics"):
+    names = [one.name for one in desired_topics(settings)]
+    with map_aiokafka_errors("the topics"):
         async with asyncio.timeout(connection.options.timeout):
             found = await described(connection, names)
     if missing := [name for name in names if name not in found]:
@@ -179,7 +179,7 @@ async def _compare(
     connection: Connection, settings: ClusterSettings, found: dict[str, dict[int, Partition]]
 ) -> list[str]:
     """Return what is there in surplus, in words; raises ConfigurationError, Unavailable."""
-    wanted = list(wanted_topics(settings))
+    wanted = list(desired_topics(settings))
     configs = await _configs(connection, [one.name for one in wanted])
     problems = [
         f"{one.name}: {problem}"
@@ -195,7 +195,7 @@ async def _compare(
     return [_surplus(one, len(found[one.name])) for one in wanted if len(found[one.name]) > one.partitions]
 
 
-async def facts(connection: Connection, topics: Topics, partitions: int | None = None) -> Facts:
+async def facts(connection: Connection, topics: Topics, partitions: int | None = None) -> ClusterFacts:
     """Ask what a writer must know, who uses so many `partitions` of each topic of events; None: all of them.
 
     Raises MissingTopics, Unavailable, ConfigurationError for a missing permission.
@@ -206,7 +206,7 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
     found = await described(connection, every)
     while missing := [name for name in every if name not in found]:
         if asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_TRANSIENT)
             found = await described(connection, every)
             continue
         raise MissingTopics(missing)
@@ -215,11 +215,11 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
         raise Unavailable(f"the topics of events have different numbers of partitions: {sorted(counts)}")
     for name in topics.events:
         if partitions is not None and len(found[name]) < partitions:
-            raise NeedsPerson(f"{name} {_too_few(len(found[name]), partitions)}: {_add(name, partitions)}")
+            raise ActionRequired(f"{name} {_too_few(len(found[name]), partitions)}: {_add(name, partitions)}")
     configs = await _configs(connection, names, ["max.message.bytes", "min.insync.replicas"])
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
     in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
-    return Facts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
+    return ClusterFacts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
 
 
 async def partitions(connection: Connection, topics: Iterable[str]) -> list[TopicPartition]:
@@ -237,7 +237,7 @@ async def places(
     to it knows what became of them. Raises Unavailable.
     """
     result: dict[TopicPartition, int | None] = {}
-    with ours("the places of records"):
+    with map_aiokafka_errors("the places of records"):
         async with asyncio.timeout(connection.options.timeout):
             while left := [tp for tp in tps if tp not in result]:
                 leaders = await described(connection, list({tp.topic for tp in left}))
@@ -250,7 +250,7 @@ async def places(
                     answer = await connection.ask(OffsetRequest(-1, 0, list(asked.items())), node=leader)
                     result |= _offsets(answer)
                 if not all(tp in result for tp in left):
-                    await asyncio.sleep(_AGAIN)
+                    await asyncio.sleep(_TRANSIENT)
     return result
 
 
@@ -300,11 +300,11 @@ async def _configs(
             elif code != _UNKNOWN or asyncio.get_running_loop().time() > deadline:
                 raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
         if len(found) < len(names):
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_TRANSIENT)
     return found
 
 
-async def _create(connection: Connection, settings: ClusterSettings, missing: list[Wanted]) -> None:
+async def _create(connection: Connection, settings: ClusterSettings, missing: list[DesiredTopic]) -> None:
     names = ", ".join(one.name for one in missing)
     if not settings.create:
         raise ConfigurationError("topics", f"there is no {names}", "Make them, or let the gateway make them.")
@@ -322,14 +322,14 @@ async def _create(connection: Connection, settings: ClusterSettings, missing: li
         problem = said or for_code(code).__name__
         if code in _DENIED:
             raise _denied(name, "Create")
-        if code in _YOURS:
+        if code in _OPERATORS:
             raise ConfigurationError(f"topic {name}", f"cannot be made: {problem}", "Mend what it names.")
         if code not in {0, _EXISTS}:  # another replica may have been quicker
             raise Unavailable(f"topic {name} cannot be made: {problem}")
 
 
 async def _asked_for(
-    connection: Connection, settings: ClusterSettings, topics: list[Wanted]
+    connection: Connection, settings: ClusterSettings, topics: list[DesiredTopic]
 ) -> list[tuple[str, int, str | None]]:
     """Ask for topics; return the name, the code and the words of each answer."""
     request = CreateTopicsRequest(
@@ -341,7 +341,7 @@ async def _asked_for(
     return [(name, code, said) for name, code, said in answer.topic_errors]
 
 
-def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
+def desired_topics(settings: ClusterSettings) -> Iterator[DesiredTopic]:
     """Give every topic as it is to be."""
     topics = settings.topics
     in_sync = {"min.insync.replicas": str(settings.in_sync)}
@@ -351,16 +351,16 @@ def wanted_topics(settings: ClusterSettings) -> Iterator[Wanted]:
     events = {"cleanup.policy": "delete", "retention.ms": retention, "retention.bytes": size, **always}
     kept = {"cleanup.policy": "compact", "delete.retention.ms": str(_TOMBSTONES), **_QUICKLY_COMPACTED, **always}
     for name in topics.events:
-        yield Wanted(name, settings.partitions, events, "topics.partitions")
-    yield Wanted(topics.checkpoints, settings.shards, kept, "shards")
-    yield Wanted(topics.accounts, 1, kept, "")
-    yield Wanted(topics.control, max(WANTED, OBSERVED) + 1, kept, "")
+        yield DesiredTopic(name, settings.partitions, events, "topics.partitions")
+    yield DesiredTopic(topics.checkpoints, settings.shards, kept, "shards")
+    yield DesiredTopic(topics.accounts, 1, kept, "")
+    yield DesiredTopic(topics.control, max(DESIRED, OBSERVED) + 1, kept, "")
     audit_retention = "-1" if settings.audit_retention is None else str(round(settings.audit_retention * 1000))
     audit = {"cleanup.policy": "delete", "retention.ms": audit_retention, "retention.bytes": "-1", **always}
-    yield Wanted(topics.audit, 1, audit, "")
+    yield DesiredTopic(topics.audit, 1, audit, "")
 
 
-def _problems(wanted: Wanted, settings: ClusterSettings, replicas: list[int]) -> list[str]:
+def _problems(wanted: DesiredTopic, settings: ClusterSettings, replicas: list[int]) -> list[str]:
     problems = []
     if len(replicas) < wanted.partitions:
         what = f"it has {len(replicas)} partitions, not {wanted.partitions}"
@@ -385,11 +385,11 @@ def _add(name: str, partitions: int) -> str:
     return f"add partitions with `kafka-topics --alter --topic {name} --partitions {partitions}`"
 
 
-def _surplus(wanted: Wanted, count: int) -> str:
+def _surplus(wanted: DesiredTopic, count: int) -> str:
     return f"{wanted.name} has {count} partitions, and the gateway goes on with the first {wanted.partitions}"
 
 
-def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
+def _differences(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     policy = config["cleanup.policy"]
     if wanted.name == settings.topics.audit:
         yield from _forgetting(wanted, config)
@@ -409,7 +409,7 @@ def _differences(wanted: Wanted, settings: ClusterSettings, config: dict[str, st
     yield from _losing(wanted, settings, config)
 
 
-def _losing(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
+def _losing(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     """Say what would let a topic lose what was acknowledged, or lie about its age, or take nothing."""
     clock = config["message.timestamp.type"]
     if wanted.name == settings.topics.control and clock != "LogAppendTime":
@@ -431,7 +431,7 @@ def _losing(wanted: Wanted, settings: ClusterSettings, config: dict[str, str]) -
         yield f"min.insync.replicas is {in_sync} of {settings.replicas} replicas: nothing could be written"
 
 
-def _forgetting(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:
+def _forgetting(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
     """Say what lets records of the audit topic leave before they are to."""
     policy, retention, size = config["cleanup.policy"], config["retention.ms"], config["retention.bytes"]
     if policy != "delete":
@@ -443,7 +443,7 @@ def _forgetting(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:
         yield f"retention.bytes is {size}: records would leave however young they are; set it to -1"
 
 
-def _leaving(wanted: Wanted, config: dict[str, str]) -> Iterator[str]:
+def _leaving(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
     """Say what lets events leave before they are to; brokers have a bound by size for topics that have none."""
     if not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
         yield (
@@ -463,4 +463,4 @@ def _long_enough(given: str, wanted: str) -> bool:
 
 
 def _denied(name: str, operation: str = "Describe") -> ConfigurationError:
-    return denied(f"topic {name}", operation)
+    return permission_error(f"topic {name}", operation)

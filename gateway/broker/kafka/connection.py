@@ -32,23 +32,23 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka.connection_limit import CLOSED, Door, patience
+from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit, patience
 from gateway.broker.kafka.send import stored
-from gateway.broker.peers import Race
-from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.broker.peers import PeerRace
+from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 from gateway.redaction import shown_path
 from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 log = logging.getLogger(__name__)
 
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
-_AGAIN: Final = 50
+_RETRY_DELAY_S: Final = 50
 """Milliseconds before a request is made again."""
 _BATCH: Final = 128 * 1024
 """Bytes of a batch of records without a transaction; a larger record stands alone."""
 _SILENT: Final = 1.5
 """Seconds after which another broker is asked the same, beside one that is silent."""
-_FAREWELL: Final = 1.0
+_CLOSE_TIMEOUT_S: Final = 1.0
 """Seconds that a writer who leaves waits for the end of its clients."""
 
 
@@ -90,7 +90,7 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no anno
             raise SaslAuthenticationFailed(f"{shown_path(self._path)} {error.problem}") from None
 
 
-class _OneForAll:
+class _SharedStart:
     """Lets one make what others wait for; where it fails, those who waited fail with it, not each in its turn."""
 
     def __init__(self) -> None:
@@ -117,16 +117,16 @@ class Connection:
 
     def __init__(self, options: ConnectionOptions) -> None:
         self.options = options
-        self.door = Door(options.timeout)
+        self.door = ConnectionLimit(options.timeout)
         self._client: AIOKafkaClient | None = None
-        self._dialling = _OneForAll()
+        self._dialling = _SharedStart()
         self._plain: AIOKafkaProducer | None = None
-        self._starting = _OneForAll()
+        self._starting = _SharedStart()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def begin(self) -> None:
         """See whether we are let in; raises ConfigurationError, Unavailable."""
-        with ours(f"cannot connect to {', '.join(self.options.servers)}"):
+        with map_aiokafka_errors(f"cannot connect to {', '.join(self.options.servers)}"):
             await self._dialled()
 
     async def ask(self, request: Any, *, node: int | None = None) -> Any:  # noqa: ANN401 - aiokafka's own
@@ -135,10 +135,10 @@ class Connection:
         Where none is named, the next one is asked beside one that is silent. Raises ConfigurationError where the
         login is refused, Unavailable.
         """
-        with ours("Kafka"):
+        with map_aiokafka_errors("Kafka"):
             client = await self._dialled()
             nodes = innards.nearest(client) if node is None else [node]
-            race: Race[Any] = Race(_nothing, CLOSED)
+            race: PeerRace[Any] = PeerRace(_nothing, CLOSED)
             try:
                 for one in nodes:
                     race.begin(str(one), client.send(one, request))
@@ -154,7 +154,7 @@ class Connection:
 
     async def brokers(self) -> list[tuple[int, str, int]]:
         """Return which brokers there are, each with the address at which it says it is; raises Unavailable."""
-        with ours("Kafka"):
+        with map_aiokafka_errors("Kafka"):
             async with asyncio.timeout(self.options.timeout):
                 known = (await self._dialled()).cluster.brokers()
         return sorted((int(one.nodeId), str(one.host), int(one.port)) for one in known)
@@ -169,8 +169,8 @@ class Connection:
             async with asyncio.timeout(seconds):
                 return await create_conn(host, port, **options)
 
-        connection = await self.door.opening(host, port, attempt)
-        await asyncio.wait({connection.close()}, timeout=_FAREWELL)
+        connection = await self.door.slot(host, port, attempt)
+        await asyncio.wait({connection.close()}, timeout=_CLOSE_TIMEOUT_S)
 
     async def producer(
         self, *, transactional_id: str, topics: Iterable[str], largest: int, transaction_timeout: float
@@ -186,7 +186,7 @@ class Connection:
             acks="all",
             max_batch_size=largest,
         )
-        with ours(f"the producer {transactional_id}"):
+        with map_aiokafka_errors(f"the producer {transactional_id}"):
             return await self._started(producer, topics)
 
     async def write(self, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
@@ -195,7 +195,7 @@ class Connection:
         Gives when they were stored, in milliseconds since 1970: by the broker's clock where the topic has its
         times from there. Raises Unavailable, and then some of them may have been written.
         """
-        with ours(tp.topic):
+        with map_aiokafka_errors(tp.topic):
             async with self._starting.turn():
                 if self._plain is None:
                     plain = AIOKafkaProducer(**self._common(), enable_idempotence=True, max_batch_size=_BATCH)
@@ -219,7 +219,7 @@ class Connection:
         usual: dict[str, Any] = {"group_id": None, "enable_auto_commit": False, "auto_offset_reset": "earliest"}
         consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
         try:
-            with ours("a consumer", "Read"):
+            with map_aiokafka_errors("a consumer", "Read"):
                 innards.prepare(consumer._client, self.door, await self._dialled(), topics)  # noqa: SLF001 - as in innards
                 async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
                     await consumer.start()
@@ -236,7 +236,9 @@ class Connection:
 
     async def end_producer(self, producer: AIOKafkaProducer) -> None:
         """End a producer, and wait for it, though not for long."""
-        await asyncio.wait({self.end(innards.end_producer(producer, farewell=_FAREWELL))}, timeout=_FAREWELL)
+        await asyncio.wait(
+            {self.end(innards.end_producer(producer, farewell=_CLOSE_TIMEOUT_S))}, timeout=_CLOSE_TIMEOUT_S
+        )
 
     async def close(self) -> None:
         """End everything; takes as long as requests to frozen brokers do."""
@@ -261,7 +263,7 @@ class Connection:
 
     async def explain(self) -> None:
         """Raise what keeps a new client out now, ConfigurationError or Unavailable, if anything does."""
-        with ours("Kafka"):
+        with map_aiokafka_errors("Kafka"):
             self.end(innards.end_client(await self._dial()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -297,7 +299,7 @@ class Connection:
             "bootstrap_servers": list(options.servers),
             "client_id": options.name,
             "request_timeout_ms": max(1, round(options.request_timeout * 1000)),
-            "retry_backoff_ms": _AGAIN,
+            "retry_backoff_ms": _RETRY_DELAY_S,
         }
         if options.tls is not None:
             common["ssl_context"] = options.tls() if callable(options.tls) else options.tls
@@ -330,7 +332,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
     for server in options.servers or [""]:
         _check_address(server)
     _check_login(options)
-    innards.mend()
+    innards.apply_patches()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it complains of, it also raises: we say it
     connection = Connection(options)
     try:
@@ -341,7 +343,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
 
 
 @contextmanager
-def ours(what: str, operation: str = "Write") -> Iterator[None]:
+def map_aiokafka_errors(what: str, operation: str = "Write") -> Iterator[None]:
     """Turn what aiokafka and the socket raise into Unavailable: for calls that store nothing.
 
     `operation` is what they need a permission for.
@@ -357,11 +359,11 @@ def ours(what: str, operation: str = "Write") -> Iterator[None]:
                 raise explained from failure
         raise Unavailable(str(error)) from error
     except (KafkaError, OSError) as error:
-        raise refusal(error, operation) or Unavailable(f"{what}: {words(error)}") from error
+        raise as_action_required(error, operation) or Unavailable(f"{what}: {describe(error)}") from error
 
 
 @contextmanager
-def at_work() -> Iterator[None]:
+def permissions_may_return() -> Iterator[None]:
     """Turn ConfigurationError into NeedsPerson: what is refused while the gateway works is waited for.
 
     A permission or a login that was taken away must not end the other shards; somebody may give it back.
@@ -369,31 +371,31 @@ def at_work() -> Iterator[None]:
     try:
         yield
     except ConfigurationError as error:
-        raise NeedsPerson(str(error)) from error
+        raise ActionRequired(str(error)) from error
 
 
-def denied(what: str, operation: str) -> ConfigurationError:
+def permission_error(what: str, operation: str) -> ConfigurationError:
     """Say that a permission is missing for a topic or a transactional id."""
     remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
     return ConfigurationError(what, f"Kafka does not permit {operation}", remedy)
 
 
-def refusal(error: BaseException, operation: str = "Write") -> NeedsPerson | None:
+def as_action_required(error: BaseException, operation: str = "Write") -> ActionRequired | None:
     """Give what a person must mend, where aiokafka means that a permission is missing."""
     if isinstance(error, TopicAuthorizationFailedError):
         (named,) = error.args or ("its name is not told",)
         names = ", ".join(sorted(named)) if isinstance(named, set) else str(named)
-        return NeedsPerson(str(denied(f"topic {names}", operation)))
+        return ActionRequired(str(permission_error(f"topic {names}", operation)))
     if isinstance(error, TransactionalIdAuthorizationFailed):
         (name,) = error.args or ("of the shard",)
-        return NeedsPerson(str(denied(f"transactional id {name}", operation)))
+        return ActionRequired(str(permission_error(f"transactional id {name}", operation)))
     if isinstance(error, GroupAuthorizationFailedError):
         (name,) = error.args or ("of the gateways",)
-        return NeedsPerson(str(denied(f"group {name}", "Read")))
+        return ActionRequired(str(permission_error(f"group {name}", "Read")))
     return None
 
 
-def words(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Say what aiokafka means."""
     text = str(error)
     name = type(error).__name__
@@ -402,9 +404,11 @@ def words(error: BaseException) -> str:
 
 def _explained(error: Exception) -> ConfigurationError | None:
     if isinstance(error, (SaslAuthenticationFailed, AuthenticationFailedError)):
-        return ConfigurationError("broker.sasl", f"Kafka refused the login: {words(error)}", "Check user and password.")
+        return ConfigurationError(
+            "broker.sasl", f"Kafka refused the login: {describe(error)}", "Check user and password."
+        )
     if isinstance(error, UnsupportedSaslMechanismError):
-        return ConfigurationError("broker.sasl.mechanism", words(error), f"There are: {', '.join(MECHANISMS)}.")
+        return ConfigurationError("broker.sasl.mechanism", describe(error), f"There are: {', '.join(MECHANISMS)}.")
     if isinstance(error, ssl.SSLCertVerificationError):
         return ConfigurationError(
             "broker.tls.ca_file", str(error), "Name the authority that signed the brokers' certificates."

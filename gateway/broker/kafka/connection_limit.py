@@ -32,7 +32,7 @@ class _Address:
         self.failure: BaseException | None = None
 
 
-class Door:
+class ConnectionLimit:
     """The openings of one process."""
 
     def __init__(self, timeout: float) -> None:
@@ -44,7 +44,7 @@ class Door:
         self.opened = 0
         """Connections so far."""
 
-    async def opening(self, host: str, port: int, attempt: Callable[[float], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 - aiokafka's own
+    async def slot(self, host: str, port: int, attempt: Callable[[float], Coroutine[Any, Any, Any]]) -> Any:  # noqa: ANN401 - aiokafka's own
         """Await `attempt` with its limit in seconds, when it is its turn; raises one of CLOSED.
 
         Where another try at the address fails meanwhile, this raises the same.

@@ -21,17 +21,17 @@ from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster, fetch
-from gateway.broker.kafka.connection import Connection, at_work, refusal, words
-from gateway.broker.kafka.topics import OBSERVED, WANTED, Topics
+from gateway.broker.kafka.connection import Connection, as_action_required, describe, permissions_may_return
+from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
 from gateway.broker.ports import Record
-from gateway.broker.watch_position import Heard
-from gateway.errors import BrokerError, Conflict, NeedsPerson, OutcomeUnknown, Unavailable
+from gateway.broker.watch_position import WatchPosition
+from gateway.errors import ActionRequired, BrokerError, Conflict, OutcomeUnknown, Unavailable
 
 log = logging.getLogger(__name__)
 
-_LOOK: Final = 2.0
+_POLL_INTERVAL_S: Final = 2.0
 """Seconds between two looks whether the topic is still the one that is followed."""
-_AGAIN: Final = 0.25
+_RETRY_DELAY_S: Final = 0.25
 """Seconds before a watch that failed begins again."""
 _BACKOFF: Final = 0.1
 """Seconds that a write waits at most before its second attempt; doubled for each further one."""
@@ -72,7 +72,7 @@ class KafkaControl:
     def __init__(self, connection: Connection, topics: Topics, *, clock: Callable[[], float] = time.time) -> None:
         """`clock` gives our time, in seconds since 1970."""
         self._connection = connection
-        self._wanted = TopicPartition(topics.control, WANTED)
+        self._desired = TopicPartition(topics.control, DESIRED)
         self._observed = TopicPartition(topics.control, OBSERVED)
         self._transactional_id = topics.control_id
         self._clock = clock
@@ -87,11 +87,11 @@ class KafkaControl:
 
         It begins again from the topic's first record after every trouble, and gives nothing twice.
         """
-        heard: Heard[tuple[int, int]] = Heard()
+        heard: WatchPosition[tuple[int, int]] = WatchPosition()
         is_filled, trouble = False, ""
         while True:
             try:
-                with at_work():
+                with permissions_may_return():
                     async with aclosing(self._batches()) as batches:  # type: ignore[type-var]
                         heard.begin()
                         async for newest in batches:
@@ -100,17 +100,17 @@ class KafkaControl:
                                 record = self._record(stored)
                                 if heard.is_new(record, (stored.offset, stored.timestamp)):
                                     yield record
-                            for gone in heard.gone():  # the first batch is all that there is
+                            for gone in heard.on_gone():  # the first batch is all that there is
                                 yield gone
                             if not is_filled:
                                 is_filled = True
                                 yield None
             except Unavailable as error:
                 if str(error) != trouble:
-                    level = logging.ERROR if isinstance(error, NeedsPerson) else logging.WARNING
+                    level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
                     log.log(level, "what operators want cannot be read now: %s", error)
                 trouble = str(error)
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_DELAY_S)
 
     async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
         """Give the newest record of every key, then of those that changed; ends where the topic is another one."""
@@ -131,14 +131,14 @@ class KafkaControl:
                         return
                     places[tp] = record.offset + 1
                 yield {(record.partition, record.key): record for record in batch if record.key is not None}
-                if time.monotonic() - looked > _LOOK:
+                if time.monotonic() - looked > _POLL_INTERVAL_S:
                     ends = await self._ends()
                     if any(ends[tp] < places[tp] for tp in places):
                         return
                     looked = time.monotonic()
 
     async def _ends(self) -> dict[TopicPartition, int]:
-        ends = await cluster.places(self._connection, [self._wanted, self._observed])
+        ends = await cluster.places(self._connection, [self._desired, self._observed])
         return {tp: place or 0 for tp, place in ends.items()}
 
     def _record(self, record: fetch.Record) -> Record:
@@ -158,7 +158,7 @@ class KafkaControl:
         The start of a transactional producer keeps every other writer from ending its transaction; so what is read
         then stays true until this one has ended its own. Two at once overtake each other until one comes through.
         """
-        return await self._carry_out(_Change({(self._wanted, key): value}, {key: expect}))
+        return await self._carry_out(_Change({(self._desired, key): value}, {key: expect}))
 
     async def forget(self, keys: Collection[str]) -> None:
         """Erase what is wanted and what is observed of `keys`; see the contract.
@@ -167,7 +167,7 @@ class KafkaControl:
         that dies in it holds up the readers of both partitions.
         """
         if keys:
-            await self._carry_out(_Change({(tp, key): None for key in keys for tp in (self._wanted, self._observed)}))
+            await self._carry_out(_Change({(tp, key): None for key in keys for tp in (self._desired, self._observed)}))
 
     async def _carry_out(self, change: _Change) -> int:
         """Make `change`, and give the revision of its first record."""
@@ -176,7 +176,7 @@ class KafkaControl:
         try:
             async with asyncio.timeout(limit), self._writing:
                 while True:
-                    with suppress(_Overtaken), at_work():
+                    with suppress(_Overtaken), permissions_may_return():
                         return await self._attempt(change)
                     await asyncio.sleep(random.uniform(0, longest))  # noqa: S311 - no secret
                     longest *= 2
@@ -186,7 +186,7 @@ class KafkaControl:
     async def _attempt(self, change: _Change) -> int:
         producer = await self._connection.producer(
             transactional_id=self._transactional_id,
-            topics=[self._wanted.topic],
+            topics=[self._desired.topic],
             largest=cluster.SMALLEST_MESSAGE,
             transaction_timeout=self._connection.options.timeout,
         )
@@ -201,10 +201,10 @@ class KafkaControl:
             await producer.commit_transaction()
         except _FENCED as error:
             if change.is_ending:
-                raise change.failed(words(error)) from error
+                raise change.failed(describe(error)) from error
             raise _Overtaken from error
         except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
-            raise (None if change.is_ending else refusal(error)) or change.failed(words(error)) from error
+            raise (None if change.is_ending else as_action_required(error)) or change.failed(describe(error)) from error
         finally:
             await self._connection.end_producer(producer)
         self._heard(stored[0].timestamp)
@@ -222,18 +222,18 @@ class KafkaControl:
         """Read what is wanted to its end: a transaction that is being ended there is waited for."""
         revision = 0
         ends = await self._ends()
-        end = {self._wanted: ends[self._wanted]}
-        async with aclosing(fetch.read_all(self._connection, {self._wanted: 0}, end)) as records:  # type: ignore[type-var]
+        end = {self._desired: ends[self._desired]}
+        async with aclosing(fetch.read_all(self._connection, {self._desired: 0}, end)) as records:  # type: ignore[type-var]
             async for record in records:
                 if record.key == key.encode():
                     revision = _revision(record)
         return revision
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         """Say what is so; see the contract."""
         if observed:
             records = {key.encode(): value for key, value in observed.items()}
-            with at_work():
+            with permissions_may_return():
                 self._heard(await self._connection.write(self._observed, records))
 
 

@@ -88,7 +88,7 @@ def parts_of(messages: Iterable[Message]) -> list[Part]:
     return [Part(account, keys[0], keys[-1], which, sequences) for (account, which), (keys, sequences) in found.items()]
 
 
-class Ends:
+class PartitionEnds:
     """The ends of the partitions that one process writes to for one shard, over all its writers."""
 
     def __init__(self, shard: int, own: TopicPartition) -> None:
@@ -122,7 +122,7 @@ class Ends:
         self._short.pop(self._own, None)
         self._under_way = []
 
-    def took(self, batches: Iterable[Batch]) -> None:
+    def on_stored(self, batches: Iterable[Batch]) -> None:
         """Note the places of batches of a transaction that is about to end.
 
         A batch that stands where an earlier one stood tells that what was behind it is lost: raises Unavailable.
@@ -193,7 +193,7 @@ class Ends:
                 gone.append(one)
         if gone or end <= self.last(tp):
             parts = [part for _, _, part in gone]
-            self._tell_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
+            self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
         for one in gone:
             self._recent.remove(one)
             self._count(one[2], -1)
@@ -205,7 +205,7 @@ class Ends:
         for account in accounts if self.lost else ():
             self.lost.pop(account, None)
 
-    def _tell_lost(self, tp: TopicPartition, end: int, gone: list[Part], *, maybe_earlier_ones: bool) -> None:
+    def _log_lost(self, tp: TopicPartition, end: int, gone: list[Part], *, maybe_earlier_ones: bool) -> None:
         keys: dict[str, tuple[bytes, bytes]] = {}
         for part in gone:
             keys[part.account] = keys.get(part.account, (part.first, part.last))[0], part.last

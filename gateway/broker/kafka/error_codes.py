@@ -10,8 +10,8 @@ from typing import Final
 
 from aiokafka import errors as kafka
 
-from gateway.broker.kafka.connection import refusal, words
-from gateway.errors import BrokerError, NeedsPerson, Rejected, TooMuch, Unavailable
+from gateway.broker.kafka.connection import as_action_required, describe
+from gateway.errors import ActionRequired, BrokerError, CommitRejected, TooManyMessages, Unavailable
 
 _SETTINGS: Final[dict[type[BaseException], str]] = {
     kafka.ClusterAuthorizationFailedError: "permit the gateway's user to write idempotently to the cluster",
@@ -35,12 +35,12 @@ def problem_of(error: BaseException) -> BrokerError:
     Errors that mean a newer producer are not for this function.
     """
     if isinstance(error, kafka.MessageSizeTooLargeError):
-        return Rejected(words(error))
+        return CommitRejected(describe(error))
     if isinstance(error, kafka.RecordListTooLargeError):
-        return TooMuch(words(error))
-    if (denied := refusal(error)) is not None:
+        return TooManyMessages(describe(error))
+    if (denied := as_action_required(error)) is not None:
         return denied
     for setting, remedy in _SETTINGS.items():
         if isinstance(error, setting):
-            return NeedsPerson(f"Kafka takes nothing: {words(error)}. Mend it: {remedy}")
-    return Unavailable(words(error))
+            return ActionRequired(f"Kafka takes nothing: {describe(error)}. Mend it: {remedy}")
+    return Unavailable(describe(error))

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka.client_connection import receives_since
-from gateway.broker.kafka.connection import Connection, ours
+from gateway.broker.kafka.connection import Connection, map_aiokafka_errors
 from gateway.errors import Unavailable
 
 Record: TypeAlias = Any
@@ -40,7 +40,7 @@ async def read_to(
         places = dict(begin)
         moved = clock()
         while left := [tp for tp in places if places[tp] < end[tp]]:
-            with ours("a read", "Read"):
+            with map_aiokafka_errors("a read", "Read"):
                 batches = await consumer.getmany(*left, timeout_ms=_WAIT)
                 for tp in left:
                     place = await consumer.position(tp)
@@ -64,7 +64,7 @@ async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) ->
     """Give the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
     async with _consumer(connection, begin, _LONG_WAIT) as consumer:
         while True:
-            with ours("a read", "Read"):
+            with map_aiokafka_errors("a read", "Read"):
                 batches = await consumer.getmany(timeout_ms=_LONG_WAIT)
             yield [record for records in batches.values() for record in records]
 

@@ -20,8 +20,8 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect, words
-from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
+from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect, describe
+from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
 
 _PATIENCE: Final = 2.0
 """Seconds for an answer to such a question."""
@@ -90,7 +90,7 @@ async def _check_advertised(connection: Connection) -> None:
         if len(said) < count or not said:
             return
         if loop.time() > deadline:
-            raise NeedsPerson("; ".join(said))
+            raise ActionRequired("; ".join(said))
         await asyncio.sleep(_AGAIN)
 
 
@@ -105,7 +105,7 @@ async def _visited(connection: Connection, number: int, host: str, port: int) ->
     except TimeoutError:
         problem = "which does not answer"
     except (OSError, EOFError, KafkaError) as error:
-        problem = f"where this came of it: {words(error)}"
+        problem = f"where this came of it: {describe(error)}"
     except GatewayError as error:
         problem = f"where this came of it: {error}"
     else:

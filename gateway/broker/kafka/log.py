@@ -30,17 +30,17 @@ from gateway.broker.foreign_records import name_of, parsed_object
 from gateway.broker.kafka import client_internals as innards
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka import topic_repair as repair
-from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
-from gateway.broker.kafka.connection import Connection, at_work, ours, words
+from gateway.broker.kafka.cluster import ClusterFacts, ClusterSettings, MissingTopics
+from gateway.broker.kafka.connection import Connection, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.connection_limit import patience
-from gateway.broker.kafka.ends import Batch, Ends, parts_of
+from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
-from gateway.errors import BrokerError, Fenced, NeedsPerson, OutcomeUnknown, Rejected, TooLarge, Unavailable
+from gateway.errors import ActionRequired, BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from gateway.publication import Message
 
 VERSION: Final = 1
@@ -50,14 +50,14 @@ _BATCH: Final = 1024 * 1024
 """Bytes of one batch of records, unless a topic takes less; a larger message stands alone."""
 _GRACE: Final = 1.0
 """Seconds that a rival may take between fencing us and its claim."""
-_LOOK: Final = 0.1
+_POLL_INTERVAL_S: Final = 0.1
 _FORGOTTEN: Final = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId)
 """A partition does not know what this producer wrote there before."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
 @dataclass(frozen=True, slots=True)
-class LogSettings:
+class EventLogSettings:
     """How the log is written."""
 
     topics: Topics
@@ -85,7 +85,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class _Interrupted:
+class _FailedWriter:
     """A writer of this process that failed, while its claim was the newest as far as it knew."""
 
     since: int
@@ -114,20 +114,20 @@ class _Batch:
 class KafkaLog:
     """The event log of one deployment on Kafka (`gateway.broker.ports.EventLog`)."""
 
-    def __init__(self, connection: Connection, settings: LogSettings) -> None:
+    def __init__(self, connection: Connection, settings: EventLogSettings) -> None:
         self._connection = connection
         self._settings = settings
-        self._facts: Facts | None = None
+        self._facts: ClusterFacts | None = None
         self._asking = asyncio.Lock()
         self._restored: ClusterSettings | None = None
         self._claiming: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._interrupted: dict[int, _Interrupted] = {}
-        self._ends: dict[int, Ends] = {}
+        self._interrupted: dict[int, _FailedWriter] = {}
+        self._ends: dict[int, PartitionEnds] = {}
         """By shard, over all its writers: so what is lost while none can write is noticed, too."""
         self._waiting_since: float | None = None
         """Since when no producer could start."""
 
-    def restore_as(self, settings: ClusterSettings) -> None:
+    def recreate_missing_topics(self, settings: ClusterSettings) -> None:
         """Make topics again that are deleted from now on, where no promise suffers; else their lack is an error."""
         self._restored = settings
 
@@ -138,7 +138,7 @@ class KafkaLog:
         Where a writer of ours failed, and a rival has claimed the shard since, this raises Fenced and claims
         nothing: a process that was frozen past its time limits would else take the shard back from its heir.
         """
-        with at_work():
+        with permissions_may_return():
             facts = await self._known()
         if shard >= facts.shards:
             raise ValueError(f"shard {shard} of {facts.shards}")
@@ -161,11 +161,13 @@ class KafkaLog:
         finally:
             if opened.failed:
                 self._facts = None  # what failed may have been changed
-                self._interrupted[shard] = _Interrupted(opened.claimed_at, {opened.own_claim})
+                self._interrupted[shard] = _FailedWriter(opened.claimed_at, {opened.own_claim})
             await self._connection.end_producer(opened.producer)
 
-    def _ends_of(self, shard: int) -> Ends:
-        ends = self._ends.setdefault(shard, Ends(shard, TopicPartition(self._settings.topics.checkpoints, shard)))
+    def _ends_of(self, shard: int) -> PartitionEnds:
+        ends = self._ends.setdefault(
+            shard, PartitionEnds(shard, TopicPartition(self._settings.topics.checkpoints, shard))
+        )
         ends.begin_again()
         return ends
 
@@ -179,16 +181,16 @@ class KafkaLog:
             del self._interrupted[shard]  # who opens it again knows of it
             raise _superseded(shard, newest)
 
-    async def _start(self, shard: int, facts: Facts) -> AIOKafkaProducer:
+    async def _start(self, shard: int, facts: ClusterFacts) -> AIOKafkaProducer:
         try:
-            with at_work():
+            with permissions_may_return():
                 started = await self._connection.producer(
                     transactional_id=self._settings.topics.transactional_id(shard),
                     topics=facts.largest,
                     largest=min(_BATCH, *facts.largest.values()),
                     transaction_timeout=self._settings.transaction_timeout,
                 )
-        except NeedsPerson:
+        except ActionRequired:
             raise
         except Unavailable as error:
             timeout = self._settings.transaction_timeout
@@ -196,10 +198,10 @@ class KafkaLog:
                 raise needed from error
             if isinstance(error.__cause__, kafka.KafkaError):
                 problem = problem_of(error.__cause__)
-                if isinstance(problem, NeedsPerson):
+                if isinstance(problem, ActionRequired):
                     raise problem from error
             await self._check_coordinator()
-            why = await repair.ailments(self._connection, self._settings.topics, facts)
+            why = await repair.problems(self._connection, self._settings.topics, facts)
             raise Unavailable(f"{error}{why}") from error
         self._waiting_since = None
         return started
@@ -212,7 +214,7 @@ class KafkaLog:
             timeout = self._settings.transaction_timeout
             await Trial(self._connection, self._settings.topics, session=0, transaction=timeout).transactions(0)
 
-    async def _known(self) -> Facts:
+    async def _known(self) -> ClusterFacts:
         async with self._asking:
             if self._facts is None:
                 try:
@@ -224,7 +226,7 @@ class KafkaLog:
                     self._facts = await self._asked()
             return self._facts
 
-    async def _asked(self) -> Facts:
+    async def _asked(self) -> ClusterFacts:
         return await cluster.facts(self._connection, self._settings.topics, self._settings.partitions)
 
 
@@ -234,11 +236,11 @@ class KafkaShard:
     def __init__(  # noqa: PLR0917 - in one place
         self,
         connection: Connection,
-        settings: LogSettings,
+        settings: EventLogSettings,
         shard: int,
-        facts: Facts,
+        facts: ClusterFacts,
         producer: AIOKafkaProducer,
-        ends: Ends,
+        ends: PartitionEnds,
     ) -> None:
         self.producer = producer
         self._connection = connection
@@ -311,7 +313,7 @@ class KafkaShard:
         """Ask whether what this writer stored last is there; see the contract."""
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
-        with at_work():
+        with permissions_may_return():
             found = await cluster.places(self._connection, self.ends.partitions())
         try:
             self.ends.compare({tp: end or 0 for tp, end in found.items()})
@@ -329,7 +331,7 @@ class KafkaShard:
                 is_ending = True
                 await self.producer.commit_transaction()
         except TimeoutError:
-            why = await repair.ailments(self._connection, self._topics, self._facts)
+            why = await repair.problems(self._connection, self._topics, self._facts)
             said = f"Kafka did not answer within {self._settings.commit_timeout:g} s{why}"
             problem = OutcomeUnknown(said) if is_ending else Unavailable(f"{said}; nothing was stored")
         except _FENCED as error:
@@ -338,7 +340,7 @@ class KafkaShard:
             problem = error
         except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
             cause = innards.aborted_by(self.producer) or error
-            problem = OutcomeUnknown(words(cause)) if is_ending else problem_of(cause)
+            problem = OutcomeUnknown(describe(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None
             self.ends.stored()
@@ -360,7 +362,7 @@ class KafkaShard:
                 if batch is not None:
                     tp = batch.tp
                     outcome = await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition)
-                    outcome.add_done_callback(_heed)
+                    outcome.add_done_callback(_retrieve_exception)
                     sent.append(outcome)
                     held.append((batch.builder.record_count(), parts_of(batch.messages)))
                     at.append(tp)
@@ -371,13 +373,13 @@ class KafkaShard:
                 self.ends.doubt(tp)
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
-        self.ends.took(
+        self.ends.on_stored(
             Batch(one.topic_partition, one.offset, *contents) for one, contents in zip(stored, held, strict=True)
         )
 
     async def _check_partitions(self, topic: str) -> None:
         """Refuse a topic that was made anew with fewer partitions than are used; more do no harm."""
-        with ours(topic, "Describe"):
+        with map_aiokafka_errors(topic, "Describe"):
             count = len(await self.producer.partitions_for(topic))
         expected = self._facts.shards if topic == self._own.topic else self._facts.partitions
         if count < expected:
@@ -416,7 +418,7 @@ class KafkaShard:
             size = add(self._own, account.encode(), checkpoint, [])
             if size is not None:
                 most = self._facts.largest[self._own.topic]
-                raise self._spend(Rejected(f"a checkpoint has {size} bytes, Kafka takes at most {most}"))
+                raise self._spend(CommitRejected(f"a checkpoint has {size} bytes, Kafka takes at most {most}"))
         return [*full, *filling.values()]
 
     async def _who_fenced(self, error: Exception) -> BrokerError:
@@ -429,12 +431,12 @@ class KafkaShard:
             try:
                 newest = (await _read(self._connection, self._own, self.claimed_at)).newest
             except BrokerError as unread:
-                return OutcomeUnknown(f"{words(error)}, and the claims cannot be read: {unread}")
+                return OutcomeUnknown(f"{describe(error)}, and the claims cannot be read: {unread}")
             if newest != self.own_claim:
                 return _superseded(self._shard, newest)
             if asyncio.get_running_loop().time() > deadline:
-                return OutcomeUnknown(f"{words(error)}, although nobody else has claimed shard {self._shard}")
-            await asyncio.sleep(_LOOK)
+                return OutcomeUnknown(f"{describe(error)}, although nobody else has claimed shard {self._shard}")
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     def _spend(self, error: BrokerError) -> BrokerError:
         self._spent = error
@@ -446,7 +448,7 @@ async def _read(connection: Connection, own: TopicPartition, start: int) -> _See
     found: dict[str, bytes] = {}
     newest: bytes | None = None
     claimed_at = 0
-    with at_work():
+    with permissions_may_return():
         places = await cluster.places(connection, [own])
         async with aclosing(read_all(connection, {own: start}, {own: places[own] or 0})) as records:  # type: ignore[type-var]
             async for record in records:
@@ -473,7 +475,7 @@ def _superseded(shard: int, newest: Claim | None) -> BrokerError:
     return Fenced(f"shard {shard} was claimed by {newest.owner}")
 
 
-def _heed(outcome: asyncio.Future[Any]) -> None:
+def _retrieve_exception(outcome: asyncio.Future[Any]) -> None:
     """Take note of a failure: where the next batch cannot be sent, nobody waits for those before it."""
     if not outcome.cancelled():
         outcome.exception()

@@ -7,21 +7,21 @@ from contextlib import aclosing
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, at_work
-from gateway.broker.kafka.ends import Ends, numbered
+from gateway.broker.kafka.connection import Connection, permissions_may_return
+from gateway.broker.kafka.ends import PartitionEnds, numbered
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
 from gateway.broker.ports import Lost
 
 
-async def look_back(connection: Connection, topics: Topics, ends: Ends) -> None:
+async def look_back(connection: Connection, topics: Topics, ends: PartitionEnds) -> None:
     """Let `ends` find what is not there any more of partitions that lost their ends; raises Unavailable.
 
     Partitions without a leader are left for another time: they keep no other topic from being written to.
     """
     if not (known := ends.of_events()):
         return
-    with at_work():
+    with permissions_may_return():
         found = await cluster.described(connection, sorted({tp.topic for tp in known}))
         led = [tp for tp in known if tp.partition in (at := found.get(tp.topic, {})) and at[tp.partition].leader >= 0]
         now = {tp: end or 0 for tp, end in (await cluster.places(connection, led)).items()}

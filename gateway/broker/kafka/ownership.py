@@ -21,16 +21,22 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka.connection import Connection, at_work, ours, refusal, words
+from gateway.broker.kafka.connection import (
+    Connection,
+    as_action_required,
+    describe,
+    map_aiokafka_errors,
+    permissions_may_return,
+)
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import LASTED, Trial, meant
-from gateway.errors import ConfigurationError, NeedsPerson, Unavailable
+from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
 
-_LOOK: Final = 0.1
+_POLL_INTERVAL_S: Final = 0.1
 """Seconds between two polls: by them a new assignment is seen, and a consumer that is not polled is taken for dead."""
-_AGAIN: Final = 1.0
+_RETRY_DELAY_S: Final = 1.0
 """Seconds before a member that failed joins anew."""
 _CONFIRM: Final = 5.0
 """Seconds for the answer to a confirmation."""
@@ -44,7 +50,7 @@ _REFUSED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class GroupTiming:
     """Seconds."""
 
     session: float = 6.0
@@ -56,10 +62,10 @@ class Timing:
 class KafkaOwnership:
     """The ownership of one deployment (`gateway.broker.ports.Ownership`)."""
 
-    def __init__(self, connection: Connection, topics: Topics, timing: Timing | None = None) -> None:
+    def __init__(self, connection: Connection, topics: Topics, timing: GroupTiming | None = None) -> None:
         self._connection = connection
         self._topics = topics
-        self._timing = timing or Timing()
+        self._timing = timing or GroupTiming()
 
     async def check(self) -> None:
         """See whether we may be in the group; raises ConfigurationError, Unavailable."""
@@ -81,7 +87,7 @@ class KafkaOwnership:
 class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it has no annotations
     """One member (`gateway.broker.ports.Membership`)."""
 
-    def __init__(self, connection: Connection, topics: Topics, timing: Timing, member: str, shards: int) -> None:
+    def __init__(self, connection: Connection, topics: Topics, timing: GroupTiming, member: str, shards: int) -> None:
         self._connection = connection
         self._topics = topics
         self._timing = timing
@@ -94,7 +100,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         self._is_changed = False
         self._is_leaving = False
         self._failing_since: float | None = None
-        self._trouble = ""
+        self._problem = ""
         self._joining_since: float | None = None
         self._polling: asyncio.Task[Any] | None = None
         self._trial = Trial(connection, topics, session=timing.session, transaction=0)
@@ -140,7 +146,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         self._assigned = frozenset(tp.partition for tp in assigned if tp.partition < self._shards)
         self._is_known = self._is_changed = True
 
-    async def changes(self) -> AsyncIterator[frozenset[int]]:
+    async def assignments(self) -> AsyncIterator[frozenset[int]]:
         """Give the shards to serve; see the contract."""
         while True:
             if self._is_changed and (self._is_known or self._is_leaving):
@@ -150,14 +156,14 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             try:
                 await self._poll()
             except (kafka.KafkaError, OSError, Unavailable) as error:
-                explained = refusal(error, "Read") or meant(error, session=self._timing.session) or error
-                said = str(explained) if isinstance(explained, Unavailable) else words(explained)
-                if said != self._trouble:
-                    level = logging.ERROR if isinstance(explained, NeedsPerson) else logging.WARNING
+                explained = as_action_required(error, "Read") or meant(error, session=self._timing.session) or error
+                said = str(explained) if isinstance(explained, Unavailable) else describe(explained)
+                if said != self._problem:
+                    level = logging.ERROR if isinstance(explained, ActionRequired) else logging.WARNING
                     log.log(level, "who serves what cannot be agreed on now: %s", said)
-                self._trouble = said
+                self._problem = said
                 await self.end()  # the library's member does not outlive an error, and keeps the login it began with
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY_DELAY_S)
 
     async def _poll(self) -> None:
         if self._failing_since is not None and _clock() - self._failing_since > self._timing.session:
@@ -166,16 +172,16 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             else:
                 self._failing_since = _clock()
         if self._consumer is None:
-            with at_work():
+            with permissions_may_return():
                 await self._connection.explain()
                 await self.begin()
         await self._check_joining()
         assert self._consumer is not None  # noqa: S101 - it has just begun
         # In a task, since it returns only once there is an assignment, and there may never be one.
         polling = self._polling = self._polling or asyncio.create_task(
-            self._consumer.getmany(timeout_ms=round(_LOOK * 1000))
+            self._consumer.getmany(timeout_ms=round(_POLL_INTERVAL_S * 1000))
         )
-        await asyncio.wait({polling}, timeout=_AGAIN)
+        await asyncio.wait({polling}, timeout=_RETRY_DELAY_S)
         if polling.done():
             self._polling = None
             polling.result()
@@ -183,7 +189,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
     async def _check_joining(self) -> None:
         """Raise what keeps us out of the group for so long, where the library would wait for ever."""
         if self._joining_since is None:
-            self._trouble = ""
+            self._problem = ""
         elif _clock() - self._joining_since > LASTED:
             self._joining_since = _clock()
             await self._trial.group(0)
@@ -201,14 +207,14 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             return True
         return True
 
-    async def confirm(self, shard: int) -> bool:
+    async def is_owner(self, shard: int) -> bool:
         """Commit an offset as a member of the present generation; see the contract. Nobody reads it."""
         if self._is_leaving or shard not in self._assigned:
             return False
         if self._consumer is None:
-            raise Unavailable(f"whose shard {shard} is cannot be told: {self._trouble}")
+            raise Unavailable(f"whose shard {shard} is cannot be told: {self._problem}")
         try:
-            with ours("the group of the gateways"):
+            with map_aiokafka_errors("the group of the gateways"):
                 async with asyncio.timeout(_CONFIRM):
                     await innards.commit_as_member(self._consumer, TopicPartition(self._topics.checkpoints, shard))
         except Unavailable as error:
@@ -218,10 +224,10 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                 return False
             if isinstance(error.__cause__, kafka.UnknownTopicOrPartitionError):
                 return shard in self._assigned  # opening the log says what is missing, and mends it where it may
-            if (denied := refusal(error.__cause__ or error, "Read")) is not None:
+            if (denied := as_action_required(error.__cause__ or error, "Read")) is not None:
                 raise denied from error
             self._failing_since = self._failing_since or _clock()
-            with at_work():
+            with permissions_may_return():
                 await self._connection.explain()
             raise
         self._failing_since = None

@@ -68,7 +68,7 @@ class _Question(RequestStruct):  # type: ignore[misc]
     )
 
 
-class _WhatMayIDo(Request[MetadataRequest_v5 | _Question]):  # type: ignore[misc]
+class _AuthorizedOperationsRequest(Request[MetadataRequest_v5 | _Question]):  # type: ignore[misc]
     """Asks for topics and permissions; a broker older than 2.3 tells of the topics alone."""
 
     API_KEY = 3
@@ -82,13 +82,13 @@ class _WhatMayIDo(Request[MetadataRequest_v5 | _Question]):  # type: ignore[misc
         return request_struct_class(self._topics, False, *wanted)  # noqa: FBT003 - nothing is created by asking
 
 
-async def refused(connection: Connection, topics: Topics, shards: int) -> list[str]:
+async def missing_permissions(connection: Connection, topics: Topics, shards: int) -> list[str]:
     """Say in words which permissions the gateway lacks: to write, and to read what is its own.
 
     Raises Unavailable, ConfigurationError where the login is refused.
     """
     own = [topics.checkpoints, topics.accounts, topics.control]
-    answer = (await connection.ask(_WhatMayIDo([*topics.events, *own, topics.audit]))).to_object()
+    answer = (await connection.ask(_AuthorizedOperationsRequest([*topics.events, *own, topics.audit]))).to_object()
     said = [
         f"topic {one['topic']}: Kafka does not permit {name}"
         for one in answer["topics"]

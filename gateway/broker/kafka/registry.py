@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.foreign_records import name_of, parsed_object
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, at_work
+from gateway.broker.kafka.connection import Connection, permissions_may_return
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ConfigurationError
@@ -63,7 +63,7 @@ class KafkaRegistry:
         self._read_at = time.monotonic()
         self._reading = asyncio.Lock()
 
-    async def agree(self, shards: int) -> None:
+    async def ensure_layout(self, shards: int) -> None:
         """Fix the numbers of shards and partitions at the first start.
 
         Raises ConfigurationError where they differ, or where events are there and nothing says how far they go.
@@ -98,9 +98,9 @@ class KafkaRegistry:
                     f"Set it to {stored[setting]}; another number would look for accounts where they are not.",
                 )
 
-    async def known(self) -> frozenset[str]:
+    async def accounts(self) -> frozenset[str]:
         """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
-        with at_work():
+        with permissions_may_return():
             await self._read()
         return frozenset(self._accounts)
 
@@ -109,7 +109,7 @@ class KafkaRegistry:
 
         It is written in any case: another replica may have forgotten it since this one has read last.
         """
-        with at_work():
+        with permissions_may_return():
             await self._write((_ACCOUNT + account).encode(), {"version": VERSION})
         self._accounts.add(account)
 
@@ -117,7 +117,7 @@ class KafkaRegistry:
         """Forget `accounts`, by tombstones; it is no error that nobody knows one. Raises Unavailable."""
         if not accounts:
             return
-        with at_work():
+        with permissions_may_return():
             await self._connection.write(self._tp, {(_ACCOUNT + account).encode(): None for account in accounts})
         self._accounts.difference_update(accounts)
 

@@ -12,22 +12,22 @@ import asyncio
 from typing import Final
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import ClusterSettings, Facts, MissingTopics
+from gateway.broker.kafka.cluster import ClusterFacts, ClusterSettings, MissingTopics
 from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.topics import Topics
-from gateway.errors import GatewayError, NeedsPerson
+from gateway.errors import ActionRequired, GatewayError
 from gateway.telemetry.logs import get_logger
 
-_LOOK: Final = 0.2
+_CHECK_INTERVAL_S: Final = 0.2
 """The part of a call's time that a look at what ails the cluster may take on top of it."""
 _NAMED: Final = 3
 _EVENTS: Final = "its events: what this process wrote there last is published again, what is older is lost"
 
 
-async def ailments(connection: Connection, topics: Topics, facts: Facts) -> str:
+async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) -> str:
     """Say what of the topics keeps them from being written to, behind a semicolon; nothing where that is not known."""
     try:
-        async with asyncio.timeout(connection.options.timeout * _LOOK):
+        async with asyncio.timeout(connection.options.timeout * _CHECK_INTERVAL_S):
             found = await cluster.described(connection, list(facts.in_sync))
     except (TimeoutError, GatewayError) as error:
         return f"; {error}" if isinstance(error, GatewayError) else ""
@@ -57,15 +57,15 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
     """
     log, topics = get_logger(), settings.topics
     if topics.checkpoints in missing.names:
-        raise NeedsPerson(
+        raise ActionRequired(
             f"there is no topic {topics.checkpoints} any more, and with it went how far each account is published. "
             "Put it back from a copy; or let `gateway check` make it anew: then each account stands still until its "
             "checkpoint is reset, lest its history be published again"
         )
     if not settings.create:
-        wanted = [one for one in cluster.wanted_topics(settings) if one.name in missing.names]
+        wanted = [one for one in cluster.desired_topics(settings) if one.name in missing.names]
         how = "; ".join(f"{one.name} with {one.partitions} partitions and {one.config}" for one in wanted)
-        raise NeedsPerson(f"topics are gone, and topics.create is false: somebody else must make {how}")
+        raise ActionRequired(f"topics are gone, and topics.create is false: somebody else must make {how}")
     for name in missing.names:
         lost = {
             topics.accounts: "the accounts, which are written again",

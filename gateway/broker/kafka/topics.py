@@ -21,7 +21,7 @@ from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY, TRACEPARENT,
 CLAIM: Final = b".claim"
 """The key of a claim in the checkpoint topic: no account's name begins with a dot."""
 
-WANTED: Final = 0
+DESIRED: Final = 0
 OBSERVED: Final = 1
 """The partitions of the control topic."""
 

@@ -26,10 +26,10 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGro
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, denied, words
+from gateway.broker.kafka.connection import Connection, describe, permission_error
 from gateway.broker.kafka.listener import unreachable
 from gateway.broker.kafka.topics import OBSERVED, Topics
-from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
+from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Trial:
         """
         said, _ = await unreachable(self._connection)
         if said:
-            raise NeedsPerson("; ".join(said))
+            raise ActionRequired("; ".join(said))
         _, producer = await _all(self.group(patience), self._producer(patience))
         left_out = [await self._lasting(self._member, patience)]
         if producer is None:
@@ -185,7 +185,7 @@ class Trial:
             except _Passing as error:
                 passing = error
             if loop.time() - began >= patience:
-                raise NeedsPerson(await self._why(passing)) from passing
+                raise ActionRequired(await self._why(passing)) from passing
             if loop.time() - began >= _TOLD and not is_told:
                 is_told = True
                 log.warning("%s; trying again", passing)
@@ -228,7 +228,7 @@ class Trial:
         if code in _NO_COORDINATOR:
             raise _Passing(duty, for_code(code).__name__)
         if code == _GROUP_DENIED:
-            raise denied(f"group {name}", "Read")
+            raise permission_error(f"group {name}", "Read")
         if code == _SESSION:
             raise session_refused(self._session / 1000, str(at))
 
@@ -253,7 +253,7 @@ class Trial:
         if code in _NO_COORDINATOR or code == _BUSY:
             raise _Passing(_TRANSACTIONS, for_code(code).__name__)
         if code:
-            raise Unavailable(f"{at}: {words(for_code(code)(name))}")
+            raise Unavailable(f"{at}: {describe(for_code(code)(name))}")
         return at, int(answer.producer_id), int(answer.producer_epoch)
 
     async def _begun_and_aborted(self, at: _At, producer: int, epoch: int) -> None:
@@ -265,12 +265,12 @@ class Trial:
         finally:
             ended = await self._ask(EndTxnRequest(name, producer, epoch, False), at)  # noqa: FBT003 - an abort
         if code == _TOPIC_DENIED:
-            raise denied(f"topic {topic}", "Write")
+            raise permission_error(f"topic {topic}", "Write")
         for one in (code, ended.error_code if not code else 0):
             if one in _NO_COORDINATOR or one == _BUSY:
                 raise _Passing(_TRANSACTIONS, for_code(one).__name__)
             if one and one not in _FENCED:
-                raise Unavailable(f"{at}: {words(for_code(one)(name))}")
+                raise Unavailable(f"{at}: {describe(for_code(one)(name))}")
 
     # Coordinators -------------------------------------------------------------------------------------------
 
@@ -280,11 +280,11 @@ class Trial:
         if code in _NO_COORDINATOR:
             raise _Passing(_GROUPS if kind == _GROUP else _TRANSACTIONS, for_code(code).__name__)
         if code == _GROUP_DENIED:
-            raise denied(f"group {key}", "Read")
+            raise permission_error(f"group {key}", "Read")
         if code == _ID_DENIED:
-            raise denied(f"transactional id {key}", "Write")
+            raise permission_error(f"transactional id {key}", "Write")
         if code:
-            raise Unavailable(f"the coordinator of {key}: {words(for_code(code)(key))}")
+            raise Unavailable(f"the coordinator of {key}: {describe(for_code(code)(key))}")
         return _At(int(answer.coordinator_id), str(answer.host), int(answer.port))
 
     async def _ask(self, request: Any, at: _At) -> Any:  # noqa: ANN401 - aiokafka's own
@@ -343,26 +343,26 @@ class Trial:
         return None
 
 
-def session_refused(session: float, by: str = "Kafka") -> NeedsPerson:
+def session_refused(session: float, by: str = "Kafka") -> ActionRequired:
     """Say that members may not have the session that the gateway asks for."""
     asked = round(session * 1000)
-    return NeedsPerson(
+    return ActionRequired(
         f"{by} refuses a session of {session:g} s (InvalidSessionTimeout): group.min.session.timeout.ms is above it, "
         f"or group.max.session.timeout.ms below. Mend it: set group.min.session.timeout.ms of the brokers to {asked} "
         "or less"
     )
 
 
-def transaction_refused(transaction: float, by: str = "Kafka") -> NeedsPerson:
+def transaction_refused(transaction: float, by: str = "Kafka") -> ActionRequired:
     """Say that transactions may not have the time that the gateway asks for."""
     asked = round(transaction * 1000)
-    return NeedsPerson(
+    return ActionRequired(
         f"{by} refuses a transaction of {transaction:g} s (InvalidTransactionTimeout): transaction.max.timeout.ms is "
         f"below it. Mend it: set transaction.max.timeout.ms of the brokers to {asked} or more"
     )
 
 
-def meant(error: BaseException, *, session: float = 0.0, transaction: float = 0.0) -> NeedsPerson | None:
+def meant(error: BaseException, *, session: float = 0.0, transaction: float = 0.0) -> ActionRequired | None:
     """Return what a person must mend, where a start failed for a time that the brokers do not give."""
     if isinstance(error, kafka.InvalidSessionTimeoutError):
         return session_refused(session)
@@ -376,8 +376,8 @@ async def _all(*trials: Awaitable[Any]) -> list[Any]:
     outcomes = await asyncio.gather(*trials, return_exceptions=True)
     failures = [one for one in outcomes if isinstance(one, BaseException)]
     for failure in failures:
-        if not isinstance(failure, NeedsPerson):
+        if not isinstance(failure, ActionRequired):
             raise failure
     if failures:
-        raise NeedsPerson("; ".join(dict.fromkeys(map(str, failures))))
+        raise ActionRequired("; ".join(dict.fromkeys(map(str, failures))))
     return outcomes

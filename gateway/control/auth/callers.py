@@ -10,7 +10,7 @@ from gateway.state import Written
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class RequestCaller:
     """Who asks, in which request, from where."""
 
     who: Principal

@@ -10,8 +10,8 @@ from __future__ import annotations
 from fastapi import Request
 
 from gateway.control.auth.principals import Principal
-from gateway.control.deployment_view import Deployment
-from gateway.control.problems import Kind, Problem, unknown
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.problems import Problem, ProblemType, unknown
 
 _READS = frozenset({"GET", "HEAD"})
 
@@ -21,7 +21,7 @@ async def check_scope(request: Request) -> None:
     who: Principal = request.state.who
     if who.accounts.is_all:
         return
-    deployment: Deployment = request.app.state.deployment
+    deployment: DeploymentView = request.app.state.deployment
     account, replay = request.path_params.get("account"), request.path_params.get("replay")
     if account is not None:
         _check_account(who, deployment, account, is_read=request.method in _READS)
@@ -29,21 +29,21 @@ async def check_scope(request: Request) -> None:
         _check_replay(who, deployment, replay)
 
 
-def _check_account(who: Principal, deployment: Deployment, account: str, *, is_read: bool) -> None:
+def _check_account(who: Principal, deployment: DeploymentView, account: str, *, is_read: bool) -> None:
     if account not in who.accounts and not is_read:
         raise _forbidden(who)
-    view = deployment.seen()
+    view = deployment.synced_view()
     names = [name for name in view.observed.keys() | view.desired.keys() if name in who.accounts]
     if account not in names:
-        raise unknown(Kind.UNKNOWN_ACCOUNT, "account", account, names)
+        raise unknown(ProblemType.UNKNOWN_ACCOUNT, "account", account, names)
 
 
-def _check_replay(who: Principal, deployment: Deployment, replay: str) -> None:
-    found = deployment.seen().replays.get(replay)
-    if found is None or found.said is None or found.said.account not in who.accounts:
-        raise unknown(Kind.UNKNOWN_REPLAY, "replay", replay, ())
+def _check_replay(who: Principal, deployment: DeploymentView, replay: str) -> None:
+    found = deployment.synced_view().replays.get(replay)
+    if found is None or found.value is None or found.value.account not in who.accounts:
+        raise unknown(ProblemType.UNKNOWN_REPLAY, "replay", replay, ())
 
 
 def _forbidden(who: Principal) -> Problem:
     patterns = ",".join(who.accounts.patterns or ())
-    return Problem(Kind.FORBIDDEN, f"The token of {who.name} is for the accounts {patterns} only.")
+    return Problem(ProblemType.FORBIDDEN, f"The token of {who.name} is for the accounts {patterns} only.")

@@ -32,7 +32,7 @@ _OPTIONS: Final = ("accounts", "until")
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TokenEntry:
     """A token that lets somebody in."""
 
     principal: Principal
@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class LineFault:
+class LineError:
     """A line that lets nobody in."""
 
     number: int
@@ -56,13 +56,13 @@ class LineFault:
         return f"line {self.number}: {self.problem}"
 
 
-def read_lines(content: bytes) -> tuple[list[Entry], list[LineFault]]:
+def read_lines(content: bytes) -> tuple[list[TokenEntry], list[LineError]]:
     """Return what the lines of a file give, and those with something wrong, which give nothing.
 
     A digest that stands in two lines that are not alike gives nothing either: nobody says which of them is meant.
     """
-    entries: dict[bytes, Entry] = {}
-    faults: list[LineFault] = []
+    entries: dict[bytes, TokenEntry] = {}
+    faults: list[LineError] = []
     lines = list(_lines(content))
     meanings = Counter(digest for digest, _ in {(_digest_in(words), tuple(words)) for _, words in lines} if digest)
     for number, words in lines:
@@ -71,7 +71,7 @@ def read_lines(content: bytes) -> tuple[list[Entry], list[LineFault]]:
             if meanings[words[2]] > 1:
                 raise ValueError("its digest stands in another line too, with other words")  # noqa: TRY301 - likewise wrong
         except ValueError as error:
-            faults.append(LineFault(number, str(error)))
+            faults.append(LineError(number, str(error)))
         else:
             entries[entry.digest] = entry
     return list(entries.values()), faults
@@ -117,7 +117,7 @@ def _digest_in(words: Sequence[str]) -> str:
     return words[2] if len(words) >= _NEEDED and words[2].startswith(SCHEME) else ""
 
 
-def _entry(words: Sequence[str]) -> Entry:
+def _entry(words: Sequence[str]) -> TokenEntry:
     """Return what a line gives; raises ValueError."""
     if len(words) < _NEEDED:
         raise ValueError(f"it has {len(words)} words, and at least {_NEEDED} are needed")
@@ -134,7 +134,7 @@ def _entry(words: Sequence[str]) -> Entry:
     given = _options(options)
     accounts = EVERY_ACCOUNT if "accounts" not in given else read_scope(given["accounts"])
     until = None if "until" not in given else read_until(given["until"])
-    return Entry(Principal(name, Role(role), accounts), raw, until)
+    return TokenEntry(Principal(name, Role(role), accounts), raw, until)
 
 
 def _options(words: Sequence[str]) -> dict[str, str]:

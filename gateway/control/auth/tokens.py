@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.control.auth.principals import Principal
-from gateway.control.auth.token_lines import Entry, LineFault, read_lines
+from gateway.control.auth.token_lines import LineError, TokenEntry, read_lines
 from gateway.errors import ConfigurationError
 from gateway.small_files import UnreadableFile, read_small
 from gateway.telemetry.logs import get_logger
@@ -29,10 +29,10 @@ PREFIX: Final = "gateway_"
 """What tokens begin with, so that scanners of sources can find one that leaked."""
 GRACE: Final = 10.0
 """Seconds for which the tokens of a file that cannot be read any more still hold."""
-_LOOK: Final = 1.0
+_POLL_INTERVAL_S: Final = 1.0
 """Seconds between two looks at the file."""
-_LARGEST: Final = 1024 * 1024
-_TOLD_FAULTS: Final = 10
+_MAX_FILE_BYTES: Final = 1024 * 1024
+_MAX_LOGGED_FAULTS: Final = 10
 """Lines with something wrong that are told one by one."""
 _SETTING: Final = "control.tokens_file"
 _REMEDY: Final = "Write lines into it that `gateway token` makes."
@@ -43,7 +43,7 @@ def new_token() -> str:
     return PREFIX + secrets.token_urlsafe(32)
 
 
-def check_tokens_file(path: Path) -> tuple[int, Sequence[LineFault]]:
+def check_tokens_file(path: Path) -> tuple[int, Sequence[LineError]]:
     """Return how many tokens there are, and the lines with something wrong; raises ConfigurationError for no file."""
     entries, faults = read_lines(_read(path))
     return len(entries), faults
@@ -67,13 +67,13 @@ class Tokens:
         self._now = now
         self._log = get_logger()
         self._content = _read(path)
-        self._entries: Sequence[Entry] = ()
+        self._entries: Sequence[TokenEntry] = ()
         self._faults = 0
-        self._told = b""
+        self._logged = b""
         """The content whose faults were told last."""
         self._unreadable_since: float | None = None
         self._looked = clock()
-        self._take_in(self._content)
+        self._apply(self._content)
 
     @property
     def problems(self) -> int:
@@ -85,38 +85,38 @@ class Tokens:
         """How many tokens the file knew when it was read last."""
         return len(self._entries)
 
-    def who(self, token: str) -> Principal | None:
+    def authenticate(self, token: str) -> Principal | None:
         """Return whose `token` is; every entry is compared in constant time, whatever the token."""
-        self.look()
+        self.reload()
         if not token:
             return None
         digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        found: Entry | None = None
+        found: TokenEntry | None = None
         for entry in self._entries:
             if hmac.compare_digest(entry.digest, digest):
                 found = entry
         return None if found is None or not found.is_valid(self._now()) else found.principal
 
-    def look(self) -> None:
+    def reload(self) -> None:
         """Compare the file with what was read, unless that was done within the last second."""
         now = self._clock()
-        if now - self._looked < _LOOK:
+        if now - self._looked < _POLL_INTERVAL_S:
             return
         self._looked = now
         try:
             content = _read(self._path)
         except ConfigurationError as error:
-            self._fade(now, error)
+            self._expire(now, error)
             return
         if self._unreadable_since is not None:
             self._unreadable_since = None
             self._log.info("control.tokens_file can be read again")
-            self._take_in(content)
+            self._apply(content)
         elif content != self._content:
             self._log.info("control.tokens_file has changed, and is read again")
-            self._take_in(content)
+            self._apply(content)
 
-    def _fade(self, now: float, error: ConfigurationError) -> None:
+    def _expire(self, now: float, error: ConfigurationError) -> None:
         """End the tokens of a file that has been unreadable for as long as the grace."""
         if self._unreadable_since is None:
             self._unreadable_since = now
@@ -125,18 +125,18 @@ class Tokens:
             self._entries = ()
             self._log.error("control.tokens_file cannot be read: its tokens have ended", error=str(error))
 
-    def _take_in(self, content: bytes) -> None:
+    def _apply(self, content: bytes) -> None:
         self._content = content
         self._entries, faults = read_lines(content)
         self._faults = len(faults)
-        if content != self._told:
-            self._told = content
-            self._tell(faults)
+        if content != self._logged:
+            self._logged = content
+            self._log_faults(faults)
         if not self._entries:
             self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(self._path))
 
-    def _tell(self, faults: Sequence[LineFault]) -> None:
-        for fault in faults[:_TOLD_FAULTS]:
+    def _log_faults(self, faults: Sequence[LineError]) -> None:
+        for fault in faults[:_MAX_LOGGED_FAULTS]:
             self._log.error(
                 "a line of control.tokens_file lets nobody in",
                 file=str(self._path),
@@ -144,17 +144,17 @@ class Tokens:
                 error=fault.problem,
                 remedy=_REMEDY,
             )
-        if len(faults) > _TOLD_FAULTS:
-            self._log.error("more lines of control.tokens_file let nobody in", lines=len(faults) - _TOLD_FAULTS)
+        if len(faults) > _MAX_LOGGED_FAULTS:
+            self._log.error("more lines of control.tokens_file let nobody in", lines=len(faults) - _MAX_LOGGED_FAULTS)
 
 
 def _read(path: Path) -> bytes:
     """Return what the file holds; raises ConfigurationError."""
     try:
-        return read_small(path, _LARGEST)
+        return read_small(path, _MAX_FILE_BYTES)
     except UnreadableFile as error:
-        raise _wrong(f"{path} {error.problem}") from error
+        raise _invalid(f"{path} {error.problem}") from error
 
 
-def _wrong(problem: str) -> ConfigurationError:
+def _invalid(problem: str) -> ConfigurationError:
     return ConfigurationError(_SETTING, problem, _REMEDY)

@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from gateway.addresses import neighbourhood
-from gateway.control.problems import MEDIA_TYPE, SECURITY, Kind, Problem
+from gateway.control.problems import MEDIA_TYPE, SECURITY, Problem, ProblemType
 
 LARGEST_HEAD: Final = 32 * 1024
 """Bytes of a request's head at most."""
@@ -226,14 +226,14 @@ class Connection(H11Protocol):
 
     def _expect(self, seconds: float) -> None:
         """Close the connection unless another request has begun by then, however slowly its bytes drip."""
-        self._at(seconds, self._lose_patience, self.cycle)
+        self._at(seconds, self._time_out, self.cycle)
 
     def _at(self, seconds: float, do: object, *arguments: object) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, do, *arguments)  # type: ignore[arg-type]
 
-    def _lose_patience(self, before: object) -> None:
+    def _time_out(self, before: object) -> None:
         is_idle = self.cycle is None or self.cycle.response_complete
         if self.transport.is_closing():
             self.drop()  # it was to close once the peer has read its answer
@@ -281,7 +281,7 @@ class Connection(H11Protocol):
             self.drop()
             return
         request_id = uuid4().hex
-        body = Problem(Kind.MALFORMED, self.conn.problem or msg).body("", request_id)
+        body = Problem(ProblemType.MALFORMED, self.conn.problem or msg).body("", request_id)
         headers = [
             (b"content-type", MEDIA_TYPE.encode()),
             (b"content-length", str(len(body)).encode()),

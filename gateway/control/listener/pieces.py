@@ -14,7 +14,7 @@ _PIECE: Final = 64 * 1024
 """Bytes, as many as the server queues before it waits."""
 
 
-class InPieces:
+class SplitLargeResponses:
     """Passes what `app` answers on to the server."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -19,7 +19,7 @@ _PORT: Final = re.compile(r"(\d+\.\d+\.\d+\.\d+):\d+|\[([0-9A-Fa-f:.]+)\](?::\d+
 """An address as some proxies write it: with a port, or in brackets."""
 
 
-class BehindProxies:
+class TrustedProxies:
     """Lets `app` see the address of the caller, instead of that of a trusted proxy."""
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:

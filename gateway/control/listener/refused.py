@@ -14,7 +14,7 @@ from typing import Final
 from gateway.addresses import neighbourhood
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
-_WHILE: Final = 60.0
+_WINDOW_S: Final = 60.0
 """Seconds that are summed up together."""
 _FIRST_LINES: Final = 10
 """Addresses of which the first refusal of a minute is a line of its own."""
@@ -25,7 +25,7 @@ _MADE_LINES: Final = 600
 """Lines of a minute of the changes that one caller asked for: that were refused, and that were made."""
 
 
-class Refused:
+class RefusedRequests:
     """Counts who was refused, and says so."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -34,16 +34,16 @@ class Refused:
         self._log = get_logger()
         self._audit = get_audit_logger()
         self._ends = 0.0
-        self._begin_anew()
+        self._restart()
 
-    def _begin_anew(self) -> None:
+    def _restart(self) -> None:
         self._reasons: Counter[str] = Counter()
         self._addresses: Counter[str] = Counter()
         self._elsewhere = 0
-        self._told = 0
+        self._logged = 0
         self._lines: Counter[tuple[str, bool]] = Counter()
 
-    def anonymous(self, reason: str, address: str | None) -> None:
+    def on_anonymous(self, reason: str, address: str | None) -> None:
         """Note that a caller who is not known was refused."""
         self._begin_while()
         self._reasons[reason] += 1
@@ -52,8 +52,8 @@ class Refused:
             self._elsewhere += 1
             return
         self._addresses[place] += 1
-        if self._addresses[place] == 1 and self._told < _FIRST_LINES:
-            self._told += 1
+        if self._addresses[place] == 1 and self._logged < _FIRST_LINES:
+            self._logged += 1
             self._log.warning("a caller of the API was refused", reason=reason, address=place)
 
     def is_line(self, who: str, *, is_made: bool) -> bool:
@@ -62,7 +62,7 @@ class Refused:
         self._lines[who, is_made] += 1
         return self._lines[who, is_made] <= (_MADE_LINES if is_made else _REFUSED_LINES)
 
-    def look(self) -> None:
+    def tick(self) -> None:
         """Sum up where a minute is over; called each second or so."""
         if self._ends and self._clock() >= self._ends:
             self.sum_up()
@@ -70,7 +70,7 @@ class Refused:
     def sum_up(self) -> None:
         """Sum up what has no line of its own."""
         count = self._reasons.total()
-        if count > self._told:
+        if count > self._logged:
             place, most = self._addresses.most_common(1)[0]
             self._log.warning(
                 "callers of the API were refused",
@@ -80,19 +80,19 @@ class Refused:
                 address_of_most=place,
                 requests_of_most=most,
                 from_more_addresses=self._elsewhere,
-                in_seconds=_WHILE,
+                in_seconds=_WINDOW_S,
             )
         for (who, is_made), lines in self._lines.items():
             more = lines - (_MADE_LINES if is_made else _REFUSED_LINES)
             if more > 0:
                 outcome = "made" if is_made else "refused"
                 self._audit.warning(
-                    "more changes were asked for", who=who, outcome=outcome, requests=more, in_seconds=_WHILE
+                    "more changes were asked for", who=who, outcome=outcome, requests=more, in_seconds=_WINDOW_S
                 )
         self._ends = 0.0
-        self._begin_anew()
+        self._restart()
 
     def _begin_while(self) -> None:
-        self.look()
+        self.tick()
         if not self._ends:
-            self._ends = self._clock() + _WHILE
+            self._ends = self._clock() + _WINDOW_S

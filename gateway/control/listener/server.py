@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from gateway.control.listener.connection import LARGEST_HEAD, Connection, ConnectionLimits
 from gateway.control.listener.handshake import shake_hands
-from gateway.control.listener.pieces import InPieces
+from gateway.control.listener.pieces import SplitLargeResponses
 from gateway.errors import ConfigurationError
 from gateway.telemetry.logs import get_logger
 
@@ -80,7 +80,7 @@ async def serving(
     """Answer on `listener` for as long as the context lasts, with TLS if `tls` is given; leaving takes 2 s at most."""
     limits = limits or ConnectionLimits()
     config = uvicorn.Config(
-        InPieces(app),
+        SplitLargeResponses(app),
         ws="none",
         lifespan="off",
         interface="asgi3",

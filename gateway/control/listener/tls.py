@@ -65,7 +65,7 @@ async def listener_tls(section: str, settings: ListenerFiles) -> AsyncIterator[L
     if context is None:
         yield None
         return
-    looking = asyncio.create_task(_keep_looking(context), name=f"{section}.tls")
+    looking = asyncio.create_task(_keep_reloading(context), name=f"{section}.tls")
     try:
         yield context
     finally:
@@ -77,7 +77,7 @@ def scheme_of(tls: ssl.SSLContext | None) -> str:
     return "http" if tls is None else "https"
 
 
-async def _keep_looking(context: LiveContext) -> None:
+async def _keep_reloading(context: LiveContext) -> None:
     while True:
         await asyncio.sleep(_LOOK_INTERVAL_S)
         context.look()

@@ -12,30 +12,30 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gateway.control import account_list as listing
 from gateway.control import models
-from gateway.control.deployment_view import Deployment
-from gateway.control.desired_state import Once, Wishes
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.desired_state import DesiredStateWriter, IdempotentRequest
 from gateway.control.etags import etag, read_condition
-from gateway.control.middleware import tell_more
-from gateway.control.openapi import answers
-from gateway.control.problems import Fault, Kind, Problem
-from gateway.control.routes.dependencies import Here, IdempotencyKey, Name, check_json, deployment_of
+from gateway.control.middleware import add_audit_fields
+from gateway.control.openapi import responses
+from gateway.control.problems import FieldError, Problem, ProblemType
+from gateway.control.routes.dependencies import AccountName, DeploymentDep, IdempotencyKey, check_json, deployment_of
 from gateway.session.subscriptions import check_strategies
-from gateway.state import Answered, Desired, TargetState
+from gateway.state import Desired, IdempotencyRecord, TargetState
 
 router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
-_READS: Final = (Kind.INVALID, Kind.NOT_READY)
-READS_ONE: Final = (*_READS, Kind.UNKNOWN_ACCOUNT)
+_READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
+READS_ONE: Final = (*_READS, ProblemType.UNKNOWN_ACCOUNT)
 CHANGES: Final = (
     *READS_ONE,
-    Kind.LATER_RELEASE,
-    Kind.CONTENDED,
-    Kind.BROKER_AWAY,
-    Kind.OUTCOME_UNKNOWN,
-    Kind.TIMED_OUT,
+    ProblemType.LATER_RELEASE,
+    ProblemType.CONTENDED,
+    ProblemType.BROKER_AWAY,
+    ProblemType.OUTCOME_UNKNOWN,
+    ProblemType.TIMED_OUT,
 )
-_CONDITIONAL: Final = (*CHANGES, Kind.PRECONDITION_FAILED)
-BODIES: Final = (*_CONDITIONAL, Kind.MALFORMED, Kind.UNSUPPORTED_MEDIA_TYPE)
+_CONDITIONAL: Final = (*CHANGES, ProblemType.PRECONDITION_FAILED)
+BODIES: Final = (*_CONDITIONAL, ProblemType.MALFORMED, ProblemType.UNSUPPORTED_MEDIA_TYPE)
 ACCEPTED: Final = 202
 
 _SUBSCRIPTION: Final[dict[str, Any]] = {
@@ -48,12 +48,12 @@ _SUBSCRIPTION: Final[dict[str, Any]] = {
 _TARGET: Final[dict[str, Any]] = {"account": "main", "state": "paused", "revision": 58, "is_applied": True}
 
 
-async def _wishes_of(request: Request) -> Wishes:
-    found: Wishes = request.app.state.wishes
+async def _writer_of(request: Request) -> DesiredStateWriter:
+    found: DesiredStateWriter = request.app.state.wishes
     return found
 
 
-Change = Annotated[Wishes, Depends(_wishes_of)]
+Change = Annotated[DesiredStateWriter, Depends(_writer_of)]
 IfMatch = Annotated[
     str | SkipJsonSchema[None],
     Header(
@@ -85,14 +85,16 @@ class _Filters(BaseModel):
     "",
     operation_id="listAccounts",
     summary="List accounts, the worst first",
-    responses=answers({"items": [models.ACCOUNT], "next": None}, problems=_READS),
+    responses=responses({"items": [models.ACCOUNT], "next": None}, problems=_READS),
 )
-async def list_accounts(here: Here, filters: Annotated[_Filters, Query()], request: Request) -> models.Accounts:
+async def list_accounts(
+    here: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request
+) -> models.Accounts:
     """Accounts of all replicas, as far as this one has heard: `age_seconds` says how long ago.
 
     A token that is for some accounts only sees those alone.
     """
-    asked = listing.Asked(
+    asked = listing.AccountQuery(
         states=filters.state,
         owner=filters.owner,
         prefix=filters.prefix,
@@ -101,31 +103,31 @@ async def list_accounts(here: Here, filters: Annotated[_Filters, Query()], reque
         limit=filters.limit,
         cursor=filters.cursor,
     )
-    return listing.page(here.seen(), asked, here.shards)
+    return listing.page(here.synced_view(), asked, here.shards)
 
 
 @router.get(
     "/{account}",
     operation_id="getAccount",
     summary="Show an account",
-    responses=answers(models.ACCOUNT, problems=READS_ONE),
+    responses=responses(models.ACCOUNT, problems=READS_ONE),
 )
-async def show_account(here: Here, account: Name) -> models.Account:
+async def show_account(here: DeploymentDep, account: AccountName) -> models.Account:
     """What is wanted of the account and what is so, side by side."""
-    return listing.account(here.known(account), account, here.shards)
+    return listing.account(here.view_of(account), account, here.shards)
 
 
 @router.get(
     "/{account}/subscription",
     operation_id="getSubscription",
     summary="Show an account's subscription",
-    responses=answers(_SUBSCRIPTION, etag=True, problems=(*READS_ONE, Kind.LATER_RELEASE)),
+    responses=responses(_SUBSCRIPTION, etag=True, problems=(*READS_ONE, ProblemType.LATER_RELEASE)),
 )
-async def show_subscription(here: Here, account: Name, response: Response) -> models.Subscription:
+async def show_subscription(here: DeploymentDep, account: AccountName, response: Response) -> models.Subscription:
     """Whose events are wanted, and whose are published."""
-    desired, revision = _wanted(here, account)
+    desired, revision = _changed(here, account)
     response.headers["ETag"] = etag(revision)
-    applied = listing.is_applied(here.known(account), account)
+    applied = listing.is_applied(here.view_of(account), account)
     return _subscription(here, account, desired, revision, is_applied=applied)
 
 
@@ -133,13 +135,13 @@ async def show_subscription(here: Here, account: Name, response: Response) -> mo
     "/{account}/subscription",
     operation_id="putSubscription",
     summary="Choose whose events are published",
-    responses=answers(_SUBSCRIPTION, later=models.Subscription, etag=True, problems=BODIES),
+    responses=responses(_SUBSCRIPTION, later=models.Subscription, etag=True, problems=BODIES),
     dependencies=[Depends(check_json)],
 )
 async def put_subscription(  # noqa: PLR0917 - FastAPI gives them by name
-    here: Here,
+    here: DeploymentDep,
     wishes: Change,
-    account: Name,
+    account: AccountName,
     body: models.SubscriptionWanted,
     request: Request,
     response: Response,
@@ -154,12 +156,17 @@ async def put_subscription(  # noqa: PLR0917 - FastAPI gives them by name
     "/{account}/subscription",
     operation_id="deleteSubscription",
     summary="Publish the events of all strategies again",
-    responses=answers(
+    responses=responses(
         {**_SUBSCRIPTION, "strategies": None}, later=models.Subscription, etag=True, problems=_CONDITIONAL
     ),
 )
 async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
-    here: Here, wishes: Change, account: Name, request: Request, response: Response, if_match: IfMatch = None
+    here: DeploymentDep,
+    wishes: Change,
+    account: AccountName,
+    request: Request,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> models.Subscription:
     """The default: all, also strategies that are made later."""
     return await _subscribe(here, wishes, account, None, request, response, if_match)
@@ -169,13 +176,13 @@ async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
     "/{account}/target-state",
     operation_id="getTargetState",
     summary="Show whether an account is to run",
-    responses=answers(_TARGET, etag=True, problems=(*READS_ONE, Kind.LATER_RELEASE)),
+    responses=responses(_TARGET, etag=True, problems=(*READS_ONE, ProblemType.LATER_RELEASE)),
 )
-async def show_target_state(here: Here, account: Name, response: Response) -> models.TargetState:
+async def show_target_state(here: DeploymentDep, account: AccountName, response: Response) -> models.TargetState:
     """What is wanted, and whether it is so."""
-    desired, revision = _wanted(here, account)
+    desired, revision = _changed(here, account)
     response.headers["ETag"] = etag(revision)
-    applied = listing.is_applied(here.known(account), account)
+    applied = listing.is_applied(here.view_of(account), account)
     return models.TargetState(account=account, state=desired.state.value, revision=revision, is_applied=applied)
 
 
@@ -183,20 +190,20 @@ async def show_target_state(here: Here, account: Name, response: Response) -> mo
     "/{account}/target-state",
     operation_id="putTargetState",
     summary="Pause or resume an account",
-    responses=answers(_TARGET, later=models.TargetState, etag=True, problems=(*BODIES, Kind.BEING_RESET)),
+    responses=responses(_TARGET, later=models.TargetState, etag=True, problems=(*BODIES, ProblemType.BEING_RESET)),
     dependencies=[Depends(check_json)],
 )
 async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
-    here: Here,
+    here: DeploymentDep,
     wishes: Change,
-    account: Name,
+    account: AccountName,
     body: models.TargetStateWanted,
     request: Request,
     response: Response,
     if_match: IfMatch = None,
 ) -> models.TargetState:
     """A paused account has no connection to the hub. Nothing is lost: history gives it again."""
-    tell_more(request, state=body.state)
+    add_audit_fields(request, state=body.state)
     target = TargetState(body.state)
 
     def change(desired: Desired) -> Desired:
@@ -204,7 +211,7 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
             return replace(desired, state=target)
         if desired.reset is not UNSET and _incarnation(here, account) < desired.reset.incarnation:
             words = f"The checkpoint of account {account} is still being set. Ask again once it is."
-            raise Problem(Kind.BEING_RESET, words, retry_after=1)
+            raise Problem(ProblemType.BEING_RESET, words, retry_after=1)
         # Neither is done again at the next pause.
         return replace(desired, state=target, reset=UNSET, is_forgotten=UNSET)
 
@@ -218,65 +225,65 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
     "/{account}/reconnect",
     operation_id="reconnect",
     summary="Let an account connect to the hub anew",
-    responses=answers(
+    responses=responses(
         {"account": "main", "reconnects": 3, "is_applied": True},
         later=models.Reconnect,
-        problems=(*CHANGES, Kind.PAUSED, Kind.KEY_REUSED),
+        problems=(*CHANGES, ProblemType.PAUSED, ProblemType.KEY_REUSED),
     ),
 )
 async def reconnect(
     wishes: Change,
-    account: Name,
+    account: AccountName,
     request: Request,
     response: Response,
     idempotency_key: IdempotencyKey = None,
 ) -> models.Reconnect:
     """Its connection is let go and made again at once, also where it waited to try again."""
     who = request.state.who.name
-    once = None if idempotency_key is None else Once.of(who, idempotency_key, f"reconnect of {account}")
+    once = None if idempotency_key is None else IdempotentRequest.of(who, idempotency_key, f"reconnect of {account}")
 
     def change(desired: Desired) -> Desired:
         answered = None if once is None else once.answered(desired)
         if answered is not None:
-            raise _AlreadyError(answered)
+            raise _AlreadyAnswered(answered)
         if desired.state is TargetState.PAUSED:
-            raise Problem(Kind.PAUSED, f"Account {account} is paused: it has no connection. Let it run instead.")
+            raise Problem(ProblemType.PAUSED, f"Account {account} is paused: it has no connection. Let it run instead.")
         more = replace(desired, reconnects=desired.reconnects + 1)
         return more if once is None else once.remember(more, more.reconnects)
 
     try:
         wish = await wishes.change(account, change, request.state.caller, "reconnect")
-    except _AlreadyError as already:
-        tell_more(request, repeated=True)
-        count, revision = already.answered.gave, _wanted(await deployment_of(request), account)[1]
+    except _AlreadyAnswered as already:
+        add_audit_fields(request, repeated=True)
+        count, revision = already.answered.gave, _changed(await deployment_of(request), account)[1]
     else:
         count, revision = wish.desired.reconnects if wish.desired else 0, wish.revision
     applied = await _answer(wishes, account, revision, response)
     return models.Reconnect(account=account, reconnects=count, is_applied=applied)
 
 
-class _AlreadyError(Exception):
+class _AlreadyAnswered(Exception):
     """The request was carried out before."""
 
-    def __init__(self, answered: Answered) -> None:
+    def __init__(self, answered: IdempotencyRecord) -> None:
         super().__init__()
         self.answered = answered
 
 
 async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
-    here: Deployment,
-    wishes: Wishes,
+    here: DeploymentView,
+    wishes: DesiredStateWriter,
     account: str,
     wanted: tuple[int, ...] | None,
     request: Request,
     response: Response,
     if_match: str | None,
 ) -> models.Subscription:
-    tell_more(request, strategies="all" if wanted is None else len(wanted))
+    add_audit_fields(request, strategies="all" if wanted is None else len(wanted))
     try:
         check_strategies(None if wanted is None else frozenset(wanted))
     except ValueError as error:
-        raise Problem(Kind.INVALID, f"{error}.", faults=(Fault("body.strategies", str(error)),)) from error
+        raise Problem(ProblemType.INVALID, f"{error}.", errors=(FieldError("body.strategies", str(error)),)) from error
     condition = read_condition(if_match)
     wish = await wishes.change(
         account,
@@ -291,7 +298,7 @@ async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
     return _subscription(here, account, wish.desired, wish.revision, is_applied=applied)
 
 
-async def _answer(wishes: Wishes, account: str, revision: int, response: Response) -> bool:
+async def _answer(wishes: DesiredStateWriter, account: str, revision: int, response: Response) -> bool:
     """Wait for the owner, and say 202 where it takes longer."""
     applied = await wishes.until_applied(account, revision)
     if not applied:
@@ -299,25 +306,25 @@ async def _answer(wishes: Wishes, account: str, revision: int, response: Respons
     return applied
 
 
-def _incarnation(here: Deployment, account: str) -> int:
-    return listing.standing_of(here.known(account), account).incarnation
+def _incarnation(here: DeploymentView, account: str) -> int:
+    return listing.standing_of(here.view_of(account), account).incarnation
 
 
-def _wanted(here: Deployment, account: str) -> tuple[Desired, int]:
-    wish = here.known(account).wish(account)
+def _changed(here: DeploymentView, account: str) -> tuple[Desired, int]:
+    wish = here.view_of(account).desired_of(account)
     if wish.desired is None:
         words = f"A later release wrote what is wanted of account {account}. Ask a replica of that release."
-        raise Problem(Kind.LATER_RELEASE, words)
+        raise Problem(ProblemType.LATER_RELEASE, words)
     return wish.desired, wish.revision
 
 
 def _subscription(
-    here: Deployment, account: str, desired: Desired, revision: int, *, is_applied: bool
+    here: DeploymentView, account: str, desired: Desired, revision: int, *, is_applied: bool
 ) -> models.Subscription:
     return models.Subscription(
         account=account,
         strategies=listing.as_list(desired.strategies),
         revision=revision,
         is_applied=is_applied,
-        in_force=listing.in_force(here.known(account), account),
+        in_force=listing.effective_of(here.view_of(account), account),
     )

@@ -16,16 +16,16 @@ from pydantic.json_schema import SkipJsonSchema
 from gateway.broker.control_view import View
 from gateway.control import models
 from gateway.control.account_list import standing_of
-from gateway.control.deployment_view import Deployment
-from gateway.control.desired_state import APPLYING, away, until
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.desired_state import APPLY_TIMEOUT_S, broker_unavailable, wait_until
 from gateway.control.etags import tags_of
-from gateway.control.middleware import tell_more
-from gateway.control.openapi import answers
-from gateway.control.problems import Fault, Kind, Problem
+from gateway.control.middleware import add_audit_fields
+from gateway.control.openapi import responses
+from gateway.control.problems import FieldError, Problem, ProblemType
 from gateway.control.replay_requests import phase_of
 from gateway.control.routes.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, Change
-from gateway.control.routes.dependencies import Here, Name, check_json
-from gateway.state import Desired, Observed, Reset, Standing, TargetState
+from gateway.control.routes.dependencies import AccountName, DeploymentDep, check_json
+from gateway.state import CheckpointPosition, Desired, Observed, Reset, TargetState
 
 router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
 
@@ -36,11 +36,11 @@ _CHECKPOINT: Final[dict[str, Any]] = {"account": "main", "verified": 181000, "in
     "/{account}/checkpoint",
     operation_id="getCheckpoint",
     summary="Show how far an account is published",
-    responses=answers(_CHECKPOINT, etag=True, problems=READS_ONE),
+    responses=responses(_CHECKPOINT, etag=True, problems=READS_ONE),
 )
-async def show_checkpoint(here: Here, account: Name, response: Response) -> models.Checkpoint:
+async def show_checkpoint(here: DeploymentDep, account: AccountName, response: Response) -> models.Checkpoint:
     """As its owner reported last; while the account is paused it stays so."""
-    standing = standing_of(here.known(account), account)
+    standing = standing_of(here.view_of(account), account)
     response.headers["ETag"] = _tag(standing)
     return _shown(account, standing, is_applied=True)
 
@@ -49,18 +49,18 @@ async def show_checkpoint(here: Here, account: Name, response: Response) -> mode
     "/{account}/checkpoint",
     operation_id="putCheckpoint",
     summary="Let a paused account begin anew",
-    responses=answers(
+    responses=responses(
         _CHECKPOINT,
         later=models.Checkpoint,
         etag=True,
-        problems=(*BODIES, Kind.NOT_PAUSED, Kind.HAS_REPLAYS, Kind.PRECONDITION_REQUIRED),
+        problems=(*BODIES, ProblemType.NOT_PAUSED, ProblemType.HAS_REPLAYS, ProblemType.PRECONDITION_REQUIRED),
     ),
     dependencies=[Depends(check_json)],
 )
 async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
-    here: Here,
+    here: DeploymentDep,
     wishes: Change,
-    account: Name,
+    account: AccountName,
     body: models.CheckpointWanted,
     request: Request,
     response: Response,
@@ -78,21 +78,21 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     It is how an account goes on whose hub began anew, or whose checkpoint was lost. Consumers are told by a
     notification of the type `checkpoint-reset`.
     """
-    tell_more(request, verified=body.verified)
-    view = _hearing(here, account)
+    add_audit_fields(request, verified=body.verified)
+    view = _until_observed(here, account)
     standing = standing_of(view, account)
     if if_match is None:
         words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
-        raise Problem(Kind.PRECONDITION_REQUIRED, words)
+        raise Problem(ProblemType.PRECONDITION_REQUIRED, words)
     if _tag(standing) not in tags_of(if_match):
         words = f"The checkpoint of account {account} has the ETag {_tag(standing)}. Read it again, decide again."
-        raise Problem(Kind.PRECONDITION_FAILED, words, headers={"etag": _tag(standing)})
+        raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(standing)})
     said = _at_rest(view, account, "reset")
     _check_replays(view, account)
     known = 0 if said is None else max(said.latest, said.settled, standing.verified)
     if body.verified > known:
         words = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
-        raise Problem(Kind.INVALID, f"body.verified: {words}.", faults=(Fault("body.verified", words),))
+        raise Problem(ProblemType.INVALID, f"body.verified: {words}.", errors=(FieldError("body.verified", words),))
     reset = Reset(standing.incarnation + 1, body.verified)
 
     def change(desired: Desired) -> Desired:
@@ -101,12 +101,12 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
         pending = desired.reset
         if pending is not UNSET and pending != reset and pending.incarnation >= reset.incarnation:
             words = f"Another reset of account {account} is being carried out. Read the checkpoint again, decide again."
-            raise Problem(Kind.PRECONDITION_FAILED, words)
+            raise Problem(ProblemType.PRECONDITION_FAILED, words)
         return replace(desired, reset=reset, is_forgotten=UNSET)
 
     await wishes.change(account, change, request.state.caller, "checkpoint")
-    wanted = Standing(reset.verified, reset.incarnation)
-    applied = await until(lambda: standing_of(view, account) == wanted, APPLYING)
+    wanted = CheckpointPosition(reset.verified, reset.incarnation)
+    applied = await wait_until(lambda: standing_of(view, account) == wanted, APPLY_TIMEOUT_S)
     if not applied:
         response.status_code = ACCEPTED
     response.headers["ETag"] = _tag(wanted)
@@ -117,23 +117,23 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     "/{account}",
     operation_id="deleteAccount",
     summary="Forget an account",
-    responses=answers(
+    responses=responses(
         {"account": "main", "is_applied": True},
         later=models.Forgotten,
-        problems=(*CHANGES, Kind.NOT_PAUSED, Kind.HAS_REPLAYS),
+        problems=(*CHANGES, ProblemType.NOT_PAUSED, ProblemType.HAS_REPLAYS),
     ),
 )
 async def delete_account(
-    here: Here, wishes: Change, account: Name, request: Request, response: Response
+    here: DeploymentDep, wishes: Change, account: AccountName, request: Request, response: Response
 ) -> models.Forgotten:
     """How far it is published is forgotten, for good; what is published stays.
 
     It must be paused, or have no key. With a key it stays paused, and begins as a new one when it is let run;
     without one, nothing is left of it.
     """
-    view = _hearing(here, account)
+    view = _until_observed(here, account)
     sighting = view.observed.get(account)
-    said = None if sighting is None or view.is_abandoned(sighting) else sighting.said
+    said = None if sighting is None or view.is_abandoned(sighting) else sighting.value
     must_be_paused = said is not None and said.state != "keyless"
     if must_be_paused:
         _at_rest(view, account, "forgotten")
@@ -148,40 +148,40 @@ async def delete_account(
 
     def is_so() -> bool:
         seen = view.observed.get(account)
-        if seen is None or seen.said is None:
+        if seen is None or seen.value is None:
             return account not in view.desired
-        return seen.said.applied >= wish.revision and seen.said.checkpoint is UNSET
+        return seen.value.applied >= wish.revision and seen.value.checkpoint is UNSET
 
-    applied = await until(is_so, APPLYING)
+    applied = await wait_until(is_so, APPLY_TIMEOUT_S)
     if not applied:
         response.status_code = ACCEPTED
     return models.Forgotten(account=account, is_applied=applied)
 
 
-def _hearing(here: Deployment, account: str) -> View:
+def _until_observed(here: DeploymentView, account: str) -> View:
     """Give what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
-    view = here.known(account)
+    view = here.view_of(account)
     if view.is_cut_off:
-        raise away(f"this replica has not heard from the broker for {view.silence:.0f} s")
+        raise broker_unavailable(f"this replica has not heard from the broker for {view.silence:.0f} s")
     return view
 
 
 def _check_replays(view: View, account: str) -> None:
     """Raise Problem where replays wait or run: they would go on in another history."""
     for id_, replay in view.replays.items():
-        if replay.said is not None and replay.said.account == account and not phase_of(view, id_).is_final:
+        if replay.value is not None and replay.value.account == account and not phase_of(view, id_).is_final:
             words = f"Replay {id_} of account {account} is {phase_of(view, id_).value}: cancel it, or wait for its end."
-            raise Problem(Kind.HAS_REPLAYS, words)
+            raise Problem(ProblemType.HAS_REPLAYS, words)
 
 
-def _tag(standing: Standing) -> str:
+def _tag(standing: CheckpointPosition) -> str:
     return f'"{standing.incarnation}-{standing.verified}"'
 
 
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
     """Give what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
-    wish, sighting = view.wish(account), view.observed.get(account)
-    said = None if sighting is None else sighting.said
+    wish, sighting = view.desired_of(account), view.observed.get(account)
+    said = None if sighting is None else sighting.value
     is_wanted = wish.desired is None or wish.desired.state is TargetState.PAUSED
     if not is_wanted or said is None or said.state != "paused" or said.applied < wish.revision:
         raise _not_paused(account, what)
@@ -190,10 +190,10 @@ def _at_rest(view: View, account: str, what: str) -> Observed | None:
 
 def _not_paused(account: str, what: str) -> Problem:
     words = f"Account {account} is not paused, or not yet: only one at rest is {what}. PUT its target-state first."
-    return Problem(Kind.NOT_PAUSED, words)
+    return Problem(ProblemType.NOT_PAUSED, words)
 
 
-def _shown(account: str, standing: Standing, *, is_applied: bool) -> models.Checkpoint:
+def _shown(account: str, standing: CheckpointPosition, *, is_applied: bool) -> models.Checkpoint:
     verified = standing.verified if standing.incarnation else None
     return models.Checkpoint(
         account=account, verified=verified, incarnation=standing.incarnation, is_applied=is_applied

@@ -8,16 +8,16 @@ from fastapi import Depends, Header, Path, Request
 from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
-from gateway.control.deployment_view import Deployment
-from gateway.control.problems import Kind, Problem
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.problems import Problem, ProblemType
 
 
-async def deployment_of(request: Request) -> Deployment:
+async def deployment_of(request: Request) -> DeploymentView:
     """Give what the API tells of.
 
     A coroutine, as every dependency here: FastAPI runs plain functions in threads, which costs more than all else.
     """
-    found: Deployment = request.app.state.deployment
+    found: DeploymentView = request.app.state.deployment
     return found
 
 
@@ -25,11 +25,13 @@ async def check_json(request: Request) -> None:
     """Raise Problem for a body that is not said to be JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON, with `Content-Type: application/json`.")
+        raise Problem(
+            ProblemType.UNSUPPORTED_MEDIA_TYPE, "Send the body as JSON, with `Content-Type: application/json`."
+        )
 
 
-Here = Annotated[Deployment, Depends(deployment_of)]
-Name = Annotated[
+DeploymentDep = Annotated[DeploymentView, Depends(deployment_of)]
+AccountName = Annotated[
     str,
     Path(
         alias="account",
@@ -38,9 +40,9 @@ Name = Annotated[
         json_schema_extra={"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"},
     ),
 ]
-Key = Annotated[str, StringConstraints(pattern="^[!-~]{1,255}$")]
+IdempotencyHeader = Annotated[str, StringConstraints(pattern="^[!-~]{1,255}$")]
 IdempotencyKey = Annotated[
-    Key | SkipJsonSchema[None],
+    IdempotencyHeader | SkipJsonSchema[None],
     Header(
         alias="Idempotency-Key",
         description="Of your choice: however often a request with it is sent, and to whichever replica, it is "

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Path, Response
 
 from gateway.control import models
-from gateway.control.openapi import answers
-from gateway.control.problems import Kind, unknown
-from gateway.control.routes.dependencies import Here
+from gateway.control.openapi import responses
+from gateway.control.problems import ProblemType, unknown
+from gateway.control.routes.dependencies import DeploymentDep
 from gateway.events.schemas import schema_files
 from gateway.publication import REPLAY
 
@@ -41,9 +41,9 @@ class _Schema(Response):
     "/topics",
     operation_id="listTopics",
     summary="List the topics of the log",
-    responses=answers(_TOPICS, problems=()),
+    responses=responses(_TOPICS, problems=()),
 )
-async def list_topics(here: Here) -> models.Topics:
+async def list_topics(here: DeploymentDep) -> models.Topics:
     """On Kafka names, on NATS subject filters; each with the place of its schema."""
     items = [
         models.Topic(kind=kind, topic=topic, schema_url=f"/v1/schemas/{kind}" if kind in _SCHEMAS else None)
@@ -59,7 +59,7 @@ async def list_topics(here: Here) -> models.Topics:
     summary="Give the JSON Schema of a kind's values",
     response_class=_Schema,
     responses={
-        **answers({}, problems=(Kind.UNKNOWN_KIND, Kind.INVALID)),
+        **responses({}, problems=(ProblemType.UNKNOWN_KIND, ProblemType.INVALID)),
         200: {
             "description": "JSON Schema 2020-12.",
             "content": {
@@ -76,5 +76,5 @@ async def show_schema(
 ) -> Response:
     """As in the folder schemas/ of the gateway's source."""
     if kind not in _SCHEMAS:
-        raise unknown(Kind.UNKNOWN_KIND, "kind", kind, _SCHEMAS)
+        raise unknown(ProblemType.UNKNOWN_KIND, "kind", kind, _SCHEMAS)
     return _Schema(_SCHEMAS[kind])

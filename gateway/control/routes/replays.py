@@ -10,27 +10,33 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gateway.broker.control_view import View
 from gateway.control import models
-from gateway.control.middleware import tell_more
-from gateway.control.openapi import answers
+from gateway.control.middleware import add_audit_fields
+from gateway.control.openapi import responses
 from gateway.control.pagination import read_cursor, write_cursor
-from gateway.control.problems import Kind, Problem
-from gateway.control.replay_requests import Replaying, phase_of, state_of
-from gateway.control.routes.dependencies import Here, IdempotencyKey, Name, check_json
+from gateway.control.problems import Problem, ProblemType
+from gateway.control.replay_requests import ReplayRequests, phase_of, state_of
+from gateway.control.routes.dependencies import AccountName, DeploymentDep, IdempotencyKey, check_json
 from gateway.state import Phase, Replay, ReplayState
 
 router: Final = APIRouter(prefix="/v1", tags=["replays"])
 
-_READS: Final = (Kind.INVALID, Kind.NOT_READY)
-_WRITES: Final = (*_READS, Kind.BROKER_AWAY, Kind.OUTCOME_UNKNOWN, Kind.TIMED_OUT, Kind.LATER_RELEASE)
+_READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
+_WRITES: Final = (
+    *_READS,
+    ProblemType.BROKER_AWAY,
+    ProblemType.OUTCOME_UNKNOWN,
+    ProblemType.TIMED_OUT,
+    ProblemType.LATER_RELEASE,
+)
 _ACCEPTED: Final = 202
 
 
-async def _replaying_of(request: Request) -> Replaying:
-    found: Replaying = request.app.state.replaying
+async def _requests_of(request: Request) -> ReplayRequests:
+    found: ReplayRequests = request.app.state.replaying
     return found
 
 
-Book = Annotated[Replaying, Depends(_replaying_of)]
+ReplayRequestsDep = Annotated[ReplayRequests, Depends(_requests_of)]
 Id = Annotated[
     str,
     Path(
@@ -62,25 +68,25 @@ class _Filters(BaseModel):
     operation_id="askForReplay",
     summary="Publish a range of an account's history again",
     status_code=_ACCEPTED,
-    responses=answers(
+    responses=responses(
         models.REPLAY,
         status=_ACCEPTED,
         location=True,
         problems=(
             *_WRITES,
-            Kind.UNKNOWN_ACCOUNT,
-            Kind.MALFORMED,
-            Kind.UNSUPPORTED_MEDIA_TYPE,
-            Kind.KEY_REUSED,
-            Kind.TOO_MANY_REPLAYS,
+            ProblemType.UNKNOWN_ACCOUNT,
+            ProblemType.MALFORMED,
+            ProblemType.UNSUPPORTED_MEDIA_TYPE,
+            ProblemType.KEY_REUSED,
+            ProblemType.TOO_MANY_REPLAYS,
         ),
     ),
     dependencies=[Depends(check_json)],
 )
-async def ask_for_replay(  # noqa: PLR0917 - FastAPI gives them by name
-    here: Here,
-    book: Book,
-    account: Name,
+async def create_replay(  # noqa: PLR0917 - FastAPI gives them by name
+    here: DeploymentDep,
+    book: ReplayRequestsDep,
+    account: AccountName,
     body: models.ReplayWanted,
     request: Request,
     response: Response,
@@ -92,29 +98,29 @@ async def ask_for_replay(  # noqa: PLR0917 - FastAPI gives them by name
     progress stays where it is. Only what is final is replayed: a range that ends with the newest events waits until
     they are.
     """
-    id_ = await book.ask_for(body, account, request.state.caller, idempotency_key)
-    tell_more(request, replay=id_)
+    id_ = await book.create(body, account, request.state.caller, idempotency_key)
+    add_audit_fields(request, replay=id_)
     response.headers["Location"] = f"/v1/replays/{id_}"
-    return _shown(here.seen(), id_)
+    return _shown(here.synced_view(), id_)
 
 
 @router.get(
     "/replays",
     operation_id="listReplays",
     summary="List replays, the newest first",
-    responses=answers({"items": [models.REPLAY], "next": None}, problems=_READS),
+    responses=responses({"items": [models.REPLAY], "next": None}, problems=_READS),
 )
-async def list_replays(here: Here, filters: Annotated[_Filters, Query()], request: Request) -> models.Replays:
+async def list_replays(here: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request) -> models.Replays:
     """Those of all accounts that the token is for; of those that have ended, the last ones."""
-    view = here.seen()
+    view = here.synced_view()
     wanted = {Phase(one) for one in filters.state}
     places = sorted(
         (
-            (one.said.asked_at, id_)
+            (one.value.asked_at, id_)
             for id_, one in view.replays.items()
-            if one.said is not None
-            and one.said.account in request.state.who.accounts
-            and (filters.account is None or one.said.account == filters.account)
+            if one.value is not None
+            and one.value.account in request.state.who.accounts
+            and (filters.account is None or one.value.account == filters.account)
             and (not wanted or phase_of(view, id_) in wanted)
         ),
         reverse=True,
@@ -133,37 +139,39 @@ async def list_replays(here: Here, filters: Annotated[_Filters, Query()], reques
     "/replays/{replay}",
     operation_id="getReplay",
     summary="Show a replay",
-    responses=answers(models.REPLAY, problems=(*_READS, Kind.UNKNOWN_REPLAY, Kind.LATER_RELEASE)),
+    responses=responses(models.REPLAY, problems=(*_READS, ProblemType.UNKNOWN_REPLAY, ProblemType.LATER_RELEASE)),
 )
-async def show_replay(here: Here, book: Book, replay: Id) -> models.Replay:
+async def show_replay(here: DeploymentDep, book: ReplayRequestsDep, replay: Id) -> models.Replay:
     """What was asked for, and how far it is, as its owner reported last."""
-    book.known(replay)
-    return _shown(here.seen(), replay)
+    book.find(replay)
+    return _shown(here.synced_view(), replay)
 
 
 @router.post(
     "/replays/{replay}/cancel",
     operation_id="cancelReplay",
     summary="Cancel a replay",
-    responses=answers(
+    responses=responses(
         {**models.REPLAY, "state": "cancelled", "is_cancelled": True},
         later=models.Replay,
         later_says={"state": "running"},
-        problems=(*_WRITES, Kind.UNKNOWN_REPLAY, Kind.ENDED),
+        problems=(*_WRITES, ProblemType.UNKNOWN_REPLAY, ProblemType.ENDED),
     ),
 )
-async def cancel_replay(here: Here, book: Book, replay: Id, request: Request, response: Response) -> models.Replay:
+async def cancel_replay(
+    here: DeploymentDep, book: ReplayRequestsDep, replay: Id, request: Request, response: Response
+) -> models.Replay:
     """What is published stays published. To cancel it twice does no harm."""
     if not await book.cancel(replay, request.state.caller):
         response.status_code = _ACCEPTED
-    return _shown(here.seen(), replay)
+    return _shown(here.synced_view(), replay)
 
 
 def _shown(view: View, id_: str) -> models.Replay:
     sighting = view.replays[id_]
-    wanted, seen = sighting.said, state_of(view, id_)
+    wanted, seen = sighting.value, state_of(view, id_)
     if wanted is None:
-        raise Problem(Kind.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release.")
+        raise Problem(ProblemType.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release.")
     reported = view.replay_states.get(id_)
     return models.Replay(
         id=id_,

@@ -15,30 +15,30 @@ from typing import Final
 from gateway.clock import now_text
 from gateway.errors import ConnectionLost
 from gateway.hub.methods import Hub
-from gateway.replica.memory import Share
-from gateway.replica.source.account import Account, Activity
-from gateway.replica.source.context import Pace
-from gateway.replica.source.history_client import History
+from gateway.replica.memory import MemoryShare
+from gateway.replica.source.account import Account, AccountState
+from gateway.replica.source.context import RateLimiter
+from gateway.replica.source.history_client import HistoryClient
 from gateway.replica.source.prefetch import decode
-from gateway.session.history_cursor import Walk
+from gateway.session.history_cursor import HistoryCursor
 from gateway.session.hub_clock import HubClock
 from gateway.session.replay_queue import Progress, ReplayQueue
-from gateway.session.types import Content, Item, Page, PageRequest
+from gateway.session.types import Content, OutgoingItem, Page, PageRequest
 from gateway.state import Phase, Replay, ReplayState
 
-_AT_ONCE: Final = 25
+_MAX_QUEUED_EVENTS: Final = 25
 """Messages of one replay in one commit, at the most: live events must not wait behind more."""
 _PAGE: Final = 100
 """Events in one page: to take in a thousand would hold up live events for longer than they usually take."""
-_BYTES: Final = 256 * 1024
+_MAX_QUEUED_BYTES: Final = 256 * 1024
 """Bytes of them after which no more are added."""
-_LOOK: Final = 0.5
+_POLL_INTERVAL_S: Final = 0.5
 """Seconds between two looks whether the account has a connection, or history is final further on."""
 _LOOKS: Final = 8
 """How often it must fail in a row at the same place, besides for how long: once may be a hiccup."""
-_AGAIN: Final = 0.5
+_RETRY_DELAY_S: Final = 0.5
 """Seconds until it is tried again, longer with each time."""
-_LONGEST: Final = 10.0
+_MAX_RETRY_DELAY_S: Final = 10.0
 _MARK: Final = 5.0
 """Seconds after which progress is committed though nothing of it was wanted."""
 _PROBED: Final = 10
@@ -57,7 +57,7 @@ class ReplaySettings:
     """This replica, for people."""
     slots: asyncio.Semaphore
     """Bounds those that read history at once."""
-    pace: Pace
+    pace: RateLimiter
     """Bounds the events of a second that they look at together."""
     grace: float
     """Seconds for which something may be missing from the history that will be there again."""
@@ -85,23 +85,23 @@ class ReplayJob:
         self._replay = replay
         self._settings = settings
         self._has_work = has_work
-        access = account.access
-        self._history = History(account.name, access.page_limit, account.note_call, most=_PAGE)
-        self._probing = History(account.name, access.page_limit, account.note_call, most=_PROBED)
+        access = account.source
+        self._history = HistoryClient(account.name, access.page_size, account.on_call_failed, most=_PAGE)
+        self._probing = HistoryClient(account.name, access.page_size, account.on_call_failed, most=_PROBED)
         self._queue = ReplayQueue(id_, replay, progress or Progress(phase=Phase.PENDING))
         self.waits_for: str | None = None
         self._offered: asyncio.Event | None = None
         self._taken: Progress | None = None
         self.is_over = False
         """Whether its end is committed."""
-        self._began: tuple[float, int, int] | None = None  # when, events read and position then
+        self._started_at: tuple[float, int, int] | None = None  # when, events read and position then
         self._marked_at = 0.0
 
     # What the shard asks ----------------------------------------------------------------------------------
 
     def take(
-        self, most: int, space: int, measure: Callable[[Item], int] | None = None
-    ) -> tuple[list[Item], bytes] | None:
+        self, most: int, space: int, measure: Callable[[OutgoingItem], int] | None = None
+    ) -> tuple[list[OutgoingItem], bytes] | None:
         """Give messages and the progress that covers them, for the commit in the making; None for nothing now."""
         if self._offered is None or self._taken is not None:
             return None
@@ -109,7 +109,7 @@ class ReplayJob:
         self._taken = self._queue.progress
         return found
 
-    def committed(self) -> None:
+    def on_committed(self) -> None:
         """What was taken is committed."""
         taken, self._taken = self._taken, None
         self._marked_at = asyncio.get_running_loop().time()
@@ -142,9 +142,9 @@ class ReplayJob:
     def _speed(self) -> tuple[float, float | None]:
         """Give events a second, and the seconds that the rest will take, since this process began with it."""
         progress = self._queue.progress
-        if self._began is None or progress.position is None or progress.phase is not Phase.RUNNING:
+        if self._started_at is None or progress.position is None or progress.phase is not Phase.RUNNING:
             return 0.0, None
-        at, read, position = self._began
+        at, read, position = self._started_at
         took = max(asyncio.get_running_loop().time() - at, 1e-3)
         further = progress.position - position
         left = (self._replay.until - progress.position) * took / further if further > 0 else None
@@ -158,10 +158,10 @@ class ReplayJob:
             self.is_over = True
             return
         progress = self._queue.progress
-        span = self.account.access.tracer.replay(self.account.name, self.id, progress.position)
-        span.enter()
+        span = self.account.source.tracer.replay(self.account.name, self.id, progress.position)
+        span.activate()
         try:
-            await (self.cancel() if self._replay.is_cancelled else self._carry_out_and_end())
+            await (self.cancel() if self._replay.is_cancelled else self._replay_and_finish())
         finally:  # cancelled, handed over, or the log is opened again: then another span goes on
             now = self._queue.progress
             span.set(
@@ -172,11 +172,11 @@ class ReplayJob:
                 }
             )
             if self.is_over and now.phase is Phase.FAILED:
-                span.spoil("failed", now.detail or "")
+                span.set_error("failed", now.detail or "")
             span.end()
 
-    async def _carry_out_and_end(self) -> None:
-        await self._end(*await self._carry_out())
+    async def _replay_and_finish(self) -> None:
+        await self._end(*await self._replay_range())
 
     async def cancel(self) -> None:
         """End it where it is; nobody may be in `run` any more."""
@@ -189,7 +189,7 @@ class ReplayJob:
         self._queue.end(phase, detail, now_text())
         await self._offer()
 
-    async def _carry_out(self) -> tuple[Phase, str | None]:
+    async def _replay_range(self) -> tuple[Phase, str | None]:
         """Walk until the range is through; what fails is tried again for as long as that may help."""
         loop = asyncio.get_running_loop()
         failures, failing_since = 0, 0.0
@@ -201,7 +201,7 @@ class ReplayJob:
             async with self._settings.slots:
                 self.waits_for = None
                 try:
-                    if await self._walk(hub):
+                    if await self._page_through(hub):
                         return Phase.COMPLETED, None
                 except _Missing as error:
                     problem = str(error)
@@ -215,19 +215,19 @@ class ReplayJob:
                 if failures >= _LOOKS and loop.time() - failing_since > self._settings.grace:
                     return Phase.FAILED, problem
                 self.waits_for = f"{problem}; it is tried again"
-                await asyncio.sleep(min(_LONGEST, _AGAIN * failures))
+                await asyncio.sleep(min(_MAX_RETRY_DELAY_S, _RETRY_DELAY_S * failures))
             elif before == self._queue.place:
-                await asyncio.sleep(_LOOK)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _connection(self) -> Hub:
         """Wait until the account is live: then its history is known to be the one that was published."""
-        while (hub := self.account.hub) is None or self.account.activity is not Activity.LIVE:
-            self.waits_for = f"the account is {self.account.activity.value}: it goes on when that is live"
-            await asyncio.sleep(_LOOK)
+        while (hub := self.account.hub) is None or self.account.state is not AccountState.LIVE:
+            self.waits_for = f"the account is {self.account.state.value}: it goes on when that is live"
+            await asyncio.sleep(_POLL_INTERVAL_S)
         self.waits_for = None
         return hub
 
-    async def _walk(self, hub: Hub) -> bool:
+    async def _page_through(self, hub: Hub) -> bool:
         """Read the history on to the end of what is final; give True where that is all of the range.
 
         Raises ConnectionLost, _Missing.
@@ -236,18 +236,18 @@ class ReplayJob:
         if queue.seen is None:
             await self._begin(hub)
         assert queue.seen is not None  # noqa: S101 - it has begun
-        self._began = self._began or (asyncio.get_running_loop().time(), queue.progress.read, queue.seen)
+        self._started_at = self._started_at or (asyncio.get_running_loop().time(), queue.progress.read, queue.seen)
         final = shown = 0
         if (session := self.account.session) is not None:
             shown, queue.incarnation = session.verified, session.incarnation
-            final = max(shown, session.explained)  # what the hub counts beyond, it never showed and never will
+            final = max(shown, session.accounted_through)  # what the hub counts beyond, it never showed and never will
         through = min(until, final)
         if queue.seen >= through and through < until:
             self.waits_for = f"the history is final up to event {final} only, yet"
             return False
-        walk = Walk(HubClock(0))
+        walk = HistoryCursor(HubClock(0))
         walk.begin(queue.seen, None)
-        walk.go_onward()
+        walk.read_forward()
         share = self.account.share
         while not await self._page(hub, walk, share, through, min(through, shown)):
             if not self._is_trusted(hub):
@@ -256,9 +256,9 @@ class ReplayJob:
 
     def _is_trusted(self, hub: Hub) -> bool:
         """Whether the history over this connection is still known to be the one that was published."""
-        return self.account.hub is hub and self.account.activity is Activity.LIVE
+        return self.account.hub is hub and self.account.state is AccountState.LIVE
 
-    async def _page(self, hub: Hub, walk: Walk, share: Share, through: int, shown: int) -> bool:
+    async def _page(self, hub: Hub, walk: HistoryCursor, share: MemoryShare, through: int, shown: int) -> bool:
         """Publish what a page has of the range; give True where nothing is left up to `through`.
 
         The history has all up to `shown`, and above that perhaps nothing.
@@ -274,7 +274,7 @@ class ReplayJob:
             if answer is None:
                 walk.forget_token()
                 return False
-            contents = await decode(self.account.access.decoder, self.account.name, answer.envelopes)
+            contents = await decode(self.account.source.decoder, self.account.name, answer.envelopes)
             page = Page(request, contents, answer.token)
             ordered = page.in_order()
             await self._check_seam(hub, ordered)
@@ -287,28 +287,28 @@ class ReplayJob:
             if is_there or (ended and is_old and queue.seen >= shown):
                 if through == self._replay.until:
                     queue.pass_to(through)
-                await self._mark(at_once=True)
+                await self._place_mark(at_once=True)
                 return True
             if ended and is_old:
                 raise _Missing(f"the hub's history ends with event {queue.seen}, and the range with {through}")
             walk.reached = queue.seen
             walk.turn()
-            await self._mark(at_once=False)
+            await self._place_mark(at_once=False)
         return False
 
     async def _publish(self, contents: list[Content], through: int) -> bool:
         """Offer what is wanted, a few at a time; give True where the first after `through` was met."""
         is_there = False
         while contents and not is_there:
-            looked, is_there = self._queue.look(contents, through, _AT_ONCE, _BYTES)
+            looked, is_there = self._queue.look(contents, through, _MAX_QUEUED_EVENTS, _MAX_QUEUED_BYTES)
             waiting = self._queue.waiting
-            await self._settings.pace.turn(waiting + _PASSING * (looked - waiting))
+            await self._settings.pace.acquire(waiting + _PASSING * (looked - waiting))
             contents = contents[looked:]
             if self._queue.waiting:
                 await self._offer()
         return is_there
 
-    async def _mark(self, *, at_once: bool) -> None:
+    async def _place_mark(self, *, at_once: bool) -> None:
         """Commit the progress alone, where that is due."""
         now = asyncio.get_running_loop().time()
         if self._queue.has_progress and (at_once or now - self._marked_at > _MARK):
@@ -361,7 +361,7 @@ class ReplayJob:
             if page is None:  # the hub no longer takes the token
                 request = PageRequest(since)
                 continue
-            decoder = self.account.access.decoder
+            decoder = self.account.source.decoder
             decoded = (decoder.envelope(self.account.name, envelope) for envelope in page.envelopes)
             found = min((one.sequence for one in decoded if one.sequence is not None), default=None)
             if found is not None or page.token is None or page.token == request.token:

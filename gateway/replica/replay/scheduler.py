@@ -6,54 +6,54 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 
-from gateway.replica.applied_changes import tell_replay_obeyed
-from gateway.replica.containment import Rests, end_if_cancelled, tell
+from gateway.replica.applied_changes import log_applied_replay_change
+from gateway.replica.containment import RestartDelays, raise_if_cancelled, report_unexpected
 from gateway.replica.replay.job import ReplayJob, ReplaySettings
 from gateway.replica.source.account import Account
 from gateway.session.replay_queue import KEY, Progress
-from gateway.session.types import Item
+from gateway.session.types import OutgoingItem
 from gateway.state import RecordUnreadable, Replay, ReplayState, decode_record
-from gateway.telemetry.counters import Tally
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 
-class Replays:
+class ReplayScheduler:
     """What a shard knows of replays; they are at work while its log is open."""
 
     def __init__(
-        self, settings: ReplaySettings, accounts: Mapping[str, Account], has_work: Callable[[], None], tally: Tally
+        self, settings: ReplaySettings, accounts: Mapping[str, Account], has_work: Callable[[], None], tally: Counters
     ) -> None:
         """`accounts` are the shard's, as they come and go; `has_work` is called when `take` may have something."""
         self._settings = settings
         self._accounts = accounts
         self._has_work = has_work
-        self._tally = tally
-        self._wanted: dict[str, Replay] = {}
+        self._counters = tally
+        self._desired: dict[str, Replay] = {}
         self._progress: dict[str, bytes] = {}  # as committed
         self._jobs: dict[str, ReplayJob] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._ready: set[str] = set()  # may have something to commit
         self._taken: dict[str, bytes | None] = {}  # progress in the commit that is under way
         self._forgotten: set[str] = set()
-        self._unwanted: set[str] = set()  # of these, those whose progress is to be forgotten
-        self._rests = Rests()
+        self._withdrawn: set[str] = set()  # of these, those whose progress is to be forgotten
+        self._restart_delays = RestartDelays()
         self._tasks: asyncio.TaskGroup | None = None
 
-    def want(self, id_: str, replay: Replay | None) -> None:
+    def set_desired(self, id_: str, replay: Replay | None) -> None:
         """Follow what operators want of a replay; None where it is forgotten."""
         if replay is None:
-            self._wanted.pop(id_, None)
-            self._rests.forget(id_)
+            self._desired.pop(id_, None)
+            self._restart_delays.forget(id_)
             self._drop(id_)
             self._forgotten.add(id_)
             if id_ in self._progress:
-                self._unwanted.add(id_)
+                self._withdrawn.add(id_)
                 self._is_ready(id_)
             return
         if self._tasks is not None:
-            tell_replay_obeyed(self._tally, id_, self._wanted.get(id_), replay)
-        self._wanted[id_] = replay
-        if id_ not in self._unwanted:
+            log_applied_replay_change(self._counters, id_, self._desired.get(id_), replay)
+        self._desired[id_] = replay
+        if id_ not in self._withdrawn:
             self._forgotten.discard(id_)  # the same key asks for it again
         job = self._jobs.get(id_)
         if job is None:
@@ -62,42 +62,42 @@ class Replays:
             self._running[id_].cancel()
             self._running[id_] = self._tasks.create_task(self._run(id_, job.cancel), name=f"replay-{id_}")
 
-    def opened(self, checkpoints: Mapping[str, bytes], tasks: asyncio.TaskGroup) -> None:
+    def on_opened(self, checkpoints: Mapping[str, bytes], tasks: asyncio.TaskGroup) -> None:
         """Go on from what is committed."""
-        self.closed()
+        self.on_closed()
         self._tasks = tasks
         self._progress = {key.removeprefix(KEY): value for key, value in checkpoints.items() if key.startswith(KEY)}
         self._forgotten &= self._progress.keys()
-        self._unwanted = set(self._forgotten)
-        self._ready = set(self._unwanted)
-        for id_ in self._wanted:
+        self._withdrawn = set(self._forgotten)
+        self._ready = set(self._withdrawn)
+        for id_ in self._desired:
             self._begin(id_)
 
-    def closed(self) -> None:
+    def on_closed(self) -> None:
         """There is no log any more."""
         self._tasks = None
         for id_ in list(self._jobs):
             self._drop(id_)
         self._taken.clear()
 
-    def came(self, account: str) -> None:
+    def on_account_added(self, account: str) -> None:
         """The account is served now."""
-        for id_, replay in self._wanted.items():
+        for id_, replay in self._desired.items():
             if replay.account == account:
                 self._begin(id_)
 
-    def went(self, account: str) -> None:
+    def on_account_removed(self, account: str) -> None:
         """The account is served no more: its replays wait until it is."""
         for id_, job in list(self._jobs.items()):
             if job.account.name == account:
                 self._drop(id_)
 
     def _begin(self, id_: str) -> None:
-        replay = self._wanted[id_]
+        replay = self._desired[id_]
         account = self._accounts.get(replay.account)
         if self._tasks is None or account is None or id_ in self._jobs:
             return
-        if id_ in self._taken or id_ in self._unwanted:
+        if id_ in self._taken or id_ in self._withdrawn:
             return  # it is begun once that is committed
         try:
             progress = self._known(id_)
@@ -113,25 +113,25 @@ class Replays:
         try:
             await work()
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the others go on
-            end_if_cancelled()
-            delay = self._rest(id_, error)
+            raise_if_cancelled()
+            delay = self._wait_to_restart(id_, error)
         else:
             return
-        await self._begin_again(id_, delay)
+        await self._restart(id_, delay)
 
-    async def _begin_again(self, id_: str, delay: float) -> None:
+    async def _restart(self, id_: str, delay: float) -> None:
         await asyncio.sleep(delay)
         self._jobs.pop(id_, None)
         self._running.pop(id_, None)
-        if id_ in self._wanted:
+        if id_ in self._desired:
             self._begin(id_)
 
-    def _rest(self, id_: str, error: BaseException) -> float:
-        delay = self._rests.after_failure(id_)
+    def _wait_to_restart(self, id_: str, error: BaseException) -> float:
+        delay = self._restart_delays.after_failure(id_)
         job = self._jobs.get(id_)
         if job is not None:
             job.waits_for = f"an unexpected error, see the log: {error!r}; it is tried again"
-        tell(self._tally, "replay", error, retry_in=delay, replay=id_)
+        report_unexpected(self._counters, "replay", error, retry_in=delay, replay=id_)
         return delay
 
     def fail(self, id_: str, error: Exception) -> None:
@@ -140,7 +140,7 @@ class Replays:
         running = self._running.pop(id_, None)
         if running is not None and self._tasks is not None:
             running.cancel()
-            again = self._begin_again(id_, self._rest(id_, error))
+            again = self._restart(id_, self._wait_to_restart(id_, error))
             self._running[id_] = self._tasks.create_task(again, name=f"replay-{id_}")
 
     def _is_ready(self, id_: str) -> None:
@@ -160,13 +160,13 @@ class Replays:
     # For the shard's commits ------------------------------------------------------------------------------
 
     def take(
-        self, id_: str, most: int, space: int, measure: Callable[[Item], int] | None = None
-    ) -> tuple[list[Item], bytes | None] | None:
+        self, id_: str, most: int, space: int, measure: Callable[[OutgoingItem], int] | None = None
+    ) -> tuple[list[OutgoingItem], bytes | None] | None:
         """Give messages of a replay and the progress to commit with them; None for nothing now."""
         self._ready.discard(id_)
-        found: tuple[list[Item], bytes | None] | None = None
-        if id_ in self._unwanted:
-            self._unwanted.discard(id_)
+        found: tuple[list[OutgoingItem], bytes | None] | None = None
+        if id_ in self._withdrawn:
+            self._withdrawn.discard(id_)
             found = [], None
         elif (job := self._jobs.get(id_)) is not None:
             found = job.take(most, space, measure)
@@ -178,7 +178,7 @@ class Replays:
         """Give those that may have something to commit."""
         return list(self._ready)
 
-    def committed(self, ids: Iterable[str]) -> None:
+    def on_committed(self, ids: Iterable[str]) -> None:
         """What was taken of these is committed."""
         for id_ in ids:
             progress = self._taken.pop(id_, None)
@@ -189,10 +189,10 @@ class Replays:
                 self._progress[id_] = progress
             job = self._jobs.get(id_)
             if job is not None:
-                job.committed()
+                job.on_committed()
                 if job.is_over:
-                    self._tally.replays[job.state().phase.value] += 1
-            elif id_ in self._wanted:
+                    self._counters.replays[job.state().phase.value] += 1
+            elif id_ in self._desired:
                 self._begin(id_)  # its account came back meanwhile
 
     def states(self) -> Iterator[tuple[str, Callable[[], ReplayState]]]:

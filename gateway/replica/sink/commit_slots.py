@@ -59,7 +59,7 @@ class CommitSlots:
             self._most_messages = None
         return None if self._most_messages is None else self._most_messages[0]
 
-    def too_many(self, messages: int) -> bool:
+    def reduce_messages(self, messages: int) -> bool:
         """Note that the broker refused so many messages and checkpoints at once; return whether fewer can be tried."""
         self._most_messages = max(_FEWEST, messages // 2), self._clock() + _KNOWN_FOR
         return messages > _FEWEST

@@ -11,7 +11,7 @@ from gateway.errors import BrokerError
 from gateway.telemetry.logs import get_logger
 
 
-class Forgetting:
+class AccountForgetter:
     """Forgets accounts whose checkpoints are erased already, all that there are at once."""
 
     def __init__(self, registry: Registry, forgotten: Callable[[Collection[str]], None]) -> None:
@@ -22,13 +22,13 @@ class Forgetting:
         self._forgotten = forgotten
         self._running: asyncio.Task[None] | None = None
 
-    def begin(self, names: Collection[str], tasks: asyncio.TaskGroup) -> None:
+    def start(self, names: Collection[str], tasks: asyncio.TaskGroup) -> None:
         """Forget `names` too."""
         self.names.update(names)
         if self.names and self._running is None:
             self._running = tasks.create_task(self._run(), name="forgetting")
 
-    def end(self) -> None:
+    def stop(self) -> None:
         """There is no log any more: what is not forgotten yet is found again from what operators want."""
         self.names.clear()
         if self._running is not None:

@@ -20,22 +20,22 @@ from gateway.publication import (
     with_trace,
 )
 from gateway.session.checkpoint import Checkpoint
-from gateway.session.types import Item
+from gateway.session.types import OutgoingItem
 from gateway.telemetry.tracer import Span, Tracer
 
 
 @dataclass(slots=True)
-class Filling:
+class PendingCommit:
     """A commit in the making."""
 
-    items: list[Item] = field(default_factory=list)
+    items: list[OutgoingItem] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     checkpoints: dict[str, bytes | None] = field(default_factory=dict)
-    renewed: dict[str, Checkpoint | None] = field(default_factory=dict)
+    resets: dict[str, Checkpoint | None] = field(default_factory=dict)
     """Accounts that begin anew once it is committed, with what they begin from; None for nothing."""
     replays: list[str] = field(default_factory=list)
     """Replays of which it has something."""
-    reached: dict[str, tuple[int, int]] = field(default_factory=dict)
+    progress: dict[str, tuple[int, int]] = field(default_factory=dict)
     """What will be settled and verified of the accounts, once it is committed."""
     filtered: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Events that are settled without being published, by account and kind."""
@@ -48,7 +48,7 @@ class Filling:
     plain: dict[int, Message] = field(default_factory=dict)
     """Those messages by their places, as they would be otherwise."""
 
-    def trace(self, place: int, tracer: Tracer) -> None:
+    def add_traces(self, place: int, tracer: Tracer) -> None:
         """Let the message at `place` carry a trace of its own."""
         plain = self.messages[place]
         span = tracer.create(plain)
@@ -58,7 +58,7 @@ class Filling:
             self.messages[place] = with_trace(plain, span.traceparent)
             self.size += self.messages[place].size - plain.size
 
-    def untrace(self, place: int) -> bool:
+    def remove_traces(self, place: int) -> bool:
         """Take that away again, and give False where there is none: it must not be what makes a message too large."""
         plain = self.plain.pop(place, None)
         if plain is not None:
@@ -66,7 +66,7 @@ class Filling:
             self.messages[place] = plain
         return plain is not None
 
-    def became(self, now: float) -> tuple[Counter[tuple[str, str, str]], list[float]]:
+    def outcomes(self, now: float) -> tuple[Counter[tuple[str, str, str]], list[float]]:
         """Count the events by account, kind and what becomes of them, and notifications by their types.
 
         With them come the seconds from the EventTime of each event to `now`, Unix time by the hub's clock: from 0, as
@@ -76,7 +76,7 @@ class Filling:
         counts: Counter[tuple[str, str, str]] = Counter()
         for item, message in zip(self.items, self.messages, strict=True):
             content = item.content
-            if item.reissue is not None:
+            if item.replay is not None:
                 continue
             if isinstance(content, Event) and message.topic != DEAD_LETTER:  # else it was too large, or refused
                 events.append((content, item.late))
@@ -85,19 +85,19 @@ class Filling:
         counts.update([(event.account, event.kind, _LATE[late]) for event, late in events])
         counts.update((account, kind, "filtered") for account, kind in self.filtered.elements())
         delays = (now - at for at in seconds(event.time for event, _ in events))
-        return counts, [delay if 0 <= delay <= _LONGEST else 0 if delay < 0 else _LONGEST for delay in delays]
+        return counts, [delay if 0 <= delay <= _LONGEST_KEPT else 0 if delay < 0 else _LONGEST_KEPT for delay in delays]
 
 
-def to_message(item: Item) -> Message:
+def to_message(item: OutgoingItem) -> Message:
     """Give the message of an item."""
-    reissue = item.reissue
+    reissue = item.replay
     if reissue is None:
         return _message(item, None)
     message = _message(item, reissue.replay)
     return message if reissue.topic is None else on_topic(message, reissue.topic)
 
 
-def _message(item: Item, replay: str | None) -> Message:
+def _message(item: OutgoingItem, replay: str | None) -> Message:
     match item.content:
         case Event() as event:
             return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
@@ -113,6 +113,6 @@ def _other(content: Event | DeadLetter | Notification) -> tuple[str, str, str]:
     return content.account, kind_of(content), "dead_letter"
 
 
-_LONGEST: Final = 30 * 86_400.0
+_LONGEST_KEPT: Final = 30 * 86_400.0
 """Seconds: older than any history."""
 _LATE: Final = ("published", "late")

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.session.types import Item
+from gateway.session.types import OutgoingItem
 
 _TIMES: Final = 3
 _FOR: Final = 10.0
@@ -22,7 +22,7 @@ _FORGOTTEN: Final = 60.0
 
 @dataclass(slots=True)
 class _Suspect:
-    item: Item
+    item: OutgoingItem
     since: float
     """When it was refused first."""
     last: float
@@ -35,29 +35,29 @@ class _Suspect:
     """Whether it was refused again after that."""
 
 
-def _source(item: Item) -> str:
+def _source(item: OutgoingItem) -> str:
     """Return whose message it is: an account's, or a replay's, which has a place of its own in commits."""
-    return item.content.account if item.reissue is None else item.reissue.replay
+    return item.content.account if item.replay is None else item.replay.replay
 
 
-class Refusals:
+class Rejections:
     """What was refused in one shard: one message of each account and replay, as their messages go in order."""
 
     def __init__(self) -> None:
         self._suspects: dict[str, _Suspect] = {}
 
-    def aside(self, now: float) -> Collection[str]:
+    def is_set_aside(self, now: float) -> Collection[str]:
         """Return the accounts that are left out just now."""
-        return [name for name, one in self._suspects.items() if one.item.reissue is None and now < one.again_at]
+        return [name for name, one in self._suspects.items() if one.item.replay is None and now < one.again_at]
 
-    def due(self, now: float, ready: Collection[str]) -> str | None:
+    def is_due(self, now: float, ready: Collection[str]) -> str | None:
         """Return an account whose next message is to be tried, alone."""
         for name in [name for name, one in self._suspects.items() if now >= one.again_at + _FORGOTTEN]:
             del self._suspects[name]
         due = (name for name, suspect in self._suspects.items() if now >= suspect.again_at and name in ready)
         return next(due, None)  # a replay's id is never among them
 
-    def refused(self, item: Item, now: float) -> float:
+    def on_rejected(self, item: OutgoingItem, now: float) -> float:
         """A message was refused, alone; return the seconds after which it is tried again."""
         name = _source(item)
         suspect = self._suspects.get(name)
@@ -70,7 +70,7 @@ class Refusals:
         suspect.again_at = now + rest
         return rest
 
-    def stored(self, items: Collection[Item]) -> None:
+    def on_stored(self, items: Collection[OutgoingItem]) -> None:
         """A commit with these was stored; nearly always nothing is suspected."""
         if not self._suspects:
             return
@@ -85,12 +85,12 @@ class Refusals:
         """Return the accounts of messages that are refused for long enough, while nobody else had anything."""
         return [name for name, one in self._suspects.items() if not one.others_go and now - one.since >= _FOR]
 
-    def proven(self, name: str) -> None:
+    def on_proven(self, name: str) -> None:
         """The broker takes something else of this account."""
         if name in self._suspects:
             self._suspects[name].others_go = True
 
-    def is_to_be_buried(self, item: Item) -> bool:
+    def must_dead_letter(self, item: OutgoingItem) -> bool:
         """Return whether a message, which is about to be tried alone, is to become a dead letter.
 
         What counts is when it was refused last: while it rested, the broker may have become well.

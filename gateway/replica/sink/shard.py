@@ -22,29 +22,29 @@ from typing import Final
 from gateway.backoff import Backoff
 from gateway.broker.ports import Commit, EventLog, Limits, Membership, Registry, ShardLog
 from gateway.errors import (
+    ActionRequired,
     BrokerError,
+    CommitRejected,
     Fenced,
-    NeedsPerson,
-    NoRoom,
     OutcomeUnknown,
-    Rejected,
+    StorageFull,
     TooLarge,
-    TooMuch,
+    TooManyMessages,
     Unavailable,
 )
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.event import GAP, DeadLetter, Notification
 from gateway.publication import NOTIFICATIONS, Message, dead_letter_message, with_account_in_key
-from gateway.replica.containment import Kept, Rests, end_if_cancelled, tell
+from gateway.replica.containment import RestartDelays, SupervisedTasks, raise_if_cancelled, report_unexpected
 from gateway.replica.provisioning import Provisioning
 from gateway.replica.replay.job import ReplaySettings
-from gateway.replica.replay.scheduler import Replays
+from gateway.replica.replay.scheduler import ReplayScheduler
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.sink.forgetting import Forgetting
-from gateway.replica.sink.pending_commit import Filling, to_message
-from gateway.replica.sink.rejections import Refusals
-from gateway.replica.sink.store_losses import Committed, taken_back
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.pending_commit import PendingCommit, to_message
+from gateway.replica.sink.rejections import Rejections
+from gateway.replica.sink.store_losses import CommittedHighWater, taken_back
+from gateway.replica.source.account import Account, AccountState
 from gateway.session.checkpoint import (
     LARGEST,
     Checkpoint,
@@ -55,23 +55,23 @@ from gateway.session.checkpoint import (
 )
 from gateway.session.replay_queue import KEY
 from gateway.session.session import Session
-from gateway.session.types import Item, SessionSettings
-from gateway.telemetry.counters import Tally
+from gateway.session.types import OutgoingItem, SessionSettings
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import bind, get_logger
-from gateway.telemetry.tracer import NOTHING, OFF, Tracer
+from gateway.telemetry.tracer import NO_SPAN, NOOP_TRACER, Tracer
 
-_AWAY: Final = 30.0
+_OWNERSHIP_CHECK_S: Final = 30.0
 """Seconds without a log after which the connections to the hub are let go: another replica may need them."""
-_DOUBT: Final = 10.0
+_UNCERTAIN_AFTER_S: Final = 10.0
 """Seconds after a commit until the broker is asked again whose the shard is: nothing else tells who is idle."""
-_LONGEST_REST: Final = 60.0
+_MAX_REOPEN_DELAY_S: Final = 60.0
 """Seconds after which replays are tried again at the latest, whose commits failed."""
-_TRACE: Final = 512
+_TRACE_HEADER_BYTES: Final = 512
 """Bytes that a trace may take in a message, at the most."""
 _PART: Final = 16 * 1024
 """Bytes that an account may take of a commit, where there is room, however many others have something: each takes a
 checkpoint besides, of up to 5 kB (measured)."""
-_CUT: Final = 4096
+_DEAD_LETTER_HEAD_BYTES: Final = 4096
 """Raw bytes that a dead letter keeps of what was itself above the broker's limit."""
 
 
@@ -87,21 +87,21 @@ class ShardSettings:
     commits: CommitSlots
     """Bounds the commits in flight in this process."""
     replays: ReplaySettings
-    tally: Tally
+    counters: Counters
     """What is counted of all shards of this process together."""
     account_in_key: bool = False
     """Whether the keys of events and dead letters begin with the account."""
-    tracer: Tracer = OFF
+    tracer: Tracer = NOOP_TRACER
 
 
-class _Made:
+class _Prepared:
     """The messages of a batch, made while it is taken: a commit is bounded by what they take, not by a guess."""
 
-    def __init__(self, make: Callable[[Item], Message]) -> None:
+    def __init__(self, make: Callable[[OutgoingItem], Message]) -> None:
         self.messages: list[Message] = []
         self._make = make
 
-    def measure(self, item: Item) -> int:
+    def measure(self, item: OutgoingItem) -> int:
         """Make the message of an item, and return its size in bytes; the last one may be of no item of the batch."""
         message = self._make(item)
         self.messages.append(message)
@@ -121,7 +121,7 @@ class Shard:
         """Changed by `add` and `remove` alone."""
         self.epoch = 0
         """What reports of the shard name; once its log was open, it is above that of every earlier owner."""
-        self.keyless: set[str] = set()
+        self.key_missing: set[str] = set()
         """Accounts that have a checkpoint here, and no key."""
         self.forgets: set[str] = set()
         """Accounts without a key whose checkpoints are to be forgotten."""
@@ -133,26 +133,26 @@ class Shard:
         """Commits, messages and reopenings since the start."""
         self._event_log = log
         self._settings = settings
-        self._tally = settings.tally
+        self._counters = settings.counters
         self._ready: dict[str, Account] = {}  # in the order in which they had work
         self._work = asyncio.Event()
         self._stop = asyncio.Event()
-        self._at_most: int | None = None  # messages a commit, after the broker rejected one
+        self._message_limit: int | None = None  # messages a commit, after the broker rejected one
         self._has_failed = False  # whether the last commit did
         self._can_halve = False  # whether fewer messages can be tried than the broker refused
         self._unknown: set[str] = set()  # accounts whose first checkpoint is not committed yet
-        self._refusals = Refusals()
-        self._committed_before = Committed(settings.tally)
-        self._rests = Rests()
+        self._rejections = Rejections()
+        self._committed_high_water = CommittedHighWater(settings.counters)
+        self._restart_delays = RestartDelays()
         self._opened_at = self._heard_at = float("-inf")  # when there was a log, and a word of the broker
         self._newcomers: set[str] = set()
         self._replays_alone = False  # a commit with something of a replay failed, maybe because of that
         self._replay_rest = self._replays_after = 0.0
         self._tasks: asyncio.TaskGroup | None = None
-        self._running: Kept | None = None  # the accounts' tasks
-        self._log = get_logger(shard=number)
-        self._forgetting = Forgetting(settings.registry, self._forgot)
-        self.replays = Replays(settings.replays, self.accounts, self._work.set, self._tally)
+        self._running: SupervisedTasks | None = None  # the accounts' tasks
+        self._logger = get_logger(shard=number)
+        self._forgetter = AccountForgetter(settings.registry, self._on_forgotten)
+        self.replays = ReplayScheduler(settings.replays, self.accounts, self._work.set, self._counters)
 
     def add(self, account: Account) -> None:
         """Serve one account more."""
@@ -163,7 +163,7 @@ class Shard:
         self._newcomers.add(account.name)
         if self._running is not None:
             self._running.run(_task_of(account.name), partial(self._run, account), partial(self.fail, account))
-            self.replays.came(account.name)
+            self.replays.on_account_added(account.name)
         self._work.set()
 
     async def _run(self, account: Account) -> None:
@@ -173,22 +173,22 @@ class Shard:
             try:
                 await account.run()
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - its neighbours go on
-                end_if_cancelled()
-                account.counts.disconnected("unexpected")
+                raise_if_cancelled()
+                account.counters.on_disconnected("unexpected")
                 delay = self.fail(account, error)
             await asyncio.sleep(delay)  # not in the handler, where the error keeps what it met
 
     def fail(self, account: Account, error: BaseException) -> float:
         """An account failed unexpectedly: let it begin from its checkpoint, after the seconds that are returned."""
         name = account.name
-        delay = self._rests.after_failure(name)
-        tell(self._tally, "account", error, retry_in=delay, account=name)
-        account.failed_unexpectedly(error)
+        delay = self._restart_delays.after_failure(name)
+        report_unexpected(self._counters, "account", error, retry_in=delay, account=name)
+        account.on_unexpected_error(error)
         self._ready.pop(name, None)
-        asyncio.get_running_loop().call_later(delay, self._begin_again, account)
+        asyncio.get_running_loop().call_later(delay, self._restart_account, account)
         return delay
 
-    def _begin_again(self, account: Account) -> None:
+    def _restart_account(self, account: Account) -> None:
         if self.accounts.get(account.name) is account and account.session is None:
             self._newcomers.add(account.name)
             self._work.set()
@@ -198,14 +198,14 @@ class Shard:
         account = self.accounts.pop(name)
         self._ready.pop(name, None)
         self._newcomers.discard(name)
-        self._refusals.forget(name)
-        self._rests.forget(name)
+        self._rejections.forget(name)
+        self._restart_delays.forget(name)
         if account.session is not None:
-            self.keyless.add(name)
+            self.key_missing.add(name)
         account.detach()
-        self.replays.went(name)
+        self.replays.on_account_removed(name)
         if self._running is not None:
-            self._running.end(_task_of(name))
+            self._running.cancel(_task_of(name))
 
     def forget(self, name: str) -> None:
         """Forget the checkpoint of an account without a key."""
@@ -230,13 +230,13 @@ class Shard:
         bind(shard=self.number)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks, self._running = tasks, Kept(tasks)
+                self._tasks, self._running = tasks, SupervisedTasks(tasks)
                 try:
                     for account in self.accounts.values():
                         self.add(account)
                     await self._serve(membership)
                 finally:
-                    self._running.end_all()
+                    self._running.cancel_all()
                     self._tasks = self._running = None
         finally:
             self._stop.clear()
@@ -248,72 +248,72 @@ class Shard:
         while not self._stop.is_set():
             began, commits = loop.time(), self.counts["commits"]
             try:
-                if await self._is_lost(membership):
+                if await self._lost_ownership(membership):
                     break
                 await self._open_and_commit(membership)
             except BrokerError as error:
                 if self._stop.is_set():  # on Kafka its next owner does not wait for the commit in hand
                     words = "the shard ends without a clean answer to its last commit: its next owner reads what is so"
-                    self._log.info(words, error=str(error))
+                    self._logger.info(words, error=str(error))
                     break
                 if isinstance(error, Fenced):
-                    self._tally.fenced += 1
-                    self._committed_before.forget_all()
+                    self._counters.fenced += 1
+                    self._committed_high_water.forget_all()
                 if isinstance(error, Fenced) and membership is None:
-                    self._detach(Activity.FENCED)
-                    self._log.error("another gateway has taken the shard: this one stays off it", error=str(error))
+                    self._detach(AccountState.FENCED)
+                    self._logger.error("another gateway has taken the shard: this one stays off it", error=str(error))
                     return
                 if isinstance(error, Fenced):
                     with suppress(Unavailable):  # it is asked again before anything is opened
-                        if await self._is_lost(membership):
+                        if await self._lost_ownership(membership):
                             break
                 self._detach(None)
-                away_since = self._let_go(away_since if self._opened_at < began else None)
+                away_since = self._detach_account(away_since if self._opened_at < began else None)
                 # A commit in between is a success, and what fails now another fault; but not where only some topics
                 # can be written to.
-                needs_person = isinstance(error, NeedsPerson)
+                needs_person = isinstance(error, ActionRequired)
                 succeeded = self.counts["commits"] > commits and not needs_person
                 lasted = backoff.stable_after if succeeded else loop.time() - began
-                halving = isinstance(error, (TooMuch, Rejected)) and self._can_halve
-                waiting = patience if isinstance(error, NoRoom) else backoff
+                halving = isinstance(error, (TooManyMessages, CommitRejected)) and self._can_halve
+                waiting = patience if isinstance(error, StorageFull) else backoff
                 delay = 0.0 if halving else waiting.next_delay(lasted=lasted)
-                self._tell(error, delay, needs_person=needs_person)
-                NOTHING.enter()
+                self._log_failure(error, delay, needs_person=needs_person)
+                NO_SPAN.activate()
                 self.counts["reopened"] += 1
-                await self._rest(delay)
+                await self._reopen_delay(delay)
             except Exception as error:  # noqa: BLE001 - the other shards go on
-                end_if_cancelled()
-                delay = self._rests.after_failure()
-                tell(self._tally, "shard", error, retry_in=delay, shard=self.number)
+                raise_if_cancelled()
+                delay = self._restart_delays.after_failure()
+                report_unexpected(self._counters, "shard", error, retry_in=delay, shard=self.number)
                 self._detach(None)
                 self.counts["reopened"] += 1
-                await self._rest(delay)
-        self._committed_before.forget_all()
+                await self._reopen_delay(delay)
+        self._committed_high_water.forget_all()
         self._detach(None)
 
-    def _tell(self, error: BrokerError, delay: float, *, needs_person: bool) -> None:
+    def _log_failure(self, error: BrokerError, delay: float, *, needs_person: bool) -> None:
         """Say why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
         provisioning = self._settings.provisioning
-        provisioning.ask()
-        if isinstance(error, Fenced) or provisioning.seldom.is_to_be_said(str(error)):
-            say = self._log.error if needs_person else self._log.warning
+        provisioning.request_check()
+        if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):
+            say = self._logger.error if needs_person else self._logger.warning
             say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
-        self.needs = str(error) if needs_person else provisioning.trouble
+        self.needs = str(error) if needs_person else provisioning.problem
         for account in self.accounts.values() if self.needs is not None else ():
-            account.trouble = self.needs
+            account.last_error = self.needs
             account.touch()
 
-    async def _rest(self, seconds: float) -> None:
+    async def _reopen_delay(self, seconds: float) -> None:
         """Wait before the log is opened again, unless asked to stop."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._stop.wait()
 
-    async def _is_lost(self, membership: Membership | None) -> bool:
+    async def _lost_ownership(self, membership: Membership | None) -> bool:
         """Ask the broker whether the shard is another replica's now; raises Unavailable."""
-        if membership is None or await membership.confirm(self.number):
+        if membership is None or await membership.is_owner(self.number):
             return False
-        self._log.warning("the shard is another gateway's now")
+        self._logger.warning("the shard is another gateway's now")
         return True
 
     async def _open_and_commit(self, membership: Membership | None) -> None:
@@ -322,32 +322,32 @@ class Shard:
         async with self._event_log.open(self.number) as writer:
             checkpoints = await self._read(writer)
             self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was made anew counts from the beginning
-            known = await self._settings.registry.known()
-            begun = checkpoints.keys() | self._committed_before.names()
+            known = await self._settings.registry.accounts()
+            begun = checkpoints.keys() | self._committed_high_water.names()
             for name in self.accounts.keys() & begun - known:
                 await self._settings.registry.register(name)
             self._unknown.clear()
-            await self._prove(writer, checkpoints)
+            await self._prove_rejected(writer, checkpoints)
             self._attach(self.accounts.keys(), checkpoints, known | begun)
             assert self._tasks is not None  # noqa: S101 - it is run
-            self.replays.opened(checkpoints, self._tasks)
+            self.replays.on_opened(checkpoints, self._tasks)
             self._opened_at = self._heard_at = loop.time()
             self.needs = None
-            self._log.info("the shard's log is open", accounts=len(self.accounts))
+            self._logger.info("the shard's log is open", accounts=len(self.accounts))
             while not self._stop.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._heard_at + _DOUBT):
+                    async with asyncio.timeout_at(self._heard_at + _UNCERTAIN_AFTER_S):
                         await self._work.wait()
-                if loop.time() >= self._heard_at + _DOUBT:
-                    if await self._is_lost(membership):
+                if loop.time() >= self._heard_at + _UNCERTAIN_AFTER_S:
+                    if await self._lost_ownership(membership):
                         return
                     await writer.check()
                     self._heard_at = loop.time()
                 self._work.clear()
                 if self._newcomers:
-                    known = await self._settings.registry.known()
+                    known = await self._settings.registry.accounts()
                     self._attach(self._newcomers.copy(), await writer.checkpoints(), known)
-                while not self._stop.is_set() and (filling := self._fill(self._limits(writer))) is not None:
+                while not self._stop.is_set() and (filling := self._build_commit(self._limits(writer))) is not None:
                     await self._commit(writer, filling)
 
     async def _read(self, writer: ShardLog) -> dict[str, bytes]:
@@ -355,38 +355,38 @@ class Shard:
         checkpoints = await writer.checkpoints()
         for name, (checkpoint, sequences) in taken_back(checkpoints, writer.lost).items():
             await writer.commit(Commit((), {name: checkpoint}))
-            self._committed_before.took_back(name, sequences)
+            self._committed_high_water.took_back(name, sequences)
             checkpoints[name] = checkpoint
         return checkpoints
 
-    async def _prove(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:
+    async def _prove_rejected(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:
         """Store the checkpoints again of accounts of which a message is refused: are they alone? Raises BrokerError."""
-        for name in self._refusals.wants_proof(asyncio.get_running_loop().time()):
+        for name in self._rejections.wants_proof(asyncio.get_running_loop().time()):
             if name in checkpoints:
                 await writer.commit(Commit((), {name: checkpoints[name]}))
-                self._refusals.proven(name)
+                self._rejections.on_proven(name)
 
     def _attach(self, names: Collection[str], checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
         """Let these accounts begin from their checkpoints."""
         self._newcomers -= set(names)
-        self.keyless = {name for name in checkpoints.keys() - self.accounts.keys() if not name.startswith(KEY)}
+        self.key_missing = {name for name in checkpoints.keys() - self.accounts.keys() if not name.startswith(KEY)}
         self._unknown |= set(names) - checkpoints.keys() - known
-        for name in self.accounts.keys() & set(names) - self._forgetting.names:
+        for name in self.accounts.keys() & set(names) - self._forgetter.names:
             account, value = self.accounts[name], checkpoints.get(name)
             try:
                 checkpoint = decode_checkpoint(value) if value is not None else None
             except CheckpointUnreadable as error:
-                account.trouble = str(error)
-                account.detach(Activity.DIVERGED)
+                account.last_error = str(error)
+                account.detach(AccountState.DIVERGED)
                 account.is_unreadable = True
                 self.has_work(account)  # an operator may want another
-                self._log.error("the account stands still", account=name, error=str(error))
+                self._logger.error("the account stands still", account=name, error=str(error))
                 continue
             try:
                 session = self._session(name, checkpoint, known=name in known)
-                self._committed_before.compare(name, session)
+                self._committed_high_water.compare(name, session)
                 if session.is_begun:
-                    self._committed_before.note(name, session.highest)
+                    self._committed_high_water.note(name, session.highest)
                 account.attach(session)
             except Exception as error:  # noqa: BLE001 - its neighbours go on
                 self.fail(account, error)
@@ -394,47 +394,49 @@ class Shard:
             if account.is_at_rest:
                 self.has_work(account)  # an operator may want another checkpoint
 
-    def _let_go(self, away_since: float | None) -> float:
+    def _detach_account(self, away_since: float | None) -> float:
         """Let the connections to the hub go once there is no log for long; give since when there is none."""
         now = asyncio.get_running_loop().time()
-        if away_since is not None and now - away_since > _AWAY:
+        if away_since is not None and now - away_since > _OWNERSHIP_CHECK_S:
             for account in self.accounts.values():
-                account.leave_hub("there is no log to write to")
+                account.disconnect("there is no log to write to")
         return now if away_since is None else away_since
 
-    def _detach(self, activity: Activity | None) -> None:
+    def _detach(self, activity: AccountState | None) -> None:
         self._ready.clear()
-        self._forgetting.end()
-        self.replays.closed()
+        self._forgetter.stop()
+        self.replays.on_closed()
         for account in self.accounts.values():
             account.detach(activity)
 
     def _limits(self, writer: ShardLog) -> Limits:
         limits, broker_takes = writer.limits, self._settings.commits.most_messages
-        if self._at_most is not None:
-            limits = replace(limits, messages=min(limits.messages, self._at_most + 1))
+        if self._message_limit is not None:
+            limits = replace(limits, messages=min(limits.messages, self._message_limit + 1))
         return limits if broker_takes is None else replace(limits, messages=min(limits.messages, broker_takes))
 
-    def _fill(self, limits: Limits) -> Filling | None:
+    def _build_commit(self, limits: Limits) -> PendingCommit | None:
         """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
-        filling = self._filled(limits)
+        filling = self._next_commit(limits)
         if not filling.checkpoints:
             return None
         for place in self._settings.tracer.sampled(len(filling.messages)):
-            has_room = filling.size + _TRACE < limits.bytes
-            if has_room and self._at_most is None:  # else the broker refuses something, and is shown nothing but that
-                filling.trace(place, self._settings.tracer)
+            has_room = filling.size + _TRACE_HEADER_BYTES < limits.bytes
+            if (
+                has_room and self._message_limit is None
+            ):  # else the broker refuses something, and is shown nothing but that
+                filling.add_traces(place, self._settings.tracer)
         return filling
 
-    def _filled(self, limits: Limits) -> Filling:
+    def _next_commit(self, limits: Limits) -> PendingCommit:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
-        filling = Filling()
+        filling = PendingCommit()
         if self._replays_alone:
             self._add_replays(filling, limits)
             if filling.checkpoints:
                 return filling
         now = asyncio.get_running_loop().time()
-        alone, aside = self._refusals.due(now, self._ready), self._refusals.aside(now)
+        alone, aside = self._rejections.is_due(now, self._ready), self._rejections.is_set_aside(now)
         if alone is not None:
             self._take(alone, filling, limits, most=1)
             if filling.checkpoints:
@@ -442,13 +444,13 @@ class Shard:
         self._take_in_turn([name for name in self._ready if name not in aside], filling, limits)
         self._take_in_turn(filling.cut.copy(), filling, limits)  # what those have left who need less than their part
         room = limits.messages - len(filling.messages) - len(filling.checkpoints)
-        for name in sorted(self.forgets - self._forgetting.names)[:room]:
+        for name in sorted(self.forgets - self._forgetter.names)[:room]:
             self._add(filling, name, None, limits)
-            filling.renewed[name] = None
+            filling.resets[name] = None
         self._add_replays(filling, limits)
         return filling
 
-    def _take_in_turn(self, names: Sequence[str], filling: Filling, limits: Limits) -> None:
+    def _take_in_turn(self, names: Sequence[str], filling: PendingCommit, limits: Limits) -> None:
         """Take of each account in turn its part of the bytes that are left.
 
         Else who catches up would fill a commit of its own each time, and who is live would wait for one more of those.
@@ -463,7 +465,7 @@ class Shard:
             most = max(1, (room - 1) // len(self._ready))
             self._take(name, filling, limits, most=most, among=len(names) - place)
 
-    def _take(self, name: str, filling: Filling, limits: Limits, *, most: int, among: int = 1) -> None:
+    def _take(self, name: str, filling: PendingCommit, limits: Limits, *, most: int, among: int = 1) -> None:
         """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
         account = self._ready.pop(name)
         try:
@@ -471,33 +473,33 @@ class Shard:
         except Exception as error:  # noqa: BLE001 - its neighbours go on; `_add` adds all of it or nothing
             self.fail(account, error)
 
-    def _take_of(self, account: Account, filling: Filling, limits: Limits, *, most: int, among: int) -> None:
+    def _take_of(self, account: Account, filling: PendingCommit, limits: Limits, *, most: int, among: int) -> None:
         name = account.name
-        if account.is_at_rest and self._renew(account, filling, limits):
+        if account.is_at_rest and self._add_reset(account, filling, limits):
             return
         if account.session is None:
             return
-        made, queued = _Made(self._message), account.session.queued_bytes
+        made, queued = _Prepared(self._message), account.session.queued_bytes
         left = self._settings.commits.aim - filling.size
         space = min((limits.bytes - filling.size - LARGEST) // 2, left, max(left // among, _PART))
         batch = account.session.take(most, space, made.measure)
-        account.took(time.monotonic(), batch, queued - account.session.queued_bytes)
+        account.on_batch_taken(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
         self._ready[name] = account
         if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
             filling.cut.append(name)
         self._add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
-        filling.reached[name] = account.session.highest, account.session.verified
+        filling.progress[name] = account.session.highest, account.session.verified
         filling.filtered.update((name, kind) for kind in batch.filtered)
 
     def _add(  # noqa: PLR0917 - in four places here
         self,
-        filling: Filling,
+        filling: PendingCommit,
         key: str,
         value: bytes | None,
         limits: Limits,
-        items: Sequence[Item] = (),
+        items: Sequence[OutgoingItem] = (),
         messages: Sequence[Message] = (),
     ) -> None:
         """Add the checkpoint `value`, and the items that it covers with their messages: all of it or nothing."""
@@ -510,21 +512,21 @@ class Shard:
             filling.size -= len(filling.checkpoints[key] or b"") + len(key)
         filling.checkpoints[key] = value
 
-    def _renew(self, account: Account, filling: Filling, limits: Limits) -> bool:
+    def _add_reset(self, account: Account, filling: PendingCommit, limits: Limits) -> bool:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
-        name, session, reset = account.name, account.session, account.due_reset()
+        name, session, reset = account.name, account.session, account.pending_reset()
         if reset is not None:
-            item = Item(reset_notification(name, reset), incarnation=reset.incarnation)
+            item = OutgoingItem(reset_notification(name, reset), incarnation=reset.incarnation)
             self._add(filling, name, encode_checkpoint(reset), limits, [item], [self._message(item)])
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
             self._add(filling, name, None, limits)
         else:
             return False
-        filling.renewed[name] = reset
+        filling.resets[name] = reset
         account.detach()
         return True
 
-    def _begin_anew(self, renewed: dict[str, Checkpoint | None]) -> None:
+    def _apply_resets(self, renewed: dict[str, Checkpoint | None]) -> None:
         """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
         for name, checkpoint in renewed.items():
             account = self.accounts.get(name)
@@ -532,33 +534,33 @@ class Shard:
                 if account is not None:
                     account.is_unreadable = False  # it is not there any more
             else:
-                self._log.warning("the checkpoint was reset", account=name)
+                self._logger.warning("the checkpoint was reset", account=name)
                 if account is not None:
                     account.lag.forget()
                     account.attach(self._session(name, checkpoint, known=True))
         assert self._tasks is not None  # noqa: S101 - it is run
-        self._forgetting.begin([name for name, checkpoint in renewed.items() if checkpoint is None], self._tasks)
+        self._forgetter.start([name for name, checkpoint in renewed.items() if checkpoint is None], self._tasks)
 
-    def _forgot(self, names: Collection[str]) -> None:
+    def _on_forgotten(self, names: Collection[str]) -> None:
         """Nothing is known of these accounts any more: those that are served begin anew."""
         for name in names:
             self._unknown.add(name)
             account = self.accounts.get(name)
-            self._log.warning("the checkpoint is forgotten", account=name)
+            self._logger.warning("the checkpoint is forgotten", account=name)
             if account is not None:
                 self._newcomers.discard(name)
                 account.lag.forget()
                 account.attach(self._session(name, None, known=False))
             elif name in self.forgets:
                 self.forgets.discard(name)
-                self.keyless.discard(name)
+                self.key_missing.discard(name)
                 self.forgotten.add(name)
 
     def _session(self, name: str, checkpoint: Checkpoint | None, *, known: bool) -> Session:
         settings = self._settings
         return Session(name, checkpoint, start=settings.start, settings=settings.session, known=known)
 
-    def _add_replays(self, filling: Filling, limits: Limits) -> None:
+    def _add_replays(self, filling: PendingCommit, limits: Limits) -> None:
         """Add what replays have, behind everything that is new; after a failure alone, and not at once."""
         if asyncio.get_running_loop().time() < self._replays_after or (self._replays_alone and filling.checkpoints):
             return
@@ -568,7 +570,7 @@ class Shard:
             aim = self._settings.commits.aim - filling.size
             if filling.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
                 return
-            made = _Made(self._message)
+            made = _Prepared(self._message)
             try:
                 taken = self.replays.take(id_, room, min(space // 2, aim), made.measure)
                 if taken is not None:
@@ -578,29 +580,29 @@ class Shard:
             except Exception as error:  # noqa: BLE001 - events and the other replays go on
                 self.replays.fail(id_, error)
 
-    def _message(self, item: Item) -> Message:
-        return self._keyed(to_message(item))
+    def _message(self, item: OutgoingItem) -> Message:
+        return self._with_key(to_message(item))
 
-    def _fitting(self, item: Item, message: Message, limits: Limits) -> Message:
+    def _fitting(self, item: OutgoingItem, message: Message, limits: Limits) -> Message:
         """Return the message of an item, or a dead letter where that is larger than a commit can well hold."""
         size = message.size
         if size <= limits.bytes // 4:
             return message
         words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
-        return self._bury(item, Reason.TOO_LARGE, words)
+        return self._dead_letter(item, DeadLetterReason.TOO_LARGE, words)
 
-    async def _commit(self, writer: ShardLog, filling: Filling) -> None:
-        for name in filling.renewed:  # also where its outcome stays unknown
-            self._committed_before.forget(name)
+    async def _commit(self, writer: ShardLog, filling: PendingCommit) -> None:
+        for name in filling.resets:  # also where its outcome stays unknown
+            self._committed_high_water.forget(name)
         try:
             await self._store_in_its_span(writer, filling)
         except Exception as error:
-            self._tally.failures += 1
+            self._counters.failures += 1
             if isinstance(error, OutcomeUnknown):
-                self._count_in_doubt(filling)
+                self._count_uncertain(filling)
             if filling.replays:  # what is new must not wait for it again
                 loop = asyncio.get_running_loop()
-                self._replay_rest = min(_LONGEST_REST, max(1.0, 2 * self._replay_rest))
+                self._replay_rest = min(_MAX_REOPEN_DELAY_S, max(1.0, 2 * self._replay_rest))
                 self._replays_after, self._replays_alone = loop.time() + self._replay_rest, True
                 loop.call_later(self._replay_rest, self._work.set)
             raise
@@ -610,25 +612,27 @@ class Shard:
         for name in self._unknown & filling.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self._unknown.discard(name)
-        self._begin_anew(filling.renewed)
+        self._apply_resets(filling.resets)
 
-    async def _store_in_its_span(self, writer: ShardLog, filling: Filling) -> None:
+    async def _store_in_its_span(self, writer: ShardLog, filling: PendingCommit) -> None:
         """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""
         span = self._settings.tracer.send(self.number, filling.messages, len(filling.checkpoints), filling.created)
-        span.enter()
+        span.activate()
         try:
             await self._store(writer, filling)
         except BaseException as error:
             span.fail(error)
             raise
         span.end()
-        NOTHING.enter()
+        NO_SPAN.activate()
 
-    async def _store(self, writer: ShardLog, filling: Filling) -> None:
+    async def _store(self, writer: ShardLog, filling: PendingCommit) -> None:
         """Store it, and bury what the broker does not take; raises BrokerError."""
         loop = asyncio.get_running_loop()
-        if len(filling.items) == 1 and self._refusals.is_to_be_buried(filling.items[0]):
-            filling.messages[0] = self._bury(filling.items[0], Reason.REJECTED, "the broker refuses this message")
+        if len(filling.items) == 1 and self._rejections.must_dead_letter(filling.items[0]):
+            filling.messages[0] = self._dead_letter(
+                filling.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
+            )
         buried: dict[int, int] = {}
         async with self._settings.commits.slot(filling.size, has_failed=self._has_failed):
             self._has_failed = True
@@ -636,61 +640,68 @@ class Shard:
                 try:
                     began = time.perf_counter()
                     await writer.commit(Commit(filling.messages, filling.checkpoints))
-                    self._tally.commit_seconds.observe(time.perf_counter() - began)
+                    self._counters.commit_seconds.observe(time.perf_counter() - began)
                     break
                 except TooLarge as error:
-                    if filling.untrace(error.index):
+                    if filling.remove_traces(error.index):
                         continue
                     tries = buried[error.index] = buried.get(error.index, 0) + 1
                     if tries > 2:  # noqa: PLR2004 - a dead letter of its head alone is the least that can be said
                         raise Unavailable(f"the broker does not even take a dead letter: {error}") from error
-                    letter = self._bury(
-                        filling.items[error.index], Reason.TOO_LARGE, str(error), keep=_CUT if tries == 1 else 0
+                    letter = self._dead_letter(
+                        filling.items[error.index],
+                        DeadLetterReason.TOO_LARGE,
+                        str(error),
+                        keep=_DEAD_LETTER_HEAD_BYTES if tries == 1 else 0,
                     )
                     filling.messages[error.index] = letter
-                except TooMuch:
-                    self._can_halve = self._settings.commits.too_many(len(filling.messages) + len(filling.checkpoints))
+                except TooManyMessages:
+                    self._can_halve = self._settings.commits.reduce_messages(
+                        len(filling.messages) + len(filling.checkpoints)
+                    )
                     raise
-                except Rejected:
-                    self._at_most = max(1, len(filling.messages) // 2)
-                    self._can_halve = self._at_most > 1
+                except CommitRejected:
+                    self._message_limit = max(1, len(filling.messages) // 2)
+                    self._can_halve = self._message_limit > 1
                     if len(filling.items) == 1:
-                        loop.call_later(self._refusals.refused(filling.items[0], loop.time()), self._work.set)
+                        loop.call_later(self._rejections.on_rejected(filling.items[0], loop.time()), self._work.set)
                     raise
         self._has_failed = False
-        self._refusals.stored(filling.items)
-        if self._at_most is not None:
-            self._at_most = self._at_most * 2 if self._at_most < writer.limits.messages else None
+        self._rejections.on_stored(filling.items)
+        if self._message_limit is not None:
+            self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
         self._heard_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
         self.counts["messages"] += len(filling.messages)
 
-    def _count_in_doubt(self, filling: Filling) -> None:
+    def _count_uncertain(self, filling: PendingCommit) -> None:
         """Count what a person should look at, though it may not be stored and be counted once more."""
-        for (_, kind, outcome), count in filling.became(time.time())[0].items():
+        for (_, kind, outcome), count in filling.outcomes(time.time())[0].items():
             if outcome == "dead_letter":
-                self._tally.events[kind, outcome] += count
-            self._tally.gaps += count if outcome == GAP else 0
+                self._counters.events[kind, outcome] += count
+            self._counters.gaps += count if outcome == GAP else 0
 
-    def _committed(self, filling: Filling) -> None:
+    def _committed(self, filling: PendingCommit) -> None:
         """Tell the accounts, as far as they are still served, and the replays."""
-        self.replays.committed(filling.replays)
-        for name, reached in filling.reached.items():
-            self._committed_before.note(name, reached[0])
+        self.replays.on_committed(filling.replays)
+        for name, reached in filling.progress.items():
+            self._committed_high_water.note(name, reached[0])
             if name in self.accounts:
-                self.accounts[name].committed(*reached)
-        tally = self._tally
+                self.accounts[name].on_committed(*reached)
+        tally = self._counters
         tally.commit_messages.observe(len(filling.messages))
-        counts, delays = filling.became(time.time() + tally.hub_offset.seconds)
+        counts, delays = filling.outcomes(time.time() + tally.hub_offset.seconds)
         tally.delays.observe_all(delays)
         for (name, kind, outcome), count in counts.items():
             if kind != NOTIFICATIONS:
                 tally.events[kind, outcome] += count
             tally.gaps += count if outcome == GAP else 0
             if name in self.accounts:
-                self.accounts[name].counts.outcomes[outcome] += count
+                self.accounts[name].counters.outcomes[outcome] += count
 
-    def _bury(self, item: Item, reason: str, detail: str, *, keep: int = _CUT) -> Message:
+    def _dead_letter(
+        self, item: OutgoingItem, reason: str, detail: str, *, keep: int = _DEAD_LETTER_HEAD_BYTES
+    ) -> Message:
         """Give the dead letter of what the broker does not take, with its first `keep` bytes."""
         content = item.content
         message = to_message(item)
@@ -703,11 +714,11 @@ class Shard:
             sequence=None if isinstance(content, Notification) else content.sequence,
             id=None if isinstance(content, Notification) else content.id,
         )
-        self._log.error(
+        self._logger.error(
             "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
-        replay = None if item.reissue is None else item.reissue.replay
-        return self._keyed(dead_letter_message(letter, limit=keep, replay=replay, incarnation=item.incarnation))
+        replay = None if item.replay is None else item.replay.replay
+        return self._with_key(dead_letter_message(letter, limit=keep, replay=replay, incarnation=item.incarnation))
 
-    def _keyed(self, message: Message) -> Message:
+    def _with_key(self, message: Message) -> Message:
         return with_account_in_key(message) if self._settings.account_in_key else message

@@ -13,7 +13,7 @@ from gateway.broker.ports import Lost
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint, encode_checkpoint
 from gateway.session.session import Session
 from gateway.session.taking_back import without
-from gateway.telemetry.counters import Tally
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 _WENT_BACK: Final = "the broker's store went back: it has lost events that it had acknowledged"
@@ -37,10 +37,10 @@ def taken_back(
     return found
 
 
-class Committed:
+class CommittedHighWater:
     """How far each account of a shard is committed, as this process was told by the broker."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: Counters) -> None:
         self._tally = tally
         self._highest: dict[str, int] = {}
 

@@ -20,7 +20,7 @@ from typing import Final, NoReturn, TypeVar
 from msgspec import UNSET
 
 from gateway.backoff import Backoff
-from gateway.broker.control_view import Wish
+from gateway.broker.control_view import VersionedDesired
 from gateway.errors import (
     CallFailed,
     CallRejected,
@@ -30,48 +30,48 @@ from gateway.errors import (
     ConnectionLost,
     Diverged,
     HubError,
-    Refused,
     TooManyDeadLetters,
+    Unauthorized,
     forget_frames,
 )
 from gateway.events.catalogue import find
 from gateway.events.event import DeadLetter
 from gateway.hub.methods import Hub
-from gateway.replica.memory import Share, no_room
+from gateway.replica.memory import MemoryShare, memory_exhausted
 from gateway.replica.source import pushes
-from gateway.replica.source.backpressure import Restraint
-from gateway.replica.source.context import HubAccess
-from gateway.replica.source.counts import FORGOTTEN, LOST, STRAY, Counts
-from gateway.replica.source.dead_letter_limit import LetterLimit
-from gateway.replica.source.history_client import CALL_CAP, History
+from gateway.replica.source.backpressure import Backpressure
+from gateway.replica.source.context import SourceContext
+from gateway.replica.source.counts import FORGOTTEN, LOST, STRAY, AccountCounters
+from gateway.replica.source.dead_letter_limit import DeadLetterLimit
+from gateway.replica.source.history_client import MAX_CALL_DELAY_S, HistoryClient
 from gateway.replica.source.lag import Lag
-from gateway.replica.source.prefetch import Pages
+from gateway.replica.source.prefetch import PagePrefetcher
 from gateway.replica.source.subscription import HubSubscription
-from gateway.replica.source.sync import follow, set_of
+from gateway.replica.source.sync import subscription_of, sync
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Content, Outcome, State, letters_of, size_of
+from gateway.session.types import Batch, Content, Outcome, State, dead_letters_of, size_of
 from gateway.signalr.connection import Connection
-from gateway.signalr.jwt import subject as subject_of
-from gateway.signalr.large_records import aside
+from gateway.signalr.jwt import subject_of
+from gateway.signalr.large_records import decode_aside
 from gateway.state import TargetState
-from gateway.tasks import apart
+from gateway.tasks import run_apart
 from gateway.telemetry.logs import bind, get_logger
-from gateway.telemetry.tracer import NOTHING, Span
+from gateway.telemetry.tracer import NO_SPAN, Span
 
-_DIVERGED_DELAY: Final = 60.0
+_DIVERGED_DELAY_S: Final = 60.0
 """Seconds before a history that diverged is looked at again; at once when the key was changed."""
-_KEY_POLL: Final = 2.0
+_KEY_POLL_INTERVAL_S: Final = 2.0
 """Seconds between looks at the key of an account that is refused or stands still."""
-_UNTOLD: Final = 2.5
+_QUIET_OUTAGE_S: Final = 2.5
 """Audits for which the hub may owe its latest sequence until it is doubted that the log has everything."""
-_REFUSED_DELAY: Final = 15.0
+_UNAUTHORIZED_DELAY_S: Final = 15.0
 """Seconds before a refused key is tried again, at the least: it is read afresh each time."""
 
 Answer = TypeVar("Answer")
 
 
-class Activity(Enum):
+class AccountState(Enum):
     """What an account is doing: the session's states, and what only the account knows."""
 
     OFFLINE = "offline"
@@ -92,15 +92,15 @@ class Account:
     """One account of this replica."""
 
     name: str
-    access: HubAccess
+    source: SourceContext
     _has_work: Callable[[Account], None]
     """Called when the session may have a batch to take."""
-    wish: Wish = field(default_factory=Wish)
+    desired: VersionedDesired = field(default_factory=VersionedDesired)
     """What operators want."""
     session: Session | None = None
     lag: Lag = field(default_factory=Lag)
     """How far the log is behind the hub."""
-    trouble: str | None = None
+    last_error: str | None = None
     """The last error, for people."""
     hub: Hub | None = None
     """The hub's methods, while there is a connection."""
@@ -108,11 +108,11 @@ class Account:
     """That came, over all connections."""
     deaf_connections: int = 0
     """Connections in a row that were given up because the hub pushed nothing over them."""
-    connect_span: Span = NOTHING
+    connect_span: Span = NO_SPAN
     """Of the last try to connect."""
-    _activity: Activity | None = None
+    _state: AccountState | None = None
     _attached: asyncio.Event = field(default_factory=asyncio.Event)
-    _poke: asyncio.Event = field(default_factory=asyncio.Event)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _timer: asyncio.TimerHandle | None = None
     _connection: Connection | None = None
     _heard_at: float | None = None
@@ -135,34 +135,34 @@ class Account:
     """That a timer met: it is raised where the connection is released."""
     _tried_key: str | None = field(default=None, repr=False)
     """With which the last connection was made, or tried."""
-    _restraint: Restraint = field(default_factory=Restraint)
-    counts: Counts = field(init=False)
+    _backpressure: Backpressure = field(default_factory=Backpressure)
+    counters: AccountCounters = field(init=False)
     subscription: HubSubscription = field(init=False)
     """At the hub."""
-    share: Share = field(init=False)
+    share: MemoryShare = field(init=False)
     """What it holds of the memory that all accounts have together."""
-    _history: History = field(init=False)
-    _letters: LetterLimit = field(init=False)
-    _letters_seen: int = 0
+    _history: HistoryClient = field(init=False)
+    _dead_letters: DeadLetterLimit = field(init=False)
+    _dead_letters_seen: int = 0
     """Dead letters of the session that count already."""
 
     def __post_init__(self) -> None:
         """Take part in the budget."""
-        self.counts = Counts(self.name, self.access.tally)
-        self.share = self.access.budget.share()
+        self.counters = AccountCounters(self.name, self.source.counters)
+        self.share = self.source.budget.share()
         self.share.on_give_way = self._give_way
-        self._history = History(
-            self.name, self.access.page_limit, self.note_call, skip_after=self.access.skip_poison_after
+        self._history = HistoryClient(
+            self.name, self.source.page_size, self.on_call_failed, skip_after=self.source.skip_poison_after
         )
-        self._letters = LetterLimit(self.access.max_dead_letters)
-        self.subscription = HubSubscription(self.name, self.until_answered, self.note_call)
+        self._dead_letters = DeadLetterLimit(self.source.max_dead_letters)
+        self.subscription = HubSubscription(self.name, self.until_answered, self.on_call_failed)
         self._runs.set()
-        self.want(self.wish)
+        self.set_desired(self.desired)
 
-    def want(self, wish: Wish) -> None:
+    def set_desired(self, wish: VersionedDesired) -> None:
         """Follow what operators want from now on; a wish that cannot be read changes nothing."""
         self.touch()
-        before, self.wish = self.wish.desired, wish
+        before, self.desired = self.desired.desired, wish
         if wish.desired is None:
             return
         if wish.desired.state is TargetState.PAUSED:
@@ -172,14 +172,14 @@ class Account:
         else:
             self._runs.set()
             if before is not None and wish.desired.reconnects != before.reconnects:
-                self._letters.restart()
+                self._dead_letters.restart()
                 self.release("an operator asked for a new connection")
-        self._poke.set()
+        self._changed.set()
 
-    def failed_unexpectedly(self, error: BaseException) -> None:
+    def on_unexpected_error(self, error: BaseException) -> None:
         """Let the session go after an error that nobody expected: nothing that it holds can be relied upon."""
         self.touch()
-        self.trouble = f"an unexpected error, see the log: {error!r}"
+        self.last_error = f"an unexpected error, see the log: {error!r}"
         self.detach()
 
     def release(self, why: str) -> None:
@@ -187,9 +187,9 @@ class Account:
         self.touch()
         self._released_for = why
         self._release.set()
-        self._poke.set()
+        self._changed.set()
 
-    def leave_hub(self, why: str) -> None:
+    def disconnect(self, why: str) -> None:
         """Let the connection go, if there is one, until there is a log again."""
         if self.is_connected and not self._release.is_set():
             self.release(why)
@@ -197,16 +197,16 @@ class Account:
     @property
     def is_applied(self) -> bool:
         """Whether everything that operators want is so."""
-        session, desired = self.session, self.wish.desired
+        session, desired = self.session, self.desired.desired
         if not self._runs.is_set():
             return not self.is_connected
         if desired is None or session is None or self._release.is_set():
             return False
-        return session.strategies == set_of(desired.strategies) and not session.is_changing
+        return session.strategies == subscription_of(desired.strategies) and not session.is_changing
 
-    def due_reset(self) -> Checkpoint | None:
+    def pending_reset(self) -> Checkpoint | None:
         """Give the checkpoint that an operator wants instead of the one that is, once the account is at rest."""
-        desired = self.wish.desired
+        desired = self.desired.desired
         if desired is None or desired.reset is UNSET or not self.is_at_rest:
             return None
         if self.session is None and not self.is_unreadable:
@@ -214,12 +214,12 @@ class Account:
         now = self.session.checkpoint() if self.session is not None and self.session.is_begun else None
         if now is not None and now.incarnation >= desired.reset.incarnation:
             return None
-        return reset_checkpoint(desired.reset.incarnation, desired.reset.verified, set_of(desired.strategies))
+        return reset_checkpoint(desired.reset.incarnation, desired.reset.verified, subscription_of(desired.strategies))
 
     @property
     def is_to_be_forgotten(self) -> bool:
         """Whether its checkpoint is to be forgotten, and it is at rest."""
-        desired = self.wish.desired
+        desired = self.desired.desired
         return desired is not None and desired.is_forgotten is True and self.is_at_rest
 
     @property
@@ -235,7 +235,7 @@ class Account:
     @property
     def heard_at(self) -> float | None:
         """When the hub was last heard over the present or the last connection, by the loop's clock."""
-        return self._heard_at if self._connection is None else self._connection.heard_at
+        return self._heard_at if self._connection is None else self._connection.last_received_at
 
     def lag_seconds(self) -> float:
         """Give for how long the log has been behind the hub: 0 while it has everything and the account is live.
@@ -246,9 +246,9 @@ class Account:
         if session is not None:
             lag.latest = self._latest(session)
             if not session.queued_bytes:
-                lag.explained(session.explained)
-        is_told = now - lag.told_at < _UNTOLD * self.audit_interval + self.access.transport.call_timeout
-        if session is None or self.activity is not Activity.LIVE or lag.sequences or not is_told:
+                lag.on_accounted(session.accounted_through)
+        is_told = now - lag.told_at < _QUIET_OUTAGE_S * self.audit_interval + self.source.transport.call_timeout
+        if session is None or self.state is not AccountState.LIVE or lag.sequences or not is_told:
             return now - lag.level_at
         heard_at = self.heard_at
         silence = 0.0 if heard_at is None else asyncio.get_running_loop().time() - heard_at
@@ -257,7 +257,7 @@ class Account:
 
     def _latest(self, session: Session) -> int:
         """Give the hub's latest sequence, which a new connection knows only once it was told."""
-        return session.latest if session.is_told else max(self.lag.latest, session.latest)
+        return session.latest if session.has_latest else max(self.lag.latest, session.latest)
 
     def touch(self) -> None:
         """Something is about to change: note for how long the log was level, and be looked at soon."""
@@ -266,11 +266,11 @@ class Account:
             with suppress(Exception):  # the look meets the same error, and tells of it
                 self.lag_seconds()
 
-    def look_again(self) -> None:
+    def refresh_fingerprint(self) -> None:
         """Be looked at soon, though nothing changes: what was seen is to be told yet."""
         self.is_touched = True
 
-    def look(self) -> Hashable:
+    def fingerprint(self) -> Hashable:
         """Give something that changes with whatever is reported of it.
 
         With thousands of accounts that have nothing to do, looks are what a process does most: one that was not touched
@@ -280,38 +280,38 @@ class Account:
         session, lag = self.session, self.lag
         behind = self.lag_seconds() > 0, lag.latest, lag.settled, lag.verified
         begun = session is not None and (session.incarnation, session.is_begun)
-        wished = self.wish.revision, self.is_applied, self.subscription.failed
-        names = self.access.decoder.names
+        wished = self.desired.revision, self.is_applied, self.subscription.failed
+        names = self.source.decoder.names
         enums = len(names.as_names), len(names.as_numbers), len(names.without_names)
-        return self.activity, self.trouble, self.counts.connects, wished, behind, begun, enums
+        return self.state, self.last_error, self.counters.connects, wished, behind, begun, enums
 
     @property
     def audit_interval(self) -> float:
         """Seconds between looks at the history for what was never pushed."""
-        return self.access.audit_interval
+        return self.source.audit_interval
 
     @property
-    def activity(self) -> Activity:
+    def state(self) -> AccountState:
         """What the account is doing."""
         if not self._runs.is_set():
-            return Activity.PAUSED
-        if self._activity is not None:
-            return self._activity
-        return Activity(self.session.state.value) if self.session is not None else Activity.OFFLINE
+            return AccountState.PAUSED
+        if self._state is not None:
+            return self._state
+        return AccountState(self.session.state.value) if self.session is not None else AccountState.OFFLINE
 
     def attach(self, session: Session) -> None:
         """Go on with `session`: the shard has opened its log, or its checkpoint is another."""
         self.touch()
         self.is_unreadable = False
         self._cancel_timer()  # that of a former session would keep the new one's from being set
-        self.session, self._letters_seen = session, session.letters
-        self.lag.attached(session.highest, session.verified)
-        if self._activity in {Activity.DIVERGED, Activity.FENCED}:
-            self._activity = None
+        self.session, self._dead_letters_seen = session, session.dead_letters
+        self.lag.on_attached(session.highest, session.verified)
+        if self._state in {AccountState.DIVERGED, AccountState.FENCED}:
+            self._state = None
         self._attached.set()
-        self._poke.set()
+        self._changed.set()
 
-    def detach(self, activity: Activity | None = None) -> None:
+    def detach(self, activity: AccountState | None = None) -> None:
         """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
         self.touch()
         if self.session is not None:
@@ -320,52 +320,52 @@ class Account:
         self._cancel_timer()
         self._in_flight = 0
         self.share.hold(0)
-        self._activity = activity
+        self._state = activity
         self._attached.clear()
-        self._restraint.took()
-        self._poke.set()
+        self._backpressure.on_batch_taken()
+        self._changed.set()
 
-    def _hold(self, session: Session) -> None:
+    def _measure_memory(self, session: Session) -> None:
         self.share.hold(session.queued_bytes + self._in_flight, session.waiting_bytes)
 
-    def took(self, now: float, batch: Batch | None, size: int) -> None:
+    def on_batch_taken(self, now: float, batch: Batch | None, size: int) -> None:
         """The shard took what there was at this moment, `size` bytes: more pushes may be read.
 
         They are held until they are committed, which may be long where the broker hangs.
         """
         self._in_flight += size
-        self._restraint.took()
+        self._backpressure.on_batch_taken()
         if self.session is not None and batch is not None:
             self.touch()
-            self.lag.taken(self._latest(self.session), now)
+            self.lag.on_taken(self._latest(self.session), now)
 
     def _pause(self) -> Awaitable[None] | None:
         """Look at what came after each message; raises ConnectionLost where an unfinished record finds no room."""
         self._measure()
-        return self._restraint.pause(pressed=self.session is not None and self.session.pressed)
+        return self._backpressure.wait(pressed=self.session is not None and self.session.is_backpressured)
 
     def _measure(self) -> None:
         connection = self._connection
         unfinished = 0 if connection is None else connection.unfinished
         if unfinished != self._unfinished:
             self._unfinished = unfinished
-            if not self.share.came(unfinished):
-                raise no_room(unfinished)
+            if not self.share.hold_unfinished(unfinished):
+                raise memory_exhausted(unfinished)
 
     def _give_way(self, unfinished: int) -> None:
         """Let the connection go, whose record leaves no room for the others."""
         if self._connection is not None:
-            self._connection.abandon(no_room(unfinished))
+            self._connection.abandon(memory_exhausted(unfinished))
 
-    def committed(self, settled: int, verified: int) -> None:
+    def on_committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these sequences: there may be room for a page."""
         self.touch()
         self._in_flight = 0
-        self.lag.committed(settled, verified)
+        self.lag.on_committed(settled, verified)
         if self.session is not None:
-            self._hold(self.session)
+            self._measure_memory(self.session)
             if self.session.wants_latest or self.session.wants() is not None:
-                self._poke.set()
+                self._changed.set()
 
     async def run(self) -> NoReturn:
         """Keep a connection to the hub, for ever."""
@@ -379,26 +379,26 @@ class Account:
             if not self._runs.is_set():
                 continue
             self._release.clear()
-            NOTHING.enter()
+            NO_SPAN.activate()
             began = loop.time()
             try:
                 await self._connect_and_follow()
             except _Released as released:
-                self.counts.disconnected("released")
+                self.counters.on_disconnected("released")
                 self.has_work()  # what can only be done at rest
                 log.info("the connection to the hub was let go", why=str(released))
                 continue
-            except Refused as error:
-                self._failed(error, error.reason, Activity.REFUSED)
-                delay = backoff.next_delay(at_least=max(_REFUSED_DELAY, error.retry_after or 0))
+            except Unauthorized as error:
+                self._failed(error, error.reason, AccountState.REFUSED)
+                delay = backoff.next_delay(at_least=max(_UNAUTHORIZED_DELAY_S, error.retry_after or 0))
                 log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
-                await self._stand_still(delay)
+                await self._halt(delay)
                 continue
             except Diverged as error:
-                if str(error) != self.trouble:
+                if str(error) != self.last_error:
                     log.error("the account stands still: its history is not the one published so far", error=str(error))
-                self._failed(error, "diverged", Activity.DIVERGED)
-                await self._stand_still(_DIVERGED_DELAY * uniform(1, 1.5))  # noqa: S311 - jitter
+                self._failed(error, "diverged", AccountState.DIVERGED)
+                await self._halt(_DIVERGED_DELAY_S * uniform(1, 1.5))  # noqa: S311 - jitter
                 continue
             except ConfigurationError as error:
                 self._failed(error, "key", None)
@@ -420,7 +420,7 @@ class Account:
                 async with asyncio.timeout(delay):
                     await self._release.wait()
 
-    async def _stand_still(self, delay: float) -> None:
+    async def _halt(self, delay: float) -> None:
         """Wait until another try may end otherwise: with a new session, a new key, when asked, or after a while."""
         session, key = self.session, self._tried_key  # it may have been mended since
         again = asyncio.get_running_loop().time() + delay
@@ -428,44 +428,44 @@ class Account:
             left = again - asyncio.get_running_loop().time()
             if left <= 0:
                 return
-            await self.poked(min(left, _KEY_POLL))
+            await self.wait_for_change(min(left, _KEY_POLL_INTERVAL_S))
 
     async def _key(self) -> str | None:
         try:
-            return await asyncio.to_thread(self.access.keys.key, self.name)
+            return await asyncio.to_thread(self.source.keys.key, self.name)
         except ConfigurationError:
             return None
 
-    def _failed(self, error: Exception, reason: str, activity: Activity | None) -> None:
+    def _failed(self, error: Exception, reason: str, activity: AccountState | None) -> None:
         self.touch()
-        self.counts.disconnected(reason)
-        self.trouble = str(error)
-        self._activity = activity
+        self.counters.on_disconnected(reason)
+        self.last_error = str(error)
+        self._state = activity
 
     async def _connect(self) -> tuple[Connection, str]:
         """Give a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""
-        access = self.access
+        access = self.source
         async with access.connecting:
-            await access.pace.turn()
+            await access.rate_limiter.acquire()
             key = self._tried_key = await asyncio.to_thread(access.keys.key, self.name)
             span = self.connect_span = access.tracer.connect(self.name, access.url)
-            span.enter()
+            span.activate()
             try:
                 connection = await access.connect(access.url, key, span.event)
             except BaseException as error:
                 span.fail(error)
-                if isinstance(error, ConnectFailed) and not isinstance(error, Refused):
-                    access.pace.failed()
+                if isinstance(error, ConnectFailed) and not isinstance(error, Unauthorized):
+                    access.rate_limiter.on_failure()
                 raise
-            access.pace.succeeded()
+            access.rate_limiter.on_success()
         span.end()
-        NOTHING.enter()
+        NO_SPAN.activate()
         return connection, key
 
     async def _connect_and_follow(self) -> None:
         connection, key = await self._connect()
         try:
-            await apart(self._follow(connection, key))
+            await run_apart(self._follow(connection, key))
         except BaseException as error:
             for frame, _ in walk_tb(error.__traceback__):
                 if frame.f_code is Account._follow.__code__:
@@ -477,19 +477,19 @@ class Account:
     async def _follow(self, connection: Connection, key: str) -> NoReturn:
         """Serve sessions over a connection until it ends; raises HubError, Diverged."""
         self.touch()
-        self.counts.connected()
+        self.counters.on_connected()
         self._connection = connection
         connection.on_large, connection.on_growth = self._on_large, self._measure
-        self.subscription.connected()
-        if self._activity is not Activity.DIVERGED:  # that is so until its history was looked at
-            self._activity = None
+        self.subscription.on_connected()
+        if self._state is not AccountState.DIVERGED:  # that is so until its history was looked at
+            self._state = None
         ended: HubError | Diverged | None = None
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.run(self._on_push, self._pause, self._on_record))
                 self.hub = hub = Hub(connection)
-                pages = Pages(self._history, hub, self.share, tasks)
-                tasks.create_task(follow(self, hub, pages, subject_of(key)))
+                pages = PagePrefetcher(self._history, hub, self.share, tasks)
+                tasks.create_task(sync(self, hub, pages, subject_of(key)))
                 tasks.create_task(self._until_released())
         except* (HubError, Diverged) as group:
             ended = _most_telling(group)
@@ -497,10 +497,10 @@ class Account:
             forget_frames(group)
         finally:
             self.touch()
-            self._heard_at = connection.heard_at
+            self._heard_at = connection.last_received_at
             self._connection = self.hub = None
             self._unfinished = 0
-            self.share.came(0)
+            self.share.hold_unfinished(0)
             self._cancel_timer()
             if self.session is not None:
                 self._drop(self.session)
@@ -509,11 +509,11 @@ class Account:
 
     def _drop(self, session: Session) -> None:
         """The connection of `session` is gone: what of it cannot be trusted is discarded, the rest is held."""
-        lost = session.lost_letters
-        discarded = session.dropped()
-        self._hold(session)
-        self._letters.none_waits()
-        self.counts.unpublished(LOST, session.lost_letters - lost)
+        lost = session.lost_dead_letters
+        discarded = session.on_disconnected()
+        self._measure_memory(session)
+        self._dead_letters.none_waits()
+        self.counters.on_unpublished(LOST, session.lost_dead_letters - lost)
         if discarded:
             get_logger(account=self.name).warning(
                 "pushes of a connection whose history was not proven are discarded: history gives them again",
@@ -530,59 +530,59 @@ class Account:
     # Pushes ---------------------------------------------------------------------------------------------
 
     def _on_record(self, record: bytes) -> bool:
-        event = pushes.at_sight(self.access.decoder, self.name, record)
+        event = pushes.match(self.source.decoder, self.name, record)
         if event is not None:
-            self._pushed(event)
+            self._on_event(event)
         return event is not None
 
     def _on_push(self, target: str, arguments: list[bytes]) -> bool:
-        self._pushed(pushes.decoded(self.access.decoder, self.name, target, arguments))
+        self._on_event(pushes.decoded(self.source.decoder, self.name, target, arguments))
         return find(target) is not None
 
     async def _on_large(self, target: str, arguments: list[bytes]) -> bool:
-        self._pushed(await aside(pushes.decoded, self.access.decoder, self.name, target, arguments))
+        self._on_event(await decode_aside(pushes.decoded, self.source.decoder, self.name, target, arguments))
         return find(target) is not None
 
-    def _pushed(self, content: Content) -> None:
+    def _on_event(self, content: Content) -> None:
         session = self.session
         self.touch()
         if session is None or session.state is State.OFFLINE:
-            self.counts.pushed(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
+            self.counters.on_push(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
             return
         self.pushes += 1
         was_live = session.state is State.LIVE
         room = self.share.has_room(size_of(content))
-        outcome = session.pushed(content, asyncio.get_running_loop().time(), room=room)
-        self._hold(session)
-        self.counts.pushed(content, outcome)
+        outcome = session.on_push(content, asyncio.get_running_loop().time(), room=room)
+        self._measure_memory(session)
+        self.counters.on_push(content, outcome)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
         elif outcome is not Outcome.REPEAT:
-            self.tell(session)
+            self.log(session)
             if session.state is State.LIVE:
                 self._set_timer(session)
                 if session.wants_latest or session.wants_audit:
-                    self._poke.set()
+                    self._changed.set()
         if was_live and session.state is not State.LIVE:
-            self._poke.set()
+            self._changed.set()
         if type(content) is DeadLetter:
             is_kept = outcome is Outcome.HELD and content.sequence is None
-            self.note_letters(session, waiting=letters_of(content) if is_kept else 0)
+            self.count_dead_letters(session, waiting=dead_letters_of(content) if is_kept else 0)
 
-    def note_letters(self, session: Session, waiting: int = 0) -> None:
+    def count_dead_letters(self, session: Session, waiting: int = 0) -> None:
         """Count the dead letters that were queued since, and so many that wait; raises TooManyDeadLetters."""
-        more, self._letters_seen = session.letters - self._letters_seen, session.letters
+        more, self._dead_letters_seen = session.dead_letters - self._dead_letters_seen, session.dead_letters
         if more or waiting:
             try:
-                self._letters.count(more, waiting, asyncio.get_running_loop().time())
+                self._dead_letters.count(more, waiting, asyncio.get_running_loop().time())
             except TooManyDeadLetters:
                 self._unread = 0 if self._connection is None else self._connection.unread
                 raise
 
-    def tell(self, session: Session) -> None:
+    def log(self, session: Session) -> None:
         """Tell people of what the session found that is not as it should be; it is queued."""
         for outcome, content in session.take_contradictions():
-            self.counts.contradicted(outcome, content)
+            self.counters.on_contradiction(outcome, content)
             self._has_work(self)
 
     def _set_timer(self, session: Session) -> None:
@@ -597,10 +597,10 @@ class Account:
         self.touch()
         try:
             session.expire(max(deadline, asyncio.get_running_loop().time()))  # a loop may call a nanosecond early
-            self.tell(session)
+            self.log(session)
             self._has_work(self)
             self._set_timer(session)
-            self.note_letters(session)
+            self.count_dead_letters(session)
         except Exception as error:  # noqa: BLE001 - it ends the account's task, and not only this callback
             self._failure = error
             self._release.set()
@@ -612,28 +612,28 @@ class Account:
 
     # What is done over a connection ---------------------------------------------------------------------
 
-    def took_page(self, session: Session, strays: int, forgotten: int, unpushed: int) -> None:
+    def on_page(self, session: Session, strays: int, forgotten: int, unpushed: int) -> None:
         """A page was taken in, with so many events out of place, so many forgotten, and so many never pushed."""
-        self._hold(session)
-        self.access.tally.unpushed += unpushed
-        self.counts.unpublished(STRAY, strays)
-        self.counts.unpublished(FORGOTTEN, forgotten)
-        self.tell(session)
+        self._measure_memory(session)
+        self.source.counters.unpushed += unpushed
+        self.counters.on_unpublished(STRAY, strays)
+        self.counters.on_unpublished(FORGOTTEN, forgotten)
+        self.log(session)
         if session.has_batch:
             self.has_work()
         self._set_timer(session)
         if session.state is State.LIVE:
-            self._letters.none_waits()
-        self.note_letters(session)
+            self._dead_letters.none_waits()
+        self.count_dead_letters(session)
 
     def has_work(self) -> None:
         """The session may have a batch to take."""
         self._has_work(self)
 
-    def changed_state(self, session: Session) -> None:
+    def on_session_state(self, session: Session) -> None:
         """Note where the session stands now; whatever went wrong before is over."""
         self.touch()
-        self.trouble = self._activity = None
+        self.last_error = self._state = None
         state, latest = session.state.value, session.latest
         get_logger(account=self.name).info("the account changed its state", state=state, latest=latest)
 
@@ -643,39 +643,39 @@ class Account:
             await self._attached.wait()
         return self.session
 
-    async def poked(self, limit: float | None = None) -> bool:
+    async def wait_for_change(self, limit: float | None = None) -> bool:
         """Wait until something may be to do; give False after `limit` seconds, when it may be so as well."""
         is_late = False
 
         def wake() -> None:
             nonlocal is_late
             is_late = True
-            self._poke.set()
+            self._changed.set()
 
         # No asyncio.timeout: to be cancelled and to catch that costs as much as half of an audit.
         timer = None if limit is None else asyncio.get_running_loop().call_later(max(0.0, limit), wake)
         try:
-            await self._poke.wait()
+            await self._changed.wait()
         finally:
             if timer is not None:
                 timer.cancel()
-        self._poke.clear()
+        self._changed.clear()
         return not is_late
 
     async def until_answered(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Call until the hub gives an answer, or the connection is given up after too many failures in a row."""
-        backoff = Backoff(cap=CALL_CAP)
+        backoff = Backoff(cap=MAX_CALL_DELAY_S)
         while True:
             try:
                 return await call()
             except (CallFailed, CallRejected, CallTimedOut) as error:
-                self.note_call(error)
+                self.on_call_failed(error)
             await asyncio.sleep(backoff.next_delay())
 
-    def note_call(self, error: HubError) -> None:
+    def on_call_failed(self, error: HubError) -> None:
         """A call failed, and is made again."""
         self.touch()
-        self.trouble = str(error)
+        self.last_error = str(error)
         get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
 
 

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Awaitable
 from typing import Final
 
-_LONGEST: Final = 1.0
+_MAX_WAIT_S: Final = 1.0
 """Seconds; after that what is pushed is read, until a batch was taken again."""
 
 
-class Restraint:
+class Backpressure:
     """One account's."""
 
     __slots__ = ("_hopeful", "_room")
@@ -24,11 +24,11 @@ class Restraint:
         self._room: asyncio.Event | None = None  # while somebody waits: an unused one takes 760 bytes
         self._hopeful = True
 
-    def pause(self, *, pressed: bool) -> Awaitable[None] | None:
+    def wait(self, *, pressed: bool) -> Awaitable[None] | None:
         """Give what to wait for before more is read, if anything; `pressed` tells whether much waits already."""
         return self._until_room() if pressed and self._hopeful else None
 
-    def took(self) -> None:
+    def on_batch_taken(self) -> None:
         """A batch was taken."""
         self._hopeful = True
         if self._room is not None:
@@ -37,7 +37,7 @@ class Restraint:
     async def _until_room(self) -> None:
         self._room = room = asyncio.Event()
         try:
-            async with asyncio.timeout(_LONGEST):
+            async with asyncio.timeout(_MAX_WAIT_S):
                 await room.wait()
         except TimeoutError:
             self._hopeful = False

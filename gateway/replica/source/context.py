@@ -10,10 +10,10 @@ from typing import Final
 
 from gateway.accounts import AccountsDirectory
 from gateway.events.decode import Decoder
-from gateway.replica.memory import Budget
-from gateway.signalr.connection import Connection, Passed, Transport
-from gateway.telemetry.counters import Tally
-from gateway.telemetry.tracer import OFF, Tracer
+from gateway.replica.memory import MemoryBudget
+from gateway.signalr.connection import Connection, Matched, Transport
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 
 _COPIES: Final = 4
 """The record, its result, the envelope and the canonical body: copies of an event while its page is read."""
@@ -32,8 +32,8 @@ _LEAST: Final = 0.05
 
 
 @dataclass(slots=True)
-class PageLimit:
-    """Events to ask for in one page, as all accounts of a hub do; each may ask for fewer (`OwnLimit`)."""
+class AdaptivePageSize:
+    """Events to ask for in one page, as all accounts of a hub do; each may ask for fewer (`AccountPageSize`)."""
 
     events: int
     """What the hub takes, as far as is known."""
@@ -55,20 +55,20 @@ class PageLimit:
         self.most = self.events
 
     @property
-    def asks(self) -> int:
+    def size(self) -> int:
         """Events to ask for in the next page."""
         return max(1, min(self.events, int(self.room / self._cost)))
 
     @property
     def expected_bytes(self) -> int:
         """What the next page is expected to take at its worst moment, when it is there raw and decoded."""
-        return int(self.asks * self._cost)
+        return int(self.size * self._cost)
 
     @property
     def _cost(self) -> float:
         return _COPIES * self.event_bytes + _AROUND
 
-    def lowered(self, account: str, events: int) -> None:
+    def reduce(self, account: str, events: int) -> None:
         """Note that `account` asks for so few now; where several do, what they agree on holds for all for an hour."""
         self._lowered[account] = events
         if len(self._lowered) >= _AGREEING:
@@ -76,11 +76,11 @@ class PageLimit:
             self._lowered.clear()
             self._holds_until = time.monotonic() + _HOLDS
 
-    def raised(self, account: str) -> None:
+    def restore(self, account: str) -> None:
         """Note that `account` asks for as much as all again."""
         self._lowered.pop(account, None)
 
-    def served(self, envelopes: list[bytes]) -> None:
+    def on_page(self, envelopes: list[bytes]) -> None:
         """A page came whole: note how large events are; where all ask for less, try more again after an hour."""
         self.proven = max(self.proven, min(len(envelopes), self.most))
         if envelopes:
@@ -90,10 +90,10 @@ class PageLimit:
             self.events = self.most
 
 
-class OwnLimit:
+class AccountPageSize:
     """Events that one account asks for in a page: fewer than others where its pages fail, and more again later."""
 
-    def __init__(self, account: str, shared: PageLimit, most: int) -> None:
+    def __init__(self, account: str, shared: AdaptivePageSize, most: int) -> None:
         """Ask for what all do, and never for more than `most`."""
         self._account = account
         self._shared = shared
@@ -103,15 +103,15 @@ class OwnLimit:
         self._holds_until = 0.0
 
     @property
-    def asks(self) -> int:
+    def size(self) -> int:
         """Events to ask for in the next page."""
-        asks = min(self._most, self._shared.asks)
+        asks = min(self._most, self._shared.size)
         return asks if self._events is None else min(asks, self._events)
 
     @property
     def expected_bytes(self) -> int:
         """What the next page is expected to take."""
-        return self._shared.expected_bytes * self.asks // self._shared.asks
+        return self._shared.expected_bytes * self.size // self._shared.size
 
     def halve(self, asked: int, *, is_limit: bool) -> bool:
         """Ask for half of what was `asked` for; give False where that is one event.
@@ -125,21 +125,21 @@ class OwnLimit:
             self._holds_until = time.monotonic() + _HOLDS
         elif asked == self._grown_to:
             self._holds_until = time.monotonic() + _RESTS
-        self._shared.lowered(self._account, self._events)
+        self._shared.reduce(self._account, self._events)
         return True
 
-    def served(self, envelopes: list[bytes]) -> None:
+    def on_page(self, envelopes: list[bytes]) -> None:
         """A page came whole: ask for twice as much, unless that failed just now."""
-        self._shared.served(envelopes)
+        self._shared.on_page(envelopes)
         if self._events is None or time.monotonic() < self._holds_until:
             return
         self._events = self._grown_to = 2 * self._events
-        if self._events >= min(self._most, self._shared.asks):
+        if self._events >= min(self._most, self._shared.size):
             self._events = None
-            self._shared.raised(self._account)
+            self._shared.restore(self._account)
 
 
-class Pace:
+class RateLimiter:
     """So many turns a second, first come, first served; fewer while the hub takes nobody."""
 
     def __init__(self, most: float) -> None:
@@ -149,7 +149,7 @@ class Pace:
         self._most = most
         self._free_at = 0.0
 
-    async def turn(self, turns: float = 1) -> None:
+    async def acquire(self, turns: float = 1) -> None:
         """Wait for one's turn, or for so many; one that is not used, since its waiter was cancelled, is lost."""
         now = asyncio.get_running_loop().time()
         at = max(now, self._free_at)
@@ -157,21 +157,21 @@ class Pace:
         if at > now:
             await asyncio.sleep(at - now)
 
-    def succeeded(self) -> None:
+    def on_success(self) -> None:
         """The hub took a connection: from the least, the most is reached again after thirty of them."""
         self.rate = min(self._most, self.rate * _FASTER)
 
-    def failed(self) -> None:
+    def on_failure(self) -> None:
         """It did not, and not for a wrong key: with thousands of accounts, their own backoffs are not slow enough."""
         self.rate = max(self._most * _LEAST, self.rate * _SLOWER)
 
 
-Connect = Callable[[str, str, Passed], Awaitable[Connection]]
+Connect = Callable[[str, str, Matched], Awaitable[Connection]]
 """Connects to the hub at a URL with a key, and tells of each stage, as `gateway.signalr.connection.connect` does."""
 
 
 @dataclass(frozen=True, slots=True)
-class HubAccess:
+class SourceContext:
     """What all accounts of a process share on their way to the hub."""
 
     url: str
@@ -181,14 +181,14 @@ class HubAccess:
     keys: AccountsDirectory
     connecting: asyncio.Semaphore
     """Bounds the connections that are in the making."""
-    pace: Pace
+    rate_limiter: RateLimiter
     """Bounds the new connections of a second."""
-    page_limit: PageLimit
+    page_size: AdaptivePageSize
     audit_interval: float
     """Seconds between audits."""
-    budget: Budget
+    budget: MemoryBudget
     """Bounds the bytes that wait, of all accounts together."""
-    tally: Tally
+    counters: Counters
     """What is counted of all accounts together."""
     decoder: Decoder
     """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
@@ -196,4 +196,4 @@ class HubAccess:
     """In a minute, of one account."""
     skip_poison_after: int | None = None
     """Failures of one event alone after which it is passed; None for never."""
-    tracer: Tracer = OFF
+    tracer: Tracer = NOOP_TRACER

@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.events.catalogue import kind_of
 from gateway.session.types import Content, Outcome
-from gateway.telemetry.counters import Tally
+from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 FORGOTTEN: Final = "forgotten"
@@ -40,11 +40,11 @@ _NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.REPEAT.value, Outcome.ST
 
 
 @dataclass(slots=True)
-class Counts:
+class AccountCounters:
     """The counts of one account."""
 
     account: str
-    tally: Tally
+    counters: Counters
     connects: int = 0
     """Connections to the hub that were made."""
     disconnects: Counter[str] = field(default_factory=Counter)
@@ -54,31 +54,31 @@ class Counts:
     _said: Counter[str] = field(default_factory=Counter)
 
     @property
-    def published(self) -> int:
+    def on_published(self) -> int:
         """Messages that were committed."""
         return sum(count for outcome, count in self.outcomes.items() if outcome not in _NOT_IN_THE_LOG)
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """A connection was made."""
         self.connects += 1
-        self.tally.connects += 1
+        self.counters.connects += 1
 
-    def disconnected(self, reason: str) -> None:
+    def on_disconnected(self, reason: str) -> None:
         """One ended, or could not be made."""
         self.disconnects[reason] += 1
-        self.tally.disconnects[reason] += 1
+        self.counters.disconnects[reason] += 1
 
-    def pushed(self, content: Content, outcome: Outcome) -> None:
+    def on_push(self, content: Content, outcome: Outcome) -> None:
         """The hub pushed it; what is to be committed is counted then."""
         if outcome is Outcome.REPEAT or outcome is Outcome.STALE:
             self.outcomes[outcome.value] += 1
-            self.tally.events[kind_of(content), outcome.value] += 1
+            self.counters.events[kind_of(content), outcome.value] += 1
             if outcome is Outcome.STALE:
-                self.unpublished(outcome.value, 1)
+                self.on_unpublished(outcome.value, 1)
         elif outcome is Outcome.OVERFLOW and content.sequence is None:
-            self.unpublished(LOST, 1)
+            self.on_unpublished(LOST, 1)
 
-    def contradicted(self, outcome: Outcome, content: Content) -> None:
+    def on_contradiction(self, outcome: Outcome, content: Content) -> None:
         """Tell of something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
         self._said[outcome.value] += 1
         count = self._said[outcome.value]
@@ -86,7 +86,7 @@ class Counts:
             level, words = _CONTRADICTIONS[outcome]
             get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
 
-    def unpublished(self, what: str, more: int) -> None:
+    def on_unpublished(self, what: str, more: int) -> None:
         """Tell of what is not published, and should have been: the first time, the tenth, the hundredth."""
         before = self._said[what]
         self._said[what] = after = before + more

@@ -9,7 +9,7 @@ from gateway.errors import TooManyDeadLetters
 _MINUTE: Final = 60.0
 
 
-class LetterLimit:
+class DeadLetterLimit:
     """The dead letters of one account; a large one counts once more for each 16 KiB."""
 
     def __init__(self, most: int) -> None:

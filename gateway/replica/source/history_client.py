@@ -13,12 +13,12 @@ from gateway.backoff import Backoff
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost, HubError
 from gateway.hub.methods import EventsPage, Hub
 from gateway.replica.memory import Reservation
-from gateway.replica.source.context import OwnLimit, PageLimit
-from gateway.replica.source.unservable import CannotBeGivenError, Search
+from gateway.replica.source.context import AccountPageSize, AdaptivePageSize
+from gateway.replica.source.unservable import UnservableEvents, UnservableSearch
 from gateway.session.types import PageRequest
 from gateway.telemetry.logs import get_logger
 
-CALL_CAP: Final = 10.0
+MAX_CALL_DELAY_S: Final = 10.0
 """Seconds that the longest delay between two tries of a call may take."""
 _TOO_MUCH: Final = {"too-large", "silent"}
 """Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
@@ -40,13 +40,13 @@ _RATE: Final = re.compile(r"\b(rate|requests|calls)\b", re.IGNORECASE)
 """Words of a limit that is for something else than events."""
 
 
-class History:
+class HistoryClient:
     """Asks for pages, over one connection after the other."""
 
     def __init__(
         self,
         account: str,
-        limit: PageLimit,
+        limit: AdaptivePageSize,
         note: Callable[[HubError], None],
         *,
         most: int = sys.maxsize,
@@ -57,7 +57,7 @@ class History:
         After `skip_after` failures of one event alone it may be passed, where `page` is told so.
         """
         self._account = account
-        self._limit = OwnLimit(account, limit, most)
+        self._limit = AccountPageSize(account, limit, most)
         self._note = note
         self._question: PageRequest | None = None
         self._failures = 0
@@ -65,7 +65,7 @@ class History:
         self._told_of: int | None = None
         self._skip_after = skip_after
         self._alone = 0  # failures of the question for one event
-        self._search: Search | None = None
+        self._search: UnservableSearch | None = None
         self._passed: tuple[int, int] | None = None  # after which sequence, and up to which, nothing could be given
 
     @property
@@ -87,11 +87,11 @@ class History:
 
         Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
         """
-        backoff = Backoff(cap=CALL_CAP)
+        backoff = Backoff(cap=MAX_CALL_DELAY_S)
         tries, asked, is_late = 0, 0, False
         while True:
             search = self._search_for(request, may_pass)
-            asked = 1 if search is not None else asked if is_late else self._limit.asks
+            asked = 1 if search is not None else asked if is_late else self._limit.size
             is_late = False
             try:
                 page = await hub.events_since(request.since if search is None else search.at, asked, request.token)
@@ -112,16 +112,16 @@ class History:
                 is_late = not is_less  # the answer may be on its way
             else:
                 if search is not None:
-                    search.given()
+                    search.on_page()
                     self._search = None if search.is_void else search
                     self._alone = 0
                     continue
-                self._limit.served(page.envelopes)
+                self._limit.on_page(page.envelopes)
                 self._question, self._failures, self._alone = None, 0, 0
                 self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
                 return replace(page, is_full=True) if len(page.envelopes) >= asked else page
             if is_less:
-                backoff = Backoff(cap=CALL_CAP)  # it is another question now
+                backoff = Backoff(cap=MAX_CALL_DELAY_S)  # it is another question now
             await self._pause(backoff.next_delay(at_least=_PAUSE), reservation)
 
     async def _pause(self, delay: float, reservation: Reservation | None) -> None:
@@ -136,7 +136,7 @@ class History:
     ) -> bool:
         """Ask for less after the second failure of a question, and after each one from then on; True where it did."""
         if self._search is not None:
-            self._search.failed()
+            self._search.on_failure()
             return False
         if request != self._question:
             self._question, self._failures, self._alone = request, 0, 0
@@ -146,10 +146,10 @@ class History:
             return False
         is_less = self._limit.halve(asked, is_limit=is_limit)
         if not is_less and self._failures >= _AGAIN:
-            self._tell_of(request.since, error)
+            self._log_skipped(request.since, error)
         return is_less
 
-    def _search_for(self, request: PageRequest, may_pass: int | None) -> Search | None:
+    def _search_for(self, request: PageRequest, may_pass: int | None) -> UnservableSearch | None:
         """Return the search that goes on behind an event which failed too often, where there is one.
 
         Raises CannotBeGivenError where it has come to its end, or had once and the question fails again.
@@ -158,16 +158,16 @@ class History:
         if may_pass is None or may_pass <= request.since or request.token is not None or self._skip_after is None:
             self._search = None
         elif passed is not None and passed[0] == request.since and self._failures and request == self._question:
-            raise CannotBeGivenError(*passed)
+            raise UnservableEvents(*passed)
         elif self._search is None or self._search.since != request.since:
             is_due = self._alone >= self._skip_after and request == self._question
-            self._search = Search(request.since, may_pass, self._skip_after) if is_due else None
+            self._search = UnservableSearch(request.since, may_pass, self._skip_after) if is_due else None
         elif self._search.through is not None:
             self._passed, self._search = (request.since, self._search.through), None
-            raise CannotBeGivenError(*self._passed)
+            raise UnservableEvents(*self._passed)
         return self._search
 
-    def _tell_of(self, since: int, error: HubError) -> None:
+    def _log_skipped(self, since: int, error: HubError) -> None:
         """Say once which event it is that the hub does not give, alone as it is asked for."""
         if self._told_of == since:
             return

@@ -36,7 +36,7 @@ class Lag:
         """Serve the account from now on: nothing is known of what was before."""
         self.level_at, self._mark, self._is_taken = now, None, False
 
-    def attached(self, settled: int, verified: int) -> None:
+    def on_attached(self, settled: int, verified: int) -> None:
         """The log is open: this is what is committed."""
         self.settled, self.verified, self._mark, self._is_taken = settled, verified, None, False
 
@@ -44,18 +44,18 @@ class Lag:
         """Go on from another checkpoint, perhaps to another history."""
         self.latest, self._mark = 0, None
 
-    def explained(self, sequence: int) -> None:
+    def on_accounted(self, sequence: int) -> None:
         """Nothing up to this will come any more, and nothing waits to be taken: so it counts once all is committed."""
         if not self._is_taken:
             self.settled = max(self.settled, sequence)
 
-    def taken(self, latest: int, now: float) -> None:
+    def on_taken(self, latest: int, now: float) -> None:
         """A batch is taken, while the hub's latest sequence is `latest`."""
         self.latest, self._is_taken = latest, True
         if self._mark is None:
             self._mark = now, latest
 
-    def committed(self, settled: int, verified: int) -> None:
+    def on_committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these."""
         self.settled, self.verified, self._is_taken = settled, verified, False
         if self._mark is not None and settled >= self._mark[1]:

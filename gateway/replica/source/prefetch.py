@@ -14,17 +14,17 @@ from typing import Final
 
 from gateway.events.decode import Decoder
 from gateway.hub.methods import EventsPage, Hub
-from gateway.replica.memory import Reservation, Share
-from gateway.replica.source.history_client import History
+from gateway.replica.memory import MemoryShare, Reservation
+from gateway.replica.source.history_client import HistoryClient
 from gateway.session.types import Content, PageRequest
-from gateway.signalr.large_records import LARGE, ODD, TURN, aside
+from gateway.signalr.large_records import LARGE, ODD, TURN, decode_aside
 
 _GIVES_WAY: Final = 0.5
 """Seconds after which a page for which there was no room is asked for again, where others go first."""
 
 
 @dataclass(slots=True)
-class Asked:
+class PageInFlight:
     """A page that was asked for."""
 
     request: PageRequest
@@ -34,24 +34,24 @@ class Asked:
     """As `History.page` gives it."""
 
 
-class Pages:
+class PagePrefetcher:
     """Asks for pages over one connection, one at a time."""
 
-    def __init__(self, history: History, hub: Hub, share: Share, tasks: asyncio.TaskGroup) -> None:
+    def __init__(self, history: HistoryClient, hub: Hub, share: MemoryShare, tasks: asyncio.TaskGroup) -> None:
         """`tasks` are those of the connection: what was asked for ahead ends with it."""
         self._history = history
         self._hub = hub
         self._share = share
         self._tasks = tasks
-        self._ahead: tuple[Asked, asyncio.Task[EventsPage | None]] | None = None
+        self._ahead: tuple[PageInFlight, asyncio.Task[EventsPage | None]] | None = None
 
-    async def ask(
+    async def get(
         self,
         wants: Callable[[], PageRequest | None],
         may_pass: Callable[[], int | None] = lambda: None,
         *,
         gives_way: bool = False,
-    ) -> Asked | None:
+    ) -> PageInFlight | None:
         """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
 
         One that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass` that the
@@ -62,7 +62,7 @@ class Pages:
             if asked.request == wants():
                 self._ahead = None
                 return asked
-            self.let_go()
+            self.discard()
         await self._history.rest()
         size = self._history.expected_bytes
         reservation = self._share.reserve_at_once(size) if gives_way else await self._share.reserve(size)
@@ -73,16 +73,16 @@ class Pages:
         if request is None:
             reservation.release()
             return None
-        return Asked(request, reservation, self._history.page(self._hub, request, reservation, may_pass()))
+        return PageInFlight(request, reservation, self._history.page(self._hub, request, reservation, may_pass()))
 
-    def ask_ahead(self, request: PageRequest | None) -> None:
+    def prefetch(self, request: PageRequest | None) -> None:
         """Ask for `request`, where there is room for one more page at once; `ask` gives it."""
         reservation = None if request is None else self._share.reserve_at_once(self._history.expected_bytes)
         if request is not None and reservation is not None:
             task = self._tasks.create_task(self._history.page(self._hub, request, reservation))
-            self._ahead = Asked(request, reservation, task), task
+            self._ahead = PageInFlight(request, reservation, task), task
 
-    def let_go(self) -> None:
+    def discard(self) -> None:
         """Forget what was asked for ahead."""
         if self._ahead is not None:
             (asked, task), self._ahead = self._ahead, None
@@ -101,7 +101,7 @@ async def decode(decoder: Decoder, account: str, envelopes: list[bytes]) -> list
         if len(envelope) <= LARGE:
             content = decoder.usual_envelope(account, envelope)
         if content is None and len(envelope) > ODD:
-            content = await aside(decoder.envelope, account, envelope)
+            content = await decode_aside(decoder.envelope, account, envelope)
         contents.append(content or decoder.envelope_at_length(account, envelope))
         if clock() - began > TURN:
             await asyncio.sleep(0)

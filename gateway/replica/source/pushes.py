@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from gateway.events.catalogue import CATALOGUE
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
 from gateway.session.types import Content
@@ -18,7 +18,7 @@ from gateway.signalr.protocol import PUSH_TAIL, push_head
 _HEADS: Final = {push_head(entry.callback): entry for entry in CATALOGUE.values()}
 
 
-def at_sight(decoder: Decoder, account: str, record: bytes) -> Event | None:
+def match(decoder: Decoder, account: str, record: bytes) -> Event | None:
     """Give the event of a record that is a push as hubs usually write them; None for anything else."""
     head = record[: record.find(b"[") + 1]
     entry = _HEADS.get(head)
@@ -32,9 +32,11 @@ def decoded(decoder: Decoder, account: str, target: str, arguments: list[bytes])
     if len(arguments) == 1 and target:
         return decoder.push(account, target, arguments[0])
     if not target:
-        return DeadLetter(account, Reason.MALFORMED_JSON, "not a SignalR record", "record", b"".join(arguments))
+        return DeadLetter(
+            account, DeadLetterReason.MALFORMED_JSON, "not a SignalR record", "record", b"".join(arguments)
+        )
     raw = b"[" + b",".join(arguments) + b"]"
     detail = f"{len(arguments)} arguments instead of one"
     first = decoder.push(account, target, arguments[0]) if arguments else None
     sequence, id_ = (None, None) if first is None else (first.sequence, first.id)
-    return DeadLetter(account, Reason.INVALID_PAYLOAD, detail, target, raw, sequence, id_)
+    return DeadLetter(account, DeadLetterReason.INVALID_PAYLOAD, detail, target, raw, sequence, id_)

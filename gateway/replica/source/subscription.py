@@ -10,11 +10,11 @@ from gateway.backoff import Backoff
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, HubError
 from gateway.hub.methods import Hub
 from gateway.hub.methods import Subscription as Answer
-from gateway.replica.source.history_client import CALL_CAP
+from gateway.replica.source.history_client import MAX_CALL_DELAY_S
 from gateway.session.subscriptions import Strategies
 from gateway.telemetry.logs import get_logger
 
-_RENEWAL: Final = 600.0
+_RENEWAL_INTERVAL_S: Final = 600.0
 """Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
 _TRIES: Final = 3
 """Subscriptions that may fail in a row before it goes on without."""
@@ -37,7 +37,7 @@ class HubSubscription:
         self._pushed: frozenset[int] = frozenset()  # as far as the hub said
         self._renew_at = 0.0
 
-    def connected(self) -> None:
+    def on_connected(self) -> None:
         """A new connection stands: nothing is pushed over it yet."""
         self._pushed = frozenset()
         self._renew_at = 0.0
@@ -50,7 +50,7 @@ class HubSubscription:
         missing = None if wanted is None else wanted - self._pushed
         if missing is not None and not missing:
             return
-        backoff = Backoff(cap=CALL_CAP)
+        backoff = Backoff(cap=MAX_CALL_DELAY_S)
         for _ in range(_TRIES):
             if await self._try(hub, missing):
                 return
@@ -75,12 +75,12 @@ class HubSubscription:
         except (CallFailed, CallRejected, CallTimedOut) as error:
             self._note(error)
             return False
-        self._take(answer)
+        self._apply(answer)
         return True
 
-    def _take(self, answer: Answer) -> None:
+    def _apply(self, answer: Answer) -> None:
         self._pushed |= frozenset(answer.successful)
-        self._renew_at = 0.0 if answer.failed else asyncio.get_running_loop().time() + _RENEWAL
+        self._renew_at = 0.0 if answer.failed else asyncio.get_running_loop().time() + _RENEWAL_INTERVAL_S
         if answer.failed != self.failed:
             self.failed = answer.failed
             get_logger(account=self._account).warning(

@@ -7,23 +7,23 @@ import time
 from random import uniform
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from gateway.broker.control_view import Wish
+from gateway.broker.control_view import VersionedDesired
 from gateway.errors import ConnectionLost
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.hub.methods import Hub, Latest
-from gateway.replica.source.catch_up_span import CatchUp
-from gateway.replica.source.prefetch import Pages, decode
-from gateway.replica.source.unservable import CannotBeGivenError
+from gateway.replica.source.catch_up_span import CatchUpSpan
+from gateway.replica.source.prefetch import PagePrefetcher, decode
+from gateway.replica.source.unservable import UnservableEvents
 from gateway.session.session import Session
 from gateway.session.subscriptions import Strategies, check_strategies
 from gateway.session.types import Page, State
 from gateway.telemetry.logs import get_logger
-from gateway.together import together
+from gateway.together import same_tick
 
 if TYPE_CHECKING:
     from gateway.replica.source.account import Account
 
-_POLL: Final = 0.25
+_POLL_INTERVAL_S: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
 _DEAF: Final = 6
 """After two to this power audits, at the latest, a hub that pushes nothing is connected to anew."""
@@ -31,52 +31,52 @@ _MISSED: Final = 3
 """Events that it must not have pushed by then: of one or two the pushes may have been lost."""
 _SOON: Final = 1.0
 """Seconds to an audit that looks for one push."""
-_LONGEST_POLL: Final = 2.0
+_MAX_POLL_INTERVAL_S: Final = 2.0
 """Seconds to which that grows while nothing new is shown."""
 
 
-async def follow(account: Account, hub: Hub, pages: Pages, subject: str | None) -> NoReturn:
+async def sync(account: Account, hub: Hub, pages: PagePrefetcher, subject: str | None) -> NoReturn:
     """Subscribe, then serve one session after the other; `subject` is the key's.
 
     Raises Diverged, and HubError when the connection ends.
     """
     session = account.session
     if session is not None:
-        session.connected(subject)
-    await account.subscription.widen(hub, _wants_at_the_hub(account))
+        session.on_connected(subject)
+    await account.subscription.widen(hub, _subscriptions_at_hub(account))
     while True:
         if session is not None and session is account.session:
-            session.subscribed()
+            session.on_subscribed()
             try:
-                await _Following(account, hub, pages, session).serve()
+                await SyncLoop(account, hub, pages, session).serve()
             finally:
-                pages.let_go()
+                pages.discard()
         session = await account.next_session()
-        session.connected(subject)
+        session.on_connected(subject)
 
 
-def _wants_at_the_hub(account: Account) -> Strategies:
+def _subscriptions_at_hub(account: Account) -> Strategies:
     """Give all that must be pushed: what holds, and what is wanted instead."""
     held = None if account.session is None else account.session.strategies
-    desired = held if account.wish.desired is None else set_of(account.wish.desired.strategies)
+    desired = held if account.desired.desired is None else subscription_of(account.desired.desired.strategies)
     return None if held is None or desired is None else held | desired
 
 
-class _Following:
+class SyncLoop:
     """One session over one connection."""
 
-    def __init__(self, account: Account, hub: Hub, pages: Pages, session: Session) -> None:
+    def __init__(self, account: Account, hub: Hub, pages: PagePrefetcher, session: Session) -> None:
         self._account = account
         self._hub = hub
         self._pages = pages
         self._session = session
         self._loop = asyncio.get_running_loop()
         self._audit_at = self._next_audit()
-        self._poll = _POLL
+        self._poll = _POLL_INTERVAL_S
         self._unpushed, self._pushes, self._deaf = session.unpushed, account.pushes, 0
         self._missed = 0
         self._highest = session.highest
-        self._catching_up = CatchUp(account, session)
+        self._catching_up = CatchUpSpan(account, session)
 
     async def serve(self) -> None:
         """Page and audit until the session is replaced."""
@@ -89,35 +89,35 @@ class _Following:
         while session is account.session:
             if session.state is not was:
                 was = session.state
-                account.changed_state(session)
-                self._catching_up.look()
-            if await self._change():
+                account.on_session_state(session)
+                self._catching_up.update()
+            if await self._change_subscription():
                 continue
             if session.wants_latest or session.wants() is None:
-                self._pages.let_go()
+                self._pages.discard()
             if session.wants_latest:
-                await self._tell_latest()
+                await self._refresh_latest()
                 if session.wants_latest:
-                    await asyncio.sleep(_POLL)
+                    await asyncio.sleep(_POLL_INTERVAL_S)
             elif session.wants() is not None:
-                await self._turn_the_page()
+                await self._fetch_page()
             elif session.state is not State.LIVE:
-                await account.poked()
-            elif not await account.poked(self._until_audit()):
+                await account.wait_for_change()
+            elif not await account.wait_for_change(self._until_audit()):
                 await self._audit()
 
-    async def _change(self) -> bool:
+    async def _change_subscription(self) -> bool:
         """Do the next step towards the subscription that is wanted; give False where nothing is to be done.
 
         What comes with it is pushed before it holds, and what goes is pushed until then.
         """
-        account, session, desired = self._account, self._session, self._account.wish.desired
-        if desired is not None and set_of(desired.strategies) != session.strategies:
-            wanted, log = set_of(desired.strategies), get_logger(account=account.name)
+        account, session, desired = self._account, self._session, self._account.desired.desired
+        if desired is not None and subscription_of(desired.strategies) != session.strategies:
+            wanted, log = subscription_of(desired.strategies), get_logger(account=account.name)
             try:
                 check_strategies(wanted)
             except ValueError as error:
-                account.wish = Wish(None, account.wish.revision)
+                account.desired = VersionedDesired(None, account.desired.revision)
                 log.error("the subscription that is wanted cannot be", error=str(error))
                 return False
             await account.subscription.widen(self._hub, wanted)
@@ -131,20 +131,22 @@ class _Following:
             return False
         return True
 
-    async def _turn_the_page(self) -> None:
+    async def _fetch_page(self) -> None:
         session = self._session
-        ended = await self._page()
+        ended = await self._merge_page()
         if ended and session.state is State.CATCHING_UP and session is self._account.session:
-            self._poll = _POLL if session.highest > self._highest else min(2 * self._poll, _LONGEST_POLL)
+            self._poll = (
+                _POLL_INTERVAL_S if session.highest > self._highest else min(2 * self._poll, _MAX_POLL_INTERVAL_S)
+            )
             self._highest = session.highest
-            self._pages.let_go()
+            self._pages.discard()
             await asyncio.sleep(uniform(self._poll / 2, self._poll))  # noqa: S311 - jitter
-            await self._tell_latest()
+            await self._refresh_latest()
 
-    async def _page(self) -> bool:
+    async def _merge_page(self) -> bool:
         """Get the page that the session wants, when there is room for it; give True when the next can wait."""
         account, session, pages = self._account, self._session, self._pages
-        asked = await pages.ask(
+        asked = await pages.get(
             lambda: session.wants() if session is account.session else None,
             lambda: session.may_pass,
             gives_way=session.state is State.LIVE,  # an audit can wait, and a catch-up cannot
@@ -154,30 +156,30 @@ class _Following:
         with asked.reservation.until_done():
             try:
                 answer = await asked.answer
-            except CannotBeGivenError as error:
-                self._pass_over(error)
+            except UnservableEvents as error:
+                self._skip_unservable(error)
                 return False
             if session is not account.session:
                 return False
             if answer is None:
-                session.token_refused()
+                session.on_token_refused()
                 return True  # not at once: it may be refused again
             if answer.envelopes:
-                pages.ask_ahead(session.wants_next(answer.token))
-            contents = await decode(account.access.decoder, account.name, answer.envelopes)
+                pages.prefetch(session.wants_next(answer.token))
+            contents = await decode(account.source.decoder, account.name, answer.envelopes)
             if session is not account.session:
                 return False
             account.touch()
-            strays, forgotten, unpushed = session.strays, session.forgotten, session.unpushed
+            strays, forgotten, unpushed = session.strays, session.forgotten_identities, session.unpushed
             page = Page(asked.request, contents, answer.token, is_full=answer.is_full)
-            ended = session.paged(page, self._loop.time())
-            self._catching_up.took(contents)
-            account.took_page(
-                session, session.strays - strays, session.forgotten - forgotten, session.unpushed - unpushed
+            ended = session.on_page(page, self._loop.time())
+            self._catching_up.on_page(contents)
+            account.on_page(
+                session, session.strays - strays, session.forgotten_identities - forgotten, session.unpushed - unpushed
             )
         return ended
 
-    def _pass_over(self, passed: CannotBeGivenError) -> None:
+    def _skip_unservable(self, passed: UnservableEvents) -> None:
         get_logger(account=self._account.name).error(
             "the hub cannot give these events: the history goes on behind them, and announces what is missing",
             since=passed.since,
@@ -189,13 +191,13 @@ class _Following:
 
     async def _audit(self) -> None:
         """Look at the history again from what is verified."""
-        await self._listen()
+        await self._wait_live()
         await self._account.subscription.renew(self._hub, self._session.strategies)
-        await self._tell_latest()
+        await self._refresh_latest()
         self._session.audit()
         self._audit_at = self._next_audit()
 
-    async def _listen(self) -> None:
+    async def _wait_live(self) -> None:
         """Subscribe again where the hub pushes nothing though it has events, and then begin anew.
 
         A hub that goes on so is connected to ever less often: the audits find everything, only later. Raises
@@ -226,26 +228,26 @@ class _Following:
 
     def _next_audit(self) -> float:
         interval = self._account.audit_interval
-        return together(self._loop.time() + interval * uniform(0.8, 1.2), interval)  # noqa: S311 - jitter
+        return same_tick(self._loop.time() + interval * uniform(0.8, 1.2), interval)  # noqa: S311 - jitter
 
-    async def _tell_latest(self) -> None:
-        latest, asked = await self._account.until_answered(self._latest)
+    async def _refresh_latest(self) -> None:
+        latest, asked = await self._account.until_answered(self._ask_latest)
         self._account.touch()
-        offset = self._account.access.tally.hub_offset
-        offset.told(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
-        self._session.told_latest(latest.sequence, latest.time, time.time())
-        self._account.tell(self._session)
+        offset = self._account.source.counters.hub_offset
+        offset.on_time(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
+        self._session.on_latest(latest.sequence, latest.time, time.time())
+        self._account.log(self._session)
         self._account.lag.told_at = time.monotonic()
         if self._session.has_batch:
             self._account.has_work()
-        self._account.note_letters(self._session)
+        self._account.count_dead_letters(self._session)
 
-    async def _latest(self) -> tuple[Latest, float]:
+    async def _ask_latest(self) -> tuple[Latest, float]:
         """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""
         asked = time.time()
         return await self._hub.latest(), asked
 
 
-def set_of(strategies: tuple[int, ...] | None) -> Strategies:
+def subscription_of(strategies: tuple[int, ...] | None) -> Strategies:
     """Give them as sessions have them."""
     return None if strategies is None else frozenset(strategies)

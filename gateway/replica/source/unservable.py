@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class CannotBeGivenError(Exception):
+class UnservableEvents(Exception):
     """The hub gives nothing of what follows `since`, up to `through`, but what comes behind that."""
 
     def __init__(self, since: int, through: int) -> None:
@@ -12,7 +12,7 @@ class CannotBeGivenError(Exception):
         self.through = through
 
 
-class Search:
+class UnservableSearch:
     """Looks behind an event that cannot be given for the first sequence after which others can.
 
     It is nearly always the next one; numbers may be sparse, so each step is twice as long, and then halved. Before the
@@ -47,14 +47,14 @@ class Search:
         """Whether the hub gives what follows `since` after all."""
         return self._works_at == self.since
 
-    def given(self) -> None:
+    def on_page(self) -> None:
         """The hub answered there."""
         at, self._failures = self.at, 0
         if at == self._fails_at:  # it failed while the hub was away
             self._fails_at = self.since
         self._works_at = at
 
-    def failed(self) -> None:
+    def on_failure(self) -> None:
         """It did not. Where it gives nothing anywhere, it is not about one event: all begins again."""
         self._failures += 1
         if self._failures < self._tries:

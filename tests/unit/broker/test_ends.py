@@ -9,7 +9,7 @@ import pytest
 import structlog
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.ends import Batch, Ends, Part, numbered, parts_of
+from gateway.broker.kafka.ends import Batch, Part, PartitionEnds, numbered, parts_of
 from gateway.broker.ports import Lost
 from gateway.errors import Unavailable
 from gateway.events.event import DeadLetter, Event, Notification
@@ -23,9 +23,9 @@ def part(account: str, *sequences: int) -> Part:
     return Part(account, b"%d" % sequences[0], b"%d" % sequences[-1], 1, array("Q", sequences))
 
 
-def wrote(ends: Ends, *batches: tuple[int, list[Part]]) -> None:
+def wrote(ends: PartitionEnds, *batches: tuple[int, list[Part]]) -> None:
     for place, parts in batches:
-        ends.took([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
+        ends.on_stored([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
         ends.stored()
 
 
@@ -34,7 +34,7 @@ def there(account: str, sequences: Iterable[int]) -> set[tuple[str, Lost]]:
 
 
 def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     for place in range(50):
         wrote(ends, (300 * place, [part(f"account-{number}", 2 * place, 2 * place + 1) for number in range(100)]))
     assert 800 < len(ends._recent) < 1000
@@ -49,7 +49,7 @@ def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
 
 
 def test_of_what_a_partition_lost_each_account_is_told_once_with_its_first_key_and_its_last() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4), part("beta", 1)]), (7, [part("alpha", 5, 6)]))
     with pytest.raises(Unavailable, match="went back to 3"):
         ends.compare({EVENTS: 3})
@@ -66,14 +66,14 @@ def test_of_what_a_partition_lost_each_account_is_told_once_with_its_first_key_a
 
 def test_where_others_wrote_since_what_is_there_tells_what_is_lost() -> None:
     """Another shard of the partition came first, so it ends now behind what was lost."""
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4)]), (6, [part("alpha", 5)]))
     ends.lose(EVENTS, 5, 0, there("alpha", [1, 2]) | there("gamma", [3, 4]))
     assert ends.lost == {"alpha": {Lost(1, number) for number in (3, 4, 5)}}
 
 
 def test_a_partition_that_is_doubted_may_have_everything() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]))
     ends.doubt(EVENTS)
     assert ends.short({EVENTS: 3}) == {EVENTS: 3}
@@ -83,14 +83,14 @@ def test_a_partition_that_is_doubted_may_have_everything() -> None:
 
 
 def test_what_left_with_its_age_is_not_lost() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3)]), (5, [part("alpha", 4)]))
     ends.lose(EVENTS, 5, 3, there("alpha", [3]))
     assert ends.lost == {"alpha": {Lost(1, 4)}}
 
 
 def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (100, [part("alpha", 7)]))
     with structlog.testing.capture_logs() as logs:
         ends.lose(EVENTS, 90, 0, set())
@@ -98,9 +98,9 @@ def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
 
 
 def test_what_was_not_stored_is_not_remembered() -> None:
-    ends = Ends(0, OWN)
+    ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1)]))
-    ends.took([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
+    ends.on_stored([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
     ends.begin_again()
     wrote(ends, (5, [part("alpha", 2)]))
     ends.lose(EVENTS, 2, 0, there("alpha", [1]))

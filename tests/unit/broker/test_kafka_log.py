@@ -11,9 +11,9 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from gateway.broker.kafka.cluster import Facts
-from gateway.broker.kafka.ends import Ends
-from gateway.broker.kafka.log import KafkaShard, LogSettings
+from gateway.broker.kafka.cluster import ClusterFacts
+from gateway.broker.kafka.ends import PartitionEnds
+from gateway.broker.kafka.log import EventLogSettings, KafkaShard
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import Unavailable
@@ -60,10 +60,10 @@ class Producer:
 async def opened(producer: Producer) -> KafkaShard:
     """Give a writer that has claimed shard 1 and committed two events."""
     largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
-    facts = Facts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
+    facts = ClusterFacts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
     given: Any = producer
-    ends = Ends(1, TopicPartition(CHECKPOINTS, 1))
-    shard = KafkaShard(None, LogSettings(TOPICS, "a"), 1, facts, given, ends)  # type: ignore[arg-type] - it asks no more
+    ends = PartitionEnds(1, TopicPartition(CHECKPOINTS, 1))
+    shard = KafkaShard(None, EventLogSettings(TOPICS, "a"), 1, facts, given, ends)  # type: ignore[arg-type] - it asks no more
     await shard.claim()
     await shard.commit(commit(1, 2))
     return shard

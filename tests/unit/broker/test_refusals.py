@@ -15,16 +15,24 @@ from aiokafka.errors import UnknownError, for_code
 
 from gateway.broker.jetstream.error_codes import problem_of
 from gateway.broker.kafka.error_codes import problem_of as kafka_problem_of
-from gateway.errors import Fenced, NeedsPerson, NoRoom, OutcomeUnknown, Rejected, TooMuch, Unavailable
+from gateway.errors import (
+    ActionRequired,
+    CommitRejected,
+    Fenced,
+    OutcomeUnknown,
+    StorageFull,
+    TooManyMessages,
+    Unavailable,
+)
 
 FIXTURES: Final = Path(__file__).parents[2] / "fixtures"
 MEANS: Final[dict[str, type[Exception]]] = {
-    "one-message": Rejected,
+    "one-message": CommitRejected,
     "moved": Fenced,
-    "less": TooMuch,
-    "full": NoRoom,
+    "less": TooManyMessages,
+    "full": StorageFull,
     "passes": Unavailable,
-    "setting": NeedsPerson,
+    "setting": ActionRequired,
     "unknown": OutcomeUnknown,
 }
 

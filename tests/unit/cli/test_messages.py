@@ -18,7 +18,7 @@ from gateway.bootstrap import terminal
 from gateway.cli import demo
 from gateway.cli.main import app, main
 from gateway.events.schemas import schema_files
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from tests.support.nasty import TEXTS, judge
 
 SECRET = "s3cret"
@@ -266,7 +266,7 @@ def test_the_table_of_the_demo_reads_no_markup_and_shows_what_is_not_printable(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "4000")
     statuses = [
-        SimpleNamespace(account="n4sty", activity=Activity.LIVE, published=1, lag=0, trouble=text)
+        SimpleNamespace(account="n4sty", activity=AccountState.LIVE, published=1, lag=0, last_error=text)
         for text in TEXTS.values()
     ]
     terminal.show(demo._table(statuses, 1.0))  # type: ignore[arg-type]

@@ -9,8 +9,8 @@ import pytest
 
 from gateway.bootstrap import monitor_main as monitor
 from gateway.bootstrap.heartbeat import BEAT, FAILED, NUMBERS
-from gateway.bootstrap.monitor_main import Pulse
-from gateway.telemetry.control_counts import ControlCounts
+from gateway.bootstrap.monitor_main import HeartbeatReader
+from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.metrics import Metrics
 
 
@@ -19,7 +19,7 @@ class Loop:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.pulse = Pulse(Metrics(4), self.ask)
+        self.pulse = HeartbeatReader(Metrics(4), self.ask)
 
     def ask(self) -> None:
         self.asked += 1
@@ -28,7 +28,7 @@ class Loop:
         self.pulse.hear(BEAT, bytes([ready]))
 
     def answer(self) -> None:
-        self.pulse.hear(NUMBERS, pickle.dumps((None, ControlCounts())))
+        self.pulse.hear(NUMBERS, pickle.dumps((None, ControlCounters())))
 
 
 async def turns() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.bootstrap.plain_text_secrets import plain_text
+from gateway.bootstrap.plain_text_secrets import plain_text_secrets
 from gateway.settings import Settings
 
 KAFKA: dict[str, Any] = {"kind": "kafka", "servers": ["kafka-1:9092", "127.0.0.1:9092"]}
@@ -31,7 +31,7 @@ def hub(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - settings
 
 def told(settings: dict[str, Any]) -> list[str]:
     whole = {"hub": {"url": "https://hub"}, "accounts": {"directory": "/keys"}, **settings}
-    return [str(one) for one in plain_text(Settings.model_validate(whole))]
+    return [str(one) for one in plain_text_secrets(Settings.model_validate(whole))]
 
 
 @pytest.mark.parametrize(

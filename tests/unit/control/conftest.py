@@ -18,13 +18,13 @@ from gateway.broker.ports import Record
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
 from gateway.control.auth.tokens import Tokens
-from gateway.control.deployment_view import Deployment
+from gateway.control.deployment_view import DeploymentView
 from gateway.control.listener.server import bind, serving, url_of
-from gateway.control.middleware import Gate, Limits
+from gateway.control.middleware import AdmissionMiddleware, Limits
 from gateway.errors import GatewayError
 from gateway.settings import ReplaysSettings
 from gateway.state import Observed, encode_record
-from gateway.telemetry.control_counts import ControlCounts
+from gateway.telemetry.control_counts import ControlCounters
 
 FEW = ReplaysSettings(unfinished=3, keep=2)
 TOPICS = {"order-update": "mesolive.events.order-update.v1.*", "replay": "mesolive.events.replay.v1.*"}
@@ -83,7 +83,7 @@ class Api:
     urls: list[str] = field(default_factory=list)
     views: list[View] = field(default_factory=list)
     audit: MemoryAudit = field(default_factory=MemoryAudit)
-    counts: ControlCounts = field(default_factory=ControlCounts)
+    counts: ControlCounters = field(default_factory=ControlCounters)
     owning: bool = True
     """Whether an owner applies what is wanted."""
 
@@ -93,26 +93,26 @@ class Api:
         if fills:
             following = asyncio.create_task(view.follow(self.store))
             self.stack.callback(following.cancel)
-            await view.filled.wait()
+            await view.has_synced.wait()
         listener = bind("control", "127.0.0.1", 0)
         auditing = Auditing(self.counts, self.audit)
         app = create_app(
-            Deployment(shards=4, topics=TOPICS, replays=FEW, view=view, store=self.store, auditing=auditing)
+            DeploymentView(shards=4, topics=TOPICS, replays=FEW, view=view, store=self.store, auditing=auditing)
         )
-        await self.stack.enter_async_context(serving(Gate(app, tokens, limits), listener))
+        await self.stack.enter_async_context(serving(AdmissionMiddleware(app, tokens, limits), listener))
         self.urls.append(url_of(listener))
         self.views.append(view)
 
     async def observed(self, account: str, **facts: Any) -> None:  # noqa: ANN401 - members of Observed
         """Report what is so."""
         said = Observed(**{"owner": "gateway-0/1", "state": "live", "since": "2026-11-22T13:32:25.092Z", **facts})
-        await self.store.report({f"account.{account}": encode_record(said)})
-        await self.heard(lambda view: account in view.observed and view.observed[account].said == said)
+        await self.store.publish_observed({f"account.{account}": encode_record(said)})
+        await self.heard(lambda view: account in view.observed and view.observed[account].value == said)
 
     async def heard(self, condition: Callable[[View], bool]) -> None:
         """Wait until every view says so."""
         async with asyncio.timeout(5):
-            while not all(condition(view) for view in self.views if view.filled.is_set()):
+            while not all(condition(view) for view in self.views if view.has_synced.is_set()):
                 await asyncio.sleep(0.001)
 
     async def own(self) -> None:
@@ -123,7 +123,7 @@ class Api:
 
     async def _apply(self, record: Record) -> None:
         said = Observed(owner="gateway-0/1", state="live", since="", applied=record.revision)
-        await self.store.report({record.key: encode_record(said)})
+        await self.store.publish_observed({record.key: encode_record(said)})
 
     async def ask(self, request: str, *, at: int = 0, json: Any = None, **more: Any) -> Answer:  # noqa: ANN401 - JSON
         """Ask, as in `GET /v1/accounts`."""

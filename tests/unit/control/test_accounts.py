@@ -192,7 +192,7 @@ async def test_topics_and_schemas_are_looked_up(api: Api) -> None:
 
 
 async def test_the_list_of_thousands_does_not_hold_up_the_loop(api: Api) -> None:
-    await api.store.report({key: value for number in range(3000) for key, value in _report(number).items()})
+    await api.store.publish_observed({key: value for number in range(3000) for key, value in _report(number).items()})
     await api.heard(lambda view: len(view.observed) == 3001)
     longest, ended = 0.0, False
 

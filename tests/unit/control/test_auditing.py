@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.control.auditing import Auditing, of_desired
-from gateway.control.auth.callers import Caller
+from gateway.control.auth.callers import RequestCaller
 from gateway.control.auth.principals import LOCAL
 from gateway.control.problems import Problem
 from gateway.errors import OutcomeUnknown, Unavailable
@@ -95,7 +95,7 @@ async def test_a_request_that_is_repeated_is_recorded_once(api: Api) -> None:
 async def test_a_change_whose_answer_was_lost_is_recorded_as_what_the_view_tells(
     api: Api, monkeypatch: pytest.MonkeyPatch, stores: bool, outcome: str
 ) -> None:
-    monkeypatch.setattr("gateway.control.desired_state.HEARING", 0.5)
+    monkeypatch.setattr("gateway.control.desired_state.READ_TIMEOUT_S", 0.5)
     api.store.trouble, api.store.stores_anyway = OutcomeUnknown("no answer"), stores
     await api.ask(f"PUT {TARGET}", json={"state": "paused"})
     assert [(one["action"], one["outcome"]) for one in recorded(api)] == [("target-state", outcome)]
@@ -122,7 +122,7 @@ async def test_a_change_that_ended_unexpectedly_is_recorded_as_unknown(
 async def test_a_record_that_the_broker_does_not_take_is_an_error_and_is_written_later(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.control.auditing._PATIENCE", 0.1)
+    monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.1)
     api.audit.trouble = Unavailable("no such stream")
     with capture_logs() as logs:
         for state in ("paused", "running"):
@@ -140,7 +140,7 @@ async def test_a_record_that_the_broker_does_not_take_is_an_error_and_is_written
 
 
 async def test_an_unexpected_fault_is_tried_again_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.control.auditing._PATIENCE", 0.1)
+    monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.1)
     api.audit.trouble = ValueError("a bug")  # type: ignore[assignment]
     await api.ask(f"PUT {TARGET}", json={"state": "paused"})
     api.audit.trouble = None
@@ -151,8 +151,8 @@ async def test_an_unexpected_fault_is_tried_again_too(api: Api, monkeypatch: pyt
 
 
 async def test_nothing_is_changed_while_too_many_records_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.control.auditing._PATIENCE", 0.01)
-    monkeypatch.setattr("gateway.control.auditing._MOST_WAITING", 2)
+    monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr("gateway.control.auditing._MAX_WAITING", 2)
     api.audit.trouble = Unavailable("full")
     for state in ("paused", "running"):
         assert (await api.ask(f"PUT {TARGET}", json={"state": state})).status == 200
@@ -167,7 +167,7 @@ async def test_nothing_is_changed_while_too_many_records_wait(api: Api, monkeypa
 async def test_what_cannot_be_written_before_the_end_is_in_the_log(api: Api) -> None:
     api.audit.trouble = Unavailable("gone")
     auditing = Auditing(api.counts, api.audit)
-    intent = of_desired(Caller(LOCAL, "the-request"), "reconnect", "main", Desired(), Desired(reconnects=1))
+    intent = of_desired(RequestCaller(LOCAL, "the-request"), "reconnect", "main", Desired(), Desired(reconnects=1))
     auditing.put(intent.record("made", 5))
     with capture_logs() as logs:
         await auditing.end(0.05)

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from gateway.errors import OutcomeUnknown, Unavailable
-from gateway.state import ANSWERED, Desired, TargetState, decode_record
+from gateway.state import MAX_IDEMPOTENCY_RECORDS, Desired, TargetState, decode_record
 from tests.unit.control.conftest import Answer, Api
 
 SUBSCRIPTION = "/v1/accounts/main/subscription"
@@ -153,11 +153,11 @@ async def test_a_key_lets_a_request_be_carried_out_once_through_every_replica(ap
 
 
 async def test_only_the_last_keys_are_remembered(api: Api) -> None:
-    for number in range(ANSWERED + 5):
+    for number in range(MAX_IDEMPOTENCY_RECORDS + 5):
         await api.ask(RECONNECT, headers={"Idempotency-Key": f"key-{number}"})
     answered = wanted(api).answered
     assert isinstance(answered, tuple)
-    assert [one.gave for one in answered] == list(range(6, ANSWERED + 6))
+    assert [one.gave for one in answered] == list(range(6, MAX_IDEMPOTENCY_RECORDS + 6))
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "a key", "ké"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from gateway.state import Desired, Replay, Reset, Standing, TargetState, decode_record, encode_record
+from gateway.state import CheckpointPosition, Desired, Replay, Reset, TargetState, decode_record, encode_record
 from tests.unit.control.conftest import Api
 
 CHECKPOINT = "/v1/accounts/main/checkpoint"
@@ -26,15 +26,15 @@ async def paused(api: Api, **facts: Any) -> None:  # noqa: ANN401 - members of O
     desired, before = (Desired(), 0) if record is None else (wanted(api), record[0].revision)
     paused = encode_record(replace(desired, state=TargetState.PAUSED))
     revision = await api.store.write("account.main", paused, before)
-    await api.heard(lambda view: view.wish("main").revision == revision)
-    said = {"checkpoint": Standing(40, 1), "settled": 40, "latest": 42, "applied": revision, **facts}
+    await api.heard(lambda view: view.desired_of("main").revision == revision)
+    said = {"checkpoint": CheckpointPosition(40, 1), "settled": 40, "latest": 42, "applied": revision, **facts}
     await api.observed("main", state="paused", **said)
 
 
 async def test_a_checkpoint_is_shown_with_its_tag(api: Api) -> None:
     answer = await api.ask(f"GET {CHECKPOINT}")
     assert (answer.body["verified"], answer.body["incarnation"], answer.headers["ETag"]) == (None, 0, '"0-0"')
-    await api.observed("main", checkpoint=Standing(40, 1))
+    await api.observed("main", checkpoint=CheckpointPosition(40, 1))
     answer = await api.ask(f"GET {CHECKPOINT}")
     assert (answer.body["verified"], answer.body["incarnation"], answer.headers["ETag"]) == (40, 1, '"1-40"')
 
@@ -44,7 +44,7 @@ async def test_a_paused_account_begins_anew_where_it_is_told(api: Api) -> None:
     answer = await api.ask(f"PUT {CHECKPOINT}", json={"verified": 7}, headers=TAG)
     assert (answer.status, answer.body["is_applied"], answer.headers["ETag"]) == (202, False, '"2-7"')
     assert wanted(api).reset == Reset(2, 7)
-    await paused(api, checkpoint=Standing(7, 2))
+    await paused(api, checkpoint=CheckpointPosition(7, 2))
     assert (await api.ask(f"GET {CHECKPOINT}")).headers["ETag"] == '"2-7"'
     answer = await api.ask(f"PUT {CHECKPOINT}", json={"verified": 7}, headers=TAG)
     assert (answer.status, answer.problem, answer.headers["ETag"]) == (412, "precondition-failed", '"2-7"')
@@ -72,7 +72,7 @@ async def test_what_cannot_be_is_refused(
 
 
 async def test_an_account_that_runs_or_is_not_at_rest_yet_is_left_alone(api: Api) -> None:
-    await api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42)
+    await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     for request, more in ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/main", {})):
         answer = await api.ask(request, headers=TAG, **more)
         assert (answer.status, answer.problem) == (409, "not-paused")
@@ -124,7 +124,7 @@ async def test_what_is_not_done_yet_is_not_left_to_a_later_pause(api: Api) -> No
     await paused(api)  # not done yet
     answer = await api.ask(f"PUT {CHECKPOINT}", json={"verified": 5}, headers=TAG)
     assert answer.problem == "precondition-failed"
-    await paused(api, checkpoint=Standing(7, 2))
+    await paused(api, checkpoint=CheckpointPosition(7, 2))
     assert (await api.ask("PUT /v1/accounts/main/target-state", json={"state": "running"})).status == 202
     assert "reset" not in str(encode_record(wanted(api)))
 
@@ -137,7 +137,7 @@ BOTH = ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a report be old after a moment."""
-    monkeypatch.setattr("gateway.broker.control_view.STALE", 0.3)
+    monkeypatch.setattr("gateway.broker.control_view.STALE_AFTER_S", 0.3)
 
 
 @pytest.mark.usefixtures("soon")
@@ -145,9 +145,11 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_replica_that_has_not_heard_from_the_broker_for_long_decides_nothing(
     api: Api, *, is_paused: bool
 ) -> None:
-    await (paused(api) if is_paused else api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42))
+    await (
+        paused(api) if is_paused else api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
+    )
     api.store.is_silent = True
-    await api.store.report({"account.main": b"unheard"})
+    await api.store.publish_observed({"account.main": b"unheard"})
     await asyncio.sleep(0.4)
     before = list(api.store.writes)
     for request, more in BOTH:
@@ -160,7 +162,7 @@ async def test_a_replica_that_has_not_heard_from_the_broker_for_long_decides_not
 
 @pytest.mark.usefixtures("soon")
 async def test_an_account_that_was_served_when_the_broker_was_last_heard_must_be_paused(api: Api) -> None:
-    await api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42)
+    await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     await asyncio.sleep(0.2)
     await api.observed("other")
     await asyncio.sleep(0.2)  # the report is old by now, and was not when the broker was heard last
@@ -172,7 +174,7 @@ async def test_an_account_that_was_served_when_the_broker_was_last_heard_must_be
 @pytest.mark.usefixtures("soon")
 async def test_an_account_that_nobody_reports_any_more_is_forgotten_though_it_is_not_paused(api: Api) -> None:
     api.owning = False
-    await api.observed("main", checkpoint=Standing(40, 1), settled=40, latest=42)
+    await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     await asyncio.sleep(0.4)
     await api.observed("other")
     assert (await api.ask("DELETE /v1/accounts/main")).status == 202

@@ -17,7 +17,7 @@ from gateway.control.auth.principals import Role
 from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens, new_token
 from gateway.control.listener.server import address_of, bind, serving
-from gateway.control.middleware import BODY, Gate, Limits
+from gateway.control.middleware import BODY, AdmissionMiddleware, Limits
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api
 
@@ -210,7 +210,7 @@ async def test_a_caller_who_reads_slowly_may_take_longer_than_the_answer() -> No
         await send({"type": "http.response.body", "body": body})
 
     listener = bind("control", "127.0.0.1", 0)
-    async with serving(Gate(app, None, Limits(answering=0.2)), listener):
+    async with serving(AdmissionMiddleware(app, None, Limits(answering=0.2)), listener):
         with socket.socket() as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.setblocking(False)  # noqa: FBT003 - the library's name for it

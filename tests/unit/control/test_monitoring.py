@@ -11,8 +11,8 @@ import pytest
 
 from gateway.control.app import openapi_text
 from gateway.control.listener.server import bind, serving, url_of
-from gateway.control.probes import Monitoring
-from gateway.control.problems import Kind
+from gateway.control.probes import ProbesApp
+from gateway.control.problems import ProblemType
 
 DOCUMENT = json.loads(openapi_text())
 OPERATIONS = [
@@ -37,7 +37,7 @@ async def test_probes_and_the_metrics_in_the_form_that_is_asked_for() -> None:
     async def ready() -> bool:
         return is_ready
 
-    app = Monitoring(alive, ready, scraped)
+    app = ProbesApp(alive, ready, scraped)
     async with aiohttp.ClientSession(headers={"Accept": "text/plain"}) as http, serving(app, listener):
 
         async def ask(path: str, method: str = "GET") -> tuple[int, str]:
@@ -118,9 +118,9 @@ TYPES = [
 
 
 def test_types_of_problems_stay_the_same() -> None:
-    assert sorted(kind.type for kind in Kind) == [f"urn:mesolive:gateway:problem:{name}" for name in TYPES]
+    assert sorted(kind.type for kind in ProblemType) == [f"urn:mesolive:gateway:problem:{name}" for name in TYPES]
 
 
 def test_every_problem_is_documented() -> None:
     page = (Path(__file__).parents[3] / "docs/operate/control.md").read_text("utf-8")
-    assert [kind for kind in Kind if f"`{kind.value[0]}`" not in page or f"| {kind.status} |" not in page] == []
+    assert [kind for kind in ProblemType if f"`{kind.value[0]}`" not in page or f"| {kind.status} |" not in page] == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.control.listener.proxies import BehindProxies
+from gateway.control.listener.proxies import TrustedProxies
 
 TRUSTED = ("10.0.0.0/8", "192.0.2.7", "fd00::/8")
 
@@ -25,7 +25,7 @@ async def seen(peer: str, *headers: str, trusted: tuple[str, ...] = TRUSTED) -> 
 
     named = [(b"x-forwarded-for", value.encode()) for value in headers]
     scope: Scope = {"type": "http", "client": (peer, 1), "headers": named}
-    await BehindProxies(app, trusted)(scope, receive, send)
+    await TrustedProxies(app, trusted)(scope, receive, send)
     return found[0]
 
 

@@ -14,13 +14,13 @@ from gateway.control.auditing import Auditing
 from gateway.control.auth.principals import Role
 from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens
-from gateway.control.deployment_view import Deployment
-from gateway.control.listener.refused import Refused
+from gateway.control.deployment_view import DeploymentView
+from gateway.control.listener.refused import RefusedRequests
 from gateway.control.listener.server import bind, serving, url_of
-from gateway.control.middleware import Gate
-from gateway.control.tracing_middleware import Traced
-from gateway.telemetry.control_counts import ControlCounts, decode_counts
-from gateway.telemetry.tracer import NOTHING, Span, Tracer
+from gateway.control.middleware import AdmissionMiddleware
+from gateway.control.tracing_middleware import TracingMiddleware
+from gateway.telemetry.control_counts import ControlCounters, decode_counts
+from gateway.telemetry.tracer import NO_SPAN, Span, Tracer
 from tests.unit.control.conftest import Api
 
 FLOOD = 300
@@ -34,13 +34,13 @@ class Clock:
         return self.seconds
 
 
-async def guarded(api: Api, file: Path) -> tuple[Gate, ControlCounts, str]:
+async def guarded(api: Api, file: Path) -> tuple[AdmissionMiddleware, ControlCounters, str]:
     """Serve the same API once more, with tokens; give its gate, its counts and its URL."""
     file.write_text("\n".join([line_of("vera", Role.VIEWER, "v"), line_of("otto", Role.OPERATOR, "o")]))
     await api.replica()
     listener = bind("control", "127.0.0.1", 0)
-    counts = ControlCounts()
-    gate = Gate(_app_of(api), Tokens(file), counts=counts)
+    counts = ControlCounters()
+    gate = AdmissionMiddleware(_app_of(api), Tokens(file), counts=counts)
     await api.stack.enter_async_context(serving(gate, listener))
     api.urls.append(url_of(listener))
     return gate, counts, url_of(listener)
@@ -48,7 +48,7 @@ async def guarded(api: Api, file: Path) -> tuple[Gate, ControlCounts, str]:
 
 def _app_of(api: Api) -> Any:  # noqa: ANN401 - an ASGI application
     auditing = Auditing(api.counts, api.audit)
-    return create_app(Deployment(shards=4, view=api.views[0], store=api.store, auditing=auditing))
+    return create_app(DeploymentView(shards=4, view=api.views[0], store=api.store, auditing=auditing))
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -97,25 +97,25 @@ async def test_requests_are_counted_by_role_and_status(api: Api, tokens_file: Pa
 
 def test_from_however_many_addresses_the_lines_and_the_memory_are_bounded() -> None:
     clock = Clock()
-    refused = Refused(clock)
+    refused = RefusedRequests(clock)
     with capture_logs() as logs:
         for minute in range(3):
             for number in range(5000):
-                refused.anonymous("unauthenticated", f"10.0.{number % 250}.{number // 250}")
+                refused.on_anonymous("unauthenticated", f"10.0.{number % 250}.{number // 250}")
             clock.seconds += 60
-            refused.look()
+            refused.tick()
             assert len(logs) == 11 * (minute + 1)
     together = logs[-1]
     assert (together["requests"], together["addresses"], together["from_more_addresses"]) == (5000, 1000, 4000)
 
 
 def test_addresses_of_one_ipv6_network_are_one() -> None:
-    refused = Refused(Clock())
+    refused = RefusedRequests(Clock())
     with capture_logs() as logs:
         for number in range(1, 1000):
-            refused.anonymous("unauthenticated", f"2001:db8:1:2:{number:x}::1")
-        refused.anonymous("foreign", "::ffff:192.0.2.1")
-        refused.anonymous("foreign", None)
+            refused.on_anonymous("unauthenticated", f"2001:db8:1:2:{number:x}::1")
+        refused.on_anonymous("foreign", "::ffff:192.0.2.1")
+        refused.on_anonymous("foreign", None)
         refused.sum_up()
     assert [line["address"] for line in logs[:-1]] == ["2001:db8:1:2::/64", "192.0.2.1", "unknown"]
     assert (logs[-1]["unauthenticated"], logs[-1]["foreign"]) == (999, 2)
@@ -123,18 +123,18 @@ def test_addresses_of_one_ipv6_network_are_one() -> None:
 
 def test_where_each_has_a_line_nothing_is_summed_up_and_quiet_is_silent() -> None:
     clock = Clock()
-    refused = Refused(clock)
+    refused = RefusedRequests(clock)
     with capture_logs() as logs:
-        refused.anonymous("unauthenticated", "192.0.2.1")
+        refused.on_anonymous("unauthenticated", "192.0.2.1")
         for _ in range(100):
             clock.seconds += 60
-            refused.look()
+            refused.tick()
     assert len(logs) == 1
 
 
 def test_changes_that_are_made_have_lines_of_their_own_for_long() -> None:
     clock = Clock()
-    refused = Refused(clock)
+    refused = RefusedRequests(clock)
     assert all(refused.is_line("otto", is_made=True) for _ in range(600))
     assert not refused.is_line("otto", is_made=True)
     assert refused.is_line("vera", is_made=True)
@@ -144,10 +144,10 @@ def test_changes_that_are_made_have_lines_of_their_own_for_long() -> None:
 
 
 def test_counts_go_on_over_processes_and_through_the_pipe() -> None:
-    first, second = ControlCounts(), ControlCounts()
+    first, second = ControlCounters(), ControlCounters()
     for counts, role in ((first, "viewer"), (first, "viewer"), (second, "viewer"), (second, "operator")):
-        counts.answered(role, 200)
-        counts.refuse("busy")
+        counts.on_answer(role, 200)
+        counts.on_refusal("busy")
     first.tokens_file_problems = 3
     together = decode_counts(second.encode()).after(decode_counts(first.encode()))
     assert together.requests == {"viewer": {"200": 3}, "operator": {"200": 1}}
@@ -165,7 +165,7 @@ class Sampled(Tracer):
 
     def request(self, method: str, headers: Mapping[str, str], about: Any) -> Span:  # noqa: ANN401, ARG002
         self.sent.append(headers)
-        return NOTHING
+        return NO_SPAN
 
 
 @pytest.mark.parametrize(("token", "is_obeyed"), [("v", True), ("o", True), ("x", False), ("", False)])
@@ -175,7 +175,7 @@ async def test_only_who_is_known_says_which_trace_a_request_belongs_to(
     gate, _, _ = await guarded(api, tokens_file)
     tracer = Sampled()
     listener = bind("control", "127.0.0.1", 0)
-    await api.stack.enter_async_context(serving(Traced(gate, tracer, gate.is_known), listener))
+    await api.stack.enter_async_context(serving(TracingMiddleware(gate, tracer, gate.is_known), listener))
     headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{'1' * 32}-{'2' * 16}-01", "tracestate": "a=b"}
     for path in ("/v1/accounts", "/openapi.json"):
         async with api.http.get(url_of(listener) + path, headers=headers):

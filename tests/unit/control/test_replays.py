@@ -28,8 +28,8 @@ def written(api: Api, id_: str) -> Replay:
 
 async def reported(api: Api, id_: str, phase: Phase, **facts: Any) -> None:  # noqa: ANN401 - members of ReplayState
     said = ReplayState(owner="gateway-0/1", phase=phase, **facts)
-    await api.store.report({f"replay.{id_}": encode_record(said)})
-    await api.heard(lambda view: id_ in view.replay_states and view.replay_states[id_].said == said)
+    await api.store.publish_observed({f"replay.{id_}": encode_record(said)})
+    await api.heard(lambda view: id_ in view.replay_states and view.replay_states[id_].value == said)
 
 
 async def test_what_is_asked_for_is_written_and_shown(api: Api) -> None:

@@ -110,11 +110,11 @@ def test_a_token_ends_with_its_line_and_the_others_count(tokens_file: Path, tric
     clock = Clock()
     tokens_file.write_text(f"{KEEPS}\n{LEAKS}\n")
     tokens = tokens_of(tokens_file, clock)
-    assert tokens.who(LEAKED) == Principal("leaks", Role.OPERATOR)
+    assert tokens.authenticate(LEAKED) == Principal("leaks", Role.OPERATOR)
     trick(tokens_file)
     clock.seconds += 1
-    assert tokens.who(LEAKED) is None
-    assert tokens.who(GOOD) == Principal("keeps", Role.VIEWER)
+    assert tokens.authenticate(LEAKED) is None
+    assert tokens.authenticate(GOOD) == Principal("keeps", Role.VIEWER)
 
 
 def test_a_token_ends_when_the_link_to_its_file_leads_elsewhere(tmp_path: Path) -> None:
@@ -126,12 +126,12 @@ def test_a_token_ends_when_the_link_to_its_file_leads_elsewhere(tmp_path: Path) 
     (tmp_path / "..data").symlink_to("v1")
     (tmp_path / "tokens").symlink_to("..data/tokens")
     tokens = tokens_of(tmp_path / "tokens", clock)
-    assert tokens.who(LEAKED) is not None
+    assert tokens.authenticate(LEAKED) is not None
     (tmp_path / "..data_tmp").symlink_to("v2")
     (tmp_path / "..data_tmp").rename(tmp_path / "..data")
     clock.seconds += 1
-    assert tokens.who(LEAKED) is None
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(LEAKED) is None
+    assert tokens.authenticate(GOOD) is not None
 
 
 def removed(file: Path) -> None:
@@ -181,15 +181,15 @@ def test_tokens_of_a_file_that_cannot_be_read_end_after_the_grace(
     trick(tokens_file)
     with capture_logs() as logs:
         clock.seconds += 1
-        assert tokens.who(LEAKED) is not None
+        assert tokens.authenticate(LEAKED) is not None
         assert tokens.problems == 1
         clock.seconds += GRACE / 2
-        assert tokens.who(GOOD) is not None
+        assert tokens.authenticate(GOOD) is not None
         clock.seconds += GRACE / 2
-        assert tokens.who(LEAKED) is tokens.who(GOOD) is None
+        assert tokens.authenticate(LEAKED) is tokens.authenticate(GOOD) is None
         for _ in range(100):
             clock.seconds += 1
-            assert tokens.who(LEAKED) is None
+            assert tokens.authenticate(LEAKED) is None
     assert [line["log_level"] for line in logs] == ["error", "error"]
     assert "its tokens have ended" in logs[-1]["event"]
 
@@ -200,13 +200,13 @@ def test_an_exchange_that_takes_a_moment_locks_nobody_out(tokens_file: Path) -> 
     tokens = tokens_of(tokens_file, clock)
     tokens_file.unlink()
     clock.seconds += 1
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(GOOD) is not None
     tokens_file.write_text(KEEPS)
     clock.seconds += 1
-    assert (tokens.who(GOOD) is not None, tokens.who(LEAKED)) == (True, None)
+    assert (tokens.authenticate(GOOD) is not None, tokens.authenticate(LEAKED)) == (True, None)
     tokens_file.unlink()
     clock.seconds += GRACE - 1  # another absence has a grace of its own
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(GOOD) is not None
 
 
 def test_a_file_that_comes_back_lets_in_again(tokens_file: Path) -> None:
@@ -216,11 +216,11 @@ def test_a_file_that_comes_back_lets_in_again(tokens_file: Path) -> None:
     tokens_file.rename(tokens_file.with_name("away"))
     for _ in range(2):
         clock.seconds += GRACE
-        tokens.look()
-    assert tokens.who(GOOD) is None
+        tokens.reload()
+    assert tokens.authenticate(GOOD) is None
     tokens_file.with_name("away").rename(tokens_file)
     clock.seconds += 1
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(GOOD) is not None
     assert tokens.problems == 0
 
 
@@ -251,9 +251,9 @@ def test_the_file_is_read_once_a_second_at_most(tokens_file: Path) -> None:
     tokens = tokens_of(tokens_file, clock)
     tokens_file.write_text("")
     clock.seconds += 0.9
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(GOOD) is not None
     clock.seconds += 0.1
-    assert tokens.who(GOOD) is None
+    assert tokens.authenticate(GOOD) is None
 
 
 def test_a_file_that_cannot_be_read_leaves_no_file_open(tokens_file: Path) -> None:
@@ -308,9 +308,9 @@ def test_a_wrong_line_lets_nobody_in_is_told_once_and_is_not_repeated(tokens_fil
         tokens = tokens_of(tokens_file, clock)
         for _ in range(3):
             clock.seconds += 1
-            assert tokens.who(GOOD) is not None
-            assert tokens.who("x") is tokens.who("") is None
-            assert tokens.who(LEAKED) is not None
+            assert tokens.authenticate(GOOD) is not None
+            assert tokens.authenticate("x") is tokens.authenticate("") is None
+            assert tokens.authenticate(LEAKED) is not None
     (told,) = [log for log in logs if log["log_level"] == "error"]
     assert (told["line"], tokens.problems) == (3, 1)
     assert words in told["error"]
@@ -321,14 +321,14 @@ def test_a_wrong_line_lets_nobody_in_is_told_once_and_is_not_repeated(tokens_fil
 def test_a_comment_hides_no_line(tokens_file: Path) -> None:
     for hidden in ("\f", "\v", "\x1c", "\x85", "\N{LINE SEPARATOR}", "\r"):
         tokens_file.write_bytes(f"# a comment{hidden}{LEAKS}\n".encode())
-        assert tokens_of(tokens_file, Clock()).who(LEAKED) is None
+        assert tokens_of(tokens_file, Clock()).authenticate(LEAKED) is None
 
 
 def test_lines_may_end_as_windows_ends_them_and_begin_with_spaces(tokens_file: Path) -> None:
     tokens_file.write_bytes(f"  {KEEPS}\r\n\t{LEAKS.replace(' ', '  ')} \r\n".encode())
     tokens = tokens_of(tokens_file, Clock())
-    assert tokens.who(GOOD) is not None
-    assert tokens.who(LEAKED) is not None
+    assert tokens.authenticate(GOOD) is not None
+    assert tokens.authenticate(LEAKED) is not None
 
 
 @pytest.mark.parametrize(
@@ -344,15 +344,15 @@ def test_lines_may_end_as_windows_ends_them_and_begin_with_spaces(tokens_file: P
 def test_a_digest_in_two_lines_that_differ_lets_nobody_in(tokens_file: Path, other: str) -> None:
     tokens_file.write_text(f"{other}\n{KEEPS}\n{LEAKS}\n")
     tokens = tokens_of(tokens_file, Clock())
-    assert tokens.who(LEAKED) is None
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(LEAKED) is None
+    assert tokens.authenticate(GOOD) is not None
     assert tokens.problems == 2
 
 
 def test_a_line_that_stands_there_twice_counts_once(tokens_file: Path) -> None:
     tokens_file.write_text(f"{LEAKS}\n{LEAKS}\n")
     tokens = tokens_of(tokens_file, Clock())
-    assert (tokens.who(LEAKED), tokens.problems) == (Principal("leaks", Role.OPERATOR), 0)
+    assert (tokens.authenticate(LEAKED), tokens.problems) == (Principal("leaks", Role.OPERATOR), 0)
 
 
 def test_of_many_wrong_lines_the_log_tells_the_first_and_how_many_more() -> None:
@@ -389,9 +389,9 @@ def test_a_token_expires_while_the_gateway_runs(tokens_file: Path) -> None:
     tokens_file.write_text(line_of("brief", Role.OPERATOR, GOOD, until="2026-06-01"))
     tokens = tokens_of(tokens_file, clock)
     clock.now = datetime(2026, 6, 1, 23, 59, 59, 999_999, tzinfo=UTC)
-    assert tokens.who(GOOD) is not None
+    assert tokens.authenticate(GOOD) is not None
     clock.now = datetime(2026, 6, 2, tzinfo=UTC)  # and no second has passed since the file was looked at
-    assert tokens.who(GOOD) is None
+    assert tokens.authenticate(GOOD) is None
     assert tokens.problems == 0
 
 

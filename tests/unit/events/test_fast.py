@@ -11,7 +11,7 @@ import pytest
 from gateway.enums import EnumNames
 from gateway.events.catalogue import CATALOGUE, find
 from gateway.events.decode import Decoder
-from gateway.events.fast import FallBack, Plan
+from gateway.events.fast import DecodePlan, FallBack
 
 DECODER = Decoder()
 decode_envelope = DECODER.envelope
@@ -80,7 +80,7 @@ def test_every_recorded_event_goes_the_short_way_to_the_same_event(sightings: li
     for sighting in sightings:
         entry = find(sighting.callback)
         assert entry is not None
-        event = Plan(entry.model, EnumNames()).event("acme", entry.kind, sighting.push)
+        event = DecodePlan(entry.model, EnumNames()).event("acme", entry.kind, sighting.push)
         assert event == decode_push_at_length("acme", sighting.callback, sighting.push)
         assert event == decode_envelope("acme", sighting.envelope)
         assert event == decode_envelope_at_length("acme", sighting.envelope)
@@ -151,7 +151,7 @@ def test_both_ways_agree_on_what_begins_as_another_entry_did(order: dict[str, An
 @pytest.mark.parametrize("more", [b"", b" ", b",{}", b',1],"invocationId":["7"', b"}", b"]"])
 def test_what_the_short_way_takes_is_one_whole_payload(order: dict[str, Any], more: bytes) -> None:
     sound = json.dumps(order, separators=(",", ":")).encode()
-    plan = Plan(CATALOGUE["order-update"].model, EnumNames())
+    plan = DecodePlan(CATALOGUE["order-update"].model, EnumNames())
     assert plan.event("acme", "order-update", sound) == decode_push("acme", "OnOrderUpdate", sound)
     if more.strip():
         with pytest.raises(FallBack):
@@ -164,7 +164,7 @@ def test_a_member_that_stands_twice_never_goes_the_short_way(sightings: list[Any
     for sighting in sightings:
         entry = find(sighting.callback)
         assert entry is not None
-        plan, members = Plan(entry.model, EnumNames()), json.loads(sighting.push)
+        plan, members = DecodePlan(entry.model, EnumNames()), json.loads(sighting.push)
         for name, value in members.items():
             for other in (value, None, ":", 'a":'):
                 again = json.dumps({name: other}, separators=(",", ":"), ensure_ascii=False).encode()[1:-1]

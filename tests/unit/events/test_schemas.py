@@ -8,7 +8,7 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from gateway.events.catalogue import CATALOGUE, KINDS
-from gateway.events.dead_letter_reasons import Reason
+from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.schemas import schema_files
@@ -88,7 +88,7 @@ def test_dead_letters_are_as_their_schema_says(sightings: list[Any]) -> None:
         value = json.loads(dead_letter_message(letter, limit=10).value)
         schema.validate(value)
         assert list(value) == schema.schema["required"]
-    assert schema.schema["properties"]["Reason"]["enum"] == [reason.value for reason in Reason]
+    assert schema.schema["properties"]["Reason"]["enum"] == [reason.value for reason in DeadLetterReason]
 
 
 def test_notifications_are_as_their_schema_says() -> None:

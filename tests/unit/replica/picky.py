@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
 from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog
-from gateway.errors import Rejected
+from gateway.errors import CommitRejected
 
 
 class Picky:
@@ -47,5 +47,5 @@ class _PickyShard:
     async def commit(self, commit: Commit) -> None:
         self._picky.commits.append(len(commit.messages))
         if any(message.key == self._culprit and message.topic != "dead-letter" for message in commit.messages):
-            raise Rejected("something in the batch was refused")
+            raise CommitRejected("something in the batch was refused")
         await self._good.commit(commit)

@@ -9,21 +9,21 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.accounts import AccountsDirectory, Fault
-from gateway.broker.leases import Timing
+from gateway.accounts import AccountsDirectory, KeyFileError
+from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.replica import key_watcher as directory
 from gateway.replica import orphaned as unserved
 from gateway.replica import replica
-from gateway.replica.key_watcher import Watched
-from gateway.replica.source.account import Activity
+from gateway.replica.key_watcher import KeyWatcher
+from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build, World
 
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "LOOK", 0.05)
-    monkeypatch.setattr(unserved, "_PATIENCE", 0.3)
+    monkeypatch.setattr(replica, "SCAN_INTERVAL_S", 0.05)
+    monkeypatch.setattr(unserved, "_ORPHANED_AFTER_S", 0.3)
 
 
 def connected(world: World, name: str) -> int:
@@ -52,7 +52,7 @@ async def test_an_account_comes_with_its_key_goes_with_it_and_goes_on_where_it_w
 
 async def test_the_first_account_of_a_shard_may_come_later(build: Build) -> None:
     world = await build("alpha", prefill=3)
-    world.ownership = MemoryOwnership(Timing(lease=0.6, renewal=0.2, look=0.1))
+    world.ownership = MemoryOwnership(LeaseTiming(lease=0.6, renewal=0.2, look=0.1))
     (world.keys / "alpha").unlink()
     await world.replica(shards=16)
     (world.keys / "alpha").write_text("key-of-alpha\n")
@@ -63,7 +63,7 @@ async def test_a_key_that_was_refused_is_tried_again_as_soon_as_it_changes(build
     world = await build("alpha", prefill=3)
     (world.keys / "alpha").write_text("an-old-key")
     await world.replica()
-    await world.becomes("alpha", Activity.REFUSED)
+    await world.becomes("alpha", AccountState.REFUSED)
     began = asyncio.get_running_loop().time()
     (world.keys / "alpha").write_text("key-of-alpha")
     await world.published("alpha", range(1, 4))
@@ -102,11 +102,11 @@ class Clock:
         return self.now
 
 
-def watched(keys: Path, count: int) -> tuple[Watched, Clock]:
+def watched(keys: Path, count: int) -> tuple[KeyWatcher, Clock]:
     for number in range(count):
         (keys / f"a{number}").write_text("key")
     clock = Clock()
-    return Watched(AccountsDirectory(keys), clock), clock
+    return KeyWatcher(AccountsDirectory(keys), clock), clock
 
 
 def names(count: int) -> set[str]:
@@ -118,13 +118,13 @@ def test_when_over_half_vanish_at_once_nothing_stops_for_five_minutes(tmp_path: 
     for number in range(1, 4):
         (tmp_path / f"a{number}").unlink()
     with capture_logs() as logs:
-        assert watch.look() == names(4)
+        assert watch.scan() == names(4)
         clock.now = 299
-        assert watch.look() == names(4)
+        assert watch.scan() == names(4)
     assert [entry["log_level"] for entry in logs] == ["error"]
     assert "over half of the accounts' keys vanished" in logs[0]["event"]
     clock.now = 301
-    assert watch.look() == names(1)
+    assert watch.scan() == names(1)
 
 
 def test_a_mount_that_comes_back_ends_the_guard_and_a_new_one_begins_afresh(tmp_path: Path) -> None:
@@ -132,33 +132,33 @@ def test_a_mount_that_comes_back_ends_the_guard_and_a_new_one_begins_afresh(tmp_
     keys.mkdir()
     watch, clock = watched(keys, 4)
     keys.rename(tmp_path / "away")
-    assert watch.look() == names(4)
+    assert watch.scan() == names(4)
     clock.now = 200
     (tmp_path / "away").rename(keys)
-    assert watch.look() == names(4)
+    assert watch.scan() == names(4)
     keys.rename(tmp_path / "away")
     clock.now = 400
-    assert watch.look() == names(4)
+    assert watch.scan() == names(4)
     clock.now = 699
-    assert watch.look() == names(4)
+    assert watch.scan() == names(4)
     clock.now = 701
-    assert watch.look() == set()
+    assert watch.scan() == set()
 
 
 def test_half_of_the_accounts_may_go_at_once(tmp_path: Path) -> None:
     watch, _ = watched(tmp_path, 4)
     for number in range(2, 4):
         (tmp_path / f"a{number}").unlink()
-    assert watch.look() == names(2)
+    assert watch.scan() == names(2)
 
 
 def test_during_the_guard_a_new_account_still_comes(tmp_path: Path) -> None:
     watch, _ = watched(tmp_path, 2)
     for number in range(2):
         (tmp_path / f"a{number}").unlink()
-    assert watch.look() == names(2)
+    assert watch.scan() == names(2)
     (tmp_path / "new").write_text("key")
-    assert watch.look() == names(2) | {"new"}
+    assert watch.scan() == names(2) | {"new"}
 
 
 def test_what_is_no_account_is_told_once(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_what_is_no_account_is_told_once(tmp_path: Path) -> None:
     with capture_logs() as logs:
         watch, _ = watched(tmp_path, 1)
         for _ in range(3):
-            watch.look()
+            watch.scan()
     assert [entry["entry"] for entry in logs] == ["a*"]
-    assert directory.LOOK < 5
+    assert directory.SCAN_INTERVAL_S < 5
 
 
 # Replicas whose directories differ -------------------------------------------------------------------------
@@ -180,7 +180,7 @@ async def test_an_account_that_only_another_replica_has_a_key_of_is_told_and_not
     names_ = [f"account-{number}" for number in range(16)]
     world = await build(*names_, prefill=3)
     world.control = MemoryControl()
-    world.ownership = MemoryOwnership(Timing(lease=0.6, renewal=0.2, look=0.1))
+    world.ownership = MemoryOwnership(LeaseTiming(lease=0.6, renewal=0.2, look=0.1))
     first = await world.replica(shards=32)
     for name in names_:
         await world.published(name, range(1, 4))
@@ -191,7 +191,7 @@ async def test_an_account_that_only_another_replica_has_a_key_of_is_told_and_not
         seen = second.view.observed
 
         def unserved() -> set[str]:
-            return {name for name, sighting in seen.items() if sighting.said.state == "unserved"}
+            return {name for name, sighting in seen.items() if sighting.value.state == "unserved"}
 
         await world.until(lambda: bool(unserved()), "somebody is not served, and it is reported")
         await asyncio.sleep(1)
@@ -199,9 +199,11 @@ async def test_an_account_that_only_another_replica_has_a_key_of_is_told_and_not
     await world.until(lambda: sorted(told) == sorted(unserved()), "who has the keys is heard, not who owns the shards")
     for name in names_:
         assert connected(world, name) == (0 if name in told else 1)
-        assert name in told or seen[name].said.state == "live"
+        assert name in told or seen[name].value.state == "live"
         assert world.hub.user(name).counts["connects"] == 1  # nothing flapped
-    assert len(live := [status for status in first.statuses() if status.activity is Activity.LIVE]) == 16 - len(told)
+    assert len(live := [status for status in first.statuses() if status.activity is AccountState.LIVE]) == 16 - len(
+        told
+    )
     assert live
 
     for name in told:
@@ -217,19 +219,19 @@ class Counted(AccountsDirectory):
 
     scans = 0
 
-    def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[Fault]]:
+    def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[KeyFileError]]:
         self.scans += 1
         return super().scan(known)
 
 
-def quiet(keys: Path, count: int) -> tuple[Watched, Counted, Clock]:
+def quiet(keys: Path, count: int) -> tuple[KeyWatcher, Counted, Clock]:
     """Give a directory in which nothing happened for a few looks."""
     for number in range(count):
         (keys / f"a{number}").write_text("key")
     directory, clock = Counted(keys), Clock()
-    watch = Watched(directory, clock)
+    watch = KeyWatcher(directory, clock)
     for _ in range(4):
-        watch.look()
+        watch.scan()
     directory.scans = 0
     return watch, directory, clock
 
@@ -237,11 +239,11 @@ def quiet(keys: Path, count: int) -> tuple[Watched, Counted, Clock]:
 def test_a_directory_that_does_not_change_is_looked_at_whole_each_half_minute_alone(tmp_path: Path) -> None:
     watch, directory, clock = quiet(tmp_path, 3)
     for _ in range(10):
-        assert watch.look() == names(3)
+        assert watch.scan() == names(3)
     assert directory.scans == 0
     clock.now = 31
-    watch.look()
-    watch.look()
+    watch.scan()
+    watch.scan()
     assert directory.scans == 1
 
 
@@ -249,16 +251,16 @@ def test_a_change_is_seen_at_the_next_look_and_what_shares_its_moment_at_the_one
     watch, _, _ = quiet(tmp_path, 3)
     (tmp_path / "a3").write_text("key")
     stamp = tmp_path.stat()
-    assert watch.look() == names(4)
+    assert watch.scan() == names(4)
     (tmp_path / "a4").write_text("key")
     os.utime(tmp_path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as if it had come at the same moment
-    assert watch.look() == names(5)
+    assert watch.scan() == names(5)
 
 
 def test_a_key_that_is_still_being_written_is_looked_for_at_each_look(tmp_path: Path) -> None:
     watch, _, _ = quiet(tmp_path, 1)
     (tmp_path / "a1").write_text("")
     for _ in range(5):
-        assert watch.look() == names(1)
+        assert watch.scan() == names(1)
     (tmp_path / "a1").write_text("key")  # the directory itself does not change
-    assert watch.look() == names(2)
+    assert watch.scan() == names(2)

@@ -10,15 +10,15 @@ import pytest
 from gateway.broker.memory import Edge
 from gateway.errors import Unavailable
 from gateway.hub.client import hub_http, transport_of
-from gateway.replica.memory import Budget
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.memory import MemoryBudget
+from gateway.replica.source.account import Account, AccountState
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 from tests.support.in_process import Build
 
 
 def test_what_is_held_counts_and_what_is_let_go_is_free_again() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     share = budget.share()
     share.hold(60)
     share.hold(40)
@@ -28,7 +28,7 @@ def test_what_is_held_counts_and_what_is_let_go_is_free_again() -> None:
 
 
 def test_a_push_finds_room_up_to_the_total_and_not_beyond() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     share = budget.share()
     share.hold(60)
     assert share.has_room(40)
@@ -36,7 +36,7 @@ def test_a_push_finds_room_up_to_the_total_and_not_beyond() -> None:
 
 
 def test_when_room_gets_short_the_one_that_holds_most_is_refused_first() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     greedy, modest = budget.share(), budget.share()
     greedy.hold(65)
     modest.hold(5)
@@ -45,7 +45,7 @@ def test_when_room_gets_short_the_one_that_holds_most_is_refused_first() -> None
 
 
 async def test_pages_wait_in_turn_until_there_is_room() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     first = await budget.share().reserve(80)
     turns: list[str] = []
 
@@ -66,7 +66,7 @@ async def test_pages_wait_in_turn_until_there_is_room() -> None:
 
 
 async def test_a_page_above_the_whole_budget_goes_alone() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     reservation = await budget.share().reserve(500)
     assert not budget.share().has_room(1)
     reservation.release()
@@ -75,7 +75,7 @@ async def test_a_page_above_the_whole_budget_goes_alone() -> None:
 
 @pytest.mark.parametrize("admitted", [False, True])
 async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stuck(admitted: bool) -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     first = await budget.share().reserve(80)
     waiting = asyncio.create_task(budget.share().reserve(90))
     behind = asyncio.create_task(budget.share().reserve(20))
@@ -92,7 +92,7 @@ async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stu
 
 async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_for() -> None:
     """It is the page that lets them go on."""
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     budget.share().hold(100, stuck=100)
     async with asyncio.timeout(1):
         first = await budget.share().reserve(50)
@@ -105,7 +105,7 @@ async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_f
 
 
 async def test_pages_wait_for_what_the_broker_is_about_to_take() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     share = budget.share()
     share.hold(100, stuck=60)
     page = asyncio.create_task(budget.share().reserve(50))
@@ -118,9 +118,9 @@ async def test_pages_wait_for_what_the_broker_is_about_to_take() -> None:
 async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
     world = await build("alpha", prefill=3)
     replica = await world.replica()
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     account: Account = replica._accounts["alpha"]
-    budget = account.access.budget
+    budget = account.source.budget
     refuse, admit = asyncio.Event(), asyncio.Event()
 
     async def faults(edge: Edge) -> None:
@@ -136,7 +136,7 @@ async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
     refuse.set()
     await world.until(lambda: account.session is None, "the log is lost")
 
-    assert (budget.held, budget.stuck) == (0, 0)
+    assert (budget.held, budget.blocked_on_history) == (0, 0)
 
     admit.set()
     await world.published("alpha", range(1, 54))
@@ -147,47 +147,47 @@ async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
 
 
 async def test_what_came_of_a_record_counts_beyond_the_page_that_is_expected() -> None:
-    budget = Budget(1_000)
+    budget = MemoryBudget(1_000)
     share = budget.share()
     page = await share.reserve(300)
-    assert share.came(200)
-    assert (budget.used, budget.stuck) == (300, 0)
-    assert share.came(450)
-    assert (budget.used, budget.stuck) == (450, 150)
+    assert share.hold_unfinished(200)
+    assert (budget.used, budget.blocked_on_history) == (300, 0)
+    assert share.hold_unfinished(450)
+    assert (budget.used, budget.blocked_on_history) == (450, 150)
     share.hold(100, stuck=20)
-    assert (budget.used, budget.stuck) == (550, 170)
+    assert (budget.used, budget.blocked_on_history) == (550, 170)
     page.release()
-    assert share.came(0)
-    assert (budget.used, budget.stuck) == (100, 20)
+    assert share.hold_unfinished(0)
+    assert (budget.used, budget.blocked_on_history) == (100, 20)
 
 
 async def test_one_that_is_not_complete_finds_no_room_where_memory_is_full_and_it_takes_more_than_its_part() -> None:
-    budget = Budget(1_000)
+    budget = MemoryBudget(1_000)
     one, other = budget.share(), budget.share()
-    assert one.came(900)
+    assert one.hold_unfinished(900)
     other.hold(200)
-    assert one.came(400)
-    assert not one.came(900)
-    assert one.came(0)
+    assert one.hold_unfinished(400)
+    assert not one.hold_unfinished(900)
+    assert one.hold_unfinished(0)
     assert budget.held == 200
 
 
 async def test_the_one_that_holds_most_of_what_is_not_complete_gives_way() -> None:
-    budget = Budget(1_000)
+    budget = MemoryBudget(1_000)
     large, small, third = budget.share(), budget.share(), budget.share()
     gone: list[int] = []
     large.on_give_way = gone.append
-    assert large.came(600)
-    assert third.came(300)
-    assert small.came(100)
+    assert large.hold_unfinished(600)
+    assert third.hold_unfinished(300)
+    assert small.hold_unfinished(100)
     assert gone == []
-    assert small.came(101)
+    assert small.hold_unfinished(101)
     assert gone == [600]
-    assert (budget.held, budget.stuck) == (401, 401)
-    assert large.came(700)  # bytes that were on their way; the connection is about to end
+    assert (budget.held, budget.blocked_on_history) == (401, 401)
+    assert large.hold_unfinished(700)  # bytes that were on their way; the connection is about to end
     assert budget.held == 401
-    assert large.came(0)
-    assert large.came(50)  # the next connection
+    assert large.hold_unfinished(0)
+    assert large.hold_unfinished(50)  # the next connection
     assert budget.held == 451
 
 
@@ -216,8 +216,8 @@ async def test_a_connection_whose_record_never_ends_is_given_up_before_it_takes_
     async with hub_http(HubSettings(url=world.hub.url)) as http:
         replica = await world.replica(connect=connect)
         for account in ("alpha", "beta"):
-            await world.becomes(account, Activity.LIVE)
-        budget = replica._access.budget
+            await world.becomes(account, AccountState.LIVE)
+        budget = replica._source.budget
         made[-1].unfinished = budget.total + 1
         world.hub.user("alpha").emit(1)
         await world.until(lambda: len(made) > 1, "another connection is made")
@@ -226,6 +226,6 @@ async def test_a_connection_whose_record_never_ends_is_given_up_before_it_takes_
 
         await world.published("alpha", range(1, 12))
         await world.published("beta", range(1, 11))
-        assert replica._accounts["alpha"].counts.disconnects["too-large"] == 1
+        assert replica._accounts["alpha"].counters.disconnects["too-large"] == 1
         await world.until(lambda: budget.held == 0, "nothing is held")
         await world.stack.aclose()

@@ -20,7 +20,7 @@ async def test_a_hub_that_hangs_in_one_method_is_left_for_a_new_connection(build
     user = world.hub.user("alpha")
     world.hub.patch_faults("alpha", slow={"*": 600.0}, drop=1.0)
     asked = sum(user.counts.values())
-    await world.until(lambda: sum(user.counts.values()) > asked or world.status("alpha").trouble, "a call hangs")
+    await world.until(lambda: sum(user.counts.values()) > asked or world.status("alpha").last_error, "a call hangs")
     world.hub.patch_faults("alpha", slow={})
     user.emit(5)
 

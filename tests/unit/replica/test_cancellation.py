@@ -25,7 +25,7 @@ async def test_a_connection_that_is_made_in_the_moment_its_account_ends_is_close
     closed = asyncio.Event()
 
     class Made:
-        heard_at = 0.0
+        last_received_at = 0.0
 
         async def close(self) -> None:
             closed.set()

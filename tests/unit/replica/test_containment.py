@@ -11,14 +11,14 @@ import structlog
 from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
 from gateway.errors import ConfigurationError
 from gateway.replica import replica
-from gateway.replica.containment import Rests, contained
+from gateway.replica.containment import RestartDelays, contained
 from gateway.replica.sink import shard
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.source.account import Account, AccountState
 from gateway.session.session import Session
-from gateway.session.types import Item
+from gateway.session.types import OutgoingItem
 from gateway.state import Desired, TargetState
-from gateway.telemetry.counters import Tally
-from gateway.telemetry.metrics import AccountNumbers, Metrics
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.metrics import AccountMetrics, Metrics
 from tests.support.in_process import Build
 from tests.unit.replica.wishes import applied, wish
 
@@ -42,7 +42,7 @@ async def test_an_account_whose_event_cannot_be_taken_begins_again_and_its_neigh
     world = await build("alpha", "beta", prefill=5)
     to_message, is_broken = shard.to_message, True
 
-    def breaks(item: Item) -> Any:  # noqa: ANN401 - a message
+    def breaks(item: OutgoingItem) -> Any:  # noqa: ANN401 - a message
         if is_broken and item.content.account == "alpha" and getattr(item.content, "sequence", None) == 3:
             raise PlantedError
         return to_message(item)
@@ -51,26 +51,26 @@ async def test_an_account_whose_event_cannot_be_taken_begins_again_and_its_neigh
     with structlog.testing.capture_logs() as logs:
         running_ = await world.replica()
         await world.published("beta", range(1, 6))
-        await world.until(lambda: running_._access.tally.unexpected["account"] > 2, "it fails again and again")
+        await world.until(lambda: running_._source.counters.unexpected["account"] > 2, "it fails again and again")
         world.hub.user("beta").emit(5)
         await world.published("beta", range(1, 11))
         assert world.keys_of("alpha") == []
-        assert "unexpected" in (world.status("alpha").trouble or "")
+        assert "unexpected" in (world.status("alpha").last_error or "")
         is_broken = False
         await world.published("alpha", range(1, 6))
-        await world.becomes("alpha", Activity.LIVE)
+        await world.becomes("alpha", AccountState.LIVE)
 
     assert set(told(logs)) == {"account"}
     assert all(isinstance(line["exc_info"], PlantedError) for line in logs if "part" in line)
     assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
-    assert world.status("alpha").trouble is None
+    assert world.status("alpha").last_error is None
 
 
 async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     world = await build("alpha", "beta", prefill=2)
     await world.replica()
     for account in ("alpha", "beta"):
-        await world.becomes(account, Activity.LIVE)
+        await world.becomes(account, AccountState.LIVE)
         world.hub.user(account).emit(1)
         await world.published(account, [1, 2, 3])
     expire, failures = Session.expire, 1
@@ -102,7 +102,7 @@ async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, 
     world = await build("alpha", prefill=2)
     world.control, world.ownership = MemoryControl(), MemoryOwnership()
     running_ = await world.replica()
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     (before,) = running(name)
     before.cancel()
     await world.until(before.done, "it has ended")
@@ -111,7 +111,7 @@ async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, 
 
     await world.published("alpha", range(1, 6))
     await applied(world, await wish(world, Desired(strategies=(1, 2))))
-    (running_._watched._directory._path / "beta").write_text("key-of-alpha")
+    (running_._key_watcher._directory._path / "beta").write_text("key-of-alpha")
     await world.until(lambda: len(running_.statuses()) == 2, "new accounts come")
     await world.published("beta", range(1, 6))
 
@@ -121,20 +121,20 @@ async def test_an_account_stays_paused_when_its_wish_becomes_unreadable(build: B
     world.control = MemoryControl()
     await world.replica()
     await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
-    await world.becomes("alpha", Activity.PAUSED)
+    await world.becomes("alpha", AccountState.PAUSED)
 
     await wish(world, b'{"version": 99}')
     world.hub.user("alpha").emit(2)
     await asyncio.sleep(0.5)
 
-    assert world.status("alpha").activity is Activity.PAUSED
+    assert world.status("alpha").activity is AccountState.PAUSED
     await applied(world, await wish(world, Desired()))
     await world.published("alpha", range(1, 5))
 
 
 async def test_what_fails_is_done_again_and_a_wrong_configuration_ends_it() -> None:
     failures: list[Exception] = [PlantedError(), ExceptionGroup("", [PlantedError()])]
-    tally = Tally()
+    tally = Counters()
 
     async def work() -> str:
         if failures:
@@ -158,7 +158,7 @@ async def test_a_cancellation_ends_it_though_a_cleanup_fails() -> None:
         finally:
             raise PlantedError
 
-    doing = asyncio.create_task(contained(Tally(), "view", work))
+    doing = asyncio.create_task(contained(Counters(), "view", work))
     await began.wait()
     doing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -166,7 +166,7 @@ async def test_a_cancellation_ends_it_though_a_cleanup_fails() -> None:
 
 
 async def test_each_part_rests_longer_with_each_failure_by_itself() -> None:
-    rests = Rests()
+    rests = RestartDelays()
     assert all(rests.after_failure("a") <= 60 for _ in range(100))
     assert sum(rests.after_failure("a") for _ in range(20)) > 100
     assert rests.after_failure("b") <= 1
@@ -200,8 +200,8 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
     world = await build("alpha", prefill=2)
     running_ = await world.replica()
     await world.published("alpha", [1, 2])
-    await world.becomes("alpha", Activity.LIVE)
-    budget, goes_on = running_._access.budget, asyncio.Event()
+    await world.becomes("alpha", AccountState.LIVE)
+    budget, goes_on = running_._source.budget, asyncio.Event()
     await world.until(lambda: budget.held == 0, "nothing is held")
 
     async def hang(edge: Edge) -> None:
@@ -228,19 +228,19 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_tells_of_i
     running_ = await world.replica()
     for account in ("alpha", "beta", "gamma"):
         await world.published(account, [1, 2])
-    numbers_of = replica.numbers_of
+    numbers_of = replica.metrics_of
 
-    def breaks(account: Account) -> AccountNumbers:
+    def breaks(account: Account) -> AccountMetrics:
         if account.name == "beta":
             raise PlantedError
         return numbers_of(account)
 
-    monkeypatch.setattr(replica, "numbers_of", breaks)
+    monkeypatch.setattr(replica, "metrics_of", breaks)
     with structlog.testing.capture_logs() as logs:
-        numbers = await running_.numbers()
+        numbers = await running_.metrics()
 
     assert sorted(one.account for one in numbers.accounts) == ["alpha", "gamma"]
-    assert numbers.tally.unexpected["numbers"] == 1
+    assert numbers.counters.unexpected["numbers"] == 1
     (line,) = [line for line in logs if line["event"].startswith("an unexpected error")]
     assert (line["log_level"], line["part"], line["account"]) == ("error", "numbers", "beta")
     _, text = Metrics(1).text(numbers, "")
@@ -248,5 +248,5 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_tells_of_i
     world.hub.user("beta").emit(1)
     await world.published("beta", [3])
     assert world.status("beta").connects == 1
-    monkeypatch.setattr(replica, "numbers_of", numbers_of)
-    assert len((await running_.numbers()).accounts) == 3
+    monkeypatch.setattr(replica, "metrics_of", numbers_of)
+    assert len((await running_.metrics()).accounts) == 3

@@ -12,10 +12,10 @@ from gateway.broker.ports import Commit
 from gateway.errors import OutcomeUnknown
 from gateway.events.event import DeadLetter, Event
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
-from gateway.replica.source.counts import STRAY, Counts
+from gateway.replica.source.counts import STRAY, AccountCounters
 from gateway.session.types import Outcome
 from gateway.simulator.hub import Injection
-from gateway.telemetry.counters import Tally
+from gateway.telemetry.counters import Counters
 from tests.support.in_process import Build
 
 EVENT = Event("main", "order-update", 5, None, "2026-11-22T13:32:00Z", None, b"{}")
@@ -23,43 +23,43 @@ LETTER = DeadLetter("main", "invalid-payload", "", "OnPositionUpdate", b"{", 4)
 
 
 def test_what_is_pushed_and_not_committed_is_counted_by_kind() -> None:
-    counts = Counts("main", Tally())
+    counts = AccountCounters("main", Counters())
     for content, outcome in ((EVENT, Outcome.REPEAT), (LETTER, Outcome.REPEAT), (EVENT, Outcome.STALE)):
-        counts.pushed(content, outcome)
+        counts.on_push(content, outcome)
     for outcome in (Outcome.QUEUED, Outcome.LATE, Outcome.HELD, Outcome.FILTERED, Outcome.OVERFLOW):
-        counts.pushed(EVENT, outcome)  # counted when it is committed, if ever
+        counts.on_push(EVENT, outcome)  # counted when it is committed, if ever
     assert counts.outcomes == {"repeat": 2, "stale": 1}
-    assert counts.tally.events == {
+    assert counts.counters.events == {
         ("order-update", "repeat"): 1,
         ("position-update", "repeat"): 1,
         ("order-update", "stale"): 1,
     }
-    assert counts.published == 0
+    assert counts.on_published == 0
 
 
 def test_published_is_what_is_in_the_log() -> None:
-    counts = Counts("main", Tally())
+    counts = AccountCounters("main", Counters())
     counts.outcomes.update(published=5, late=1, dead_letter=1, gap=1, filtered=7, repeat=9, stale=2)
-    assert counts.published == 8
+    assert counts.on_published == 8
 
 
 def test_connections_are_counted_of_the_account_and_of_all() -> None:
-    tally = Tally()
+    tally = Counters()
     for account in ("alpha", "beta"):
-        counts = Counts(account, tally)
-        counts.connected()
-        counts.disconnected("silent")
+        counts = AccountCounters(account, tally)
+        counts.on_connected()
+        counts.on_disconnected("silent")
         assert (counts.connects, counts.disconnects) == (1, {"silent": 1})
     assert (tally.connects, tally.disconnects) == (2, {"silent": 2})
 
 
 def test_what_is_not_published_is_told_the_first_time_the_tenth_and_the_hundredth() -> None:
-    counts = Counts("main", Tally())
+    counts = AccountCounters("main", Counters())
     with capture_logs() as said:
-        counts.unpublished(STRAY, 0)
+        counts.on_unpublished(STRAY, 0)
         for _ in range(120):
-            counts.unpublished(STRAY, 1)
-        counts.unpublished(STRAY, 900)
+            counts.on_unpublished(STRAY, 1)
+        counts.on_unpublished(STRAY, 900)
     assert [line["count"] for line in said] == [1, 10, 100, 1020]
     assert all(line["account"] == "main" and line["log_level"] == "warning" for line in said)
 
@@ -93,7 +93,7 @@ async def test_what_a_person_should_look_at_is_counted_though_the_answer_was_los
     await world.published("alpha", range(1, 11))
     world.hub.user("alpha").inject(Injection(raw=b'{"foo": 1}', push=True, history="payload"))
     await world.until(lambda: world.messages("alpha")[-1].topic == DEAD_LETTER, "it is buried")
-    tally = replica._access.tally
+    tally = replica._source.counters
     await world.until(lambda: tally.events["order-update", "dead_letter"] >= 1, "it is counted")
     world.hub.patch_faults("alpha", drop=1.0)
     world.hub.user("alpha").emit(3)

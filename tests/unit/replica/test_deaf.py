@@ -30,7 +30,7 @@ async def test_a_hub_that_pushes_nothing_is_subscribed_to_again_and_then_connect
     assert user.counts["SubscribeToStrategies"] >= asked + 2, "again over the old connection, and over the new one"
     assert any("the hub pushes nothing, though it has events" in entry["event"] for entry in logs)
     assert any(entry.get("reason") == "deaf" for entry in logs)
-    assert replica._access.tally.unpushed >= 2
+    assert replica._source.counters.unpushed >= 2
     world.hub.patch_faults("alpha", drop=0.0)
     user.emit(3)
     await world.published("alpha", range(1, sequence + 4))

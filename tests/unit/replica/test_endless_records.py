@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from gateway.hub.client import hub_http, transport_of
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect as connect_to_hub
 from tests.support.in_process import Build
@@ -84,12 +84,12 @@ async def test_records_that_never_end_stay_within_the_budget_and_others_go_on(bu
             return await connect_to_hub(transport_of(settings, http), endless.url if is_greedy else url, key, passed)
 
         replica = await world.replica(connect=connect, memory_bytes=BUDGET)
-        shared = replica._access.budget
+        shared = replica._source.budget
         accounts = [replica._accounts[name] for name in greedy]
-        await world.becomes("modest", Activity.LIVE)
+        await world.becomes("modest", AccountState.LIVE)
 
         def dropped() -> int:
-            return sum(account.counts.disconnects["too-large"] for account in accounts)
+            return sum(account.counters.disconnects["too-large"] for account in accounts)
 
         highest = 0
 
@@ -106,6 +106,6 @@ async def test_records_that_never_end_stay_within_the_budget_and_others_go_on(bu
         assert BUDGET // 2 < highest < BUDGET + SIZE // 2  # with those that have given way and are about to end
         assert shared.peak < BUDGET + ACCOUNTS * STEP
         words = "is not complete, and memory is full"
-        assert any(words in (account.trouble or "") for account in accounts)
+        assert any(words in (account.last_error or "") for account in accounts)
         await world.stack.aclose()
         assert shared.held == 0

@@ -13,8 +13,8 @@ from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.publication import dead_letter_message
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.sink.pending_commit import Filling, to_message
-from gateway.session.types import Item, Reissue
+from gateway.replica.sink.pending_commit import PendingCommit, to_message
+from gateway.session.types import OutgoingItem, ReplayMark
 from tests.support.in_process import Build
 
 
@@ -37,11 +37,11 @@ async def test_a_message_larger_than_a_commit_becomes_a_dead_letter_and_the_acco
     await world.published("main", range(1, 11))
     topics = {int(message.key): message.topic for message in world.messages("main")}
     assert [key for key, topic in topics.items() if topic == "dead-letter"] == [5]
-    numbers = await world.replicas[-1].numbers()
+    numbers = await world.replicas[-1].metrics()
     (main,) = numbers.accounts
     assert main.outcomes == {"published": 9, "dead_letter": 1}  # by what is in the log, not by what the hub sent
-    assert sum(count for (_, outcome), count in numbers.tally.events.items() if outcome == "dead_letter") == 1
-    assert numbers.tally.events["position-update", "dead_letter"] == 1
+    assert sum(count for (_, outcome), count in numbers.counters.events.items() if outcome == "dead_letter") == 1
+    assert numbers.counters.events["position-update", "dead_letter"] == 1
 
 
 async def test_who_catches_up_leaves_room_in_the_next_commit_for_who_is_live(
@@ -86,18 +86,18 @@ def test_what_became_of_a_commit_is_counted_by_what_is_in_it() -> None:
     undecodable = DeadLetter("main", "invalid-payload", "", "OnOrderUpdate", b"{", 4)
     unknown = DeadLetter("main", "malformed-json", "", "GetEventsSince", b"{", 5)
     items = [
-        Item(an_event(1)),
-        Item(an_event(2, seconds=1), late=True),
-        Item(an_event(3)),
-        Item(undecodable),
-        Item(unknown),
-        Item(Notification("main", "gap", {})),
-        Item(an_event(6), reissue=Reissue("id")),
+        OutgoingItem(an_event(1)),
+        OutgoingItem(an_event(2, seconds=1), late=True),
+        OutgoingItem(an_event(3)),
+        OutgoingItem(undecodable),
+        OutgoingItem(unknown),
+        OutgoingItem(Notification("main", "gap", {})),
+        OutgoingItem(an_event(6), replay=ReplayMark("id")),
     ]
-    filling = Filling(items, [to_message(item) for item in items])
+    filling = PendingCommit(items, [to_message(item) for item in items])
     filling.messages[2] = dead_letter_message(undecodable)  # the broker did not take it as it was
     filling.filtered["main", "error"] += 2
-    counts, delays = filling.became(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
+    counts, delays = filling.outcomes(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
     assert counts == {
         ("main", "order-update", "published"): 1,
         ("main", "order-update", "late"): 1,

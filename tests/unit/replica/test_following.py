@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, cast
 
-from gateway.broker.control_view import Wish
-from gateway.replica.source.account import Account, Activity
+from gateway.broker.control_view import VersionedDesired
+from gateway.replica.source.account import Account, AccountState
 from gateway.signalr.connection import Connection
 from gateway.state import Desired
 from tests.support.in_process import Build, World
@@ -30,7 +30,7 @@ class Hub:
     """What the answer waits for, by what is asked."""
     hook: Callable[[str], None] = lambda _: None
     """Called with what is asked, before it is answered."""
-    heard_at: float = 0.0
+    last_received_at: float = 0.0
 
     async def connect(self, *_: object) -> Connection:
         """Connect, as `gateway.signalr.connection.connect` does."""
@@ -97,7 +97,9 @@ async def test_a_page_that_was_asked_for_ahead_does_not_outlive_the_latest_that_
             hub.history[4:] = [5, 6]
 
     hub.hook = come_into_view
-    account.want(Wish(Desired(strategies=(1,))))  # the subscription changes: the hub must tell its latest again
+    account.set_desired(
+        VersionedDesired(Desired(strategies=(1,)))
+    )  # the subscription changes: the hub must tell its latest again
     before = len(hub.asked)
     hub.late["page 2"].set()
     await world.published("alpha", range(1, 7))
@@ -110,8 +112,8 @@ async def test_a_page_whose_session_was_replaced_meanwhile_is_neither_taken_in_n
     hub = Hub([1, 2, 3], page=10)
     world, account = await served(build, hub)
     await world.published("alpha", [1, 2, 3])
-    await world.becomes("alpha", Activity.LIVE)
-    budget, under_way = account.access.budget, len(hub.asked)
+    await world.becomes("alpha", AccountState.LIVE)
+    budget, under_way = account.source.budget, len(hub.asked)
     hub.late["page None"] = asyncio.Event()
     hub.history.append(4)  # and it is not pushed
     await world.until(lambda: "page None" in hub.asked[under_way:], "an audit is under way")
@@ -120,14 +122,14 @@ async def test_a_page_whose_session_was_replaced_meanwhile_is_neither_taken_in_n
     hub.late["page None"].set()
     await world.until(lambda: budget.reserved == 0, "the answer has come")
 
-    assert (budget.held, account.access.tally.unpushed) == (0, 0)
+    assert (budget.held, account.source.counters.unpushed) == (0, 0)
     assert world.keys_of("alpha") == [1, 2, 3]
 
 
 async def test_a_page_whose_session_is_replaced_while_it_is_decoded_is_not_taken_in(build: Build) -> None:
     hub = Hub(list(range(1, 401)), page=300, late={"page 300": asyncio.Event()})
     world, account = await served(build, hub)
-    budget = account.access.budget
+    budget = account.source.budget
 
     def lose(what: str) -> None:
         if what == "page 300":  # it is asked for ahead, while the page before it is decoded
@@ -157,7 +159,7 @@ async def test_no_room_is_kept_for_a_page_while_the_history_lags(build: Build) -
 
     def note(what: str) -> None:
         if what == "GetLatestEventSeqId" and "page t" in hub.asked:
-            kept.append(account.access.budget.reserved)
+            kept.append(account.source.budget.reserved)
 
     hub.hook = note
     await world.until(lambda: len(kept) > 1, "the hub is asked again for what it has")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gateway.broker.memory import MemoryControl, MemoryRegistry
 from gateway.errors import Unavailable
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState
 from tests.support.in_process import Build
 from tests.unit.replica.wishes import wish
@@ -45,10 +45,10 @@ async def test_the_neighbours_of_accounts_that_are_forgotten_go_on(build: Build)
 
     world.hub.user("alpha").emit(10)
     await world.published("alpha", range(1, 13))
-    assert world.registry.accounts == {"alpha", *gone}, "it is not done yet"
+    assert world.registry.registered == {"alpha", *gone}, "it is not done yet"
     await world.until(lambda: world.broker.stored_checkpoints[0].keys() == {"alpha"}, "their checkpoints are gone")
     world.registry.goes_on.set()
-    await world.until(lambda: world.registry.accounts == {"alpha"}, "they are forgotten")
+    await world.until(lambda: world.registry.registered == {"alpha"}, "they are forgotten")
 
     assert len(world.registry.calls) <= 3, "many at once"
 
@@ -67,6 +67,6 @@ async def test_a_registry_that_is_away_is_asked_again_and_the_account_begins_ane
     assert world.keys_of("alpha") == [1, 2]
 
     world.registry.goes_on.set()
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     await world.until(lambda: world.keys_of("alpha") == [1, 2, 1, 2], "it begins anew")
-    assert world.registry.accounts == {"alpha", "beta"}
+    assert world.registry.registered == {"alpha", "beta"}

@@ -11,9 +11,9 @@ import structlog
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLost
 from gateway.hub.methods import EventsPage
 from gateway.publication import DEAD_LETTER
-from gateway.replica.source.account import Activity
-from gateway.replica.source.context import OwnLimit, PageLimit
-from gateway.replica.source.history_client import History
+from gateway.replica.source.account import AccountState
+from gateway.replica.source.context import AccountPageSize, AdaptivePageSize
+from gateway.replica.source.history_client import HistoryClient
 from gateway.session.types import PageRequest
 from gateway.simulator import Failure, Injection
 from tests.support.in_process import Build
@@ -42,23 +42,23 @@ class Answers:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only timers: what happens after them stays."""
-    monkeypatch.setattr("gateway.replica.source.history_client.CALL_CAP", 0.0)
+    monkeypatch.setattr("gateway.replica.source.history_client.MAX_CALL_DELAY_S", 0.0)
 
 
-async def ask(hub: Any, *, limit: PageLimit, token: str | None = None) -> EventsPage | None:  # noqa: ANN401
-    return await History("acme", limit, lambda _: None).page(hub, PageRequest(1, token))
+async def ask(hub: Any, *, limit: AdaptivePageSize, token: str | None = None) -> EventsPage | None:  # noqa: ANN401
+    return await HistoryClient("acme", limit, lambda _: None).page(hub, PageRequest(1, token))
 
 
 @pytest.mark.parametrize("refusal", [FAILED, REJECTED])
 async def test_a_refused_limit_is_halved_however_the_hub_says_it(refusal: Exception) -> None:
-    hub, limit = Answers(refusal, refusal, PAGE), PageLimit(1000, ROOM)
+    hub, limit = Answers(refusal, refusal, PAGE), AdaptivePageSize(1000, ROOM)
     assert await ask(hub, limit=limit) == PAGE
     assert hub.asked == [1000, 500, 250]
 
 
 async def test_a_page_of_as_many_events_as_were_asked_for_is_full() -> None:
-    full = await ask(Answers(EventsPage([b"{}"], None)), limit=PageLimit(1, ROOM))
-    other = await ask(Answers(EventsPage([b"{}"], None)), limit=PageLimit(2, ROOM))
+    full = await ask(Answers(EventsPage([b"{}"], None)), limit=AdaptivePageSize(1, ROOM))
+    other = await ask(Answers(EventsPage([b"{}"], None)), limit=AdaptivePageSize(2, ROOM))
     assert (full and full.is_full, other and other.is_full) == (True, False)
 
 
@@ -74,59 +74,59 @@ async def test_a_page_of_as_many_events_as_were_asked_for_is_full() -> None:
     ],
 )
 async def test_a_page_that_fails_twice_is_asked_for_at_half_its_size_whatever_the_words(refusal: Exception) -> None:
-    hub, limit = Answers(*[refusal] * 3, PAGE), PageLimit(1000, ROOM)
+    hub, limit = Answers(*[refusal] * 3, PAGE), AdaptivePageSize(1000, ROOM)
     assert await ask(hub, limit=limit) == PAGE
     assert hub.asked == [1000, 1000, 500, 250]
-    assert limit.asks == 1000, "other accounts ask for as much as before"
+    assert limit.size == 1000, "other accounts ask for as much as before"
 
 
 async def test_it_grows_again_and_what_failed_when_it_was_reached_again_is_not_tried_for_a_while() -> None:
-    limit = PageLimit(1000, ROOM)
-    own = OwnLimit("acme", limit, 1000)
+    limit = AdaptivePageSize(1000, ROOM)
+    own = AccountPageSize("acme", limit, 1000)
     own.halve(1000, is_limit=False)
     own.halve(500, is_limit=False)
-    own.served([b"{}"])
-    assert own.asks == 500
+    own.on_page([b"{}"])
+    assert own.size == 500
     own.halve(500, is_limit=False)
-    own.served([b"{}"])
-    assert own.asks == 250
+    own.on_page([b"{}"])
+    assert own.size == 250
     own._holds_until = 0.0
     for _ in range(2):
-        own.served([b"{}"])
-    assert own.asks == 1000
+        own.on_page([b"{}"])
+    assert own.size == 1000
 
 
 async def test_what_three_accounts_agree_on_holds_for_all_and_for_an_hour() -> None:
-    limit = PageLimit(1000, ROOM)
+    limit = AdaptivePageSize(1000, ROOM)
     for account in ("one", "two"):
-        OwnLimit(account, limit, 1000).halve(1000, is_limit=True)
-    assert limit.asks == 1000
+        AccountPageSize(account, limit, 1000).halve(1000, is_limit=True)
+    assert limit.size == 1000
 
-    OwnLimit("three", limit, 1000).halve(500, is_limit=True)
+    AccountPageSize("three", limit, 1000).halve(500, is_limit=True)
 
-    assert limit.asks == 500
-    limit.served([b"{}"] * 500)
-    assert limit.asks == 500
+    assert limit.size == 500
+    limit.on_page([b"{}"] * 500)
+    assert limit.size == 500
     limit._holds_until = 0.0
-    limit.served([b"{}"] * 500)
-    assert limit.asks == 1000
+    limit.on_page([b"{}"] * 500)
+    assert limit.size == 1000
 
 
 async def test_three_accounts_with_events_that_cannot_be_given_do_not_make_everybody_page_one_by_one() -> None:
-    limit = PageLimit(1000, ROOM)
-    OwnLimit("well", limit, 1000).served([b"{}"] * 400)
-    owns = [OwnLimit(account, limit, 1000) for account in ("one", "two", "three")]
-    while any(own.asks > 1 for own in owns):
+    limit = AdaptivePageSize(1000, ROOM)
+    AccountPageSize("well", limit, 1000).on_page([b"{}"] * 400)
+    owns = [AccountPageSize(account, limit, 1000) for account in ("one", "two", "three")]
+    while any(own.size > 1 for own in owns):
         for own in owns:
-            own.halve(own.asks, is_limit=False)
+            own.halve(own.size, is_limit=False)
 
-    assert limit.asks == 400
+    assert limit.size == 400
 
 
 @pytest.mark.usefixtures("at_once")
 async def test_an_event_that_the_hub_cannot_give_even_alone_is_named() -> None:
     masked = CallFailed("GetEventsSince", "An unexpected error occurred invoking 'GetEventsSince' on the server.")
-    history = History("acme", PageLimit(4, ROOM), lambda _: None)
+    history = HistoryClient("acme", AdaptivePageSize(4, ROOM), lambda _: None)
     with structlog.testing.capture_logs() as logs:
         await history.page(hub := Answers(*[masked] * 6, PAGE), PageRequest(7))  # type: ignore[arg-type]
     assert hub.asked == [4, 4, 2, 1, 1, 1, 1]
@@ -138,29 +138,29 @@ async def test_an_event_that_the_hub_cannot_give_even_alone_is_named() -> None:
 @pytest.mark.usefixtures("at_once")
 async def test_a_token_that_fails_and_fails_is_given_up() -> None:
     hub = Answers(*[CallFailed("GetEventsSince", "HubException: token expired")] * 3)
-    assert await ask(hub, limit=PageLimit(1000, ROOM), token="t") is None
+    assert await ask(hub, limit=AdaptivePageSize(1000, ROOM), token="t") is None
     rejected = Answers(CallRejected("GetEventsSince", "4", "VALIDATION", "token"))
-    assert await ask(rejected, limit=PageLimit(1000, ROOM), token="t") is None
+    assert await ask(rejected, limit=AdaptivePageSize(1000, ROOM), token="t") is None
 
 
 async def test_a_connection_that_drops_with_each_page_makes_pages_smaller() -> None:
-    limit = PageLimit(1000, ROOM)
-    history = History("acme", limit, lambda _: None)
+    limit = AdaptivePageSize(1000, ROOM)
+    history = HistoryClient("acme", limit, lambda _: None)
     for _ in range(2):
         with pytest.raises(ConnectionLost):
             await history.page(Answers(ConnectionLost("gone", reason="dropped")), PageRequest(1))  # type: ignore[arg-type]
-    assert history._limit.asks == 500
+    assert history._limit.size == 500
 
 
 async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_everybody_page_one_by_one() -> None:
-    limit = PageLimit(4, ROOM)
-    limit.served([b"{}"] * 4)
-    history = History("acme", limit, lambda _: None)
+    limit = AdaptivePageSize(4, ROOM)
+    limit.on_page([b"{}"] * 4)
+    history = HistoryClient("acme", limit, lambda _: None)
     with structlog.testing.capture_logs() as logs:
         for _ in range(3):
             with pytest.raises(ConnectionLost):
                 await history.page(Answers(ConnectionLost("33 MB", reason="too-large")), PageRequest(7))  # type: ignore[arg-type]
-    assert limit.asks == 4
+    assert limit.size == 4
     (entry,) = logs
     assert (entry["log_level"], entry["account"], entry["since"]) == ("error", "acme", 7)
     assert "hub.max_record_bytes" in entry["event"]
@@ -169,7 +169,7 @@ async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_
 async def test_an_account_that_diverged_goes_on_when_its_key_is_mended(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.source.account._KEY_POLL", 0.02)
+    monkeypatch.setattr("gateway.replica.source.account._KEY_POLL_INTERVAL_S", 0.02)
     world = await build("alpha", "beta", prefill=10)
     await world.replica()
     await world.published("alpha", range(1, 11))
@@ -177,13 +177,13 @@ async def test_an_account_that_diverged_goes_on_when_its_key_is_mended(
     await world.published("alpha", range(1, 16))
     (world.keys / "alpha").write_text("key-of-beta")
     world.hub.drop("alpha")
-    await world.becomes("alpha", Activity.DIVERGED)
+    await world.becomes("alpha", AccountState.DIVERGED)
 
     (world.keys / "alpha").write_text("key-of-alpha")
     world.hub.user("alpha").emit(5)
     await world.published("alpha", range(1, 21))
 
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     assert world.keys_of("alpha") == list(range(1, 21))
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.broker.control_view import Wish
-from gateway.replica.source.account import Account, Activity
+from gateway.broker.control_view import VersionedDesired
+from gateway.replica.source.account import Account, AccountState
 from gateway.state import Desired, TargetState
 from tests.support.in_process import Build
 
@@ -31,7 +31,7 @@ async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Bu
     account._has_work = wake
     await world.until(is_told_again, "it audits")
     assert woken == []
-    assert account.activity is Activity.LIVE
+    assert account.state is AccountState.LIVE
     world.hub.patch_faults("alpha", drop=1.0)
     world.hub.user("alpha").emit(1)
     await world.published("alpha", [4])  # an audit found it
@@ -43,33 +43,33 @@ async def paused(build: Build) -> Account:
     world = await build("alpha")
     running = await world.replica()
     account: Account = running._accounts["alpha"]
-    await world.becomes("alpha", Activity.LIVE)
-    account.want(Wish(Desired(state=TargetState.PAUSED), 1))
+    await world.becomes("alpha", AccountState.LIVE)
+    account.set_desired(VersionedDesired(Desired(state=TargetState.PAUSED), 1))
     await world.until(lambda: not account.is_connected, "it is let go")
-    account._poke.clear()
+    account._changed.clear()
     return account
 
 
 async def test_a_wait_ends_where_there_is_something_to_do_or_after_its_limit(build: Build) -> None:
     account = await paused(build)
     async with asyncio.timeout(PATIENCE):
-        assert not await account.poked(0.01)
-        assert not await account.poked(-1.0)
-        account._poke.set()
-        assert await account.poked(1000.0)
-        asyncio.get_running_loop().call_later(0.01, account._poke.set)
-        assert await account.poked()
-        asyncio.get_running_loop().call_later(0.01, account._poke.set)
-        assert await account.poked(1000.0)
-    assert not account._poke.is_set()
+        assert not await account.wait_for_change(0.01)
+        assert not await account.wait_for_change(-1.0)
+        account._changed.set()
+        assert await account.wait_for_change(1000.0)
+        asyncio.get_running_loop().call_later(0.01, account._changed.set)
+        assert await account.wait_for_change()
+        asyncio.get_running_loop().call_later(0.01, account._changed.set)
+        assert await account.wait_for_change(1000.0)
+    assert not account._changed.is_set()
 
 
 async def test_a_wait_that_is_cancelled_leaves_no_timer(build: Build) -> None:
     account = await paused(build)
-    waiting = asyncio.create_task(account.poked(0.05))
+    waiting = asyncio.create_task(account.wait_for_change(0.05))
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.wait({waiting})
     assert waiting.cancelled()
     await asyncio.sleep(0.1)
-    assert not account._poke.is_set()
+    assert not account._changed.is_set()

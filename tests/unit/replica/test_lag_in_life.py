@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.source.account import Account, AccountState
 from gateway.simulator.hub import Injection
 from tests.support.in_process import Build, World
 
@@ -18,7 +18,7 @@ async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[World, Acc
     """Serve an account that is live and level."""
     world = await build("alpha", prefill=prefill)
     replica = await world.replica(**more)
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     account: Account = replica._accounts["alpha"]
     await world.until(lambda: account.lag_seconds() == 0, "it is level")
     return world, account
@@ -26,7 +26,7 @@ async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[World, Acc
 
 async def is_level(world: World, account: Account) -> None:
     """Wait until it is level, and see it stay so over some audits."""
-    await world.until(lambda: account.activity is Activity.LIVE and account.lag_seconds() == 0, "it is level")
+    await world.until(lambda: account.state is AccountState.LIVE and account.lag_seconds() == 0, "it is level")
     for _ in range(5):
         await asyncio.sleep(0.1)
         assert account.lag_seconds() == 0
@@ -42,7 +42,7 @@ async def test_numbers_at_the_end_that_the_hub_never_shows_are_waited_for_only_f
     assert account.lag.latest == 13
     await is_level(world, account)
     world.hub.drop("alpha")
-    await world.until(lambda: account.counts.connects == 2, "it connects again")
+    await world.until(lambda: account.counters.connects == 2, "it connects again")
     await is_level(world, account)
     world.hub.user("alpha").emit(1)
     await world.published("alpha", [14])
@@ -87,7 +87,7 @@ async def test_an_account_whose_hub_pushes_nothing_and_answers_nothing_is_behind
     world.hub.patch_faults("alpha", drop=1.0, slow={"*": 1000.0})
     world.hub.user("alpha").emit(50)
     await world.until(lambda: account.lag_seconds() > 1, "it is behind")
-    assert account.activity is Activity.LIVE
+    assert account.state is AccountState.LIVE
     assert account.is_connected
 
 
@@ -100,8 +100,8 @@ async def test_what_was_known_of_the_hub_is_known_over_the_next_connection(build
     await world.until(lambda: account.lag_seconds() > 0 and account.lag.latest == 60, "the hub tells of them")
     world.hub.patch_faults("alpha", slow={"*": 1000.0})
     world.hub.drop("alpha")
-    await world.until(lambda: account.counts.connects == 2, "it connects again")
+    await world.until(lambda: account.counters.connects == 2, "it connects again")
     for _ in range(5):
         await asyncio.sleep(0.1)
-        account.look()
+        account.fingerprint()
         assert account.lag.sequences == 50

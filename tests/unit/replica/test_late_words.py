@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.broker.control_view import View
-from gateway.broker.leases import Timing
+from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.replica import orphaned as unserved
 from gateway.replica import replica
@@ -35,7 +35,7 @@ ID = "5f0e" * 8
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "LOOK", 0.05)
+    monkeypatch.setattr(replica, "SCAN_INTERVAL_S", 0.05)
 
 
 @dataclass
@@ -48,14 +48,14 @@ class Held(MemoryControl):
     def watch(self) -> Any:  # noqa: ANN401 - an iterator
         return self.inner.watch()
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         if not self.is_frozen:
-            await self.inner.report(observed)
+            await self.inner.publish_observed(observed)
 
 
 def shared(world: World) -> Held:
     """Let replicas share the shards of `world`, the first of them over the store that is given back."""
-    world.ownership = MemoryOwnership(Timing(lease=0.6, renewal=0.2, look=0.1))
+    world.ownership = MemoryOwnership(LeaseTiming(lease=0.6, renewal=0.2, look=0.1))
     store = Held()
     world.control = store
     return store
@@ -64,7 +64,7 @@ def shared(world: World) -> Held:
 def state(running: Replica) -> str | None:
     """Give what `running` hears of the account."""
     seen = running.view.observed.get("alpha")
-    return None if seen is None or seen.said is None else seen.said.state
+    return None if seen is None or seen.value is None else seen.value.state
 
 
 async def hand_over(world: World, held: Held) -> Any:  # noqa: ANN401 - worlds and replicas
@@ -81,12 +81,12 @@ async def said(world: World, type_: Any, key: str) -> Any:  # noqa: ANN401 - rec
     """Give what somebody hears of `key` who looks for the first time; None for nothing."""
     view = View(lambda _: None)
     following = asyncio.create_task(view.follow(world.control))
-    await view.filled.wait()
+    await view.has_synced.wait()
     following.cancel()
     kind, _, name = key.partition(".")
     seen = (view.observed if f"{kind}." == ACCOUNT else view.replay_states).get(name)
-    assert seen is None or isinstance(seen.said, type_)
-    return None if seen is None else seen.said
+    assert seen is None or isinstance(seen.value, type_)
+    return None if seen is None else seen.value
 
 
 async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(build: Build) -> None:
@@ -107,7 +107,7 @@ async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(bu
         phases.add(heir.view.phase(ID))
         return bool((await said(world, ReplayState, REPLAY + ID)).phase is Phase.COMPLETED)
 
-    await held.inner.report(late)
+    await held.inner.publish_observed(late)
     assert (await said(world, ReplayState, REPLAY + ID)).phase is Phase.RUNNING
     await world.until(is_mended, "who looks for the first time sees the end as well")
     assert phases == {Phase.COMPLETED}
@@ -128,7 +128,7 @@ async def test_a_late_report_of_an_account_is_passed_over_and_said_again_by_its_
         states.add(state(heir))
         return bool((await said(world, Observed, "account.alpha")).state == "paused")
 
-    await held.inner.report(late)
+    await held.inner.publish_observed(late)
     assert (await said(world, Observed, "account.alpha")).state == "live"
     await world.until(is_mended, "who looks for the first time sees it as well")
     assert states == {"paused"}
@@ -139,15 +139,15 @@ async def test_what_is_so_names_the_owner_and_an_epoch_that_rises_with_each_owne
     held = shared(world)
     first = await world.replica(shards=1)
     await world.until(lambda: state(first) == "live", "it is live")
-    before = first.view.observed["alpha"].said
+    before = first.view.observed["alpha"].value
     heir = await hand_over(world, held)
-    await world.until(lambda: heir.view.observed["alpha"].said.owner == "replica-2", "the heir reports")
+    await world.until(lambda: heir.view.observed["alpha"].value.owner == "replica-2", "the heir reports")
     await world.until(lambda: state(heir) == "live", "it is live again")
-    after = heir.view.observed["alpha"].said
+    after = heir.view.observed["alpha"].value
     assert (before.owner, after.owner) == ("replica-1", "replica-2")
     assert 0 < before.epoch < after.epoch
-    await world.until(lambda: heir.view.shards["0"].said.epoch == after.epoch, "the shard names it, too")
-    assert heir.view.shards["0"].said.owner == "replica-2"
+    await world.until(lambda: heir.view.shards["0"].value.epoch == after.epoch, "the shard names it, too")
+    assert heir.view.shards["0"].value.owner == "replica-2"
 
 
 async def test_an_epoch_rises_on_though_the_log_was_made_anew(build: Build) -> None:
@@ -186,13 +186,13 @@ async def test_an_account_whose_only_key_went_with_its_gateway_is_shown_without_
     first.stop()
 
     async def is_told() -> bool:
-        numbers = await other.numbers()
-        return state(other) == "keyless" and numbers.unserved == {"alpha": "keyless"}
+        numbers = await other.metrics()
+        return state(other) == "keyless" and numbers.orphaned == {"alpha": "keyless"}
 
     await world.until(is_told, "the other tells of it, in its report and in what alerts look at")
     assert asyncio.get_running_loop().time() - began < 15
     told = other.view.observed["alpha"]
-    assert (told.said.owner, told.said.epoch) == ("replica-2", other.view.shards["0"].said.epoch)
+    assert (told.value.owner, told.value.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
 
 
 async def test_a_shard_is_opened_for_an_account_without_a_key_only_where_somebody_told_of_one(
@@ -227,7 +227,7 @@ async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: B
 async def test_of_an_account_with_its_key_elsewhere_the_one_that_has_it_tells_alone_and_at_its_end_the_owner(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unserved, "_PATIENCE", 0.3)
+    monkeypatch.setattr(unserved, "_ORPHANED_AFTER_S", 0.3)
     world = await build("alpha", "beta", "gamma", prefill=5)
     held = shared(world)
     first = await world.replica(shards=1)
@@ -241,6 +241,6 @@ async def test_of_an_account_with_its_key_elsewhere_the_one_that_has_it_tells_al
     revision = first.view.observed["alpha"].revision
     await asyncio.sleep(2.5)
     assert first.view.observed["alpha"].revision == revision  # they do not talk each other down
-    assert (await first.numbers()).unserved == {"alpha": "keyless"}
+    assert (await first.metrics()).orphaned == {"alpha": "keyless"}
     other.stop()
     await world.until(lambda: state(first) == "keyless", "nobody has a key of it any more")

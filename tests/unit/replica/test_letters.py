@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.broker.control_view import Wish
+from gateway.broker.control_view import VersionedDesired
 from gateway.errors import TooManyDeadLetters
 from gateway.publication import DEAD_LETTER
-from gateway.replica.source.account import Account, Activity
-from gateway.replica.source.dead_letter_limit import LetterLimit
+from gateway.replica.source.account import Account, AccountState
+from gateway.replica.source.dead_letter_limit import DeadLetterLimit
 from gateway.simulator import Injection
 from gateway.state import Desired
 from tests.support.in_process import Build, World
@@ -20,7 +20,7 @@ MOST = 10
 
 
 def test_more_than_allowed_within_a_minute_is_too_many() -> None:
-    limit = LetterLimit(3)
+    limit = DeadLetterLimit(3)
     limit.count(2, 0, 100.0)
     limit.count(1, 0, 159.0)
     limit.count(3, 0, 160.0)
@@ -30,7 +30,7 @@ def test_more_than_allowed_within_a_minute_is_too_many() -> None:
 
 
 def test_those_that_wait_for_history_count_until_they_are_queued_or_discarded() -> None:
-    limit = LetterLimit(3)
+    limit = DeadLetterLimit(3)
     limit.count(0, 3, 100.0)
     limit.none_waits()
     limit.count(3, 0, 100.0)
@@ -39,7 +39,7 @@ def test_those_that_wait_for_history_count_until_they_are_queued_or_discarded() 
 
 
 def test_an_operator_lets_it_go_on() -> None:
-    limit = LetterLimit(3)
+    limit = DeadLetterLimit(3)
     limit.count(3, 0, 100.0)
     limit.restart()
     limit.count(3, 0, 101.0)
@@ -59,7 +59,7 @@ async def test_an_account_stands_still_and_goes_on_where_it_was_when_an_operator
     replica = await world.replica(max_dead_letters_per_minute=MOST, page_limit=5)
     account: Account = replica._accounts["alpha"]
     for name in ("alpha", "beta"):
-        await world.becomes(name, Activity.LIVE)
+        await world.becomes(name, AccountState.LIVE)
     user = world.hub.user("alpha")
     bad = {
         "records": Injection(b'{"no":"record"}', is_record=True, numbered=False),
@@ -71,22 +71,22 @@ async def test_an_account_stands_still_and_goes_on_where_it_was_when_an_operator
         for number in range(3 * MOST):
             user.inject(Injection(bad.raw.replace(b"no", b"no%d" % number), *_rest(bad)))
         user.emit(2)
-        await world.until(lambda: account.counts.disconnects["dead-letters"] == 1, "the account stands still")
+        await world.until(lambda: account.counters.disconnects["dead-letters"] == 1, "the account stands still")
         world.hub.user("beta").emit(2)
         await world.published("beta", range(1, 6))
     assert MOST < letters(world) <= MOST + 5
-    assert "hub.max_dead_letters_per_minute is 10" in (account.trouble or "")
+    assert "hub.max_dead_letters_per_minute is 10" in (account.last_error or "")
     (line,) = [line for line in logs if line["event"] == "the account stands still: it makes too many dead letters"]
     assert (line["log_level"], line["unread"] >= 0) == ("error", True)
-    assert account.counts.connects == 1
+    assert account.counters.connects == 1
 
     for asked in range(1, 4):
-        account.want(Wish(Desired(reconnects=asked), asked))
-        await world.until(lambda: account.counts.connects > asked, "it connects again")  # noqa: B023 - awaited here
+        account.set_desired(VersionedDesired(Desired(reconnects=asked), asked))
+        await world.until(lambda: account.counters.connects > asked, "it connects again")  # noqa: B023 - awaited here
         if kind != "history":
             break
         stops = asked + 1
-        done = lambda: letters(world) == 3 * MOST or account.counts.disconnects["dead-letters"] == stops  # noqa: B023, E731
+        done = lambda: letters(world) == 3 * MOST or account.counters.disconnects["dead-letters"] == stops  # noqa: B023, E731
         await world.until(done, "it went on, and stands still again or is through")
     sound = user.history.sequences[-2:]
     await world.until(lambda: set(sound) <= set(events(world)), "what came behind is published")
@@ -107,7 +107,7 @@ async def test_garbage_of_a_connection_whose_history_is_not_proven_is_told_to_be
             world.hub.user("alpha").inject(Injection(b'{"no":%d}' % number, is_record=True, numbered=False))
         await world.until(lambda: account.pushes == 3, "they came")
         account.release("the test says so")
-        await world.until(lambda: account.counts.disconnects["released"] == 1, "the connection ends")
+        await world.until(lambda: account.counters.disconnects["released"] == 1, "the connection ends")
     lost = [line for line in logs if "they are lost" in line["event"]]
     assert [(line["log_level"], line["count"]) for line in lost] == [("error", 3)]
     world.hub.patch_faults("alpha", slow={})

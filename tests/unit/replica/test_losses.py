@@ -13,7 +13,7 @@ import structlog
 from gateway.broker.memory import Edge, MemoryControl, no_faults
 from gateway.broker.ports import Commit, EventLog, Lost, ShardLog
 from gateway.errors import OutcomeUnknown
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState
 from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import wish
@@ -21,7 +21,7 @@ from tests.unit.replica.wishes import wish
 
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.sink.shard._DOUBT", 0.2)
+    monkeypatch.setattr("gateway.replica.sink.shard._UNCERTAIN_AFTER_S", 0.2)
 
 
 async def begun(build: Build) -> World:
@@ -54,7 +54,7 @@ async def test_what_is_lost_is_published_again_once_and_told_though_no_event_com
     (error,) = errors(logs)
     assert (error["account"], error["first"], error["last"]) == ("alpha", 19, 30)
     assert "went back" in error["event"]
-    assert world.replicas[0]._access.tally.went_back == 1
+    assert world.replicas[0]._source.counters.went_back == 1
 
 
 async def test_a_commit_that_comes_at_once_does_not_hide_what_is_lost(build: Build) -> None:
@@ -70,13 +70,13 @@ async def test_a_commit_that_comes_at_once_does_not_hide_what_is_lost(build: Bui
 
 async def test_an_account_that_lost_its_checkpoint_too_stands_still_and_says_what_to_do(build: Build) -> None:
     world = await begun(build)
-    world.registry.accounts.clear()
+    world.registry.registered.clear()
     with structlog.testing.capture_logs() as logs:
         world.broker.go_back(1000)
-        await world.becomes("alpha", Activity.DIVERGED)
-        await world.becomes("beta", Activity.DIVERGED)
+        await world.becomes("alpha", AccountState.DIVERGED)
+        await world.becomes("beta", AccountState.DIVERGED)
     assert world.keys_of("alpha") == []
-    assert world.registry.accounts == {"alpha", "beta"}
+    assert world.registry.registered == {"alpha", "beta"}
     told = [entry for entry in errors(logs) if "went back" in entry["event"]]
     assert sorted((entry["account"], entry["last"]) for entry in told) == [("alpha", 30), ("beta", 10)]
     assert all("reset it" in entry["remedy"] for entry in told)
@@ -142,7 +142,7 @@ async def test_of_events_that_are_lost_alone_the_checkpoint_takes_back_those_and
     assert late == [3, 7, 8]
     (error,) = errors(logs)
     assert (error["account"], error["first"], error["last"], error["events"]) == ("alpha", 3, 10, 4)
-    assert world.replicas[0]._access.tally.went_back == 1
+    assert world.replicas[0]._source.counters.went_back == 1
 
 
 async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Build) -> None:
@@ -150,7 +150,7 @@ async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Buil
     with structlog.testing.capture_logs() as logs:
         async with world.broker.log("another").open(0):
             world.hub.user("alpha").emit(5)
-            await world.becomes("alpha", Activity.FENCED)
+            await world.becomes("alpha", AccountState.FENCED)
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]
 
 
@@ -172,5 +172,5 @@ async def test_a_checkpoint_that_is_forgotten_by_a_commit_of_unknown_outcome_is_
     with structlog.testing.capture_logs() as logs:
         await wish(world, Desired(state=TargetState.PAUSED, is_forgotten=True))
         await world.until(struck.is_set, "the outcome is unknown")
-        await world.until(lambda: world.registry.accounts == {"beta"}, "it is forgotten all the same")
+        await world.until(lambda: world.registry.registered == {"beta"}, "it is forgotten all the same")
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]

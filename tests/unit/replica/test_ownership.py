@@ -6,15 +6,15 @@ import asyncio
 from collections import Counter
 
 from gateway.accounts import shard_of
-from gateway.broker.leases import Timing
+from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import MemoryOwnership
 from gateway.replica.replica import Replica
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build, World
 
 NAMES = tuple(f"account-{number}" for number in range(8))
 SHARDS = 16
-QUICK = Timing(lease=1.0, renewal=0.2, look=0.1)
+QUICK = LeaseTiming(lease=1.0, renewal=0.2, look=0.1)
 
 
 async def shared_world(build: Build, *names: str) -> World:
@@ -29,7 +29,7 @@ def connected_to(world: World, name: str) -> int:
 
 
 def live(replica: Replica) -> set[str]:
-    return {status.account for status in replica.statuses() if status.activity is Activity.LIVE}
+    return {status.account for status in replica.statuses() if status.activity is AccountState.LIVE}
 
 
 async def settle(world: World, *replicas: Replica) -> list[set[str]]:

@@ -6,20 +6,20 @@ import asyncio
 
 import pytest
 
-from gateway.replica.source.context import Pace
+from gateway.replica.source.context import RateLimiter
 
 
 async def test_turns_come_one_after_the_other_at_the_rate() -> None:
-    pace, began = Pace(50), asyncio.get_running_loop().time()
-    await asyncio.gather(*(pace.turn() for _ in range(11)))
+    pace, began = RateLimiter(50), asyncio.get_running_loop().time()
+    await asyncio.gather(*(pace.acquire() for _ in range(11)))
     assert asyncio.get_running_loop().time() - began >= 10 / 50 - 0.001
 
 
 def test_it_slows_down_to_a_twentieth_while_nobody_is_taken_and_recovers_after_thirty_successes() -> None:
-    pace = Pace(300)
+    pace = RateLimiter(300)
     for _ in range(100):
-        pace.failed()
+        pace.on_failure()
     assert pace.rate == pytest.approx(15)
     for _ in range(32):
-        pace.succeeded()
+        pace.on_success()
     assert pace.rate == 300

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from gateway.replica.source.context import PageLimit
+from gateway.replica.source.context import AdaptivePageSize
 from tests.support.in_process import Build
 
 ACCOUNTS = ("one", "two", "three", "four", "five")
 
 
 def test_after_large_events_fewer_are_asked_for_so_that_pages_leave_room_for_others() -> None:
-    limit = PageLimit(1000, room=32 * 2**20)
-    assert limit.asks == 1000
+    limit = AdaptivePageSize(1000, room=32 * 2**20)
+    assert limit.size == 1000
 
-    limit.served([b"x" * 5_000_000, b"x" * 600])
-    assert 1 < limit.asks < 100
+    limit.on_page([b"x" * 5_000_000, b"x" * 600])
+    assert 1 < limit.size < 100
     assert limit.expected_bytes <= 32 * 2**20
 
     large = [b"x" * 100_000_000]
     for _ in range(100):
-        limit.served(large)
-    assert limit.asks == 1
+        limit.on_page(large)
+    assert limit.size == 1
 
     for _ in range(200):
-        limit.served([b"x" * 600])
-    assert limit.asks == 1000
+        limit.on_page([b"x" * 600])
+    assert limit.size == 1000
 
 
 async def test_a_limit_that_the_hub_refuses_is_halved_once_for_all_accounts_and_remembered(build: Build) -> None:

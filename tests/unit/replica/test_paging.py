@@ -12,10 +12,10 @@ import pytest
 from gateway.errors import CallFailed
 from gateway.events.decode import Decoder
 from gateway.hub.methods import EventsPage
-from gateway.replica.memory import Budget
-from gateway.replica.source.context import PageLimit
-from gateway.replica.source.history_client import History
-from gateway.replica.source.prefetch import Pages, decode
+from gateway.replica.memory import MemoryBudget
+from gateway.replica.source.context import AdaptivePageSize
+from gateway.replica.source.history_client import HistoryClient
+from gateway.replica.source.prefetch import PagePrefetcher, decode
 from gateway.session.types import PageRequest
 
 FIRST, SECOND, OTHER = PageRequest(0), PageRequest(0, "2"), PageRequest(7)
@@ -37,29 +37,29 @@ class Hub:
 @dataclass
 class Scene:
     hub: Hub
-    budget: Budget
-    pages: Pages
+    budget: MemoryBudget
+    pages: PagePrefetcher
     page_bytes: int
 
 
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
-    hub, limit = Hub(), PageLimit(10, room=2**20)
-    budget = Budget(3 * limit.expected_bytes)
+    hub, limit = Hub(), AdaptivePageSize(10, room=2**20)
+    budget = MemoryBudget(3 * limit.expected_bytes)
     async with asyncio.TaskGroup() as tasks:
         given: Any = hub
-        pages = Pages(History("acme", limit, lambda _: None), given, budget.share(), tasks)
+        pages = PagePrefetcher(HistoryClient("acme", limit, lambda _: None), given, budget.share(), tasks)
         yield Scene(hub, budget, pages, limit.expected_bytes)
-        pages.let_go()
+        pages.discard()
     assert budget.reserved == 0
 
 
 async def test_the_next_page_is_asked_for_before_the_last_is_decoded(scene: Scene) -> None:
-    scene.pages.ask_ahead(SECOND)
+    scene.pages.prefetch(SECOND)
     await decode(Decoder(), "acme", [b"{}"])
     assert scene.hub.asked == [SECOND]
 
-    asked = await scene.pages.ask(lambda: SECOND)
+    asked = await scene.pages.get(lambda: SECOND)
     scene.hub.answers.set()
 
     assert asked is not None
@@ -69,11 +69,11 @@ async def test_the_next_page_is_asked_for_before_the_last_is_decoded(scene: Scen
 
 
 async def test_what_is_wanted_after_all_is_asked_for_when_it_is_something_else(scene: Scene) -> None:
-    scene.pages.ask_ahead(SECOND)
+    scene.pages.prefetch(SECOND)
     await asyncio.sleep(0)
     scene.hub.answers.set()
 
-    asked = await scene.pages.ask(lambda: OTHER)
+    asked = await scene.pages.get(lambda: OTHER)
 
     assert asked is not None
     assert scene.budget.reserved == scene.page_bytes
@@ -85,11 +85,11 @@ async def test_what_is_wanted_after_all_is_asked_for_when_it_is_something_else(s
 async def test_what_was_let_go_is_asked_for_again(scene: Scene) -> None:
     """It may have been read before the hub told its latest."""
     scene.hub.answers.set()
-    scene.pages.ask_ahead(FIRST)
+    scene.pages.prefetch(FIRST)
     await asyncio.sleep(0.01)
 
-    scene.pages.let_go()
-    asked = await scene.pages.ask(lambda: FIRST)
+    scene.pages.discard()
+    asked = await scene.pages.get(lambda: FIRST)
 
     assert asked is not None
     with asked.reservation.until_done():
@@ -100,7 +100,7 @@ async def test_what_was_let_go_is_asked_for_again(scene: Scene) -> None:
 async def test_nothing_is_asked_for_ahead_where_there_is_no_room_at_once(scene: Scene) -> None:
     scene.budget.share().hold(2 * scene.page_bytes + 1)
 
-    scene.pages.ask_ahead(SECOND)
+    scene.pages.prefetch(SECOND)
     await asyncio.sleep(0)
 
     assert scene.hub.asked == []
@@ -108,13 +108,13 @@ async def test_nothing_is_asked_for_ahead_where_there_is_no_room_at_once(scene: 
 
 
 async def test_nothing_is_asked_where_nothing_is_wanted_any_more(scene: Scene) -> None:
-    assert await scene.pages.ask(lambda: None) is None
+    assert await scene.pages.get(lambda: None) is None
     assert scene.budget.reserved == 0
 
 
 async def test_no_room_is_kept_between_two_tries_of_a_page() -> None:
-    limit = PageLimit(10, room=2**20)
-    budget = Budget(2 * limit.expected_bytes)
+    limit = AdaptivePageSize(10, room=2**20)
+    budget = MemoryBudget(2 * limit.expected_bytes)
     tries: list[int] = []
 
     class Failing:
@@ -122,10 +122,10 @@ async def test_no_room_is_kept_between_two_tries_of_a_page() -> None:
             tries.append(budget.reserved)
             raise CallFailed("GetEventsSince", "no")
 
-    history, given = History("acme", limit, lambda _: None), Failing()
+    history, given = HistoryClient("acme", limit, lambda _: None), Failing()
     async with asyncio.TaskGroup() as tasks:
-        pages = Pages(history, given, budget.share(), tasks)  # type: ignore[arg-type]
-        asked = await pages.ask(lambda: FIRST)
+        pages = PagePrefetcher(history, given, budget.share(), tasks)  # type: ignore[arg-type]
+        asked = await pages.get(lambda: FIRST)
         assert asked is not None
         with asked.reservation.until_done():
             asking = tasks.create_task(asked.answer)  # type: ignore[arg-type]

@@ -8,35 +8,35 @@ import pytest
 import structlog
 
 from gateway.broker.memory import Edge, no_faults
-from gateway.errors import ConfigurationError, GatewayError, NeedsPerson, Unavailable
-from gateway.replica.provisioning import Provisioning, Seldom
-from gateway.replica.source.account import Activity
+from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
+from gateway.replica.provisioning import LogThrottle, Provisioning
+from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build
 
 
 def test_the_same_words_are_said_once_a_minute_whatever_numbers_stand_in_them() -> None:
     now = 0.0
-    seldom = Seldom(lambda: now)
-    assert seldom.is_to_be_said("shard 3: no stream")
-    assert not seldom.is_to_be_said("shard 4: no stream")
-    assert seldom.is_to_be_said("shard 4: no room")
+    seldom = LogThrottle(lambda: now)
+    assert seldom.should_log("shard 3: no stream")
+    assert not seldom.should_log("shard 4: no stream")
+    assert seldom.should_log("shard 4: no room")
     now = 61.0
-    assert seldom.is_to_be_said("shard 3: no stream")
+    assert seldom.should_log("shard 3: no stream")
 
 
 def test_not_all_words_that_were_ever_said_are_remembered() -> None:
-    seldom = Seldom(lambda: 0.0)
+    seldom = LogThrottle(lambda: 0.0)
     words = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(300)]
-    assert all(seldom.is_to_be_said(one) for one in words)
-    assert len(seldom._said) == 100
-    assert not seldom.is_to_be_said(words[-1])
+    assert all(seldom.should_log(one) for one in words)
+    assert len(seldom._logged_at) == 100
+    assert not seldom.should_log(words[-1])
 
 
 async def test_what_only_a_person_can_mend_is_known_until_it_is_mended() -> None:
     answers: list[GatewayError | None] = [
         ConfigurationError("stream x", "allow_atomic is off", "Mend it."),
         Unavailable("nobody is there"),
-        NeedsPerson("there is no topic x"),
+        ActionRequired("there is no topic x"),
         None,
     ]
 
@@ -49,14 +49,14 @@ async def test_what_only_a_person_can_mend_is_known_until_it_is_mended() -> None
     troubles = []
     with structlog.testing.capture_logs() as logs:
         while answers:
-            await provisioning.look()
-            troubles.append(provisioning.trouble)
+            await provisioning.check()
+            troubles.append(provisioning.problem)
     assert troubles == ["stream x: allow_atomic is off. Mend it."] * 2 + ["there is no topic x", None]
     assert [entry["log_level"] for entry in logs] == ["error", "error", "info"]
 
 
 async def test_it_is_looked_soon_after_a_log_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.provisioning._SOON", 0.01)
+    monkeypatch.setattr("gateway.replica.provisioning._FIRST_CHECK_DELAY_S", 0.01)
     looks = 0
 
     async def look() -> None:
@@ -66,8 +66,8 @@ async def test_it_is_looked_soon_after_a_log_fails(monkeypatch: pytest.MonkeyPat
     provisioning = Provisioning(look)
     running = asyncio.create_task(provisioning.run())
     for wanted in (1, 2):
-        provisioning.ask()
-        provisioning.ask()
+        provisioning.request_check()
+        provisioning.request_check()
         async with asyncio.timeout(10):
             while looks < wanted:
                 await asyncio.sleep(0.01)
@@ -83,18 +83,18 @@ async def test_accounts_say_what_a_person_must_mend_and_a_replica_that_can_open_
 
     async def faults(edge: Edge) -> None:
         if edge.call == "commit" and edge.when == "before":
-            raise NeedsPerson("set allow_atomic to true")
+            raise ActionRequired("set allow_atomic to true")
 
     world.broker.faults = faults
     with structlog.testing.capture_logs() as logs:
         replica = await world.replica()
         for account in ("alpha", "beta"):
             await world.until(
-                lambda name=account: world.status(name).trouble == "set allow_atomic to true", "it says so"
+                lambda name=account: world.status(name).last_error == "set allow_atomic to true", "it says so"
             )
 
         async def needs_person() -> bool:
-            return (await replica.numbers()).needs_person
+            return (await replica.metrics()).action_required
 
         async with asyncio.timeout(10):
             while not await needs_person():
@@ -103,8 +103,8 @@ async def test_accounts_say_what_a_person_must_mend_and_a_replica_that_can_open_
         world.broker.faults = no_faults
         for account in ("alpha", "beta"):
             await world.published(account, range(1, 11))
-            await world.becomes(account, Activity.LIVE)
-            await world.until(lambda name=account: world.status(name).trouble is None, "it is well")
+            await world.becomes(account, AccountState.LIVE)
+            await world.until(lambda name=account: world.status(name).last_error is None, "it is well")
     assert not await needs_person()
     assert [entry["log_level"] for entry in logs if "opened again" in entry["event"]] == ["error"]
     assert not [entry for entry in world.broker.entries if entry.stored.message.topic == "dead-letter"]

@@ -29,7 +29,7 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
         push = decode(record)
         assert isinstance(push, Invocation)
         content = pushes.decoded(DECODER, "acme", push.target, push.arguments)
-        event = pushes.at_sight(DECODER, "acme", record)
+        event = pushes.match(DECODER, "acme", record)
         known += event is not None
         assert event in {None, content}
     assert known > 0
@@ -49,4 +49,4 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
 )
 def test_anything_else_is_not_known_at_sight(old: bytes, new: bytes) -> None:
     for record in records(100):
-        assert pushes.at_sight(DECODER, "acme", record.replace(old, new)) is None
+        assert pushes.match(DECODER, "acme", record.replace(old, new)) is None

@@ -7,18 +7,18 @@ import asyncio
 import pytest
 
 from gateway.broker.memory import Edge
-from gateway.errors import Rejected
+from gateway.errors import CommitRejected
 from gateway.events.event import Event
 from gateway.publication import DEAD_LETTER
-from gateway.replica.sink.rejections import Refusals
-from gateway.session.types import Item, Reissue
+from gateway.replica.sink.rejections import Rejections
+from gateway.session.types import OutgoingItem, ReplayMark
 from tests.support.in_process import Build, World
 from tests.unit.replica.picky import Picky
 
 
-def item(account: str, sequence: int, replay: str | None = None) -> Item:
+def item(account: str, sequence: int, replay: str | None = None) -> OutgoingItem:
     event = Event(account, "order-update", sequence, f"id-{sequence}", "2026-11-29T12:00:00Z", None, b"{}")
-    return Item(event, reissue=None if replay is None else Reissue(replay))
+    return OutgoingItem(event, replay=None if replay is None else ReplayMark(replay))
 
 
 def letters(world: World, account: str) -> list[bytes]:
@@ -37,7 +37,7 @@ async def test_a_broker_that_refuses_everything_for_a_while_buries_nothing(build
         await asyncio.sleep(0)
         if edge.call == "commit" and edge.when == "before" and refusals < 7:
             refusals += 1
-            raise Rejected("not now")
+            raise CommitRejected("not now")
 
     world.broker.faults = faults
     for account in ("alpha", "beta"):
@@ -78,61 +78,61 @@ async def test_a_message_that_alone_is_refused_is_buried_in_the_end(
 
 
 def test_it_takes_several_refusals_over_several_seconds_and_something_else_that_is_stored() -> None:
-    refusals, bad = Refusals(), item("alpha", 7)
+    refusals, bad = Rejections(), item("alpha", 7)
     for at in (0.0, 1.0, 3.0):
-        refusals.refused(bad, at)
-    refusals.refused(bad, 12.0)
-    assert not refusals.is_to_be_buried(bad), "nothing else was stored since"
-    refusals.stored([item("beta", 1)])
-    assert not refusals.is_to_be_buried(bad), "it may be taken now"
-    refusals.refused(bad, 17.0)
-    assert refusals.is_to_be_buried(bad)
-    assert not refusals.is_to_be_buried(item("alpha", 8))
-    refusals.stored([bad])
-    assert not refusals.is_to_be_buried(bad)
+        refusals.on_rejected(bad, at)
+    refusals.on_rejected(bad, 12.0)
+    assert not refusals.must_dead_letter(bad), "nothing else was stored since"
+    refusals.on_stored([item("beta", 1)])
+    assert not refusals.must_dead_letter(bad), "it may be taken now"
+    refusals.on_rejected(bad, 17.0)
+    assert refusals.must_dead_letter(bad)
+    assert not refusals.must_dead_letter(item("alpha", 8))
+    refusals.on_stored([bad])
+    assert not refusals.must_dead_letter(bad)
 
 
 def test_a_message_that_rested_for_longer_than_the_broker_was_unwell_is_tried_once_more() -> None:
-    refusals, bad = Refusals(), item("alpha", 7)
-    refusals.stored([item("beta", 1)])
+    refusals, bad = Rejections(), item("alpha", 7)
+    refusals.on_stored([item("beta", 1)])
     for at in (0.0, 1.0, 3.0, 7.0):
-        refusals.refused(bad, at)
-        refusals.stored([item("beta", 1)])
-    assert refusals.due(12.0, ["alpha"]) == "alpha"
-    assert not refusals.is_to_be_buried(bad), "it was refused for 7 s, and rested for 5"
-    refusals.refused(bad, 12.0)
-    assert refusals.is_to_be_buried(bad)
+        refusals.on_rejected(bad, at)
+        refusals.on_stored([item("beta", 1)])
+    assert refusals.is_due(12.0, ["alpha"]) == "alpha"
+    assert not refusals.must_dead_letter(bad), "it was refused for 7 s, and rested for 5"
+    refusals.on_rejected(bad, 12.0)
+    assert refusals.must_dead_letter(bad)
 
 
 def test_its_account_is_left_out_until_it_is_tried_again_alone() -> None:
-    refusals, bad = Refusals(), item("alpha", 7)
-    assert refusals.refused(bad, 0.0) == 1.0
-    assert refusals.aside(0.5) == ["alpha"]
-    assert refusals.due(0.5, ["alpha", "beta"]) is None
-    assert refusals.aside(1.0) == []
-    assert refusals.due(1.0, ["beta"]) is None
-    assert refusals.due(1.0, ["beta", "alpha"]) == "alpha"
-    assert [refusals.refused(bad, 10.0 * time) for time in range(1, 5)] == [2.0, 4.0, 5.0, 5.0]
+    refusals, bad = Rejections(), item("alpha", 7)
+    assert refusals.on_rejected(bad, 0.0) == 1.0
+    assert refusals.is_set_aside(0.5) == ["alpha"]
+    assert refusals.is_due(0.5, ["alpha", "beta"]) is None
+    assert refusals.is_set_aside(1.0) == []
+    assert refusals.is_due(1.0, ["beta"]) is None
+    assert refusals.is_due(1.0, ["beta", "alpha"]) == "alpha"
+    assert [refusals.on_rejected(bad, 10.0 * time) for time in range(1, 5)] == [2.0, 4.0, 5.0, 5.0]
 
 
 def test_two_that_are_refused_in_turn_are_each_remembered_and_replays_apart() -> None:
-    refusals = Refusals()
+    refusals = Rejections()
     bad = [item("alpha", 7), item("beta", 7), item("alpha", 7, "replay-1")]
     for at in (0.0, 5.0, 10.0):
         for one in bad:
-            refusals.refused(one, at)
-        refusals.stored([item("gamma", 1)])
-    assert all(refusals.is_to_be_buried(one) for one in bad)
-    assert sorted(refusals.aside(10.0)) == ["alpha", "beta"]
+            refusals.on_rejected(one, at)
+        refusals.on_stored([item("gamma", 1)])
+    assert all(refusals.must_dead_letter(one) for one in bad)
+    assert sorted(refusals.is_set_aside(10.0)) == ["alpha", "beta"]
     assert refusals.wants_proof(10.0) == []
 
 
 def test_an_account_that_goes_is_forgotten_and_a_message_that_does_not_come_again() -> None:
-    refusals, bad = Refusals(), item("alpha", 7)
-    refusals.refused(bad, 0.0)
-    assert refusals.due(60.9, ["alpha"]) == "alpha"
-    assert refusals.due(61.0, ["alpha"]) is None
-    refusals.refused(bad, 0.0)
+    refusals, bad = Rejections(), item("alpha", 7)
+    refusals.on_rejected(bad, 0.0)
+    assert refusals.is_due(60.9, ["alpha"]) == "alpha"
+    assert refusals.is_due(61.0, ["alpha"]) is None
+    refusals.on_rejected(bad, 0.0)
     assert refusals.wants_proof(10.0) == ["alpha"]
     refusals.forget("alpha")
     assert refusals.wants_proof(10.0) == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build
 
 
@@ -10,7 +10,7 @@ async def test_an_account_is_registered_once_its_first_checkpoint_is_committed(b
     world = await build("main", prefill=10)
     await world.replica()
     await world.published("main", range(1, 11))
-    assert world.registry.accounts == {"main"}
+    assert world.registry.registered == {"main"}
 
 
 async def test_an_account_whose_checkpoint_is_lost_stands_still_instead_of_publishing_its_history_again(
@@ -21,8 +21,8 @@ async def test_an_account_whose_checkpoint_is_lost_stands_still_instead_of_publi
     await world.published("main", range(1, 11))
     world.broker.stored_checkpoints.clear()
     await world.replica()
-    await world.becomes("main", Activity.DIVERGED)
-    assert "the checkpoint of main is gone" in world.status("main").trouble
+    await world.becomes("main", AccountState.DIVERGED)
+    assert "the checkpoint of main is gone" in world.status("main").last_error
     assert world.keys_of("main") == list(range(1, 11))
 
 
@@ -30,7 +30,7 @@ async def test_an_account_of_before_the_registry_is_registered_from_its_checkpoi
     world = await build("main", prefill=10)
     await world.replica()
     await world.published("main", range(1, 11))
-    world.registry.accounts.clear()
+    world.registry.registered.clear()
     await world.replica()
-    await world.until(lambda: world.registry.accounts == {"main"}, "main is registered")
+    await world.until(lambda: world.registry.registered == {"main"}, "main is registered")
     assert world.keys_of("main") == list(range(1, 11))

@@ -9,10 +9,17 @@ from functools import partial
 
 import pytest
 
-from gateway.replica.source.account import Activity
+from gateway.hub.methods import Hub
+from gateway.replica.source.account import AccountState
+from gateway.replica.source.catch_up_span import CatchUpSpan
+from gateway.replica.source.prefetch import PagePrefetcher
+from gateway.replica.source.sync import SyncLoop
+from gateway.signalr.connection import Connection
+from gateway.signalr.intake import Intake
+from gateway.signalr.receipt import Receipt
 from tests.support.in_process import Build
 
-OURS = {"Connection", "Hub", "Pages", "_Following", "CatchUp", "Intake", "Receipt"}
+OURS = {one.__name__ for one in (Connection, Hub, PagePrefetcher, SyncLoop, CatchUpSpan, Intake, Receipt)}
 THEIRS = {"ClientWebSocketResponse", "ResponseHandler", "ClientResponse", "BaseExceptionGroup", "ExceptionGroup"}
 
 
@@ -42,7 +49,7 @@ async def test_connections_that_the_hub_ends_leave_nothing(how: str, build: Buil
     world = await build("alpha", "beta", prefill=30)
     await world.replica(audit=0.05)
     for account in ("alpha", "beta"):
-        await world.becomes(account, Activity.LIVE)
+        await world.becomes(account, AccountState.LIVE)
         await world.published(account, range(1, 31))
     before = alive()
 
@@ -53,7 +60,7 @@ async def test_connections_that_the_hub_ends_leave_nothing(how: str, build: Buil
         assert world.hub.drop(how=how) == 2
         for account in ("alpha", "beta"):
             await world.until(partial(has_connected, account, times + 1), "it connects")
-            await world.becomes(account, Activity.LIVE)
+            await world.becomes(account, AccountState.LIVE)
             world.hub.user(account).emit(1)
             await world.published(account, range(1, 31 + times))
 

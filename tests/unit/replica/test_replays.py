@@ -11,12 +11,12 @@ import pytest
 
 from gateway.events.event import Event
 from gateway.replica.replay.job import ReplaySettings
-from gateway.replica.replay.scheduler import Replays
-from gateway.replica.source.context import Pace, PageLimit
+from gateway.replica.replay.scheduler import ReplayScheduler
+from gateway.replica.source.context import AdaptivePageSize, RateLimiter
 from gateway.session.replay_queue import Progress
 from gateway.state import Phase, Replay, decode_record, encode_record
-from gateway.telemetry.counters import Tally
-from gateway.telemetry.tracer import OFF
+from gateway.telemetry.counters import Counters
+from gateway.telemetry.tracer import NOOP_TRACER
 
 WANTED = Replay(account="main", until=9, asked_at="", asked_by="")
 
@@ -25,19 +25,19 @@ class Shard:
     """What a shard does with its replays, and a broker that keeps their progress."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        access = SimpleNamespace(page_limit=PageLimit(100, room=10**6), tracer=OFF)
+        source = SimpleNamespace(page_size=AdaptivePageSize(100, room=10**6), tracer=NOOP_TRACER)
         account = SimpleNamespace(
-            name="main", access=access, note_call=None, hub=None, activity=SimpleNamespace(value="offline")
+            name="main", source=source, on_call_failed=None, hub=None, state=SimpleNamespace(value="offline")
         )
         self.accounts: dict[str, Any] = {"main": account}
-        settings = ReplaySettings("gateway-0", asyncio.Semaphore(1), Pace(1000), grace=1)
-        self.replays = Replays(settings, self.accounts, lambda: None, Tally())
+        settings = ReplaySettings("gateway-0", asyncio.Semaphore(1), RateLimiter(1000), grace=1)
+        self.replays = ReplayScheduler(settings, self.accounts, lambda: None, Counters())
         self.stored: dict[str, bytes] = {}
         self.tasks = tasks
         self.commits: Counter[str] = Counter()
 
     def open(self) -> None:
-        self.replays.opened(dict(self.stored), self.tasks)
+        self.replays.on_opened(dict(self.stored), self.tasks)
 
     def take(self) -> dict[str, bytes | None]:
         found = {id_: self.replays.take(id_, 100, 10**6) for id_ in self.replays.ids()}
@@ -50,7 +50,7 @@ class Shard:
                 self.stored.pop(key, None)
             else:
                 self.stored[key] = value
-        self.replays.committed([key.removeprefix("~") for key in taken])
+        self.replays.on_committed([key.removeprefix("~") for key in taken])
 
     async def commit(self) -> dict[str, bytes | None]:
         await asyncio.sleep(0.01)
@@ -69,7 +69,7 @@ async def shard() -> Any:  # noqa: ANN401 - a generator
         made = Shard(tasks)
         made.open()
         yield made
-        made.replays.closed()
+        made.replays.on_closed()
 
 
 def done(phase: Phase = Phase.COMPLETED) -> bytes:
@@ -78,13 +78,13 @@ def done(phase: Phase = Phase.COMPLETED) -> bytes:
 
 async def test_one_that_ended_is_forgotten_and_asked_for_again_is_carried_out_once(shard: Shard) -> None:
     shard.stored = {"~x": done()}
-    shard.replays.want("x", WANTED)
+    shard.replays.set_desired("x", WANTED)
     shard.open()
     assert await shard.commit() == {}
     assert shard.phases() == {"x": Phase.COMPLETED}
-    shard.replays.want("x", None)
+    shard.replays.set_desired("x", None)
     assert await shard.commit() == {"~x": None}
-    shard.replays.want("x", WANTED)  # the same key
+    shard.replays.set_desired("x", WANTED)  # the same key
     assert shard.phases() == {"x": Phase.PENDING}
     shard.stored["~x"] = done()  # as it ends
     shard.open()
@@ -94,19 +94,19 @@ async def test_one_that_ended_is_forgotten_and_asked_for_again_is_carried_out_on
 
 async def test_one_that_is_asked_for_before_it_is_forgotten_begins_behind_that(shard: Shard) -> None:
     shard.stored = {"~x": done()}
-    shard.replays.want("x", WANTED)
+    shard.replays.set_desired("x", WANTED)
     shard.open()
-    shard.replays.want("x", None)
-    shard.replays.want("x", WANTED)
+    shard.replays.set_desired("x", None)
+    shard.replays.set_desired("x", WANTED)
     assert shard.phases() == {}
     assert await shard.commit() == {"~x": None}
     assert shard.phases() == {"x": Phase.PENDING}
 
 
 async def test_a_cancel_is_committed_once_and_shown_only_then(shard: Shard) -> None:
-    shard.replays.want("x", WANTED)
+    shard.replays.set_desired("x", WANTED)
     await asyncio.sleep(0.01)
-    shard.replays.want("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
+    shard.replays.set_desired("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
     await asyncio.sleep(0.01)
     assert shard.phases() == {"x": Phase.RUNNING}
     await shard.commit()
@@ -116,12 +116,12 @@ async def test_a_cancel_is_committed_once_and_shown_only_then(shard: Shard) -> N
 
 
 async def test_an_account_that_comes_back_with_a_commit_in_flight_goes_on_behind_it(shard: Shard) -> None:
-    shard.replays.want("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
+    shard.replays.set_desired("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
     await asyncio.sleep(0.01)
     taken = shard.take()
     assert taken
-    shard.replays.went("main")
-    shard.replays.came("main")
+    shard.replays.on_account_removed("main")
+    shard.replays.on_account_added("main")
     assert shard.phases() == {}
     shard.store(taken)
     await asyncio.sleep(0.01)
@@ -130,7 +130,7 @@ async def test_an_account_that_comes_back_with_a_commit_in_flight_goes_on_behind
 
 
 async def test_nothing_of_before_goes_on_in_a_log_that_is_opened_anew(shard: Shard) -> None:
-    shard.replays.want("x", WANTED)
+    shard.replays.set_desired("x", WANTED)
     before = shard.replays._jobs["x"]
     shard.stored["~x"] = done(Phase.RUNNING)
     shard.open()

@@ -14,10 +14,10 @@ from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.errors import Unavailable
 from gateway.replica import replica
 from gateway.replica import reporter as reporting
-from gateway.replica.orphaned import KEYLESS
+from gateway.replica.orphaned import KEY_MISSING
 from gateway.replica.replica import Replica
-from gateway.replica.reporter import Reporter, Subject
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.reporter import AccountReport, Reporter
+from gateway.replica.source.account import Account, AccountState
 from gateway.state import Observed, decode_record
 from tests.support.in_process import Build, World
 
@@ -30,10 +30,10 @@ def fails(name: str, error: Exception) -> float:
 async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     turn, looks = 0, Counter[int]()
 
-    def accounts() -> Iterator[Subject]:
+    def accounts() -> Iterator[AccountReport]:
         for number in range(2000):
             looks[turn] += 1
-            yield Subject(f"account-{number}", "", partial(Observed, "replica", "live", ""))
+            yield AccountReport(f"account-{number}", "", partial(Observed, "replica", "live", ""))
 
     async def events() -> None:
         nonlocal turn
@@ -46,7 +46,7 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
         asyncio.create_task(work)
         for work in (
             events(),
-            Reporter(store, accounts, list, View(lambda _: None).last_word, fails).run(asyncio.Event()),
+            Reporter(store, accounts, list, View(lambda _: None).last_writer, fails).run(asyncio.Event()),
         )
     ]
     async with asyncio.timeout(10):
@@ -61,21 +61,21 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
 async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_changed_of_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
     told, states, sizes = Counter[str](), dict[str, str](), list[int]()
 
     class Store(MemoryControl):
-        async def report(self, observed: Mapping[str, bytes]) -> None:
-            await super().report(observed)
+        async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
+            await super().publish_observed(observed)
             sizes.append(len(observed))  # once it is stored: the end is awaited by it
 
     def tell(name: str) -> Observed:
         told[name] += 1
         return Observed("replica", states[name], "")
 
-    def accounts() -> Iterator[Subject]:
+    def accounts() -> Iterator[AccountReport]:
         for name, state in states.items():
-            yield Subject(name, state, partial(tell, name))
+            yield AccountReport(name, state, partial(tell, name))
 
     async def until(count: int) -> None:
         async with asyncio.timeout(20):
@@ -84,7 +84,7 @@ async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_chang
 
     store = Store()
     running = asyncio.create_task(
-        Reporter(store, accounts, list, View(lambda _: None).last_word, fails).run(asyncio.Event())
+        Reporter(store, accounts, list, View(lambda _: None).last_writer, fails).run(asyncio.Event())
     )
     states["old"] = "offline"
     await until(1)
@@ -98,20 +98,20 @@ async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_chang
 
 
 async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replica, "LOOK", 0.05)
+    monkeypatch.setattr(replica, "SCAN_INTERVAL_S", 0.05)
     world = await build("alpha", "beta", "gamma", prefill=1)
     world.ownership, world.control = MemoryOwnership(), MemoryControl()
     running = await world.replica()
     for name in ("alpha", "beta", "gamma"):
         await world.published(name, [1])
-    look = running._subjects()
+    look = running._account_reports()
     first = next(look).account
     (gone, stays) = sorted({"alpha", "beta", "gamma"} - {first})
     (world.keys / gone).unlink()
     await world.until(lambda: gone not in {status.account for status in running.statuses()}, "it goes")
-    told = [(subject.account, subject.tell().state) for subject in look]
+    told = [(subject.account, subject.record().state) for subject in look]
     assert stays in dict(told)
-    assert [state for account, state in told if account == gone] == [KEYLESS]
+    assert [state for account, state in told if account == gone] == [KEY_MISSING]
 
 
 # Accounts that have nothing to do ---------------------------------------------------------------------------
@@ -122,17 +122,19 @@ async def still(build: Build) -> tuple[World, Replica]:
     world = await build("alpha", "beta", prefill=2)
     running = await world.replica(audit=1000)
     for name in ("alpha", "beta"):
-        await world.becomes(name, Activity.LIVE)
+        await world.becomes(name, AccountState.LIVE)
         await world.published(name, [1, 2])
-    await world.until(lambda: not any(account._in_flight for account in running._served()), "all is committed")
+    await world.until(lambda: not any(account._in_flight for account in running._served_accounts()), "all is committed")
     assert names(running) == ({"alpha", "beta"}, set())
     return world, running
 
 
 def names(running: Replica) -> tuple[set[str], set[str]]:
     """Look, and give whom that was done to and of whom there is the name alone."""
-    seen = [*running._subjects()]
-    return {one.account for one in seen if isinstance(one, Subject)}, {one for one in seen if isinstance(one, str)}
+    seen = [*running._account_reports()]
+    return {one.account for one in seen if isinstance(one, AccountReport)}, {
+        one for one in seen if isinstance(one, str)
+    }
 
 
 async def test_an_account_that_nothing_touches_is_looked_at_rarely(
@@ -140,7 +142,7 @@ async def test_an_account_that_nothing_touches_is_looked_at_rarely(
 ) -> None:
     _, running = await still(build)
     assert names(running) == (set(), {"alpha", "beta"})
-    monkeypatch.setattr(replica, "RARELY", 0.0)
+    monkeypatch.setattr(replica, "REPEAT_INTERVAL_S", 0.0)
     assert names(running) == ({"alpha", "beta"}, set())
 
 
@@ -161,7 +163,7 @@ async def test_the_lag_of_an_account_begins_when_it_does_however_long_ago_it_was
     account.lag.level_at -= 1000  # as if the look had been so long ago
     world.hub.patch_faults("alpha", slow={"negotiate": 1000.0})
     world.hub.drop("alpha")
-    await world.until(lambda: account.activity is not Activity.LIVE, "it is away")
+    await world.until(lambda: account.state is not AccountState.LIVE, "it is away")
     assert 0 < account.lag_seconds() < 500
 
 
@@ -170,23 +172,23 @@ class Fails(MemoryControl):
 
     is_away = True
 
-    async def report(self, observed: Mapping[str, bytes]) -> None:
+    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
         if self.is_away:
             raise Unavailable("it is away")
-        await super().report(observed)
+        await super().publish_observed(observed)
 
 
 async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
     said, touched, store, looks = Observed("replica", "live", ""), {"alpha", "beta"}, Fails(), 0
 
-    def accounts() -> Iterator[Subject | str]:
+    def accounts() -> Iterator[AccountReport | str]:
         nonlocal looks
         looks += 1
         for name in ("alpha", "beta"):
             if name in touched:
                 touched.discard(name)
-                yield Subject(name, said.latest, lambda: said, again=partial(touched.add, name))
+                yield AccountReport(name, said.latest, lambda: said, repeat_after=partial(touched.add, name))
             else:
                 yield name
 
@@ -198,7 +200,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
     def reported(name: str) -> Observed:
         return decode_record(Observed, store.records[True, f"account.{name}"][0].value)
 
-    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word, fails)
+    reporter = Reporter(store, accounts, list, View(lambda _: None).last_writer, fails)
     running = asyncio.create_task(reporter.run(asyncio.Event()))
     await until(lambda: looks > 3)
     assert store.records == {}
@@ -220,7 +222,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
 async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_being_told_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reporting, "_LOOK", 0.01)
+    monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
     says: dict[str, Callable[[], Observed]] = {
         "alpha": lambda: Observed("replica", "live", ""),
         "beta": lambda: Observed("replica", f"{1 / 0}", ""),
@@ -238,11 +240,11 @@ async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_being_t
             while not holds():
                 await asyncio.sleep(0.01)
 
-    def accounts() -> Iterator[Subject]:
+    def accounts() -> Iterator[AccountReport]:
         for name, tell in says.items():
-            yield Subject(name, "", tell)
+            yield AccountReport(name, "", tell)
 
-    reporter = Reporter(store, accounts, list, View(lambda _: None).last_word, failed)
+    reporter = Reporter(store, accounts, list, View(lambda _: None).last_writer, failed)
     running = asyncio.create_task(reporter.run(asyncio.Event()))
     await until(lambda: len(store.records) == 2)
     assert heard == {"beta": 1, "gamma": 1}  # not at each look

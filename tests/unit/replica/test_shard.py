@@ -15,7 +15,7 @@ from gateway.accounts import shard_of
 from gateway.broker.memory import Edge
 from gateway.broker.ports import Limits
 from gateway.errors import OutcomeUnknown, Unavailable
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.settings import MessagesSettings
 from gateway.simulator.hub import Injection
 from tests.support.in_process import Build, World
@@ -46,7 +46,7 @@ async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_a
     assert (letter.key, body["Reason"], body["EventSeqId"], body["Truncated"]) == (b"5", "too-large", 5, True)
     assert body["Size"] > 20_000
     assert len(base64.b64decode(body["Raw"])) < 16 * 1024
-    assert world.status("alpha").activity is Activity.LIVE
+    assert world.status("alpha").activity is AccountState.LIVE
 
 
 async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_becomes_a_dead_letter(
@@ -111,11 +111,11 @@ async def test_a_fenced_shard_stays_off_and_says_so_while_the_others_go_on(build
         await world.replica(shards=16)
         for account in ("alpha", "beta"):
             await world.published(account, range(1, 11))
-            await world.becomes(account, Activity.LIVE)
+            await world.becomes(account, AccountState.LIVE)
         async with world.broker.log("another").open(shard_of("alpha", 16)):
             world.hub.user("alpha").emit(5)
             world.hub.user("beta").emit(5)
-            await world.becomes("alpha", Activity.FENCED)
+            await world.becomes("alpha", AccountState.FENCED)
             await world.published("beta", range(11, 16))
 
     assert world.keys_of("alpha") == list(range(1, 11))
@@ -135,32 +135,34 @@ async def test_an_account_whose_checkpoint_cannot_be_read_stands_still_and_its_n
     with structlog.testing.capture_logs() as logs:
         await world.replica()
         await world.published("beta", range(1, 11))
-        await world.becomes("alpha", Activity.DIVERGED)
+        await world.becomes("alpha", AccountState.DIVERGED)
         world.hub.user("alpha").emit(5)
         world.hub.user("beta").emit(5)
         await world.published("beta", range(11, 16))
 
     assert world.keys_of("alpha") == []
     assert world.broker.stored_checkpoints[0]["alpha"] == checkpoint
-    assert world.status("alpha").trouble
+    assert world.status("alpha").last_error
     assert [entry["account"] for entry in logs if entry["log_level"] == "error"] == ["alpha"]
 
 
 async def test_a_refused_key_is_said_and_read_afresh(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.replica.source.account._REFUSED_DELAY", 0.05)  # only a timer: what it does stays
+    monkeypatch.setattr(
+        "gateway.replica.source.account._UNAUTHORIZED_DELAY_S", 0.05
+    )  # only a timer: what it does stays
     world = await build("alpha", "beta", prefill=10)
     (world.keys / "alpha").write_text("yesterdays-key")
     with structlog.testing.capture_logs() as logs:
         await world.replica()
-        await world.becomes("alpha", Activity.REFUSED)
+        await world.becomes("alpha", AccountState.REFUSED)
         await world.published("beta", range(1, 11))
         assert world.keys_of("alpha") == []
-        assert "401" in (world.status("alpha").trouble or "")
+        assert "401" in (world.status("alpha").last_error or "")
         (world.keys / "alpha").write_text("key-of-alpha\n")
         await world.published("alpha", range(1, 11))
-        await world.becomes("alpha", Activity.LIVE)
+        await world.becomes("alpha", AccountState.LIVE)
 
-    assert world.status("alpha").trouble is None
+    assert world.status("alpha").last_error is None
     refusals = [entry for entry in logs if entry["log_level"] == "error"]
     assert refusals
     assert {entry["account"] for entry in refusals} == {"alpha"}
@@ -220,7 +222,7 @@ async def test_a_commit_holds_no_more_than_its_messages_take_however_large_dead_
     await world.replica()
     for account in ("alpha", "beta"):
         await world.published(account, [1])
-        await world.becomes(account, Activity.LIVE)
+        await world.becomes(account, AccountState.LIVE)
     goes_on = asyncio.Event()
 
     async def hold(edge: Edge) -> None:

@@ -12,7 +12,7 @@ from gateway.accounts import shard_of
 from gateway.broker.memory import Edge, no_faults
 from gateway.errors import Unavailable
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build
 
 HANGS = 10.0
@@ -83,7 +83,7 @@ async def test_shards_whose_commits_hang_hold_up_no_other(build: Build) -> None:
     assert len(shards) > 6
     await world.replica(shards=64)
     for account in ("alpha", *hung):
-        await world.becomes(account, Activity.LIVE)
+        await world.becomes(account, AccountState.LIVE)
 
     async def hang(edge: Edge) -> None:
         if edge.call == "commit" and edge.when == "before" and edge.shard in shards:
@@ -303,9 +303,9 @@ async def test_a_large_commit_that_is_too_late_is_tried_smaller_though_small_one
 async def test_a_broker_that_takes_fewer_messages_at_once_is_given_fewer_for_a_while() -> None:
     line = Line(rate=100e6)
     assert line.slots.most_messages is None
-    assert line.slots.too_many(1000)
+    assert line.slots.reduce_messages(1000)
     assert line.slots.most_messages == 500
-    assert not line.slots.too_many(4)
+    assert not line.slots.reduce_messages(4)
     assert line.slots.most_messages == 4
     line.now += 601
     assert line.slots.most_messages is None

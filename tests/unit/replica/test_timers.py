@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.replica.source.account import Account, Activity
+from gateway.replica.source.account import Account, AccountState
 from tests.support.in_process import Build
 
 ORDER = (
@@ -15,7 +15,7 @@ ORDER = (
 async def test_a_timer_ends_with_its_session(build: Build) -> None:
     world = await build("alpha", prefill=3)
     replica = await world.replica()
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     account: Account = replica._accounts["alpha"]
     user = world.hub.user("alpha")
     user.emit(1)

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from gateway.broker.memory import Edge, MemoryBroker, MemoryRegistry
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, TRACEPARENT, Message
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.telemetry.otlp import Source
 from gateway.telemetry.tracer import Tracer, add_trace
 from tests.support.in_process import Build
@@ -131,7 +131,7 @@ async def test_each_catch_up_belongs_to_the_connect_before_it(
 ) -> None:
     world = await build("acme", prefill=10)
     await world.replica(tracer=tracer)
-    await world.becomes("acme", Activity.LIVE)
+    await world.becomes("acme", AccountState.LIVE)
     world.hub.drop()
     await world.until(lambda: len(named(spans, "catch-up")) == 2, "it catches up again")
     connects, catch_ups = named(spans, "connect"), named(spans, "catch-up")
@@ -146,11 +146,11 @@ async def test_a_catch_up_that_the_hub_cuts_off_was_interrupted(
     world = await build("acme", prefill=10)
     world.hub.patch_faults("acme", history_lag=3600.0)
     await world.replica(tracer=tracer)
-    await world.becomes("acme", Activity.CATCHING_UP)
+    await world.becomes("acme", AccountState.CATCHING_UP)
     world.hub.drop()
     await world.until(lambda: len(named(spans, "catch-up")) == 1, "it is cut off")
     world.hub.patch_faults("acme", history_lag=0.0)
-    await world.becomes("acme", Activity.LIVE)
+    await world.becomes("acme", AccountState.LIVE)
     await world.until(lambda: len(named(spans, "catch-up")) == 2, "it has ended")
     outcomes = [(one.attributes or {})["mesolive.outcome"] for one in named(spans, "catch-up")]
     assert outcomes == ["interrupted", "live"]

@@ -19,7 +19,7 @@ async def test_a_hub_whose_clock_is_off_makes_no_event_late_and_none_early(
     world = await build("alpha", prefill=2)
     replica = await world.replica()
     await world.published("alpha", range(1, 3))
-    tally = replica._access.tally
+    tally = replica._source.counters
     assert tally.hub_offset.seconds == pytest.approx(off, abs=2)
     before = tally.delays.sum
 

@@ -11,9 +11,9 @@ import structlog
 from gateway.errors import CallFailed, ConnectionLost
 from gateway.hub.methods import EventsPage
 from gateway.publication import NOTIFICATIONS
-from gateway.replica.source.context import PageLimit
-from gateway.replica.source.history_client import History
-from gateway.replica.source.unservable import CannotBeGivenError, Search
+from gateway.replica.source.context import AdaptivePageSize
+from gateway.replica.source.history_client import HistoryClient
+from gateway.replica.source.unservable import UnservableEvents, UnservableSearch
 from gateway.session.types import PageRequest
 from gateway.simulator import Failure
 from tests.support.in_process import Build, World
@@ -24,7 +24,7 @@ ROOM = 2**30
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tries follow one another at once."""
-    monkeypatch.setattr("gateway.replica.source.history_client.CALL_CAP", 0.0)
+    monkeypatch.setattr("gateway.replica.source.history_client.MAX_CALL_DELAY_S", 0.0)
     monkeypatch.setattr("gateway.replica.source.history_client._PAUSE", 0.0)
 
 
@@ -48,18 +48,18 @@ class Poisoned:
         return EventsPage([str(number).encode() for number in found], None)
 
 
-def history(skip_after: int | None = 3) -> History:
-    return History("acme", PageLimit(8, ROOM), lambda _: None, skip_after=skip_after)
+def history(skip_after: int | None = 3) -> HistoryClient:
+    return HistoryClient("acme", AdaptivePageSize(8, ROOM), lambda _: None, skip_after=skip_after)
 
 
-async def passed(history: History, hub: Poisoned, since: int) -> CannotBeGivenError:
+async def passed(history: HistoryClient, hub: Poisoned, since: int) -> UnservableEvents:
     """Ask, over one connection after the other, until the events that cannot be given are found."""
     while True:
         try:
             await history.page(hub, PageRequest(since), may_pass=hub.numbers[-1])  # type: ignore[arg-type]
         except ConnectionLost:
             continue
-        except CannotBeGivenError as error:
+        except UnservableEvents as error:
             return error
         raise AssertionError("the hub gave a page")
 
@@ -96,7 +96,7 @@ async def test_each_place_is_tried_as_often_as_the_operator_said() -> None:
 @pytest.mark.usefixtures("at_once")
 async def test_without_the_operators_consent_it_is_waited_for() -> None:
     hub = Poisoned(list(range(1, 21)), {5})
-    asking, proven = History("acme", PageLimit(1, ROOM), lambda _: None), PageRequest(4)
+    asking, proven = HistoryClient("acme", AdaptivePageSize(1, ROOM), lambda _: None), PageRequest(4)
     with structlog.testing.capture_logs() as logs:
         for way, may_pass in ((asking, 20), (history(1), None), (history(1), 4)):
             hub.asked.clear()
@@ -141,13 +141,13 @@ def test_the_search_finds_a_place_that_works_behind_one_that_fails_whatever_work
         dice = Random(seed)
         last = dice.randrange(2, 200)
         fails = {0, *(number for number in range(1, last) if dice.random() < dice.random())}
-        search = Search(0, last, dice.randrange(1, 4))
+        search = UnservableSearch(0, last, dice.randrange(1, 4))
         while search.through is None:
             assert 0 <= search.at <= last
             if search.at in fails:
-                search.failed()
+                search.on_failure()
             else:
-                search.given()
+                search.on_page()
         assert search.through not in fails
         assert search.through - 1 in fails
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from gateway.broker.memory import MemoryControl
 from gateway.publication import NOTIFICATIONS
-from gateway.replica.source.account import Activity
+from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState, Written
 from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import applied, wish
@@ -89,19 +89,19 @@ async def test_a_strategy_that_the_hub_does_not_give_is_reported(build: Build) -
     world = await world_with_wishes(build)
     await world.replica()
     await applied(world, await wish(world, Desired(strategies=(1, 99))))
-    assert world.replicas[0].view.observed["alpha"].said.failed_strategies == (99,)
+    assert world.replicas[0].view.observed["alpha"].value.failed_strategies == (99,)
 
 
 async def test_how_the_hub_writes_enums_is_reported(build: Build) -> None:
     world = await world_with_wishes(build)
     await world.replica()
     await world.until(lambda: "alpha" in world.replicas[0].view.observed, "it is reported")
-    assert world.replicas[0].view.observed["alpha"].said.enum_forms is UNSET
+    assert world.replicas[0].view.observed["alpha"].value.enum_forms is UNSET
     world.hub.user("alpha").emit(100)
     await world.until(
-        lambda: "SignalState" in (world.replicas[0].view.observed["alpha"].said.unnamed_enums or ()), "it is reported"
+        lambda: "SignalState" in (world.replicas[0].view.observed["alpha"].value.unnamed_enums or ()), "it is reported"
     )
-    assert "numbers" in world.replicas[0].view.observed["alpha"].said.enum_forms
+    assert "numbers" in world.replicas[0].view.observed["alpha"].value.enum_forms
 
 
 async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build: Build) -> None:
@@ -109,7 +109,7 @@ async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build
     await world.replica()
     await world.published("alpha", range(1, 6))
     await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
-    await world.becomes("alpha", Activity.PAUSED)
+    await world.becomes("alpha", AccountState.PAUSED)
     assert world.hub.server.of(world.hub.user("alpha")) == []
     for name in ("alpha", "beta"):
         world.hub.user(name).emit(5)
@@ -143,7 +143,7 @@ async def test_asking_for_a_connection_ends_the_wait_for_the_next_try(build: Bui
     (world.keys / "alpha").write_text("wrong")
     world.hub.hub.change_key(world.hub.user("alpha"), "right")
     await world.replica()
-    await world.becomes("alpha", Activity.REFUSED)
+    await world.becomes("alpha", AccountState.REFUSED)
     world.hub.hub.change_key(world.hub.user("alpha"), "wrong")
     began = asyncio.get_running_loop().time()
     await wish(world, Desired(reconnects=1))
@@ -179,7 +179,7 @@ async def test_the_owner_reports_what_is_so_and_an_idle_account_not_again_and_ag
 
     def said() -> Any:  # noqa: ANN401 - Observed, or nothing yet
         sighting = replica.view.observed.get("alpha")
-        return None if sighting is None else sighting.said
+        return None if sighting is None else sighting.value
 
     await world.until(lambda: said() is not None and said().state == "live" and said().settled == 5, "it is reported")
     assert (said().owner, said().latest, said().trouble, said().strategies) == ("replica-1", 5, None, None)
@@ -188,20 +188,20 @@ async def test_the_owner_reports_what_is_so_and_an_idle_account_not_again_and_ag
     await asyncio.sleep(1.5)
     assert replica.view.observed["alpha"].revision == revision
     assert replica.view.age(replica.view.observed["alpha"]) > 1
-    assert replica.view.shards["0"].said.owner == "replica-1"
+    assert replica.view.shards["0"].value.owner == "replica-1"
 
 
 async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: Build) -> None:
     world = await world_with_wishes(build)
     await world.replica()
-    await world.becomes("alpha", Activity.LIVE)
+    await world.becomes("alpha", AccountState.LIVE)
     mine = Written("otto", "2026-11-22T13:32:25.092Z", "the-request")
     with capture_logs() as logs:
         await applied(world, await wish(world, Desired(strategies=(1,), written=mine)))
         await applied(world, await wish(world, Desired(strategies=(2,))))
         await applied(world, await wish(world, Desired(strategies=(3,), written=mine)))
         await applied(world, await wish(world, Desired(strategies=(4,), written=mine)))  # a copy of what was there
-    assert world.replicas[0]._access.tally.unknown_writers == 2
+    assert world.replicas[0]._source.counters.unknown_writers == 2
     told = [(log["log_level"], log["by"], log.get("request_id")) for log in logs if "the owner obeys" in log["event"]]
     assert told == [
         ("info", "otto", "the-request"),

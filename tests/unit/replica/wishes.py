@@ -18,6 +18,6 @@ async def applied(world: World, revision: int, account: str = "alpha") -> None:
 
     def is_applied() -> bool:
         sighting = world.replicas[-1].view.observed.get(account)
-        return sighting is not None and sighting.said.applied == revision
+        return sighting is not None and sighting.value.applied == revision
 
     await world.until(is_applied, f"revision {revision} is applied")

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Content, Item, Outcome, Page, PageRequest, SessionSettings
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page, PageRequest, SessionSettings
 
 OLD = -3600.0
 """A time, in seconds by the hub's clock, that is beyond any grace."""
@@ -48,26 +48,26 @@ class Scene:
         self.settings = SessionSettings(**more)
         self.session = Session("acme", checkpoint, start=start, settings=self.settings, known=known)
         self.now = 100.0
-        self.items: list[Item] = []
+        self.items: list[OutgoingItem] = []
         self.batches: list[Batch] = []
 
     def connect(self, *, latest: int = 0, at: float = 0.0, subject: str | None = None) -> None:
         """Connect, subscribe and hear what the latest is."""
-        self.session.connected(subject)
-        self.session.subscribed()
-        self.session.told_latest(latest, clock(at))
+        self.session.on_connected(subject)
+        self.session.on_subscribed()
+        self.session.on_latest(latest, clock(at))
 
     def answers(self, *contents: Content, token: str | None = None, is_full: bool = False) -> bool:
         """Let the hub answer what the session asks for."""
         request = self.session.wants()
         assert request is not None, "nothing is asked for"
-        return self.session.paged(Page(request, contents, token, is_full=is_full), self.now)
+        return self.session.on_page(Page(request, contents, token, is_full=is_full), self.now)
 
     def asks(self) -> PageRequest | None:
         return self.session.wants()
 
     def pushes(self, *contents: Content) -> list[Outcome]:
-        return [self.session.pushed(content, self.now) for content in contents]
+        return [self.session.on_push(content, self.now) for content in contents]
 
     def waits(self, seconds: float) -> None:
         self.now += seconds
@@ -75,11 +75,11 @@ class Scene:
 
     def audits(self, *contents: Content, latest: int, at: float = 0.0) -> bool:
         """Audit: the hub shows `contents` after the anchor."""
-        self.session.told_latest(latest, clock(at))
+        self.session.on_latest(latest, clock(at))
         self.session.audit()
         return self.answers(*contents)
 
-    def commits(self, messages: int = MUCH, size: int = MUCH) -> list[Item]:
+    def commits(self, messages: int = MUCH, size: int = MUCH) -> list[OutgoingItem]:
         """Take and commit everything that waits; give what was published by that."""
         first = len(self.items)
         while (batch := self.session.take(messages, size)) is not None:

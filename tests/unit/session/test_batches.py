@@ -52,8 +52,8 @@ def test_a_checkpoint_speaks_of_no_more_than_the_batches_up_to_its_own() -> None
 def test_bytes_that_wait_are_counted_down_to_nothing() -> None:
     scene = live(event(1), latest=1)
     scene.session.subscribe([1])
-    scene.session.told_latest(1, clock(0))
-    scene.session.told_latest(1, clock(0))
+    scene.session.on_latest(1, clock(0))
+    scene.session.on_latest(1, clock(0))
     scene.pushes(event(2, at=0), event(9, at=0), event(None, id="x"), letter(None), event(3, strategy=9, at=0))
     assert scene.session.queued_bytes > 0
 
@@ -105,7 +105,7 @@ def test_a_crash_after_any_batch_loses_and_doubles_nothing(data: st.DataObject) 
     scene.connect(latest=1)
     scene.answers(event(1))
     for number in data.draw(numbers):
-        scene.session.pushed(history[number - 1], scene.now)
+        scene.session.on_push(history[number - 1], scene.now)
         if data.draw(st.booleans()):
             scene.waits(0.06)
     published: list[int | None] = []
@@ -124,7 +124,7 @@ def test_a_crash_after_any_batch_loses_and_doubles_nothing(data: st.DataObject) 
         if request is None or other.session.state is State.LIVE:
             break
         page = [one for one in history if (one.sequence or 0) > request.since]
-        other.session.paged(Page(request, page, None), 0.0)
+        other.session.on_page(Page(request, page, None), 0.0)
 
     assert sorted(published + other.published()) == list(range(1, 31))  # type: ignore[type-var]
 
@@ -145,7 +145,7 @@ def test_sparse_pushes_never_make_the_checkpoint_larger_than_its_limit(step: int
         sequence += step
         outcomes += scene.pushes(event(sequence, at=0))
         if scene.session.wants_latest:
-            scene.session.told_latest(sequence, clock(0))
+            scene.session.on_latest(sequence, clock(0))
         scene.waits(1)
     largest = max(len(batch.checkpoint) for batch in scene.batches) if scene.commits() else 0
 
@@ -162,7 +162,7 @@ def test_pushes_held_while_catching_up_do_not_break_the_limit_when_they_are_queu
         sequence += 10**12
         scene.pushes(event(sequence, at=0))
 
-    scene.session.told_latest(sequence, clock(0))
+    scene.session.on_latest(sequence, clock(0))
     scene.answers(event(1), event(2 + 10**12, at=0), event(sequence, at=0))
     assert scene.session.state is State.LIVE
     scene.waits(1)
@@ -181,15 +181,15 @@ def test_a_sparse_history_is_paged_within_the_limit_and_comes_to_its_end(page: i
     seconds, asked = 0.0, 0
     while scene.session.state is not State.LIVE:
         if scene.session.wants_latest:
-            scene.session.told_latest(history[-1].sequence or 0, clock(seconds))
+            scene.session.on_latest(history[-1].sequence or 0, clock(seconds))
         request = scene.asks()
         assert request is not None
         place = (request.since - 1) // step + 1 if request.since else 0
         place = int(request.token) if request.token else place
         token = str(place + page) if place + page < count else None
-        if scene.session.paged(Page(request, history[place : place + page], token), 0.0):
+        if scene.session.on_page(Page(request, history[place : place + page], token), 0.0):
             seconds += 10
-            scene.session.told_latest(history[-1].sequence or 0, clock(seconds))
+            scene.session.on_latest(history[-1].sequence or 0, clock(seconds))
         scene.commits(messages=100)
         asked += 1
         assert asked < 30 * count / page
@@ -203,19 +203,19 @@ def test_the_largest_checkpoint_that_can_be_is_below_128_kib() -> None:
     """Every ring full, every interval as long as can be, subscriptions and subject at their limits."""
     session = Session("acme", None, settings=SessionSettings())
     session.subscribe(range(10**6, 10**6 + 1500))
-    session.connected("s" * 256)
-    session.subscribed()
-    session.told_latest(1, clock(0))
-    session.paged(Page(session.wants(), [event(1)], None), 0.0)  # type: ignore[arg-type]
+    session.on_connected("s" * 256)
+    session.on_subscribed()
+    session.on_latest(1, clock(0))
+    session.on_page(Page(session.wants(), [event(1)], None), 0.0)  # type: ignore[arg-type]
     session.subscribe(range(2 * 10**6, 2 * 10**6 + 1500))
     for _ in range(2):
-        session.told_latest(2, clock(0))
+        session.on_latest(2, clock(0))
     for number in range(600):
-        session.pushed(event(None, id=f"x-{number}"), 0.0)
+        session.on_push(event(None, id=f"x-{number}"), 0.0)
     sequence = 2
-    while session.pushed(event(sequence, at=0), 0.0) is not Outcome.OVERFLOW:
+    while session.on_push(event(sequence, at=0), 0.0) is not Outcome.OVERFLOW:
         if session.wants_latest:
-            session.told_latest(sequence, clock(0))
+            session.on_latest(sequence, clock(0))
         session.expire(1e9)
         sequence += 2**45
     largest = 0

@@ -13,16 +13,16 @@ from gateway.session.types import Outcome, Page, PageRequest, State
 
 def test_nothing_is_asked_for_before_the_hub_confirmed_the_subscription() -> None:
     scene = Scene()
-    scene.session.connected()
+    scene.session.on_connected()
 
     assert not scene.session.wants_latest
     assert scene.asks() is None
 
-    scene.session.subscribed()
+    scene.session.on_subscribed()
     assert scene.session.wants_latest
     assert scene.asks() is None
 
-    scene.session.told_latest(3, clock(0))
+    scene.session.on_latest(3, clock(0))
     assert not scene.session.wants_latest
     assert scene.asks() == PageRequest(0)
 
@@ -57,11 +57,11 @@ def test_a_new_account_begins_where_it_is_told_to(start: str | int, since: int, 
 
 def test_pushes_from_before_the_start_are_not_published() -> None:
     scene = Scene(start="latest")
-    scene.session.connected()
+    scene.session.on_connected()
     scene.pushes(event(5))
-    scene.session.subscribed()
+    scene.session.on_subscribed()
 
-    scene.session.told_latest(9, clock(0))
+    scene.session.on_latest(9, clock(0))
     scene.answers(event(9), event(10))
 
     assert scene.published() == [10]
@@ -81,7 +81,7 @@ def test_a_lost_checkpoint_of_a_known_account_stops_it_in_words() -> None:
     scene = Scene(known=True)
 
     with pytest.raises(Exception, match="the checkpoint of acme is gone, though the account is known"):
-        scene.session.connected()
+        scene.session.on_connected()
     assert scene.session.take(10, 10) is None
 
 
@@ -143,10 +143,10 @@ def test_history_that_never_shows_the_latest_is_given_up_after_its_grace() -> No
     scene.answers(*events([1, 2]))
     scene.answers()
 
-    scene.session.told_latest(5, clock(30))
+    scene.session.on_latest(5, clock(30))
     scene.answers()
     assert scene.session.state is State.CATCHING_UP
-    scene.session.told_latest(5, clock(31))
+    scene.session.on_latest(5, clock(31))
     scene.answers()
 
     assert scene.session.state is State.LIVE
@@ -159,10 +159,10 @@ def test_a_push_that_history_never_shows_is_published_after_the_grace() -> None:
     scene.answers(event(1))
 
     for seconds in (10, 20, 31):
-        scene.session.told_latest(1, clock(seconds))
+        scene.session.on_latest(1, clock(seconds))
         scene.answers()
         assert scene.session.state is State.CATCHING_UP
-    scene.session.told_latest(1, clock(41))
+    scene.session.on_latest(1, clock(41))
     scene.answers()
     scene.waits(0.05)
 
@@ -178,7 +178,7 @@ def test_without_a_push_to_overlap_with_the_first_hole_sends_it_back_to_paging()
     assert scene.pushes(event(5, at=0)) == [Outcome.HELD]
     assert scene.session.state is State.CATCHING_UP
     assert scene.session.wants_latest
-    scene.session.told_latest(5, clock(0))
+    scene.session.on_latest(5, clock(0))
     scene.answers(*events([2, 3, 4, 5]))
 
     assert scene.session.state is State.LIVE
@@ -191,7 +191,7 @@ def test_sparse_pushes_end_the_probation_at_the_first_overlap() -> None:
     scene.connect(latest=2)
     scene.answers(*events([1, 2]))
     scene.pushes(event(500, at=0))
-    scene.session.told_latest(500, clock(0))
+    scene.session.on_latest(500, clock(0))
     scene.answers(event(2), event(500, at=0))
 
     scene.pushes(event(900, at=0))
@@ -213,10 +213,10 @@ def test_the_next_push_without_a_hole_ends_the_probation() -> None:
 def test_pushes_from_before_the_confirmation_prove_nothing() -> None:
     """Signals that are on come at once; what came between them and the subscription is not pushed."""
     scene = Scene()
-    scene.session.connected()
+    scene.session.on_connected()
     scene.pushes(event(9, at=0))
-    scene.session.subscribed()
-    scene.session.told_latest(2, clock(0))
+    scene.session.on_subscribed()
+    scene.session.on_latest(2, clock(0))
 
     scene.answers(*events([1, 2]))
     scene.answers()
@@ -307,7 +307,7 @@ def test_after_a_token_that_the_hub_refuses_it_goes_on_from_the_last_event() -> 
     scene.connect(latest=5)
     scene.answers(*events([1, 2]), token="a")
 
-    scene.session.token_refused()
+    scene.session.on_token_refused()
 
     assert scene.asks() == PageRequest(2)
 
@@ -316,7 +316,7 @@ def test_a_refused_token_without_a_token_in_question_changes_nothing() -> None:
     scene = Scene()
     scene.connect(latest=5)
 
-    scene.session.token_refused()
+    scene.session.on_token_refused()
 
     assert scene.asks() == PageRequest(0)
 
@@ -325,7 +325,7 @@ def test_the_answer_to_another_question_is_ignored() -> None:
     scene = Scene()
     scene.connect(latest=2)
 
-    assert scene.session.paged(Page(PageRequest(77), events([78])), 0.0) is False
+    assert scene.session.on_page(Page(PageRequest(77), events([78])), 0.0) is False
 
     assert scene.published() == []
 
@@ -395,7 +395,7 @@ def test_verified_never_passes_what_was_read_while_it_was_young() -> None:
     scene.connect(latest=5, at=0)
     scene.answers(event(1, at=-40), event(3, at=-10), token="a")
 
-    scene.session.told_latest(5, clock(60))
+    scene.session.on_latest(5, clock(60))
     scene.answers(event(4, at=0), event(5, at=0))
     scene.commits()
     assert scene.checkpoint.verified == 1
@@ -452,7 +452,7 @@ def test_the_anchor_of_a_new_account_is_the_first_event_that_it_sees() -> None:
 def test_after_a_drop_history_is_read_again_from_the_anchor() -> None:
     scene = live(*events([1, 2]), event(3, at=0), latest=3)
 
-    scene.session.dropped()
+    scene.session.on_disconnected()
     assert scene.session.state is State.OFFLINE
     assert scene.asks() is None
     scene.connect(latest=4)
@@ -465,7 +465,7 @@ def test_after_a_drop_history_is_read_again_from_the_anchor() -> None:
 def test_what_is_held_at_a_drop_is_not_lost_where_history_never_shows_it() -> None:
     scene = live(*events([1, 2]), latest=2, grace=30)
     scene.pushes(event(3, at=0), event(5, at=0))
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=6, at=1)
     scene.answers(event(2), event(3, at=0), event(6, at=0))

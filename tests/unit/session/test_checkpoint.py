@@ -22,7 +22,7 @@ from gateway.session.checkpoint import (
 from gateway.session.dedup_window import DIGEST_BYTES
 from gateway.session.finality import MOST, Sighting
 from gateway.session.hub_clock import Moment
-from gateway.session.interval_set import Intervals
+from gateway.session.interval_set import IntervalSet
 from gateway.session.outbox import HOLE_BYTES
 from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
 from gateway.session.types import SessionSettings
@@ -209,9 +209,9 @@ def test_another_event_is_known_by_its_id_else_by_its_time(known: Anchor, shown:
 
 def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> None:
     bounds = SessionSettings()
-    settled = Intervals((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
+    settled = IntervalSet((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
     strategies = frozenset(range(10**9, 10**9 + (MAX_BYTES + MAX_PAST_BYTES) // 11))
-    holes = Intervals((at, at) for at in range(2**61 - 10**5, 2**61 - 10**5 + HOLE_BYTES // 4 * 2, 2))
+    holes = IntervalSet((at, at) for at in range(2**61 - 10**5, 2**61 - 10**5 + HOLE_BYTES // 4 * 2, 2))
     fullest = Checkpoint(
         verified=2**61 - 2,
         anchor=Anchor(2**61 - 2, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.123456789Z"),

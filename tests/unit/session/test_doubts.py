@@ -220,7 +220,7 @@ def test_a_number_that_the_hub_confirms_is_published_at_once() -> None:
     scene.pushes(event(FAR))
     assert scene.session.wants_latest
 
-    scene.session.told_latest(FAR, clock(0))
+    scene.session.on_latest(FAR, clock(0))
     scene.waits(1)
 
     assert scene.published() == [1, 2, 3, FAR]
@@ -233,7 +233,7 @@ def test_the_hub_is_asked_a_few_times_and_then_at_the_audits() -> None:
     scene.pushes(event(FAR))
     asked = 0
     while scene.session.wants_latest:
-        scene.session.told_latest(2, clock(asked))
+        scene.session.on_latest(2, clock(asked))
         asked += 1
 
     assert asked == 3
@@ -241,16 +241,16 @@ def test_the_hub_is_asked_a_few_times_and_then_at_the_audits() -> None:
 
 def test_what_came_before_the_subscription_waits_for_history_though_its_number_was_far() -> None:
     scene = Scene(checkpoint=Checkpoint(verified=4, anchor=Anchor(4, "id-4", clock(OLD))))
-    scene.session.connected()
+    scene.session.on_connected()
     assert scene.pushes(event(FAR, at=0)) == [Outcome.HELD]
-    scene.session.subscribed()
-    scene.session.told_latest(4, clock(0))
-    scene.session.told_latest(FAR, clock(1))
+    scene.session.on_subscribed()
+    scene.session.on_latest(4, clock(0))
+    scene.session.on_latest(FAR, clock(1))
 
     scene.answers(event(4))  # history lags: what happened just before the push is in neither
     scene.waits(1)
     assert scene.published() == []
-    scene.session.told_latest(FAR, clock(2))
+    scene.session.on_latest(FAR, clock(2))
     scene.answers(event(4), event(FAR - 1, at=0), event(FAR, at=0))
 
     assert scene.published() == [FAR - 1, FAR]
@@ -261,15 +261,15 @@ def test_one_that_found_no_room_is_not_overtaken_once_the_hub_confirms_its_numbe
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, at=0))
     scene.commits()
-    assert scene.session.pushed(event(FAR, at=0), scene.now, room=False) is Outcome.OVERFLOW
-    assert scene.session.let_go == 1
+    assert scene.session.on_push(event(FAR, at=0), scene.now, room=False) is Outcome.OVERFLOW
+    assert scene.session.dropped_pushes == 1
     assert scene.pushes(event(FAR + 1, at=0)) == [Outcome.HELD]
 
     for at in (1, 2):
-        scene.session.told_latest(FAR + 1, clock(at))
+        scene.session.on_latest(FAR + 1, clock(at))
     scene.waits(1)
     assert scene.published() == [1, 2, 3]
-    scene.session.told_latest(FAR + 1, clock(3))
+    scene.session.on_latest(FAR + 1, clock(3))
     scene.answers(event(2), *events([3, FAR, FAR + 1], at=0))
 
     assert scene.published() == [1, 2, 3, FAR, FAR + 1]

@@ -15,7 +15,7 @@ LATEST = 6
 def passed(*, grace: float = 30.0) -> Scene:
     """Give a live scene that has passed the hole at 5."""
     scene = live(*events([1, 2, 3, 4]), latest=4, grace=grace)
-    scene.session.told_latest(6, clock(0))
+    scene.session.on_latest(6, clock(0))
     scene.audits(*events([4, 6]), latest=6, at=2 * grace)
     scene.audits(*events([4, 6]), latest=6, at=4 * grace)
     scene.commits()
@@ -26,14 +26,14 @@ def passed(*, grace: float = 30.0) -> Scene:
 def test_an_event_that_happened_long_ago_and_is_stored_late_is_published_late() -> None:
     """They happened at 12:00 and are stored at 12:02; 5 is committed 2 s after 6."""
     session = Session("acme", None)
-    session.connected()
-    session.subscribed()
-    session.told_latest(6, "2026-01-01T12:02:00Z")
+    session.on_connected()
+    session.on_subscribed()
+    session.on_latest(6, "2026-01-01T12:02:00Z")
     request = session.wants()
     assert request is not None
 
-    session.paged(Page(request, events([1, 2, 3, 4, 6]), None), 0.0)
-    assert session.pushed(event(5), 2.0) is Outcome.LATE
+    session.on_page(Page(request, events([1, 2, 3, 4, 6]), None), 0.0)
+    assert session.on_push(event(5), 2.0) is Outcome.LATE
     batch = session.take(100, 10**6)
     while batch is not None and not batch.items:
         batch = session.take(100, 10**6)
@@ -80,7 +80,7 @@ def test_what_no_longer_fits_the_record_is_a_dead_letter_that_says_so() -> None:
     scene = Scene(grace=30)
     sequences = [1 + 1_000_003 * number for number in range(2000)]
     scene.connect(latest=sequences[-1])
-    scene.session.told_latest(sequences[-1], clock(31))
+    scene.session.on_latest(sequences[-1], clock(31))
     for first in range(0, len(sequences), 100):
         scene.answers(*events(sequences[max(0, first - 1) : first + 100]), token=str(first))
         scene.commits()
@@ -102,8 +102,8 @@ def test_what_no_longer_fits_the_record_is_a_dead_letter_that_says_so() -> None:
 def test_a_hub_clock_that_jumps_makes_nothing_final(wrong: float) -> None:
     scene = live(*events([1, 2, 3, 4]), latest=4)
     ours = 10.0**9
-    scene.session.told_latest(6, clock(0), ours)
-    scene.session.told_latest(6, clock(wrong), ours + 5)
+    scene.session.on_latest(6, clock(0), ours)
+    scene.session.on_latest(6, clock(wrong), ours + 5)
 
     scene.audits(*events([4, 6]), latest=6, at=wrong + 1)
 
@@ -115,7 +115,7 @@ def test_a_hub_clock_that_jumps_makes_nothing_final(wrong: float) -> None:
 def test_a_hub_clock_that_stands_still_does_not_hold_up_verified_for_ever() -> None:
     scene = live(*events([1, 2, 3, 4]), latest=4, grace=30)
     for look in range(12):
-        scene.session.told_latest(6, clock(0), 10.0**9 + 30 * look)
+        scene.session.on_latest(6, clock(0), 10.0**9 + 30 * look)
         scene.session.audit()
         scene.answers(*events([4, 6]))
         while scene.asks() is not None:
@@ -127,8 +127,8 @@ def test_a_hub_clock_that_stands_still_does_not_hold_up_verified_for_ever() -> N
 
 def test_a_latest_that_was_far_too_high_once_makes_nothing_final() -> None:
     scene = live(*events([1, 2]), latest=2, grace=30)
-    scene.session.told_latest(10**12, clock(1))
-    scene.session.told_latest(4, clock(40))
+    scene.session.on_latest(10**12, clock(1))
+    scene.session.on_latest(4, clock(40))
     scene.audits(*events([2, 4]), latest=4, at=41)
     scene.commits()
 
@@ -145,5 +145,5 @@ def test_on_a_long_way_the_hub_is_asked_again() -> None:
 
     assert scene.session.wants_latest
     assert scene.asks() is None
-    scene.session.told_latest(100, clock(31))
+    scene.session.on_latest(100, clock(31))
     assert scene.asks() is not None

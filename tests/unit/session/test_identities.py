@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.session.dedup_window import Identities, Ring, short
+from gateway.session.dedup_window import DedupWindow, DigestRing, digest8
 
 LIMIT = 4
 steps_ = st.lists(st.tuples(st.sampled_from(["publish", "see"]), st.sampled_from("abcdefgh")), max_size=40)
@@ -13,7 +13,7 @@ digests = st.text("ab", min_size=8, max_size=8).map(str.encode)
 
 @given(steps_, st.booleans())
 def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str, str]], sequenced: bool) -> None:
-    memory = Identities(b"", b"", LIMIT, LIMIT)
+    memory = DedupWindow(b"", b"", LIMIT, LIMIT)
     model: list[str] = []
     for step, identity in steps:
         knows = identity in model
@@ -22,16 +22,16 @@ def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str
             model.remove(identity)
             model.append(identity)
         elif step == "publish":
-            memory.queued(identity, sequenced=sequenced)
-            memory.taken(identity, sequenced=sequenced)
+            memory.on_queued(identity, sequenced=sequenced)
+            memory.on_taken(identity, sequenced=sequenced)
             model = [*model, identity][-LIMIT:]
-    kept = b"".join(map(short, model))
+    kept = b"".join(map(digest8, model))
     assert (memory.sequenced(), memory.unsequenced()) == ((kept, b"") if sequenced else (b"", kept))
 
 
 @given(st.lists(digests, max_size=40))
 def test_a_ring_knows_the_last_that_were_appended(appended: list[bytes]) -> None:
-    ring = Ring(b"", LIMIT)
+    ring = DigestRing(b"", LIMIT)
     model: list[bytes] = []
     for digest in appended:
         assert ring.discard(digest) == (digest in model)
@@ -41,7 +41,7 @@ def test_a_ring_knows_the_last_that_were_appended(appended: list[bytes]) -> None
 
 
 def test_what_is_not_at_its_place_is_not_found() -> None:
-    ring = Ring(b"aaaabbbb" + b"bbbbaaaa", LIMIT)
+    ring = DigestRing(b"aaaabbbb" + b"bbbbaaaa", LIMIT)
 
     assert b"bbbbbbbb" not in ring
     assert b"bbbbaaaa" in ring

@@ -5,7 +5,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.session.checkpoint import Checkpoint, encode_checkpoint
-from gateway.session.interval_set import Intervals
+from gateway.session.interval_set import IntervalSet
 
 NUMBERS = st.one_of(st.integers(1, 30), st.integers(1, 2**63 - 1))
 
@@ -13,7 +13,7 @@ NUMBERS = st.one_of(st.integers(1, 30), st.integers(1, 2**63 - 1))
 class IntervalsAgreeWithASet(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.intervals = Intervals()
+        self.intervals = IntervalSet()
         self.model: set[int] = set()
 
     @rule(number=NUMBERS)
@@ -57,7 +57,7 @@ class IntervalsAgreeWithASet(RuleBasedStateMachine):
         empty = len(encode_checkpoint(Checkpoint(verified=0)))
         real = len(encode_checkpoint(Checkpoint(verified=0, settled=tuple(self.intervals)))) - empty
         assert real <= self.intervals.size + len(',"settled":[]')
-        assert self.intervals.size == Intervals(self.intervals).size
+        assert self.intervals.size == IntervalSet(self.intervals).size
 
 
 TestIntervals = IntervalsAgreeWithASet.TestCase

@@ -309,7 +309,7 @@ def test_the_audit_finds_what_was_never_pushed_and_marks_it_late() -> None:
 
 def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit_though_it_has_no_token() -> None:
     scene = settled()
-    scene.session.told_latest(3, clock(100))
+    scene.session.on_latest(3, clock(100))
     scene.session.audit()
     first = scene.asks()
 
@@ -324,7 +324,7 @@ def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit_though_it_h
 
 def test_a_hub_that_gives_nothing_new_however_much_it_is_asked_is_not_asked_for_ever() -> None:
     scene = settled()
-    scene.session.told_latest(3, clock(100))
+    scene.session.on_latest(3, clock(100))
     scene.session.audit()
 
     scene.answers(event(1), is_full=True)
@@ -367,7 +367,7 @@ def test_pushes_that_are_held_are_queued_before_verified_passes_them() -> None:
     scene = settled()
     scene.pushes(event(4, at=0), event(6, at=0))
 
-    scene.session.told_latest(6, clock(60))
+    scene.session.on_latest(6, clock(60))
     scene.audits(event(1), event(2, at=0), event(6, at=0), latest=6, at=100)
     scene.commits(messages=1)
 
@@ -378,7 +378,7 @@ def test_pushes_that_are_held_are_queued_before_verified_passes_them() -> None:
 
 def test_a_push_between_two_pages_of_an_audit_is_published_once() -> None:
     scene = settled()
-    scene.session.told_latest(4, clock(100))
+    scene.session.on_latest(4, clock(100))
     scene.session.audit()
     scene.answers(event(1), event(2, at=0), token="a")
     scene.pushes(event(3, at=0))
@@ -391,10 +391,10 @@ def test_a_push_between_two_pages_of_an_audit_is_published_once() -> None:
 
 def test_an_audit_is_over_when_the_connection_drops() -> None:
     scene = settled()
-    scene.session.told_latest(4, clock(100))
+    scene.session.on_latest(4, clock(100))
     scene.session.audit()
 
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.session.audit()
 
     assert scene.asks() is None
@@ -419,11 +419,11 @@ def test_a_push_without_room_is_let_go_and_history_gives_it_again() -> None:
 
     assert scene.pushes(event(8, at=0)) == [Outcome.OVERFLOW]
     assert scene.session.state is State.CATCHING_UP
-    assert scene.session.let_go == 1
-    scene.session.told_latest(8, clock(0))
+    assert scene.session.dropped_pushes == 1
+    scene.session.on_latest(8, clock(0))
     assert scene.asks() is None  # no room for a page either
     scene.commits()
-    scene.session.told_latest(8, clock(0))
+    scene.session.on_latest(8, clock(0))
     scene.answers(*events([1, 2, 3, 4, 5, 6, 7, 8], at=0))
 
     assert scene.published() == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -474,7 +474,7 @@ def test_what_has_no_sequence_makes_the_others_go() -> None:
     outcomes = scene.pushes(*[event(None, id=f"x-{number}") for number in range(3)])
 
     assert outcomes == [Outcome.HELD] * 3
-    assert scene.session.let_go == 6
+    assert scene.session.dropped_pushes == 6
 
 
 def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_said_so() -> None:
@@ -485,13 +485,13 @@ def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_said_so() -
 
     assert outcomes[-1] is Outcome.OVERFLOW
     assert scene.session.queued_bytes < 3 * 3000
-    assert scene.session.let_go == outcomes.count(Outcome.OVERFLOW)
+    assert scene.session.dropped_pushes == outcomes.count(Outcome.OVERFLOW)
 
 
 def test_a_push_may_be_refused_from_outside() -> None:
     scene = settled()
 
-    assert scene.session.pushed(event(3, at=0), scene.now, room=False) is Outcome.OVERFLOW
+    assert scene.session.on_push(event(3, at=0), scene.now, room=False) is Outcome.OVERFLOW
     assert scene.session.state is State.CATCHING_UP
 
 
@@ -514,12 +514,12 @@ def test_after_a_long_wait_for_room_the_anchor_is_checked_again() -> None:
     scene.commits()
 
     assert scene.session.wants_latest
-    scene.session.told_latest(99, clock(10))
+    scene.session.on_latest(99, clock(10))
     assert scene.asks() == PageRequest(0, "a")
 
     scene.answers(*events(range(12, 24)), token="b")
     scene.commits()
-    scene.session.told_latest(99, clock(100))
+    scene.session.on_latest(99, clock(100))
     assert scene.asks() == PageRequest(22)
 
 
@@ -560,7 +560,7 @@ def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:
     scene.pushes(*(event(None, id=name) for name in "abcde"))
     scene.commits()
 
-    assert scene.session.forgotten == 2
+    assert scene.session.forgotten_identities == 2
 
 
 def test_at_its_deadline_what_waits_has_waited_long_enough_however_it_is_rounded() -> None:

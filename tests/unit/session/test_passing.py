@@ -15,7 +15,7 @@ def stuck(*sequences: int, latest: int = 10, checkpoint: Checkpoint | None = Non
     scene = Scene(checkpoint)
     scene.connect(latest=latest)
     scene.answers(*events(sequences), token="t")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     assert scene.asks() == PageRequest(sequences[-1])
     return scene
 
@@ -23,10 +23,10 @@ def stuck(*sequences: int, latest: int = 10, checkpoint: Checkpoint | None = Non
 def audits_behind(scene: Scene, before: tuple[int, ...], through: int, *after: int) -> None:
     """Audit when all is old; what follows `before` cannot be given up to `through`."""
     since = before[-1]
-    scene.session.told_latest(after[-1], clock(40))
+    scene.session.on_latest(after[-1], clock(40))
     scene.session.audit()
     scene.answers(*events(before), token="t")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     scene.session.pass_over(since, through)
     scene.answers(*events(after))
 
@@ -71,16 +71,16 @@ def test_two_of_them_are_one_gap_without_what_lies_between() -> None:
     scene = stuck(1, 2)
     scene.session.pass_over(2, 3)
     scene.answers(*events([4, 5]), token="t")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     scene.session.pass_over(5, 6)
     scene.answers(*events([7, 8, 9, 10]))
-    scene.session.told_latest(10, clock(40))
+    scene.session.on_latest(10, clock(40))
     scene.session.audit()
     scene.answers(event(2), token="t")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     scene.session.pass_over(2, 3)
     scene.answers(*events([4, 5]), token="t")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     scene.session.pass_over(5, 6)
     scene.answers(*events([7, 8, 9, 10]))
     assert scene.notifications("gap") == [{"FirstSeqId": 3, "LastSeqId": 3}, {"FirstSeqId": 6, "LastSeqId": 6}]
@@ -95,7 +95,7 @@ def test_a_crash_before_it_is_final_announces_it_once() -> None:
     again = scene.crashes()
     again.connect(latest=10, at=40)
     again.answers(event(4), token="t")
-    again.session.token_refused()
+    again.session.on_token_refused()
     again.session.pass_over(4, 5)
     again.answers(*events(range(6, 11)))
     assert again.notifications("gap") == [{"FirstSeqId": 5, "LastSeqId": 5}]

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.events.event import DeadLetter, Event
 from gateway.session.replay_queue import Progress, ReplayQueue
-from gateway.session.types import Content, Item
+from gateway.session.types import Content, OutgoingItem
 from gateway.state import Destination, Phase, RecordUnreadable, Replay, decode_record, encode_record
 
 ID = "0" * 32
@@ -33,7 +33,7 @@ def queue(progress: Progress | None = None, **wanted: Any) -> ReplayQueue:  # no
     return made
 
 
-def given(items: list[Item]) -> list[int | str | None]:
+def given(items: list[OutgoingItem]) -> list[int | str | None]:
     return [item.content.sequence or item.content.id for item in items]  # type: ignore[union-attr]
 
 
@@ -75,8 +75,8 @@ def test_each_item_says_whether_it_goes_to_the_topic_of_replays(wanted: dict[str
     replay = queue(**wanted)
     replay.look([event(1)], MANY, 100, MANY)
     (item,) = replay.take(100, MANY)[0]
-    assert item.reissue is not None
-    assert (item.reissue.replay, item.reissue.topic) == (ID, topic)
+    assert item.replay is not None
+    assert (item.replay.replay, item.replay.topic) == (ID, topic)
 
 
 def test_no_more_waits_than_there_is_room_for() -> None:

@@ -12,8 +12,8 @@ def changed(scene: Scene, strategies: list[int] | None, *, latest: int, at: floa
     """Change the subscription and let the hub say what its latest is."""
     scene.session.subscribe(strategies)
     assert scene.session.wants_latest
-    scene.session.told_latest(latest, clock(at))  # may have been under way
-    scene.session.told_latest(latest, clock(at))
+    scene.session.on_latest(latest, clock(at))  # may have been under way
+    scene.session.on_latest(latest, clock(at))
     assert not scene.session.wants_latest
 
 
@@ -84,9 +84,9 @@ def test_an_answer_that_was_under_way_when_the_subscription_changed_does_not_cou
     scene = live(event(1), latest=1)
 
     scene.session.subscribe([])
-    scene.session.told_latest(1, clock(0))
+    scene.session.on_latest(1, clock(0))
     assert scene.session.wants_latest
-    scene.session.told_latest(5, clock(0))
+    scene.session.on_latest(5, clock(0))
 
     assert scene.notifications("subscription-changed")[0]["FromSeqId"] == 6
 
@@ -116,8 +116,8 @@ def test_a_change_that_is_taken_back_in_time_changes_nothing() -> None:
 
     scene.session.subscribe([1])
     scene.session.subscribe(None)
-    scene.session.told_latest(1, clock(0))
-    scene.session.told_latest(1, clock(0))
+    scene.session.on_latest(1, clock(0))
+    scene.session.on_latest(1, clock(0))
 
     assert scene.notifications("subscription-changed") == []
 
@@ -127,10 +127,10 @@ def test_nothing_is_announced_before_it_is_clear_whose_history_it_is() -> None:
     scene.session.subscribe([1])
 
     scene.connect(latest=2)
-    scene.session.told_latest(2, clock(0))
+    scene.session.on_latest(2, clock(0))
     assert scene.notifications("subscription-changed") == []
     scene.answers(event(2))
-    scene.session.told_latest(2, clock(0))
+    scene.session.on_latest(2, clock(0))
 
     assert scene.notifications("subscription-changed") == [{"FromSeqId": 3, "Strategies": "1"}]
 
@@ -217,8 +217,8 @@ def test_a_change_for_which_there_is_no_room_waits_until_verified_moves() -> Non
     scene.audits(event(1), event(2, at=0), event(3, at=0), event(4, at=0), latest=4, at=100)
     scene.commits()
     assert scene.session.wants_latest
-    scene.session.told_latest(4, clock(100))
-    scene.session.told_latest(4, clock(100))
+    scene.session.on_latest(4, clock(100))
+    scene.session.on_latest(4, clock(100))
     scene.commits()
 
     assert scene.checkpoint.subscriptions[-1] == Subscription(5, frozenset({1}))

@@ -35,14 +35,14 @@ def shows_what_has_no_sequence_first(scene: Scene) -> None:
 
 
 def is_behind(scene: Scene) -> None:
-    scene.session.told_latest(3, clock(1))
+    scene.session.on_latest(3, clock(1))
 
 
 def fails_the_subject(scene: Scene) -> None:
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.session._outbox.subject = "us"
     with pytest.raises(Diverged):
-        scene.session.connected("them")
+        scene.session.on_connected("them")
     scene.session._outbox.subject = None
 
 
@@ -57,7 +57,7 @@ def test_what_a_connection_brought_whose_history_was_not_proven_is_never_publish
     scene.connect(latest=503)
     scene.pushes(*FOREIGN)
     ends(scene)
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=12)
     scene.answers(*events([10, 11, 12]))
@@ -78,7 +78,7 @@ def test_how_much_was_discarded_is_told() -> None:
     scene.connect(latest=503)
     scene.pushes(*FOREIGN)
 
-    assert scene.session.dropped() == len(FOREIGN)
+    assert scene.session.on_disconnected() == len(FOREIGN)
     assert scene.session.queued_bytes == 0
 
 
@@ -86,18 +86,18 @@ def test_what_a_proven_connection_brought_outlives_one_that_diverges() -> None:
     """History may never show it: it was pushed, and waits for what is missing before it."""
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3), event(5))
-    assert scene.session.dropped() == 0
+    assert scene.session.on_disconnected() == 0
     scene.connect(latest=3)
     scene.pushes(*FOREIGN)
     diverging = scene.session.wants()
     assert diverging is not None
     with pytest.raises(Diverged):
-        scene.session.paged(Page(diverging, [event(2, id="foreign-2")], None), scene.now)
-    scene.session.dropped()
+        scene.session.on_page(Page(diverging, [event(2, id="foreign-2")], None), scene.now)
+    scene.session.on_disconnected()
 
     scene.connect(latest=5)
     scene.answers(*events([2, 3, 4]))
-    scene.session.told_latest(5, clock(60))
+    scene.session.on_latest(5, clock(60))
     scene.answers(*events([2, 3, 4]))
     scene.waits(1)
 
@@ -112,7 +112,7 @@ def test_a_divergence_discards_what_waits_though_the_connection_was_proven_befor
 
     with pytest.raises(Diverged):
         scene.audits(event(2, id="foreign-2"), latest=501)
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.waits(1)
     scene.connect(latest=3)
     scene.answers(*events([2, 3]))
@@ -123,9 +123,9 @@ def test_a_divergence_discards_what_waits_though_the_connection_was_proven_befor
 
 def test_what_comes_after_a_doubt_waits_for_a_proof_of_its_own() -> None:
     scene = live(*events([1, 2, 3]), latest=3)
-    scene.session.told_latest(1, clock(1))
+    scene.session.on_latest(1, clock(1))
     scene.pushes(event(4, id="foreign-4"))
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=4)
     scene.answers(*events([3, 4]))
@@ -136,10 +136,10 @@ def test_what_comes_after_a_doubt_waits_for_a_proof_of_its_own() -> None:
 def test_two_short_lags_far_apart_are_not_one_long_one() -> None:
     scene = Scene(KNOWN, grace=3.0)
     scene.connect(latest=9)
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=9, at=3600)
-    scene.session.told_latest(11, clock(3601))
+    scene.session.on_latest(11, clock(3601))
     scene.answers(*events([10, 11]))
 
     assert scene.published() == [11]
@@ -148,15 +148,15 @@ def test_two_short_lags_far_apart_are_not_one_long_one() -> None:
 def test_what_a_wrong_hub_claimed_to_be_its_latest_explains_nothing() -> None:
     scene = Scene(KNOWN, grace=3.0)
     scene.connect(latest=5003)
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=11, at=60)
     scene.answers(*events([10, 11]))
-    scene.session.told_latest(11, clock(70))
+    scene.session.on_latest(11, clock(70))
     scene.session.audit()
     scene.answers(*events([10, 11]))
 
-    assert scene.session.explained <= 11
+    assert scene.session.accounted_through <= 11
 
 
 def test_what_a_connection_brings_after_it_diverged_is_not_published() -> None:
@@ -165,7 +165,7 @@ def test_what_a_connection_brings_after_it_diverged_is_not_published() -> None:
         scene.audits(event(2, id="foreign-2"), latest=3)
 
     scene.pushes(event(3, id="foreign-3"))
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.connect(latest=3)
     scene.answers(*events([2, 3]))
 
@@ -175,9 +175,9 @@ def test_what_a_connection_brings_after_it_diverged_is_not_published() -> None:
 
 def test_what_a_wrong_hub_said_to_be_its_latest_makes_no_number_plausible() -> None:
     scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.connect(latest=10**9)
-    scene.session.dropped()
+    scene.session.on_disconnected()
 
     scene.connect(latest=12)
     scene.answers(event(12))
@@ -198,13 +198,13 @@ def pushed_alone() -> Scene:
 @pytest.mark.parametrize("crashes", [False, True])
 def test_without_an_anchor_what_was_pushed_tells_whose_history_it_is(crashes: bool) -> None:
     scene = pushed_alone()
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene = scene.crashes() if crashes else scene
     before = scene.published()
     scene.connect(latest=4, at=40)
     with pytest.raises(Diverged, match="event 1 is foreign-1 in the hub's history now"):
         scene.answers(*[event(number, id=f"foreign-{number}") for number in range(1, 5)])
-    scene.session.dropped()
+    scene.session.on_disconnected()
     assert scene.published() == before
 
     scene.connect(latest=4, at=80)
@@ -214,7 +214,7 @@ def test_without_an_anchor_what_was_pushed_tells_whose_history_it_is(crashes: bo
 
 def test_without_an_anchor_a_number_that_is_used_twice_is_no_other_history() -> None:
     scene = pushed_alone()
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.connect(latest=4, at=40)
     scene.answers(event(1, id="again"), event(1), *events([2, 3, 4]))
     assert [item.content.sequence for item in scene.items if isinstance(item.content, Event)] == [1, 2, 3]
@@ -223,7 +223,7 @@ def test_without_an_anchor_a_number_that_is_used_twice_is_no_other_history() -> 
 
 def test_without_an_anchor_a_history_that_begins_later_is_taken() -> None:
     scene = pushed_alone()
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.connect(latest=6, at=40)
     scene.answers(*events([5, 6]))
     assert scene.published() == [1, 2, 3, 5, 6]
@@ -234,7 +234,7 @@ def test_where_the_anchor_is_found_a_number_that_is_used_twice_is_no_other_histo
     scene.connect(latest=2)
     scene.answers(*events([1, 2], at=-1))
     scene.commits()
-    scene.session.dropped()
+    scene.session.on_disconnected()
     scene.connect(latest=2, at=1)
     scene.answers(*events([1, 2], at=-1))
     scene.answers(event(1, id="again", at=-1), token="on")

@@ -8,7 +8,7 @@ from scenes import OLD, Scene, clock, event, events, live
 from gateway.errors import Diverged
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Anchor, Checkpoint
-from gateway.session.dedup_window import short
+from gateway.session.dedup_window import digest8
 from gateway.session.finality import Sighting
 from gateway.session.hub_clock import Moment
 from gateway.session.types import Outcome, PageRequest, State
@@ -62,20 +62,20 @@ def test_a_hub_that_has_less_than_what_is_verified_started_again() -> None:
     scene = Scene(KNOWN, grace=3.0)
     scene.connect(latest=9)
     scene.pushes(event(11, id="another's"))
-    scene.session.told_latest(9, clock(3))
+    scene.session.on_latest(9, clock(3))
     assert scene.published() == []
 
     with pytest.raises(Diverged, match="the hub's latest event is 9, but 10 is published already"):
-        scene.session.told_latest(9, clock(3.1))
+        scene.session.on_latest(9, clock(3.1))
 
 
 def test_a_hub_whose_latest_lags_is_asked_again_and_then_believed() -> None:
     scene = live(event(9), event(10), checkpoint=KNOWN, latest=10, grace=3.0)
-    scene.session.told_latest(9, clock(0))
+    scene.session.on_latest(9, clock(0))
     assert (scene.session.state, scene.session.wants_latest, scene.asks()) == (State.CATCHING_UP, True, None)
     scene.pushes(event(12, at=2))
 
-    scene.session.told_latest(12, clock(2))
+    scene.session.on_latest(12, clock(2))
     scene.answers(*events([10, 11, 12]))
 
     assert scene.published() == [11, 12]
@@ -90,7 +90,7 @@ def test_a_new_event_with_an_old_number_makes_the_rest_wait_until_it_is_clear_wh
         Outcome.HELD,
         Outcome.HELD,
     ]
-    scene.session.told_latest(13, clock(0))
+    scene.session.on_latest(13, clock(0))
     with pytest.raises(Diverged):
         scene.answers(event(12, id="another's-12"), event(13, id="another's-13"))
 
@@ -201,7 +201,7 @@ def test_a_history_that_has_older_events_but_not_the_anchor_is_another_one() -> 
 
     def look_again() -> None:
         for seconds in range(100):
-            scene.session.told_latest(12, clock(seconds * 10))
+            scene.session.on_latest(12, clock(seconds * 10))
             scene.answers(event(12, id="other"))
             scene.answers(event(3, id="other"), event(12, id="other"))
 
@@ -215,11 +215,11 @@ def test_a_hiccup_of_the_history_is_not_taken_for_another_one() -> None:
     scene = Scene(KNOWN, grace=30)
     scene.connect(latest=12, at=0)
     for seconds in range(5):
-        scene.session.told_latest(12, clock(seconds * 20))
+        scene.session.on_latest(12, clock(seconds * 20))
         assert scene.answers() is False
         assert scene.answers(*events([1, 2])) is True
 
-    scene.session.told_latest(12, clock(200))
+    scene.session.on_latest(12, clock(200))
     scene.answers(*events([10, 11, 12]))
 
     assert scene.published() == [11, 12]
@@ -229,11 +229,11 @@ def test_a_token_refused_while_the_anchor_is_looked_for_proves_no_gap() -> None:
     scene = Scene(KNOWN)
     scene.connect(latest=12)
     scene.answers(event(None, id="x"), token="a")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     assert scene.asks() == PageRequest(9)
     scene.answers()
     scene.answers(event(None, id="y"), token="b")
-    scene.session.token_refused()
+    scene.session.on_token_refused()
     assert scene.asks() == PageRequest(0)
 
     scene.answers(*events([1, 2]))
@@ -258,11 +258,11 @@ def test_an_empty_history_is_given_its_grace_and_then_a_gap() -> None:
     scene.connect(latest=12, at=0)
 
     for seconds in (0, 10, 30):
-        scene.session.told_latest(12, clock(seconds))
+        scene.session.on_latest(12, clock(seconds))
         assert scene.answers() is False
         assert scene.answers() is True
     assert scene.notifications("gap") == []
-    scene.session.told_latest(12, clock(31))
+    scene.session.on_latest(12, clock(31))
     scene.answers()
     scene.answers()
     scene.answers()
@@ -323,7 +323,7 @@ def test_a_young_anchor_is_checked_too() -> None:
 
 
 def test_what_came_into_view_before_a_young_anchor_is_read() -> None:
-    identities = b"".join(short(f"id-{sequence}") for sequence in (4, 5, 6))
+    identities = b"".join(digest8(f"id-{sequence}") for sequence in (4, 5, 6))
     young = Checkpoint(verified=0, anchor=Anchor(4, "id-4", clock(0)), settled=((4, 6),), identities=identities)
     scene = Scene(young)
     scene.connect(latest=6)

@@ -4,7 +4,7 @@ import base64
 
 import pytest
 
-from gateway.signalr.jwt import subject
+from gateway.signalr.jwt import subject_of
 
 
 def jwt(claims: str, header: str = '{"alg":"RS256"}') -> str:
@@ -12,8 +12,8 @@ def jwt(claims: str, header: str = '{"alg":"RS256"}') -> str:
 
 
 def test_the_subject_of_a_jwt_is_read() -> None:
-    assert subject(jwt('{"iss":"x","sub":"user-1","exp":1}')) == "user-1"
-    assert subject(jwt('{"sub":"Zürich"}')) == "Zürich"
+    assert subject_of(jwt('{"iss":"x","sub":"user-1","exp":1}')) == "user-1"
+    assert subject_of(jwt('{"sub":"Zürich"}')) == "Zürich"
 
 
 @pytest.mark.parametrize(
@@ -39,4 +39,4 @@ def test_the_subject_of_a_jwt_is_read() -> None:
     ],
 )
 def test_anything_else_has_no_subject(bearer: str) -> None:
-    assert subject(bearer) is None
+    assert subject_of(bearer) is None

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pytest
 from aiohttp import web
 
-from gateway.errors import ConnectFailed, ConnectionLost, Refused
+from gateway.errors import ConnectFailed, ConnectionLost, Unauthorized
 from gateway.signalr.transport import MAX_RETRY_AFTER, read_retry_after
 from gateway.simulator import PATH, Refusal, SimulatorConfig, simulator
 from tests.unit.signalr.answers import answering
@@ -113,7 +113,7 @@ async def test_401_and_403_are_refusals_at_both_doors(
     async with simulator(SimulatorConfig(users={"demo": KEY})) as hub:
         hub.hub.refusals.append(Refusal(status, retry_after=9, at=step))
         error = await failure(hub.url + PATH)
-    assert isinstance(error, Refused)
+    assert isinstance(error, Unauthorized)
     assert (error.reason, error.retry_after) == ("refused", 9)
     assert str(error).startswith(f"{step}: the hub answered {status}")
 
@@ -128,7 +128,7 @@ async def test_retry_after_is_read_at_both_doors(
     async with simulator(SimulatorConfig(users={"demo": KEY})) as hub:
         hub.hub.refusals.append(Refusal(status, retry_after=7, at=step))
         error = await failure(hub.url + PATH)
-    assert not isinstance(error, Refused)
+    assert not isinstance(error, Unauthorized)
     assert (error.reason, error.retry_after) == (f"http-{status}", 7)
 
 

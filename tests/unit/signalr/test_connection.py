@@ -133,9 +133,9 @@ async def test_pings_of_many_connections_are_due_together_and_none_is_late(trans
             connection = await connect(transports(ping_interval=15.0), hub.url + PATH, KEY)
             running = asyncio.create_task(connection.run(ignore))
             await asyncio.sleep(0)
-            assert 14.9 - 0.001 <= connection._ping_due - connection.heard_at <= 15.0
+            assert 14.9 - 0.001 <= connection._ping_due - connection.last_received_at <= 15.0
             due.add(connection._ping_due)
-            connection._heard = connection._ping_due = asyncio.get_running_loop().time()
+            connection._received_at = connection._ping_due = asyncio.get_running_loop().time()
             connection._tick(asyncio.get_running_loop())
             due.add(connection._ping_due)
             running.cancel()

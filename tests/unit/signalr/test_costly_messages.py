@@ -18,7 +18,7 @@ from gateway.events.decode import Decoder
 from gateway.events.lossless_json import MAX_PARTS
 from gateway.replica.source import pushes
 from gateway.signalr.connection import Connection
-from gateway.signalr.large_records import aside
+from gateway.signalr.large_records import decode_aside
 from tests.support.costly import COSTLY, ROOM
 
 Start = Callable[..., Awaitable[Any]]
@@ -58,7 +58,7 @@ class Taken:
         self.targets.append(what)
 
     def at_sight(self, record: bytes) -> bool:
-        event = pushes.at_sight(self.decoder, "account", record)
+        event = pushes.match(self.decoder, "account", record)
         if event is not None:
             self._take(event.kind)
         return event is not None
@@ -70,7 +70,7 @@ class Taken:
     async def on_large(self, target: str, arguments: list[bytes]) -> None:
         self._take(target)
         self.is_busy = True
-        await aside(pushes.decoded, self.decoder, "account", target, arguments)
+        await decode_aside(pushes.decoded, self.decoder, "account", target, arguments)
         self.is_busy = False
 
     async def until_lost(self, connection: Connection) -> ConnectionLost:
@@ -130,7 +130,7 @@ async def test_a_costly_message_holds_the_loop_for_a_bounded_time(name: str, sta
     connection = await open_to(await start(speak_plainly))
     with control.beating():
         await Taken().until_lost(connection)
-        await aside(one_call)
+        await decode_aside(one_call)
     connection = await open_to(await start(speak), silence_timeout=2.0)
     with heart.beating():
         lost = await taken.until_lost(connection)
@@ -160,7 +160,7 @@ async def test_very_many_frames_hold_the_loop_for_a_bounded_time(name: str, star
     control, heart = Heart(), Heart()
     connection = await open_to(await start(speak))
     with control.beating():
-        await aside(one_call)
+        await decode_aside(one_call)
     with heart.beating():
         lost = await Taken().until_lost(connection)
     logging.getLogger(__name__).info("%s: longest pause %.3f s, control %.3f s", name, heart.longest, control.longest)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import ProtocolError
 from gateway.signalr import protocol
-from gateway.signalr.protocol import Close, Completion, Invocation, Malformed, Ping, RecordReader, Unused
+from gateway.signalr.protocol import Close, Completion, Invocation, Malformed, Ping, RecordReader, UnknownRecord
 
 
 def test_an_argument_is_given_byte_for_byte_as_it_came() -> None:
@@ -84,14 +84,14 @@ def test_no_member_of_a_wrong_type_raises(number: int, members: dict[str, Any]) 
     raw = protocol._encode(members | {"type": number})
     record = protocol.decode(raw)
     if number not in {1, 3, 6, 7}:
-        assert record == Unused(number)
+        assert record == UnknownRecord(number)
 
 
 @pytest.mark.parametrize("number", [2, 4, 5, 8, 9, 10, 99999999999999999999, -1])
 def test_a_type_without_use_is_no_fault_whatever_its_members(number: int) -> None:
-    assert protocol.decode(b'{"type":%d,"invocationId":5,"target":{},"item":1,"sequenceId":3}' % number) == Unused(
-        number
-    )
+    assert protocol.decode(
+        b'{"type":%d,"invocationId":5,"target":{},"item":1,"sequenceId":3}' % number
+    ) == UnknownRecord(number)
 
 
 def test_a_ping_and_a_close_are_what_their_type_says_whatever_their_members() -> None:

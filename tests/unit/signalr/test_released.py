@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from gateway.errors import ConnectionLost
+from gateway.signalr.calls import Calls
 from gateway.signalr.connection import Connection, connect
+from gateway.signalr.intake import Intake
+from gateway.signalr.protocol import RecordReader
+from gateway.signalr.receipt import Receipt
 
 Start = Callable[..., Awaitable[Any]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
-OURS = {"Connection", "Intake", "Receipt", "Calls", "RecordReader"}
+OURS = {one.__name__ for one in (Connection, Intake, Receipt, Calls, RecordReader)}
 THEIRS = {"ClientWebSocketResponse", "ClientResponse", "ClientRequest", "ResponseHandler"}
 """Those of aiohttp that only a client has; the hub's side is in this process too."""
 

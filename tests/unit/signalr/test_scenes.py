@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from gateway.errors import CallFailed, ConnectFailed, ConnectionLost, Refused
+from gateway.errors import CallFailed, ConnectFailed, ConnectionLost, Unauthorized
 from gateway.signalr import protocol
 from gateway.signalr.connection import connect
 
@@ -42,8 +42,8 @@ ENDED = {
     "the hub's process is asked to end": ("dropped", "without a close"),
 }
 FAILED = {
-    "a wrong token": (Refused, "refused", 'negotiate: the hub answered 401 (Bearer error="invalid_token")'),
-    "no negotiation, a wrong token": (Refused, "refused", "upgrade: the hub answered 401"),
+    "a wrong token": (Unauthorized, "refused", 'negotiate: the hub answered 401 (Bearer error="invalid_token")'),
+    "no negotiation, a wrong token": (Unauthorized, "refused", "upgrade: the hub answered 401"),
     "an unknown protocol": (ConnectFailed, "handshake", "handshake: The protocol 'xml' is not supported."),
     "the hub is unavailable": (ConnectFailed, "http-503", "negotiate: the hub answered 503"),
     "too many requests": (ConnectFailed, "http-429", "negotiate: the hub answered 429"),

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import HEALTHY, Faults, Refusal, Scope
-from gateway.simulator.hub import Emission, Hub, Listener, User, emit_in_steps
+from gateway.simulator.hub import Emission, Hub, Subscriber, User, emit_in_steps
 from gateway.simulator.wire import Form, name_in
 
 
@@ -28,7 +28,7 @@ def user(hub: Hub) -> User:
 def pushed(user: User) -> list[bytes]:
     """Everything that is pushed to a connection that subscribed to all strategies."""
     records: list[bytes] = []
-    user.attach(Listener("all", records.append, {1, 2, 3}))
+    user.attach(Subscriber("all", records.append, {1, 2, 3}))
     return records
 
 
@@ -59,7 +59,7 @@ def test_a_page_begins_after_the_given_sequence_and_says_whether_there_is_more(u
 
 def test_only_events_of_subscribed_strategies_and_of_none_are_pushed(user: User) -> None:
     records: list[bytes] = []
-    user.attach(Listener("two", records.append, {2}))
+    user.attach(Subscriber("two", records.append, {2}))
     user.emit(500)
 
     found = Counter(payload.get("strategyId") for payload in payloads(records))
@@ -69,7 +69,7 @@ def test_only_events_of_subscribed_strategies_and_of_none_are_pushed(user: User)
 
 def test_a_connection_without_a_subscription_gets_nothing(user: User) -> None:
     records: list[bytes] = []
-    user.attach(Listener("none", records.append))
+    user.attach(Subscriber("none", records.append))
     user.emit(100)
     assert records == []
 
@@ -211,7 +211,7 @@ def test_who_connects_may_be_told_which_signals_and_errors_are_on(user: User) ->
     user.scope.patch({"active_signals": True})
     user.emit(300)
     records: list[bytes] = []
-    user.attach(Listener("new", records.append))
+    user.attach(Subscriber("new", records.append))
     assert records
     assert all(payload["state"] == 1 for payload in payloads(records))
 

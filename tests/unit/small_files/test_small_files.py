@@ -14,12 +14,12 @@ from typing import Final
 import pytest
 
 from gateway.accounts import AccountsDirectory
-from gateway.broker.credentials import Access
+from gateway.broker.credentials import BrokerLogin
 from gateway.control.auth.tokens import Tokens
 from gateway.errors import ConfigurationError
 from gateway.pem import trusting
 from gateway.settings import TracingSettings, load_settings
-from gateway.small_files import UnreadableFile, exposure, read_small, read_small_text
+from gateway.small_files import UnreadableFile, exposure_of, read_small, read_small_text
 from gateway.telemetry import tracer as traces
 
 LIMIT: Final = 1000
@@ -107,10 +107,10 @@ def test_wherever_the_gateway_reads_one(made: tuple[Path, str]) -> None:
         lambda: AccountsDirectory(path.parent).key(path.name),
         lambda: Tokens(path),
         lambda: load_settings(path, {}),
-        lambda: Access(ca_file=path).tls(),
-        lambda: Access(cert_file=path).tls(),
-        lambda: Access(user="x", password_file=path).login(lambda: None),
-        lambda: Access(credentials_file=path).login(lambda: None),
+        lambda: BrokerLogin(ca_file=path).tls(),
+        lambda: BrokerLogin(cert_file=path).tls(),
+        lambda: BrokerLogin(user="x", password_file=path).login(lambda: None),
+        lambda: BrokerLogin(credentials_file=path).login(lambda: None),
         lambda: traces.check(TracingSettings(endpoint="http://127.0.0.1:1", headers_file=path)),
         lambda: traces.check(TracingSettings(endpoint="http://127.0.0.1:1", ca_file=path)),
     ):
@@ -217,7 +217,7 @@ def test_others_may_not_read_or_write_a_secret(mode: int, words: str | None, tmp
     path = tmp_path / "main"
     path.write_text("key")
     path.chmod(mode)
-    found = exposure(path)
+    found = exposure_of(path)
     assert (found is None) if words is None else (found is not None and found.startswith(words))
     faults = AccountsDirectory(tmp_path).exposed()
     assert [fault.problem for fault in faults] == ([] if found is None else [found])

@@ -19,9 +19,10 @@ from gateway.session.checkpoint import Anchor, Checkpoint, CheckpointUnreadable,
 from gateway.session.replay_queue import Progress
 from gateway.session.subscriptions import Subscription
 from gateway.state import (
-    Answered,
+    CheckpointPosition,
     Desired,
     Destination,
+    IdempotencyRecord,
     Observed,
     Phase,
     RecordUnreadable,
@@ -29,7 +30,6 @@ from gateway.state import (
     ReplayState,
     Reset,
     ShardState,
-    Standing,
     TargetState,
     decode_record,
     encode_record,
@@ -71,7 +71,7 @@ DESIRED_WHOLE = Desired(
     strategies=(1, 2),
     state=TargetState.PAUSED,
     reconnects=3,
-    answered=(Answered("k", "reconnect of main", 3),),
+    answered=(IdempotencyRecord("k", "reconnect of main", 3),),
     reset=Reset(2, 41),
     is_forgotten=True,
 )
@@ -82,7 +82,7 @@ OBSERVED_WHOLE = Observed(
     settled=41,
     latest=42,
     lag_seconds=1.5,
-    checkpoint=Standing(41, 2),
+    checkpoint=CheckpointPosition(41, 2),
 )
 REPLAY = Replay(
     account="main",
@@ -179,7 +179,7 @@ def test_a_report_names_an_epoch_and_a_reader_of_the_first_version_1_passes_over
 
 
 def test_a_wish_remembers_requests_and_a_reader_of_the_first_version_1_passes_over_them() -> None:
-    told = Desired(reconnects=4, answered=(Answered("5f0e", "reconnect", 4),))
+    told = Desired(reconnects=4, answered=(IdempotencyRecord("5f0e", "reconnect", 4),))
     assert decode_record(Desired, encode_record(told)) == told
     members = json.loads(encode_record(told))
     del members["answered"]

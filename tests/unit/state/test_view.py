@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
-from gateway.broker.control_view import STALE, View
+from gateway.broker.control_view import STALE_AFTER_S, View
 from gateway.broker.memory import MemoryControl
 from gateway.broker.ports import Record
 from gateway.state import Observed, Phase, ReplayState, ShardState, encode_record
@@ -34,7 +34,7 @@ class Scripted(MemoryControl):
 async def heard(*told: tuple[str, msgspec.Struct | bytes | None, float]) -> View:
     view = View(lambda _: None)
     following = asyncio.create_task(view.follow(Scripted(*told)))
-    await view.filled.wait()
+    await view.has_synced.wait()
     following.cancel()
     return view
 
@@ -55,11 +55,11 @@ async def test_a_report_of_an_older_epoch_is_passed_over(
     before: int | msgspec.UnsetType, now: int | msgspec.UnsetType, holds: str
 ) -> None:
     view = await heard(("account.main", account("old", before), 9), ("account.main", account("new", now), 1))
-    assert view.observed["main"].said == account(holds, before if holds == "old" else now)
-    assert view.last_word("account.main").revision == 2
+    assert view.observed["main"].value == account(holds, before if holds == "old" else now)
+    assert view.last_writer("account.main").revision == 2
     shards = [("shard.3", ShardState("old", 1, epoch=before), 9), ("shard.3", ShardState("new", 1, epoch=now), 1)]
     view = await heard(*shards)
-    assert view.shards["3"].said == shards[holds == "new"][1]
+    assert view.shards["3"].value == shards[holds == "new"][1]
 
 
 async def test_who_asked_hears_of_a_report_that_is_passed_over_and_of_no_other() -> None:
@@ -68,7 +68,7 @@ async def test_who_asked_hears_of_a_report_that_is_passed_over_and_of_no_other()
     told = [("account.main", account("new", 7), 9), ("account.main", account("old", 6), 2)]
     more = [("account.other", account("new", 7), 2), ("account.other", account("new", 7), 1)]
     following = asyncio.create_task(view.follow(Scripted(*told, *more)))
-    await view.filled.wait()
+    await view.has_synced.wait()
     following.cancel()
     assert keys == ["account.main"]
 
@@ -77,7 +77,7 @@ async def test_who_asked_hears_of_a_report_that_is_passed_over_and_of_no_other()
 @pytest.mark.parametrize("late", [Phase.PENDING, Phase.RUNNING])
 @pytest.mark.parametrize("epoch", [NONE, 3, 7, 9])
 async def test_a_replay_that_ended_does_not_run_again(end: Phase, late: Phase, epoch: int | msgspec.UnsetType) -> None:
-    view = await heard(("replay.r", replay(end, 7), 2 * STALE), ("replay.r", replay(late, epoch), 1))
+    view = await heard(("replay.r", replay(end, 7), 2 * STALE_AFTER_S), ("replay.r", replay(late, epoch), 1))
     assert view.phase("r") is end
 
 
@@ -92,19 +92,21 @@ async def test_a_replay_that_is_forgotten_may_be_asked_for_again() -> None:
 
 async def test_what_nobody_repeated_for_long_holds_nothing_off() -> None:
     """As where an older release goes on, which names no epoch."""
-    view = await heard(("account.main", account("old", 7), STALE + 2), ("account.main", account("new", NONE), 1))
-    assert view.observed["main"].said == account("new", NONE)
+    view = await heard(
+        ("account.main", account("old", 7), STALE_AFTER_S + 2), ("account.main", account("new", NONE), 1)
+    )
+    assert view.observed["main"].value == account("new", NONE)
 
 
 async def test_what_a_later_release_says_holds_and_is_followed_by_what_this_one_says() -> None:
     later = b'{"version":2}'
     view = await heard(("account.main", account("old", 7), 3), ("account.main", later, 2))
-    assert view.observed["main"].said is None
+    assert view.observed["main"].value is None
     view = await heard(("account.main", later, 3), ("account.main", account("new", 2), 1))
-    assert view.observed["main"].said == account("new", 2)
+    assert view.observed["main"].value == account("new", 2)
 
 
 async def test_nothing_is_left_of_what_was_passed_over_and_then_forgotten() -> None:
     told = [("account.main", account("old", 7), 3), ("account.main", account("new", 2), 2), ("account.main", None, 1)]
     view = await heard(*told)
-    assert (view.observed, view.last_word("account.main").revision) == ({}, 0)
+    assert (view.observed, view.last_writer("account.main").revision) == ({}, 0)

@@ -6,25 +6,25 @@ import random
 
 import pytest
 
-from gateway.together import together
+from gateway.together import same_tick
 
 
 @pytest.mark.parametrize("interval", [0.05, 1.0, 15.0, 30.0, 86_400.0])
 def test_a_moment_is_never_late_and_less_than_a_hundredth_early(interval: float) -> None:
     for _ in range(1000):
         due = random.uniform(0, 1e6)
-        early = due - together(due, interval)
+        early = due - same_tick(due, interval)
         assert -1e-9 <= early <= min(0.1, interval / 100) + 1e-9
 
 
 def test_thousands_of_pings_end_in_few_moments() -> None:
-    moments = {together(1000 + random.uniform(0, 15), 15) for _ in range(5000)}
+    moments = {same_tick(1000 + random.uniform(0, 15), 15) for _ in range(5000)}
     assert len(moments) <= 151
 
 
 def test_a_moment_that_is_shared_stays_so() -> None:
-    at = together(1234.567, 15)
+    at = same_tick(1234.567, 15)
     for _ in range(100):
-        later = together(at + 0.002 + 15, 15)  # a timer comes a little late
+        later = same_tick(at + 0.002 + 15, 15)  # a timer comes a little late
         assert later == pytest.approx(at + 15)
         at = later

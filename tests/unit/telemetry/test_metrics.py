@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 
 from gateway.replica.account_metrics import REASONS
 from gateway.telemetry.control_counts import CONTROL_FAMILIES
-from gateway.telemetry.counters import Distribution, Tally
-from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, AccountNumbers, Metrics, Numbers, Scope
+from gateway.telemetry.counters import Counters, Histogram
+from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, AccountMetrics, Metrics, ReplicaMetrics, Scope
 
 ROOT = Path(__file__).parents[3]
-CALM = AccountNumbers(
+CALM = AccountMetrics(
     account="calm",
     state="live",
     is_awaited=True,
@@ -42,10 +42,10 @@ PAUSED = replace(
     heard_at=1.0,
     is_connected=False,
 )
-NUMBERS = Numbers(
-    tally=Tally(),
+NUMBERS = ReplicaMetrics(
+    counters=Counters(),
     accounts=[CALM, BEHIND, PAUSED],
-    unserved={"lonely": "keyless"},
+    orphaned={"lonely": "keyless"},
     states=["live", "paused", "refused", "keyless"],
     reasons=REASONS,
     kinds=["order-update", "unknown"],
@@ -55,7 +55,7 @@ NUMBERS = Numbers(
     endings=["completed", "failed"],
     buffer=10,
     buffer_limit=100,
-    needs_person=True,
+    action_required=True,
     window=65536,
     in_flight=4096,
     waiters=2,
@@ -63,7 +63,7 @@ NUMBERS = Numbers(
 )
 
 
-def told(numbers: Numbers | None = NUMBERS, *, per_account: bool = True) -> dict[tuple[str, ...], float]:
+def told(numbers: ReplicaMetrics | None = NUMBERS, *, per_account: bool = True) -> dict[tuple[str, ...], float]:
     """Give each sample by its name without the prefix and the values of its labels."""
     media_type, text = Metrics(64, per_account=per_account).text(numbers, "")
     assert media_type.startswith("text/plain; version=0.0.4")
@@ -129,13 +129,13 @@ def test_each_value_that_a_label_of_the_process_may_have_is_there_from_the_start
 
 
 def test_what_is_counted_of_the_process_is_told() -> None:
-    tally = Tally(connects=3, gaps=2, fenced=1, failures=4)
+    tally = Counters(connects=3, gaps=2, fenced=1, failures=4)
     tally.events["order-update", "published"] += 5
     tally.disconnects["http-503"] += 6
     tally.replays["failed"] += 7
     tally.commit_messages.observe(3)
     tally.delays.observe_all([0.005, 0.02, 4_000.0])
-    now = told(replace(NUMBERS, tally=tally))
+    now = told(replace(NUMBERS, counters=tally))
     assert now["events_total", "order-update", "published"] == 5
     assert now["hub_disconnects_total", "http-503"] == 6
     assert now["replays_finished_total", "failed"] == 7
@@ -209,7 +209,7 @@ def test_values_of_labels_are_quoted() -> None:
 
 
 def test_a_value_is_counted_up_to_the_bound_that_it_equals() -> None:
-    distribution = Distribution((1, 2))
+    distribution = Histogram((1, 2))
     distribution.observe(1)
     distribution.observe_all([1.5, 2, 3])
     assert list(distribution.buckets()) == [("1.0", 1), ("2.0", 3), ("+Inf", 4)]
@@ -217,7 +217,7 @@ def test_a_value_is_counted_up_to_the_bound_that_it_equals() -> None:
 
 
 def test_a_copy_of_the_counts_stays_as_it_is() -> None:
-    tally = Tally(gaps=1)
+    tally = Counters(gaps=1)
     tally.events["order-update", "published"] += 1
     tally.delays.observe(0.01)
     copied = tally.copy()

@@ -19,7 +19,7 @@ def test_what_an_answer_proves_is_taken_and_no_more(hub: float, seconds: float) 
     offset = HubOffset()
     assert offset.seconds == 0.0
 
-    offset.told(NOW, NOW + 0.2, hub)
+    offset.on_time(NOW, NOW + 0.2, hub)
 
     assert offset.seconds == pytest.approx(seconds)
 
@@ -27,9 +27,9 @@ def test_what_an_answer_proves_is_taken_and_no_more(hub: float, seconds: float) 
 def test_the_median_of_the_last_answers_counts() -> None:
     offset = HubOffset()
     for number in range(40):
-        offset.told(NOW, NOW, NOW + (10 if number % 4 else -500))
+        offset.on_time(NOW, NOW, NOW + (10 if number % 4 else -500))
     before = copy(offset)
     for _ in range(63):
-        offset.told(NOW, NOW, NOW + 2)
+        offset.on_time(NOW, NOW, NOW + 2)
 
     assert (before.seconds, offset.seconds) == (10.0, 2.0)

@@ -46,14 +46,14 @@ def collector() -> Collector:
 
 
 @pytest.fixture
-def watched(collector: Collector) -> otlp._Watched:
-    return otlp._Watched(collector, lambda words: words.replace("hush", "…"))  # type: ignore[arg-type]
+def watched(collector: Collector) -> otlp._ReportingExporter:
+    return otlp._ReportingExporter(collector, lambda words: words.replace("hush", "…"))  # type: ignore[arg-type]
 
 
 @pytest.fixture
-def tracer(watched: otlp._Watched) -> Iterator[Tracer]:
+def tracer(watched: otlp._ReportingExporter) -> Iterator[Tracer]:
     provider = TracerProvider(shutdown_on_exit=False)
-    yield Tracer(otlp.Source(provider, otlp._Spool(watched)), 1)
+    yield Tracer(otlp.Source(provider, otlp._BoundedProcessor(watched)), 1)
     provider.shutdown()
 
 
@@ -63,27 +63,27 @@ def end(tracer: Tracer, count: int) -> None:
 
 
 def test_while_the_collector_hangs_no_more_wait_than_may_and_the_others_are_counted(
-    tracer: Tracer, collector: Collector, watched: otlp._Watched
+    tracer: Tracer, collector: Collector, watched: otlp._ReportingExporter
 ) -> None:
     collector.goes_on.clear()
-    end(tracer, otlp._AT_ONCE)
+    end(tracer, otlp._BATCH_SPANS)
     assert collector.asked.wait(5)
     end(tracer, 10_000)
-    assert watched.ended - watched.taken == otlp._WAITING
+    assert watched.ended - watched.taken == otlp._MAX_QUEUED_SPANS
     dropped = watched.dropped
-    assert 10_000 - otlp._WAITING <= dropped < 10_000  # the first export may have begun before all were there
+    assert 10_000 - otlp._MAX_QUEUED_SPANS <= dropped < 10_000  # the first export may have begun before all were there
     with capture_logs() as lines:
         collector.goes_on.set()
         deadline = time.monotonic() + 5
-        while collector.spans < otlp._AT_ONCE + 10_000 - dropped and time.monotonic() < deadline:
+        while collector.spans < otlp._BATCH_SPANS + 10_000 - dropped and time.monotonic() < deadline:
             time.sleep(0.01)
-    assert collector.spans == otlp._AT_ONCE + 10_000 - dropped
+    assert collector.spans == otlp._BATCH_SPANS + 10_000 - dropped
     assert [line["event"] for line in lines] == ["traces are lost, events are not"]
     assert "more slowly" in lines[0]["error"]
 
 
 def test_trouble_is_said_when_it_begins_and_when_it_is_over_ever_more_seldom(
-    watched: otlp._Watched, collector: Collector, monkeypatch: pytest.MonkeyPatch
+    watched: otlp._ReportingExporter, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(otlp.time, "monotonic", lambda: now)
@@ -114,7 +114,7 @@ def test_the_end_takes_a_second_at_the_most_though_the_collector_hangs(monkeypat
     collector.goes_on.clear()
     began = time.monotonic()
     with traces.tracing(TracingSettings(endpoint="http://127.0.0.1:1"), role="x") as tracer:
-        end(tracer, otlp._AT_ONCE)
+        end(tracer, otlp._BATCH_SPANS)
         assert collector.asked.wait(5)
         began = time.monotonic()
     assert time.monotonic() - began < 4

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.telemetry.log_limiter import AUDIT, Repeats
+from gateway.telemetry.log_limiter import AUDIT, LogRateLimiter
 
 
 class Scene:
@@ -20,7 +20,7 @@ class Scene:
     def __init__(self) -> None:
         self.now = 0.0
         self.summed: list[logging.LogRecord] = []
-        self.repeats = Repeats(self.summed.append, lambda: self.now, rest=10.0)
+        self.repeats = LogRateLimiter(self.summed.append, lambda: self.now, rest=10.0)
 
     def say(self, event: str, level: int = logging.WARNING, name: str = "gateway", **said: Any) -> bool:  # noqa: ANN401
         """Write a line; give whether it passed."""
@@ -147,7 +147,7 @@ def test_the_sum_comes_though_nothing_is_written_any_more() -> None:
         summed.append(record)
         came.set()
 
-    repeats = Repeats(write, rest=0.05)
+    repeats = LogRateLimiter(write, rest=0.05)
     for _ in range(100):
         repeats.filter(logging.LogRecord("gateway", logging.ERROR, "", 0, {"event": "it failed"}, (), None))
     repeats.start()

@@ -24,7 +24,7 @@ from gateway.errors import OutcomeUnknown
 from gateway.events.event import Event
 from gateway.publication import event_message
 from gateway.telemetry import tracer as traces
-from gateway.telemetry.tracer import NOTHING, OFF, Broker, Draw, Tracer, add_trace, answered
+from gateway.telemetry.tracer import NO_SPAN, NOOP_TRACER, Broker, Sampler, Tracer, add_trace, end_request
 
 MESSAGE = event_message(Event("acme", "order-update", 42, "an-id", "2026-11-22T13:32:25.0923668Z", 7, b"{}"))
 Make = Callable[..., Tracer]
@@ -34,21 +34,21 @@ Make = Callable[..., Tracer]
 def test_what_is_drawn_does_not_depend_on_how_the_messages_are_dealt_into_batches(
     ratio: float, batches: list[int], seed: int
 ) -> None:
-    dealt, whole = Draw(ratio, Random(seed)), Draw(ratio, Random(seed))
+    dealt, whole = Sampler(ratio, Random(seed)), Sampler(ratio, Random(seed))
     places, before = [], 0
     for size in batches:
-        found = dealt.among(size)
+        found = dealt.sample(size)
         assert all(0 <= place < size for place in found)
         places += [before + place for place in found]
         before += size
-    assert places == list(whole.among(sum(batches)))
+    assert places == list(whole.sample(sum(batches)))
     assert places == sorted(set(places))
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.01, 0.3, 0.9])
 def test_so_many_are_drawn_as_the_ratio_says_and_neighbours_are_independent(ratio: float) -> None:
-    draw, count = Draw(ratio, Random(7)), 400_000
-    places = [1000 * batch + place for batch in range(count // 1000) for place in draw.among(1000)]
+    draw, count = Sampler(ratio, Random(7)), 400_000
+    places = [1000 * batch + place for batch in range(count // 1000) for place in draw.sample(1000)]
     deviation = (count * ratio * (1 - ratio)) ** 0.5
     assert abs(len(places) - count * ratio) < 5 * deviation
     pairs = sum(after == before + 1 for before, after in pairwise(places))
@@ -56,17 +56,17 @@ def test_so_many_are_drawn_as_the_ratio_says_and_neighbours_are_independent(rati
 
 
 def test_all_and_none_are_drawn_at_the_ends() -> None:
-    assert list(Draw(1, Random()).among(3)) == [0, 1, 2]
-    none = Draw(0, Random())
-    assert [none.among(10**9) for _ in range(3)] == [(), (), ()]
+    assert list(Sampler(1, Random()).sample(3)) == [0, 1, 2]
+    none = Sampler(0, Random())
+    assert [none.sample(10**9) for _ in range(3)] == [(), (), ()]
 
 
 def test_without_a_collector_nothing_that_makes_or_sends_spans_is_loaded() -> None:
     program = (
         "import sys; from gateway.bootstrap import control_main, jetstream, kafka; from gateway.cli import demo, run\n"
         "from gateway.settings import TracingSettings\n"
-        "from gateway.telemetry.tracer import tracing, OFF\n"
-        "with tracing(TracingSettings(), role='x') as tracer: assert tracer is OFF\n"
+        "from gateway.telemetry.tracer import tracing, NOOP_TRACER\n"
+        "with tracing(TracingSettings(), role='x') as tracer: assert tracer is NOOP_TRACER\n"
         "heavy = {'opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.proto', 'requests'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
@@ -75,15 +75,15 @@ def test_without_a_collector_nothing_that_makes_or_sends_spans_is_loaded() -> No
 
 
 def test_without_a_collector_every_call_does_nothing() -> None:
-    span = OFF.connect("acme", "https://hub.example.com")
-    span.enter()
+    span = NOOP_TRACER.connect("acme", "https://hub.example.com")
+    span.activate()
     span.event("x")
     span.set({"a": 1})
     span.fail(ValueError())
     assert not span
-    assert OFF.sampled(10**6) == ()
-    assert not OFF.send(1, [MESSAGE], 1, [])
-    assert not OFF.request("GET", {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}, {})
+    assert NOOP_TRACER.sampled(10**6) == ()
+    assert not NOOP_TRACER.send(1, [MESSAGE], 1, [])
+    assert not NOOP_TRACER.request("GET", {"traceparent": f"00-{'1' * 32}-{'2' * 16}-01"}, {})
     assert add_trace(None, "", {"event": "x"}) == {"event": "x"}
 
 
@@ -146,7 +146,7 @@ def test_who_asks_decides_whether_a_request_is_recorded(tracer: Make, spans: InM
     assert not never.request("GET", {}, {})
     assert not never.request("GET", {"traceparent": "nonsense"}, {})
     span = never.request("GET", {"traceparent": f"00-{trace}-{parent}-01", "tracestate": "a=b"}, {"url.scheme": None})
-    answered(span, "GET", "/v1/accounts", 503)
+    end_request(span, "GET", "/v1/accounts", 503)
     (found,) = spans.get_finished_spans()
     assert span.ids is not None
     assert span.ids[0] == trace
@@ -160,7 +160,7 @@ def test_who_asks_decides_whether_a_request_is_recorded(tracer: Make, spans: InM
 def test_a_request_failed_where_the_server_is_at_fault(
     tracer: Make, spans: InMemorySpanExporter, status: int, is_failed: bool
 ) -> None:
-    answered(tracer().request("BREW", {}, {}), "BREW", None, status)
+    end_request(tracer().request("BREW", {}, {}), "BREW", None, status)
     (found,) = spans.get_finished_spans()
     assert found.name == "HTTP"
     assert (found.attributes or {})["http.request.method"] == "_OTHER"
@@ -169,10 +169,10 @@ def test_a_request_failed_where_the_server_is_at_fault(
 
 def test_a_line_of_the_log_carries_the_ids_of_the_span_that_was_entered(tracer: Make) -> None:
     span = tracer().connect("acme", "https://hub.example.com:8443/path?access_token=secret")
-    span.enter()
+    span.activate()
     assert span.ids is not None
     assert add_trace(None, "", {"event": "x"}) == {"event": "x", "trace_id": span.ids[0], "span_id": span.ids[1]}
-    NOTHING.enter()
+    NO_SPAN.activate()
     assert add_trace(None, "", {"event": "x"}) == {"event": "x"}
 
 
