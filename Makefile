@@ -62,6 +62,7 @@ check: install ## lint, types, layers, and whether what is generated is fresh
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docstrings.py gateway tests benchmarks docs examples tools
 	$(BIN)/gateway schemas --check
 	set -e; for page in $(REFERENCE); do $(BIN)/python docs/make_$${page%%:*}_page.py | diff -u docs/reference/$${page##*:}.md -; done # stale? run: make schemas
 	$(BIN)/python docs/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise

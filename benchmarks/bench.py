@@ -47,7 +47,7 @@ class Scenario:
 
 
 def scenarios(events: int, seconds: float, kind: str | None) -> Iterator[Scenario]:
-    """Give everything that is measured, with all 17 kinds of events or one."""
+    """Yield everything that is measured, with all 17 kinds of events or one."""
     for broker, (title, records) in itertools.product(BROKERS, (("frames of 1", 1), ("frames of 50", 50))):
         few = max(500, events // 40)
         contenders = {"gateway": events, f"bare-{broker}": events, f"usual-{broker}": few}
@@ -76,7 +76,7 @@ class House:
         self.hub = stack.enter_context(_source())
 
     def broker(self, name: str) -> str:
-        """Give the address of a broker."""
+        """Return the address of a broker."""
         if name not in self._brokers:
             self._brokers[name] = self._stack.enter_context(BROKERS[name](self._folder / name))
         return self._brokers[name]

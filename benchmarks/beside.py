@@ -70,7 +70,7 @@ async def reading(url: str, seconds: float) -> dict[str, float]:
 
 
 def delays(log: Sequence[Found], since: float) -> list[float]:
-    """Give the delays of the events that were stored after a moment, in ms."""
+    """Return the delays of the events that were stored after a moment, in ms."""
     from gateway.events.times import TICKS_PER_SECOND, ticks  # noqa: PLC0415 - the reading process need not load it
 
     return [

@@ -20,14 +20,14 @@ from kafka_server import any_kafka
 
 @contextmanager
 def jetstream(folder: Path) -> Iterator[str]:
-    """Give the URL of a nats-server that syncs to disk as it does by default, as Kafka does: now and then."""
+    """Yield the URL of a nats-server that syncs to disk as it does by default, as Kafka does: now and then."""
     with EmbeddedServer(folder, config={"jetstream": {"store_dir": str(folder / "jetstream")}}) as server:
         yield server.url
 
 
 @contextmanager
 def kafka(folder: Path) -> Iterator[str]:
-    """Give the address of a Kafka: one that is given, or as the tests start it."""
+    """Yield the address of a Kafka: one that is given, or as the tests start it."""
     with any_kafka(folder) as address:
         asyncio.run(_make_topics(address))
         yield address

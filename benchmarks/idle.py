@@ -102,7 +102,7 @@ async def serve(accounts: int, pair: Sequence[str]) -> None:
 
 @asynccontextmanager
 async def running(folder: Path, accounts: int, *, tls: bool) -> AsyncIterator[tuple[Process, int, Process, Metrics]]:
-    """Start everything, the gateway last; give the hub, the process of the broker, the gateway and its metrics."""
+    """Start everything, the gateway last; return the hub, the process of the broker, the gateway and its metrics."""
     keys = folder / "accounts"
     keys.mkdir(parents=True)
     for name in names_of(accounts):

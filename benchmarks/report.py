@@ -25,7 +25,7 @@ def machine() -> dict[str, object]:
 
 
 def rows(scenario: str, budgets: dict[str, float], results: dict[str, list[Result]]) -> list[dict[str, Any]]:
-    """Give a row for each contender; the first one's ratios to the others stand in theirs."""
+    """Return a row for each contender; the first one's ratios to the others stand in theirs."""
     table = []
     for contender, runs in results.items():
         figures = _figures(runs)

@@ -54,7 +54,7 @@ class _Taker:
 
 
 def _price(payload: Any) -> str:  # noqa: ANN401 - bytes, or what a client made of them
-    """Give FillPrice as it is written."""
+    """Return FillPrice as it is written."""
     if isinstance(payload, bytes):
         return payload.partition(b'"fillPrice":')[2].partition(b",")[0].decode()
     return json.dumps(payload["fillPrice"])

@@ -81,7 +81,7 @@ class Hub:
         ]
 
     def answer(self, call: dict[str, Any]) -> bytes:
-        """Give the completion of a call, in a frame."""
+        """Return the completion of a call, in a frame."""
         argument = call["arguments"][0]
         match call["target"]:
             case "GetLatestEventSeqId":
@@ -125,7 +125,7 @@ class Hub:
 
 
 def frame(payload: bytes, opcode: int = 1) -> bytes:
-    """Give a WebSocket frame of a server."""
+    """Return a WebSocket frame of a server."""
     size = len(payload)
     if size < 126:
         return bytes((0x80 | opcode, size)) + payload

@@ -61,7 +61,7 @@ class Stopwatch:
         self.began, self._cpu = time.monotonic(), _cpu()
 
     def result(self, events: int, *, since: float | None = None, **more: Any) -> Result:  # noqa: ANN401 - of Result
-        """Give what was measured; `since` is a monotonic time to count from instead."""
+        """Return what was measured; `since` is a monotonic time to count from instead."""
         return Result(events, time.monotonic() - (since or self.began), _cpu() - self._cpu, **more)
 
 

@@ -75,7 +75,7 @@ def collect() -> None:
 
 
 def compared(runs: dict[str, list[Result]]) -> list[dict[str, object]]:
-    """Give a row for each contender, with what it costs beside the first in its own round."""
+    """Return a row for each contender, with what it costs beside the first in its own round."""
     rows = []
     for name, results in runs.items():
         rates = [one.events / one.seconds for one in results]
@@ -90,7 +90,7 @@ def compared(runs: dict[str, list[Result]]) -> list[dict[str, object]]:
 
 
 def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, list[float]]:
-    """Give the µs of CPU that making commits takes for each event, spans and their export included."""
+    """Return the µs of CPU that making commits takes for each event, spans and their export included."""
     body = b'{"EventId":"x"}' + b" " * 640
     items = [
         OutgoingItem(Event("acme", "order-update", number, str(uuid4()), "2026-11-22T13:32:25.0923668Z", 7, body))

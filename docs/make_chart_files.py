@@ -240,7 +240,7 @@ VALUES: Final = (
 
 
 def settings() -> Iterator[Value]:
-    """Give each setting that may be among the values."""
+    """Yield each setting that may be among the values."""
     for name, field in fields():
         if name not in OURS:
             default = to_jsonable_python(field.get_default(call_default_factory=True, validated_data={}))
@@ -270,7 +270,7 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def of_settings(schema: dict[str, Any], definitions: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Give pydantic's schema of a section as one without references."""
+    """Return pydantic's schema of a section as one without references."""
     made = {}
     for name, field in schema["properties"].items():
         path = f"{prefix}{name}"
@@ -294,7 +294,7 @@ def sections(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def schema() -> str:
-    """Give values.schema.json."""
+    """Return values.schema.json."""
     whole = Settings.model_json_schema()
     own = sections(nested((value.name, value.schema) for value in VALUES))
     ours = of_settings(whole, whole["$defs"])
@@ -303,7 +303,7 @@ def schema() -> str:
 
 
 def values() -> str:
-    """Give values.yaml: what is set, and as comments what else may be."""
+    """Return values.yaml: what is set, and as comments what else may be."""
     lines = [
         f"# {MADE}",
         "#",
@@ -336,7 +336,7 @@ def values() -> str:
 
 
 def readme() -> str:
-    """Give the chart's README.md."""
+    """Return the chart's README.md."""
     rows = [
         f"| `{value.name}` | `{json.dumps(value.default)}` | {value.meaning.replace('|', chr(92) + '|')} |"
         for value in (*VALUES, *settings())

@@ -91,7 +91,7 @@ def _name(node: ast.expr) -> str:
 
 def _placeholder(node: ast.expr) -> str:
     names = [_name(one) for one in ast.walk(node) if isinstance(one, ast.Attribute | ast.Name)]
-    chosen = next((name for name in names if name not in {"", "self", "str", "repr"}), _UNKNOWN)
+    chosen = next((name for name in names if name not in {"", "self", "str", "repr", "describe"}), _UNKNOWN)
     return chosen.strip("_").replace("_", " ")
 
 

@@ -25,7 +25,7 @@ BROKERS: Final = {
 
 
 def rendered(broker: str) -> dict[str, dict[str, Any]]:
-    """Give the chart's objects for a broker, by kind, without Helm's own labels."""
+    """Return the chart's objects for a broker, by kind, without Helm's own labels."""
     values = {"hub": {"url": "https://api.example.com"}, "broker": BROKERS[broker]}
     command = [os.environ.get("HELM", "helm"), "template", NAME, str(CHART)]
     done = subprocess.run(  # noqa: S603 - Helm, as the caller names it
@@ -46,7 +46,7 @@ def rendered(broker: str) -> dict[str, dict[str, Any]]:
 
 
 def files() -> dict[str, str]:
-    """Give all files of k8s/."""
+    """Return all files of k8s/."""
     made: dict[str, str] = {}
     objects = {broker: rendered(broker) for broker in BROKERS}
     base = {kind: one for kind, one in objects["jetstream"].items() if one == objects["kafka"][kind]}

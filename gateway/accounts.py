@@ -24,7 +24,7 @@ _MOVE: Final = "Move it away, or begin its name with a dot."
 
 
 def is_account_name(name: str) -> bool:
-    """Tell whether `name` may name an account: it becomes a part of subjects, headers and URLs.
+    """Return whether `name` may name an account: it becomes a part of subjects, headers and URLs.
 
     A name such as `*` would be a wildcard on NATS and erase other accounts' checkpoints.
     """
@@ -33,7 +33,7 @@ def is_account_name(name: str) -> bool:
 
 @lru_cache(maxsize=16_384)  # every two seconds somebody asks for all of them
 def shard_of(account: str, shards: int) -> int:
-    """Give the shard of `account`: the same in every process and release, for one number of shards."""
+    """Return the shard of `account`: the same in every process and release, for one number of shards."""
     return int.from_bytes(hashlib.blake2b(account.encode(), digest_size=8).digest(), "big") % shards
 
 
@@ -62,7 +62,7 @@ class AccountsDirectory:
         self._path = path
 
     def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[KeyFileError]]:
-        """Give the names of the accounts, and what in the directory is none.
+        """Return the names of the accounts, and what in the directory is none.
 
         Of accounts that are `known` the keys are not read: it is enough that their files are there.
 
@@ -125,7 +125,7 @@ class AccountsDirectory:
         return [KeyFileError(_first_of(names), problem, _CLOSE) for problem, names in alike.items()]
 
     def stamp(self) -> int | None:
-        """Give what is another number as soon as a file came or went, or a mounted Secret was replaced.
+        """Return what is another number as soon as a file came or went, or a mounted Secret was replaced.
 
         None where it cannot be told. The clock behind it is coarse: two changes of one moment may share a number.
         """

@@ -24,7 +24,7 @@ class Backoff:
     _waited: float = field(default=0.0, init=False)
 
     def next_delay(self, *, lasted: float = 0.0, at_least: float | None = None) -> float:
-        """Give the seconds to wait after a failure of something that had `lasted`.
+        """Return the seconds to wait after a failure of something that had `lasted`.
 
         `at_least` is what the other side asked for: the jitter comes on top of it.
         """

@@ -33,7 +33,7 @@ class GatewayError(Exception):
     """Something that the gateway knows by name went wrong."""
 
     def __str__(self) -> str:
-        """Give the message it was raised with, else the class's docstring."""
+        """Return the message it was raised with, else the class's docstring."""
         return super().__str__() or (self.__doc__ or "").strip()
 
 
@@ -52,7 +52,7 @@ class DecodeError(GatewayError):
     """An event cannot be decoded."""
 
     def __init__(self, reason: str, detail: str) -> None:
-        """Give a reason from a closed list (a label) and a detail for people."""
+        """Take a reason from a closed list (a label) and a detail for people."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -108,7 +108,7 @@ class CallFailed(HubError):
     """The hub answered a call with an error."""
 
     def __init__(self, method: str, message: str) -> None:
-        """Name the method and give the hub's own words."""
+        """Name the method and take the hub's own words."""
         super().__init__(f"{method}: {message}")
         self.method = method
         self.words = message

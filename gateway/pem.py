@@ -55,7 +55,7 @@ def load_pair(
 
 @contextmanager
 def _readable(path: Path, content: bytes) -> Iterator[str]:
-    """Give a path under which OpenSSL, which takes nothing else, finds this content, whatever is at `path` by now."""
+    """Yield a path under which OpenSSL, which takes nothing else, finds this content, whatever is at `path` by now."""
     if not hasattr(os, "memfd_create"):  # not on Linux: there it stays possible to swap the file in between
         yield str(path)
         return

@@ -68,7 +68,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
         return len(self.value) + len(self.key) + headers
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether it says the same, whatever of it is shared."""
+        """Return whether it says the same, whatever of it is shared."""
         return isinstance(other, Message) and _parts(self) == _parts(other)
 
 
@@ -95,7 +95,7 @@ def event_message(event: Event, *, late: bool = False, replay: str | None = None
 def dead_letter_message(
     letter: DeadLetter, *, limit: int | None = None, replay: str | None = None, incarnation: int = 1
 ) -> Message:
-    """Give the message of `letter`; raw bytes above `limit` are cut, their digest and size kept whole."""
+    """Return the message of `letter`; raw bytes above `limit` are cut, their digest and size kept whole."""
     kept = letter.raw if limit is None else letter.raw[:limit]
     body: dict[str, str | int | bool | None] = {
         "Reason": letter.reason,
@@ -117,7 +117,7 @@ def dead_letter_message(
 
 
 def notification_message(notification: Notification, *, incarnation: int = 1) -> Message:
-    """Give the message of `notification`; its key is the account, so that a compacted view keeps the last."""
+    """Return the message of `notification`; its key is the account, so that a compacted view keeps the last."""
     body = msgspec.json.encode({"Type": notification.type, "Account": notification.account, **notification.detail})
     account = notification.account
     shared = _shared(account, NOTIFICATIONS, incarnation=incarnation)

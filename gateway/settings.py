@@ -98,7 +98,7 @@ def _check_collector_url(url: str) -> str:
 
 
 def _check_url(url: str, example: str, path: str, secrets: str) -> str:
-    """Give the base of a URL, without the `path` that is known; raises ValueError."""
+    """Return the base of a URL, without the `path` that is known; raises ValueError."""
     parts = _parts_of(url, f"{example}, without {path}")
     if parts.query or parts.fragment:
         raise ValueError("must not have a query or a fragment")
@@ -486,7 +486,7 @@ def _without_empty_sections(content: dict[str, Any], model: type[BaseModel]) -> 
 
 
 def fields(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Give every setting: its dotted name, and its field with type, default and description."""
+    """Yield every setting: its dotted name, and its field with type, default and description."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from fields(field.annotation, f"{prefix}{name}.")

@@ -232,7 +232,7 @@ class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def epoch_of(record: Observed | ShardState | ReplayState | None) -> int:
-    """Give the epoch that a report names: with each owner of a shard, and each claim of it, it rises.
+    """Return the epoch that a report names: with each owner of a shard, and each claim of it, it rises.
 
     0 where it names none: it is of a release that did not know epochs, or of an owner who has not claimed yet.
     """
@@ -247,7 +247,7 @@ class _Version(msgspec.Struct):
 
 
 def encode_record(record: msgspec.Struct) -> bytes:
-    """Give the bytes to keep: JSON."""
+    """Return the bytes to keep: JSON."""
     return msgspec.json.encode(record)
 
 

@@ -60,7 +60,7 @@ class Broker:
 
 
 def replica_name(process: int) -> str:
-    """Give the name, for people, of the gateway that is this process of this machine."""
+    """Return the name, for people, of the gateway that is this process of this machine."""
     return f"{socket.gethostname()}/{process}"
 
 

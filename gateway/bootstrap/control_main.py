@@ -104,7 +104,7 @@ async def _follow(settings: Settings, deployment: DeploymentView) -> NoReturn:
 
 
 async def _follow_once(settings: Settings, deployment: DeploymentView) -> bool:
-    """Keep a view until the broker goes away; give True where there was one."""
+    """Keep a view until the broker goes away; return True where there was one."""
     is_filled = False
     try:
         async with open_broker(settings.broker, settings.topics) as broker, asyncio.TaskGroup() as tasks:

@@ -29,7 +29,7 @@ async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoRetu
 
 
 def exposed_files(settings: Settings, keys: AccountsDirectory) -> Iterator[KeyFileError]:
-    """Give each file that others may use: its setting as the entry."""
+    """Yield each file that others may use: its setting as the entry."""
     for fault in keys.exposed():
         yield KeyFileError(f"accounts.directory/{fault.entry}", fault.problem, fault.remedy)
     broker = settings.broker

@@ -73,13 +73,13 @@ class Heartbeat(ChildProcess):
         self._numbers = numbers
 
     async def beat_forever(self) -> NoReturn:
-        """Tell it again and again that this loop is not stuck."""
+        """Report again and again that this loop is not stuck."""
         while True:
             self.beat()
             await asyncio.sleep(EACH)
 
     def beat(self) -> None:
-        """Tell it so now, unless it has not even read what it was told before."""
+        """Report so now, unless it has not even read what it was told before."""
         if self.writer is not None and not self.writer.transport.get_write_buffer_size():
             self._send(BEAT, bytes([self._tells_ready()]))
 

@@ -95,7 +95,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
 
 
 def _written(topics: Topics, shards: int, accounts: Iterable[str]) -> list[str]:
-    """Give every subject that the gateway will write to for these accounts, in the order of their names."""
+    """Return every subject that the gateway will write to for these accounts, in the order of their names."""
     subjects = [
         topics.audit,
         topics.owning("member.check"),

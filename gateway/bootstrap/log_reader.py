@@ -37,7 +37,7 @@ async def open_hub(settings: Settings, key: str) -> AsyncIterator[Hub]:
 
 
 async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KINDS) -> AsyncGenerator[Logged, None]:
-    """Give what the log holds of an account now, as a comparison takes it, but for replays; raises Unavailable."""
+    """Yield what the log holds of an account now, as a comparison takes it, but for replays; raises Unavailable."""
     reading = reader.read(topics=topics, accounts=[account], start="first", follow=False)
     async with aclosing(reading) as messages:  # type: ignore[type-var]
         async for stored in messages:

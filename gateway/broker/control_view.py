@@ -105,22 +105,22 @@ class View:
         self._log = get_logger()
 
     def desired_of(self, account: str) -> VersionedDesired:
-        """Give what is wanted of `account`: without a record, the default."""
+        """Return what is wanted of `account`: without a record, the default."""
         sighting = self.desired.get(account)
         return VersionedDesired() if sighting is None else VersionedDesired(sighting.value, sighting.revision)
 
     def phase(self, replay: str) -> Phase:
-        """Give how far a replay has come, by its id."""
+        """Return how far a replay has come, by its id."""
         state = self.replay_states.get(replay)
         return Phase.PENDING if state is None or state.value is None else state.value.phase
 
     def epoch_of_shard(self, number: int) -> int:
-        """Give the epoch that the owner of a shard named last; 0 for none."""
+        """Return the epoch that the owner of a shard named last; 0 for none."""
         sighting = self.shards.get(str(number))
         return 0 if sighting is None else epoch_of(sighting.value)
 
     def last_writer(self, key: str) -> LastWriter:
-        """Give who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
+        """Return who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
         passed_over = self._passed_over.get(key)
         if passed_over is not None:
             return passed_over
@@ -129,7 +129,7 @@ class View:
         return _NO_WRITER if sighting is None else LastWriter(sighting.revision, epoch_of(sighting.value))
 
     def age(self, sighting: Versioned[_Said]) -> float:
-        """Give the seconds since it was written."""
+        """Return the seconds since it was written."""
         return asyncio.get_running_loop().time() - sighting.written
 
     @property
@@ -143,7 +143,7 @@ class View:
         return self.silence > STALE_AFTER_S
 
     def is_abandoned(self, sighting: Versioned[_Said]) -> bool:
-        """Tell whether a report had not been repeated for long when the store was heard last."""
+        """Return whether a report had not been repeated for long when the store was heard last."""
         return self._heard_at - sighting.written > STALE_AFTER_S
 
     async def follow(self, store: ControlStore) -> None:
@@ -179,7 +179,7 @@ class View:
         changed(name)
 
     def _holds(self, before: Versioned[Any] | None, now: Versioned[Any]) -> bool:
-        """Tell whether a report replaces the one before: not if a former owner says it, or that goes on what ended.
+        """Return whether a report replaces the one before: not if a former owner says it, or that goes on what ended.
 
         What nobody has repeated for long holds nothing off: whoever said it is gone, maybe for an older release.
         """

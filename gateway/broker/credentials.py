@@ -72,7 +72,7 @@ class BrokerLogin:
             raise ConfigurationError(CERT_FILE, f"is not set, and {KEY_FILE} is", "Set both or neither.")
 
     def tls(self) -> ssl.SSLContext:
-        """Give the context of a new connection; the system's authorities vouch where `ca_file` is not set.
+        """Return the context of a new connection; the system's authorities vouch where `ca_file` is not set.
 
         Raises ConfigurationError for a file that cannot be used.
         """
@@ -105,7 +105,7 @@ class BrokerLogin:
             raise ConfigurationError(key_setting, problem, "Name the two that were made together.") from error
 
     def login(self, guard: Callable[[], None]) -> dict[str, Any]:
-        """Give what `nats.aio.client.Client.connect` needs for the login.
+        """Return what `nats.aio.client.Client.connect` needs for the login.
 
         `guard` is called before a password or a signature is sent, and raises where the way is not safe. Raises
         ConfigurationError for a file that cannot be used.

@@ -60,11 +60,11 @@ class LeaseStore(Protocol):
         ...
 
     async def names(self) -> frozenset[str]:
-        """Give the names of all records that are there."""
+        """Return the names of all records that are there."""
         ...
 
     async def read(self, name: str) -> Lease | None:
-        """Give a record."""
+        """Return a record."""
         ...
 
     async def write(self, name: str, token: str, expect: int | None) -> int:
@@ -144,7 +144,7 @@ class LeaseMembership:
         self._seen_held: set[str] = set()  # leases that somebody had since we were blind
 
     async def assignments(self) -> AsyncIterator[frozenset[int]]:
-        """Give the shards to serve; see the contract. Between two sets the leases are renewed."""
+        """Yield the shards to serve; see the contract. Between two sets the leases are renewed."""
         while True:
             self._woken.clear()
             try:
@@ -173,7 +173,7 @@ class LeaseMembership:
         return self._held.get(shard) is held
 
     async def release(self, shard: int) -> None:
-        """Give the lease of `shard` back; see the contract."""
+        """Hand the lease of `shard` back; see the contract."""
         held = self._held.pop(shard, None)
         if held is None:
             return

@@ -93,11 +93,11 @@ class MemoryBroker:
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
 
     def log(self, owner: str) -> MemoryLog:
-        """Give the log as the replica `owner` sees it."""
+        """Return the log as the replica `owner` sees it."""
         return MemoryLog(self, owner)
 
     def reader(self, owner: str = "reader") -> MemoryReader:
-        """Give a reader of the topics."""
+        """Return a reader of the topics."""
         return MemoryReader(self, owner)
 
     def claim(self, shard: int, owner: str) -> int:
@@ -214,7 +214,7 @@ class MemoryShard:
         return {}
 
     async def checkpoints(self) -> dict[str, bytes]:
-        """Give every checkpoint of the shard; see the contract."""
+        """Return every checkpoint of the shard; see the contract."""
         await self._broker.faults(Edge("checkpoints", "before", self._owner, self._shard, _nothing))
         if self._broker.epochs[self._shard] != self._epoch:
             raise self._spend(self._broker.fenced(self._shard))
@@ -281,7 +281,7 @@ class MemoryReader:
     async def read(
         self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
     ) -> AsyncIterator[Stored]:
-        """Give the messages in the log's order; see the contract."""
+        """Yield the messages in the log's order; see the contract."""
         await self._broker.faults(Edge("read", "before", self._owner, None, _nothing))
 
         def wanted(entry: _Entry) -> bool:
@@ -431,7 +431,7 @@ class MemoryControl:
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def watch(self) -> AsyncIterator[Record | None]:
-        """Give the last values; see the contract."""
+        """Yield the last values; see the contract."""
         given, is_filled = 0, False
         while True:
             changed = self._changed
@@ -467,7 +467,7 @@ class MemoryControl:
                 self._forgotten[which] = self._next()
 
     def _changes(self, since: int) -> list[tuple[int, Record]]:
-        """Give the last word on every key that was said after the revision `since`, in that order."""
+        """Return the last word on every key that was said after the revision `since`, in that order."""
         now = asyncio.get_running_loop().time()
         said = [
             (record.revision, replace(record, age=now - written))
@@ -486,7 +486,7 @@ class MemoryControl:
         return record.revision
 
     def _next(self) -> int:
-        """Give the next revision, and wake who watches."""
+        """Return the next revision, and wake who watches."""
         self._revision += 1
         self._changed.set()
         self._changed = asyncio.Event()

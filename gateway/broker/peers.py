@@ -51,7 +51,7 @@ class PeerRace(Generic[_Won]):
         self._under_way[asyncio.create_task(attempt, name=f"try-{name}")] = name
 
     async def won(self, seconds: float | None = None) -> tuple[str, _Won] | None:
-        """Wait for the end of a try, but no longer than so; give what it won, None for a failure and for nothing.
+        """Wait for the end of a try, but no longer than so; return what it won, None for a failure and for nothing.
 
         Raises what is not expected.
         """

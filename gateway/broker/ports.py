@@ -93,7 +93,7 @@ class ShardLog(Protocol):
         ...
 
     async def checkpoints(self) -> dict[str, bytes]:
-        """Give every checkpoint of the shard as the broker has it now, without those that were forgotten.
+        """Return every checkpoint of the shard as the broker has it now, without those that were forgotten.
 
         It may be asked again between commits, for accounts that come later. Raises Fenced; Unavailable; OutcomeUnknown
         where one is not there any more that was read or committed before.
@@ -147,7 +147,7 @@ class Registry(Protocol):
         ...
 
     async def accounts(self) -> frozenset[str]:
-        """Give every account that was ever begun, and not forgotten since."""
+        """Return every account that was ever begun, and not forgotten since."""
         ...
 
     async def register(self, account: str) -> None:
@@ -178,7 +178,7 @@ class LogReader(Protocol):
     def read(
         self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
     ) -> AsyncIterator[Stored]:
-        """Give the messages of `topics` (all when None) and `accounts` (all when None), in the log's order.
+        """Yield the messages of `topics` (all when None) and `accounts` (all when None), in the log's order.
 
         `start` is `first`, `last`, `new`, a position, or an RFC 3339 time. Without `follow` it ends at the
         end that the log had when the read began. Raises Unavailable.
@@ -187,7 +187,7 @@ class LogReader(Protocol):
 
 
 def time_of(start: str, *, position: str) -> datetime:
-    """Give the time that a read is to start at; `position` says what else of the broker's own could stand there.
+    """Return the time that a read is to start at; `position` says what else of the broker's own could stand there.
 
     Raises ConfigurationError where `start` is no RFC 3339 time with an offset.
     """
@@ -205,7 +205,7 @@ class Membership(Protocol):
     """This process among the replicas of its deployment."""
 
     def assignments(self) -> AsyncIterator[frozenset[int]]:
-        """Give the shards that this member is to serve: as soon as that is known, and at each change.
+        """Yield the shards that this member is to serve: as soon as that is known, and at each change.
 
         Iterating is what keeps the membership alive, so the next set must be asked for within a second. A shard
         that is given may be opened at once. One that is given no longer is to be stopped and then released: its
@@ -269,7 +269,7 @@ class ControlStore(Protocol):
     """What operators want and what owners see, kept by the broker and held as a view by each replica."""
 
     def watch(self) -> AsyncIterator[Record | None]:
-        """Give the last value of every key, then each change; values that were replaced soon may be left out.
+        """Yield the last value of every key, then each change; values that were replaced soon may be left out.
 
         None comes once, when everything is given that was there at the beginning. The order of one key's revisions
         is kept. It goes on through every outage of the broker; whoever holds a view therefore judges a record by its
@@ -278,7 +278,7 @@ class ControlStore(Protocol):
         ...
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key` if its revision is still `expect`, and give the new revision.
+        """Replace what is wanted for `key` if its revision is still `expect`, and return the new revision.
 
         Raises:
             Conflict: it has another revision: read on, decide again.

@@ -149,7 +149,7 @@ def as_promised(url: str) -> Iterator[None]:
 
 @asynccontextmanager
 async def api_at(target: Target) -> AsyncIterator[Api]:
-    """Give the API of a replica; raises ConfigurationError for options that are wrong."""
+    """Yield the API of a replica; raises ConfigurationError for options that are wrong."""
     headers = _headers(target.token_file)
     target.check()
     timeout = aiohttp.ClientTimeout(total=_LIMIT)

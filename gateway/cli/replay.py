@@ -160,7 +160,7 @@ def list_(
 
 
 async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
-    """Look at a replay until it has ended, and give it; on a terminal a bar shows how far it is."""
+    """Look at a replay until it has ended, and return it; on a terminal a bar shows how far it is."""
     with terminal.bar(is_quiet=quiet) as bar:
         task = bar.add_task(terminal.printable(id_[:8]), total=1.0, said="")
         unanswered = 0

@@ -70,7 +70,7 @@ def page(view: View, asked: AccountQuery, shards: int) -> models.Accounts:
 
 
 def is_applied(view: View, name: str) -> bool:
-    """Tell whether everything that is wanted of an account is in force, as its owner reported last."""
+    """Return whether everything that is wanted of an account is in force, as its owner reported last."""
     sighting = view.observed.get(name)
     if sighting is None or sighting.value is None:
         return False
@@ -79,14 +79,14 @@ def is_applied(view: View, name: str) -> bool:
 
 
 def standing_of(view: View, name: str) -> state.CheckpointPosition:
-    """Give what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
+    """Return what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
     sighting = view.observed.get(name)
     said = None if sighting is None else sighting.value
     return state.CheckpointPosition(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
 
 
 def _is_stale(view: View, sighting: Versioned[state.Observed]) -> bool:
-    """Tell whether a report is so old that nobody may serve the account."""
+    """Return whether a report is so old that nobody may serve the account."""
     return view.age(sighting) > STALE_AFTER_S
 
 
@@ -97,7 +97,7 @@ def effective_of(view: View, name: str) -> models.InForce | None:
 
 
 def as_list(strategies: tuple[int, ...] | None) -> list[int] | None:
-    """Give strategies as JSON has them."""
+    """Return strategies as JSON has them."""
     return None if strategies is None else list(strategies)
 
 
@@ -171,7 +171,7 @@ def _effective(said: state.Observed) -> models.InForce:
 
 
 def _after(asked: AccountQuery, cursor: str) -> Place:
-    """Give the place behind which the part begins."""
+    """Return the place behind which the part begins."""
     of = f"by {asked.sort}"
     sort, rank, lag, name = read_cursor(cursor, tuple[str, int, int, str], of)
     if sort != asked.sort:

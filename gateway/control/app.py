@@ -70,7 +70,7 @@ def create_app(deployment: DeploymentView) -> FastAPI:
 
 
 def openapi_text() -> str:
-    """Give the OpenAPI 3.1 document, as `schemas/openapi.json` has it."""
+    """Return the OpenAPI 3.1 document, as `schemas/openapi.json` has it."""
     return _text(_document(create_app(DeploymentView())))
 
 
@@ -130,7 +130,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def _paths(document: dict[str, Any]) -> dict[re.Pattern[str], list[str]]:
-    """Give the methods of each path: Starlette names those of one route alone."""
+    """Return the methods of each path: Starlette names those of one route alone."""
     found = {
         re.compile(re.sub(r"\{\w+\}", "[^/]+", path)): _with_head(sorted(map(str.upper, operations)))
         for path, operations in document["paths"].items()

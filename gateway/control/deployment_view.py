@@ -33,7 +33,7 @@ class DeploymentView:
     """Where changes are recorded."""
 
     def synced_view(self) -> View:
-        """Give what is known of the accounts; raises Problem where that is nothing yet."""
+        """Return what is known of the accounts; raises Problem where that is nothing yet."""
         if self.view is None or not self.view.has_synced.is_set():
             raise Problem(
                 ProblemType.NOT_READY,
@@ -50,7 +50,7 @@ class DeploymentView:
         return self.store
 
     def view_of(self, account: str) -> View:
-        """Give what is known of the accounts, one of which is `account`; raises Problem with the nearest name."""
+        """Return what is known of the accounts, one of which is `account`; raises Problem with the nearest name."""
         view = self.synced_view()
         if account not in view.observed and account not in view.desired:
             raise unknown(ProblemType.UNKNOWN_ACCOUNT, "account", account, view.observed.keys() | view.desired.keys())

@@ -57,7 +57,7 @@ class IdempotentRequest:
         return cls(digest_of_key(who, key), what)
 
     def answered(self, desired: Desired) -> IdempotencyRecord | None:
-        """Give how it was answered, if it was; raises Problem where the key was used for something else."""
+        """Return how it was answered, if it was; raises Problem where the key was used for something else."""
         found = next((one for one in _answered(desired) if one.key == self.key), None)
         if found is not None and found.what != self.request_digest:
             raise Problem(
@@ -78,7 +78,7 @@ class IdempotentRequest:
 
 
 def digest_of_key(who: str, key: str) -> str:
-    """Give what stands for the Idempotency-Key that somebody gave: 32 hexadecimal digits."""
+    """Return what stands for the Idempotency-Key that somebody gave: 32 hexadecimal digits."""
     return hashlib.blake2b(f"{who}\0{key}".encode(), digest_size=16).hexdigest()
 
 
@@ -95,7 +95,7 @@ class DesiredStateWriter:
     async def change(
         self, account: str, change: Change, caller: RequestCaller, action: Action, condition: Condition | None = None
     ) -> VersionedDesired:
-        """Apply `change` to what is wanted of `account`, and give what is wanted then; raises Problem.
+        """Apply `change` to what is wanted of `account`, and return what is wanted then; raises Problem.
 
         The record says that `caller` wrote it, and so does the audit topic. `change` may be called several times, each
         time with what is wanted by then; what it raises is raised.
@@ -130,7 +130,7 @@ class DesiredStateWriter:
     async def _write(
         self, view: View, store: ControlStore, intent: Intent, wish: VersionedDesired
     ) -> VersionedDesired | None:
-        """Write `desired` over its revision, and give it with its own; None where somebody else has written."""
+        """Write `desired` over its revision, and return it with its own; None where somebody else has written."""
         assert wish.desired is not None  # noqa: S101 - the caller made it
         account, auditing = intent.account, self._deployment.auditing
 
@@ -192,12 +192,12 @@ class DesiredStateWriter:
         return await wait_until(is_so, APPLY_TIMEOUT_S)
 
     def is_applied(self, account: str) -> bool:
-        """Tell whether everything that is wanted is in force, as far as is known."""
+        """Return whether everything that is wanted is in force, as far as is known."""
         return is_applied(self._deployment.view_of(account), account)
 
 
 async def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until `condition` holds; give False when it does not within `seconds`."""
+    """Wait until `condition` holds; return False when it does not within `seconds`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while not condition():
@@ -208,7 +208,7 @@ async def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def broker_unavailable(why: str) -> Problem:
-    """Give the problem of a change that was not made."""
+    """Return the problem of a change that was not made."""
     return Problem(
         ProblemType.BROKER_AWAY,
         f"Nothing was changed: {why}. Ask again; what is read meanwhile is as old as it says.",

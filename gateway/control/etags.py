@@ -12,7 +12,7 @@ _TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,18})"')
 
 
 def etag(revision: int) -> str:
-    """Give the entity tag of what is wanted at a revision."""
+    """Return the entity tag of what is wanted at a revision."""
     return f'"{revision}"'
 
 
@@ -36,7 +36,7 @@ class Condition:
         )
 
     def expects_later_than(self, revision: int) -> bool:
-        """Tell whether it asks for a later revision: this process may not have heard of it yet."""
+        """Return whether it asks for a later revision: this process may not have heard of it yet."""
         return self.revisions is not None and max(self.revisions, default=0) > revision
 
 

@@ -15,7 +15,7 @@ _Place = TypeVar("_Place")
 
 
 def write_cursor(place: object) -> str:
-    """Give the cursor of the part that begins behind `place`."""
+    """Return the cursor of the part that begins behind `place`."""
     return base64.urlsafe_b64encode(msgspec.json.encode(place)).decode().rstrip("=")
 
 
@@ -29,6 +29,6 @@ def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
 
 
 def no_cursor(of: str) -> Problem:
-    """Give the problem of a cursor that is none of such a list."""
+    """Return the problem of a cursor that is none of such a list."""
     words = f"is no cursor of a list {of}: give `next` of such a list as it came"
     return Problem(ProblemType.INVALID, f"query.cursor {words}.", errors=(FieldError("query.cursor", words),))

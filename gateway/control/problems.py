@@ -102,7 +102,7 @@ class Problem(GatewayError):
         return self.detail
 
     def body(self, instance: str, request_id: str) -> bytes:
-        """Give the JSON of the answer."""
+        """Return the JSON of the answer."""
         said: dict[str, Any] = {
             "type": self.kind.type,
             "title": self.kind.value[2],
@@ -119,7 +119,7 @@ class Problem(GatewayError):
 
     @property
     def all_headers(self) -> dict[str, str]:
-        """Give the headers that belong to it."""
+        """Return the headers that belong to it."""
         found = {"content-type": MEDIA_TYPE, **self.headers}
         if self.retry_after is not None:
             found["retry-after"] = str(self.retry_after)
@@ -127,7 +127,7 @@ class Problem(GatewayError):
 
 
 def unknown(kind: ProblemType, what: str, name: str, names: Iterable[str]) -> Problem:
-    """Give the problem of a name that nothing has, with the nearest that something has."""
+    """Return the problem of a name that nothing has, with the nearest that something has."""
     shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
     close = nearest(name, names)
     remedy = "" if close is None else f" Did you mean {close}?"

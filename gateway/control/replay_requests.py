@@ -38,7 +38,7 @@ _TOO_MANY: Final = 30
 
 
 def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: RequestCaller) -> Replay:
-    """Give the record of what is asked for; raises Problem, in words, for what cannot be."""
+    """Return the record of what is asked for; raises Problem, in words, for what cannot be."""
     sighting = view.observed.get(account)
     said = None if sighting is None else sighting.value
     last = 0 if said is None else said.settled
@@ -105,7 +105,7 @@ class ReplayRequests:
         self._deployment = deployment
 
     def find(self, id_: str) -> Versioned[Replay]:
-        """Give the record of a replay; raises Problem."""
+        """Return the record of a replay; raises Problem."""
         view = self._deployment.synced_view()
         sighting = view.replays.get(id_)
         if sighting is None:
@@ -113,7 +113,7 @@ class ReplayRequests:
         return sighting
 
     async def create(self, wanted: models.ReplayWanted, account: str, caller: RequestCaller, key: str | None) -> str:
-        """Write what is asked for, and give the id: the same for the same key."""
+        """Write what is asked for, and return the id: the same for the same key."""
         view, store = self._deployment.view_of(account), self._deployment.writable_store()
         id_ = uuid4().hex if key is None else digest_of_key(caller.who.name, key)
         if id_ in view.replays:
@@ -200,7 +200,7 @@ class ReplayRequests:
 
 
 def phase_of(view: View, id_: str) -> Phase:
-    """Tell how far it is: one that nobody carries out is cancelled at once."""
+    """Return how far it is: one that nobody carries out is cancelled at once."""
     said, wanted = state_of(view, id_), view.replays[id_].value
     if wanted is not None and wanted.is_cancelled and (said is None or not said.phase.is_final):
         seen = view.observed.get(wanted.account)
@@ -211,7 +211,7 @@ def phase_of(view: View, id_: str) -> Phase:
 
 
 def state_of(view: View, id_: str) -> ReplayState | None:
-    """Give what its owner reported last."""
+    """Return what its owner reported last."""
     sighting = view.replay_states.get(id_)
     return None if sighting is None else sighting.value
 

@@ -91,7 +91,7 @@ UNKNOWN: Final = "unknown"
 
 
 def find(name: str) -> EventKind | None:
-    """Give the entry of a callback's or a discriminator's name; None for one that is unknown.
+    """Return the entry of a callback's or a discriminator's name; None for one that is unknown.
 
     Letter case, `_` and `-`, a leading `On` and a trailing `Event` do not matter; the callback's and the model's name
     both hold, since history calls `OnAgentStatusChange` an `AgentStatus` (recorded).
@@ -100,7 +100,7 @@ def find(name: str) -> EventKind | None:
 
 
 def kind_of(content: Event | DeadLetter) -> str:
-    """Give the kind of an event, or the one that something undecodable was to be; UNKNOWN where nothing tells."""
+    """Return the kind of an event, or the one that something undecodable was to be; UNKNOWN where nothing tells."""
     if isinstance(content, Event):
         return content.kind
     entry = find(content.place)
@@ -108,7 +108,7 @@ def kind_of(content: Event | DeadLetter) -> str:
 
 
 def names_of(entry: EventKind) -> set[str]:
-    """Give the usual spellings of an event's name."""
+    """Return the usual spellings of an event's name."""
     stems = {entry.callback.removeprefix("On"), entry.model.__name__.removesuffix("Event")}
     usual = {f"{prefix}{stem}{suffix}" for stem in stems for prefix in ("", "On") for suffix in ("", "Event")}
     return usual | {name.lower() for name in usual}

@@ -60,7 +60,7 @@ def discriminate(members: dict[str, Any], found: dict[str, str]) -> EventKind:
 
 
 def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind) -> dict[str, Any]:
-    """Give the payload with its header filled from the envelope where it lacks any of it.
+    """Return the payload with its header filled from the envelope where it lacks any of it.
 
     Raises malformed-envelope, or what `read` raises for JSON as a text.
     """
@@ -83,7 +83,7 @@ def lacks(value: object) -> bool:
 
 
 def unwrapped(value: object) -> dict[str, Any] | None:
-    """Give the object that stands for a payload, be it in a list of one; None for anything else."""
+    """Return the object that stands for a payload, be it in a list of one; None for anything else."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     return value if isinstance(value, dict) else None

@@ -79,5 +79,5 @@ class Notification(msgspec.Struct, frozen=True):
 
 
 def digest(data: bytes) -> str:
-    """Give 32 hexadecimal digits that stand for `data`: BLAKE2b of 16 bytes."""
+    """Return 32 hexadecimal digits that stand for `data`: BLAKE2b of 16 bytes."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()

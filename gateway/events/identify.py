@@ -21,7 +21,7 @@ from gateway.names import folded
 
 
 def recover(raw: bytes, *, enveloped: bool) -> tuple[int | None, str | None]:
-    """Give sequence and id as far as they can be trusted; of an envelope, the payload's before its own."""
+    """Return sequence and id as far as they can be trusted; of an envelope, the payload's before its own."""
     text = raw.decode("utf-8", "replace")
     try:
         value = read_leniently(text)

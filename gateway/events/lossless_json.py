@@ -43,7 +43,7 @@ class Exact(Decimal):
 
 
 def read(data: bytes | str, *, levels: int = MAX_DEPTH) -> Any:  # noqa: ANN401 - any JSON
-    """Give the value of a JSON text: dict, list, str, int, Decimal, bool or None; never a float.
+    """Return the value of a JSON text: dict, list, str, int, Decimal, bool or None; never a float.
 
     Raises DecodeError: malformed-json, duplicate-member, beyond-limits (above `levels` of nesting).
     """
@@ -69,7 +69,7 @@ def check(value: object, *, levels: int = MAX_DEPTH) -> None:
 
 
 def read_leniently(text: str) -> Any:  # noqa: ANN401 - any JSON
-    """Give what can be read although something is wrong: `Fault` in place of a number, `Repeating` objects.
+    """Return what can be read although something is wrong: `Fault` in place of a number, `Repeating` objects.
 
     Raises ValueError or RecursionError where the text is no JSON at all, or has too many parts.
     """

@@ -17,7 +17,7 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def schema_files() -> dict[str, str]:
-    """Give path → text of every schema file, in a fixed order and form: `events/order-update.v1.schema.json`."""
+    """Return path → text of every schema file, in a fixed order and form: `events/order-update.v1.schema.json`."""
     files = {f"events/{kind}.v1.schema.json": _event_schema(entry) for kind, entry in CATALOGUE.items()}
     files["dead-letter.v1.schema.json"] = _schema("dead-letter", _DEAD_LETTER)
     files["notifications.v1.schema.json"] = _schema("notifications", _NOTIFICATION)

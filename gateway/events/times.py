@@ -18,7 +18,7 @@ TICKS_PER_SECOND: Final = 10_000_000
 
 
 def canonical_time(text: str) -> str:
-    """Give the same instant in UTC, marked `Z`, with the fraction digits as they came.
+    """Return the same instant in UTC, marked `Z`, with the fraction digits as they came.
 
     Raises ValueError, in words, for what is no time of the years 0001 to 9999.
     """
@@ -41,7 +41,7 @@ def canonical_time(text: str) -> str:
 
 
 def ticks(time: str) -> int:
-    """Give the 100 ns units from the Unix epoch to `time`; digits beyond the seventh are cut off.
+    """Return the 100 ns units from the Unix epoch to `time`; digits beyond the seventh are cut off.
 
     Raises ValueError for what `canonical_time` refuses.
     """
@@ -65,7 +65,7 @@ def second_of(ticks_: int) -> str:
 
 
 def seconds(times: Iterable[str]) -> Iterator[float]:
-    """Give the seconds from the Unix epoch to canonical times, to about a microsecond: for statistics alone.
+    """Yield the seconds from the Unix epoch to canonical times, to about a microsecond: for statistics alone.
 
     Those that follow each other within a second cost little.
     """

@@ -104,7 +104,7 @@ class Hub:
         return await self._subscription("UnsubscribeFromStrategies", strategies)
 
     async def latest(self) -> Latest:
-        """Give the latest sequence and the hub's time."""
+        """Return the latest sequence and the hub's time."""
         method = "GetLatestEventSeqId"
         with self._counted():
             result = await self._connection.call(method, {})
@@ -113,7 +113,7 @@ class Hub:
             return await _in_time(partial(_latest, method), result)
 
     async def events_since(self, since: int, limit: int, token: str | None) -> EventsPage:
-        """Give the events after `since`, at most `limit`, going on at `token`."""
+        """Return the events after `since`, at most `limit`, going on at `token`."""
         method = "GetEventsSince"
         argument: dict[str, object] = {"SinceEventSeqId": since, "Limit": limit, "ContinuationToken": token}
         with self._counted():
@@ -156,7 +156,7 @@ async def _in_time(read: Callable[[bytes], _Result], result: bytes) -> _Result:
 
 
 def _is_sound(result: bytes) -> bool:
-    """Tell whether a result is JSON of not too many parts; it costs a millisecond a megabyte."""
+    """Return whether a result is JSON of not too many parts; it costs a millisecond a megabyte."""
     try:
         result.decode()
         _skip(result)
@@ -235,7 +235,7 @@ def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:
 
 
 def _fields(validation: object) -> tuple[str, ...]:
-    """Give the arguments that ValidationErrors names: its keys, or those of a list's entries that say one."""
+    """Return the arguments that ValidationErrors names: its keys, or those of a list's entries that say one."""
     if isinstance(validation, dict):
         return tuple(map(str, validation))
     if not isinstance(validation, list):
@@ -287,7 +287,7 @@ def _integer(method: str, payload: _Members, name: str) -> int:
 
 
 def _elements(method: str, payload: _Members, name: str) -> list[bytes]:
-    """Give the elements of a list as they came: one that is no JSON is its own trouble, not the page's."""
+    """Return the elements of a list as they came: one that is no JSON is its own trouble, not the page's."""
     try:
         return [bytes(element) for element in _read(method, payload, name, list[msgspec.Raw])]
     except CallFailed:

@@ -18,7 +18,7 @@ REASONS: Final = (
 
 
 def metrics_of(account: Account) -> AccountMetrics:
-    """Give what is counted of `account`."""
+    """Return what is counted of `account`."""
     heard_at, counts = account.heard_at, account.counters
     return AccountMetrics(
         account=account.name,

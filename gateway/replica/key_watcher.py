@@ -39,7 +39,7 @@ class KeyWatcher:
         self._log_faults(faults)
 
     def scan(self) -> frozenset[str]:
-        """Look again, and give the names of the accounts that are to be served."""
+        """Look again, and return the names of the accounts that are to be served."""
         try:
             names, faults = self._read_directory()
         except ConfigurationError as error:

@@ -40,7 +40,7 @@ class MemoryBudget:
         self._waiting: deque[tuple[int, asyncio.Future[None], float]] = deque()  # size, turn, since when
 
     def share(self) -> MemoryShare:
-        """Give an account its share, of nothing yet."""
+        """Return an account its share, of nothing yet."""
         return MemoryShare(self)
 
     @property
@@ -98,11 +98,11 @@ class MemoryBudget:
                 turn.set_result(None)
 
     def _has_room(self, size: int) -> bool:
-        """Tell whether a page may be asked for: one always may where nothing else would ever make room."""
+        """Return whether a page may be asked for: one always may where nothing else would ever make room."""
         return self.used + size <= self.total or self.used == self.blocked_on_history
 
     def _is_fair(self, share: MemoryShare) -> bool:
-        """Tell whether a share may have what it has of a record that is not complete.
+        """Return whether a share may have what it has of a record that is not complete.
 
         Where all together have too much, the one that has most of it gives way, if that is more than its part.
         """
@@ -149,7 +149,7 @@ class MemoryShare:
         self._count()
 
     def hold_unfinished(self, unfinished: int) -> bool:
-        """Say how many bytes there are of a record that is not complete; give False where there is no room for them.
+        """Say how many bytes there are of a record that is not complete; return False where there is no room for them.
 
         Of a page that was asked for they are counted already.
         """
@@ -186,7 +186,7 @@ class MemoryShare:
             self._budget._add_held(size - held, stuck - was_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
-        """Tell whether the account may hold `more` bytes besides."""
+        """Return whether the account may hold `more` bytes besides."""
         return self._budget._fits(self.held, more)  # noqa: SLF001 - likewise
 
     def reserve_at_once(self, size: int) -> Reservation | None:
@@ -219,7 +219,7 @@ class Reservation:
         self._share.reserved += size
 
     def release(self) -> None:
-        """Give the bytes back; what came instead is held by the account."""
+        """Hand the bytes back; what came instead is held by the account."""
         self._share.reserved -= self._size
         self._budget._reserve(-self._size)  # noqa: SLF001 - likewise
         self._size = 0

@@ -30,7 +30,7 @@ class OrphanedAccounts:
         self._logged: set[str] = set()
 
     def update(self, elsewhere: Iterable[tuple[str, int]], now: float) -> frozenset[str]:
-        """Give those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
+        """Return those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
         missed = {name for name, shard in elsewhere if not self._is_served(name, shard)}
         self._since = {name: self._since.get(name, now) for name in missed}
         unserved = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
@@ -42,7 +42,7 @@ class OrphanedAccounts:
         return frozenset(unserved)
 
     def is_reported_elsewhere(self, name: str, epoch: int) -> bool:
-        """Tell whether another replica, which has a key of the account, says that nobody serves it."""
+        """Return whether another replica, which has a key of the account, says that nobody serves it."""
         seen = self._view.observed.get(name)
         if seen is None or seen.value is None or self._view.age(seen) > STALE_AFTER_S:
             return False

@@ -365,7 +365,7 @@ class Replica:
         return is_there and not is_stuck
 
     async def metrics(self) -> ReplicaMetrics:
-        """Give what is counted of this replica and of the accounts served here; one where that fails is left out."""
+        """Return what is counted of this replica and of the accounts served here; one where that fails is left out."""
         accounts: list[AccountMetrics] = []
         for at, account in enumerate([*self._served_accounts()]):
             try:
@@ -416,11 +416,11 @@ class Replica:
         return [_status(self._accounts[name]) for name in sorted(self._accounts)]
 
     def commits(self) -> int:
-        """Give the number of commits since this process began."""
+        """Return the number of commits since this process began."""
         return sum(shard.counts["commits"] for shard in self._shards.values())
 
     def _account_reports(self) -> Iterator[AccountReport | str]:
-        """Give each account whose shard is served here, and those that nobody serves; they may change meanwhile.
+        """Yield each account whose shard is served here, and those that nobody serves; they may change meanwhile.
 
         Of one that nothing has touched since it was looked at, which is rarely done then, the name alone.
         """
@@ -448,7 +448,7 @@ class Replica:
             yield AccountReport(name, (epoch, state), partial(Observed, self._member, state, "", epoch=epoch or UNSET))
 
     def _epoch_for(self, name: str) -> int:
-        """Give the epoch of the owner of an account's shard, also where that is another replica."""
+        """Return the epoch of the owner of an account's shard, also where that is another replica."""
         number = shard_of(name, self._shard_count)
         return self._shards[number].epoch if number in self._assigned else self.view.epoch_of_shard(number)
 
@@ -458,7 +458,7 @@ class Replica:
         return MAX_DELAY_S
 
     def _state_reports(self) -> Iterator[StateReport]:
-        """Give whose the shards are, and how far replays are."""
+        """Yield whose the shards are, and how far replays are."""
         for number in self._assigned:
             shard = self._shards[number]
             owned = ShardState(self._member, len(shard.accounts), epoch=shard.epoch or UNSET)

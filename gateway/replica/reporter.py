@@ -225,7 +225,7 @@ class Reporter:
 
 
 def _is_overwritten(heard: int, epoch: int, word: LastWriter) -> bool:
-    """Tell whether a former owner has written over what was reported under `epoch`, when `heard` was the last word."""
+    """Return whether a former owner overwrote what was reported under `epoch`, when `heard` was the last word."""
     return word.revision != heard and word.epoch < epoch
 
 

@@ -56,7 +56,7 @@ class Anchor:
         return cls(content.sequence, content.id, getattr(content, "time", None))
 
     def contradicts(self, other: Anchor) -> bool:
-        """Tell whether `other`, of the same sequence, is certainly another event."""
+        """Return whether `other`, of the same sequence, is certainly another event."""
         if self.id is not None and other.id is not None:
             return self.id != other.id
         if self.time is not None and other.time is not None:
@@ -118,7 +118,7 @@ def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Ch
 
 
 def reset_notification(account: str, new: Checkpoint) -> Notification:
-    """Give what tells consumers of a reset, to be committed with it: sequences may begin again."""
+    """Return what tells consumers of a reset, to be committed with it: sequences may begin again."""
     detail: dict[str, str | int | None] = {
         "Incarnation": new.incarnation,
         "SinceSeqId": new.verified,
@@ -156,7 +156,7 @@ _decode_version = msgspec.json.Decoder(_Version).decode
 
 
 def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
-    """Give the bytes to commit: JSON."""
+    """Return the bytes to commit: JSON."""
     anchor, passed = checkpoint.anchor, checkpoint.passed
     return msgspec.json.encode(
         _Wire(

@@ -16,7 +16,7 @@ DIGEST_BYTES: Final = 8
 
 
 def digest8(identity: str) -> bytes:
-    """Give the digest that stands for an identity."""
+    """Return the digest that stands for an identity."""
     return hashlib.blake2b(identity.encode(), digest_size=DIGEST_BYTES).digest()
 
 
@@ -39,7 +39,7 @@ class DigestRing:
         return None if at < 0 else at
 
     def append(self, identity: bytes) -> bool:
-        """Remember it as the newest; give True where there was no room, and the oldest is forgotten."""
+        """Remember it as the newest; return True where there was no room, and the oldest is forgotten."""
         self.bytes += identity
         is_full = len(self.bytes) > self._size
         if is_full:
@@ -47,7 +47,7 @@ class DigestRing:
         return is_full
 
     def discard(self, identity: bytes) -> bool:
-        """Forget it; give False where it was not there."""
+        """Forget it; return False where it was not there."""
         at = self._find(identity)
         if at is not None:
             del self.bytes[at : at + DIGEST_BYTES]
@@ -74,7 +74,7 @@ class DedupWindow:
         self._claimed: set[str] = set()
 
     def has_seen(self, identity: str) -> bool:
-        """Tell whether an event of this identity was published lately or is about to be."""
+        """Return whether an event of this identity was published lately or is about to be."""
         digest = digest8(identity)
         for ring in (self._unsequenced, self._digested()):
             if ring.discard(digest):
@@ -83,7 +83,7 @@ class DedupWindow:
         return identity in self._queued or identity in self._queued_unsequenced
 
     def claim(self, identity: str) -> bool:
-        """Tell whether an event that shows its sequence now was published without it, which can be so once."""
+        """Return whether an event that shows its sequence now was published without it, which can be so once."""
         if identity in self._claimed:
             return False
         if identity not in self._queued_unsequenced and digest8(identity) not in self._unsequenced:
@@ -116,7 +116,7 @@ class DedupWindow:
         self._newest.append(identity)
 
     def sequenced(self) -> bytes:
-        """Give what the checkpoint keeps of events with a sequence, oldest first."""
+        """Return what the checkpoint keeps of events with a sequence, oldest first."""
         return bytes(self._digested().bytes)
 
     @property
@@ -130,11 +130,11 @@ class DedupWindow:
         return bool(self._unsequenced.bytes or self._queued_unsequenced)
 
     def unsequenced(self) -> bytes:
-        """Give what the checkpoint keeps of events without one, oldest first."""
+        """Return what the checkpoint keeps of events without one, oldest first."""
         return bytes(self._unsequenced.bytes)
 
     def _digested(self) -> DigestRing:
-        """Give the ring of those with a sequence once all of them are in it."""
+        """Return the ring of those with a sequence once all of them are in it."""
         for identity in self._newest:
             self._sequenced.append(digest8(identity))
         self._newest.clear()

@@ -81,11 +81,11 @@ class DoubtfulPushes:
         return bool(self._held)
 
     def is_garbled(self, sequence: int) -> bool:
-        """Tell whether a push of this number is held because it cannot be decoded."""
+        """Return whether a push of this number is held because it cannot be decoded."""
         return (sequence, Doubt.GARBLED, "") in self._names
 
     def hold(self, held: Doubtful) -> bool:
-        """Hold it aside; give False where the same is held already."""
+        """Hold it aside; return False where the same is held already."""
         if held.name in self._names:
             return False
         self._held.append(held)
@@ -113,7 +113,7 @@ class DoubtfulPushes:
         self._known = latest
 
     def is_far(self, sequence: int, high: int) -> bool:
-        """Tell whether a number is far above what the hub told and the highest that is settled."""
+        """Return whether a number is far above what the hub told and the highest that is settled."""
         return sequence > max(self._known, high) + max(_FAR, _STEPS * self._step)
 
     def on_connected(self) -> None:

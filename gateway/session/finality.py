@@ -89,7 +89,7 @@ class Finality:
         return final
 
     def is_old(self, content: Content) -> bool:
-        """Tell whether `content` says that it happened longer than the grace ago; a dead letter says nothing."""
+        """Return whether `content` says that it happened longer than the grace ago; a dead letter says nothing."""
         if isinstance(content, DeadLetter):
             return False
         time = content.time

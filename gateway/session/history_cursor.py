@@ -81,7 +81,7 @@ class HistoryCursor:
         self._tokens: set[str] = set()
 
     def is_behind(self, latest: int, verified: int) -> bool:
-        """Tell whether the hub has less than what is `verified`: for its grace that may be a lag.
+        """Return whether the hub has less than what is `verified`: for its grace that may be a lag.
 
         Raises Diverged when it stays so.
         """
@@ -100,7 +100,7 @@ class HistoryCursor:
     # Turning pages --------------------------------------------------------------------------------------
 
     def read(self, page: Page, contents: Sequence[Content]) -> bool:
-        """Look at the answer to `cursor`; give True where it does not lead on.
+        """Look at the answer to `cursor`; return True where it does not lead on.
 
         A token is followed as long as it brings something new. Where it does not, it may not come again, and
         not for ever.
@@ -141,7 +141,7 @@ class HistoryCursor:
         self._go_to(self.reached if self.phase is CursorPhase.FORWARD else self.cursor.since)
 
     def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
-        """Tell whether this page may not join what was taken before it, which ended with `last`, verified.
+        """Return whether this page may not join what was taken before it, which ended with `last`, verified.
 
         Where sequences are sparse that is nothing. But between two pages a history can lose its beginning, up to
         beyond the first of them: only a page that shows `last` again proves that nothing after it is gone.
@@ -154,7 +154,7 @@ class HistoryCursor:
     # The anchor -----------------------------------------------------------------------------------------
 
     def check(self, contents: Sequence[Content], *, ended: bool) -> bool:
-        """Look for the anchor in a page; give True where the page goes on from it and can be taken in.
+        """Look for the anchor in a page; return True where the page goes on from it and can be taken in.
 
         Else the walk asks for something else now (or `waits` first), or for more of the same. Only where it has
         `ended` and still looks for the ORIGIN is there nothing to ask for: the whole history is empty.
@@ -230,7 +230,7 @@ class HistoryCursor:
 
 
 def is_newer(content: Content, anchor: Anchor | None) -> bool:
-    """Tell whether `content` certainly happened after `anchor`."""
+    """Return whether `content` certainly happened after `anchor`."""
     if not isinstance(content, Event) or anchor is None or anchor.time is None:
         return False
     return ticks(content.time) > ticks(anchor.time)

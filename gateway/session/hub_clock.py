@@ -49,11 +49,11 @@ class HubClock:
         return self.now.hub - self._grace
 
     def is_ahead(self, moment: Moment) -> bool:
-        """Tell whether `moment` is still to come by one of the clocks: that one went back, and tells nothing of it."""
+        """Return whether `moment` is still to come by one of the clocks: that one went back, and does not say so."""
         return moment.hub > self.now.hub or (self._ours(moment) or 0) < 0
 
     def has_passed(self, since: Moment) -> bool:
-        """Tell whether the grace has passed since a moment."""
+        """Return whether the grace has passed since a moment."""
         ours = self._ours(since)
         if self.now.hub - since.hub > self._grace:
             return ours is None or ours > self._grace

@@ -32,7 +32,7 @@ class IntervalSet:
         return zip(self._lows, self._highs, strict=True)
 
     def __len__(self) -> int:
-        """Give the number of intervals."""
+        """Return the number of intervals."""
         return len(self._lows)
 
     @property
@@ -41,7 +41,7 @@ class IntervalSet:
         return self._highs[-1] if self._highs else None
 
     def copy(self) -> IntervalSet:
-        """Give an equal set that changes by itself."""
+        """Return an equal set that changes by itself."""
         other = IntervalSet()
         other._lows, other._highs, other.size = self._lows.copy(), self._highs.copy(), self.size
         return other
@@ -93,7 +93,7 @@ class IntervalSet:
         self.size += self._cost(index, index + len(pieces) + 1) - before
 
     def missing(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Give what of `first` to `last` is not in the set, as inclusive intervals."""
+        """Return what of `first` to `last` is not in the set, as inclusive intervals."""
         gaps, at = [], first
         for low, high in self:
             if low > last:
@@ -118,7 +118,7 @@ class IntervalSet:
         self.size += self._cost(0, 1) - before
 
     def _cost(self, first: int, last: int) -> int:
-        """Give the bytes of the intervals `first` to `last`, exclusive: two numbers and two commas each."""
+        """Return the bytes of the intervals `first` to `last`, exclusive: two numbers and two commas each."""
         lows, highs = self._lows, self._highs
         return sum(
             _digits(lows[index] - (highs[index - 1] + 1 if index else 0)) + _digits(highs[index] - lows[index] + 1) + 2

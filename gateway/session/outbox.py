@@ -138,21 +138,21 @@ class Outbox:
         return 2 * self._placed.size > self._settings.interval_bytes
 
     def __contains__(self, sequence: int) -> bool:
-        """Tell whether `sequence`, above `verified`, is settled or queued."""
+        """Return whether `sequence`, above `verified`, is settled or queued."""
         return sequence in self._placed
 
     def is_open(self, sequence: int) -> bool:
-        """Tell whether `sequence` is certainly neither settled nor queued, though `verified` may have passed it."""
+        """Return whether `sequence` is certainly neither settled nor queued, though `verified` may have passed it."""
         if sequence > self.verified:
             return sequence not in self._placed
         return sequence in self._holes and sequence not in self._stragglers
 
     def has_hole(self, first: int, last: int) -> bool:
-        """Tell whether any sequence from `first` to `last`, above `verified`, is neither settled nor queued."""
+        """Return whether any sequence from `first` to `last`, above `verified`, is neither settled nor queued."""
         return bool(self._placed.missing(first, last))
 
     def is_settled(self, sequence: int) -> bool:
-        """Tell whether `sequence`, up to `verified`, is certainly settled or queued."""
+        """Return whether `sequence`, up to `verified`, is certainly settled or queued."""
         return sequence > self._floor and not self.is_open(sequence)
 
     @property
@@ -166,7 +166,7 @@ class Outbox:
         return self._dedup_window.forgotten
 
     def remembers(self, content: Content) -> bool:
-        """Tell whether the identity of `content` was published lately or is about to be."""
+        """Return whether the identity of `content` was published lately or is about to be."""
         return self._dedup_window.has_seen(content.identity)
 
     def note_unidentified(self, content: Content) -> None:
@@ -202,7 +202,7 @@ class Outbox:
         return Outcome.LATE if late else Outcome.QUEUED
 
     def _take_number(self, sequence: int, content: Content) -> bool:
-        """Let `content` have a number; give True where it comes behind a higher one."""
+        """Let `content` have a number; return True where it comes behind a higher one."""
         self._traces[sequence] = content.id, hash(content.body) if type(content) is Event else None
         if sequence > self.verified:
             self._placed.add(sequence)
@@ -222,7 +222,7 @@ class Outbox:
         return False
 
     def is_same(self, sequence: int, content: Content) -> bool:
-        """Tell whether `content` is certainly what settled its number, or was published lately."""
+        """Return whether `content` is certainly what settled its number, or was published lately."""
         if sequence in self._events:
             return self._events.compare(sequence, content) is Sight.SAME
         return self.remembers(content)
@@ -243,7 +243,7 @@ class Outbox:
         return Outcome.REPEAT
 
     def contradicts(self, content: Content) -> bool:
-        """Tell whether `content` certainly is another event than the one that has its number, above `verified`."""
+        """Return whether `content` certainly is another event than the one that has its number, above `verified`."""
         sequence = content.sequence
         if sequence is None or sequence not in self:
             return False
@@ -252,7 +252,7 @@ class Outbox:
         return self._denies(sequence, content)
 
     def _denies(self, sequence: int, content: Content) -> bool:
-        """Tell whether a number that is settled certainly is so by another event than `content`.
+        """Return whether a number that is settled certainly is so by another event than `content`.
 
         The identities of the last events are remembered, over restarts as well: that of the number must be among them,
         where nothing was ever forgotten or the number is one of the last, and nothing was published again since.

@@ -39,7 +39,7 @@ class Overlap:
             self._target, self._began = sequence, None
 
     def on_latest(self, latest: int) -> bool:
-        """The hub told its latest sequence; give True when that is the first time over this connection."""
+        """The hub told its latest sequence; return True when that is the first time over this connection."""
         now = self._clock.now
         if self._proof is not None and self._proven_at is None:
             self._proven_at = now
@@ -68,7 +68,7 @@ class Overlap:
         return self._proof is not None
 
     def is_reached(self, reached: int, *, paused: bool) -> bool:
-        """Tell whether history, read up to `reached`, is enough; `paused` where it shows nothing more for now."""
+        """Return whether history, read up to `reached`, is enough; `paused` where it shows nothing more for now."""
         if reached < self._target and not (paused and self._has_passed(self._began)):
             return False
         if self._proof is None or reached >= self._proof:

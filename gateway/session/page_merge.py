@@ -48,7 +48,7 @@ class PageMerger:
         self._empty_since = None
 
     def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int) -> bool | None:
-        """Check whose history it is; give None where the page can be taken in, else whether to ask again only later.
+        """Check whose history it is; return None where the page can be taken in, else whether to ask again only later.
 
         Raises Diverged.
         """
@@ -103,7 +103,7 @@ class PageMerger:
             )
 
     def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
-        """Queue what is new in a page; give True where it must stop before the page's end."""
+        """Queue what is new in a page; return True where it must stop before the page's end."""
         walk, outbox = self._walk, self._outbox
         last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.all_final else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence
@@ -181,7 +181,7 @@ class PageMerger:
             self.strays += 1
 
     def _place_waiting(self, through: int, final: int) -> bool:
-        """Queue the pushes that history has passed; give False where the checkpoint has no room for one."""
+        """Queue the pushes that history has passed; return False where the checkpoint has no room for one."""
         for sequence in self._waiting.through(through):
             if sequence > final and self._outbox.checkpoint_full:
                 return False

@@ -41,7 +41,7 @@ class ReorderBuffer:
         return sequence in self._by_sequence
 
     def __len__(self) -> int:
-        """Give how many with a sequence wait."""
+        """Return how many with a sequence wait."""
         return len(self._by_sequence)
 
     def __iter__(self) -> Iterator[int]:
@@ -75,7 +75,7 @@ class ReorderBuffer:
         self.bytes = sum(size_of(content) for content, _ in self._unsequenced.values())
 
     def hold(self, content: Content) -> bool:
-        """Hold what has no sequence; give False where it is held already."""
+        """Hold what has no sequence; return False where it is held already."""
         if content.identity in self._unsequenced:
             return False
         self._unsequenced[content.identity] = content, self.trial
@@ -83,7 +83,7 @@ class ReorderBuffer:
         return True
 
     def release(self) -> list[Content]:
-        """Let go of what has no sequence, and give it in the order of arrival."""
+        """Let go of what has no sequence, and return it in the order of arrival."""
         released = [content for content, _ in self._unsequenced.values()]
         self._unsequenced.clear()
         self.bytes -= sum(map(size_of, released))
@@ -150,11 +150,11 @@ class ReorderBuffer:
             waiting.proves = False
 
     def first_proof_after(self, sequence: int) -> int | None:
-        """Give the first push above `sequence` that came after the subscription."""
+        """Return the first push above `sequence` that came after the subscription."""
         proofs = (number for number, waiting in self._by_sequence.items() if waiting.proves and number > sequence)
         return next(proofs, None)
 
     def through(self, sequence: int) -> Iterator[int]:
-        """Give those up to `sequence` in rising order; each must be popped before the next is asked for."""
+        """Yield those up to `sequence` in rising order; each must be popped before the next is asked for."""
         while (lowest := self.lowest) is not None and lowest <= sequence:
             yield lowest

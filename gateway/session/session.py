@@ -590,13 +590,13 @@ class Session:
         return self.state is State.LIVE and not self._auditing and self._doubtful.wants_look
 
     def wants(self) -> PageRequest | None:
-        """Give the page to ask for now; None when there is none to ask for, or no room for it."""
+        """Return the page to ask for now; None when there is none to ask for, or no room for it."""
         if self._told_at is None or self._is_latest_old or not self._subscribed or self._outbox.buffer_full:
             return None
         return self._cursor.cursor if self._is_paging else None
 
     def wants_next(self, token: str | None) -> PageRequest | None:
-        """Give the page that `wants()` will most likely give after an answer that ends with `token`.
+        """Return the page that `wants()` will most likely give after an answer that ends with `token`.
 
         None where there may be none: at the end of the history, where each page must begin with the last event of
         the one before, while live, and where the broker does not take what waits as fast as it comes.
@@ -610,7 +610,7 @@ class Session:
         return self.state is State.CATCHING_UP or (self.state is State.LIVE and self._auditing)
 
     def on_page(self, page: Page, now: float) -> bool:
-        """Take the answer to `wants()`; give True when asking again only makes sense later.
+        """Take the answer to `wants()`; return True when asking again only makes sense later.
 
         Raises Diverged when the history is not the one that the checkpoint was made from.
         """
@@ -642,7 +642,7 @@ class Session:
         return self._read_on(page, contents, now, ended=ended)
 
     def _read_on(self, page: Page, contents: list[Content], now: float, *, ended: bool) -> bool:
-        """Take in a page of a history that is proven; give True when asking again only makes sense later."""
+        """Take in a page of a history that is proven; return True when asking again only makes sense later."""
         walk = self._cursor
         before = walk.reached
         stopped = self._merger.merge(contents, live=self.state is State.LIVE)

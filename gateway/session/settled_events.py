@@ -53,7 +53,7 @@ class SettledEvents:
         return self._trace(sequence)[0]
 
     def compare(self, sequence: int, content: Content) -> Sight:
-        """Tell what `content`, of a number that is remembered, is."""
+        """Return what `content`, of a number that is remembered, is."""
         return _compare(self._trace(sequence), content)
 
     def trim(self, *, is_level: bool) -> dict[int, Trace]:
@@ -66,7 +66,7 @@ class SettledEvents:
 
 
 def compare(first: Content, content: Content) -> Sight:
-    """Tell what `content` is, beside a first sight of its number."""
+    """Return what `content` is, beside a first sight of its number."""
     return _compare(trace_of(first), content)
 
 

@@ -67,7 +67,7 @@ class Subscriptions:
         return self._held[-1].strategies
 
     def wants(self, content: Content) -> bool:
-        """Tell whether `content` is to be published; what names no strategy always is."""
+        """Return whether `content` is to be published; what names no strategy always is."""
         if not self._filters or not isinstance(content, Event) or content.strategy is None:
             return True
         strategies = self._at(content.sequence)
@@ -82,7 +82,7 @@ class Subscriptions:
         return self.newest
 
     def has_room(self, strategies: Strategies, verified: int) -> bool:
-        """Tell whether one more can be remembered; there is room again when `verified` has moved."""
+        """Return whether one more can be remembered; there is room again when `verified` has moved."""
         needed = self._held[len(self._past(verified)) :]
         return sum(held.size for held in needed) + Subscription(0, strategies).size <= MAX_BYTES
 
@@ -111,5 +111,5 @@ class Subscriptions:
             self._filters = any(held.strategies is not None for held in self._held)
 
     def held(self) -> tuple[Subscription, ...]:
-        """Give what the checkpoint keeps."""
+        """Return what the checkpoint keeps."""
         return tuple(self._held)

@@ -108,7 +108,7 @@ class Calls:
         call.is_overdue = True
 
     def complete(self, id: str, answer: Answer) -> bool:  # noqa: A002 - its name
-        """Answer a call; give False where there is none of this id."""
+        """Answer a call; return False where there is none of this id."""
         call = self._open.get(id)
         if call is None:
             return False

@@ -186,7 +186,7 @@ class Connection:
         abort(self._socket, self._tcp)
 
     def shown(self, text: str) -> str:
-        """Give foreign words fit for a log: without the key and the tokens, and not too long."""
+        """Return foreign words fit for a log: without the key and the tokens, and not too long."""
         return shown(text, self._secrets)
 
     async def run(

@@ -15,7 +15,7 @@ class _Claims(msgspec.Struct):
 
 
 def subject_of(bearer: str) -> str | None:
-    """Give the subject (`sub`) of a bearer that is a JWT; None for one without, and for anything else.
+    """Return the subject (`sub`) of a bearer that is a JWT; None for one without, and for anything else.
 
     Nothing is verified, for that is the hub's business: the answer only tells one user's key from another's.
     """

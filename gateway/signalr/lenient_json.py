@@ -17,7 +17,7 @@ _BLANK: Final = b" \t\r\n"
 
 
 def members(raw: bytes) -> dict[str, bytes] | None:
-    """Give an object's members by name, their values as they came; None for what is no object.
+    """Return an object's members by name, their values as they came; None for what is no object.
 
     None as well where a name stands twice, or has an escape or a character outside ASCII: no name of the
     protocol does.
@@ -35,13 +35,13 @@ def members(raw: bytes) -> dict[str, bytes] | None:
 
 
 def elements(raw: bytes) -> list[bytes] | None:
-    """Give a list's elements as they came; None for what is no list."""
+    """Return a list's elements as they came; None for what is no list."""
     pieces = _pieces(raw, b"[", b"]")
     return None if pieces is None else [piece.strip(_BLANK) for piece in pieces]
 
 
 def text(raw: bytes | None) -> str | None:
-    """Give a plain text's characters: one without escapes, in ASCII; None for anything else."""
+    """Return a plain text's characters: one without escapes, in ASCII; None for anything else."""
     if raw is None or len(raw) < 2 or raw[:1] != b'"' or raw[-1:] != b'"':  # noqa: PLR2004 - two quotation marks
         return None
     inner = raw[1:-1]

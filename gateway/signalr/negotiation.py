@@ -53,7 +53,7 @@ class Route:
         self._home, self._home_host = _origin(home), home.hostname
 
     def headers(self) -> dict[str, str]:
-        """Give the headers that make us known, to a place that may know us."""
+        """Return the headers that make us known, to a place that may know us."""
         is_home = _origin(urlsplit(self.url)) == self._home
         headers = dict(self.further) if is_home else {}
         bearer = self.bearer or (self.key if is_home else None)
@@ -68,13 +68,13 @@ class Route:
         return parts.hostname == self._home_host
 
     def negotiate_url(self) -> str:
-        """Give the URL to negotiate at."""
+        """Return the URL to negotiate at."""
         parts = urlsplit(self.url)
         path = parts.path.rstrip("/") + "/negotiate"
         return _with_query(parts._replace(path=path), "" if _has_version(parts) else "negotiateVersion=1")
 
     def websocket_url(self) -> str:
-        """Give the URL of the WebSocket."""
+        """Return the URL of the WebSocket."""
         parts = urlsplit(self.url)
         scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
         return _with_query(parts._replace(scheme=scheme), f"id={quote(self.token, safe='')}" if self.token else "")

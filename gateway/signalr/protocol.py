@@ -282,7 +282,7 @@ def _completion(raw: bytes, wire: _Wire, id: str) -> Completion | Malformed:  # 
 
 
 def _reject_duplicate_members(raw: bytes, record: _R, id: str | None = None) -> _R | Malformed:  # noqa: A002 - its name
-    """Give `record` unless a member of `raw` stands twice: which one the sender meant, nobody knows.
+    """Return `record` unless a member of `raw` stands twice: which one the sender meant, nobody knows.
 
     A record of the usual form, without spaces or further members, never comes here: its length says it all.
     """
@@ -335,7 +335,7 @@ def _salvage(raw: bytes) -> Record | None:
 
 
 def push_head(target: str) -> bytes:
-    """Give how a push to `target` begins when it is written as servers do; its argument and PUSH_TAIL follow."""
+    """Return how a push to `target` begins when it is written as servers do; its argument and PUSH_TAIL follow."""
     return b'{"type":1,"target":"%b","arguments":[' % target.encode()
 
 

@@ -95,7 +95,7 @@ class Receipt:
         return result
 
     def feed_eof(self) -> None:
-        """Tell aiohttp's parser."""
+        """Pass it on to aiohttp's parser."""
         self._parser.feed_eof()
 
     def _arrive(self) -> None:

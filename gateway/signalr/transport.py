@@ -131,7 +131,7 @@ def _place(url: str, secrets: Iterable[str]) -> str:
 
 
 def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterable[str] = ()) -> ConnectFailed:
-    """Give the error for an HTTP status that is not the one hoped for."""
+    """Return the error for an HTTP status that is not the one hoped for."""
     message = f"{name}: the hub answered {status}"
     if status in _REDIRECTS:
         message += f" and points to {_place(headers.get('Location', ''), secrets)}; if it is there now, mend hub.url"
@@ -176,7 +176,7 @@ def shown(text: str, secrets: Iterable[str] = ()) -> str:
 
 
 def tcp_under(socket: aiohttp.ClientWebSocketResponse[bool]) -> asyncio.BaseTransport | None:
-    """Give what lies under an open WebSocket; None if it is gone already."""
+    """Return what lies under an open WebSocket; None if it is gone already."""
     connection = socket._response.connection  # noqa: SLF001 - aiohttp gives no other way to it
     return connection.transport if connection is not None else None
 

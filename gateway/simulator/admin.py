@@ -129,7 +129,7 @@ class RequestError(Exception):
     """A request cannot be done; the words go to whoever asked."""
 
     def __init__(self, status: HTTPStatus, words: str) -> None:
-        """Give the HTTP status and what would be right."""
+        """Take the HTTP status and what would be right."""
         super().__init__(words)
         self.status = status
 
@@ -211,7 +211,7 @@ class _Admin:
         return _json(self._user(user))
 
     async def emitted(self, request: web.Request) -> web.StreamResponse:
-        """Give the truth as NDJSON; `?since=`, `?limit=`, `?incarnation=` (0 is the first, default the present)."""
+        """Return the truth as NDJSON; `?since=`, `?limit=`, `?incarnation=` (0 is the first, default the present)."""
         user = self._named(request)
         since, limit = int(_number(request, "since", 0)), int(_number(request, "limit", -1))
         try:
@@ -264,7 +264,7 @@ class _Admin:
         return _json({"sequence": user.inject(wish), **self._user(user)})
 
     async def swap(self, request: web.Request) -> web.Response:
-        """Give each of two users the other's key."""
+        """Return each of two users the other's key."""
         one, other = map(self._by_name, (await _body(request, SwapBody)).users)
         self._hub.swap_keys(one, other)
         return _json({"swapped": [one.name, other.name]})
@@ -328,7 +328,7 @@ class _Admin:
         return _json({"refusals": 0})
 
     async def faults(self, request: web.Request) -> web.Response:
-        """Give the faults that hold."""
+        """Return the faults that hold."""
         return _json(self._scope(request).faults)
 
     async def patch_faults(self, request: web.Request) -> web.Response:

@@ -105,16 +105,16 @@ class History:
         self._stragglers[len(self) - 1] = until
 
     def after(self, since: int) -> int:
-        """Give the index of the first event numbered above `since`."""
+        """Return the index of the first event numbered above `since`."""
         return bisect_right(self.sequences, since)
 
     def latest(self, faults: Faults, now: float) -> int:
-        """Give the largest sequence id that GetLatestEventSeqId knows; 0 without any."""
+        """Return the largest sequence id that GetLatestEventSeqId knows; 0 without any."""
         shown = self._shown(faults.latest_lag, now)
         return self.sequences[shown - 1] if shown else 0
 
     def page(self, since: int, limit: int, faults: Faults, now: float) -> tuple[list[int], bool]:
-        """Give the indices of up to `limit` events above `since`, and whether there are more."""
+        """Return the indices of up to `limit` events above `since`, and whether there are more."""
         start = max(self.after(since), bisect_left(self.sequences, faults.forget_below))
         end = self._shown(faults.history_lag, now)
         if not self._stragglers:
@@ -124,7 +124,7 @@ class History:
         return shown[:limit], len(shown) > limit
 
     def entry(self, index: int, wrapping: Wrapping) -> bytes:
-        """Give an event as an entry of a page."""
+        """Return an event as an entry of a page."""
         injected = self._injected.get(index)
         if injected is None:
             return wrapping.entry(_NAMES[self.callbacks[index]], self.payloads[index], self.sequences[index])
@@ -133,7 +133,7 @@ class History:
         return wrapping.around(injected.wish.callback, injected.raw, injected.header)
 
     def line(self, index: int) -> bytes:
-        """Give an event as a line of JSON: sequence, callback and payload, the payload as it is on the wire.
+        """Return an event as a line of JSON: sequence, callback and payload, the payload as it is on the wire.
 
         What was injected has `raw`, in base64, in the payload's place, and how it was shown.
         """
@@ -179,7 +179,7 @@ class Emission:
     owed: float = 0.0
 
     def due(self, seconds: float) -> int:
-        """Give how many events `seconds` more have made due, and take them off."""
+        """Return how many events `seconds` more have made due, and take them off."""
         self.owed += seconds * self.rate
         due = int(self.owed) if self.remaining is None else min(int(self.owed), self.remaining)
         self.owed -= int(self.owed)
@@ -306,7 +306,7 @@ class User:
                 self._deliver(template.strategy, record)
 
     def inject(self, wish: Injection) -> int | None:
-        """Say raw bytes, and give the number that they have in the hub's order; the truth has them as `raw`."""
+        """Say raw bytes, and return the number that they have in the hub's order; the truth has them as `raw`."""
         sequence = self._next if wish.sequence is None else wish.sequence
         header: Members = tuple(
             (name_in(self.form, name).encode(), value)
@@ -364,7 +364,7 @@ class User:
         self._held.clear()
 
     def emitted(self, incarnation: int = -1, since: int = 0, limit: int | None = None) -> Iterator[bytes]:
-        """Give the truth line by line: sequence, callback and payload of everything emitted, faults or not.
+        """Return the truth line by line: sequence, callback and payload of everything emitted, faults or not.
 
         A line is `{"sequence": …, "callback": …, "payload": …}`, the payload the exact JSON of the wire; see
         `History.line` for what was injected.
@@ -394,7 +394,7 @@ def _record(callback: int, payload: bytes) -> bytes:
 
 
 def _spoiled(payload: bytes, sequence: int, faults: Faults) -> bytes:
-    """Give a payload as it is pushed: without EventId, without EventSeqId or with 0, as its lot will have it."""
+    """Return a payload as it is pushed: without EventId, without EventSeqId or with 0, as its lot will have it."""
     if not (faults.sequence_missing or faults.sequence_zero or faults.id_missing):
         return payload
     body, header = split(payload)
@@ -444,22 +444,22 @@ class Hub:
         return user
 
     def change_key(self, user: User, key: str) -> None:
-        """Give a user another key; the old one is refused from now on."""
+        """Change a user to another key; the old one is refused from now on."""
         self._by_key.pop(user.key, None)
         user.key = key
         self._by_key[key] = user
 
     def swap_keys(self, one: User, other: User) -> None:
-        """Give each of two users the other's key; connections that stand stay whose they are."""
+        """Hand each of two users the other's key; connections that stand stay whose they are."""
         one.key, other.key = other.key, one.key
         self._by_key[one.key], self._by_key[other.key] = one, other
 
     def user_of(self, key: str) -> User | None:
-        """Give the user that a bearer key belongs to."""
+        """Return the user that a bearer key belongs to."""
         return self._by_key.get(key)
 
     def refusal(self, user: User | None, step: str, now: float) -> Refusal | None:
-        """Give the refusal that a connect at `step` meets, if any; it counts as met."""
+        """Return the refusal that a connect at `step` meets, if any; it counts as met."""
         for refusals in (user.refusals if user else [], self.refusals):
             refusals[:] = [refusal for refusal in refusals if not refusal.over(now)]
             for refusal in refusals:

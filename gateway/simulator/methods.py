@@ -48,7 +48,7 @@ _Args = TypeVar("_Args", bound=msgspec.Struct)
 
 
 def delay(user: User, method: str) -> float:
-    """Give the seconds that a call of `method`, or a step of connecting, is to take."""
+    """Return the seconds that a call of `method`, or a step of connecting, is to take."""
     slow = user.faults.slow
     return slow.get(method, 0.0 if method in _STEPS else slow.get("*", 0.0))
 
@@ -211,7 +211,7 @@ class _Place:
     empty: int = 0
 
     def token(self, faults: Faults = HEALTHY, *, fresh: bool = False) -> str:
-        """Give the token that leads here; one that expires or is fresh has its time in it."""
+        """Return the token that leads here; one that expires or is fresh has its time in it."""
         parts = f"v1:{self.since}"
         timed = fresh or faults.page_token_seconds is not None
         if timed or self.empty:

@@ -78,23 +78,23 @@ class PayloadContext:
         return self.dice.random() < share
 
     def maybe(self, value: Tree, share: float = 0.7) -> Tree:
-        """Give `value`, or null now and then."""
+        """Return `value`, or null now and then."""
         return value if self.chance(share) else None
 
     def name(self) -> str:
-        """Give a name that is hard to carry."""
+        """Return a name that is hard to carry."""
         return self.dice.choice(NAMES)
 
     def position(self) -> int:
-        """Give a position's id."""
+        """Return a position's id."""
         return self.strategy * 100 + self.dice.randrange(20)
 
     def number(self, low: int, high: int, digits: int) -> Number:
-        """Give a decimal with a fixed scale."""
+        """Return a decimal with a fixed scale."""
         return Number(f"{self.dice.uniform(low, high):.{digits}f}")
 
     def moment(self) -> Moment:
-        """Give a time with up to seven digits."""
+        """Return a time with up to seven digits."""
         dice = self.dice
         fraction = f".{dice.randrange(10_000_000):07d}".rstrip("0")
         day, hour, minute = dice.randint(5, 30), dice.randint(14, 20), dice.randrange(60)

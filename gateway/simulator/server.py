@@ -85,7 +85,7 @@ class Server:
             router.add_get(f"{prefix}{PATH}", self._upgrade)
 
     def of(self, user: User | None) -> list[Connection]:
-        """Give the connections of `user`, or all."""
+        """Return the connections of `user`, or all."""
         return [connection for connection in self.connections.values() if user in (None, connection.user)]
 
     def drop(
@@ -151,7 +151,7 @@ class Server:
                     connection.push(protocol.encode_ping())
 
     def _admit(self, request: web.Request, step: str) -> User | web.Response:
-        """Give the user of the request's key, or the answer that refuses it."""
+        """Return the user of the request's key, or the answer that refuses it."""
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             key = request.query.get("access_token", "")

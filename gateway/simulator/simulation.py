@@ -68,7 +68,7 @@ class Simulator:
     """The listening socket; `await door.shut(seconds)` refuses connections at TCP."""
 
     def user(self, name: str) -> User:
-        """Give a user; raises KeyError."""
+        """Return a user; raises KeyError."""
         return self.hub.users[name]
 
     def patch_faults(self, user: str | None = None, **changes: object) -> Faults:

@@ -108,12 +108,12 @@ Tree = None | bool | int | str | Member | Number | Moment | Dictionary | Slot | 
 
 
 def name_in(form: Form, name: str) -> str:
-    """Give a property's name as `form` writes it."""
+    """Return a property's name as `form` writes it."""
     return name if _either(form, name, _PASCAL) else name[:1].lower() + name[1:]
 
 
 def member_in(form: Form, member: Member, enums: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> str:
-    """Give an enum's member as `form` writes it, as JSON; `enums` as a Style has them."""
+    """Return an enum's member as `form` writes it, as JSON; `enums` as a Style has them."""
     if _either(form, member.name, _BY_NAME):
         return f'"{member.name}"'
     return str(next((names.index(member.name) for enum, names in enums if enum == member.enum), member.number))
@@ -129,7 +129,7 @@ def _either(form: Form, name: str, forms: frozenset[Form]) -> bool:
 
 
 def time_in(style: Style, text: str) -> str:
-    """Give a time in UTC, as .NET writes it, in the style's way."""
+    """Return a time in UTC, as .NET writes it, in the style's way."""
     if style.zone == "utc" and style.digits == DIGITS:
         return text
     whole, fraction = text[:19], text[19:-1][: style.digits + 1]
@@ -204,7 +204,7 @@ class Clock:
         self._prefix = b""
 
     def now(self) -> int:
-        """Give the present in ticks since 1970."""
+        """Return the present in ticks since 1970."""
         return time.time_ns() // 100
 
     def write(self, ticks: int) -> bytes:

@@ -33,7 +33,7 @@ class Histogram:
         """Of all values."""
 
     def __copy__(self) -> Histogram:
-        """Give it as it is now."""
+        """Return it as it is now."""
         copied = Histogram(self._bounds)
         copied._counts, copied.sum = self._counts.copy(), self.sum
         return copied
@@ -51,7 +51,7 @@ class Histogram:
         self.sum += sum(values)
 
     def buckets(self) -> Iterator[tuple[str, int]]:
-        """Give each bound, `+Inf` the last, and how many values were not above it."""
+        """Return each bound, `+Inf` the last, and how many values were not above it."""
         return zip(map(floatToGoString, (*self._bounds, math.inf)), accumulate(self._counts), strict=True)
 
 
@@ -91,5 +91,5 @@ class Counters:
     """How far the hub's clock is from ours."""
 
     def copy(self) -> Counters:
-        """Give it as it is now: another thread may read the copy while this goes on."""
+        """Return it as it is now: another thread may read the copy while this goes on."""
         return Counters(**{one.name: copy(getattr(self, one.name)) for one in fields(self)})

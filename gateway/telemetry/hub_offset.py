@@ -26,7 +26,7 @@ class HubOffset:
         """0 where nothing is known, or where no answer contradicts it."""
 
     def __copy__(self) -> HubOffset:
-        """Give it as it is now."""
+        """Return it as it is now."""
         copied = HubOffset()
         copied._last, copied.seconds = self._last.copy(), self.seconds
         return copied

@@ -76,7 +76,7 @@ class LogRateLimiter(logging.Filter):
         self.flush()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether the line is written."""
+        """Return whether the line is written."""
         if record.name == AUDIT or record.levelno <= logging.DEBUG or self._closed.is_set():
             return True
         # Another thread judges a line, or this one does and was interrupted by a destructor that logs.
@@ -111,7 +111,7 @@ class LogRateLimiter(logging.Filter):
             self._sum_up(cause)
 
     def _judge(self, record: logging.LogRecord) -> tuple[_Cause | None, bool]:
-        """Tell whether the line is written, and give what is to be summed up before it."""
+        """Return whether the line is written, and what is to be summed up before it."""
         now, said = self._clock(), _sentence_of(record)
         key = record.levelno, _cause_of(record, said)
         cause = self._causes.get(key)
@@ -152,7 +152,7 @@ class LogRateLimiter(logging.Filter):
 
 
 def _sentence_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """Give what structlog was told, nothing where the line is a library's."""
+    """Return what structlog was told, nothing where the line is a library's."""
     return record.msg if isinstance(record.msg, dict) else {}
 
 

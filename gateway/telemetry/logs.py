@@ -129,12 +129,12 @@ def bind(**bound: str | int) -> None:
 
 
 def get_logger(**bound: str | int) -> structlog.typing.FilteringBoundLogger:
-    """Give a logger that says `bound` in each line."""
+    """Return a logger that says `bound` in each line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("gateway").bind(**bound)
     return logger
 
 
 def get_audit_logger() -> structlog.typing.FilteringBoundLogger:
-    """Give the logger of who changed what, whose lines no level holds back."""
+    """Return the logger of who changed what, whose lines no level holds back."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(AUDIT)
     return logger

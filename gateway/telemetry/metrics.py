@@ -390,7 +390,7 @@ class Metrics:
     def text(
         self, numbers: ReplicaMetrics | None, accept: str, control: ControlCounters | None = None
     ) -> tuple[str, bytes]:
-        """Give them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
+        """Return them, and their media type, as the scraper that sends `accept` reads them; None: nothing runs yet.
 
         `control` is what the control plane has counted. With thousands of accounts it takes a while, and may be called
         on another thread.

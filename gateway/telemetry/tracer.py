@@ -62,7 +62,7 @@ class Span:
         self.inner = inner
 
     def __bool__(self) -> bool:
-        """Tell whether it is recorded."""
+        """Return whether it is recorded."""
         return self.inner is not None
 
     @property
@@ -141,7 +141,7 @@ class Sampler:
         self._draw()
 
     def sample(self, count: int) -> Sequence[int]:
-        """Give the places of those that are drawn among the next `count`."""
+        """Return the places of those that are drawn among the next `count`."""
         if self._passed_over >= count:
             self._passed_over -= count
             return ()
@@ -208,11 +208,11 @@ class Tracer:
     # Messages -------------------------------------------------------------------------------------------
 
     def sampled(self, count: int) -> Sequence[int]:
-        """Give the places of those messages that get a span, among the next `count`."""
+        """Return the places of those messages that get a span, among the next `count`."""
         return self._messages.sample(count)
 
     def create(self, message: Message) -> Span:
-        """Give the span of a message that is about to be committed; it has ended. Its traceparent goes along."""
+        """Return the span of a message that is about to be committed; it has ended. Its traceparent goes along."""
         attributes = message.own  # what it shares with others, the destination says
         if self._source is None:
             return NO_SPAN
@@ -228,7 +228,7 @@ class Tracer:
         return Span(self._source.instant(*self._operation("create", message.topic), _known(said)))
 
     def send(self, shard: int, messages: Sequence[Message], checkpoints: int, created: Sequence[Span]) -> Span:
-        """Give the span of a commit; one that holds no sampled message has none, unless it is sampled itself."""
+        """Return the span of a commit; one that holds no sampled message has none, unless it is sampled itself."""
         if not self._commits.sample(1) and not created:
             return NO_SPAN
         topic, account = _common([one.topic for one in messages]), _common([one.account for one in messages])
@@ -305,7 +305,7 @@ def _known(attributes: Attributes) -> Known:
 
 
 def _common(names: Sequence[str]) -> str | None:
-    """Give what all of them are; None where they differ, or there are none."""
+    """Return what all of them are; None where they differ, or there are none."""
     return names[0] if names and names.count(names[0]) == len(names) else None
 
 

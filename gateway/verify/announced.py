@@ -35,7 +35,7 @@ class Announced:
                 self.changes[incarnation] = [*held, (since, read_strategies(notification["Strategies"]))]
 
     def wants(self, incarnation: int, sequence: int, strategy: int | None) -> bool:
-        """Tell whether an event of a strategy was to be published; one that names none always is."""
+        """Return whether an event of a strategy was to be published; one that names none always is."""
         if strategy is None:
             return True
         wanted = self._newest_before(incarnation)

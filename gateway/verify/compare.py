@@ -249,7 +249,7 @@ class _Comparison:
         return None if is_same else f"{path}: {raw!r} became {value!r}"
 
     def _enum(self, path: str) -> str | None:
-        """Give the enum that the value at a path is of."""
+        """Return the enum that the value at a path is of."""
         *parents, name = map(fold, path.split(".")[1:])
         if not parents:
             return _ENUMS.get((self.callback, name))

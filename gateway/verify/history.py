@@ -35,7 +35,7 @@ _CALLBACKS: Final = {name.lower(): f"On{name}" for name in _EVENTS} | {"agentsta
 
 
 async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> AsyncIterator[Emitted]:
-    """Give the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
+    """Yield the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
 
     Each page is asked for by the last sequence of the one before, without its continuation token: another way
     than the gateway's own. Where the hub refuses a page, half of it is asked for from then on. Raises HubError.

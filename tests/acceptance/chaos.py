@@ -84,7 +84,7 @@ class Blow:
 
 
 def schedule(seed: int) -> Iterator[Blow]:
-    """Give blows without an end, each kind once a round; the scales come one after the other."""
+    """Yield blows without an end, each kind once a round; the scales come one after the other."""
     dice = Random(seed)
     while True:
         alone: list[Kind] = ["kill", "end", "freeze", "nap", "cut", "broker", "hub", "slow", "hang", "back", "edit"]
@@ -184,7 +184,7 @@ class Storm:
         return await self.scene.verdict()
 
     async def longest(self) -> dict[Kind, float]:
-        """Give the longest time in which an account had nothing new in the log, by kind of blow."""
+        """Return the longest time in which an account had nothing new in the log, by kind of blow."""
         found, accounts = await self.scene.log(), self.scene.accounts
         longest: dict[Kind, float] = defaultdict(float)
         for kind, began, ended in self.spans:
@@ -192,7 +192,7 @@ class Storm:
         return dict(sorted(longest.items()))
 
     def complaints(self) -> list[str]:
-        """Give what gateways complained of, but for what they must say of the blows."""
+        """Return what gateways complained of, but for what they must say of the blows."""
         told = [words for kind, _, _ in self.spans for words in TOLD.get(kind, ())]
         return [line for line in self.scene.complaints() if not any(words in line for words in told)]
 
@@ -228,14 +228,14 @@ class Storm:
 
 @asynccontextmanager
 async def jetstream(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[House]:
-    """Give a house for the storm."""
+    """Yield a house for the storm."""
     async with house(folder, accounts=accounts, seed=seed, audit=2, has_line=True) as here:
         yield here
 
 
 @asynccontextmanager
 async def kafka(folder: Path, seed: int, accounts: int = ACCOUNTS) -> AsyncIterator[Place]:
-    """Give a place for the storm, with a broker of its own: it is killed."""
+    """Yield a place for the storm, with a broker of its own: it is killed."""
     names = [f"account-{number}" for number in range(1, accounts + 1)]
     server = KafkaServer(folder / "kafka")
     server.put_behind_a_wire()

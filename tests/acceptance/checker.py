@@ -201,7 +201,7 @@ def _wrong_headers(account: str, kind: str, raw: Mapping[str, Any], headers: Map
 
 
 def _headers(account: str, kind: str, payload: Mapping[str, Any]) -> dict[str, str]:
-    """Give the attributes but for the time; `payload` by lower-case name."""
+    """Return the attributes but for the time; `payload` by lower-case name."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": payload["eventid"].lower(),

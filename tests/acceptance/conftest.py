@@ -11,7 +11,7 @@ from tests.contract import kafka_server
 
 @pytest.fixture(params=["jetstream", "kafka"])
 def broker(request: pytest.FixtureRequest) -> Scenes:
-    """Give each broker in turn."""
+    """Return each broker in turn."""
     if request.param == "kafka":
         kafka_server.require_java()
         return lambda folder, accounts: chaos.kafka(folder, seed=9, accounts=accounts)

@@ -71,7 +71,7 @@ class Control:
         await until(is_so, f"{self.running.name} is ready")
 
     async def accounts(self, query: str = "") -> dict[str, Any]:
-        """Give all accounts by name."""
+        """Return all accounts by name."""
         answer = await self.ask(f"GET /v1/accounts?limit=1000{query}")
         assert answer.status == 200, answer
         return {one["account"]: one for one in answer.body["items"]}
@@ -94,7 +94,7 @@ async def control_of(running: Process, http: aiohttp.ClientSession, token: str |
 
 
 async def new_token(folder: Path, name: str, role: str, *more: str) -> tuple[str, str]:
-    """Let `gateway token` make a token; give it and its line."""
+    """Let `gateway token` make a token; return it and its line."""
     command = [str(GATEWAY), "token", "--name", name, "--role", role, *more]
     made = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, cwd=folder)
     out, _ = await made.communicate()
@@ -104,7 +104,7 @@ async def new_token(folder: Path, name: str, role: str, *more: str) -> tuple[str
 
 
 def child(pid: int, module: str) -> int:
-    """Give the process that a gateway has begun to run this module."""
+    """Return the process that a gateway has begun to run this module."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return next(int(one) for one in children if module.encode() in Path(f"/proc/{one}/cmdline").read_bytes())
 

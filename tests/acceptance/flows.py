@@ -23,5 +23,5 @@ async def steady_flow(here: House) -> None:
 
 
 async def has_ended(here: House) -> bool:
-    """Tell whether nothing is emitted any more."""
+    """Return whether nothing is emitted any more."""
     return all(user["emitting"] == 0 for user in (await here.ask("GET /status"))["users"])

@@ -85,7 +85,7 @@ class Flights:
     _kept: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def strike(self, how: How, strike: Callable[[Catch], None], *, skip: int = 0) -> Catch:
-        """Let `strike` happen to a transaction, once `skip` others have gone by; give what it hit."""
+        """Let `strike` happen to a transaction, once `skip` others have gone by; return what it hit."""
         caught: asyncio.Future[Catch] = asyncio.get_running_loop().create_future()
         self._trap = _Trap(how, strike, skip, caught)
         async with asyncio.timeout(PATIENCE):
@@ -185,7 +185,7 @@ def _api(frame: bytes) -> int:
 
 
 def _write_of(frame: bytes) -> _Write | None:
-    """Give what a request does to a transaction.
+    """Return what a request does to a transaction.
 
     aiokafka sends versions 3 to 8 of PRODUCE, and 0 of the others; newer ones are those of nodes among themselves.
     """
@@ -214,7 +214,7 @@ def _write_of(frame: bytes) -> _Write | None:
 
 
 def _code_of(api: Api, version: int, frame: bytes) -> int:
-    """Give the first error that an answer names, 0 where all is well."""
+    """Return the first error that an answer names, 0 where all is well."""
     if api == Api.END_TXN:
         return int.from_bytes(frame[8:10], signed=True)
     reader = _Reader(frame, body=False)

@@ -53,7 +53,7 @@ class Place(Scene):
         return ",".join(f"127.0.0.1:{wire.port}" for wire in self.wires)
 
     def topic(self, kind: str) -> str:
-        """Give the topic of a kind."""
+        """Return the topic of a kind."""
         return f"{self.prefix}.{kind}.v1"
 
     async def run(self, *arguments: str) -> tuple[int, list[str]]:
@@ -65,7 +65,7 @@ class Place(Scene):
         return code, text.splitlines()
 
     async def log(self, isolation: str = "read_committed") -> list[Found]:
-        """Give what a consumer finds, in each topic's order."""
+        """Return what a consumer finds, in each topic's order."""
         return await asyncio.to_thread(read_topics, self.inner, self.prefix, isolation)
 
     async def verdict(self, isolation: str = "read_committed") -> Verdict:

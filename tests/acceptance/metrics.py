@@ -23,7 +23,7 @@ class Metrics:
     url: str
 
     async def scrape(self) -> dict[Key, float]:
-        """Give all of them as they are now."""
+        """Return all of them as they are now."""
         async with self.http.get(self.url) as answer:
             assert answer.status == 200
             text = await answer.text()
@@ -34,7 +34,7 @@ class Metrics:
         }
 
     async def until(self, holds: Callable[[dict[Key, float]], bool], what: str) -> dict[Key, float]:
-        """Scrape until it holds, and give what was scraped then."""
+        """Scrape until it holds, and return what was scraped then."""
         last: dict[Key, float] = {}
 
         async def is_so() -> bool:

@@ -73,16 +73,16 @@ class Process:
         return self.err.read_text("utf-8")
 
     def lines(self) -> list[dict[str, Any]]:
-        """Give what it logged so far as JSON."""
+        """Return what it logged so far as JSON."""
         lines = self.err.read_bytes().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
 
     async def hears(self, pattern: str) -> re.Match[str]:
-        """Wait until standard output matches, and give the match."""
+        """Wait until standard output matches, and return the match."""
         return await self._matches(self.out, pattern)
 
     async def complains(self, pattern: str) -> re.Match[str]:
-        """Wait until standard error matches, and give the match."""
+        """Wait until standard error matches, and return the match."""
         return await self._matches(self.err, pattern)
 
     async def _matches(self, file: Path, pattern: str) -> re.Match[str]:
@@ -152,18 +152,18 @@ async def process(
 
 
 def complaints(gateways: Iterable[Process]) -> list[str]:
-    """Give what gateways logged as an error, and tracebacks."""
+    """Return what gateways logged as an error, and tracebacks."""
     lines = [line for running in gateways for line in running.complained.splitlines()]
     return [line for line in lines if "Traceback" in line or '"level": "error"' in line]
 
 
 def verified_of(checkpoint: bytes) -> int:
-    """Give the sequence up to which everything is in the log for good."""
+    """Return the sequence up to which everything is in the log for good."""
     return int(json.loads(checkpoint)["verified"])
 
 
 def settled_of(checkpoint: bytes) -> int:
-    """Give the highest sequence that is in the log."""
+    """Return the highest sequence that is in the log."""
     said = json.loads(checkpoint)
     return int(said["verified"]) + max(0, sum(said.get("settled", ())) - 1)
 
@@ -207,7 +207,7 @@ class Scene(ABC):
             return await answer.json()
 
     async def users(self) -> list[dict[str, Any]]:
-        """Give the status of every account's user at the hub."""
+        """Return the status of every account's user at the hub."""
         return list((await self.ask("GET /status"))["users"])
 
     async def emit(self, count: int, rate: float) -> None:
@@ -225,7 +225,7 @@ class Scene(ABC):
         await self.reached(await self.latest(), verified_of)
 
     async def latest(self) -> dict[str, int]:
-        """Give the sequence of each account's last event at the hub."""
+        """Return the sequence of each account's last event at the hub."""
         return {user["name"]: user["latest"] for user in await self.users()}
 
     @abstractmethod
@@ -237,11 +237,11 @@ class Scene(ABC):
         """Judge the whole log."""
 
     async def truth(self) -> dict[str, list[Truth]]:
-        """Give what the hub emitted."""
+        """Return what the hub emitted."""
         return {account: await read_truth(self.hub, account) for account in self.accounts}
 
     def complaints(self) -> list[str]:
-        """Give what gateways logged as an error, and tracebacks."""
+        """Return what gateways logged as an error, and tracebacks."""
         return complaints(self.gateways)
 
 
@@ -317,7 +317,7 @@ class House(Scene):
         await until(lambda: self.wire.acknowledged >= events, f"{events} events are acknowledged")
 
     async def log(self) -> list[Found]:
-        """Give what the stream holds."""
+        """Return what the stream holds."""
         return await read_log(self.server.url)
 
     async def verdict(self) -> Verdict:

@@ -74,11 +74,11 @@ class Receiver:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def env(self, ratio: float = 1) -> dict[str, str]:
-        """Give the environment of a gateway that sends its spans here."""
+        """Return the environment of a gateway that sends its spans here."""
         return {"GATEWAY_TRACING__ENDPOINT": self.url, "GATEWAY_TRACING__RATIO": str(ratio)}
 
     def named(self, name: str) -> list[Received]:
-        """Give the spans whose name is this, or begins with it and a space."""
+        """Return the spans whose name is this, or begins with it and a space."""
         return [span for span in list(self.spans) if span.name == name or span.name.startswith(f"{name} ")]
 
     async def has(self, name: str, like: Callable[[Received], bool] = lambda _: True, count: int = 1) -> list[Received]:

@@ -54,7 +54,7 @@ async def again_on_topics(scene: Scene, control: Control) -> int:
 
 
 async def is_exact(scene: Scene) -> dict[str, list[Any]]:
-    """Judge what is not replayed, and give the rest by id."""
+    """Judge what is not replayed, and return the rest by id."""
     live, replayed = apart(await scene.log())
     assert judge(await scene.truth(), live, by_kind=isinstance(scene, Place)).faults == {}
     return replayed
@@ -70,7 +70,7 @@ async def asked(control: Control, account: str, key: str | None = None, **wanted
 
 
 async def shown(control: Control, id_: str) -> dict[str, Any]:
-    """Give what the API says of a replay."""
+    """Return what the API says of a replay."""
     answer = await control.ask(f"GET /v1/replays/{id_}")
     assert answer.status == 200, answer
     found: dict[str, Any] = answer.body
@@ -78,7 +78,7 @@ async def shown(control: Control, id_: str) -> dict[str, Any]:
 
 
 async def ended(control: Control, id_: str, state: str = "completed") -> dict[str, Any]:
-    """Wait until a replay has ended, and give what is said of it then."""
+    """Wait until a replay has ended, and return what is said of it then."""
 
     async def is_over() -> bool:
         return (await shown(control, id_))["state"] in {"completed", "failed", "cancelled"}
@@ -90,7 +90,7 @@ async def ended(control: Control, id_: str, state: str = "completed") -> dict[st
 
 
 def apart(log: Iterable[Found]) -> tuple[list[Found], dict[str, list[Found]]]:
-    """Tell what came live from what was replayed, by id."""
+    """Distinguish what came live from what was replayed, by id."""
     live: list[Found] = []
     replayed: dict[str, list[Found]] = defaultdict(list)
     for message in log:
@@ -100,7 +100,7 @@ def apart(log: Iterable[Found]) -> tuple[list[Found], dict[str, list[Found]]]:
 
 
 def sequences(messages: Iterable[Found]) -> list[int]:
-    """Give the sequences of messages, in their order."""
+    """Return the sequences of messages, in their order."""
     return [int(message.headers["ce-sequence"]) for message in messages]
 
 
@@ -116,5 +116,5 @@ def same_as_live(messages: Iterable[Found], live: Iterable[Found], account: str)
 
 
 def of(truth: Iterable[Truth], since: int, until_: int) -> list[int]:
-    """Give the sequences of a range, as the hub emitted them."""
+    """Return the sequences of a range, as the hub emitted them."""
     return sorted(event.sequence for event in truth if since < event.sequence <= until_)

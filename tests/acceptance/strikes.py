@@ -102,5 +102,5 @@ def were_in_flight(catches: list[Catch], wanted: list[How]) -> None:
 
 
 def summary(catches: list[Catch]) -> str:
-    """Give what was caught, for people."""
+    """Return what was caught, for people."""
     return ", ".join(f"{one.how} ({one.events} events, {one.in_flight} commits)" for one in catches)

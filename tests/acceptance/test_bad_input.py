@@ -157,7 +157,7 @@ class House:
     emitted: Counter[str] = field(default_factory=Counter)
 
     async def log(self, account: str) -> list[tuple[str, dict[str, str], dict[str, Any]]]:
-        """Give kind, headers and value of each message of an account, in the stream's order."""
+        """Return kind, headers and value of each message of an account, in the stream's order."""
         found: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         at = 1
         while True:

@@ -70,10 +70,10 @@ async def the_clock_of_one_jumps(scene: House | Place) -> None:
 
 
 def turmoil(gateway: Process) -> list[dict[str, Any]]:
-    """Give what a gateway logged of shards that came, went or were opened again, and of its broker and hub."""
+    """Return what a gateway logged of shards that came, went or were opened again, and of its broker and hub."""
     return [line for line in gateway.lines() if line["level"] != "info" or "shard" in line or "shards" in line]
 
 
 async def made(scene: House | Place) -> dict[str, int]:
-    """Give how many connections each account ever made."""
+    """Return how many connections each account ever made."""
     return {user["name"]: user["counts"].get("connects", 0) for user in await scene.users()}

@@ -144,7 +144,7 @@ async def thief(world: House) -> AsyncIterator[list[int]]:
 
 
 def filled(state: str) -> list[tuple[str, int, str]]:
-    """Give the quantities that the example knows."""
+    """Return the quantities that the example knows."""
     database = sqlite3.connect(state)
     rows = database.execute("SELECT account, order_id, qty FROM filled ORDER BY account, order_id").fetchall()
     database.close()

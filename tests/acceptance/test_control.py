@@ -39,13 +39,13 @@ async def two_replicas(folder: Path, accounts: int = 10) -> AsyncIterator[tuple[
 
 
 def owned_by(control: Control, found: dict[str, Any]) -> list[str]:
-    """Give the accounts that this gateway serves."""
+    """Return the accounts that this gateway serves."""
     pid = f"/{control.running.popen.pid}"
     return sorted(name for name, one in found.items() if one["observed"]["owner"].endswith(pid))
 
 
 async def asked_of_hub(here: House, account: str) -> Any:  # noqa: ANN401 - JSON
-    """Give what the hub pushes to the account, and the connections that it ever had."""
+    """Return what the hub pushes to the account, and the connections that it ever had."""
     (user,) = [user for user in (await here.ask("GET /status"))["users"] if user["name"] == account]
     return user
 

@@ -17,7 +17,7 @@ from tests.contract.kafka_server import KafkaServer
 
 @pytest.fixture
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that says that it is where the wire is."""
+    """Yield a broker that says that it is where the wire is."""
     kafka_server.require_java()
     wire = kafka_server.free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}

@@ -268,7 +268,7 @@ def p99(values: list[float]) -> float:
 
 
 def delays(found: list[Found]) -> list[tuple[float, float]]:
-    """Give when each event of a calm account was emitted, and for how long it waited."""
+    """Return when each event of a calm account was emitted, and for how long it waited."""
     waited = []
     for one in found:
         at = datetime.fromisoformat(json.loads(one.value)["EventTime"]).timestamp()
@@ -277,7 +277,7 @@ def delays(found: list[Found]) -> list[tuple[float, float]]:
 
 
 def disturbed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Give the lines that are no account of what the costly account did: losses of shards and leases, above all."""
+    """Return the lines that are no account of what the costly account did: losses of shards and leases, above all."""
     return [
         line
         for line in lines

@@ -91,15 +91,15 @@ async def flows_through(scene: House | Place, *gateways: Process) -> None:
 
 
 def has_let_go(gateway: Process) -> set[str]:
-    """Give the accounts whose connections a gateway gave up because it has no log."""
+    """Return the accounts whose connections a gateway gave up because it has no log."""
     return {line["account"] for line in gateway.lines() if line.get("why") == "there is no log to write to"}
 
 
 async def connections(scene: House | Place) -> dict[str, int]:
-    """Give how many connections each account has at the hub."""
+    """Return how many connections each account has at the hub."""
     return {user["name"]: len(user["connections"]) for user in await scene.users()}
 
 
 async def has_one_each(scene: House | Place) -> bool:
-    """Tell whether each account has one connection."""
+    """Return whether each account has one connection."""
     return set((await connections(scene)).values()) == {1}

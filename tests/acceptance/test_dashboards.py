@@ -85,7 +85,7 @@ class Stage:
         )
 
     def replica(self, control: Control) -> str:
-        """Give its label `instance`."""
+        """Return its label `instance`."""
         return control.monitoring.removeprefix("http://")
 
 

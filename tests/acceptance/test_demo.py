@@ -21,7 +21,7 @@ def attic(tmp_path: Path) -> Path:
 
 
 def left_behind(attic: Path) -> list[str]:
-    """Give the folders in the attic, and the processes that were started with something in it."""
+    """Return the folders in the attic, and the processes that were started with something in it."""
     commands = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:

@@ -79,7 +79,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 @pytest.fixture(params=["jetstream", "kafka"])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    """Give everything but gateways, on each broker."""
+    """Yield everything but gateways, on each broker."""
     if request.param == "jetstream":
         async with house(tmp_path, accounts=3) as here:
             yield here, here.server
@@ -94,7 +94,7 @@ async def connections(here: Any) -> dict[str, int]:  # noqa: ANN401 - a house on
 
 
 def strategies(found: list[Any], account: str, after: int) -> set[int]:
-    """Give the strategies of the events that were published of an account after a sequence."""
+    """Return the strategies of the events that were published of an account after a sequence."""
     events = [one for one in found if one.subject.endswith(f".{account}") and ".notifications." not in one.subject]
     later = [json.loads(one.value) for one in events if int(one.headers["Gateway-Key"]) > after]
     return {event["StrategyId"] for event in later if event.get("StrategyId") is not None}

@@ -14,7 +14,7 @@ MEANS = ["Off", "On"]
 
 
 async def signals(here: House) -> dict[int, Any]:
-    """Give the state of each signal in the log, by its sequence."""
+    """Return the state of each signal in the log, by its sequence."""
     values = [json.loads(found.value) for found in await here.log() if "-signal." in found.subject]
     return {value["EventSeqId"]: value["State"] for value in values}
 

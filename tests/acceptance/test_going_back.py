@@ -104,7 +104,7 @@ async def until_found(here: Scene, count: int) -> None:
 
 
 def ranges(gateway: Process) -> dict[str, tuple[int, int]]:
-    """Give what the gateway says at ERROR of what was lost, by account."""
+    """Return what the gateway says at ERROR of what was lost, by account."""
     lines = [line for line in gateway.complained.splitlines() if "the broker's store went back" in line]
     assert all('"level":"error"' in re.sub(r"\s", "", line) for line in lines)
     found = [re.search(r'"account": ?"([\w-]+)".*"first": ?(\d+), ?"last": ?(\d+)', line) for line in lines]

@@ -23,7 +23,7 @@ def quiet(here: House) -> None:
 
 
 async def idle(folder: Path, accounts: int) -> float:
-    """Give the MiB that a gateway takes with so many accounts that have nothing to do."""
+    """Return the MiB that a gateway takes with so many accounts that have nothing to do."""
     folder.mkdir()
     async with house(folder, accounts=accounts) as here:
         quiet(here)

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that says that it is where the wire is."""
+    """Yield a broker that says that it is where the wire is."""
     kafka_server.require_java()
     wire = free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}

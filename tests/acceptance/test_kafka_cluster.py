@@ -63,7 +63,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[KafkaServ
 
 
 async def is_whole(place: Place) -> bool:
-    """Tell whether every replica of the deployment and of the coordinators is in sync."""
+    """Return whether every replica of the deployment and of the coordinators is in sync."""
     found = await asyncio.to_thread(AdminClient({"bootstrap.servers": place.address}).list_topics, timeout=10)
     ours = [one for name, one in found.topics.items() if name.startswith((place.prefix, "__transaction"))]
     return all(len(part.isrs) == 3 for topic in ours for part in topic.partitions.values())
@@ -170,11 +170,11 @@ async def has_every_shard(gateway: Process) -> None:
 
 
 def rolled_back(servers: list[KafkaServer], name: str) -> bool:
-    """Tell whether a coordinator has ended a transaction because its time was up."""
+    """Return whether a coordinator has ended a transaction because its time was up."""
     words = f"Completed rollback of ongoing transaction for transactionalId {name} due to timeout"
     return any(words in server.words() for server in servers)
 
 
 def given(gateway: Process) -> int:
-    """Give how many shards a gateway was told to serve last."""
+    """Return how many shards a gateway was told to serve last."""
     return int(re.findall(r'"shards": (\d+), "of"', gateway.complained)[-1])

@@ -32,7 +32,7 @@ KILLS = 4
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that says that it is where the wire is."""
+    """Yield a broker that says that it is where the wire is."""
     kafka_server.require_java()
     wire = free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
@@ -42,7 +42,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 
 def loaded(program: Path) -> ModuleType:
-    """Give an example as a module."""
+    """Return an example as a module."""
     spec = importlib.util.spec_from_file_location(program.stem, program)
     assert spec is not None
     assert spec.loader is not None
@@ -52,7 +52,7 @@ def loaded(program: Path) -> ModuleType:
 
 
 def applied(state: Path) -> int:
-    """Give how many order updates the example has counted."""
+    """Return how many order updates the example has counted."""
     if not state.exists():
         return 0
     database = sqlite3.connect(state)
@@ -66,7 +66,7 @@ def applied(state: Path) -> int:
 
 
 async def orders(place: Place) -> int:
-    """Give how many order updates the hub has emitted."""
+    """Return how many order updates the hub has emitted."""
     return sum(event.callback == "OnOrderUpdate" for events in (await place.truth()).values() for event in events)
 
 

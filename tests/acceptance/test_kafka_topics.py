@@ -24,7 +24,7 @@ STILL = '"account": "{account}", "error": "the checkpoint of {account} is gone.*
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that says that it is where the wire is."""
+    """Yield a broker that says that it is where the wire is."""
     kafka_server.require_java()
     wire = free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}

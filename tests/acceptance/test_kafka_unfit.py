@@ -30,7 +30,7 @@ NO_COORDINATORS = (
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServer, int, int]]:
-    """Give a broker that gives no time, and the ports of a listener whose advertised address is another, closed one."""
+    """Yield a broker that gives no time, and ports of a listener whose advertised address is another one, closed."""
     kafka_server.require_java()
     wire, bound, gone = free_port(), free_port(), free_port()
     config = {

@@ -40,7 +40,7 @@ async def at_work(folder: Path) -> AsyncIterator[tuple[House, Metrics]]:
 
 
 def is_fresh(now: dict[Key, float]) -> bool:
-    """Tell whether the hub was heard just now."""
+    """Return whether the hub was heard just now."""
     return time.time() - now[HEARD] < FRESH
 
 

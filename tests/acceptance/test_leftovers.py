@@ -36,13 +36,13 @@ PYTEST = (sys.executable, "-m", "pytest", "-s", "-q", "-p", "tests.conftest", "-
 
 
 def stat(pid: int) -> tuple[str, int]:
-    """Give a process's state and its parent, as the kernel tells them; raises OSError where it is gone."""
+    """Return a process's state and its parent, as the kernel tells them; raises OSError where it is gone."""
     state, parent, *_ = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(") ")[2].split()
     return state, int(parent)
 
 
 def children(root: int) -> dict[int, str]:
-    """Give every process below one: their command by their number."""
+    """Return every process below one: their command by their number."""
     parents, commands = dict[int, int](), dict[int, str]()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
@@ -56,7 +56,7 @@ def children(root: int) -> dict[int, str]:
 
 
 def is_there(pid: int) -> bool:
-    """Tell whether a process lives; one that has ended and was not yet asked for its exit code does not."""
+    """Return whether a process lives; one that has ended and was not yet asked for its exit code does not."""
     try:
         return stat(pid)[0] != "Z"
     except OSError:
@@ -64,7 +64,7 @@ def is_there(pid: int) -> bool:
 
 
 async def at_work(run: Process) -> dict[int, str]:
-    """Wait until the run's test has everything at work, and give the processes of it."""
+    """Wait until the run's test has everything at work, and return the processes of it."""
     await run.hears("working") if "xdist" not in run.name else await until(lambda: has_control(run), "it is at work")
     found = children(run.popen.pid)
     for part in ("nats-server", "gateway simulate", "gateway run", "gateway.bootstrap.control_main"):

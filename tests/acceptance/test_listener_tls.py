@@ -112,14 +112,14 @@ async def status(url: str, context: ssl.SSLContext, headers: Mapping[str, str] |
 
 
 async def answers(url: str, authority: Authority | None, mine: Pair | None = None) -> bool:
-    """Tell whether a new connection is let in, and gets an answer, if only that a token is missing."""
+    """Return whether a new connection is let in, and gets an answer, if only that a token is missing."""
     with suppress(aiohttp.ClientError, OSError):
         return await status(url, client(authority, mine)) in {200, 401}
     return False
 
 
 async def certificate(url: str, **bounds: ssl.TLSVersion) -> bytes:
-    """Give the certificate that a listener shows."""
+    """Return the certificate that a listener shows."""
     place = urlsplit(url)
     _, writer = await asyncio.open_connection(place.hostname, place.port, ssl=client(None, **bounds))
     shown: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
@@ -222,7 +222,7 @@ async def test_clients_of_an_authority_that_was_replaced_stay_out_with_a_session
 def ask_in_session(
     context: ssl.SSLContext, url: str, path: str, session: ssl.SSLSession | None
 ) -> tuple[ssl.SSLSession | None, int]:
-    """Ask, with the TLS session of an earlier connection where there is one; give the session and the status."""
+    """Ask, with the TLS session of an earlier connection where there is one; return the session and the status."""
     place = urlsplit(url)
     with (
         socket.create_connection((place.hostname, place.port), timeout=10) as tcp,

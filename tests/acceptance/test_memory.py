@@ -27,7 +27,7 @@ AROUND = 16
 
 
 def memory(gateway: Process, what: str) -> float:
-    """Give a figure of the kernel, in MiB."""
+    """Return a figure of the kernel, in MiB."""
     found = re.search(rf"{what}:\s+(\d+) kB", Path(f"/proc/{gateway.popen.pid}/status").read_text("utf-8"))
     assert found is not None
     return int(found[1]) / 1024

@@ -18,7 +18,7 @@ EVENTS = "mesolive-gateway"
 
 
 def lines(gateway: Process, words: str) -> list[dict[str, Any]]:
-    """Give what the gateway logged that has these words in it."""
+    """Return what the gateway logged that has these words in it."""
     return [line for line in gateway.lines() if words in json.dumps(line)]
 
 

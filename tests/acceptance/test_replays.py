@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def by_kind(messages: list[Any]) -> list[list[int]]:
-    """Give the sequences of each topic in its order: Kafka has no order over topics."""
+    """Return the sequences of each topic in its order: Kafka has no order over topics."""
     found: dict[str, list[int]] = {}
     for message in messages:
         found.setdefault(message.subject, []).append(int(message.headers["ce-sequence"]))
@@ -41,7 +41,7 @@ def by_kind(messages: list[Any]) -> list[list[int]]:
 
 
 def subjects(messages: list[Any]) -> set[str]:
-    """Give where messages are."""
+    """Return where messages are."""
     return {message.subject for message in messages}
 
 

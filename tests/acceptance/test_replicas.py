@@ -29,7 +29,7 @@ TAKEOVER: Final = 5.0
 
 
 async def owners(here: House) -> dict[int, int]:
-    """Give the process that holds each shard's lease, as the stream has it."""
+    """Return the process that holds each shard's lease, as the stream has it."""
     client = await nats.connect(here.server.url, allow_reconnect=False)
     try:
         found = {}
@@ -46,7 +46,7 @@ async def owners(here: House) -> dict[int, int]:
 
 
 async def connections(here: House) -> tuple[dict[str, int], dict[str, int]]:
-    """Give how many connections to the hub each account has now, and how many it ever made."""
+    """Return how many connections to the hub each account has now, and how many it ever made."""
     users = (await here.ask("GET /status"))["users"]
     present = {user["name"]: len(user["connections"]) for user in users}
     return present, {user["name"]: user["counts"].get("connects", 0) for user in users}
@@ -110,7 +110,7 @@ class Shift:
         self._began = time.time()
 
     async def ended(self, what: str, *gateways: Process) -> set[int]:
-        """Wait until these share everything and all flows; give the shards that moved.
+        """Wait until these share everything and all flows; return the shards that moved.
 
         An account whose shard stayed where it was must still have the connection that it had.
         """
@@ -126,7 +126,7 @@ class Shift:
         return moved
 
     def of(self, gateway: Process) -> set[int]:
-        """Give the shards of a gateway."""
+        """Return the shards of a gateway."""
         return {shard for shard, owner in self.owners.items() if owner == gateway.popen.pid}
 
 

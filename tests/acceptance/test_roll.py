@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def scene(folder: Path, broker: str) -> AsyncIterator[Scene]:
-    """Give a hub and a broker; the gateways share 16 shards."""
+    """Yield a hub and a broker; the gateways share 16 shards."""
     if broker == "jetstream":
         async with house(folder, accounts=ACCOUNTS) as place:
             yield place

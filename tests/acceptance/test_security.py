@@ -83,7 +83,7 @@ class Fortress:
         return "verdict: exact" in said
 
     def said(self) -> str:
-        """Give everything that any command said."""
+        """Return everything that any command said."""
         return "".join(file.read_text() for pattern in ("*.out", "*.err") for file in self.folder.glob(pattern))
 
 
@@ -229,7 +229,7 @@ class Written:
     places: dict[str, bytes] = field(default_factory=dict)
 
     def judge(self, sign: bytes) -> list[str]:
-        """Give the places that hold a secret; each must hold `sign`, so that it is known to have been read."""
+        """Return the places that hold a secret; each must hold `sign`, so that it is known to have been read."""
         unread = [place for place, text in self.places.items() if sign not in text]
         assert unread == []
         return [
@@ -289,7 +289,7 @@ async def test_nothing_that_a_run_writes_anywhere_holds_a_key_or_a_password(fort
 
 
 async def misadventures(fortress: Fortress, control: Control) -> list[object]:
-    """Let everything happen that may make somebody write a secret down; give what the API answered meanwhile."""
+    """Let everything happen that may make somebody write a secret down; return what the API answered meanwhile."""
     http, user = fortress.http, f"{fortress.hub}/simulator/users/alpha"
     answers: list[object] = []
 

@@ -63,12 +63,12 @@ CASES: Final = [
 
 
 def size_of(found: list[Found]) -> int:
-    """Give the bytes of messages, with their headers."""
+    """Return the bytes of messages, with their headers."""
     return sum(len(one.value) + sum(len(name) + len(text) + 4 for name, text in one.headers.items()) for one in found)
 
 
 def delays(found: list[Found], account: str) -> list[float]:
-    """Give the seconds from each event of an account to when it was stored, by one clock."""
+    """Return the seconds from each event of an account to when it was stored, by one clock."""
     return [
         one.stored_at - datetime.fromisoformat(json.loads(one.value)["EventTime"]).timestamp()
         for one in found

@@ -27,13 +27,13 @@ PATIENCE: Final = 120.0
 
 
 async def steps(here: House, since: float) -> list[dict[str, Any]]:
-    """Give what clients did at the hub's doors after a moment; the hub keeps the last 10,000 steps."""
+    """Return what clients did at the hub's doors after a moment; the hub keeps the last 10,000 steps."""
     entries: list[dict[str, Any]] = await here.ask(f"GET /log?since={since}")
     return entries
 
 
 async def are_live(replicas: Sequence[Metrics], accounts: int) -> bool:
-    """Tell whether all accounts are live; to ask the hub for its five thousand users would keep it busy."""
+    """Return whether all accounts are live; to ask the hub for its five thousand users would keep it busy."""
     await asyncio.sleep(0.5)  # a scrape looks at each account
     return sum([(await replica.scrape()).get(("accounts", "live"), 0) for replica in replicas]) == accounts
 

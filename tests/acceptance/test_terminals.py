@@ -35,7 +35,7 @@ def is_terminal(request: pytest.FixtureRequest) -> bool:
 
 @contextmanager
 def answering(answers: dict[str, Any], status: int = 200) -> Iterator[str]:
-    """Answer each request by the beginning of `METHOD /path` with JSON, or the text of a reason; give the URL."""
+    """Answer each request by the beginning of `METHOD /path` with JSON, or the text of a reason; return the URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def _answer(self) -> None:
@@ -65,7 +65,7 @@ def answering(answers: dict[str, Any], status: int = 200) -> Iterator[str]:
 
 
 def account(text: str) -> dict[str, Any]:
-    """Give an account as the API would, if it let such texts be."""
+    """Return an account as the API would, if it let such texts be."""
     seen = {"state": text, "since": text, "owner": text, "settled": 1, "lag": {"sequences": 1}, "age_seconds": 1.0}
     desired = {"strategies": [text], "state": text}
     return {
@@ -77,7 +77,7 @@ def account(text: str) -> dict[str, Any]:
 
 
 def replay(text: str, state: str = "completed") -> dict[str, Any]:
-    """Give a replay likewise."""
+    """Return a replay likewise."""
     progress = {"fraction": 0.5, "published": 1, "seconds_left": None, "events_per_second": 1.0}
     said = dict.fromkeys(("id", "account", "until", "asked_by", "asked_at", "detail"), text)
     return said | {"state": state, "since": 1, "progress": progress}

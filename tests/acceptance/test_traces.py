@@ -29,7 +29,7 @@ TRACEPARENT: Final = f"00-{SENDER[0]}-{SENDER[1]}-01"
 
 
 def traceparents(log: Sequence[Found]) -> dict[tuple[str, str], Found]:
-    """Give the messages that carry a trace, by trace and span."""
+    """Return the messages that carry a trace, by trace and span."""
     found = {}
     for message in log:
         text = message.headers.get("traceparent")
@@ -46,7 +46,7 @@ def linked(sends: Sequence[Received]) -> list[tuple[str, str]]:
 
 
 def like(**said: Any) -> Callable[[Received], bool]:  # noqa: ANN401 - values of attributes
-    """Tell spans that say this; `_` stands for a dot."""
+    """Return spans that say this; `_` stands for a dot."""
     wanted = {name.replace("_", "."): value for name, value in said.items()}
     return lambda span: all(span.said.get(name) == value for name, value in wanted.items())
 
@@ -231,7 +231,7 @@ async def test_on_kafka_each_message_leads_to_its_span_and_its_commit(tmp_path: 
 
 
 def status(running: Process, name: str) -> int:
-    """Give a figure of the kernel's of a process: threads, or KB of memory."""
+    """Return a figure of the kernel's of a process: threads, or KB of memory."""
     text = Path(f"/proc/{running.popen.pid}/status").read_text("ascii")
     found = re.search(rf"^{name}:\s+(\d+)", text, re.MULTILINE)
     assert found is not None
@@ -239,7 +239,7 @@ def status(running: Process, name: str) -> int:
 
 
 def told(running: Process) -> list[dict[str, Any]]:
-    """Give the lines about traces of the replica's process."""
+    """Return the lines about traces of the replica's process."""
     return [line for line in running.lines() if "traces" in line["event"] or "opentelemetry" in str(line)]
 
 

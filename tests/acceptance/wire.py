@@ -118,7 +118,7 @@ class Wire:
             writer.write(answer)
 
     async def strike(self, how: How, strike: Callable[[], None], *, skip: int = 0) -> Catch:
-        """Let `strike` happen to a batch of events, once `skip` others have gone by; give what it hit."""
+        """Let `strike` happen to a batch of events, once `skip` others have gone by; return what it hit."""
         trap = _Trap(how, skip, strike, asyncio.get_running_loop().create_future())
         self._trap = trap
         try:
@@ -288,7 +288,7 @@ def _frames(waiting: bytearray, with_payload: tuple[bytes, ...]) -> Iterator[byt
 
 
 def _batch_head(frame: bytes) -> dict[str, str] | None:
-    """Give the headers of a message of a batch."""
+    """Return the headers of a message of a batch."""
     if not frame.startswith(b"HPUB "):
         return None
     lines = frame[frame.index(b"\r\n") + 2 : frame.index(b"\r\n\r\n")].decode().split("\r\n")[1:]
@@ -297,7 +297,7 @@ def _batch_head(frame: bytes) -> dict[str, str] | None:
 
 
 def _stored_at(frame: bytes, batch: str) -> int | None:
-    """Give the stream sequence of the acknowledgement of `batch`; None for any other answer."""
+    """Return the stream sequence of the acknowledgement of `batch`; None for any other answer."""
     if b'"batch"' not in frame:
         return None
     said = json.loads(frame[frame.index(b"{") :].rstrip())

@@ -15,7 +15,7 @@ AWKWARD = 'ümlaut, "quoted", 100 % sure, tab\tand line\r\nInjected: yes'
 
 
 def message(number: int, account: str = "demo", topic: str = "order-update", value: bytes | None = None) -> Message:
-    """Give the message that stands for a number."""
+    """Return the message that stands for a number."""
     attributes = {
         "specversion": "1.0",
         "id": f"{account}/{number}",
@@ -29,7 +29,7 @@ def message(number: int, account: str = "demo", topic: str = "order-update", val
 
 
 def messages(first: int, last: int, account: str = "demo") -> list[Message]:
-    """Give the messages of all numbers from `first` to `last`."""
+    """Return the messages of all numbers from `first` to `last`."""
     return [message(number, account) for number in range(first, last + 1)]
 
 
@@ -45,12 +45,12 @@ async def read(
 
 
 async def numbers(reader: LogReader) -> list[int]:
-    """Give the numbers of all messages in the log's order."""
+    """Return the numbers of all messages in the log's order."""
     return [int(stored.message.key) for stored in await read(reader)]
 
 
 def in_each_topic(given: Sequence[Message]) -> dict[tuple[str, str], list[Message]]:
-    """Give the messages of each account in each topic, in their order."""
+    """Return the messages of each account in each topic, in their order."""
     found: dict[tuple[str, str], list[Message]] = {}
     for one in given:
         found.setdefault((one.account, one.topic), []).append(one)

@@ -32,7 +32,7 @@ class Authority:
         )
 
     def certificate(self, name: str, *, names: str = "IP:127.0.0.1", days: int = 2) -> Pair:
-        """Give a certificate, for a server or a client; with fewer than 0 days it is out of date."""
+        """Return a certificate, for a server or a client; with fewer than 0 days it is out of date."""
         pair = Pair(self.folder / f"{name}.pem", self.folder / f"{name}.key")
         extensions = (f"subjectAltName={names}", "basicConstraints=CA:FALSE", "authorityKeyIdentifier=keyid")
         (self.folder / "extensions").write_text("\n".join(extensions))

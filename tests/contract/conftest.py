@@ -53,7 +53,7 @@ async def kafka(kafka_address: str) -> AsyncIterator[KafkaRig]:
 
 @pytest.fixture(params=["memory", "jetstream", "jetstream-3", "kafka", "kafka-3"])
 async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
-    """Give each broker in turn."""
+    """Yield each broker in turn."""
     if request.param == "memory":
         broker = MemoryBroker(largest=LARGEST)
         yield Rig(broker.log, broker.reader(), one_order=True)
@@ -76,5 +76,5 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give a folder for a server of the test's own."""
+    """Return a folder for a server of the test's own."""
     return tmp_path / "nats"

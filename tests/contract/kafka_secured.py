@@ -42,7 +42,7 @@ TOPICS = Topics("mesolive", ("order-update",))
 
 
 def documented() -> list[AclBinding]:
-    """Give the ACLs of the docs, as the commands there say them."""
+    """Return the ACLs of the docs, as the commands there say them."""
     parser = argparse.ArgumentParser()
     for option in (
         "--allow-principal",
@@ -123,7 +123,7 @@ class Secured:
         self.server = KafkaServer(folder / "kafka", config=config, scram=dict.fromkeys(users, PASSWORD))
 
     def allow(self) -> None:
-        """Give the documented ACLs to their users, and to each `without-…` all but one."""
+        """Grant the documented ACLs to their users, and to each `without-…` all but one."""
         admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{self.internal}"})
         bindings = [*ACLS, *READER, *SERVICES, *CHECK, *(given_to("User:check", acl) for acl in ACLS)]
         for missing in range(len(ACLS)):
@@ -134,7 +134,7 @@ class Secured:
             done.result()
 
     def options(self, user: str = "gateway") -> ConnectionOptions:
-        """Give how `user` logs in by SCRAM."""
+        """Return how `user` logs in by SCRAM."""
         return ConnectionOptions(
             [self.server.address],
             mechanism="SCRAM-SHA-256",

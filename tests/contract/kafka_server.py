@@ -142,7 +142,7 @@ class KafkaServer:
             time.sleep(0.05)
 
     def words(self) -> str:
-        """Give what the broker said of itself since its last start."""
+        """Return what the broker said of itself since its last start."""
         return self._words.read_bytes()[self._since :].decode(errors="replace")
 
     def kill(self) -> None:
@@ -240,7 +240,7 @@ class KafkaServer:
 def cluster(
     folder: Path, size: int = 3, *, wired: bool = False, controllers: int | None = None
 ) -> Iterator[list[KafkaServer]]:
-    """Give the nodes of a cluster that serves; topics have as many replicas, and may miss one.
+    """Yield the nodes of a cluster that serves; topics have as many replicas, and may miss one.
 
     With fewer `controllers` than nodes, the first ones alone decide what the cluster knows, whoever else is away.
 
@@ -264,7 +264,7 @@ def cluster(
 
 @contextmanager
 def any_kafka(folder: Path) -> Iterator[str]:
-    """Give the address of a broker of some Kafka to make topics on; skips, or fails, where there is none."""
+    """Yield the address of a broker of some Kafka to make topics on; skips, or fails, where there is none."""
     given = os.environ.get("MESOLIVE_TEST_KAFKA")
     if given:
         yield given.split(",")[0].strip()  # it tells of the others
@@ -329,7 +329,7 @@ def _class_archive() -> Path:
 
 
 def _fetched() -> Path:
-    """Give the folder of the jars, after fetching them where they are not there; whole or not at all."""
+    """Return the folder of the jars, after fetching them where they are not there; whole or not at all."""
     jars = _jars()
     if not jars.exists():
         jars.parent.mkdir(parents=True, exist_ok=True)

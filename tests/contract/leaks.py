@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def sockets() -> set[str]:
-    """Give the sockets that this process has open."""
+    """Return the sockets that this process has open."""
     found = set()
     for entry in Path("/proc/self/fd").iterdir():
         try:

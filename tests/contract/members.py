@@ -96,7 +96,7 @@ class Group:
                 self.overlaps += [(shard, member.name, other.name) for shard in given & other.serving]
 
     def owners(self) -> dict[int, list[str]]:
-        """Give the members that serve each shard now."""
+        """Return the members that serve each shard now."""
         return {shard: [one.name for one in self.members if shard in one.serving] for shard in range(self.shards)}
 
     def changes(self) -> int:
@@ -107,7 +107,7 @@ class Group:
         return all(one.sets for one in self.members) and all(len(who) == 1 for who in self.owners().values())
 
     async def quiet(self) -> dict[int, str]:
-        """Wait until each shard has exactly one owner and that stays so for a while; give the owners."""
+        """Wait until each shard has exactly one owner and that stays so for a while; return the owners."""
         deadline = time.monotonic() + PATIENCE
         while True:
             await until(self._is_shared, "each shard has one owner", self)
@@ -129,12 +129,12 @@ async def until(condition: Callable[[], bool], what: str, group: Group | None = 
 
 
 def moved(before: dict[int, str], after: dict[int, str]) -> set[int]:
-    """Give the shards that have another owner now."""
+    """Return the shards that have another owner now."""
     return {shard for shard in before if before[shard] != after[shard]}
 
 
 def of(owners: dict[int, str], member: str) -> set[int]:
-    """Give the shards of a member."""
+    """Return the shards of a member."""
     return {shard for shard, owner in owners.items() if owner == member}
 
 
@@ -159,7 +159,7 @@ async def shares_are_even_and_nothing_moves_but_what_must(group: Group) -> None:
 
 
 async def a_member_that_dies_is_replaced(group: Group) -> float:
-    """Give the seconds that it took."""
+    """Return the seconds that it took."""
     await group.join("a")
     dies = await group.join("b")
     before = await group.quiet()

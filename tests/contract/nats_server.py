@@ -62,7 +62,7 @@ class NatsServer(EmbeddedServer):
 
 @contextmanager
 def cluster(folder: Path, size: int = 3) -> Iterator[list[NatsServer]]:
-    """Give the servers of a cluster that has elected its leader."""
+    """Yield the servers of a cluster that has elected its leader."""
     routes = [free_port() for _ in range(size)]
     monitors = [free_port() for _ in range(size)]
     with ExitStack() as stack:

@@ -18,17 +18,17 @@ _JETSTREAM = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"
 
 
 def seed_of(kind: int) -> str:
-    """Give a new seed of a user, an account or an operator (`nkeys.PREFIX_BYTE_…`)."""
+    """Return a new seed of a user, an account or an operator (`nkeys.PREFIX_BYTE_…`)."""
     return bytes(nkeys.encode_seed(os.urandom(32), kind)).decode()
 
 
 def public_of(seed: str) -> str:
-    """Give the public key of a seed."""
+    """Return the public key of a seed."""
     return bytes(nkeys.from_seed(bytearray(seed.encode())).public_key).decode()
 
 
 def user_seed() -> str:
-    """Give a new seed of a user."""
+    """Return a new seed of a user."""
     return seed_of(nkeys.PREFIX_BYTE_USER)
 
 
@@ -40,7 +40,7 @@ class Operator:
         self._system, self._account = seed_of(nkeys.PREFIX_BYTE_ACCOUNT), seed_of(nkeys.PREFIX_BYTE_ACCOUNT)
 
     def config(self, *, jetstream: bool = True, revoked: str | None = None) -> dict[str, Any]:
-        """Give the server's configuration; `revoked` is the seed of a user who is one no longer."""
+        """Return the server's configuration; `revoked` is the seed of a user who is one no longer."""
         claims: dict[str, Any] = {"type": "account", "limits": _UNLIMITED | (_JETSTREAM if jetstream else {})}
         if revoked is not None:
             claims["revocations"] = {public_of(revoked): int(time.time()) + 1}
@@ -55,7 +55,7 @@ class Operator:
         }
 
     def credentials(self, seed: str, *, expires: int | None = None, named: str | None = None) -> str:
-        """Give the `.creds` file of the user with `seed`; `named` is the seed of whom its JWT is for, if another."""
+        """Return the `.creds` file of the user with `seed`; `named` is the seed of whom its JWT is for, if another."""
         claims = {"type": "user", "subs": -1, "data": -1, "payload": -1}
         jwt = _jwt(self._account, named or seed, claims, expires)
         return (

@@ -31,27 +31,27 @@ _CREATES = "# not with topics.create: false"
 
 
 def documented() -> str:
-    """Give the configuration of the page, and a user `admin` besides who may do everything."""
+    """Return the configuration of the page, and a user `admin` besides who may do everything."""
     (text,) = re.findall(r"```conf\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     assert text.count(_USERS) == 1
     return text.replace(_USERS, f"{_USERS}    {ADMIN}\n")
 
 
 def without_create(text: str) -> str:
-    """Give the text for `topics.create: false`."""
+    """Return the text for `topics.create: false`."""
     kept = [line for line in text.splitlines(keepends=True) if _CREATES not in line]
     assert len(kept) == len(text.splitlines()) - 4
     return "".join(kept)
 
 
 def permissions(text: str, user: str) -> list[str]:
-    """Give the permissions of a user."""
+    """Return the permissions of a user."""
     section = text[slice(*_span(text, user))]
     return re.findall(r'^ +"([^"]+)"', section, re.MULTILINE)
 
 
 def lacking(text: str, user: str, permission: str) -> str:
-    """Give the text in which `user` has one permission less."""
+    """Return the text in which `user` has one permission less."""
     begin, end = _span(text, user)
     section = text[begin:end]
     assert section.count(f'"{permission}"') == 1
@@ -59,13 +59,13 @@ def lacking(text: str, user: str, permission: str) -> str:
 
 
 def covers(permission: str, subject: str) -> bool:
-    """Tell whether a subject is one that the permission speaks of."""
+    """Return whether a subject is one that the permission speaks of."""
     pattern = re.escape(permission.lower()).replace(r"\*", r"[^.]+").replace(">", ".+")
     return re.fullmatch(pattern, subject.lower()) is not None
 
 
 def named(words: str) -> list[str]:
-    """Give the subjects whose refusal the words speak of."""
+    """Return the subjects whose refusal the words speak of."""
     return re.findall(r'(?:publish|subscribe|subscription) to "([^"]+)"', words)
 
 

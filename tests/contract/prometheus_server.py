@@ -42,7 +42,7 @@ FETCHING: Final = pytest.mark.timeout(_FETCH + 180)
 
 @functools.cache
 def tool(name: str) -> Path:
-    """Give the path of `prometheus` or `promtool`; skips, or fails in CI, where it cannot be had."""
+    """Return the path of `prometheus` or `promtool`; skips, or fails in CI, where it cannot be had."""
     given = os.environ.get("MESOLIVE_TEST_PROMETHEUS")
     if given:
         return Path(given, name)
@@ -52,7 +52,7 @@ def tool(name: str) -> Path:
 
 
 def _fetched() -> Path:
-    """Give the folder of both, after fetching them where they are not there; whole or not at all."""
+    """Return the folder of both, after fetching them where they are not there; whole or not at all."""
     cached = cache()
     folder = cached / "prometheus"
     cached.mkdir(parents=True, exist_ok=True)
@@ -74,7 +74,7 @@ def _fetched() -> Path:
 
 
 def _from_debian(folder: Path) -> str | None:
-    """Unpack Debian's package; give what hinders."""
+    """Unpack Debian's package; return what hinders."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         return "no apt-get"
     problem = _run(folder, "apt-get", "download", "prometheus")
@@ -86,7 +86,7 @@ def _from_debian(folder: Path) -> str | None:
 
 
 def _from_go(folder: Path) -> str | None:
-    """Build both from Go's modules; give what hinders."""
+    """Build both from Go's modules; return what hinders."""
     if shutil.which("go") is None:
         return "no Go"
     modules = [f"github.com/prometheus/prometheus/cmd/{name}@{_VERSION}" for name in _TOOLS]

@@ -54,7 +54,7 @@ async def nats_rig(
     timeout: float = 5.0,
     access: BrokerLogin | None = None,
 ) -> AsyncIterator[NatsRig]:
-    """Give a rig on a running server, with a stream of its own."""
+    """Yield a rig on a running server, with a stream of its own."""
     topics = topics or Topics(f"t{uuid4().hex}")
     options = ConnectionOptions(servers=urls, timeout=timeout, ping_interval=0.5, access=access or BrokerLogin())
     async with connect(options) as connection:
@@ -116,7 +116,7 @@ async def kafka_rig(
     timeout: float = 10.0,
     transaction_timeout: float = 10.0,
 ) -> AsyncIterator[KafkaRig]:
-    """Give a rig on a running cluster, with topics of its own."""
+    """Yield a rig on a running cluster, with topics of its own."""
     topics = topics or kafka_topics.Topics(f"t{uuid4().hex[:12]}", KINDS)
     async with kafka_connect.connect(kafka_connect.ConnectionOptions(servers, timeout=timeout)) as connection:
         wanted = kafka_cluster.ClusterSettings(topics, partitions=PARTITIONS, shards=shards, replicas=replicas)

@@ -55,7 +55,7 @@ class Gates:
         self._owners.pop(port, None)
 
     def belongs(self, port: int, process: int) -> bool:
-        """Tell whether a connection that stands is a process's.
+        """Return whether a connection that stands is a process's.
 
         A connection keeps its owner, so the kernel is asked once. Asked at each look of a test that waits, it took
         all the time of the loop that carries the very bytes which the test waits for.
@@ -83,7 +83,7 @@ class Gates:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on now, never the same one twice, below those of outgoing connections.
+    """Return a port that nobody listens on now, never the same one twice, below those of outgoing connections.
 
     A broker binds its port seconds later, and again after each restart. By then another's connection could have it, or
     one that tries to reach the broker: a system may give it the very port that it asks for, and connect it to itself.
@@ -99,7 +99,7 @@ def free_port() -> int:
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """Give a port that takes connections and never says a word."""
+    """Yield a port that takes connections and never says a word."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1000)
@@ -108,7 +108,7 @@ def silent() -> Iterator[int]:
 
 @contextmanager
 def never_accepting() -> Iterator[int]:
-    """Give a port that takes no connection: its backlog is full."""
+    """Yield a port that takes no connection: its backlog is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -122,7 +122,7 @@ def never_accepting() -> Iterator[int]:
 
 @contextmanager
 def refusing() -> Iterator[int]:
-    """Give a port that refuses connections."""
+    """Yield a port that refuses connections."""
     yield free_port()
 
 
@@ -132,7 +132,7 @@ DEAD: Final = {"silent": silent, "never-accepting": never_accepting, "refusing":
 
 @contextmanager
 def dead_addresses(kind: str, count: int) -> Iterator[list[str]]:
-    """Give as many addresses, `host:port`, of one kind of DEAD, or names that nobody knows."""
+    """Yield as many addresses, `host:port`, of one kind of DEAD, or names that nobody knows."""
     with ExitStack() as stack:
         if kind == "unknown":
             yield [f"no-such-host-{number}.invalid:4222" for number in range(count)]

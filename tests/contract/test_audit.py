@@ -75,7 +75,7 @@ def _of_kafka(rig: KafkaRig) -> Trail:
 
 @pytest.fixture(params=["memory", "jetstream", "jetstream-3", "kafka", "kafka-3"])
 async def trail(request: pytest.FixtureRequest) -> AsyncIterator[Trail]:
-    """Give each broker in turn."""
+    """Yield each broker in turn."""
     async with AsyncExitStack() as stack:
         if request.param == "memory":
             memory = MemoryAudit()

@@ -48,7 +48,7 @@ async def on_kafka(*servers: str, replicas: int = 1) -> AsyncIterator[ControlSto
 
 @pytest.fixture(params=["memory", "jetstream", "jetstream-3", "kafka", "kafka-3"])
 async def store(request: pytest.FixtureRequest) -> AsyncIterator[ControlStore]:
-    """Give each broker in turn."""
+    """Yield each broker in turn."""
     async with AsyncExitStack() as stack:
         if request.param == "memory":
             yield MemoryControl()
@@ -115,7 +115,7 @@ async def a_watch_sees_every_last_value(store: ControlStore) -> None:
 
 
 def is_forgotten(records: Mapping[str, Record], key: str) -> bool:
-    """Tell whether the last that was heard of a key is that it is no more."""
+    """Return whether the last that was heard of a key is that it is no more."""
     return key in records and (records[key].value, records[key].revision) == (b"", 0)
 
 

@@ -34,7 +34,7 @@ KINDS = [*DEAD, "unknown"]
 
 @asynccontextmanager
 async def rig_at(broker: str, address: str, dead: list[str]) -> AsyncIterator[Rig]:
-    """Give a rig whose configured addresses begin with dead ones."""
+    """Yield a rig whose configured addresses begin with dead ones."""
     async with AsyncExitStack() as stack:
         if broker == "kafka":
             yield await stack.enter_async_context(kafka_rig(*dead, address))
@@ -71,7 +71,7 @@ async def test_the_first_event_comes_soon_with_two_dead_addresses_of_three(
 
 @pytest.fixture
 def behind_a_nat(folder: Path) -> Iterator[NatsServer]:
-    """Give a server that tells its clients of addresses that they cannot reach."""
+    """Yield a server that tells its clients of addresses that they cannot reach."""
     with dead_addresses("silent", 2) as (own, other):
         cluster = {"name": "test", "listen": f"127.0.0.1:{free_port()}"}
         config: dict[str, Any] = {"server_name": "n", "cluster": cluster, "client_advertise": own}

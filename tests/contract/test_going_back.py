@@ -87,7 +87,7 @@ async def on_kafka(folder: Path) -> AsyncIterator[tuple[Rig, ControlStore, PutBa
 
 @pytest.fixture(params=["nats", "kafka"])
 async def house(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[tuple[Rig, ControlStore, PutBack]]:
-    """Give a rig on a server that can be put back."""
+    """Yield a rig on a server that can be put back."""
     if request.param == "kafka":
         kafka_server.require_java()
     async with on_nats(folder) if request.param == "nats" else on_kafka(folder) as made:
@@ -96,7 +96,7 @@ async def house(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[t
 
 @asynccontextmanager
 async def stored(rig: Rig, place: PutBack) -> AsyncIterator[ShardLog]:
-    """Give a shard that has stored the events 1 to 5, of which a copy was made, and then 6 to 10."""
+    """Yield a shard that has stored the events 1 to 5, of which a copy was made, and then 6 to 10."""
     async with rig.log("a").open(1) as shard:
         assert await shard.checkpoints() == {}
         await shard.commit(Commit(messages(1, 5), {"demo": b"5", "other": b"0"}))

@@ -47,7 +47,7 @@ class Writer:
             self.settled = self.tried
 
     async def settle(self, shard: ShardLog) -> int:
-        """Learn from the checkpoint what became of the last commit, and give the number that is true."""
+        """Learn from the checkpoint what became of the last commit, and return the number that is true."""
         told = int((await shard.checkpoints()).get("demo", b"0"))
         assert told in {self.settled, self.tried}
         self.settled = told
@@ -170,7 +170,7 @@ async def test_a_killed_leader_of_three_loses_nothing_that_was_acknowledged(nats
 
 
 async def leader_of(rig: NatsRig, servers: list[NatsServer]) -> NatsServer:
-    """Give the server that leads the rig's stream now."""
+    """Return the server that leads the rig's stream now."""
     info = await rig.connection.link.api(f"STREAM.INFO.{rig.topics.stream}")
     return next(server for server in servers if server.config["server_name"] == info["cluster"]["leader"])
 
@@ -310,7 +310,7 @@ async def test_a_log_is_spent_when_the_stream_was_made_anew_under_a_connection_t
 
 @asynccontextmanager
 async def rewritten(server: NatsServer, said: bytes, instead: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """Give an address of the server, and an event: while it is set, what the server says is rewritten to its size."""
+    """Yield an address of the server, and an event: while it is set, what the server says is rewritten to its size."""
     begins = asyncio.Event()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, rewrites: bool) -> None:

@@ -118,7 +118,7 @@ async def live(connection: Connection, *, create: bool) -> None:
 
 
 async def share(ownership: JetStreamOwnership) -> None:
-    """Take a shard and give it back."""
+    """Take a shard and return it back."""
     async with ownership.join("a", 1) as membership:
         async with asyncio.timeout(10), aclosing(membership.assignments()) as changes:  # type: ignore[type-var]
             assert await anext(changes) == {0}
@@ -259,7 +259,7 @@ async def test_tail_and_verify_read_with_their_permissions_and_with_not_one_less
     server: NatsServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def read() -> str:
-        """Read all, and give what was complained of."""
+        """Read all, and return what was complained of."""
         caplog.clear()
         try:
             async with connected(server, tmp_path, "reader") as connection:
@@ -316,7 +316,7 @@ async def taken(subscription: JetStreamContext.PullSubscription) -> list[int]:
 async def consume(
     server: NatsServer, user: str, service: Callable[[JetStreamContext], Awaitable[list[int]]]
 ) -> list[int] | str:
-    """Let a service, with plain nats-py, take its events; give them, or the first refusal that it hears."""
+    """Let a service, with plain nats-py, take its events; return them, or the first refusal that it hears."""
     violation: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def hear(error: Exception) -> None:

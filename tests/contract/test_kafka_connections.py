@@ -45,7 +45,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 @pytest.fixture
 def openings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Give the moments at which connections are opened from now on."""
+    """Return the moments at which connections are opened from now on."""
     moments: list[float] = []
     connect: Callable[[AIOKafkaConnection], object] = AIOKafkaConnection.connect
 

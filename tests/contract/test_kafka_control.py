@@ -32,7 +32,7 @@ LIMIT = 3.0
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that says that it is where the wire is."""
+    """Yield a broker that says that it is where the wire is."""
     kafka_server.require_java()
     wire = free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}", "log.cleaner.backoff.ms": "100"}
@@ -60,13 +60,13 @@ async def store(rig: KafkaRig) -> KafkaControl:
 
 @asynccontextmanager
 async def another(rig: KafkaRig) -> AsyncIterator[KafkaControl]:
-    """Give the store as another replica has it."""
+    """Yield the store as another replica has it."""
     async with kafka_rig(*rig.connection.options.servers, topics=rig.topics, timeout=LIMIT) as other:
         yield KafkaControl(other.connection, other.topics)
 
 
 async def wanted(store: KafkaControl) -> dict[str, bytes]:
-    """Give what is wanted now."""
+    """Return what is wanted now."""
     async with watching(store) as view:
         await store.publish_observed({"mark": b"%d" % time.time_ns()})
         await until(lambda: "mark" in view.observed, "all is read")
@@ -200,7 +200,7 @@ async def test_of_two_replicas_that_write_at_once_one_wins(store: KafkaControl, 
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker without a wire: that of a test would leave tasks and sockets of its own."""
+    """Yield a broker without a wire: that of a test would leave tasks and sockets of its own."""
     kafka_server.require_java()
     with KafkaServer(tmp_path_factory.mktemp("kafka-direct")) as made:
         yield made

@@ -37,7 +37,7 @@ BOTH = (Unavailable, OutcomeUnknown)
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker that faults can be done to; it says that it is where the wire is."""
+    """Yield a broker that faults can be done to; it says that it is where the wire is."""
     kafka_server.require_java()
     wire = free_port()
     config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire}"}
@@ -217,7 +217,7 @@ async def test_a_commit_that_never_left_stored_nothing(rig: KafkaRig, wire: Wire
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give a broker without a wire: that of a test would leave tasks and sockets of its own."""
+    """Yield a broker without a wire: that of a test would leave tasks and sockets of its own."""
     kafka_server.require_java()
     with KafkaServer(tmp_path_factory.mktemp("kafka-direct")) as made:
         yield made

@@ -17,7 +17,7 @@ from tests.contract.rigs import KINDS, KafkaRig
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Give the requests that are sent from now on."""
+    """Return the requests that are sent from now on."""
     requests: list[Any] = []
     send: Callable[..., object] = AIOKafkaConnection.send
 
@@ -30,7 +30,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def names(requests: list[Any]) -> list[str]:
-    """Give what was asked, in its order; once where it was asked again, as until the last transaction's markers are."""
+    """Return what was asked, in order; once where it was asked again, as until the last transaction's markers are."""
     return [name for name, _ in groupby(type(one).__name__.removesuffix("Request") for one in requests)]
 
 

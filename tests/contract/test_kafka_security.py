@@ -46,7 +46,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 
 async def tried(options: ConnectionOptions, topics: Topics = TOPICS) -> list[str]:
-    """Do what `gateway check` does once the topics are there; give what it left out."""
+    """Do what `gateway check` does once the topics are there; return what it left out."""
     async with connected(options) as connection:
         await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
         return await Trial(connection, topics, session=6.0, transaction=10.0).whole(4.0)

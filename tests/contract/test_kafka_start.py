@@ -172,7 +172,7 @@ async def test_other_numbers_of_partitions_and_shards_are_refused(kafka_address:
 
 
 async def grown(address: str, **partitions: int) -> None:
-    """Give topics more partitions, as somebody may who thinks of throughput."""
+    """Add topics more partitions, as somebody may who thinks of throughput."""
     news = [NewPartitions(name, count) for name, count in partitions.items()]
     client = admin(address)
     for done in client.create_partitions(news).values():

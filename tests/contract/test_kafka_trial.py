@@ -47,7 +47,7 @@ class Odd:
     ports: dict[str, int]
 
     def at(self, listener: str, **more: Any) -> ConnectionOptions:  # noqa: ANN401 - those of ConnectionOptions
-        """Give how to come to a listener; `tls` stands for a context that trusts it."""
+        """Return how to come to a listener; `tls` stands for a context that trusts it."""
         if more.pop("tls", False):
             more["tls"] = ssl.create_default_context(cafile=self.authority.file)
         if "mechanism" in more:
@@ -95,7 +95,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
-    """Give the one broker of a cluster whose settings are those of three."""
+    """Yield the one broker of a cluster whose settings are those of three."""
     kafka_server.require_java()
     config = {"offsets.topic.replication.factor": "3", "transaction.state.log.replication.factor": "3"}
     with KafkaServer(tmp_path_factory.mktemp("kafka-alone"), config=config) as server:

@@ -40,14 +40,14 @@ async def group_of(ownership: Ownership) -> AsyncIterator[Group]:
 
 @pytest.fixture(params=["memory", "jetstream", "jetstream-3"])
 async def group(request: pytest.FixtureRequest) -> AsyncIterator[Group]:
-    """Give each broker in turn where members are awake only while they follow the changes."""
+    """Yield each broker in turn where members are awake only while they follow the changes."""
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(_group_on(request.param, request, stack))
 
 
 @pytest.fixture(params=["memory", "jetstream", "jetstream-3", "kafka"])
 async def any_group(request: pytest.FixtureRequest) -> AsyncIterator[Group]:
-    """Give each broker in turn."""
+    """Yield each broker in turn."""
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(_group_on(request.param, request, stack))
 
@@ -186,7 +186,7 @@ async def test_nobody_moves_for_good_when_the_leader_of_three_servers_is_killed(
 
 
 async def confirmed(group: Group) -> bool:
-    """Tell whether every member is told that it has what it serves."""
+    """Return whether every member is told that it has what it serves."""
     try:
         return all([await one.membership.is_owner(shard) for one in group.members for shard in one.serving])
     except Unavailable:

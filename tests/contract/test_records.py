@@ -24,7 +24,7 @@ SHARD = 3
 
 
 def like(written: str) -> Callable[[bytes | None], bool]:
-    """Tell whether a value has the members of `written`, each of the same type."""
+    """Return whether a value has the members of `written`, each of the same type."""
     types = {name: type(value) for name, value in json.loads(written).items()}
 
     def is_like(value: bytes | None) -> bool:

@@ -19,7 +19,7 @@ from tests.contract.rigs import SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig
 
 @pytest.fixture(params=["memory", "jetstream", "kafka"])
 async def replica(request: pytest.FixtureRequest) -> AsyncIterator[Callable[[], Registry]]:
-    """Give what makes the registry as each further replica has it."""
+    """Yield what makes the registry as each further replica has it."""
     if request.param == "memory":
         shared = MemoryRegistry()
         yield lambda: shared

@@ -36,7 +36,7 @@ NEEDED: Final[dict[str, Any]] = {
 
 @functools.cache
 def helm() -> Path:
-    """Give the path of Helm; skips, or fails in CI, where it cannot be had."""
+    """Return the path of Helm; skips, or fails in CI, where it cannot be had."""
     given = os.environ.get("MESOLIVE_TEST_HELM") or shutil.which("helm")
     if given:
         return Path(given)
@@ -122,7 +122,7 @@ def template(values: dict[str, Any]) -> str:
 
 
 def objects(values: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Render the chart; give the objects by kind and name."""
+    """Render the chart; return the objects by kind and name."""
     found = [one for one in yaml.safe_load_all(template(values)) if one is not None]
     named = {(one["kind"], one["metadata"]["name"]): one for one in found}
     assert len(named) == len(found)
@@ -130,7 +130,7 @@ def objects(values: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 
 
 def refusal(values: dict[str, Any]) -> str:
-    """Give the words in which Helm refuses to render these values."""
+    """Return the words in which Helm refuses to render these values."""
     command = ("template", "gateway", CHART, "--kube-version", KUBERNETES)
     code, _, words = run(*command, values=merged(NEEDED, values))
     assert code != 0

@@ -10,12 +10,12 @@ KAFKA: Final = {"broker": {"kind": "kafka", "servers": ["kafka-1:9093", "kafka-2
 
 
 def TLS(listener: str) -> dict[str, str]:  # noqa: N802 - like the constants beside it
-    """Give the settings of a listener with the files of its Secret."""
+    """Return the settings of a listener with the files of its Secret."""
     return {"cert_file": f"/etc/gateway/{listener}/tls.crt", "key_file": f"/etc/gateway/{listener}/tls.key"}
 
 
 def MUTUAL(listener: str) -> dict[str, str]:  # noqa: N802 - likewise
-    """Give those of one that lets in clients with a certificate alone."""
+    """Return those of one that lets in clients with a certificate alone."""
     return {**TLS(listener), "client_ca_file": f"/etc/gateway/{listener}/ca.crt"}
 
 

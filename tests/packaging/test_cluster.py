@@ -50,7 +50,7 @@ def namespace() -> Iterator[str]:
 
 
 def release(namespace: str, command: str, *arguments: str, values: dict[str, Any] | None = None) -> tuple[int, str]:
-    """Do something with the release; give the exit code and Helm's words."""
+    """Do something with the release; return the exit code and Helm's words."""
     given = None if values is None else merged(NEEDED, values)
     code, out, words = run(command, "gateway", *arguments, "--namespace", namespace, values=given, seconds=300)
     return code, out + words
@@ -96,7 +96,7 @@ def test_the_api_server_takes_an_overlay(namespace: str, overlay: str) -> None:
 
 
 def surroundings() -> dict[str, Any]:
-    """Give the values that the cluster asks for; skips where its pods could never become ready."""
+    """Return the values that the cluster asks for; skips where its pods could never become ready."""
     nodes = kubectl("get", "nodes", "--output", "jsonpath={.items[*].metadata.annotations}")[1]
     if "kwok.x-k8s.io/node" not in nodes and "MESOLIVE_TEST_IMAGE" not in os.environ:
         pytest.skip("the nodes are real ones, and MESOLIVE_TEST_IMAGE names no image for them")
@@ -107,7 +107,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def rolled(namespace: str) -> int:
-    """Wait until no old pod is left; give the number of pods that are ready."""
+    """Wait until no old pod is left; return the number of pods that are ready."""
     code, words = kubectl("-n", namespace, "rollout", "status", f"deployment/{NAME}", "--timeout=100s")
     assert code == 0, words
     return int(found(namespace, "deployment", NAME)["status"]["updatedReplicas"])

@@ -25,7 +25,7 @@ each_board = pytest.mark.parametrize("board", BOARDS)
 
 
 def refused(board: dict[str, Any]) -> Iterator[str]:
-    """Give what Grafana's schema has against a dashboard."""
+    """Yield what Grafana's schema has against a dashboard."""
 
     def against(part: object, schema: dict[str, Any]) -> Iterator[str]:
         for error in Draft7Validator({**schema, "definitions": SCHEMA["definitions"]}).iter_errors(part):

@@ -26,7 +26,7 @@ SERVICES: Final[dict[str, dict[str, Any]]] = COMPOSE["services"]
 
 
 def pins(name: str) -> dict[str, str]:
-    """Give what a lock pins: each package with its version, condition and hashes."""
+    """Return what a lock pins: each package with its version, condition and hashes."""
     blocks = re.split(r"\n(?=\S)", (ROOT / name).read_text("utf-8"))
     return {block.partition("==")[0]: block.strip() for block in blocks}
 

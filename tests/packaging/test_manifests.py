@@ -28,7 +28,7 @@ each_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 
 @cache
 def built(overlay: str) -> dict[str, dict[str, Any]]:
-    """Give what kustomize makes of an overlay, by kind; skips, or fails in CI, without kubectl or kustomize."""
+    """Return what kustomize makes of an overlay, by kind; skips, or fails in CI, without kubectl or kustomize."""
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(command[0]) is None:
         words = "neither kustomize nor kubectl is here to test the manifests with"

@@ -37,13 +37,13 @@ each_alert = pytest.mark.parametrize("alert", ALERTS)
 
 
 def promtool(*arguments: str | Path) -> tuple[int, str]:
-    """Give its exit code and its words."""
+    """Return its exit code and its words."""
     done = subprocess.run([tool("promtool"), *arguments], capture_output=True, text=True, check=False, timeout=60)
     return done.returncode, done.stdout + done.stderr
 
 
 def expected() -> Iterator[tuple[str, bool]]:
-    """Give each alert that is tested, and whether it is expected to fire."""
+    """Yield each alert that is tested, and whether it is expected to fire."""
     for file in TESTS:
         for test in yaml.safe_load(file.read_text("utf-8"))["tests"]:
             for one in test["alert_rule_test"]:

@@ -14,7 +14,7 @@ PLANTED: Final = ("keys/main", "gateway.yaml", "secrets/token", "notes.sqlite", 
 
 
 def build(folder: Path) -> set[str]:
-    """Build a copy of the checkout with planted secrets in it; give the names in the archive."""
+    """Build a copy of the checkout with planted secrets in it; return the names in the archive."""
     tree = folder / "tree"
     left_out = shutil.ignore_patterns(
         ".git", ".venv", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "*.log"

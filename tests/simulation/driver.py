@@ -526,7 +526,7 @@ class Life:
 
 
 def tells_hubs_apart(life: Life) -> bool:
-    """Tell whether a hub that started again can be known: what it shows first is at or below the anchor."""
+    """Return whether a hub that started again can be known: what it shows first is at or below the anchor."""
     anchor, shown = life.anchor_at_reset, [h for h in life.hub.happenings[life.hub.cut :] if h.visible_at < NEVER]
     begins = next((h.in_history.sequence for h in shown if h.in_history.sequence), None)
     weather = life.weather

@@ -19,7 +19,7 @@ NEVER: Final = float("inf")
 
 
 def clock(seconds: float) -> str:
-    """Give the hub's time of day, with its seven digits."""
+    """Return the hub's time of day, with its seven digits."""
     whole, rest = divmod(round(seconds * 10_000_000), 10_000_000)
     return f"{(_YEAR + timedelta(seconds=whole)).isoformat()}.{rest:07d}Z"
 
@@ -109,7 +109,7 @@ class Weather:
         return weather if random.random() < 0.8 else weather.in_order(random)
 
     def in_order(self, random: Random) -> Weather:
-        """Give the same where history lags but shows all in order: who waits for it sees nothing late."""
+        """Return the same where history lags but shows all in order: who waits for it sees nothing late."""
         return replace(
             self,
             lag=random.uniform(0.1, 0.8) * self.grace,
@@ -216,7 +216,7 @@ class HubModel:
         self._pending.sort(key=lambda pair: pair[0])
 
     def _numbered(self, number: int) -> tuple[int | None, bool, bool]:
-        """Give the next sequence, whether it is that of the event before, and whether it is far too high."""
+        """Return the next sequence, whether it is that of the event before, and whether it is far too high."""
         weather, random, before = self.weather, self.random, self._sequence
         self._sequence += 1 if random.random() < 0.7 else random.randint(1, weather.stride)
         if random.random() < weather.unsequenced:
@@ -236,7 +236,7 @@ class HubModel:
         return clock(now - 10**6) if self.random.random() < self.weather.past else self.weather.clock(now)
 
     def _shown(self, now: float, *, always: bool, never_alone: bool) -> tuple[float, tuple[float, ...]]:
-        """Give when the history shows something that happens now, and when it is pushed, if it is."""
+        """Return when the history shows something that happens now, and when it is pushed, if it is."""
         weather, random = self.weather, self.random
         visible_at = now + weather.lag * (random.random() if weather.ragged else 1.0)
         if not always and random.random() < weather.unpushed:
@@ -248,7 +248,7 @@ class HubModel:
         return (NEVER if random.random() < weather.push_only and not never_alone else visible_at), pushed_at
 
     def due(self, now: float) -> list[Happening]:
-        """Give what is pushed by now and was not before."""
+        """Return what is pushed by now and was not before."""
         due = [happening for moment, happening in self._pending if moment <= now]
         del self._pending[: len(due)]
         return due

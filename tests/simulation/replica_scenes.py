@@ -142,7 +142,7 @@ class Haunted(Scene):
 
 
 def _replays(world: World, name: str) -> bool:
-    """Tell whether a replica is in the middle of the replay of this scene."""
+    """Return whether a replica is in the middle of the replay of this scene."""
     machine, replica = world.replicas[name]
     if machine.is_stopped:
         return False

@@ -254,7 +254,7 @@ class World:
                 since = loop.time()
 
     def _is_at_rest(self) -> bool:
-        """Tell whether nothing is outstanding: no trouble, no event, no replay, no byte, and each account is live."""
+        """Return whether nothing is outstanding: no trouble, no event, no replay, no byte, and each account is live."""
         if asyncio.get_running_loop().time() < self.busy_until:
             return False
         live = dict.fromkeys(self.names, 0)
@@ -273,7 +273,7 @@ class World:
         return all(phase.is_final for phase in phases) and self._is_stored()
 
     def _is_stored(self) -> bool:
-        """Tell whether every event is in the log."""
+        """Return whether every event is in the log."""
         entries = self.broker.entries
         for entry in entries[self._looked :]:
             message = entry.stored.message

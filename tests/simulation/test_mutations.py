@@ -207,7 +207,7 @@ def _session(kind: type[Session]) -> Callable[[int], Life]:
 
 
 def _part(name: str, faulty: type) -> Callable[[int], Life]:
-    """Give lives of sessions whose part of this name is a faulty one."""
+    """Return lives of sessions whose part of this name is a faulty one."""
 
     def made(*arguments: Any, **named: Any) -> Session:  # noqa: ANN401
         session = Session(*arguments, **named)

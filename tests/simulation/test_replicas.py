@@ -43,7 +43,7 @@ def test_every_event_is_there_once_and_in_time_whatever_happens_to_others(first:
 
 
 def log_of(world: World) -> list[tuple[float, str, str, bytes, bytes]]:
-    """Give all that a world's log holds, and when it came."""
+    """Return all that a world's log holds, and when it came."""
     messages = [(entry.at, entry.stored.message) for entry in world.broker.entries]
     return [(at, message.account, message.topic, message.key, message.value) for at, message in messages]
 
@@ -68,7 +68,7 @@ def test_a_calm_world_has_nothing_to_complain_of() -> None:
 
 
 def struck(seed: int, at: int, *, account: str | None = None, shard: int | None = None) -> World:
-    """Give a world in which nothing goes wrong but one error, where one account or shard waits for the `at`th time."""
+    """Return a world in which nothing fails but one error, where one account or shard waits for the `at`th time."""
 
     def plant(world: World) -> None:
         bug = Bug(Random(seed), at=at)
@@ -102,7 +102,7 @@ def test_an_error_wherever_a_shard_waits_is_told_once_and_strikes_nobody_else(fi
 
 
 def found_in(*seeds: int) -> str:
-    """Give what is wrong with these seeds, in one text."""
+    """Return what is wrong with these seeds, in one text."""
     return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed)))
 
 
@@ -125,7 +125,7 @@ def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPat
 
 
 def refused_in(*seeds: int) -> str:
-    """Give what is wrong with these seeds where the broker also refuses commits, with codes of real ones."""
+    """Return what is wrong with these seeds where the broker also refuses commits, with codes of real ones."""
     return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed, certain="refusals")))
 
 

@@ -75,7 +75,7 @@ def test_a_seed_gives_the_same_run_again() -> None:
 
 
 def _exact_life() -> Life:
-    """Give a run of many events, all of which are published in order."""
+    """Return a run of many events, all of which are published in order."""
     for seed in range(1000):
         life = Life(seed)
         life.live()

@@ -36,7 +36,7 @@ def complaints(life: Life) -> list[str]:
 
 
 def _gives_nothing_late(life: Life) -> bool:
-    """Tell whether the hub shows everything in order, so that a client who waits for history sees nothing late."""
+    """Return whether the hub shows everything in order, so that a client who waits for history sees nothing late."""
     weather = life.weather
     ragged = weather.lag if weather.ragged else 0
     faults = (
@@ -136,7 +136,7 @@ def _body(entry: Published) -> bytes:
 
 
 def _notified(published: list[Published]) -> tuple[list[tuple[int, int]], list[Change]]:
-    """Give the gaps and the changes of the subscription that consumers were told of."""
+    """Return the gaps and the changes of the subscription that consumers were told of."""
     gaps, changes = [], []
     for entry in published:
         match entry.item.content:
@@ -177,7 +177,7 @@ def _changes(life: Life, changes: list[Change]) -> list[str]:
 
 
 def _wanted(happening: Happening, initial: frozenset[int] | None, changes: list[Change]) -> bool | None:
-    """Tell whether it was to be published; None where it depends on when it was seen."""
+    """Return whether it was to be published; None where it depends on when it was seen."""
     if happening.strategy is None or not isinstance(happening.in_history, Event):
         return True
     everything = [initial, *(strategies for _, strategies in changes)]
@@ -195,7 +195,7 @@ def _wanted(happening: Happening, initial: frozenset[int] | None, changes: list[
 
 
 def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tuple[int, int]]) -> bool:
-    """Tell whether its absence is said in words, or was never promised."""
+    """Return whether its absence is said in words, or was never promised."""
     if life.diverged is not None:
         return True  # the account says so
     if len(life.hubs) > 1 and not life.incarnation:
@@ -225,7 +225,7 @@ def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tupl
 
 
 def _is_calm(life: Life) -> bool:
-    """Tell whether one session lived through it all, over one connection."""
+    """Return whether one session lived through it all, over one connection."""
     fate = life.fate
     breaks = (fate.crashes, fate.restart_every, fate.refused_commits, fate.lost_answers, fate.drops, fate.outage)
     return not any(breaks) and not life.strangers and len(life.hubs) == 1

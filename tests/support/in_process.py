@@ -88,7 +88,7 @@ class World:
         return replica
 
     def status(self, account: str) -> AccountStatus:
-        """Give what the last replica says of an account."""
+        """Return what the last replica says of an account."""
         return next(status for status in self.replicas[-1].statuses() if status.account == account)
 
     async def becomes(self, account: str, activity: AccountState) -> None:
@@ -96,11 +96,11 @@ class World:
         await self.until(lambda: self.status(account).activity is activity, f"{account} becomes {activity.value}")
 
     def messages(self, account: str) -> list[Message]:
-        """Give what is in the log, in its order."""
+        """Return what is in the log, in its order."""
         return [entry.stored.message for entry in self.broker.entries if entry.stored.message.account == account]
 
     def keys_of(self, account: str) -> list[int]:
-        """Give the sequences of the events in the log, in its order."""
+        """Return the sequences of the events in the log, in its order."""
         return [int(message.key) for message in self.messages(account) if message.topic != NOTIFICATIONS]
 
     async def published(self, account: str, sequences: Iterable[int]) -> None:

@@ -32,7 +32,7 @@ _BAD: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def judge(said: str, *, is_terminal: bool) -> list[str]:
-    """Give what is wrong with everything that a command wrote; `said` has surrogates for bytes that are no UTF-8."""
+    """Return what is wrong with everything that a command wrote; `said` has surrogates for bytes that are no UTF-8."""
     said = _OWN.sub("", said) if is_terminal else said
     bad = {ascii(character) for character in said if character != "\n" and unicodedata.category(character) in _BAD}
     faults = [f"it wrote {character}" for character in sorted(bad)]

@@ -22,7 +22,7 @@ def run(
     env: Mapping[str, str] | None = None,
     until: str | None = None,
 ) -> tuple[int, str]:
-    """Give the exit code and all output; with `until` the program is asked to end (SIGTERM) once it has said that."""
+    """Return the exit code and all output; with `until` the program is asked to end (SIGTERM) once it has said that."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
     popen = subprocess.Popen(

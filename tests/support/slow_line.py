@@ -98,7 +98,7 @@ class SlowLine:
 
 @asynccontextmanager
 async def slow_line(target: Callable[[], int], rate: float = FAST, delay: float = 0.0) -> AsyncIterator[SlowLine]:
-    """Give a line to a port of this machine, which is asked for at each connection."""
+    """Yield a line to a port of this machine, which is asked for at each connection."""
     line = SlowLine(target, rate, delay)
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)

@@ -159,13 +159,13 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 
 def encrypted(client: Client) -> bool:
-    """Tell whether the connection is over TLS: nats-py goes on in plain text where the server offers none."""
+    """Return whether the connection is over TLS: nats-py goes on in plain text where the server offers none."""
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
     return writer is None or _extra(writer, "ssl_object") is not None
 
 
 def _extra(writer: asyncio.StreamWriter, name: str) -> Any:  # noqa: ANN401 - as asyncio has it
-    """Give what asyncio knows of a connection; None after the end of a TLS connection, where it raises."""
+    """Return what asyncio knows of a connection; None after the end of a TLS connection, where it raises."""
     try:
         return writer.get_extra_info(name)
     except AttributeError:

@@ -34,7 +34,7 @@ _OUT_OF_DATE: Final = frozenset({9, 10})
 
 
 def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | Unavailable:
-    """Tell what a person has to mend, and Unavailable where it may pass by itself."""
+    """Return what a person has to mend, and Unavailable where it may pass by itself."""
     if isinstance(error, ConfigurationError):
         return error
     if isinstance(error, nats.errors.SecureConnWantedError):
@@ -60,7 +60,7 @@ def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | U
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Give the error and what it came from: a library may wrap what OpenSSL said."""
+    """Yield the error and what it came from: a library may wrap what OpenSSL said."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

@@ -82,7 +82,7 @@ class Connection:
         return self._link
 
     async def connected(self) -> Link:
-        """Wait for a live link and give it."""
+        """Wait for a live link and return it."""
         while self._link is None or self._link.is_lost:
             self._changed.clear()
             await self._changed.wait()
@@ -130,7 +130,7 @@ class Connection:
             await race.end()
 
     def _note(self, race: PeerRace[Link]) -> None:
-        """Tell what failed, and put it behind the others."""
+        """Log what failed, and put it behind the others."""
         if race.failures:
             log.warning("%s; trying again", _told(race.failures))
         for server, failure in race.failures.items():
@@ -235,7 +235,7 @@ def _told(failures: Mapping[str, Exception]) -> str:
 
 
 def _certified(discovered: ParseResult, name: str | None) -> str | None:
-    """Give the name that must stand in a server's certificate; None for that in its address.
+    """Return the name that must stand in a server's certificate; None for that in its address.
 
     Servers tell of each other by IP address, which their certificates need not have: then the name holds by
     which the one that told was reached, as in the other NATS clients.
@@ -308,7 +308,7 @@ def _telling(failures: Sequence[BaseException]) -> BaseException:
 
 
 def _secured(options: ConnectionOptions, server: str, client: Client) -> dict[str, Any]:
-    """Give what the client needs for TLS and the login; raises ConfigurationError."""
+    """Return what the client needs for TLS and the login; raises ConfigurationError."""
     secured = options.access.login(lambda: _guard(options, server, client))
     if _wants_tls(options, server):
         secured |= {"tls": options.access.tls(), "tls_handshake_first": options.access.handshake_first}

@@ -26,7 +26,7 @@ _FAREWELL: Final = 5.0
 
 
 def find_server() -> Path:
-    """Give the path of nats-server; raises ConfigurationError where there is none."""
+    """Return the path of nats-server; raises ConfigurationError where there is none."""
     beside = Path(sys.executable).parent / "nats-server"
     found = shutil.which("nats-server") or (str(beside) if beside.is_file() else None)
     if found is None:
@@ -138,7 +138,7 @@ class EmbeddedServer:
         await asyncio.to_thread(self.stop)
 
     def _is_ready(self) -> bool:
-        """Tell whether the server wrote the file of its ports, as it does once it listens."""
+        """Return whether the server wrote the file of its ports, as it does once it listens."""
         process = self.process
         if process is None or process.poll() is not None or time.monotonic() > self._deadline:
             raise Unavailable(f"nats-server did not start: {self._last_words()}")

@@ -85,7 +85,7 @@ class ReplyInbox:
         self._received.put_nowait(message)
 
     def refusals(self) -> list[str]:
-        """Give the refusals heard so far that nobody waited for."""
+        """Return the refusals heard so far that nobody waited for."""
         heard = [self._received.get_nowait() for _ in range(self._received.qsize())]
         return [str(one) for one in heard if isinstance(one, PermissionDenied)]
 
@@ -169,7 +169,7 @@ class Link:
 
     @contextmanager
     def open_inbox(self, *to: str) -> Iterator[ReplyInbox]:
-        """Give an ear for what `to` answers."""
+        """Yield an ear for what `to` answers."""
         if self.is_lost:
             raise Unavailable(self._why)
         token = uuid4().hex
@@ -250,7 +250,7 @@ class Link:
         return result_of(call, answer)
 
     async def refused(self, subjects: Sequence[str]) -> list[str]:
-        """Give a refusal for each of `subjects` that this user may not publish to; nothing is stored anywhere.
+        """Return a refusal for each of `subjects` that this user may not publish to; nothing is stored anywhere.
 
         What is sent expects a stream whose name none can have, so that every stream refuses it. Raises Unavailable.
         """
@@ -330,7 +330,7 @@ class Link:
         await innards.bounded_call(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
 
     def lose(self, why: str) -> None:
-        """Tell everyone who waits on this link that it is gone."""
+        """Wake everyone who waits on this link that it is gone."""
         if not self.is_lost:
             self._why = why
             self._lost.set()
@@ -364,7 +364,7 @@ class Link:
 
 
 def has_no_responders(message: Msg) -> bool:
-    """Tell whether the server answered in place of a listener that is not there."""
+    """Return whether the server answered in place of a listener that is not there."""
     return not message.data and message.headers is not None and message.headers.get("Status") == "503"
 
 

@@ -187,7 +187,7 @@ class JetStreamShard:
         return {}
 
     async def checkpoints(self) -> dict[str, bytes]:
-        """Give every checkpoint of the shard, as the stream's leader has it; see the contract."""
+        """Return every checkpoint of the shard, as the stream's leader has it; see the contract."""
         link = self._connection.link
         await self._verify(link)
         subjects = await _subjects(link, self._topics, self._topics.checkpoints(self._form.shard))
@@ -264,7 +264,7 @@ class JetStreamShard:
                 self._newest = self._topics.checkpoint(self._form.shard, name), place
 
     async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
-        """Send the batch of `commit` and give the answer to it: the first error, or the acknowledgement."""
+        """Send the batch of `commit` and return the answer to it: the first error, or the acknowledgement."""
         with link.open_inbox(self._topics.stream) as ear:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
             made = batch.make_batch(self._form, commit, standing=self._standing, answer_to=ear.subject, largest=largest)
@@ -295,7 +295,7 @@ class JetStreamShard:
         self._verified_on = link
 
     async def _what_moved(self, link: Link, commit: Commit) -> BrokerError:
-        """Tell which condition of a commit did not hold: whose the shard is, or which checkpoint is another."""
+        """Return which condition of a commit did not hold: whose the shard is, or which checkpoint is another."""
         subjects = {self._topics.checkpoint(self._form.shard, name): name for name in commit.checkpoints}
         try:
             standing = await read_fence(link, self._topics, self._form.shard)
@@ -327,7 +327,7 @@ class JetStreamShard:
 
 
 async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
-    """Give the claim that stands, as the stream's leader has it; None where there never was one.
+    """Return the claim that stands, as the stream's leader has it; None where there never was one.
 
     A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a
     claim of somebody unknown. Raises Unavailable.
@@ -343,7 +343,7 @@ async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
 
 
 async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, Any] | None:
-    """Give the last message under `subject` as the stream's leader has it; raises Unavailable.
+    """Return the last message under `subject` as the stream's leader has it; raises Unavailable.
 
     A direct get would be answered by any replica, and may be behind.
     """
@@ -368,7 +368,7 @@ async def _last_messages(link: Link, topics: Topics, subjects: list[str]) -> lis
 
 
 def payload_of(stored: dict[str, Any]) -> bytes:
-    """Give the payload of a message that came from the API."""
+    """Return the payload of a message that came from the API."""
     return base64.b64decode(stored.get("data", ""))
 
 
@@ -389,7 +389,7 @@ def _is_bare(answer: Msg) -> bool:
 
 
 def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tuple[int, BrokerError | None]:
-    """Tell the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
+    """Return the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
     if has_no_responders(answer):
         return 0, OutcomeUnknown("no stream takes the commit's messages")
     said = _parsed(answer)

@@ -36,7 +36,7 @@ class _ReadPosition:
     """A time instead of `next`, until the first message."""
 
     def is_open(self) -> bool:
-        """Tell whether there may be more to read."""
+        """Return whether there may be more to read."""
         return self.end is None or self.next <= self.end
 
     def passed(self, sequence: int) -> None:
@@ -55,7 +55,7 @@ class JetStreamReader:
     async def read(
         self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
     ) -> AsyncIterator[Stored]:
-        """Give the messages in the stream's order; the read begins when the first one is asked for.
+        """Yield the messages in the stream's order; the read begins when the first one is asked for.
 
         Raises:
             ConfigurationError: `start` is none.

@@ -89,7 +89,7 @@ async def _create(link: Link, config: dict[str, Any]) -> dict[str, Any]:
 
 
 async def subjects(link: Link, stream: str, pattern: str) -> frozenset[str]:
-    """Give the subjects under `pattern` that hold a message; the server lists up to 100,000 at once."""
+    """Return the subjects under `pattern` that hold a message; the server lists up to 100,000 at once."""
     found: dict[str, int] = {}
     while True:
         page = await link.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern, "offset": len(found)})
@@ -100,7 +100,7 @@ async def subjects(link: Link, stream: str, pattern: str) -> frozenset[str]:
 
 
 async def last(link: Link, stream: str, subject: str) -> Found | None:
-    """Give the last message under `subject`; raises Unavailable."""
+    """Return the last message under `subject`; raises Unavailable."""
     return await _get(link, stream, {"last_by_subj": subject})
 
 
@@ -121,7 +121,7 @@ async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
 
 
 def is_marker(stored: Mapping[str, Any]) -> bool:
-    """Tell whether a message, as the API gives it, says that what was there is forgotten."""
+    """Return whether a message, as the API gives it, says that what was there is forgotten."""
     return not stored.get("data") and f"{TTL}:".encode() in base64.b64decode(stored.get("hdrs", ""))
 
 

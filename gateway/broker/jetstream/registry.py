@@ -90,7 +90,7 @@ class JetStreamRegistry:
             )
 
     async def accounts(self) -> frozenset[str]:
-        """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
+        """Return every account that was ever begun, and not forgotten since; raises Unavailable."""
         begun = await records.subjects(self._connection.link, self._stream, self._topics.begun(None))
         return frozenset(subject.rpartition(".")[2] for subject in begun)
 

@@ -136,7 +136,7 @@ async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
 
 
 def wanted(settings: StreamSettings) -> dict[str, Any]:
-    """Give the stream's configuration as JetStream's API takes it."""
+    """Return the stream's configuration as JetStream's API takes it."""
     return {
         "name": settings.topics.stream,
         "description": "Events, dead letters, notifications, replays, checkpoints and fences of the gateway",
@@ -208,7 +208,7 @@ def _covered(subject: str, patterns: list[str]) -> bool:
 
 
 def _covers(pattern: list[str], subject: list[str]) -> bool:
-    """Tell whether each subject that `subject` stands for is under `pattern`."""
+    """Return whether each subject that `subject` stands for is under `pattern`."""
     if pattern[-1] == ">":
         subject = subject[: len(pattern) - 1]
         pattern = pattern[:-1]

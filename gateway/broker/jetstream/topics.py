@@ -80,7 +80,7 @@ class Topics:
         return f"{self.prefix}.gateway.audit"
 
     def begun(self, account: str | None) -> str:
-        """Give the subject that says that `account` was begun, or the filter for all accounts where None."""
+        """Return the subject that says that `account` was begun, or the filter for all accounts where None."""
         return f"{self.prefix}.gateway.control.account.{'*' if account is None else _token(account)}"
 
     @property
@@ -89,7 +89,7 @@ class Topics:
         return f"{self.prefix}-gateway-ownership"
 
     def owning(self, name: str) -> str:
-        """Give the subject of a record of the ownership, such as `lease.3`, or the filter for several."""
+        """Return the subject of a record of the ownership, such as `lease.3`, or the filter for several."""
         return f"{self.prefix}.gateway.ownership.{name}"
 
     @property
@@ -103,39 +103,39 @@ class Topics:
         return f"{self.prefix}.gateway.control.state.*.>"
 
     def desired(self, key: str) -> str:
-        """Give the subject of what is wanted for `key`."""
+        """Return the subject of what is wanted for `key`."""
         return f"{self.prefix}.gateway.control.state.desired.{key}"
 
     def observed(self, key: str) -> str:
-        """Give the subject of what is so of `key`."""
+        """Return the subject of what is so of `key`."""
         return f"{self.prefix}.gateway.control.state.observed.{key}"
 
     def message(self, topic: str, account: str) -> str:
-        """Give the subject of a message."""
+        """Return the subject of a message."""
         return _subject(self.prefix, topic, account)
 
     def messages(self, topic: str | None, account: str | None) -> str:
-        """Give the subject filter for a topic, an account, or any where None."""
+        """Return the subject filter for a topic, an account, or any where None."""
         if topic is None and account is None:
             return f"{self.prefix}.events.>"
         of_topic = "*" if topic is None else _token(topic)
         return f"{self.prefix}.events.{of_topic}.{_VERSION}.{'*' if account is None else _token(account)}"
 
     def fence(self, shard: int) -> str:
-        """Give the subject whose last message says who owns `shard`."""
+        """Return the subject whose last message says who owns `shard`."""
         return f"{self.prefix}.gateway.fence.{shard}"
 
     def checkpoint(self, shard: int, account: str) -> str:
-        """Give the subject of the checkpoint of `account`."""
+        """Return the subject of the checkpoint of `account`."""
         return f"{self.prefix}.gateway.checkpoint.{shard}.{_token(account)}"
 
     def checkpoints(self, shard: int) -> str:
-        """Give the subject filter for all checkpoints of `shard`."""
+        """Return the subject filter for all checkpoints of `shard`."""
         return f"{self.prefix}.gateway.checkpoint.{shard}.*"
 
 
 def headers_of(message: Message) -> str:
-    """Give the message's own header lines, each with its line end.
+    """Return the message's own header lines, each with its line end.
 
     Raises ValueError for an attribute that CloudEvents does not allow.
     """
@@ -152,7 +152,7 @@ def _shared_lines(shared: Shared) -> str:
 
 
 def message_of(subject: str, headers: Mapping[str, str], value: bytes) -> Message | None:
-    """Give the message that was stored, None for anything that is not the gateway's (a delete marker)."""
+    """Return the message that was stored, None for anything that is not the gateway's (a delete marker)."""
     tokens = subject.split(".")
     key = headers.get(KEY)
     if len(tokens) != 5 or key is None:  # noqa: PLR2004 - prefix, events, topic, version, account

@@ -172,7 +172,7 @@ async def _close_first(won: tuple[Any, Any]) -> None:
 
 
 async def _connected(client: AIOKafkaClient, node_id: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:  # noqa: ANN401
-    """Give the client's connection to a broker, a new one where there is none; None where it cannot be made."""
+    """Return the client's connection to a broker, a new one where there is none; None where it cannot be made."""
     which = node_id, group
     locks = client.__dict__.setdefault("_gateway_locks", defaultdict(asyncio.Lock))
     asked = asyncio.get_running_loop().time()
@@ -262,7 +262,7 @@ def _retrieve_exception(failure: Callable[[MessageBatch, BaseException], None]) 
 
 
 def aborted_by(producer: AIOKafkaProducer) -> BaseException | None:
-    """Give why no more can be sent in the open transaction; None where that is not so.
+    """Return why no more can be sent in the open transaction; None where that is not so.
 
     Where a topic may not be written to, aiokafka keeps that to itself until the transaction is committed. Its
     batches are sent all the same, and refused with an InvalidTxnState that names nothing.

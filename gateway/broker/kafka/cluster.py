@@ -223,7 +223,7 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
 
 
 async def partitions(connection: Connection, topics: Iterable[str]) -> list[TopicPartition]:
-    """Give all partitions of those of the topics that there are; raises Unavailable."""
+    """Return all partitions of those of the topics that there are; raises Unavailable."""
     found = await described(connection, list(topics))
     return [TopicPartition(name, number) for name, leaders in found.items() for number in sorted(leaders)]
 
@@ -231,7 +231,7 @@ async def partitions(connection: Connection, topics: Iterable[str]) -> list[Topi
 async def places(
     connection: Connection, tps: Sequence[TopicPartition], when: int = END
 ) -> dict[TopicPartition, int | None]:
-    """Give the place of the first record from a time on in each partition; None where there is none yet.
+    """Return the place of the first record from a time on in each partition; None where there is none yet.
 
     The end is that of what is written, open transactions included: a reader of committed records that reads up
     to it knows what became of them. Raises Unavailable.
@@ -267,7 +267,7 @@ def _offsets(answer: Any) -> dict[TopicPartition, int | None]:  # noqa: ANN401 -
 
 
 async def described(connection: Connection, names: list[str]) -> dict[str, dict[int, Partition]]:
-    """Give each partition of the topics that there are; nothing is created by asking.
+    """Return each partition of the topics that there are; nothing is created by asking.
 
     Raises Unavailable, ConfigurationError for a missing permission.
     """
@@ -342,7 +342,7 @@ async def _asked_for(
 
 
 def desired_topics(settings: ClusterSettings) -> Iterator[DesiredTopic]:
-    """Give every topic as it is to be."""
+    """Yield every topic as it is to be."""
     topics = settings.topics
     in_sync = {"min.insync.replicas": str(settings.in_sync)}
     retention = "-1" if settings.retention is None else str(round(settings.retention * 1000))

@@ -212,7 +212,7 @@ class Connection:
 
     @asynccontextmanager
     async def consumer(self, topics: Iterable[str] = (), **options: Any) -> AsyncIterator[AIOKafkaConsumer]:  # noqa: ANN401 - aiokafka's own
-        """Give a consumer that sees committed records only, and without a `group_id` belongs to no group.
+        """Yield a consumer that sees committed records only, and without a `group_id` belongs to no group.
 
         `topics` are those of which partitions will be assigned to it. Raises Unavailable.
         """
@@ -322,7 +322,7 @@ async def _nothing(_: object) -> None:
 
 @asynccontextmanager
 async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
-    """Give the process's connection to Kafka; a first question shows that it is let in.
+    """Yield the process's connection to Kafka; a first question shows that it is let in.
 
     Raises:
         ConfigurationError: a server's address is none, the login is refused or cannot be made.
@@ -381,7 +381,7 @@ def permission_error(what: str, operation: str) -> ConfigurationError:
 
 
 def as_action_required(error: BaseException, operation: str = "Write") -> ActionRequired | None:
-    """Give what a person must mend, where aiokafka means that a permission is missing."""
+    """Return what a person must mend, where aiokafka means that a permission is missing."""
     if isinstance(error, TopicAuthorizationFailedError):
         (named,) = error.args or ("its name is not told",)
         names = ", ".join(sorted(named)) if isinstance(named, set) else str(named)

@@ -83,7 +83,7 @@ class KafkaControl:
     # Reading ------------------------------------------------------------------------------------------------
 
     async def watch(self) -> AsyncIterator[Record | None]:
-        """Give the last values, then each change; see the contract.
+        """Yield the last values, then each change; see the contract.
 
         It begins again from the topic's first record after every trouble, and gives nothing twice.
         """
@@ -113,7 +113,7 @@ class KafkaControl:
             await asyncio.sleep(_RETRY_DELAY_S)
 
     async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
-        """Give the newest record of every key, then of those that changed; ends where the topic is another one."""
+        """Yield the newest record of every key, then of those that changed; ends where the topic is another one."""
         places = await self._ends()
         begin = dict.fromkeys(places, 0)
         newest: dict[tuple[int, bytes], fetch.Record] = {}
@@ -170,7 +170,7 @@ class KafkaControl:
             await self._carry_out(_Change({(tp, key): None for key in keys for tp in (self._desired, self._observed)}))
 
     async def _carry_out(self, change: _Change) -> int:
-        """Make `change`, and give the revision of its first record."""
+        """Make `change`, and return the revision of its first record."""
         limit = self._connection.options.timeout
         longest = _BACKOFF
         try:

@@ -27,7 +27,7 @@ _LONG_WAIT: Final = 500
 async def read_to(
     connection: Connection, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
 ) -> AsyncIterator[list[Record]]:
-    """Give the records of partitions from `begin` up to, but not including, `end`, by partition in order.
+    """Yield the records of partitions from `begin` up to, but not including, `end`, by partition in order.
 
     Waits for transactions that are open before `end`. Raises Unavailable when nothing comes in time; an answer of which
     something comes is waited for, since it may be long and the line slow.
@@ -61,7 +61,7 @@ async def read_to(
 
 
 async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
-    """Give the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
+    """Yield the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
     async with _consumer(connection, begin, _LONG_WAIT) as consumer:
         while True:
             with map_aiokafka_errors("a read", "Read"):
@@ -72,7 +72,7 @@ async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) ->
 async def read_all(
     connection: Connection, begin: Mapping[TopicPartition, int], end: Mapping[TopicPartition, int]
 ) -> AsyncIterator[Record]:
-    """Give single records, as `read_to` does."""
+    """Yield single records, as `read_to` does."""
     async with aclosing(read_to(connection, begin, end)) as batches:  # type: ignore[type-var]
         async for records in batches:
             for record in records:
@@ -83,7 +83,7 @@ async def read_all(
 async def _consumer(
     connection: Connection, begin: Mapping[TopicPartition, int], longest: int
 ) -> AsyncIterator[AIOKafkaConsumer]:
-    """Give a consumer of these partitions from these places on, which waits up to so many milliseconds for records."""
+    """Yield a consumer of these partitions from these places on, which waits up to so many milliseconds for records."""
     topics = {tp.topic for tp in begin}
     async with connection.consumer(topics, max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=longest) as consumer:
         consumer.assign(list(begin))

@@ -49,7 +49,7 @@ class _Listener:
 
 @asynccontextmanager
 async def connected(options: ConnectionOptions) -> AsyncIterator[Connection]:
-    """Give the process's connection to Kafka; where it is not let in, say what the listener wants.
+    """Yield the process's connection to Kafka; where it is not let in, say what the listener wants.
 
     Raises:
         ConfigurationError: as `connect`; and where TLS or the login is not what the listener wants.

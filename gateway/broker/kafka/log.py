@@ -80,7 +80,7 @@ class Claim:
     """Tells this claim from every other one."""
 
     def encode(self) -> bytes:
-        """Give the record's value."""
+        """Return the record's value."""
         return json.dumps({"version": VERSION, "owner": self.owner, "token": self.token}).encode()
 
 
@@ -289,7 +289,7 @@ class KafkaShard:
         return self.ends.lost
 
     async def checkpoints(self) -> dict[str, bytes]:
-        """Give every checkpoint of the shard; see the contract."""
+        """Return every checkpoint of the shard; see the contract."""
         if self._is_read:  # else what was committed would be taken for what is there now
             await self.check()
         seen = await _read(self._connection, self._own, 0)
@@ -422,7 +422,7 @@ class KafkaShard:
         return [*full, *filling.values()]
 
     async def _who_fenced(self, error: Exception) -> BrokerError:
-        """Tell a rival from a transaction that timed out: the broker fences its writer, too.
+        """Distinguish a rival from a transaction that timed out: the broker fences its writer, too.
 
         A rival that has fenced us and not claimed yet is given a moment, lest we fence it in turn.
         """
@@ -482,7 +482,7 @@ def _retrieve_exception(outcome: asyncio.Future[Any]) -> None:
 
 
 def _now() -> int:
-    """Give the records' timestamp, for topics whose times are not the broker's: retention counts from it.
+    """Return the records' timestamp, for topics whose times are not the broker's: retention counts from it.
 
     Where our clock is off by an hour, the broker refuses the record, which must wait then: the event is sound.
     """

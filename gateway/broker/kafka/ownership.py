@@ -147,7 +147,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         self._is_known = self._is_changed = True
 
     async def assignments(self) -> AsyncIterator[frozenset[int]]:
-        """Give the shards to serve; see the contract."""
+        """Yield the shards to serve; see the contract."""
         while True:
             if self._is_changed and (self._is_known or self._is_leaving):
                 self._is_changed = False
@@ -195,7 +195,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             await self._trial.group(0)
 
     async def _is_there(self) -> bool:
-        """Tell whether Kafka can be reached, if only to be refused: an outage is no reason to join anew.
+        """Return whether Kafka can be reached, if only to be refused: an outage is no reason to join anew.
 
         The group would wait for the old self after it, for as long as a session lasts.
         """
@@ -240,7 +240,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         await asyncio.sleep(0)
 
     async def leave(self) -> None:
-        """Give nothing any more; the group is left when the membership ends, else all would be dealt out now."""
+        """Assign nothing any more; the group is left when the membership ends, else all would be dealt out now."""
         self._is_leaving = self._is_changed = True
         await asyncio.sleep(0)
 

@@ -103,5 +103,5 @@ async def missing_permissions(connection: Connection, topics: Topics, shards: in
 
 
 def _may(operations: int | None, bit: int) -> bool:
-    """Tell whether an operation is permitted, as far as the broker says so: it says less than zero for nothing."""
+    """Return whether an operation is permitted, as far as the broker says so: it says less than zero for nothing."""
     return operations is None or operations < 0 or bool(operations & bit)

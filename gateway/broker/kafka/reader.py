@@ -37,7 +37,7 @@ class KafkaReader:
     async def read(
         self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
     ) -> AsyncIterator[Stored]:
-        """Give the messages in order within each topic and account; see the contract.
+        """Yield the messages in order within each topic and account; see the contract.
 
         A position is `kind/partition:offset` and means that partition alone.
 
@@ -58,7 +58,7 @@ class KafkaReader:
                         yield stored
 
     async def _partitions(self, topics: Sequence[str] | None, accounts: Sequence[str] | None) -> list[TopicPartition]:
-        """Give the partitions in which such messages can be."""
+        """Return the partitions in which such messages can be."""
         kinds = self._topics.kinds if topics is None else [kind for kind in self._topics.kinds if kind in topics]
         if not kinds:
             return []

@@ -99,7 +99,7 @@ class KafkaRegistry:
                 )
 
     async def accounts(self) -> frozenset[str]:
-        """Give every account that was ever begun, and not forgotten since; raises Unavailable."""
+        """Return every account that was ever begun, and not forgotten since; raises Unavailable."""
         with permissions_may_return():
             await self._read()
         return frozenset(self._accounts)

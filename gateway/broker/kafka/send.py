@@ -9,7 +9,7 @@ from aiokafka.structs import TopicPartition
 
 
 async def stored(producer: AIOKafkaProducer, tp: TopicPartition, records: Mapping[bytes, bytes | None]) -> int:
-    """Send records in batches, wait until all of them are stored, and give the time of the last one.
+    """Send records in batches, wait until all of them are stored, and return the time of the last one.
 
     None is a tombstone. Raises what aiokafka does; others of them may be stored then.
     """

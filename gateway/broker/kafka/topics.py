@@ -98,15 +98,15 @@ class Topics:
         return f"{self.prefix}.gateway"
 
     def message(self, kind: str) -> str:
-        """Give the topic of messages of a kind."""
+        """Return the topic of messages of a kind."""
         return f"{self.prefix}.{kind}.{_VERSION}"
 
     def kind(self, topic: str) -> str:
-        """Give the kind of a topic that `message` named."""
+        """Return the kind of a topic that `message` named."""
         return topic.removeprefix(f"{self.prefix}.").removesuffix(f".{_VERSION}")
 
     def transactional_id(self, shard: int) -> str:
-        """Give what only the newest writer of `shard` can use."""
+        """Return what only the newest writer of `shard` can use."""
         return f"{self.prefix}.gateway-{shard}"
 
 
@@ -116,12 +116,12 @@ def _hash(account: str) -> int:
 
 
 def partition_of(account: str, partitions: int) -> int:
-    """Give the partition of an account, as the Java client's and librdkafka's murmur2 partitioners do for a key."""
+    """Return the partition of an account, as the Java client's and librdkafka's murmur2 partitioners do for a key."""
     return _hash(account) % partitions
 
 
 def headers_of(message: Message) -> Headers:
-    """Give a message's headers; raises ValueError for an attribute that CloudEvents does not allow."""
+    """Return a message's headers; raises ValueError for an attribute that CloudEvents does not allow."""
     account, headers = _shared_headers(message.shared)
     own = message.own
     headers = [*headers, *[_own_header(name, text) for name, text in own.items()]]
@@ -134,7 +134,7 @@ def headers_of(message: Message) -> Headers:
 
 @lru_cache(maxsize=1024)
 def _shared_headers(shared: Shared) -> tuple[str | None, Headers]:
-    """Give the account that the attributes name, and their headers."""
+    """Return the account that the attributes name, and their headers."""
     return shared.attributes.get("account"), [_header(name, text) for name, text in shared.attributes.items()]
 
 
@@ -156,7 +156,7 @@ _OWN: Final = {name: _ATTRIBUTE + name for name in ("id", "sequence", "time", TR
 def message_of(
     kind: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]
 ) -> Message | None:
-    """Give the message that was stored, None for anything that is not the gateway's."""
+    """Return the message that was stored, None for anything that is not the gateway's."""
     account = None
     attributes = {}
     for name, raw in headers:

@@ -372,7 +372,7 @@ def meant(error: BaseException, *, session: float = 0.0, transaction: float = 0.
 
 
 async def _all(*trials: Awaitable[Any]) -> list[Any]:
-    """Wait for all trials, and give what came of them; raises what kept any of them, all together."""
+    """Wait for all trials, and return what came of them; raises what kept any of them, all together."""
     outcomes = await asyncio.gather(*trials, return_exceptions=True)
     failures = [one for one in outcomes if isinstance(one, BaseException)]
     for failure in failures:

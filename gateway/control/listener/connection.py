@@ -242,7 +242,7 @@ class Connection(H11Protocol):
             self._at(self._limits.stalled, self.drop)
 
     def pause_writing(self) -> None:
-        """Give a peer that does not read some time, then drop it with all that waits for it."""
+        """Allow a peer that does not read some time, then drop it with all that waits for it."""
         super().pause_writing()
         if self._unread is None:
             self.since = self.loop.time()

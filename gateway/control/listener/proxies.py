@@ -50,7 +50,7 @@ def _caller(peer: str, hops: Iterator[str], trusted: Sequence[Network]) -> str:
 
 
 def _hops(values: Iterable[bytes]) -> Iterator[str]:
-    """Give the addresses from the last to the first; several headers are one list."""
+    """Yield the addresses from the last to the first; several headers are one list."""
     for value in reversed(list(values)):
         for part in reversed(value.decode("latin-1").split(",")):
             hop = part.strip()

@@ -159,7 +159,7 @@ async def delete_account(
 
 
 def _until_observed(here: DeploymentView, account: str) -> View:
-    """Give what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
+    """Return what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
     view = here.view_of(account)
     if view.is_cut_off:
         raise broker_unavailable(f"this replica has not heard from the broker for {view.silence:.0f} s")
@@ -179,7 +179,7 @@ def _tag(standing: CheckpointPosition) -> str:
 
 
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
-    """Give what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
+    """Return what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
     wish, sighting = view.desired_of(account), view.observed.get(account)
     said = None if sighting is None else sighting.value
     is_wanted = wish.desired is None or wish.desired.state is TargetState.PAUSED

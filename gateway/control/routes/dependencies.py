@@ -13,7 +13,7 @@ from gateway.control.problems import Problem, ProblemType
 
 
 async def deployment_of(request: Request) -> DeploymentView:
-    """Give what the API tells of.
+    """Return what the API tells of.
 
     A coroutine, as every dependency here: FastAPI runs plain functions in threads, which costs more than all else.
     """

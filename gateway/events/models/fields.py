@@ -128,7 +128,7 @@ class EnumOf:
         return with_info_plain_validator_function(self.read)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Give the names that are published as examples: others may come, and numbers."""
+        """Return the names that are published as examples: others may come, and numbers."""
         names = sorted(PUBLISHED[self.name])
         meaning = "A number or a name, as the hub wrote it, or the name that hub.enums gives to the number."
         return {"type": ["string", "integer"], "$comment": meaning} | ({"examples": names} if names else {})
@@ -146,7 +146,7 @@ class Guess:
         return no_info_wrap_validator_function(_or_as_it_came, handler(source))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        """Give the usual type, and any other behind it."""
+        """Return the usual type, and any other behind it."""
         usual = handler(schema)
         return {"anyOf": [*usual.get("anyOf", [usual]), {"$comment": "Another value, as the hub wrote it."}]}
 

@@ -102,7 +102,7 @@ class ReplayJob:
     def take(
         self, most: int, space: int, measure: Callable[[OutgoingItem], int] | None = None
     ) -> tuple[list[OutgoingItem], bytes] | None:
-        """Give messages and the progress that covers them, for the commit in the making; None for nothing now."""
+        """Return messages and the progress that covers them, for the commit in the making; None for nothing now."""
         if self._offered is None or self._taken is not None:
             return None
         found = self._queue.take(most, space, measure)
@@ -140,7 +140,7 @@ class ReplayJob:
         )
 
     def _speed(self) -> tuple[float, float | None]:
-        """Give events a second, and the seconds that the rest will take, since this process began with it."""
+        """Return events a second, and the seconds that the rest will take, since this process began with it."""
         progress = self._queue.progress
         if self._started_at is None or progress.position is None or progress.phase is not Phase.RUNNING:
             return 0.0, None
@@ -228,7 +228,7 @@ class ReplayJob:
         return hub
 
     async def _page_through(self, hub: Hub) -> bool:
-        """Read the history on to the end of what is final; give True where that is all of the range.
+        """Read the history on to the end of what is final; return True where that is all of the range.
 
         Raises ConnectionLost, _Missing.
         """
@@ -259,7 +259,7 @@ class ReplayJob:
         return self.account.hub is hub and self.account.state is AccountState.LIVE
 
     async def _page(self, hub: Hub, walk: HistoryCursor, share: MemoryShare, through: int, shown: int) -> bool:
-        """Publish what a page has of the range; give True where nothing is left up to `through`.
+        """Publish what a page has of the range; return True where nothing is left up to `through`.
 
         The history has all up to `shown`, and above that perhaps nothing.
         """
@@ -297,7 +297,7 @@ class ReplayJob:
         return False
 
     async def _publish(self, contents: list[Content], through: int) -> bool:
-        """Offer what is wanted, a few at a time; give True where the first after `through` was met."""
+        """Offer what is wanted, a few at a time; return True where the first after `through` was met."""
         is_there = False
         while contents and not is_there:
             looked, is_there = self._queue.look(contents, through, _MAX_QUEUED_EVENTS, _MAX_QUEUED_BYTES)
@@ -353,7 +353,7 @@ class ReplayJob:
             )
 
     async def _first(self, hub: Hub, since: int) -> int | None:
-        """Give the sequence of the first event after `since`."""
+        """Return the sequence of the first event after `since`."""
         request = PageRequest(since)
         for _ in range(_PROBES):
             await self._probing.rest()

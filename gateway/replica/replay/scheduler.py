@@ -162,7 +162,7 @@ class ReplayScheduler:
     def take(
         self, id_: str, most: int, space: int, measure: Callable[[OutgoingItem], int] | None = None
     ) -> tuple[list[OutgoingItem], bytes | None] | None:
-        """Give messages of a replay and the progress to commit with them; None for nothing now."""
+        """Return messages of a replay and the progress to commit with them; None for nothing now."""
         self._ready.discard(id_)
         found: tuple[list[OutgoingItem], bytes | None] | None = None
         if id_ in self._withdrawn:
@@ -175,7 +175,7 @@ class ReplayScheduler:
         return found
 
     def ids(self) -> list[str]:
-        """Give those that may have something to commit."""
+        """Return those that may have something to commit."""
         return list(self._ready)
 
     def on_committed(self, ids: Iterable[str]) -> None:

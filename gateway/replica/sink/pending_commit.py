@@ -59,7 +59,7 @@ class PendingCommit:
             self.size += self.messages[place].size - plain.size
 
     def remove_traces(self, place: int) -> bool:
-        """Take that away again, and give False where there is none: it must not be what makes a message too large."""
+        """Take that away again, and return False where there is none: it must not be what makes a message too large."""
         plain = self.plain.pop(place, None)
         if plain is not None:
             self.size += plain.size - self.messages[place].size
@@ -89,7 +89,7 @@ class PendingCommit:
 
 
 def to_message(item: OutgoingItem) -> Message:
-    """Give the message of an item."""
+    """Return the message of an item."""
     reissue = item.replay
     if reissue is None:
         return _message(item, None)

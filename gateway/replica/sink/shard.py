@@ -682,7 +682,7 @@ class Shard:
             self._counters.gaps += count if outcome == GAP else 0
 
     def _committed(self, filling: PendingCommit) -> None:
-        """Tell the accounts, as far as they are still served, and the replays."""
+        """Notify the accounts, as far as they are still served, and the replays."""
         self.replays.on_committed(filling.replays)
         for name, reached in filling.progress.items():
             self._committed_high_water.note(name, reached[0])
@@ -702,7 +702,7 @@ class Shard:
     def _dead_letter(
         self, item: OutgoingItem, reason: str, detail: str, *, keep: int = _DEAD_LETTER_HEAD_BYTES
     ) -> Message:
-        """Give the dead letter of what the broker does not take, with its first `keep` bytes."""
+        """Return the dead letter of what the broker does not take, with its first `keep` bytes."""
         content = item.content
         message = to_message(item)
         letter = DeadLetter(

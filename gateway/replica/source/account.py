@@ -205,7 +205,7 @@ class Account:
         return session.strategies == subscription_of(desired.strategies) and not session.is_changing
 
     def pending_reset(self) -> Checkpoint | None:
-        """Give the checkpoint that an operator wants instead of the one that is, once the account is at rest."""
+        """Return the checkpoint that an operator wants instead of the one that is, once the account is at rest."""
         desired = self.desired.desired
         if desired is None or desired.reset is UNSET or not self.is_at_rest:
             return None
@@ -238,7 +238,7 @@ class Account:
         return self._heard_at if self._connection is None else self._connection.last_received_at
 
     def lag_seconds(self) -> float:
-        """Give for how long the log has been behind the hub: 0 while it has everything and the account is live.
+        """Return for how long the log has been behind the hub: 0 while it has everything and the account is live.
 
         A log that was level is known to have been so until it is asked for; `touch` asks before anything changes.
         """
@@ -256,7 +256,7 @@ class Account:
         return 0.0
 
     def _latest(self, session: Session) -> int:
-        """Give the hub's latest sequence, which a new connection knows only once it was told."""
+        """Return the hub's latest sequence, which a new connection knows only once it was told."""
         return session.latest if session.has_latest else max(self.lag.latest, session.latest)
 
     def touch(self) -> None:
@@ -271,7 +271,7 @@ class Account:
         self.is_touched = True
 
     def fingerprint(self) -> Hashable:
-        """Give something that changes with whatever is reported of it.
+        """Return something that changes with whatever is reported of it.
 
         With thousands of accounts that have nothing to do, looks are what a process does most: one that was not touched
         is looked at more rarely.
@@ -443,7 +443,7 @@ class Account:
         self._state = activity
 
     async def _connect(self) -> tuple[Connection, str]:
-        """Give a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""
+        """Return a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""
         access = self.source
         async with access.connecting:
             await access.rate_limiter.acquire()
@@ -580,7 +580,7 @@ class Account:
                 raise
 
     def log(self, session: Session) -> None:
-        """Tell people of what the session found that is not as it should be; it is queued."""
+        """Log what the session found that is not as it should be; it is queued."""
         for outcome, content in session.take_contradictions():
             self.counters.on_contradiction(outcome, content)
             self._has_work(self)
@@ -644,7 +644,7 @@ class Account:
         return self.session
 
     async def wait_for_change(self, limit: float | None = None) -> bool:
-        """Wait until something may be to do; give False after `limit` seconds, when it may be so as well."""
+        """Wait until something may be to do; return False after `limit` seconds, when it may be so as well."""
         is_late = False
 
         def wake() -> None:

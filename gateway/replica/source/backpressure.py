@@ -25,7 +25,7 @@ class Backpressure:
         self._hopeful = True
 
     def wait(self, *, pressed: bool) -> Awaitable[None] | None:
-        """Give what to wait for before more is read, if anything; `pressed` tells whether much waits already."""
+        """Return what to wait for before more is read, if anything; `pressed` tells whether much waits already."""
         return self._until_room() if pressed and self._hopeful else None
 
     def on_batch_taken(self) -> None:

@@ -114,7 +114,7 @@ class AccountPageSize:
         return self._shared.expected_bytes * self.size // self._shared.size
 
     def halve(self, asked: int, *, is_limit: bool) -> bool:
-        """Ask for half of what was `asked` for; give False where that is one event.
+        """Ask for half of what was `asked` for; return False where that is one event.
 
         `is_limit`: the hub says that it gives no more, so that is not tried again for an hour.
         """

@@ -79,7 +79,7 @@ class AccountCounters:
             self.on_unpublished(LOST, 1)
 
     def on_contradiction(self, outcome: Outcome, content: Content) -> None:
-        """Tell of something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
+        """Log something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
         self._said[outcome.value] += 1
         count = self._said[outcome.value]
         if count <= _EACH or str(count).strip("0") == "1":
@@ -87,7 +87,7 @@ class AccountCounters:
             get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
 
     def on_unpublished(self, what: str, more: int) -> None:
-        """Tell of what is not published, and should have been: the first time, the tenth, the hundredth."""
+        """Log what is not published, and should have been: the first time, the tenth, the hundredth."""
         before = self._said[what]
         self._said[what] = after = before + more
         if more and len(str(after)) > (len(str(before)) if before else 0):

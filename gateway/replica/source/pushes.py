@@ -19,7 +19,7 @@ _HEADS: Final = {push_head(entry.callback): entry for entry in CATALOGUE.values(
 
 
 def match(decoder: Decoder, account: str, record: bytes) -> Event | None:
-    """Give the event of a record that is a push as hubs usually write them; None for anything else."""
+    """Return the event of a record that is a push as hubs usually write them; None for anything else."""
     head = record[: record.find(b"[") + 1]
     entry = _HEADS.get(head)
     if entry is None or not record.endswith(PUSH_TAIL):
@@ -28,7 +28,7 @@ def match(decoder: Decoder, account: str, record: bytes) -> Event | None:
 
 
 def decoded(decoder: Decoder, account: str, target: str, arguments: list[bytes]) -> Content:
-    """Give what was pushed, as `signalr.connection.OnPush` has it."""
+    """Return what was pushed, as `signalr.connection.OnPush` has it."""
     if len(arguments) == 1 and target:
         return decoder.push(account, target, arguments[0])
     if not target:

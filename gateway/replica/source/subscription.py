@@ -88,7 +88,7 @@ class HubSubscription:
             )
 
     def exceeds(self, wanted: Strategies) -> bool:
-        """Tell whether the hub pushes more than `wanted`, as far as it said."""
+        """Return whether the hub pushes more than `wanted`, as far as it said."""
         return wanted is not None and not self._pushed <= wanted
 
     async def narrow(self, hub: Hub, wanted: Strategies) -> None:

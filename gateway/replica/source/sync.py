@@ -56,7 +56,7 @@ async def sync(account: Account, hub: Hub, pages: PagePrefetcher, subject: str |
 
 
 def _subscriptions_at_hub(account: Account) -> Strategies:
-    """Give all that must be pushed: what holds, and what is wanted instead."""
+    """Return all that must be pushed: what holds, and what is wanted instead."""
     held = None if account.session is None else account.session.strategies
     desired = held if account.desired.desired is None else subscription_of(account.desired.desired.strategies)
     return None if held is None or desired is None else held | desired
@@ -107,7 +107,7 @@ class SyncLoop:
                 await self._audit()
 
     async def _change_subscription(self) -> bool:
-        """Do the next step towards the subscription that is wanted; give False where nothing is to be done.
+        """Do the next step towards the subscription that is wanted; return False where nothing is to be done.
 
         What comes with it is pushed before it holds, and what goes is pushed until then.
         """
@@ -144,7 +144,7 @@ class SyncLoop:
             await self._refresh_latest()
 
     async def _merge_page(self) -> bool:
-        """Get the page that the session wants, when there is room for it; give True when the next can wait."""
+        """Get the page that the session wants, when there is room for it; return True when the next can wait."""
         account, session, pages = self._account, self._session, self._pages
         asked = await pages.get(
             lambda: session.wants() if session is account.session else None,
@@ -221,7 +221,7 @@ class SyncLoop:
             raise ConnectionLost(f"the hub pushed nothing, though it had events ({self._deaf} audits)", reason="deaf")
 
     def _until_audit(self) -> float:
-        """Give the seconds until the next audit, which comes soon where a push is doubtful."""
+        """Return the seconds until the next audit, which comes soon where a push is doubtful."""
         if self._session.wants_audit:
             self._audit_at = min(self._audit_at, self._loop.time() + _SOON)
         return self._audit_at - self._loop.time()
@@ -249,5 +249,5 @@ class SyncLoop:
 
 
 def subscription_of(strategies: tuple[int, ...] | None) -> Strategies:
-    """Give them as sessions have them."""
+    """Return them as sessions have them."""
     return None if strategies is None else frozenset(strategies)

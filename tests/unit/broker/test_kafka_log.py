@@ -58,7 +58,7 @@ class Producer:
 
 
 async def opened(producer: Producer) -> KafkaShard:
-    """Give a writer that has claimed shard 1 and committed two events."""
+    """Return a writer that has claimed shard 1 and committed two events."""
     largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
     facts = ClusterFacts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
     given: Any = producer

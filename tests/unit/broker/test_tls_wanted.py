@@ -96,7 +96,7 @@ def settings(kind: str, port: int, folder: Path, tls: dict[str, Any]) -> BrokerS
 
 
 async def tried(kind: str, folder: Path, tls: dict[str, Any]) -> tuple[bytes, GatewayError | None]:
-    """Try to connect; give what was sent, and the error, if there was one."""
+    """Try to connect; return what was sent, and the error, if there was one."""
     refused = None
     async with listening(INFO if kind == "jetstream" else b"") as there:
         try:

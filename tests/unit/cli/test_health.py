@@ -14,7 +14,7 @@ from gateway.cli.main import main
 
 @contextmanager
 def answering(status: int) -> Iterator[str]:
-    """Answer each GET with `status`; give the URL."""
+    """Answer each GET with `status`; return the URL."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -30,7 +30,7 @@ def answering(status: int) -> Iterator[str]:
 
 @contextmanager
 def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    """Serve on a thread; give the URL."""
+    """Serve on a thread; return the URL."""
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

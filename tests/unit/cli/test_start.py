@@ -16,7 +16,7 @@ HEAVY: Final = {
 
 
 def imported(statement: str) -> set[str]:
-    """Give which of the heavy modules a fresh interpreter has after a statement."""
+    """Return which of the heavy modules a fresh interpreter has after a statement."""
     program = f"import sys\ntry:\n    {statement}\nexcept SystemExit: pass\nprint('\\n', *sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     return HEAVY & set(done.stderr.split())

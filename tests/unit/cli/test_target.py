@@ -107,7 +107,7 @@ def test_files_for_tls_and_plain_http_do_not_go_together(option: str, token: Pat
 
 @asynccontextmanager
 async def redirecting(status: int) -> AsyncIterator[tuple[str, list[web.BaseRequest]]]:
-    """Answer all with a redirect to a place beside; give the URL, and what that place is asked."""
+    """Answer all with a redirect to a place beside; return the URL, and what that place is asked."""
     asked: list[web.BaseRequest] = []
 
     async def other(request: web.BaseRequest) -> web.StreamResponse:

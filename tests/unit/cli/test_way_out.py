@@ -27,7 +27,7 @@ _MODULES: Final = {"rich", "click", "pprint", "curses", "getpass"}
 
 
 def ways_out(source: str) -> list[tuple[int, str]]:
-    """Give each place of a module that may write to a terminal: its line and what it uses."""
+    """Return each place of a module that may write to a terminal: its line and what it uses."""
     found = []
     tree = ast.parse(source)
     names: dict[str, str] = {}  # by a local name: where it comes from

@@ -22,7 +22,7 @@ RECONNECT = "POST /v1/accounts/main/reconnect"
 
 
 def wanted(api: Api, account: str = "main") -> Desired:
-    """Give what is wanted, without who wrote it."""
+    """Return what is wanted, without who wrote it."""
     return replace(stored(api, account), written=UNSET)
 
 

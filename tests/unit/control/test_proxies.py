@@ -11,7 +11,7 @@ TRUSTED = ("10.0.0.0/8", "192.0.2.7", "fd00::/8")
 
 
 async def seen(peer: str, *headers: str, trusted: tuple[str, ...] = TRUSTED) -> str:
-    """Give the address that the application sees."""
+    """Return the address that the application sees."""
     found: list[str] = []
 
     async def app(scope: Scope, _: Receive, __: Send) -> None:

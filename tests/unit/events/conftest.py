@@ -57,7 +57,7 @@ def order() -> dict[str, Any]:
 
 @pytest.fixture
 def with_literal(order: dict[str, Any]) -> Callable[[str, str], bytes]:
-    """Give an order update whose member has this JSON text, letter for letter."""
+    """Return an order update whose member has this JSON text, letter for letter."""
 
     def payload(name: str, literal: str) -> bytes:
         rest = {key: value for key, value in order.items() if key != name}

@@ -235,7 +235,7 @@ LEG: dict[str, Any] = {
 
 
 def status(decoder: Decoder, came: int | str) -> int | str:
-    """Give the status of a position as it is published, when it came so."""
+    """Return the status of a position as it is published, when it came so."""
     members = {
         "EventTime": "2026-11-22T13:32:25Z",
         "PositionId": 1,

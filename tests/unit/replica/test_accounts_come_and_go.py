@@ -225,7 +225,7 @@ class Counted(AccountsDirectory):
 
 
 def quiet(keys: Path, count: int) -> tuple[KeyWatcher, Counted, Clock]:
-    """Give a directory in which nothing happened for a few looks."""
+    """Return a directory in which nothing happened for a few looks."""
     for number in range(count):
         (keys / f"a{number}").write_text("key")
     directory, clock = Counted(keys), Clock()

@@ -28,7 +28,7 @@ class PlantedError(Exception):
 
 
 def told(logs: list[Any]) -> list[str]:
-    """Give the parts in which something unexpected happened."""
+    """Return the parts in which something unexpected happened."""
     return [line["part"] for line in logs if line["event"].startswith("an unexpected error")]
 
 

@@ -39,7 +39,7 @@ async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Bu
 
 
 async def paused(build: Build) -> Account:
-    """Give an account of which nobody but the test waits for anything."""
+    """Return an account of which nobody but the test waits for anything."""
     world = await build("alpha")
     running = await world.replica()
     account: Account = running._accounts["alpha"]

@@ -62,7 +62,7 @@ def shared(world: World) -> Held:
 
 
 def state(running: Replica) -> str | None:
-    """Give what `running` hears of the account."""
+    """Return what `running` hears of the account."""
     seen = running.view.observed.get("alpha")
     return None if seen is None or seen.value is None else seen.value.state
 
@@ -78,7 +78,7 @@ async def hand_over(world: World, held: Held) -> Any:  # noqa: ANN401 - worlds a
 
 
 async def said(world: World, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
-    """Give what somebody hears of `key` who looks for the first time; None for nothing."""
+    """Return what somebody hears of `key` who looks for the first time; None for nothing."""
     view = View(lambda _: None)
     following = asyncio.create_task(view.follow(world.control))
     await view.has_synced.wait()

@@ -25,7 +25,7 @@ def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def begun(build: Build) -> World:
-    """Give a world of two accounts, one of which has 30 events that came in commits of their own."""
+    """Return a world of two accounts, one of which has 30 events that came in commits of their own."""
     world = await build("alpha", "beta", prefill=10)
     world.broker.can_lose = 1000
     await world.replica()

@@ -20,7 +20,7 @@ ALL = {1, 2, 3, 4, 5}
 
 
 def published(world: World) -> tuple[dict[int, list[int]], dict[int, int | None]]:
-    """Give the numbers published in each incarnation, in their order, and the strategy of each number."""
+    """Return the numbers published in each incarnation, in their order, and the strategy of each number."""
     numbers: dict[int, list[int]] = {}
     strategies: dict[int, int | None] = {}
     for message in world.messages("alpha"):
@@ -88,7 +88,7 @@ async def test_a_reset_and_a_change_in_one_go_publish_all_that_is_wanted_once(
 
 
 def stands(world: World) -> tuple[int, int] | None:
-    """Give what the owner reports of the checkpoint: where it stands, and which incarnation it is."""
+    """Return what the owner reports of the checkpoint: where it stands, and which incarnation it is."""
     sighting = world.replicas[-1].view.observed.get("alpha")
     standing = None if sighting is None else sighting.value.checkpoint
     return (standing.verified, standing.incarnation) if standing else None

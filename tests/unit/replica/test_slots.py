@@ -116,7 +116,7 @@ class Line:
         self.slots = CommitSlots(4, clock=lambda: self.now)
 
     async def carry(self, size: int) -> float:
-        """Commit so many bytes, and give the seconds that it took."""
+        """Commit so many bytes, and return the seconds that it took."""
         began = self.now
         async with self.slots.slot(size, has_failed=False):
             self.now += self.delay + size / self.rate

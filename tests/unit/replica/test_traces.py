@@ -96,7 +96,7 @@ async def test_the_line_that_tells_of_a_failed_commit_carries_the_ids_of_its_spa
 
 
 async def both(build: Build, tracer: Tracer, events: int, fits: Callable[[list[Message]], int | None]) -> Any:  # noqa: ANN401
-    """Publish the same events without traces, then with them, to brokers of their own; give what is published."""
+    """Publish the same events without traces, then with them, to brokers of their own; return what is published."""
     world = await build("acme", prefill=events)
     await world.replica()
     await world.published("acme", range(1, events + 1))

@@ -216,6 +216,6 @@ async def test_a_hub_that_fails_for_a_while_loses_nothing(build: Build) -> None:
 
 
 def gaps(world: World) -> list[tuple[int, int]]:
-    """Give the gaps that were announced."""
+    """Return the gaps that were announced."""
     values = [json.loads(message.value) for message in world.messages("alpha") if message.topic == NOTIFICATIONS]
     return [(value["FirstSeqId"], value["LastSeqId"]) for value in values if value["Type"] == "gap"]

@@ -26,13 +26,13 @@ async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> W
 
 
 def asked(world: World, account: str = "alpha") -> set[int]:
-    """Give the strategies that the hub pushes to the account."""
+    """Return the strategies that the hub pushes to the account."""
     (connection,) = world.hub.server.of(world.hub.user(account))
     return set(connection.listener.strategies)
 
 
 def strategies(world: World, after: int, account: str = "alpha") -> set[int]:
-    """Give the strategies of the events that were published after a sequence."""
+    """Return the strategies of the events that were published after a sequence."""
     found = set()
     for message in world.messages(account):
         if message.topic != NOTIFICATIONS and int(message.key) > after:

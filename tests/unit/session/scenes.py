@@ -18,7 +18,7 @@ MUCH = 1_000_000_000
 
 
 def clock(seconds: float) -> str:
-    """Give the hub's time of day."""
+    """Return the hub's time of day."""
     moment = datetime(2026, 11, 22, 12) + timedelta(seconds=seconds)  # noqa: DTZ001 - UTC throughout
     return moment.isoformat(timespec="microseconds") + "Z"
 
@@ -31,7 +31,7 @@ def event(
     strategy: int | None = None,
     body: bytes | None = None,
 ) -> Event:
-    """Give an event; its EventId comes from its sequence unless it is given."""
+    """Return an event; its EventId comes from its sequence unless it is given."""
     named = f"id-{sequence}" if id == "" else id
     return Event("acme", "order-update", sequence, named, clock(at), strategy, body or f"body {named}".encode())
 
@@ -80,7 +80,7 @@ class Scene:
         return self.answers(*contents)
 
     def commits(self, messages: int = MUCH, size: int = MUCH) -> list[OutgoingItem]:
-        """Take and commit everything that waits; give what was published by that."""
+        """Take and commit everything that waits; return what was published by that."""
         first = len(self.items)
         while (batch := self.session.take(messages, size)) is not None:
             self.batches.append(batch)
@@ -88,7 +88,7 @@ class Scene:
         return self.items[first:]
 
     def published(self) -> list[int | None]:
-        """Commit everything, and give the sequences of all that is published so far."""
+        """Commit everything, and return the sequences of all that is published so far."""
         self.commits()
         return [item.content.sequence for item in self.items if not isinstance(item.content, Notification)]
 
@@ -117,7 +117,7 @@ class Scene:
 
 
 def live(*contents: Content, latest: int = 0, checkpoint: Checkpoint | None = None, **more: Any) -> Scene:
-    """Give a scene that is live after a history of `contents`, all committed, with a push to overlap with."""
+    """Return a scene that is live after a history of `contents`, all committed, with a push to overlap with."""
     scene = Scene(checkpoint, **more)
     scene.connect(latest=latest)
     scene.answers(*contents)

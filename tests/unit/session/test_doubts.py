@@ -16,7 +16,7 @@ FAR = 10**12
 
 
 def letters(scene: Scene) -> list[tuple[str, int | None, str | None]]:
-    """Give the dead letters in the log: reason, sequence and EventId."""
+    """Return the dead letters in the log: reason, sequence and EventId."""
     scene.commits()
     contents = [item.content for item in scene.items]
     return [(one.reason, one.sequence, one.id) for one in contents if isinstance(one, DeadLetter)]

@@ -13,7 +13,7 @@ LATEST = 6
 
 
 def passed(*, grace: float = 30.0) -> Scene:
-    """Give a live scene that has passed the hole at 5."""
+    """Return a live scene that has passed the hole at 5."""
     scene = live(*events([1, 2, 3, 4]), latest=4, grace=grace)
     scene.session.on_latest(6, clock(0))
     scene.audits(*events([4, 6]), latest=6, at=2 * grace)

@@ -20,7 +20,7 @@ def test_a_push_without_a_hole_waits_for_nothing() -> None:
 
 
 def settled() -> Scene:
-    """Give a live scene that is past its probation."""
+    """Return a live scene that is past its probation."""
     scene = live(*events([1]), latest=1)
     scene.pushes(event(2, at=0))
     assert scene.published() == [1, 2]
@@ -527,7 +527,7 @@ def test_after_a_long_wait_for_room_the_anchor_is_checked_again() -> None:
 
 
 def nameless(sequence: int | None, *, id: str | None, at: float = OLD) -> Event:  # noqa: A002 - its name
-    """Give one event as one sighting has it: with or without EventId and EventSeqId."""
+    """Return one event as one sighting has it: with or without EventId and EventSeqId."""
     known = b'{"EventId":%s,"EventSeqId":%s,' % (
         b"null" if id is None else f'"{id}"'.encode(),
         b"null" if sequence is None else str(sequence).encode(),

@@ -11,7 +11,7 @@ from tests.unit.session.scenes import Scene, clock, event, events
 
 
 def stuck(*sequences: int, latest: int = 10, checkpoint: Checkpoint | None = None) -> Scene:
-    """Give a scene whose history goes on after these, where the hub gives nothing."""
+    """Return a scene whose history goes on after these, where the hub gives nothing."""
     scene = Scene(checkpoint)
     scene.connect(latest=latest)
     scene.answers(*events(sequences), token="t")

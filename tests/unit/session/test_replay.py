@@ -121,7 +121,7 @@ def test_whoever_goes_on_from_any_progress_repeats_and_loses_nothing(seed: int) 
 
 
 def after(history: list[Content], since: int) -> list[Content]:
-    """Give what the hub has after `since`: also what has no sequence itself and comes behind it."""
+    """Return what the hub has after `since`: also what has no sequence itself and comes behind it."""
     at = next((number for number, one in enumerate(history) if one.sequence == since), -1)
     return history[at + 1 :]
 

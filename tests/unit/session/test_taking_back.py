@@ -16,7 +16,7 @@ _PAGE: Final = 50
 
 
 def lived_through(checkpoint: Checkpoint, *history: int, **more: Any) -> Scene:  # noqa: ANN401 - an event's
-    """Give a scene that goes on from a checkpoint, pages a history to its end, and commits each page."""
+    """Return a scene that goes on from a checkpoint, pages a history to its end, and commits each page."""
     scene = Scene(decode_checkpoint(encode_checkpoint(checkpoint)))
     scene.connect(latest=max(history))
     for _ in range(2 * len(history)):

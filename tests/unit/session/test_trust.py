@@ -187,7 +187,7 @@ def test_what_a_wrong_hub_said_to_be_its_latest_makes_no_number_plausible() -> N
 
 
 def pushed_alone() -> Scene:
-    """Give a scene that is live, of which history has shown nothing yet: so there is no anchor."""
+    """Return a scene that is live, of which history has shown nothing yet: so there is no anchor."""
     scene = live(checkpoint=Checkpoint(verified=0))
     scene.pushes(*events([1, 2, 3], at=-1))
     assert scene.published() == [1, 2, 3]

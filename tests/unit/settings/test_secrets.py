@@ -22,7 +22,7 @@ URLS = {"hub.url", "tracing.endpoint", "broker.servers"}
 
 
 def every_field(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Give the dotted name of each setting, and its type."""
+    """Yield the dotted name of each setting, and its type."""
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from every_field(field.annotation, f"{prefix}{name}.")

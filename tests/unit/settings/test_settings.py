@@ -32,7 +32,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
 
 @pytest.fixture
 def refuse(load: Load) -> Callable[..., ConfigurationError]:
-    """Load settings that must be refused, and give what is said."""
+    """Load settings that must be refused, and return what is said."""
 
     def refuse(yaml: str | bytes | None = GOOD, **environment: str) -> ConfigurationError:
         with pytest.raises(ConfigurationError) as refused:

@@ -20,7 +20,7 @@ BOMB: Final = "a: &a [x, x]\n" + "".join(
 
 
 def refusal(folder: Path, text: str | bytes) -> ConfigurationError:
-    """Load settings that must be refused; give the refusal, which is short and one line."""
+    """Load settings that must be refused; return the refusal, which is short and one line."""
     file = folder / "gateway.yaml"
     file.write_bytes(text.encode() if isinstance(text, str) else text)
     with pytest.raises(ConfigurationError) as refused:

@@ -146,7 +146,7 @@ def transports(http: aiohttp.ClientSession) -> Transports:
 
 @pytest.fixture
 def failure(transports: Transports) -> Callable[..., Awaitable[ConnectFailed]]:
-    """Connect in vain; give the error, whose traceback holds neither the key nor anything named SECRET."""
+    """Connect in vain; return the error, whose traceback holds neither the key nor anything named SECRET."""
 
     async def failure(url: str, **fields: Any) -> ConnectFailed:  # noqa: ANN401 - Transport's own fields
         with pytest.raises(ConnectFailed) as failed:

@@ -13,7 +13,7 @@ def ignore(_target: str, _arguments: list[bytes]) -> None:
 
 
 async def following(connection: Connection) -> tuple[list[tuple[str, list[bytes]]], ConnectionLost]:
-    """Run to the end; give what was pushed and how it ended."""
+    """Run to the end; return what was pushed and how it ended."""
     pushed: list[tuple[str, list[bytes]]] = []
     with pytest.raises(ConnectionLost) as lost:
         await connection.run(lambda *push: pushed.append(push))

@@ -73,7 +73,7 @@ async def test_a_connect_cancelled_at_any_await_leaves_nothing_open(  # noqa: PL
     until: Until,
 ) -> None:
     async def attempt(nth: int) -> bool:
-        """Give whether the cancellation came before the end."""
+        """Return whether the cancellation came before the end."""
         steps = CancelledAt(connect(transports(http=http), hub.url, KEY), nth, late=late)
         try:
             connection = await steps

@@ -33,7 +33,7 @@ def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def client(hub: Any, **settings: Any) -> AsyncIterator[Connects]:  # noqa: ANN401 - the fixtures'
-    """Give what connects to the hub once, as the accounts of a process do."""
+    """Yield what connects to the hub once, as the accounts of a process do."""
     made = HubSettings(url=hub.url.removesuffix(PATH), **settings)
     async with hub_http(made) as http:
         transport = transport_of(made, http)

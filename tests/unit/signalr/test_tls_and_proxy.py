@@ -90,7 +90,7 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
 
 @asynccontextmanager
 async def proxy(answers: Answers = None) -> AsyncIterator[tuple[Proxy, int]]:
-    """Run a proxy; give it and its port."""
+    """Run a proxy; return it and its port."""
     proxy = Proxy(answers)
     async with await asyncio.start_server(proxy.serve, "127.0.0.1", 0) as server:
         yield proxy, server.sockets[0].getsockname()[1]

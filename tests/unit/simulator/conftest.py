@@ -30,7 +30,7 @@ class Client:
         await self.socket.send_str(text + "\x1e")
 
     async def record(self) -> str | None:
-        """Give the next record as text; None once the connection has ended."""
+        """Return the next record as text; None once the connection has ended."""
         while not self.raw:
             async with asyncio.timeout(LIMIT):
                 message = await self.socket.receive()
@@ -41,7 +41,7 @@ class Client:
         return self.raw.popleft()
 
     async def next(self) -> Any:
-        """Give the next record that is no ping."""
+        """Return the next record that is no ping."""
         while (record := await self.record()) is not None:
             if (decoded := json.loads(record)) != {"type": 6}:
                 return decoded
@@ -69,7 +69,7 @@ class Client:
         return [(await self.next())["arguments"][0] for _ in range(count)]
 
     async def ending(self) -> tuple[list[str], int | None]:
-        """Give the records until the end, and the WebSocket's close code."""
+        """Return the records until the end, and the WebSocket's close code."""
         records = []
         while (record := await self.record()) is not None:
             records.append(record)
@@ -129,7 +129,7 @@ async def connect(session: aiohttp.ClientSession, run: Run) -> AsyncIterator[Con
 
 @pytest.fixture
 def ask(session: aiohttp.ClientSession) -> Ask:
-    """Ask the admin API; give the JSON that it answers."""
+    """Ask the admin API; return the JSON that it answers."""
 
     async def ask(hub: Simulator, request: str, expect: int = 200, **body: Any) -> Any:
         method, path = request.split()

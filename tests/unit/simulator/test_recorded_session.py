@@ -19,13 +19,13 @@ RECORDED_FORMS = (Form.CAMEL_INT, Form.PASCAL_STRING)
 
 
 def frames(form: Form) -> list[tuple[str, str]]:
-    """Give the frames of the recording: `in` or `out`, and the text."""
+    """Return the frames of the recording: `in` or `out`, and the text."""
     lines = [json.loads(line) for line in (RECORDED / f"{form}.jsonl").read_text().splitlines()]
     return [(way, line[way].rstrip("\x1e")) for line in lines for way in ("in", "out") if way in line]
 
 
 def remember(hub: Simulator, form: Form) -> None:
-    """Give the user the history that the recording shows."""
+    """Load the user the history that the recording shows."""
     for way, text in frames(form):
         if way == "in" and '"target"' in text:
             head, payload = re.fullmatch(r'{"type":1,"target":"(\w+)","arguments":\[(.*)\]}', text, re.DOTALL).groups()  # type: ignore[union-attr]

@@ -23,7 +23,7 @@ HEADER = ("eventId", "eventSeqId", "eventTime")
 
 @pytest.fixture
 def look(run: Run, connect: Connect) -> Look:
-    """Let one event of each kind happen; give the pushes, the history's entries and the truth."""
+    """Let one event of each kind happen; return the pushes, the history's entries and the truth."""
 
     async def look(count: int = KINDS, **faults: Any) -> tuple[list[Any], list[Any], list[Any]]:
         hub = await run(faults=Faults(**faults), seed=7)

@@ -20,7 +20,7 @@ _NAMED: Final = {"cafile", "capath", "certfile", "keyfile"}
 
 
 def reads(source: str) -> list[int]:
-    """Give the lines of a module on which a file may be read."""
+    """Return the lines of a module on which a file may be read."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):

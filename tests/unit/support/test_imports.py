@@ -11,7 +11,7 @@ KNOWN = ["acceptance/test_idle.py imports tests.acceptance.test_memory"]
 
 
 def taken(source: str) -> list[str]:
-    """Give the test modules that a module imports from."""
+    """Return the test modules that a module imports from."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):

@@ -47,7 +47,7 @@ asyncio.run(forgotten())
 
 
 def say(form: str) -> str:
-    """Let a process log all nasty texts, on standard error; give what came."""
+    """Let a process log all nasty texts, on standard error; return what came."""
     texts = json.dumps([*TEXTS.values(), SURROGATE])
     command = [sys.executable, "-W", "always", "-c", _SCRIPT, form, texts]
     done = subprocess.run(command, capture_output=True, timeout=60, check=True, env=dict(os.environ, NO_COLOR="1"))

@@ -64,7 +64,7 @@ NUMBERS = ReplicaMetrics(
 
 
 def told(numbers: ReplicaMetrics | None = NUMBERS, *, per_account: bool = True) -> dict[tuple[str, ...], float]:
-    """Give each sample by its name without the prefix and the values of its labels."""
+    """Return each sample by its name without the prefix and the values of its labels."""
     media_type, text = Metrics(64, per_account=per_account).text(numbers, "")
     assert media_type.startswith("text/plain; version=0.0.4")
     return {

@@ -28,7 +28,7 @@ class Scene:
         return self.repeats.filter(logging.LogRecord(name, level, "", 0, message, (), None))
 
     def sums(self) -> list[dict[str, Any]]:
-        """Give what it summed up."""
+        """Return what it summed up."""
         found = [dict(record.msg) for record in self.summed if isinstance(record.msg, dict)]
         self.summed.clear()
         return found
