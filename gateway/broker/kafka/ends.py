@@ -103,6 +103,8 @@ class PartitionEnds:
         """Where partitions ended that were found to have lost their ends; they may have grown since."""
         self.lost: dict[str, set[Lost]] = {}
         """By account: what is not there any more, until a checkpoint is committed that knows of it."""
+        self._lost_from: dict[TopicPartition, int] = {}
+        """Where partitions ended when that was found: what was published again since stands behind."""
 
     def last(self, tp: TopicPartition) -> int:
         """Return the place of the last record in a partition; -1 where Kafka did not tell one."""
@@ -169,19 +171,24 @@ class PartitionEnds:
         return {
             tp: min(end, self._short.get(tp, end))
             for tp, end in found.items()
-            if tp in self._short or end <= self.last(tp)
+            if tp in self._short or tp in self._lost_from or end <= self.last(tp)
         }
 
     def first(self, tp: TopicPartition, default: int) -> int:
-        """Return the first place in a partition of which it is known what is there."""
-        return next((place for one, place, _ in self._recent if one == tp), default)
+        """Return the first place in a partition of which it matters what is there."""
+        known = next((place for one, place, _ in self._recent if one == tp), default)
+        return min(known, self._lost_from.get(tp, default))
 
     def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[tuple[str, Lost]]) -> None:
         """Find what a partition lost that ended at `end` then, and say it.
 
         What is before the place `oldest` is not lost but was kept for as long as it is to be; `left` is what is there
-        from `first` on.
+        from `first` on. What was found earlier may be there by now: where a commit had no clean answer, or another
+        process went on meanwhile, it was published again, and once more would be once too often.
         """
+        for account, event in left:
+            if account in self.lost:
+                self.lost[account].discard(event)
         held = [one for one in self._recent if one[0] == tp and one[1] >= oldest]
         gone = []
         for one in held:
@@ -189,6 +196,7 @@ class PartitionEnds:
             missing = {event for event in part.events if (part.account, event) not in left}
             if missing:
                 self.lost.setdefault(part.account, set()).update(missing)
+                self._lost_from[tp] = min(end, self._lost_from.get(tp, end))
             if missing or place >= end:
                 gone.append(one)
         if gone or end <= self.last(tp):
@@ -204,6 +212,8 @@ class PartitionEnds:
         """Checkpoints are committed that know what those accounts lost."""
         for account in accounts if self.lost else ():
             self.lost.pop(account, None)
+        if not self.lost:
+            self._lost_from.clear()
 
     def _log_lost(self, tp: TopicPartition, end: int, gone: list[Part], *, maybe_earlier_ones: bool) -> None:
         keys: dict[str, tuple[bytes, bytes]] = {}

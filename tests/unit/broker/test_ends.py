@@ -89,6 +89,24 @@ def test_what_left_with_its_age_is_not_lost() -> None:
     assert ends.lost == {"alpha": {Lost(1, 4)}}
 
 
+@pytest.mark.parametrize("whose", ["ours, of which nobody knows whether it is stored", "another process's"])
+def test_what_was_published_again_since_is_lost_no_more(whose: str) -> None:
+    """No clean answer came to a commit since the loss was found, so this process still has it in mind."""
+    ends = PartitionEnds(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4)]))
+    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+    if whose.startswith("ours"):
+        wrote(ends, (3, [part("alpha", 3)]))
+    ends.begin_again()
+    assert ends.short({EVENTS: 6}) == {EVENTS: 6}
+    assert ends.first(EVENTS, 6) <= 3
+    with structlog.testing.capture_logs() as logs:
+        ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3]))
+    assert (logs, ends.lost) == ([], {"alpha": {Lost(1, 4)}})
+    ends.knows(["alpha"])
+    assert ends.short({EVENTS: 6}) == {}
+
+
 def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (100, [part("alpha", 7)]))
