@@ -36,7 +36,7 @@ from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.fetch import read_all
-from gateway.broker.kafka.losses import look_back
+from gateway.broker.kafka.losses import led, look_back
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
@@ -314,7 +314,8 @@ class KafkaShard:
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
         with permissions_may_return():
-            found = await cluster.places(self._connection, self.ends.partitions())
+            events = await led(self._connection, self.ends.of_events())
+            found = await cluster.places(self._connection, [self._own, *events])
         try:
             self.ends.compare({tp: end or 0 for tp, end in found.items()})
         except Unavailable as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import aclosing
 
 from aiokafka.structs import TopicPartition
@@ -22,13 +23,19 @@ async def look_back(connection: Connection, topics: Topics, ends: PartitionEnds)
     if not (known := ends.of_events()):
         return
     with permissions_may_return():
-        found = await cluster.described(connection, sorted({tp.topic for tp in known}))
-        led = [tp for tp in known if tp.partition in (at := found.get(tp.topic, {})) and at[tp.partition].leader >= 0]
-        now = {tp: end or 0 for tp, end in (await cluster.places(connection, led)).items()}
+        now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
         for tp, end in ends.short(now).items():
             oldest = (await cluster.places(connection, [tp], cluster.FIRST))[tp] or 0  # what is before it is too old
             begin = max(oldest, ends.first(tp, now[tp]))
             ends.lose(tp, end, oldest, await _events(connection, topics, tp, begin, now[tp]))
+
+
+async def led(connection: Connection, known: Collection[TopicPartition]) -> list[TopicPartition]:
+    """Return those of the partitions that are there and have a leader; raises Unavailable."""
+    if not known:
+        return []
+    found = await cluster.described(connection, sorted({tp.topic for tp in known}))
+    return [tp for tp in known if tp.partition in (at := found.get(tp.topic, {})) and at[tp.partition].leader >= 0]
 
 
 async def _events(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
 from gateway.broker.kafka.cluster import ClusterFacts
@@ -16,7 +17,7 @@ from gateway.broker.kafka.ends import PartitionEnds
 from gateway.broker.kafka.log import EventLogSettings, KafkaShard
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
-from gateway.errors import Unavailable
+from gateway.errors import OutcomeUnknown, Unavailable
 from tests.contract.behaviours import messages
 
 TOPICS: Final = Topics("meso", ("order-update",))
@@ -57,13 +58,36 @@ class Producer:
         self.ends.update((EVENTS, CHECKPOINTS))  # a marker in each
 
 
-async def opened(producer: Producer) -> KafkaShard:
+class Cluster:
+    """A connection to a broker that says where partitions end, and which of them have a leader."""
+
+    def __init__(self, producer: Producer) -> None:
+        self.options = SimpleNamespace(timeout=0.2)
+        self.leaderless: set[str] = set()
+        self._producer = producer
+
+    async def ask(self, request: Any, **_: Any) -> Any:  # noqa: ANN401 - aiokafka's own
+        if isinstance(request, OffsetRequest):
+            asked = {topic: [partition for partition, _ in parts] for topic, parts in request._topics}
+            ends = self._producer.ends
+            return SimpleNamespace(topics=[(name, [(at, 0, -1, ends[name]) for at in asked[name]]) for name in asked])
+        topics = [self._described(name) for name in request._topics]
+        return SimpleNamespace(to_object=lambda: {"topics": topics})
+
+    def _described(self, name: str) -> dict[str, Any]:
+        leader = -1 if name in self.leaderless else 1
+        parts = [{"partition": one, "leader": leader, "replicas": [1], "isr": [1]} for one in range(SHARDS)]
+        return {"topic": name, "error_code": 0, "partitions": parts}
+
+
+async def opened(producer: Producer, cluster: Cluster | None = None) -> KafkaShard:
     """Return a writer that has claimed shard 1 and committed two events."""
     largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
     facts = ClusterFacts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
     given: Any = producer
+    connection: Any = cluster
     ends = PartitionEnds(1, TopicPartition(CHECKPOINTS, 1))
-    shard = KafkaShard(None, EventLogSettings(TOPICS, "a"), 1, facts, given, ends)  # type: ignore[arg-type] - it asks no more
+    shard = KafkaShard(connection, EventLogSettings(TOPICS, "a"), 1, facts, given, ends)
     await shard.claim()
     await shard.commit(commit(1, 2))
     return shard
@@ -110,6 +134,22 @@ async def test_a_topic_of_events_that_went_back_ends_the_writer_before_anything_
 
     assert producer.ended == ended
     assert shard.failed
+
+
+async def test_a_partition_of_events_without_a_leader_does_not_end_a_writer_that_has_nothing_for_it() -> None:
+    """Its end is known over all writers of the process: each idle one would be ended by it, for as long as that is so.
+
+    A partition that has a leader is looked at beside it.
+    """
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    cluster.leaderless.add(EVENTS)
+    await shard.check()
+
+    producer.ends[CHECKPOINTS] = 1
+    with pytest.raises(OutcomeUnknown, match="checkpoints went back to 1"):
+        await shard.check()
 
 
 async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:
