@@ -12,7 +12,7 @@ import sys
 from array import array
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from aiokafka.structs import TopicPartition
 
@@ -28,6 +28,8 @@ _BYTES: Final = 256 * 1024
 """What that may take: some 900 events that came one by one."""
 _PART: Final = 280
 """Bytes of a part, and the numbers in it besides."""
+Found: TypeAlias = tuple[str, Lost]
+"""An account, and an event of it."""
 _UNNUMBERED: Final = frozenset({DEAD_LETTER, NOTIFICATIONS, REPLAY})
 
 
@@ -177,9 +179,14 @@ class PartitionEnds:
     def first(self, tp: TopicPartition, default: int) -> int:
         """Return the first place in a partition of which it matters what is there."""
         known = next((place for one, place, _ in self._recent if one == tp), default)
-        return min(known, self._lost_from.get(tp, default))
+        return min(known, self._lost_from.get(tp, known))
 
-    def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[tuple[str, Lost]]) -> None:
+    def sought(self, tp: TopicPartition) -> set[Found]:
+        """Return the events that were written to a partition, as far as they are known, and all that are lost."""
+        written = {(part.account, event) for one, _, part in self._recent if one == tp for event in part.events}
+        return written | {(account, event) for account, events in self.lost.items() for event in events}
+
+    def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[Found]) -> None:
         """Find what a partition lost that ended at `end` then, and say it.
 
         What is before the place `oldest` is not lost but was kept for as long as it is to be; `left` is what is there
@@ -189,6 +196,7 @@ class PartitionEnds:
         for account, event in left:
             if account in self.lost:
                 self.lost[account].discard(event)
+        self._forget_lost([account for account, events in self.lost.items() if not events])
         held = [one for one in self._recent if one[0] == tp and one[1] >= oldest]
         gone = []
         for one in held:
@@ -210,7 +218,11 @@ class PartitionEnds:
 
     def knows(self, accounts: Iterable[str]) -> None:
         """Checkpoints are committed that know what those accounts lost."""
-        for account in accounts if self.lost else ():
+        if self.lost:
+            self._forget_lost(accounts)
+
+    def _forget_lost(self, accounts: Iterable[str]) -> None:
+        for account in accounts:
             self.lost.pop(account, None)
         if not self.lost:
             self._lost_from.clear()

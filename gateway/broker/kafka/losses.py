@@ -9,10 +9,9 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connection import Connection, permissions_may_return
-from gateway.broker.kafka.ends import PartitionEnds, numbered
+from gateway.broker.kafka.ends import Found, PartitionEnds, numbered
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
-from gateway.broker.ports import Lost
 
 
 async def look_back(connection: Connection, topics: Topics, ends: PartitionEnds) -> None:
@@ -25,9 +24,9 @@ async def look_back(connection: Connection, topics: Topics, ends: PartitionEnds)
     with permissions_may_return():
         now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
         for tp, end in ends.short(now).items():
-            oldest = (await cluster.places(connection, [tp], cluster.FIRST))[tp] or 0  # what is before it is too old
-            begin = max(oldest, ends.first(tp, now[tp]))
-            ends.lose(tp, end, oldest, await _events(connection, topics, tp, begin, now[tp]))
+            begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))
+            left = await _events(connection, topics, tp, begin, now[tp], ends.sought(tp))
+            ends.lose(tp, end, await _oldest(connection, tp), left)  # some may have grown too old meanwhile
 
 
 async def led(connection: Connection, known: Collection[TopicPartition]) -> list[TopicPartition]:
@@ -38,14 +37,20 @@ async def led(connection: Connection, known: Collection[TopicPartition]) -> list
     return [tp for tp in known if tp.partition in (at := found.get(tp.topic, {})) and at[tp.partition].leader >= 0]
 
 
-async def _events(
-    connection: Connection, topics: Topics, tp: TopicPartition, begin: int, end: int
-) -> set[tuple[str, Lost]]:
-    """Return the events in a partition from a place up to another, by account."""
+async def _oldest(connection: Connection, tp: TopicPartition) -> int:
+    """Return the place in a partition before which everything was too old to be kept; raises Unavailable."""
+    return (await cluster.places(connection, [tp], cluster.FIRST))[tp] or 0
+
+
+async def _events(  # noqa: PLR0917 - in one place
+    connection: Connection, topics: Topics, tp: TopicPartition, begin: int, end: int, sought: Collection[Found]
+) -> set[Found]:
+    """Return which of the events that are sought are in a partition from a place up to another."""
     found, kind = set(), topics.kind(tp.topic)
     async with aclosing(read_all(connection, {tp: begin}, {tp: end})) as records:  # type: ignore[type-var]
         async for record in records:
             message = message_of(kind, record.key, record.value, record.headers)
-            if message is not None and (event := numbered(message)) is not None:
+            event = None if message is None else numbered(message)
+            if message is not None and event is not None and (message.account, event) in sought:
                 found.add((message.account, event))
     return found

@@ -82,6 +82,16 @@ def test_a_partition_that_is_doubted_may_have_everything() -> None:
     assert (logs, ends.lost, ends.short({EVENTS: 3})) == ([], {}, {})
 
 
+def test_what_others_wrote_is_not_kept_in_mind_while_it_is_looked_at() -> None:
+    """It may be millions: of all shards of the partition since this process wrote there last."""
+    ends = PartitionEnds(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("beta", 3)]))
+    assert ends.sought(EVENTS) == there("alpha", [1, 2]) | there("beta", [3])
+    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+    assert ends.sought(EVENTS) == there("alpha", [1, 2]) | there("beta", [3])
+    assert ends.sought(OWN) == there("beta", [3])
+
+
 def test_what_left_with_its_age_is_not_lost() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3)]), (5, [part("alpha", 4)]))
@@ -103,8 +113,8 @@ def test_what_was_published_again_since_is_lost_no_more(whose: str) -> None:
     with structlog.testing.capture_logs() as logs:
         ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3]))
     assert (logs, ends.lost) == ([], {"alpha": {Lost(1, 4)}})
-    ends.knows(["alpha"])
-    assert ends.short({EVENTS: 6}) == {}
+    ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3, 4]))
+    assert (ends.lost, ends.short({EVENTS: 6})) == ({}, {})
 
 
 def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:

@@ -12,9 +12,10 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
-from gateway.broker.kafka.cluster import ClusterFacts
+from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.ends import PartitionEnds
 from gateway.broker.kafka.log import EventLogSettings, KafkaShard
+from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import OutcomeUnknown, Unavailable
@@ -64,12 +65,16 @@ class Cluster:
     def __init__(self, producer: Producer) -> None:
         self.options = SimpleNamespace(timeout=0.2)
         self.leaderless: set[str] = set()
+        self.firsts: list[int] = []
+        """The first places of any partition, as they are told one after another."""
         self._producer = producer
 
     async def ask(self, request: Any, **_: Any) -> Any:  # noqa: ANN401 - aiokafka's own
         if isinstance(request, OffsetRequest):
             asked = {topic: [partition for partition, _ in parts] for topic, parts in request._topics}
             ends = self._producer.ends
+            if any(when == FIRST for _, parts in request._topics for _, when in parts):
+                ends = Counter(dict.fromkeys(ends, self.firsts.pop(0)))
             return SimpleNamespace(topics=[(name, [(at, 0, -1, ends[name]) for at in asked[name]]) for name in asked])
         topics = [self._described(name) for name in request._topics]
         return SimpleNamespace(to_object=lambda: {"topics": topics})
@@ -150,6 +155,20 @@ async def test_a_partition_of_events_without_a_leader_does_not_end_a_writer_that
     producer.ends[CHECKPOINTS] = 1
     with pytest.raises(OutcomeUnknown, match="checkpoints went back to 1"):
         await shard.check()
+
+
+async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost() -> None:
+    """Else it would be published again to those who have read it already."""
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    place = shard.ends.first(shard.ends.of_events()[0], 0)
+    producer.ends[EVENTS] = place
+    cluster.firsts = [0, place + 1]
+    connection: Any = cluster
+
+    await look_back(connection, TOPICS, shard.ends)
+    assert (shard.lost, cluster.firsts) == ({}, [])
 
 
 async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:
