@@ -137,9 +137,9 @@ class PartitionEnds:
                 self._under_way = []
                 raise self._went_back(one.tp, one.place)
 
-    def doubt(self, tp: TopicPartition) -> None:
-        """Look for what was stored in a partition: Kafka says that it does not know the batches before."""
-        self._short.setdefault(tp, sys.maxsize)
+    def doubt(self, tp: TopicPartition, end: int = sys.maxsize) -> None:
+        """Look for what was stored in a partition: it ended there, or Kafka does not know the batches before."""
+        self._short.setdefault(tp, end)
 
     def stored(self) -> None:
         """Remember those batches: they are stored, or may be."""

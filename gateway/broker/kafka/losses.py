@@ -14,15 +14,24 @@ from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
 
 
-async def look_back(connection: Connection, topics: Topics, ends: PartitionEnds) -> None:
+async def look_back(
+    connection: Connection, topics: Topics, ends: PartitionEnds, every: Collection[PartitionEnds]
+) -> None:
     """Let `ends` find what is not there any more of partitions that lost their ends; raises Unavailable.
+
+    All shards share the partitions of events, so `every` one of this process is told which of them do. Else the first
+    one to be opened would write on, up to where the others had written, and they would miss nothing.
 
     Partitions without a leader are left for another time: they keep no other topic from being written to.
     """
-    if not (known := ends.of_events()):
-        return
+    before = [(one, {tp: one.last(tp) for tp in one.of_events()}) for one in every]  # they may write meanwhile
+    known = {tp for _, lasts in before for tp in lasts}
     with permissions_may_return():
         now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
+        for one, lasts in before:
+            for tp in lasts.keys() & now.keys():
+                if now[tp] <= lasts[tp]:
+                    one.doubt(tp, now[tp])
         for tp, end in ends.short(now).items():
             begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))
             left = await _events(connection, topics, tp, begin, now[tp], ends.sought(tp))

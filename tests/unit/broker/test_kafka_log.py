@@ -167,8 +167,23 @@ async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost() -> None:
     cluster.firsts = [0, place + 1]
     connection: Any = cluster
 
-    await look_back(connection, TOPICS, shard.ends)
+    await look_back(connection, TOPICS, shard.ends, [shard.ends])
     assert (shard.lost, cluster.firsts) == ({}, [])
+
+
+async def test_each_shard_of_the_process_hears_that_a_partition_which_all_share_lost_its_end() -> None:
+    """The first that is opened writes on, soon beyond where the others had written."""
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    (partition,) = shard.ends.of_events()
+    first = PartitionEnds(2, TopicPartition(CHECKPOINTS, 2))
+    producer.ends[EVENTS] = 1
+    connection: Any = cluster
+
+    await look_back(connection, TOPICS, first, [shard.ends, first])
+    assert first.lost == {}
+    assert shard.ends.short({partition: 1000}) == {partition: 1}
 
 
 async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:
