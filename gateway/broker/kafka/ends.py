@@ -186,8 +186,8 @@ class PartitionEnds:
         written = {(part.account, event) for one, _, part in self._recent if one == tp for event in part.events}
         return written | {(account, event) for account, events in self.lost.items() for event in events}
 
-    def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[Found]) -> None:
-        """Find what a partition lost that ended at `end` then, and say it.
+    def lose(self, tp: TopicPartition, end: int, oldest: int, left: Collection[Found], *, now: int) -> None:
+        """Find what a partition lost that ended at `end` then and ends at `now`, and say it.
 
         What is before the place `oldest` is not lost but was kept for as long as it is to be; `left` is what is there
         from `first` on. What was found earlier may be there by now: where a commit had no clean answer, or another
@@ -198,10 +198,13 @@ class PartitionEnds:
                 self.lost[account].discard(event)
         self._forget_lost([account for account, events in self.lost.items() if not events])
         held = [one for one in self._recent if one[0] == tp and one[1] >= oldest]
+        lacking = [{event for event in part.events if (part.account, event) not in left} for _, _, part in held]
+        if not any(lacking) and now > self.last(tp):
+            self._short.pop(tp, None)
+            return  # it has all that is known, and the end that was told before was of another copy
         gone = []
-        for one in held:
+        for one, missing in zip(held, lacking, strict=True):
             _, place, part = one
-            missing = {event for event in part.events if (part.account, event) not in left}
             if missing:
                 self.lost.setdefault(part.account, set()).update(missing)
                 self._lost_from[tp] = min(end, self._lost_from.get(tp, end))

@@ -150,7 +150,8 @@ class KafkaLog:
                 self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
             try:
                 await opened.claim()
-                await look_back(self._connection, self._settings.topics, opened.ends, self._ends.values())
+                topics, limit = self._settings.topics, self._settings.commit_timeout
+                await look_back(self._connection, producer, topics, opened.ends, self._ends.values(), limit)
             except BaseException:
                 self._facts = None  # it may be for what was changed
                 await self._connection.end_producer(opened.producer)

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from contextlib import aclosing
+from typing import Final
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, permissions_may_return
+from gateway.broker.kafka.connection import Connection, map_aiokafka_errors, permissions_may_return
+from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Found, PartitionEnds, numbered
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
 
+_PROBE: Final = b"gateway.end"
+"""Key of a record that tells where a partition ends; compacted topics take none without."""
 
-async def look_back(
-    connection: Connection, topics: Topics, ends: PartitionEnds, every: Collection[PartitionEnds]
+
+async def look_back(  # noqa: PLR0917 - in one place
+    connection: Connection,
+    producer: AIOKafkaProducer,
+    topics: Topics,
+    ends: PartitionEnds,
+    every: Collection[PartitionEnds],
+    limit: float,
 ) -> None:
     """Let `ends` find what is not there any more of partitions that lost their ends; raises Unavailable.
+
+    `producer` is the shard's new one, which has no transaction; it has `limit` seconds to prove where they end.
 
     All shards share the partitions of events, so `every` one of this process is told which of them do. Else the first
     one to be opened would write on, up to where the others had written, and they would miss nothing.
@@ -28,6 +42,10 @@ async def look_back(
     known = {tp for _, lasts in before for tp in lasts}
     with permissions_may_return():
         now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
+        doubtful = {tp for _, lasts in before for tp in lasts.keys() & now.keys() if now[tp] <= lasts[tp]}
+        doubtful |= ends.short(now).keys()
+        if doubtful:
+            now |= await _proven(producer, doubtful, limit)
         for one, lasts in before:
             for tp in lasts.keys() & now.keys():
                 if now[tp] <= lasts[tp]:
@@ -35,7 +53,26 @@ async def look_back(
         for tp, end in ends.short(now).items():
             begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))
             left = await _events(connection, topics, tp, begin, now[tp], ends.sought(tp))
-            ends.lose(tp, end, await _oldest(connection, tp), left)  # some may have grown too old meanwhile
+            oldest = await _oldest(connection, tp)  # again: some may have grown too old meanwhile
+            ends.lose(tp, end, oldest, left, now=now[tp])
+
+
+async def _proven(
+    producer: AIOKafkaProducer, partitions: Collection[TopicPartition], limit: float
+) -> dict[TopicPartition, int]:
+    """Return where partitions end, each proven by a record that its leader and all in sync stored; raises Unavailable.
+
+    A broker that its cluster has replaced as a leader still says where its copy ends, which may be before what is
+    stored. It takes no record. The records are of a transaction that is aborted, so nobody reads them; its marker also
+    ends what a former writer of this name may have left open there, which would hold up every reader.
+    """
+    with map_aiokafka_errors("the ends of partitions"):
+        async with patience(producer.client, limit):
+            await producer.begin_transaction()
+            sent = [await producer.send(tp.topic, key=_PROBE, partition=tp.partition) for tp in partitions]
+            stored = await asyncio.gather(*sent)
+            await producer.abort_transaction()
+    return {one.topic_partition: one.offset for one in stored if one.offset >= 0}
 
 
 async def led(connection: Connection, known: Collection[TopicPartition]) -> list[TopicPartition]:

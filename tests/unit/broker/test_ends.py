@@ -44,7 +44,7 @@ def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
         wrote(ends, (10_000 * place, [part("account", *range(1000 * place, 1000 * place + 1000))]))
     assert len(ends._recent) == 5
     assert ends._events == 5000
-    ends.lose(EVENTS, 0, 0, set())
+    ends.lose(EVENTS, 0, 0, set(), now=0)
     assert (ends._events, ends._bytes, len(ends._recent)) == (0, 0, 0)
 
 
@@ -54,7 +54,7 @@ def test_of_what_a_partition_lost_each_account_is_told_once_with_its_first_key_a
     with pytest.raises(Unavailable, match="went back to 3"):
         ends.compare({EVENTS: 3})
     with structlog.testing.capture_logs() as logs:
-        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]), now=3)
     (entry,) = logs
     assert (entry["log_level"], entry["keys"]) == ("error", ["alpha: 3 to 6", "beta: 1 to 1"])
     assert not entry["maybe_earlier_ones"]
@@ -68,7 +68,7 @@ def test_where_others_wrote_since_what_is_there_tells_what_is_lost() -> None:
     """Another shard of the partition came first, so it ends now behind what was lost."""
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4)]), (6, [part("alpha", 5)]))
-    ends.lose(EVENTS, 5, 0, there("alpha", [1, 2]) | there("gamma", [3, 4]))
+    ends.lose(EVENTS, 5, 0, there("alpha", [1, 2]) | there("gamma", [3, 4]), now=5)
     assert ends.lost == {"alpha": {Lost(1, number) for number in (3, 4, 5)}}
 
 
@@ -78,7 +78,7 @@ def test_a_partition_that_is_doubted_may_have_everything() -> None:
     ends.doubt(EVENTS)
     assert ends.short({EVENTS: 3}) == {EVENTS: 3}
     with structlog.testing.capture_logs() as logs:
-        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+        ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]), now=3)
     assert (logs, ends.lost, ends.short({EVENTS: 3})) == ([], {}, {})
 
 
@@ -87,7 +87,7 @@ def test_what_others_wrote_is_not_kept_in_mind_while_it_is_looked_at() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("beta", 3)]))
     assert ends.sought(EVENTS) == there("alpha", [1, 2]) | there("beta", [3])
-    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]), now=3)
     assert ends.sought(EVENTS) == there("alpha", [1, 2]) | there("beta", [3])
     assert ends.sought(OWN) == there("beta", [3])
 
@@ -95,7 +95,7 @@ def test_what_others_wrote_is_not_kept_in_mind_while_it_is_looked_at() -> None:
 def test_what_left_with_its_age_is_not_lost() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3)]), (5, [part("alpha", 4)]))
-    ends.lose(EVENTS, 5, 3, there("alpha", [3]))
+    ends.lose(EVENTS, 5, 3, there("alpha", [3]), now=5)
     assert ends.lost == {"alpha": {Lost(1, 4)}}
 
 
@@ -104,16 +104,16 @@ def test_what_was_published_again_since_is_lost_no_more(whose: str) -> None:
     """No clean answer came to a commit since the loss was found, so this process still has it in mind."""
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4)]))
-    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]))
+    ends.lose(EVENTS, 3, 0, there("alpha", [1, 2]), now=3)
     if whose.startswith("ours"):
         wrote(ends, (3, [part("alpha", 3)]))
     ends.begin_again()
     assert ends.short({EVENTS: 6}) == {EVENTS: 6}
     assert ends.first(EVENTS, 6) <= 3
     with structlog.testing.capture_logs() as logs:
-        ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3]))
+        ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3]), now=6)
     assert (logs, ends.lost) == ([], {"alpha": {Lost(1, 4)}})
-    ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3, 4]))
+    ends.lose(EVENTS, 6, 0, there("alpha", [1, 2, 3, 4]), now=6)
     assert (ends.lost, ends.short({EVENTS: 6})) == ({}, {})
 
 
@@ -121,7 +121,7 @@ def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (100, [part("alpha", 7)]))
     with structlog.testing.capture_logs() as logs:
-        ends.lose(EVENTS, 90, 0, set())
+        ends.lose(EVENTS, 90, 0, set(), now=90)
     assert logs[0]["maybe_earlier_ones"]
 
 
@@ -131,7 +131,7 @@ def test_what_was_not_stored_is_not_remembered() -> None:
     ends.on_stored([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
     ends.begin_again()
     wrote(ends, (5, [part("alpha", 2)]))
-    ends.lose(EVENTS, 2, 0, there("alpha", [1]))
+    ends.lose(EVENTS, 2, 0, there("alpha", [1]), now=2)
     assert ends.lost == {"alpha": {Lost(1, 2)}}
 
 

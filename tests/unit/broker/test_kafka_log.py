@@ -12,12 +12,13 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
 
+from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.ends import PartitionEnds
 from gateway.broker.kafka.log import EventLogSettings, KafkaShard
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import Topics
-from gateway.broker.ports import Commit
+from gateway.broker.ports import Commit, Lost
 from gateway.errors import OutcomeUnknown, Unavailable
 from tests.contract.behaviours import messages
 
@@ -35,6 +36,7 @@ class Producer:
         """Records of each topic, one partition of each."""
         self.ended = 0
         """Transactions that were committed."""
+        self.aborted = 0
         self.tells_places = True
         self.client = SimpleNamespace()
 
@@ -54,6 +56,14 @@ class Producer:
         stored.set_result(RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, 0, 0, 0))
         return stored
 
+    async def send(self, topic: str, *, key: bytes, partition: int) -> asyncio.Future[RecordMetadata]:
+        batch = self.create_batch()
+        batch.append(key=key, value=None, timestamp=0)
+        return await self.send_batch(batch, topic, partition=partition)
+
+    async def abort_transaction(self) -> None:
+        self.aborted += 1
+
     async def commit_transaction(self) -> None:
         self.ended += 1
         self.ends.update((EVENTS, CHECKPOINTS))  # a marker in each
@@ -67,12 +77,14 @@ class Cluster:
         self.leaderless: set[str] = set()
         self.firsts: list[int] = []
         """The first places of any partition, as they are told one after another."""
+        self.stale: dict[str, int] = {}
+        """Where topics end by what a broker tells that leads them no more."""
         self._producer = producer
 
     async def ask(self, request: Any, **_: Any) -> Any:  # noqa: ANN401 - aiokafka's own
         if isinstance(request, OffsetRequest):
             asked = {topic: [partition for partition, _ in parts] for topic, parts in request._topics}
-            ends = self._producer.ends
+            ends = self._producer.ends | self.stale
             if any(when == FIRST for _, parts in request._topics for _, when in parts):
                 ends = Counter(dict.fromkeys(ends, self.firsts.pop(0)))
             return SimpleNamespace(topics=[(name, [(at, 0, -1, ends[name]) for at in asked[name]]) for name in asked])
@@ -167,7 +179,7 @@ async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost() -> None:
     cluster.firsts = [0, place + 1]
     connection: Any = cluster
 
-    await look_back(connection, TOPICS, shard.ends, [shard.ends])
+    await look_back(connection, shard.producer, TOPICS, shard.ends, [shard.ends], 1.0)
     assert (shard.lost, cluster.firsts) == ({}, [])
 
 
@@ -181,9 +193,48 @@ async def test_each_shard_of_the_process_hears_that_a_partition_which_all_share_
     producer.ends[EVENTS] = 1
     connection: Any = cluster
 
-    await look_back(connection, TOPICS, first, [shard.ends, first])
+    await look_back(connection, shard.producer, TOPICS, first, [shard.ends, first], 1.0)
     assert first.lost == {}
     assert shard.ends.short({partition: 1000}) == {partition: 1}
+
+
+async def test_the_end_that_a_broker_tells_which_leads_no_more_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copy ends before what its successor has stored, and it takes no record: a record proves where the end is."""
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    connection: Any = cluster
+    cluster.stale[EVENTS] = 1
+    with pytest.raises(OutcomeUnknown, match="went back to 1"):
+        await shard.check()
+    asked: list[tuple[int, int]] = []
+
+    async def events(*arguments: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401
+        asked.append((arguments[3], arguments[4]))
+        return {("demo", Lost(1, 1)), ("demo", Lost(1, 2))}
+
+    monkeypatch.setattr(losses, "_events", events)
+    end = producer.ends[EVENTS]
+    cluster.firsts = [0, 0]
+    await look_back(connection, shard.producer, TOPICS, shard.ends, [shard.ends], 1.0)
+    assert (shard.lost, producer.aborted, asked) == ({}, 1, [(1, end)])  # behind the marker of the claim
+    assert shard.ends.short(dict.fromkeys(shard.ends.of_events(), end + 2)) == {}
+
+
+async def test_where_no_record_is_taken_nothing_is_held_for_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    connection: Any = cluster
+    cluster.stale[EVENTS] = 1
+
+    async def send(*_: Any, **__: Any) -> asyncio.Future[RecordMetadata]:  # noqa: ANN401
+        return asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(producer, "send", send)
+    with pytest.raises(Unavailable, match="the ends of partitions: Kafka did not answer in time"):
+        await look_back(connection, shard.producer, TOPICS, shard.ends, [shard.ends], 0.05)
+    assert (shard.lost, producer.aborted) == ({}, 0)
 
 
 async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None:
