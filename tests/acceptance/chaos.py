@@ -62,7 +62,7 @@ ROUND: Final = len(SECONDS)
 SLOW: Final = 30_000.0
 """Bytes a second of a line that is slow."""
 TOLD: Final[dict[Kind, tuple[str, ...]]] = {
-    "back": ("went back",),
+    "back": ("went back", "lost its end"),
     "edit": ("Mend it", "is not as the gateway needs it"),
 }
 """What gateways say as an error of some blows, and must."""

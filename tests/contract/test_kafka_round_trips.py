@@ -21,9 +21,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     requests: list[Any] = []
     send: Callable[..., object] = AIOKafkaConnection.send
 
-    def noted(connection: AIOKafkaConnection, request: Any, **options: Any) -> object:  # noqa: ANN401 - aiokafka's own
+    def noted(connection: AIOKafkaConnection, request: Any, *options: Any) -> object:  # noqa: ANN401 - aiokafka's own
         requests.append(request)
-        return send(connection, request, **options)
+        return send(connection, request, *options)
 
     monkeypatch.setattr(AIOKafkaConnection, "send", noted)
     return requests
