@@ -90,8 +90,9 @@ def _name(node: ast.expr) -> str:
 
 
 def _placeholder(node: ast.expr) -> str:
-    names = [_name(one) for one in ast.walk(node) if isinstance(one, ast.Attribute | ast.Name)]
-    chosen = next((name for name in names if name not in {"", "self", "str", "repr", "describe"}), _UNKNOWN)
+    called = {one.func for one in ast.walk(node) if isinstance(one, ast.Call)}
+    names = [_name(one) for one in ast.walk(node) if isinstance(one, ast.Attribute | ast.Name) and one not in called]
+    chosen = next((name for name in names if name not in {"", "self"}), _UNKNOWN)
     return chosen.strip("_").replace("_", " ")
 
 
