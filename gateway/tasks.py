@@ -1,4 +1,4 @@
-"""What asyncio leaves to do for those who cancel tasks."""
+"""What asyncio leaves to do for those who cancel tasks, or wait for a future no more."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ async def run_apart(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
         if caller is not None and caller.cancelling():
             raise asyncio.CancelledError from None
         raise
+
+
+def retrieve_exception(future: asyncio.Future[Any]) -> None:
+    """Take note of the error of a future that nobody waits for any more, lest asyncio complain that nobody did."""
+    if not future.cancelled():
+        future.exception()

@@ -25,6 +25,7 @@ from gateway.signalr.large_records import ODD
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
 from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
+from gateway.tasks import retrieve_exception
 from gateway.together import same_tick
 
 __all__ = ["Connection", "OnPush", "Transport", "connect"]
@@ -298,7 +299,7 @@ class Connection:
             words = shown(str(error), self._secrets)
             raise ConnectionLost(f"the connection broke while sending: {words}", reason="dropped") from None
         room._asyncio_future_blocking = False  # noqa: SLF001 - as a task does, so that others can wait for it
-        room.add_done_callback(_retrieve_exception)
+        room.add_done_callback(retrieve_exception)
         sending.close()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -369,12 +370,6 @@ def _size(message: Any) -> int:  # noqa: ANN401 - of one of two types of aiohttp
 
 def _alike(lost: ConnectionLost) -> ConnectionLost:
     return ConnectionLost(str(lost), reason=lost.reason)
-
-
-def _retrieve_exception(room: asyncio.Future[None]) -> None:
-    """Take note of the error that an abandoned wait may end with, which asyncio would complain of otherwise."""
-    if not room.cancelled():
-        room.exception()
 
 
 async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:

@@ -35,6 +35,7 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.kafka.client_connection import ClientConnection
 from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit
 from gateway.broker.peers import HEAD_START, PeerRace, resolve
+from gateway.tasks import retrieve_exception
 
 _PAUSE: Final = 0.001
 """Seconds before a transaction that closely follows another is begun again."""
@@ -58,7 +59,7 @@ def apply_patches() -> None:
         _ = client.AIOKafkaClient.bootstrap, client.AIOKafkaClient._get_conn  # noqa: SLF001
         client.AIOKafkaClient.bootstrap = _bootstrap
         client.AIOKafkaClient._get_conn = _connected  # noqa: SLF001
-        batch.failure = _retrieve_exception(batch.failure)
+        batch.failure = _with_failures_retrieved(batch.failure)
 
 
 def _metadata(topics: Sequence[str] | None) -> MetadataRequest:
@@ -249,14 +250,13 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
                 opening.result().close()
 
 
-def _retrieve_exception(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
+def _with_failures_retrieved(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
     """Take note of the failure of a batch, in both futures that it has, lest asyncio complain that nobody did."""
 
     def fail(batch: MessageBatch, exception: BaseException) -> None:
         failure(batch, exception)
         for outcome in (batch.future, batch._drain_waiter):  # noqa: SLF001
-            if not outcome.cancelled():
-                outcome.exception()
+            retrieve_exception(outcome)
 
     return fail
 

@@ -126,7 +126,7 @@ class PartitionEnds:
         self._short.pop(self._own, None)
         self._under_way = []
 
-    def on_stored(self, batches: Iterable[Batch]) -> None:
+    def on_placed(self, batches: Iterable[Batch]) -> None:
         """Note the places of batches of a transaction that is about to end.
 
         A batch that stands where an earlier one stood tells that what was behind it is lost: raises Unavailable.
@@ -141,7 +141,7 @@ class PartitionEnds:
         """Look for what was stored in a partition: it ended there, or Kafka does not know the batches before."""
         self._short.setdefault(tp, end)
 
-    def stored(self) -> None:
+    def on_stored(self) -> None:
         """Remember those batches: they are stored, or may be."""
         for one in self._under_way:
             if one.place >= 0 or one.tp not in self._last:

@@ -42,6 +42,7 @@ from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import ActionRequired, BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from gateway.publication import Message
+from gateway.tasks import retrieve_exception
 
 VERSION: Final = 1
 LIMITS: Final = Limits(messages=5000, bytes=16 * 1024 * 1024)
@@ -345,10 +346,10 @@ class KafkaShard:
             problem = OutcomeUnknown(describe(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None
-            self.ends.stored()
+            self.ends.on_stored()
             return
         if is_ending:
-            self.ends.stored()
+            self.ends.on_stored()
         raise self._spend(problem)
 
     async def _store(self, batches: Sequence[_Batch]) -> None:
@@ -364,7 +365,7 @@ class KafkaShard:
                 if batch is not None:
                     tp = batch.tp
                     outcome = await self.producer.send_batch(batch.builder, tp.topic, partition=tp.partition)
-                    outcome.add_done_callback(_retrieve_exception)
+                    outcome.add_done_callback(retrieve_exception)  # where the next cannot be sent
                     sent.append(outcome)
                     held.append((batch.builder.record_count(), parts_of(batch.messages)))
                     at.append(tp)
@@ -375,7 +376,7 @@ class KafkaShard:
                 self.ends.doubt(tp)
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
-        self.ends.on_stored(
+        self.ends.on_placed(
             Batch(one.topic_partition, one.offset, *contents) for one, contents in zip(stored, held, strict=True)
         )
 
@@ -475,12 +476,6 @@ def _superseded(shard: int, newest: Claim | None) -> BrokerError:
     if newest is None:
         return OutcomeUnknown(f"the claim of shard {shard} is gone from the checkpoint topic: it was made anew")
     return Fenced(f"shard {shard} was claimed by {newest.owner}")
-
-
-def _retrieve_exception(outcome: asyncio.Future[Any]) -> None:
-    """Take note of a failure: where the next batch cannot be sent, nobody waits for those before it."""
-    if not outcome.cancelled():
-        outcome.exception()
 
 
 def _now() -> int:

@@ -558,7 +558,7 @@ class Account:
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
         elif outcome is not Outcome.REPEAT:
-            self.log(session)
+            self.log_contradictions(session)
             if session.state is State.LIVE:
                 self._set_timer(session)
                 if session.wants_latest or session.wants_audit:
@@ -579,7 +579,7 @@ class Account:
                 self._unread = 0 if self._connection is None else self._connection.unread
                 raise
 
-    def log(self, session: Session) -> None:
+    def log_contradictions(self, session: Session) -> None:
         """Log what the session found that is not as it should be; it is queued."""
         for outcome, content in session.take_contradictions():
             self.counters.on_contradiction(outcome, content)
@@ -597,7 +597,7 @@ class Account:
         self.touch()
         try:
             session.expire(max(deadline, asyncio.get_running_loop().time()))  # a loop may call a nanosecond early
-            self.log(session)
+            self.log_contradictions(session)
             self._has_work(self)
             self._set_timer(session)
             self.count_dead_letters(session)
@@ -618,7 +618,7 @@ class Account:
         self.source.counters.unpushed += unpushed
         self.counters.on_unpublished(STRAY, strays)
         self.counters.on_unpublished(FORGOTTEN, forgotten)
-        self.log(session)
+        self.log_contradictions(session)
         if session.has_batch:
             self.has_work()
         self._set_timer(session)

@@ -236,7 +236,7 @@ class SyncLoop:
         offset = self._account.source.counters.hub_offset
         offset.on_time(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
         self._session.on_latest(latest.sequence, latest.time, time.time())
-        self._account.log(self._session)
+        self._account.log_contradictions(self._session)
         self._account.lag.told_at = time.monotonic()
         if self._session.has_batch:
             self._account.has_work()

@@ -25,8 +25,8 @@ def part(account: str, *sequences: int) -> Part:
 
 def wrote(ends: PartitionEnds, *batches: tuple[int, list[Part]]) -> None:
     for place, parts in batches:
-        ends.on_stored([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
-        ends.stored()
+        ends.on_placed([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
+        ends.on_stored()
 
 
 def there(account: str, sequences: Iterable[int]) -> set[tuple[str, Lost]]:
@@ -128,7 +128,7 @@ def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
 def test_what_was_not_stored_is_not_remembered() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1)]))
-    ends.on_stored([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
+    ends.on_placed([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
     ends.begin_again()
     wrote(ends, (5, [part("alpha", 2)]))
     ends.lose(EVENTS, 2, 0, there("alpha", [1]), now=2)
