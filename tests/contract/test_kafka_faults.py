@@ -223,9 +223,16 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
         yield made
 
 
+async def takes_transactions(server: KafkaServer) -> None:
+    """Wait until a broker that has just started has made the topic of its transactions: it may take seconds."""
+    async with kafka_rig(server.address, timeout=20.0) as rig, rig.log("first").open(1):
+        pass
+
+
 @pytest.mark.parametrize("at", ["commit", "open", "stop"])
 async def test_a_frozen_broker_holds_nobody_up_and_leaves_no_task_and_no_socket(direct: KafkaServer, at: str) -> None:
     """aiokafka's own stop would wait for ever for batches that nobody takes."""
+    await takes_transactions(direct)
     async with leaving_nothing(), kafka_rig(direct.address, timeout=1.0) as rig:
         async with rig.log("a").open(1) as shard:
             await shard.commit(commit(1, 20))
@@ -254,6 +261,7 @@ async def test_a_frozen_broker_holds_nobody_up_and_leaves_no_task_and_no_socket(
 
 
 async def test_the_end_of_everything_waits_for_no_frozen_broker(direct: KafkaServer) -> None:
+    await takes_transactions(direct)
     try:
         async with leaving_nothing():
             async with kafka_rig(direct.address, timeout=1.0) as rig, rig.log("a").open(1) as shard:
