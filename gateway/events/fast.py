@@ -279,8 +279,13 @@ def _may_hold_exponent(data: bytes) -> bool:
 
 
 def _may_hold_long_number(data: bytes) -> bool:
-    """Whether there may be a number of more digits than the models take."""
-    return len(data) > MAX_DIGITS and data.translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER) >= 0
+    """Whether there may be a number of more digits than the models take.
+
+    One byte in sixteen is looked at first: a tenth of the time, and of a long number all of them are digits.
+    """
+    if len(data) <= MAX_DIGITS or data[::_STRIDE].translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER[::_STRIDE][1:]) < 0:
+        return False
+    return data.translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER) >= 0
 
 
 def _open(value: msgspec.Raw) -> msgspec.Raw:
@@ -370,6 +375,7 @@ _BRACKETS: Final = MAX_DEPTH // 2
 """Brackets of a value that cannot be nested too deep, wherever it stands."""
 _LONG_NUMBER: Final = b"0" * (MAX_DIGITS // 2 - 1)
 """Before or behind the point of a number that has more than `MAX_DIGITS`."""
+_STRIDE: Final = 16
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
 _ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)", re.DOTALL)
 _SECOND: Final = len("2026-11-22T13:32:25")
