@@ -19,7 +19,7 @@ import structlog
 
 from gateway.printable import printable
 from gateway.telemetry.log_limiter import AUDIT, LogRateLimiter
-from gateway.telemetry.tracer import add_trace
+from gateway.telemetry.span import add_trace
 
 _SHARED: tuple[structlog.types.Processor, ...] = (
     structlog.contextvars.merge_contextvars,

@@ -32,8 +32,6 @@ from opentelemetry.trace import (
     Span,
     SpanContext,
     SpanKind,
-    Status,
-    StatusCode,
     TraceFlags,
     get_current_span,
     set_span_in_context,
@@ -48,7 +46,7 @@ from gateway.redaction import shown_path
 from gateway.settings import TracingSettings
 from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small, read_small_text
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.tracer import SCHEMA, Kind, Known
+from gateway.telemetry.span import SCHEMA, Kind, Known
 
 _PATH: Final = "/v1/traces"
 _MAX_QUEUED_SPANS: Final = 2048
@@ -133,11 +131,6 @@ class Source:
     def is_sampled(span: Span) -> bool:
         """Return whether whoever began it records it."""
         return bool(span.get_span_context().trace_flags.sampled)
-
-
-def failed(span: Span, words: str) -> None:
-    """Mark a span as failed."""
-    span.set_status(Status(StatusCode.ERROR, words or None))
 
 
 @contextmanager

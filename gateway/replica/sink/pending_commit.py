@@ -21,7 +21,8 @@ from gateway.publication import (
 )
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.types import OutgoingItem
-from gateway.telemetry.tracer import Span, Tracer
+from gateway.telemetry.span import Span
+from gateway.telemetry.tracer import Tracer
 
 
 @dataclass(slots=True)

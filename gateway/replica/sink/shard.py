@@ -58,7 +58,8 @@ from gateway.session.session import Session
 from gateway.session.types import OutgoingItem, SessionSettings
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import bind, get_logger
-from gateway.telemetry.tracer import NO_SPAN, NOOP_TRACER, Tracer
+from gateway.telemetry.span import NO_SPAN
+from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 
 _OWNERSHIP_CHECK_S: Final = 30.0
 """Seconds without a log after which the connections to the hub are let go: another replica may need them."""

@@ -57,7 +57,7 @@ from gateway.signalr.large_records import decode_aside
 from gateway.state import TargetState
 from gateway.tasks import run_apart
 from gateway.telemetry.logs import bind, get_logger
-from gateway.telemetry.tracer import NO_SPAN, Span
+from gateway.telemetry.span import NO_SPAN, Span
 
 _DIVERGED_DELAY_S: Final = 60.0
 """Seconds before a history that diverged is looked at again; at once when the key was changed."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gateway.session.session import Session
 from gateway.session.types import Content, State
-from gateway.telemetry.tracer import NO_SPAN, Span
+from gateway.telemetry.span import NO_SPAN, Span
 
 if TYPE_CHECKING:
     from gateway.replica.source.account import Account

@@ -20,7 +20,8 @@ from gateway.control.listener.server import bind, serving, url_of
 from gateway.control.middleware import AdmissionMiddleware
 from gateway.control.tracing_middleware import TracingMiddleware
 from gateway.telemetry.control_counts import ControlCounters, decode_counts
-from gateway.telemetry.tracer import NO_SPAN, Span, Tracer
+from gateway.telemetry.span import NO_SPAN, Span
+from gateway.telemetry.tracer import Tracer
 from tests.unit.control.conftest import Api
 
 FLOOD = 300

@@ -18,7 +18,8 @@ from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, TRACEPARENT, Message
 from gateway.replica.source.account import AccountState
 from gateway.telemetry.otlp import Source
-from gateway.telemetry.tracer import Tracer, add_trace
+from gateway.telemetry.span import add_trace
+from gateway.telemetry.tracer import Tracer
 from tests.support.in_process import Build
 
 

@@ -23,8 +23,10 @@ from gateway.control import tracing_middleware as tracing
 from gateway.errors import OutcomeUnknown
 from gateway.events.event import Event
 from gateway.publication import event_message
-from gateway.telemetry import tracer as traces
-from gateway.telemetry.tracer import NO_SPAN, NOOP_TRACER, Broker, Sampler, Tracer, add_trace, end_request
+from gateway.telemetry import span, tracer
+from gateway.telemetry.sampler import Sampler
+from gateway.telemetry.span import NO_SPAN, add_trace
+from gateway.telemetry.tracer import NOOP_TRACER, Broker, Tracer, end_request
 
 MESSAGE = event_message(Event("acme", "order-update", 42, "an-id", "2026-11-22T13:32:25.0923668Z", 7, b"{}"))
 Make = Callable[..., Tracer]
@@ -188,8 +190,8 @@ def test_a_connect_names_the_hub_without_path_and_query(tracer: Make, spans: InM
 
 
 def test_the_names_are_those_of_the_conventions_that_are_named() -> None:
-    assert Schemas.V1_44_0.value == traces.SCHEMA
-    text = "".join(Path(module.__file__).read_text("utf-8") for module in (traces, tracing))
+    assert Schemas.V1_44_0.value == span.SCHEMA
+    text = "".join(Path(module.__file__).read_text("utf-8") for module in (span, tracer, tracing))
     roots = "messaging|http|server|client|network|url|error"
     names = set(re.findall(rf'"((?:{roots})\.[a-z_.]+)"', text)) - {"http.response.start"}  # ASGI's word
     assert len(names) > 15
