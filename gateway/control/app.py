@@ -13,13 +13,13 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from gateway import __version__
-from gateway.control.auth.scoping import check_scope
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.desired_state import DesiredStateWriter
 from gateway.control.openapi import finalize
 from gateway.control.problems import FieldError, Problem, ProblemType
 from gateway.control.replay_requests import ReplayRequests
 from gateway.control.routes import accounts, checkpoints, reference, replays
+from gateway.control.scoping import check_scope
 
 _TITLE: Final = "MesoLive event gateway"
 _ABOUT: Final = """\
