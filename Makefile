@@ -55,29 +55,29 @@ chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafk
 takeover: install ## how long accounts are silent when a replica is killed or ends: make takeover BROKER=kafka BUSY=3
 	$(BIN)/python -m tests.acceptance.takeover --broker $(BROKER) --busy $(or $(BUSY),0) $(ARGS)
 
-# docs/make_settings_page.py makes docs/reference/settings.md, and so on: script:page
+# tools/make_settings_page.py makes docs/reference/settings.md, and so on: script:page
 REFERENCE := settings:settings metrics:metrics cli:cli api:http-api errors:errors
 check: install ## lint, types, layers, and whether what is generated is fresh
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python tools/check_docstrings.py gateway tests benchmarks docs examples tools
+	$(BIN)/python tools/check_docstrings.py gateway tests benchmarks examples tools
 	$(BIN)/gateway schemas --check
-	set -e; for page in $(REFERENCE); do $(BIN)/python docs/make_$${page%%:*}_page.py | diff -u docs/reference/$${page##*:}.md -; done # stale? run: make schemas
-	$(BIN)/python docs/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise
-	$(BIN)/python docs/make_chart_files.py schema | diff -u $(CHART)/values.schema.json - # likewise
-	$(BIN)/python docs/make_chart_files.py readme | diff -u $(CHART)/README.md - # likewise
+	set -e; for page in $(REFERENCE); do $(BIN)/python tools/make_$${page%%:*}_page.py | diff -u docs/reference/$${page##*:}.md -; done # stale? run: make schemas
+	$(BIN)/python tools/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise
+	$(BIN)/python tools/make_chart_files.py schema | diff -u $(CHART)/values.schema.json - # likewise
+	$(BIN)/python tools/make_chart_files.py readme | diff -u $(CHART)/README.md - # likewise
 
 schemas: install ## write schemas/, the pages of docs/reference and the chart's values from the code
 	$(BIN)/gateway schemas
-	set -e; for page in $(REFERENCE); do $(BIN)/python docs/make_$${page%%:*}_page.py > docs/reference/$${page##*:}.md; done
-	$(BIN)/python docs/make_chart_files.py values > $(CHART)/values.yaml
-	$(BIN)/python docs/make_chart_files.py schema > $(CHART)/values.schema.json
-	$(BIN)/python docs/make_chart_files.py readme > $(CHART)/README.md
+	set -e; for page in $(REFERENCE); do $(BIN)/python tools/make_$${page%%:*}_page.py > docs/reference/$${page##*:}.md; done
+	$(BIN)/python tools/make_chart_files.py values > $(CHART)/values.yaml
+	$(BIN)/python tools/make_chart_files.py schema > $(CHART)/values.schema.json
+	$(BIN)/python tools/make_chart_files.py readme > $(CHART)/README.md
 
 manifests: install ## write k8s/ from the chart; HELM=… names Helm
-	$(BIN)/python docs/make_manifests.py k8s
+	$(BIN)/python tools/make_manifests.py k8s
 
 format: install ## fix what lint can fix by itself
 	$(BIN)/ruff check --fix .
@@ -94,9 +94,9 @@ lock: install ## pin every dependency with its hashes; what an image holds, and 
 	$(PIN) --universal --group docs --upgrade --output-file requirements-docs.lock
 
 pictures: install ## draw docs/images: diagrams, and the terminal and dashboard of a real run; needs Prometheus, as the tests do
-	$(BIN)/python docs/draw_diagrams.py
-	$(BIN)/python docs/record_terminal.py
-	$(BIN)/python -m docs.draw_dashboard
+	$(BIN)/python tools/draw_diagrams.py
+	$(BIN)/python tools/record_terminal.py
+	$(BIN)/python -m tools.draw_dashboard
 
 SITE := .venv-docs
 $(SITE)/.installed: requirements-docs.lock

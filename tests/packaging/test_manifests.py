@@ -41,7 +41,7 @@ def built(overlay: str) -> dict[str, dict[str, Any]]:
 
 
 def test_the_manifests_are_what_the_chart_makes_now(tmp_path: Path) -> None:
-    script = ROOT / "docs" / "make_manifests.py"
+    script = ROOT / "tools" / "make_manifests.py"
     subprocess.run([sys.executable, script, tmp_path], env={**os.environ, "HELM": str(helm())}, check=True)
 
     def files(folder: Path) -> dict[str, str]:

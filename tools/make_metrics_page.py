@@ -13,7 +13,7 @@ For Prometheus, at `/metrics` of the monitoring listener (`monitoring.port`), wi
 but those of the process itself (`process_cpu_seconds_total`, `process_resident_memory_bytes`, `process_open_fds`, …).
 What they mean in trouble is in the [runbook](../operate/runbook.md).
 
-<!-- Made by docs/make_metrics_page.py from gateway/telemetry/metrics.py: `make schemas`. -->
+<!-- Made by tools/make_metrics_page.py from gateway/telemetry/metrics.py: `make schemas`. -->
 """
 
 _CARDINALITY = f"""

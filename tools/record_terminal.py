@@ -23,7 +23,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-_IMAGES: Final = Path(__file__).parent / "images"
+_IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _COLUMNS: Final = 112
 _ROWS: Final = 40
 _DEADLINE_S: Final = 120.0

@@ -19,7 +19,7 @@ What each replica answers on `control.port`. How to use it, with tokens, ETags a
 [control plane](../operate/control.md). The same for programs is [openapi.json](../../schemas/openapi.json). Any
 operation may also answer {of_all}; [errors](errors.md#problems-of-the-http-api) has the problems of each status.
 
-<!-- Made by docs/make_api_page.py from schemas/openapi.json: `make schemas`. -->
+<!-- Made by tools/make_api_page.py from schemas/openapi.json: `make schemas`. -->
 """
 
 

@@ -16,7 +16,7 @@ _INTRODUCTION: Final = """# Commands
 `gateway --help` lists the commands, and `gateway COMMAND --help` shows one. Exit codes: 0 when all is well, 1 when
 something was found or failed, 2 for a wrong setting or a wrong command line, 130 after Ctrl-C.
 
-<!-- Made by docs/make_cli_page.py from gateway/cli: `make schemas`. -->
+<!-- Made by tools/make_cli_page.py from gateway/cli: `make schemas`. -->
 """
 
 

@@ -27,7 +27,7 @@ _INTRODUCTION: Final = """# Errors
 Search this page for the words that you have. What stands in `<…>` is put in when it happens. What to do when an alert
 fires is in the [runbook](../operate/runbook.md).
 
-<!-- Made by docs/make_errors_page.py from gateway: `make schemas`. -->
+<!-- Made by tools/make_errors_page.py from gateway: `make schemas`. -->
 """
 
 

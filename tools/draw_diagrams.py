@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-_IMAGES: Final = Path(__file__).parent / "images"
+_IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _INK: Final = "#26324a"
 _LINE: Final = "#5b6b8c"
 _FILLS: Final = {"plain": "#ffffff", "ours": "#e3ebff", "store": "#e4f5ea", "note": "#fff6d9"}

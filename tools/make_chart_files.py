@@ -15,7 +15,7 @@ from pydantic_core import to_jsonable_python
 
 from gateway.settings import Settings, fields
 
-MADE: Final = "Made by docs/make_chart_files.py: `make schemas`."
+MADE: Final = "Made by tools/make_chart_files.py: `make schemas`."
 OURS: Final = {
     "accounts.directory": "secrets.accounts",
     "control.tokens_file": "secrets.tokens",

@@ -13,7 +13,7 @@ def main() -> None:
     print("# Settings\n")
     print("From a YAML file (`--config`), then from the environment, which wins: `GATEWAY_HUB__URL` sets `hub.url`.")
     print("A setting that does not exist is an error that names the nearest one. Times are in seconds.\n")
-    print("<!-- Made by docs/make_settings_page.py from gateway/settings.py: `make schemas`. -->\n")
+    print("<!-- Made by tools/make_settings_page.py from gateway/settings.py: `make schemas`. -->\n")
     print("| setting | environment | default | meaning |")
     print("|---|---|---|---|")
     for name, field in fields():

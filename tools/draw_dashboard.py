@@ -168,7 +168,7 @@ def main() -> None:
         *(_drawn(place, title, found[title]) for place, title in zip(places, _PANELS, strict=True)),
         "</svg>",
     ]
-    (Path(__file__).parent / "images" / "dashboard.svg").write_text("\n".join(parts) + "\n", "utf-8")
+    (Path(__file__).parents[1] / "docs" / "images" / "dashboard.svg").write_text("\n".join(parts) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
