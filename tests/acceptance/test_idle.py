@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 
 from tests.acceptance.processes import House, Process, house, until
-from tests.acceptance.test_memory import connected, memory
+from tests.support.crowd import connected, count, memory
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ async def test_a_thousand_connections_leave_nothing_behind(tmp_path: Path) -> No
 
         async def dropped(rounds: int) -> None:
             for _ in range(rounds):
-                before = await connects(here)
+                before = await count(here, "connects")
                 await here.ask("POST /drop", how="abort")
                 await until(lambda before=before: _more(here, before), "all connected again")
                 await connected(here)
@@ -67,15 +67,11 @@ async def test_a_thousand_connections_leave_nothing_behind(tmp_path: Path) -> No
         await dropped(ROUNDS)
         await until(lambda: descriptors(gateway) <= files, f"no more than {files} descriptors are open")
         grown = memory(gateway, "VmRSS") - size
-        assert await connects(here) >= DROPPED * (ROUNDS + 2)
+        assert await count(here, "connects") >= DROPPED * (ROUNDS + 2)
     log.info("%d descriptors before and after, %.1f MiB more", files, grown)
     assert grown < 16  # as large as a leak of 16 KiB a connection would be; what is freed is not given back at once
 
 
-async def connects(here: House) -> int:
-    return sum(user["counts"].get("connects", 0) for user in (await here.ask("GET /status"))["users"])
-
-
 async def _more(here: House, before: int) -> bool:
     await asyncio.sleep(0.05)
-    return await connects(here) >= before + DROPPED
+    return await count(here, "connects") >= before + DROPPED

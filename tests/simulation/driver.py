@@ -11,13 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather
-
 from gateway.errors import Diverged
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, decode_checkpoint, encode_checkpoint, reset_checkpoint
 from gateway.session.session import Session
 from gateway.session.types import Batch, Outcome, OutgoingItem, Page, SessionSettings, State
+from tests.simulation.hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather
 
 MakeSession = Callable[..., Session]
 

@@ -12,10 +12,9 @@ from math import inf
 from random import Random
 from typing import Any, Final, NoReturn, cast
 
-from virtual import EPOCH, Machine, machine_of
-
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Unauthorized
 from gateway.signalr.connection import Connection, OnPush, Pause
+from tests.simulation.virtual import EPOCH, Machine, machine_of
 
 CALL_TIMEOUT: Final = 4.0
 _LATENCY: Final = 0.02

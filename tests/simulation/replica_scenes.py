@@ -15,7 +15,7 @@ from gateway.session.checkpoint import encode_checkpoint, reset_checkpoint
 from gateway.state import ACCOUNT, Desired, Phase, TargetState, encode_record
 
 if TYPE_CHECKING:
-    from replica_world import World
+    from tests.simulation.replica_world import World
 
 Events = list[tuple[float, Callable[[], None]]]
 """When each happens, in seconds, and what."""

@@ -7,12 +7,12 @@ from collections import Counter
 from typing import Final
 
 import msgspec
-from replica_hub import id_of
-from replica_world import CALM, FLOW, World, member_of
 
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.replica.source.account import AccountState
 from gateway.state import Phase
+from tests.simulation.replica_hub import id_of
+from tests.simulation.replica_world import CALM, FLOW, World, member_of
 
 BOUND: Final = 20.0
 """Seconds within which an event of a healthy account is in the log: a lost push waits for an audit and a grace."""

@@ -1,4 +1,4 @@
-"""Whole replicas on the memory broker and a fake hub, in virtual time: `python tests/simulation/replica_world.py 7`."""
+"""Whole replicas on the memory broker and a fake hub, in virtual time: `python -m tests.simulation.replica_world 7`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,6 @@ from random import Random
 from typing import Any, Final, Literal, cast
 
 import structlog
-from replica_hub import Bug, FakeHub, Trouble
-from replica_refusals import Refusing
-from replica_scenes import SlowRegistry, scene_of
-from virtual import Machine, simulate
 
 from gateway.accounts import shard_of
 from gateway.broker.control_view import View
@@ -36,6 +32,10 @@ from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.state import REPLAY, Observed, Phase, Replay, encode_record
+from tests.simulation.replica_hub import Bug, FakeHub, Trouble
+from tests.simulation.replica_refusals import Refusing
+from tests.simulation.replica_scenes import SlowRegistry, scene_of
+from tests.simulation.virtual import Machine, simulate
 
 FLOW: Final = 40.0
 """Seconds for which things happen, and go wrong."""
@@ -70,7 +70,7 @@ _REPLAYING: Final = 0.4
 _HUNG: Final = 0.05
 """The part of the others in which half of the shards hang for long, as where a broker's partitions have no leader."""
 
-_SCRIPT: Final = "tests/simulation/replica_world.py"
+_MODULE: Final = "tests.simulation.replica_world"
 
 ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
 
@@ -680,12 +680,12 @@ def lived(
 def repeat(seed: int, certain: str = "") -> str:
     """Return how a person repeats a seed."""
     more = f" 1 1 {certain}" if certain else ""
-    return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python {_SCRIPT} {seed}{more}"
+    return f"repeat it: PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')} python -m {_MODULE} {seed}{more}"
 
 
 def judged(seed: int, *, certain: str = "", is_whole: bool = False) -> str:
     """Return what is wrong with a seed, and its story; nothing where nothing is. `is_whole` wants it anyway."""
-    from replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
+    from tests.simulation.replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
 
     world = lived(seed, certain=certain)
     found = complaints(world)
@@ -702,7 +702,7 @@ def main(arguments: list[str]) -> int:
     fault that is to be in every world, as `World.certain` has it.
     """
     if "PYTHONHASHSEED" not in os.environ:  # the order of sets is part of what is repeated
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})  # noqa: S606
     first, count = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 1
     certain = arguments[3] if len(arguments) > 3 else ""
     if certain not in {"", "power", "refusals"}:

@@ -11,8 +11,6 @@ from operator import attrgetter
 from typing import Any
 
 import pytest
-from driver import Life
-from verdict import complaints
 
 from gateway.session.checkpoint import Anchor
 from gateway.session.dedup_window import DedupWindow
@@ -25,6 +23,8 @@ from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.session import Session
 from gateway.session.subscriptions import Subscription
 from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page
+from tests.simulation.driver import Life
+from tests.simulation.verdict import complaints
 
 ENOUGH = 2000
 """Seeds within which a fault must show."""

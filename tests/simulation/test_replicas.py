@@ -9,9 +9,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from replica_hub import Bug
-from replica_verdict import complaints
-from replica_world import FLOW, World, lived, repeat
 
 from gateway.broker.control_view import View
 from gateway.broker.kafka import error_codes as kafka_codes
@@ -29,9 +26,12 @@ from gateway.session.page_merge import PageMerger
 from gateway.session.session import Session
 from gateway.session.types import OutgoingItem, size_of
 from gateway.state import Phase
+from tests.simulation.replica_hub import Bug
+from tests.simulation.replica_verdict import complaints
+from tests.simulation.replica_world import FLOW, World, lived, repeat
 
 SEEDS = 96
-"""Of each run; a person asks for as many as he likes: `python tests/simulation/replica_world.py 1 20000`."""
+"""Of each run; a person asks for as many as he likes: `python -m tests.simulation.replica_world 1 20000`."""
 _EACH = 12
 
 
@@ -164,8 +164,8 @@ def test_slots_for_commits_that_are_kept_by_shards_that_hang_are_noticed(monkeyp
         async with self._usual:
             yield
 
-    monkeypatch.setattr("replica_world._CROWDS", 0.0)
-    monkeypatch.setattr("replica_world._HUNG", 1.0)
+    monkeypatch.setattr("tests.simulation.replica_world._CROWDS", 0.0)
+    monkeypatch.setattr("tests.simulation.replica_world._HUNG", 1.0)
     sound = found_in(4)
     monkeypatch.setattr(CommitSlots, "slot", keep)
     assert not sound
@@ -182,7 +182,7 @@ def test_room_that_is_kept_while_nobody_asks_is_noticed(monkeypatch: pytest.Monk
     async def keep(_self: HistoryClient, delay: float, _reservation: object) -> None:
         await asyncio.sleep(delay)
 
-    monkeypatch.setattr("replica_world._CROWDS", 1.0)
+    monkeypatch.setattr("tests.simulation.replica_world._CROWDS", 1.0)
     sound = found_in(8)
     monkeypatch.setattr(HistoryClient, "_pause", keep)
     monkeypatch.setattr(AccountPageSize, "halve", lambda *_, **__: False)  # else they soon ask for little
@@ -306,7 +306,7 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
 def test_a_replay_that_is_incomplete_or_of_which_somebody_does_not_know_the_end_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("replica_world._REPLAYING", 1.0)
+    monkeypatch.setattr("tests.simulation.replica_world._REPLAYING", 1.0)
     world = lived(11)
     assert complaints(world) == []
     (id_,) = world.replays

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import msgspec.structs
 import pytest
-from driver import Life
-from verdict import complaints
 
 from gateway.events.event import Event, Notification
 from gateway.session.checkpoint import decode_checkpoint
 from gateway.session.types import OutgoingItem
+from tests.simulation.driver import Life
+from tests.simulation.verdict import complaints
 
 RUNS = int(os.environ.get("SIMULATION_RUNS", "1500"))
 FIRST = int(os.environ.get("SIMULATION_SEED", "0"))

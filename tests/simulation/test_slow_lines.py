@@ -12,10 +12,10 @@ from random import Random
 from statistics import median
 
 import pytest
-from virtual import simulate
 
 from gateway.errors import Unavailable
 from gateway.replica.sink.commit_slots import CommitSlots
+from tests.simulation.virtual import simulate
 
 RATE = 40_000.0
 """Bytes a second."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from driver import Life, Published, tells_hubs_apart
-from hub_model import Happening, HubModel
-
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.session.types import Outcome
+from tests.simulation.driver import Life, Published, tells_hubs_apart
+from tests.simulation.hub_model import Happening, HubModel
 
 Change = tuple[int, frozenset[int] | None]
 """From which sequence on which strategies are wanted."""

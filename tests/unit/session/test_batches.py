@@ -4,12 +4,12 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 from hypothesis import given, settings
-from scenes import Scene, clock, event, events, letter, live
 
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
 from gateway.session.session import Session
 from gateway.session.types import Outcome, Page, SessionSettings, State
+from tests.unit.session.scenes import Scene, clock, event, events, letter, live
 
 KIBI = 1024
 

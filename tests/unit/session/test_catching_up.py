@@ -3,10 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scenes import Scene, clock, event, events, live
 
 from gateway.session.checkpoint import Anchor, Checkpoint, decode_checkpoint
 from gateway.session.types import Outcome, Page, PageRequest, State
+from tests.unit.session.scenes import Scene, clock, event, events, live
 
 # A new account ---------------------------------------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scenes import OLD, Scene, clock, event, events, letter, live
 
 from gateway.errors import Diverged
 from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor, Checkpoint
 from gateway.session.types import Outcome, State
+from tests.unit.session.scenes import OLD, Scene, clock, event, events, letter, live
 
 FAR = 10**12
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from scenes import Scene, clock, event, events, live
 
 from gateway.events.event import DeadLetter
 from gateway.session.session import Session
 from gateway.session.types import Outcome, Page
+from tests.unit.session.scenes import Scene, clock, event, events, live
 
 LATEST = 6
 

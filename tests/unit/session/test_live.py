@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from scenes import OLD, Scene, clock, event, events, letter, live
-
 from gateway.events.event import Event
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.dedup_window import DIGEST_BYTES
 from gateway.session.types import Outcome, PageRequest, State
+from tests.unit.session.scenes import OLD, Scene, clock, event, events, letter, live
 
 # Order -----------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from scenes import Scene, clock, event, events, letter, live
 
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.subscriptions import MAX_BYTES, Subscription, Subscriptions
 from gateway.session.types import Outcome
+from tests.unit.session.scenes import Scene, clock, event, events, letter, live
 
 
 def changed(scene: Scene, strategies: list[int] | None, *, latest: int, at: float = 0.0) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from scenes import Scene, clock, event, events, letter, live
 
 from gateway.errors import Diverged
 from gateway.events.event import Event
 from gateway.session.checkpoint import Anchor, Checkpoint
 from gateway.session.types import Content, Outcome, Page, State
+from tests.unit.session.scenes import Scene, clock, event, events, letter, live
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 FOREIGN: tuple[Content, ...] = (

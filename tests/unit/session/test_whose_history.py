@@ -3,7 +3,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from scenes import OLD, Scene, clock, event, events, live
 
 from gateway.errors import Diverged
 from gateway.events.times import ticks
@@ -12,6 +11,7 @@ from gateway.session.dedup_window import digest8
 from gateway.session.finality import Sighting
 from gateway.session.hub_clock import Moment
 from gateway.session.types import Outcome, PageRequest, State
+from tests.unit.session.scenes import OLD, Scene, clock, event, events, live
 
 KNOWN = Checkpoint(verified=10, anchor=Anchor(10, "id-10", clock(-3600)))
 SEEN = tuple(Sighting(latest, Moment(ticks(clock(-3600)))) for latest in (16, 20, 40, 100))
