@@ -44,7 +44,7 @@ fuzz: install ## 200 requests of each operation of the API, right and wrong ones
 	MESOLIVE_TEST_FUZZ_EXAMPLES=$(or $(EXAMPLES),200) $(PYTEST) --timeout 7200 -m long tests/acceptance/test_api_fuzz.py
 
 bench: install ## the gateway beside its baselines; ARGS="--only jetstream" chooses, ARGS=--help tells more
-	$(BIN)/python benchmarks/bench.py $(ARGS)
+	$(BIN)/python -m benchmarks.bench $(ARGS)
 
 bench-idle: install ## what 5,000 accounts cost that have nothing to do; ARGS="--tls", ARGS=--help tells more
 	$(BIN)/python -m benchmarks.idle $(ARGS)

@@ -17,8 +17,8 @@ import aiohttp
 import msgspec
 import nats
 from aiokafka import AIOKafkaProducer
-from task import CHECKPOINT_BYTES, PATH, Result, Stopwatch, Task, ask
 
+from benchmarks.task import CHECKPOINT_BYTES, PATH, Result, Stopwatch, Task, ask
 from gateway.broker.jetstream.topics import KEY
 from gateway.broker.kafka.client_internals import apply_patches
 from gateway.broker.kafka.topics import headers_of

@@ -3,7 +3,7 @@
 Each measurement is a process of its own. Its rate is in events a second by the clock, which other processes on the
 machine share; its cost is in microseconds of its own CPU for each event, which they do not.
 
-    python benchmarks/bench.py --only jetstream --rounds 5
+    python -m benchmarks.bench --only jetstream --rounds 5
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-from brokers import BROKERS
-from report import machine, markdown, rows
-from task import Result, Task, ask
 
+from benchmarks.brokers import BROKERS
+from benchmarks.report import machine, markdown, rows
+from benchmarks.task import Result, Task, ask
 from gateway.events.catalogue import KINDS
 from tests.support import leftovers
 
@@ -96,14 +96,14 @@ class House:
             profile=profile,
             **more,  # type: ignore[arg-type]
         )
-        command = [sys.executable, str(_HERE / "worker.py"), msgspec.json.encode(task).decode()]
+        command = [sys.executable, "-m", "benchmarks.worker", msgspec.json.encode(task).decode()]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_PATIENCE)  # noqa: S603
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
 
 
 @contextmanager
 def _source() -> Iterator[str]:
-    command = [sys.executable, str(_HERE / "source.py")]
+    command = [sys.executable, "-m", "benchmarks.source"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as source:  # noqa: S603
         assert source.stdin is not None
         assert source.stdout is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.simulator.events import CALLBACKS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "contract"))
-
-from kafka_server import any_kafka
+from tests.contract.kafka_server import any_kafka
 
 
 @contextmanager

@@ -9,8 +9,7 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
-from task import PATH, Result, Stopwatch, Task, ask
-
+from benchmarks.task import PATH, Result, Stopwatch, Task, ask
 from gateway.bootstrap.broker import open_broker, prepare_broker, tracing_destinations
 from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog

@@ -7,7 +7,7 @@ import platform
 from statistics import median
 from typing import Any
 
-from task import Result
+from benchmarks.task import Result
 
 _UNITS = {
     "events/s": "{:,.0f}",

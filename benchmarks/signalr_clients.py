@@ -1,6 +1,6 @@
 """The gateway's SignalR client beside others': what a push costs, and what becomes of money.
 
-    python benchmarks/signalr_clients.py
+    python -m benchmarks.signalr_clients
 
 prints the table of docs/decisions/0001-signalr-client.md. Each client has a process of its own and the same flood;
 pysignalr takes part where it is installed.
@@ -15,14 +15,12 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
-from source import Hub, Load
-from task import CALLBACK, PATH, Stopwatch, ask
+from benchmarks.source import Hub, Load
+from benchmarks.task import CALLBACK, PATH, Stopwatch, ask
 
 _EVENTS = 30_000
-_HERE = Path(__file__).parent
 
 
 class _Taker:
@@ -79,7 +77,7 @@ async def ours(hub: str) -> None:
 
 
 def signalrcore(hub: str) -> None:
-    from usual import listen  # noqa: PLC0415
+    from benchmarks.usual import listen  # noqa: PLC0415
 
     taker, opened, subscribed = _Taker(), threading.Event(), threading.Event()
     connection = listen(hub, lambda arguments: taker.take(arguments[0]), opened)
@@ -121,8 +119,8 @@ def main() -> None:
         if client is not None:
             asyncio.run(client)
         return
-    source = subprocess.Popen(  # noqa: S603
-        [sys.executable, _HERE / "source.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    source = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.source"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert source.stdin is not None
     assert source.stdout is not None
@@ -132,11 +130,12 @@ def main() -> None:
     print("|---|---:|---:|")
     for client in clients:
         ask(hub, "load", {"events": _EVENTS, "kind": "order-update"})
-        command = [sys.executable, __file__, client, hub]
+        command = [sys.executable, "-m", "benchmarks.signalr_clients", client, hub]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)  # noqa: S603
         told = json.loads(done.stdout.splitlines()[-1])
         print(f"| {client} | {told['cpu']:.1f} | {told['spoilt']:.1%} |")
     source.stdin.close()
 
 
-main()
+if __name__ == "__main__":
+    main()

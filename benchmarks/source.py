@@ -3,7 +3,7 @@
 It speaks just enough SignalR for the gateway and for signalrcore: negotiate, handshake, and answers to the hub's
 methods. The simulator has all the faults and checks; this has none, since it must cost next to nothing.
 
-    python source.py
+    python -m benchmarks.source
 
 prints its URL. Besides the hub it serves: POST /load (a JSON of `Load`) makes events and forgets what was before,
 POST /begin starts the pushes, GET /told gives when what was sent, by the system's monotonic clock, and how many events

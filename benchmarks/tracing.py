@@ -24,12 +24,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from uuid import uuid4
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from bench import House, Scenario
-from report import machine
-from task import Result
-
+from benchmarks.bench import House, Scenario
+from benchmarks.report import machine
+from benchmarks.task import Result
 from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.events.event import Event
 from gateway.replica.sink.pending_commit import PendingCommit, to_message

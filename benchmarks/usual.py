@@ -12,8 +12,8 @@ import nats
 from aiokafka import AIOKafkaProducer
 from signalrcore.hub_connection_builder import HubConnectionBuilder
 from signalrcore.types import HttpTransportType
-from task import PATH, Result, Stopwatch, Task, ask
 
+from benchmarks.task import PATH, Result, Stopwatch, Task, ask
 from gateway.simulator.events import CALLBACKS
 
 _Publish = Callable[[bytes, bytes], Awaitable[object]]

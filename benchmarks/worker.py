@@ -1,6 +1,6 @@
 """One contender in a process of its own: does its task and prints its result as one line of JSON.
 
-python worker.py '<Task as JSON>'
+python -m benchmarks.worker '<Task as JSON>'
 """
 
 from __future__ import annotations
@@ -9,12 +9,10 @@ import cProfile
 import os
 import sys
 
-import bare
-import gateway_side
 import msgspec
-import usual
-from task import Task
 
+from benchmarks import bare, gateway_side, usual
+from benchmarks.task import Task
 from gateway.bootstrap import event_loop as loop
 
 CONTENDERS = {
@@ -44,4 +42,5 @@ def main() -> None:
     os._exit(0)  # without waiting for threads that never end, as signalrcore's
 
 
-main()
+if __name__ == "__main__":
+    main()

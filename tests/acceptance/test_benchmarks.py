@@ -24,7 +24,7 @@ async def run(folder: Path, *command: str | Path, patience: float = PATIENCE) ->
 
 async def test_make_bench_measures_each_contender_of_each_scenario(tmp_path: Path) -> None:
     kafka_server.KAFKA.require()
-    said = await run(tmp_path, "benchmarks/bench.py", *FEW, "--output", tmp_path / "figures")
+    said = await run(tmp_path, "-m", "benchmarks.bench", *FEW, "--output", tmp_path / "figures")
     for load in ("flood, frames of 1", "flood, frames of 50", "live, 100/s", "catch-up, instant pages"):
         for broker in ("kafka", "jetstream"):
             assert f"**{load} → {broker}**" in said
@@ -39,7 +39,7 @@ async def test_the_cost_of_traces_is_measured(tmp_path: Path) -> None:
 
 
 async def test_the_signalr_clients_are_compared(tmp_path: Path) -> None:
-    said = await run(tmp_path, "benchmarks/signalr_clients.py")
+    said = await run(tmp_path, "-m", "benchmarks.signalr_clients")
     assert {"| ours |", "| signalrcore |"} <= {line[: line.index("|", 2) + 1] for line in said.splitlines()}
 
 
