@@ -46,7 +46,7 @@ async def recorded(here: House) -> list[dict[str, Any]]:
         await client.close()
 
 
-async def test_a_change_names_who_made_it_in_the_topic_the_record_and_the_log_of_the_owner(tmp_path: Path) -> None:
+async def test_a_change_names_its_author_in_topic_record_and_log_of_the_owner(tmp_path: Path) -> None:
     otto, line = await new_token(tmp_path, "otto", "operator")
     (tmp_path / "tokens").write_text(line + "\n")
     async with house(tmp_path, accounts=1) as here:
@@ -80,7 +80,7 @@ async def _is_told(control: Control, by: str, request_id: str | None) -> bool:
     return (by, request_id) in {(one["by"], one.get("request_id")) for one in told}
 
 
-async def test_a_record_that_cannot_be_written_is_told_and_is_written_once_it_can(tmp_path: Path) -> None:
+async def test_a_record_that_cannot_be_written_is_told_and_written_once_it_can(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1) as here:
         control = await control_of(await here.gateway(), here.http)
         await control.ready()

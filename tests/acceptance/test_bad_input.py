@@ -296,7 +296,7 @@ def run(command: str, config: Path) -> subprocess.CompletedProcess[str]:
         *(("check", url) for url in NO_URLS),
     ],
 )
-async def test_a_hub_url_that_is_none_ends_the_command_with_2_and_says_what_would_be_right(
+async def test_a_hub_url_that_is_none_ends_the_command_with_2_and_a_remedy(
     tmp_path: Path, command: str, url: str
 ) -> None:
     (tmp_path / "accounts").mkdir()
@@ -331,7 +331,7 @@ async def checked(house: House, tmp_path_factory: pytest.TempPathFactory) -> sub
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
-async def test_check_names_a_file_that_is_no_account_what_is_wrong_and_what_would_be_right(
+async def test_check_names_a_file_that_is_no_account_with_fault_and_remedy(
     checked: subprocess.CompletedProcess[str], name: str
 ) -> None:
     found = checked
@@ -359,7 +359,7 @@ async def test_run_serves_the_others_and_says_which_file_is_no_account(house: Ho
 
 
 @pytest.mark.parametrize(("what", "way"), CASES)
-async def test_what_cannot_be_decoded_becomes_one_dead_letter_and_nothing_else_changes(
+async def test_what_cannot_be_decoded_becomes_one_dead_letter_and_that_is_all(
     house: House, what: str, way: Way
 ) -> None:
     account, bad = account_of(what, way), BAD[what]
@@ -394,9 +394,7 @@ async def test_what_cannot_be_decoded_becomes_one_dead_letter_and_nothing_else_c
 
 
 @pytest.mark.parametrize("sound", ["sound", "not"])
-async def test_a_text_of_5_megabytes_becomes_a_dead_letter_with_digest_size_and_a_prefix(
-    house: House, sound: str
-) -> None:
+async def test_a_text_of_5_megabytes_is_a_dead_letter_with_digest_and_prefix(house: House, sound: str) -> None:
     account = f"large-{sound}"
     user = house.hub.user(account)
     user.emit(2)
@@ -464,9 +462,7 @@ async def test_a_record_that_is_none_becomes_a_dead_letter(house: House) -> None
 
 
 @pytest.mark.parametrize("way", ["status", "exception"])
-async def test_an_answer_with_an_error_costs_patience_and_neither_the_connection_nor_an_event(
-    house: House, way: str
-) -> None:
+async def test_an_error_as_answer_costs_patience_but_no_connection_and_no_event(house: House, way: str) -> None:
     user = house.hub.user(way)
     user.emit(2)
     await house.has(way, {1, 2}, 0)

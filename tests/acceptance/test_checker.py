@@ -199,7 +199,7 @@ def test_the_checker_knows_nothing_of_the_gateway() -> None:
     assert not [line for line in source.splitlines() if line.strip().startswith(("import gateway", "from gateway"))]
 
 
-async def test_a_real_log_of_all_17_kinds_in_both_forms_is_exact_until_a_defect_is_planted(tmp_path: Path) -> None:
+async def test_a_real_log_of_all_17_kinds_in_both_forms_is_exact_until_a_defect(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=2, prefill=60) as here:
         await here.gateway()
         await here.settled(60)

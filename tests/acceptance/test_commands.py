@@ -146,7 +146,7 @@ async def test_run_waits_for_a_broker_that_is_away_and_ends_at_once_when_asked(p
     assert SECRET not in gateway.complained
 
 
-async def test_of_two_gateways_of_one_deployment_one_serves_the_only_account_and_nobody_fights(place: Place) -> None:
+async def test_of_two_gateways_one_serves_the_only_account_and_nobody_fights(place: Place) -> None:
     first = await place.start("run")
     await first.complains("the account changed its state")
     second = await place.start("run")

@@ -25,7 +25,7 @@ async def verdict(world: House) -> tuple[int, str]:
         return code, verify.said
 
 
-async def test_verify_says_exact_and_names_what_is_skipped_altered_repeated_and_out_of_order(tmp_path: Path) -> None:
+async def test_verify_says_exact_or_names_skipped_altered_repeated_and_unordered(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=2, prefill=300) as world:
         gateway = await world.gateway()
         await world.settled(300)
@@ -59,7 +59,7 @@ async def test_verify_says_exact_and_names_what_is_skipped_altered_repeated_and_
         await client.close()
 
 
-async def test_the_consumer_of_the_docs_applies_each_event_once_through_stops_and_replays(
+async def test_the_docs_consumer_applies_each_event_once_over_stops_and_replays(
     tmp_path: Path,
 ) -> None:
     consumer = nats_consumer()
@@ -85,7 +85,7 @@ async def test_the_consumer_of_the_docs_applies_each_event_once_through_stops_an
         assert filled(state) == rows
 
 
-async def test_the_consumer_of_the_docs_misses_nothing_that_another_process_takes_from_its_consumer(
+async def test_the_docs_consumer_misses_nothing_that_another_process_takes(
     tmp_path: Path,
 ) -> None:
     consumer = nats_consumer()

@@ -50,7 +50,7 @@ async def asked_of_hub(here: House, account: str) -> Any:  # noqa: ANN401 - JSON
     return user
 
 
-async def test_any_replica_answers_for_every_account_and_a_change_outlives_all_of_them(tmp_path: Path) -> None:
+async def test_any_replica_answers_for_every_account_and_changes_outlive_all(tmp_path: Path) -> None:
     async with two_replicas(tmp_path) as (here, one, two):
         found = await one.accounts()
         assert sorted(found) == sorted(await two.accounts()) == sorted(here.accounts)
@@ -88,7 +88,7 @@ async def test_any_replica_answers_for_every_account_and_a_change_outlives_all_o
         await three.live(here.accounts)
 
 
-async def test_a_key_holds_across_replicas_and_a_kill_between_the_write_and_its_answer(tmp_path: Path) -> None:
+async def test_an_idempotency_key_holds_across_replicas_and_a_kill_in_between(tmp_path: Path) -> None:
     async with two_replicas(tmp_path) as (here, one, two):
         account = owned_by(two, await one.accounts())[0]
         before = (await asked_of_hub(here, account))["counts"]["connects"]
@@ -124,7 +124,7 @@ async def test_a_key_holds_across_replicas_and_a_kill_between_the_write_and_its_
         assert other.body["reconnects"] == 2
 
 
-async def test_while_the_broker_is_away_reads_go_on_and_writes_say_when_to_come_again(tmp_path: Path) -> None:
+async def test_while_the_broker_is_away_reads_go_on_and_writes_say_when_to_retry(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=2) as here:
         control = await control_of(await here.gateway(), here.http)
         await control.ready()
@@ -232,7 +232,7 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
                 assert words in listing.said + listing.complained
 
 
-async def test_a_port_that_is_taken_and_a_tokens_file_that_is_none_end_it_at_once(tmp_path: Path) -> None:
+async def test_a_taken_port_and_a_tokens_file_that_is_none_end_it_at_once(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1) as here:
         with socket.socket() as other:
             other.bind(("", 0))

@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
         yield started
 
 
-async def test_any_replica_changes_what_is_wanted_and_a_repeated_key_does_nothing_more(
+async def test_any_replica_changes_desired_state_and_a_repeated_key_does_no_more(
     server: KafkaServer, tmp_path: Path
 ) -> None:
     async with made(tmp_path, server, accounts=("main", "other", "third", "fourth")) as place:

@@ -375,9 +375,7 @@ def test_of_each_panel_it_is_said_what_it_shows() -> None:
 
 
 @pytest.mark.parametrize(("board", "title"), sorted(QUIET))
-def test_a_panel_shows_nothing_while_neither_the_gateway_fails_nor_memory_is_full(
-    stage: Stage, board: str, title: str
-) -> None:
+def test_a_panel_shows_nothing_while_nothing_fails_and_memory_is_not_full(stage: Stage, board: str, title: str) -> None:
     for query in PANELS[board, title].queries.values():
         for when in stage.episodes.values():
             found = stage.prometheus.range(asked(query), when.begin, when.end)

@@ -35,7 +35,7 @@ async def broker_of(demo: Process) -> str:
     return (await demo.hears(r"broker: +(nats://\S+)"))[1]
 
 
-async def test_a_demo_with_an_end_shows_where_everything_is_and_prints_the_verdict(tmp_path: Path, attic: Path) -> None:
+async def test_a_demo_with_an_end_shows_where_everything_is_and_its_verdict(tmp_path: Path, attic: Path) -> None:
     env = {"TMPDIR": str(attic)}
     async with process(tmp_path, GATEWAY, "demo", "--events", "2000", env=env) as demo:
         assert await demo.ended() == 0, demo.complained
@@ -79,7 +79,7 @@ async def test_a_demo_whose_log_lacks_an_event_names_it_and_fails(tmp_path: Path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_a_demo_without_an_end_leaves_nothing_behind_when_it_is_interrupted(
+async def test_a_demo_without_an_end_leaves_nothing_behind_when_interrupted(
     tmp_path: Path, attic: Path, number: signal.Signals
 ) -> None:
     async with process(tmp_path, GATEWAY, "demo", env={"TMPDIR": str(attic)}) as demo:

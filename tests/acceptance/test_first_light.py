@@ -21,7 +21,7 @@ from tests.acceptance.wire import Catch, How
 log = logging.getLogger(__name__)
 
 
-async def test_20000_events_of_5_accounts_are_exact_through_five_kills_and_cut_connections(tmp_path: Path) -> None:
+async def test_20000_events_of_5_accounts_are_exact_through_5_kills_and_cuts(tmp_path: Path) -> None:
     dice = Random(20_000)
     async with house(tmp_path, seed=1) as here:
         gateway = await here.gateway()
@@ -47,7 +47,7 @@ async def test_20000_events_of_5_accounts_are_exact_through_five_kills_and_cut_c
     were_in_flight(catches, [*KILLS, "unanswered"])
 
 
-async def test_sigterm_under_load_ends_within_10_s_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
+async def test_sigterm_under_load_ends_in_10_s_and_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
     async with house(tmp_path, seed=2) as here:
         gateway = await here.gateway()
         seconds = []

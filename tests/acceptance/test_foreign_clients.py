@@ -105,7 +105,7 @@ async def _spends_a_session_at_the_hub(*command: str) -> Any:
         return last_words
 
 
-async def test_microsofts_client_for_javascript_spends_a_whole_session_at_the_simulator(node: str) -> None:
+async def test_microsofts_javascript_client_spends_a_session_at_the_simulator(node: str) -> None:
     last_words = await _spends_a_session_at_the_hub(node, "client.mjs")
 
     assert last_words == "Server returned an error on close: good night"

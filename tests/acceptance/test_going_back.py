@@ -41,7 +41,7 @@ async def on_kafka(folder: Path) -> AsyncIterator[tuple[Scene, Stoppable]]:
 
 @pytest.mark.parametrize("then", ["events come", "nothing comes"])
 @pytest.mark.parametrize("on", [on_nats, on_kafka], ids=["nats", "kafka"])
-async def test_what_a_store_lost_that_went_back_is_published_again_and_nothing_else(
+async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
     tmp_path: Path,
     on: type,  # a function that gives a scene
     then: str,
@@ -69,7 +69,7 @@ async def test_what_a_store_lost_that_went_back_is_published_again_and_nothing_e
 
 
 @pytest.mark.parametrize("then", ["events come", "nothing comes"])
-async def test_what_a_topic_of_events_lost_alone_is_published_again_and_nothing_else(tmp_path: Path, then: str) -> None:
+async def test_what_a_topic_of_events_lost_is_published_again_and_no_more(tmp_path: Path, then: str) -> None:
     """The checkpoints stand, and say that its events are stored."""
     async with on_kafka(tmp_path) as (here, server):
         gateway = await here.gateway()

@@ -69,7 +69,7 @@ def fenced(words: str) -> int:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("events", "blows"), SIZES)
-async def test_events_are_exact_through_a_bad_hub_and_kills_of_the_gateway_and_of_the_broker(
+async def test_events_are_exact_through_a_bad_hub_and_gateway_and_broker_kills(
     tmp_path: Path, events: int, blows: Blows
 ) -> None:
     dice = Random(50_000)
@@ -100,7 +100,7 @@ async def test_events_are_exact_through_a_bad_hub_and_kills_of_the_gateway_and_o
     were_in_flight(catches, [how for _, how in blows])
 
 
-async def test_a_claim_of_somebody_who_shares_nothing_loses_nothing_and_the_owner_takes_its_shards_back(
+async def test_a_strangers_claim_loses_nothing_and_the_owner_takes_shards_back(
     tmp_path: Path,
 ) -> None:
     """As from a release that knew no leases: the fence decides whose batches are stored, the lease who goes on."""
@@ -120,7 +120,7 @@ async def test_a_claim_of_somebody_who_shares_nothing_loses_nothing_and_the_owne
     assert connections == [1] * 5
 
 
-async def test_a_message_that_the_server_refuses_is_isolated_and_all_others_are_exact(tmp_path: Path) -> None:
+async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(tmp_path: Path) -> None:
     """An operator lowers the stream's max_msg_size under a gateway at work: one event of 20 KB fits no longer."""
     async with house(tmp_path, seed=7) as here:
         gateway = await here.gateway()

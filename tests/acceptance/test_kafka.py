@@ -68,7 +68,7 @@ async def test_events_are_exact_through_kills_that_meet_transactions_in_flight(
     assert (code, said[-1]) == (0, "verdict: exact")
 
 
-async def test_replicas_share_and_take_over_from_one_that_freezes_and_from_one_that_is_killed(
+async def test_replicas_share_and_take_over_from_a_frozen_and_from_a_killed_one(
     tmp_path: Path, server: KafkaServer
 ) -> None:
     async with made(tmp_path, server) as place:

@@ -71,7 +71,7 @@ async def orders(place: Place) -> int:
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-async def test_a_consumer_of_the_docs_applies_each_event_once_through_kills_and_replays(
+async def test_a_docs_consumer_applies_each_event_once_over_kills_and_replays(
     tmp_path: Path, server: KafkaServer, example: str
 ) -> None:
     state, dice = tmp_path / "orders.sqlite", Random(example)

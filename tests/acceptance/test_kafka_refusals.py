@@ -234,7 +234,7 @@ async def test_a_topic_without_permission_ends_run_at_its_start(
         ("gateway-1", AclOperation.WRITE),
     ],
 )
-async def test_check_names_a_permission_that_is_missing_and_writes_nothing_to_find_out(
+async def test_check_names_a_missing_permission_and_writes_nothing_to_find_out(
     tmp_path: Path, guarded: Guarded, what: str, operation: AclOperation
 ) -> None:
     async with place_at(tmp_path, guarded) as place:
@@ -318,7 +318,7 @@ async def set_largest(guarded: Guarded, topic: str, size: int) -> None:
         await asyncio.to_thread(done.result)
 
 
-async def test_a_message_above_the_topics_limit_becomes_a_dead_letter_and_all_others_are_exact(
+async def test_a_message_above_the_topics_limit_is_a_dead_letter_the_rest_exact(
     tmp_path: Path, guarded: Guarded
 ) -> None:
     async with place_at(tmp_path, guarded) as place:

@@ -75,7 +75,7 @@ async def is_exact(place: Place, gateway: Process) -> None:
     assert verdict.faults == {}
 
 
-async def test_a_topic_of_events_that_is_deleted_is_made_again_and_so_are_its_events(
+async def test_a_deleted_topic_of_events_is_made_again_and_so_are_its_events(
     tmp_path: Path, server: KafkaServer
 ) -> None:
     async with place_at(tmp_path, server) as place:

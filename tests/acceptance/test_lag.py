@@ -57,7 +57,7 @@ async def test_a_silent_strategy_is_live_and_heard_and_not_behind(tmp_path: Path
         assert now["verified_sequence", NAME] == 100
 
 
-async def test_a_frozen_hub_is_not_heard_and_is_behind_from_when_it_was_heard_last(tmp_path: Path) -> None:
+async def test_a_frozen_hub_is_not_heard_and_is_behind_since_it_was_heard_last(tmp_path: Path) -> None:
     async with at_work(tmp_path) as (here, metrics):
         here.hub_process.freeze()
         frozen = await metrics.until(lambda now: not is_fresh(now), "its last record grows old")

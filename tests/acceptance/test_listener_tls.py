@@ -163,7 +163,7 @@ async def test_who_has_no_certificate_of_the_clients_authority_is_not_let_in(tmp
                     await status(url + path, client(there.authority, wrong))
 
 
-async def test_a_renewed_certificate_is_shown_to_the_next_and_half_a_pair_changes_nothing(tmp_path: Path) -> None:
+async def test_a_renewed_certificate_is_shown_next_and_half_a_pair_is_ignored(tmp_path: Path) -> None:
     async with secured(tmp_path) as there:
         second, third = (there.authority.certificate(name) for name in ("second", "third"))
         first = await certificate(there.control.url)
@@ -200,7 +200,7 @@ async def test_a_renewed_certificate_is_shown_to_the_next_and_half_a_pair_change
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_clients_of_an_authority_that_was_replaced_stay_out_with_a_session_of_before_too(
+async def test_clients_of_a_replaced_authority_stay_out_with_old_sessions_too(
     tmp_path: Path, version: ssl.TLSVersion
 ) -> None:
     old, new = Authority(tmp_path / "old"), Authority(tmp_path / "new")

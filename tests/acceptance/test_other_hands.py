@@ -38,7 +38,7 @@ async def stand_still(control: Control, names: Sequence[str]) -> None:
     await until(do, "the accounts stand still, loudly")
 
 
-async def test_a_setting_that_is_changed_for_a_while_buries_nothing_and_says_what_to_set(tmp_path: Path) -> None:
+async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=4) as here:
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
@@ -73,7 +73,7 @@ async def test_a_setting_that_is_changed_for_a_while_buries_nothing_and_says_wha
     assert len(told) < 20, "not thousands of lines"
 
 
-async def test_a_stream_that_is_deleted_is_made_again_and_its_accounts_stand_still_and_say_so(tmp_path: Path) -> None:
+async def test_a_deleted_stream_is_made_again_and_its_accounts_stop_and_say_so(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=2) as here:
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
@@ -90,7 +90,7 @@ async def test_a_stream_that_is_deleted_is_made_again_and_its_accounts_stand_sti
         assert await control.probe("/readyz") == 200
 
 
-async def test_a_server_that_comes_back_empty_is_furnished_again_and_its_accounts_stand_still_and_say_so(
+async def test_an_empty_server_is_furnished_and_its_accounts_stop_and_say_so(
     tmp_path: Path,
 ) -> None:
     async with house(tmp_path, accounts=2) as here:

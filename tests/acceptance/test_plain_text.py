@@ -10,7 +10,7 @@ SECRET = "s3cret-of-the-hub"
 PROGRAMS = (b"gateway.bootstrap.control_main", b"gateway.bootstrap.monitor_main")
 
 
-async def test_check_and_run_tell_of_a_secret_in_clear_and_the_control_process_gets_none(tmp_path: Path) -> None:
+async def test_check_and_run_tell_of_a_plain_secret_and_control_gets_none(tmp_path: Path) -> None:
     (tmp_path / "accounts").mkdir()
     (tmp_path / "accounts" / "main").write_text("key")
     env = {

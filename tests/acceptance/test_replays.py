@@ -116,7 +116,7 @@ async def further(control: Control, id_: str, position: int, standing: Collectio
     return owners[-1]
 
 
-async def test_an_owner_that_froze_in_one_and_wakes_does_not_show_it_as_running_again(tmp_path: Path) -> None:
+async def test_an_owner_that_froze_in_a_replay_does_not_show_it_running_again(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1) as here, at_work(here, rate=500) as first:
         id_ = await asked(first, here.accounts[0])
         await further(first, id_, 0)

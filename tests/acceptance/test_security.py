@@ -114,7 +114,7 @@ async def fortress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         assert "Traceback" not in made.said()
 
 
-async def test_check_run_verify_and_tail_work_with_what_the_docs_give_them_and_nothing_more(fortress: Fortress) -> None:
+async def test_check_run_verify_and_tail_need_no_more_than_the_docs_give_them(fortress: Fortress) -> None:
     code, said = await fortress.run("check", fortress.config("gateway"))
     assert (code, said.count("ok    ")) == (0, 4), said
     for create in (True, False):  # the streams are there now
@@ -129,7 +129,7 @@ async def test_check_run_verify_and_tail_work_with_what_the_docs_give_them_and_n
     assert (code, len(said.splitlines())) == (0, 80)
 
 
-async def test_a_permission_that_is_taken_away_stops_the_account_in_words_until_it_is_back(fortress: Fortress) -> None:
+async def test_a_revoked_permission_stops_the_account_in_words_until_it_is_back(fortress: Fortress) -> None:
     gateway = await fortress.start("run", fortress.config("gateway"))
     await gateway.complains('"state": "live"')
     assert await fortress.is_exact()
@@ -169,7 +169,7 @@ async def test_a_running_gateway_waits_for_its_files_to_be_mended(fortress: Fort
     assert await fortress.is_exact()
 
 
-async def test_a_wrong_file_or_login_ends_run_with_exit_code_2_and_check_says_the_same(fortress: Fortress) -> None:
+async def test_a_wrong_file_or_login_ends_run_with_2_and_check_says_the_same(fortress: Fortress) -> None:
     absent, tls = fortress.folder / "absent", fortress.folder / "tls"
     other = Authority(fortress.folder / "other")
     (fortress.folder / "wrong").write_text("wr0ng")

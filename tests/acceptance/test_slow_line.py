@@ -78,7 +78,7 @@ def delays(found: list[Found], account: str) -> list[float]:
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(("over", "waiting", "delay"), CASES)
-async def test_all_that_waits_goes_over_a_slow_line_and_what_is_live_does_not_wait_behind_it(
+async def test_a_slow_line_carries_all_that_waits_and_live_events_go_beside_it(
     tmp_path: Path, over: type, waiting: int, delay: float
 ) -> None:
     async with over(tmp_path, RATE, delay) as (here, line):

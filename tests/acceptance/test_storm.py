@@ -40,7 +40,7 @@ async def are_live(replicas: Sequence[Metrics], accounts: int) -> bool:
 
 @pytest.mark.timeout(420)
 @pytest.mark.parametrize(("accounts", "rate", "refusing"), SIZES)
-async def test_many_begin_within_the_limits_and_a_hub_that_refuses_all_is_asked_gently(
+async def test_many_begin_within_the_limits_and_a_refusing_hub_is_asked_gently(
     tmp_path: Path, accounts: int, rate: int, refusing: float
 ) -> None:
     settings = {"GATEWAY_METRICS__PER_ACCOUNT": "false", "GATEWAY_HUB__CONNECTS_PER_SECOND": str(rate)}

@@ -83,7 +83,7 @@ async def test_each_message_leads_to_its_span_and_to_the_commit_that_it_was_in(t
     assert {span.resource["service.name"] for span in collector.spans} == {"mesolive-gateway"}
 
 
-async def test_a_catch_up_belongs_to_the_connect_before_it_and_the_log_names_both(tmp_path: Path) -> None:
+async def test_a_catch_up_belongs_to_the_connect_before_it_and_the_log_says_so(tmp_path: Path) -> None:
     with receiver() as collector:
         async with nats_house(tmp_path, accounts=["alpha", "beta"], prefill=150) as here:
             gateway = await here.gateway(collector.env(0))
@@ -277,7 +277,7 @@ def _nowhere() -> str:
     return f"http://127.0.0.1:{free_port()}"
 
 
-async def test_a_collector_that_comes_back_gets_spans_again_and_the_log_says_how_many_are_lost(tmp_path: Path) -> None:
+async def test_a_collector_that_comes_back_gets_spans_and_the_log_counts_losses(tmp_path: Path) -> None:
     with receiver("refuses") as collector:
         async with nats_house(tmp_path, accounts=1, prefill=200) as here:
             gateway = await here.gateway(collector.env())
@@ -297,7 +297,7 @@ async def test_a_collector_that_comes_back_gets_spans_again_and_the_log_says_how
     assert (first["level"], last["level"]) == ("warning", "info")
 
 
-async def test_the_collector_gets_the_headers_of_a_file_as_it_is_then_and_no_log_shows_them(tmp_path: Path) -> None:
+async def test_the_collector_gets_headers_of_a_file_read_anew_and_never_logged(tmp_path: Path) -> None:
     headers = tmp_path / "headers"
     headers.write_text("# for the collector\nAuthorization: Bearer first-secret\nX-Scope-OrgID: desk\n")
     with receiver() as collector:

@@ -195,7 +195,7 @@ async def test_a_stream_that_is_gone_is_said_and_what_was_not_stored_too(nats: N
 # Kafka ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_on_kafka_the_retention_is_the_settings_and_a_shorter_one_is_refused(kafka: KafkaRig) -> None:
+async def test_on_kafka_the_retention_is_the_settings_and_a_shorter_one_refused(kafka: KafkaRig) -> None:
     settings = cluster.ClusterSettings(kafka.topics, partitions=PARTITIONS, shards=SHARDS, audit_retention=None)
     await cluster.prepare(kafka.connection, settings)
     topics = replace(kafka.topics, prefix=f"{kafka.topics.prefix}x", kinds=KINDS[:1])

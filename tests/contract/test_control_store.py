@@ -176,7 +176,7 @@ async def test_the_contract(store: ControlStore, behaviour: Behaviour) -> None:
     await behaviour(store)
 
 
-async def test_a_write_beside_a_forgetting_is_refused_or_forgotten_with_what_was_there(store: ControlStore) -> None:
+async def test_a_write_beside_a_forgetting_is_refused_or_forgotten_too(store: ControlStore) -> None:
     revision = await store.write("main", b"0", 0)
     for number in range(10):
         writing = asyncio.create_task(store.write("main", b"%d" % number, revision))
@@ -255,7 +255,7 @@ async def test_a_view_passes_over_what_a_former_owner_says_late(store: ControlSt
         await asyncio.wait({following})
 
 
-async def test_on_jetstream_nothing_is_left_of_what_was_forgotten_once_its_marker_ends(
+async def test_on_jetstream_nothing_is_left_of_the_forgotten_after_its_marker(
     nats: NatsRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.broker.jetstream.control._FORGOTTEN_FOR", 1)

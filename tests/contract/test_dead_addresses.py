@@ -102,7 +102,7 @@ async def silence_of_a_restart(server: NatsServer, connection: Connection) -> fl
     return time.monotonic() - began
 
 
-async def test_addresses_that_a_server_tells_of_and_nobody_reaches_cost_no_silence(behind_a_nat: NatsServer) -> None:
+async def test_addresses_that_a_server_names_and_nobody_reaches_cost_no_silence(behind_a_nat: NatsServer) -> None:
     """Each restart cost 20 s of silence: the addresses of others were tried before the good one."""
     options = ConnectionOptions(servers=[behind_a_nat.url], timeout=10, ping_interval=0.5)
     knows_both = False

@@ -22,11 +22,11 @@ async def test_opening_a_shard_fences_every_older_writer(rig: Rig) -> None:
     await behaviours.opening_fences_every_older_writer(rig.log("a"), rig.reader)
 
 
-async def test_messages_are_read_back_in_order_with_key_value_and_attributes_equal(rig: Rig) -> None:
+async def test_messages_are_read_back_in_order_with_key_value_and_attributes(rig: Rig) -> None:
     await behaviours.a_commit_is_read_back_as_it_was(rig.log("a"), rig.reader, one_order=rig.one_order)
 
 
-async def test_a_cancelled_commit_is_all_or_nothing_and_a_reopened_log_tells_which(rig: Rig) -> None:
+async def test_a_cancelled_commit_is_all_or_nothing_and_a_reopened_log_tells(rig: Rig) -> None:
     await behaviours.a_cancelled_commit_is_all_or_nothing(rig.log("a"), rig.reader)
 
 
@@ -133,7 +133,7 @@ async def test_a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig: R
     await behaviours.a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig.log("a"), rig.reader)
 
 
-async def test_many_checkpoints_are_forgotten_together_beside_others_that_are_made(rig: Rig) -> None:
+async def test_many_checkpoints_are_forgotten_together_while_others_are_made(rig: Rig) -> None:
     replays = [f"~{number:032x}" for number in range(400)]
     async with rig.log("a").open(0) as shard:
         await shard.commit(Commit(messages(1, 10), dict.fromkeys(replays, b"x")))
@@ -144,7 +144,7 @@ async def test_many_checkpoints_are_forgotten_together_beside_others_that_are_ma
     assert await numbers(rig.reader) == list(range(1, 21))
 
 
-def test_what_is_forgotten_counts_as_a_message_and_takes_no_bytes_but_its_name() -> None:
+def test_what_is_forgotten_counts_as_a_message_and_no_bytes_but_its_name() -> None:
     commit = Commit([], {"main": None, "other": b"1"})
     check_limits(commit, Limits(messages=2, bytes=10))
     with pytest.raises(ValueError, match="10 bytes"):
@@ -153,7 +153,7 @@ def test_what_is_forgotten_counts_as_a_message_and_takes_no_bytes_but_its_name()
         check_limits(commit, Limits(messages=1, bytes=10))
 
 
-async def test_on_jetstream_the_marker_of_a_checkpoint_ends_and_a_checkpoint_after_it_does_not(
+async def test_on_jetstream_a_checkpoints_marker_ends_but_no_checkpoint_after_it(
     nats: NatsRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch, "_FORGETS", batch._FORGETS.replace(str(batch.FORGOTTEN_FOR), "1"))
@@ -227,7 +227,7 @@ async def test_a_message_that_is_too_large_is_named_and_nothing_is_stored(rig: R
     assert await numbers(rig.reader) == [1, 2, 4]
 
 
-async def test_a_writer_at_work_while_its_shard_is_claimed_is_either_before_or_refused(rig: Rig) -> None:
+async def test_a_writer_whose_shard_is_claimed_is_either_before_or_refused(rig: Rig) -> None:
     acknowledged = 0
 
     async def write(shard: ShardLog) -> None:

@@ -139,7 +139,7 @@ async def test_a_writer_that_has_nothing_to_store_hears_of_it_too(house: tuple[R
             await shard.check()
 
 
-async def test_checkpoints_that_are_read_again_for_an_account_that_comes_do_not_hide_what_is_lost(
+async def test_checkpoints_read_again_for_an_account_do_not_hide_what_is_lost(
     house: tuple[Rig, ControlStore, PutBack],
 ) -> None:
     rig, _, place = house
@@ -150,7 +150,7 @@ async def test_checkpoints_that_are_read_again_for_an_account_that_comes_do_not_
             await shard.checkpoints()
 
 
-async def test_a_stream_of_one_copy_goes_back_on_another_server_than_the_one_that_we_are_connected_to(
+async def test_a_stream_of_one_copy_goes_back_on_a_server_not_connected_to(
     folder: Path,
 ) -> None:
     """So no connection ends, and nobody looks at the stream anew."""
@@ -175,7 +175,7 @@ async def test_a_stream_of_one_copy_goes_back_on_another_server_than_the_one_tha
                 assert await again.checkpoints() == {"demo": b"5", "other": b"0"}
 
 
-async def test_what_a_topic_of_kafka_lost_alone_is_known_until_a_checkpoint_knows_of_it(folder: Path) -> None:
+async def test_what_a_kafka_topic_lost_is_known_until_a_checkpoint_knows_of_it(folder: Path) -> None:
     kafka_server.require_java()
     async with on_kafka(folder) as (rig, _, place):
         log = rig.log("a")
@@ -200,7 +200,7 @@ async def test_what_a_topic_of_kafka_lost_alone_is_known_until_a_checkpoint_know
         assert await numbers(rig.reader) == list(range(1, 13))
 
 
-async def test_a_watch_of_the_control_store_hears_what_is_older_now_and_what_is_gone(
+async def test_a_control_stores_watch_hears_what_is_older_now_and_what_is_gone(
     house: tuple[Rig, ControlStore, PutBack], caplog: pytest.LogCaptureFixture
 ) -> None:
     """And what is written at once, so that the store is as long as it was: else wishes would be refused for ever."""
@@ -248,7 +248,7 @@ async def test_checkpoints_come_go_and_come_again_under_one_writer(nats: NatsRig
     assert await numbers(nats.reader) == [1, 2, 3, 4, 5, 6]
 
 
-async def test_places_are_those_of_the_stream_while_shards_commit_at_the_same_time(nats: NatsRig) -> None:
+async def test_places_are_the_streams_while_shards_commit_at_the_same_time(nats: NatsRig) -> None:
     async def write(number: int) -> None:
         async with nats.log(f"writer-{number}").open(number) as shard:
             await shard.checkpoints()

@@ -80,7 +80,7 @@ async def reconnected(rig: NatsRig, before: Link) -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_killed_server_has_exactly_the_commits_that_it_acknowledged_and_perhaps_the_last(folder: Path) -> None:
+async def test_a_killed_server_has_what_it_acknowledged_and_perhaps_the_last(folder: Path) -> None:
     writer = Writer()
     async with NatsServer(folder) as server, nats_rig(server.url) as rig:
         log = rig.log("a")
@@ -96,7 +96,7 @@ async def test_a_killed_server_has_exactly_the_commits_that_it_acknowledged_and_
     assert writer.settled > 400
 
 
-async def test_the_end_of_a_connection_is_told_at_once_also_where_something_waits_to_be_sent(folder: Path) -> None:
+async def test_a_connections_end_is_told_at_once_though_something_is_unsent(folder: Path) -> None:
     async with NatsServer(folder) as server, nats_rig(server.url) as rig:
         link = rig.connection.link
         with link.open_inbox("nobody") as ear:
@@ -202,7 +202,7 @@ async def test_an_old_owner_in_full_swing_cannot_keep_a_new_one_out(nats_cluster
         assert await numbers(rig.reader) == list(range(1, writer.settled + 1))
 
 
-async def test_a_frozen_server_makes_the_outcome_unknown_in_time_and_a_reopened_log_tells(folder: Path) -> None:
+async def test_a_frozen_servers_outcome_is_unknown_in_time_and_a_reopen_tells(folder: Path) -> None:
     writer = Writer()
     async with NatsServer(folder) as server, nats_rig(server.url, timeout=1.0) as rig:
         log = rig.log("a")
@@ -256,7 +256,7 @@ async def test_a_quiet_log_goes_on_after_a_reconnect(folder: Path) -> None:
         assert await numbers(rig.reader) == [1, 2]
 
 
-async def test_a_commit_without_a_connection_is_refused_at_once_and_never_sent_later(folder: Path) -> None:
+async def test_a_commit_without_a_connection_is_refused_and_never_sent_later(folder: Path) -> None:
     async with NatsServer(folder) as server, nats_rig(server.url) as rig:
         async with rig.log("a").open(1) as shard:
             before = rig.connection.link
@@ -293,7 +293,7 @@ async def test_a_log_is_spent_when_the_stream_was_made_anew(folder: Path) -> Non
         assert await numbers(rig.reader) == [2]
 
 
-async def test_a_log_is_spent_when_the_stream_was_made_anew_under_a_connection_that_stands(nats: NatsRig) -> None:
+async def test_a_log_is_spent_once_its_stream_is_made_anew_under_the_connection(nats: NatsRig) -> None:
     """The fence stands where it stood, so the server takes the batch: only its place tells."""
     async with nats.log("a").open(1) as old:
         await old.commit(Commit(messages(1, 5), {"demo": b"5"}))
@@ -420,7 +420,7 @@ async def test_fifty_batches_left_open_leave_no_room_until_they_are_abandoned(na
     assert await numbers(nats.reader) == []
 
 
-async def test_a_user_without_the_permission_to_publish_is_told_so_and_nothing_is_blamed_on_the_events(
+async def test_a_user_who_may_not_publish_is_told_so_and_no_event_is_blamed(
     folder: Path,
 ) -> None:
     topics = Topics("meso")

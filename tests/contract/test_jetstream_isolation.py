@@ -288,13 +288,13 @@ async def test_what_reaches_another_s_consumer_is_seen_in_its_state(
             await asyncio.sleep(0.01)
 
 
-def test_the_page_tells_an_administrator_to_make_the_consumer_of_each_service() -> None:
+def test_the_page_tells_an_administrator_to_make_each_services_consumer() -> None:
     consumers = documented_consumers()
     assert {name: options["filter"] for name, options in consumers.items()} == KINDS
     assert all("pull" in options for options in consumers.values())
 
 
-async def test_an_account_of_its_own_gives_a_service_its_consumer_and_nothing_else(tmp_path: Path) -> None:
+async def test_an_account_of_its_own_gives_a_service_its_consumer_and_no_more(tmp_path: Path) -> None:
     (text,) = re.findall(r"```hocon\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
     text = text.replace("jetstream: enabled", "jetstream: enabled, users: [{ user: admin, password: admin }]")
     text = text.replace("  ORDERS: {", "  ORDERS: { users: [{ user: orders, password: orders }]\n  ")

@@ -280,7 +280,7 @@ def _of_an_account(operator: Operator) -> str:
         (_of_an_account, "is not a user's. Let nsc write the file anew."),
     ],
 )
-async def test_a_credentials_file_that_cannot_be_right_is_named_before_it_is_tried(
+async def test_an_impossible_credentials_file_is_named_before_it_is_tried(
     nats_server: NatsServer, tmp_path: Path, operator: Operator, spoiled: Callable[[Operator], str], words: str
 ) -> None:
     content = spoiled(operator)

@@ -212,7 +212,7 @@ async def test_what_may_not_be_forgotten_is_named_and_stays(
         assert await registry.accounts() == {"demo"}
 
 
-async def test_a_gateway_that_may_not_create_does_not_say_that_it_lacks_a_permission(
+async def test_a_gateway_that_may_not_create_does_not_claim_a_missing_permission(
     server: NatsServer, admin: JetStreamContext, tmp_path: Path
 ) -> None:
     await forget(admin)
@@ -384,7 +384,7 @@ async def test_a_service_consumes_with_its_permissions_and_with_not_one_less(
         ("mesolive.gateway.checkpoint.*.*", "mesolive.gateway.checkpoint.1.demo"),
     ],
 )
-async def test_a_commit_that_is_refused_ends_at_once_with_the_subject_and_nothing_is_stored(
+async def test_a_refused_commit_ends_at_once_with_its_subject_and_stores_nothing(
     server: NatsServer, tmp_path: Path, permission: str, subject: str
 ) -> None:
     async with connected(server, tmp_path, "gateway") as connection:

@@ -227,7 +227,7 @@ async def test_a_file_that_cannot_be_right_is_named(
     assert words in said
 
 
-async def test_a_renewed_certificate_and_authority_are_used_from_the_next_connection_on(
+async def test_a_renewed_certificate_and_authority_serve_from_the_next_connect(
     folder: Path, tmp_path: Path, authority: Authority, server_pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     file = Path(shutil.copy(authority.file, tmp_path / "ca.pem"))
@@ -247,9 +247,7 @@ async def test_a_renewed_certificate_and_authority_are_used_from_the_next_connec
             await shard.commit(Commit(messages(1, 1)))
 
 
-async def test_a_server_that_another_one_told_of_by_ip_address_is_known_by_the_name_of_the_one_that_told(
-    folder: Path, authority: Authority
-) -> None:
+async def test_a_server_told_of_by_ip_address_is_known_by_the_tellers_name(folder: Path, authority: Authority) -> None:
     pair = authority.certificate("cluster", names="DNS:localhost")
     routes = [free_port(), free_port()]
     servers = [

@@ -64,7 +64,7 @@ async def test_the_whole_trial_stores_nothing_and_makes_no_consumer(connection: 
     assert OLDEST == "2.14.0"
 
 
-async def test_a_stream_without_direct_get_is_said_with_what_mends_it_and_then_it_goes_on(
+async def test_a_stream_without_direct_get_is_said_with_its_cure_and_goes_on(
     connection: Connection, topics: Topics
 ) -> None:
     trial = Trial(connection, topics)
@@ -187,7 +187,7 @@ async def test_what_cannot_be_edited_has_a_way_on_that_keeps_everything(
         await shard.commit(Commit([message(2)], {"demo": b"2"}))
 
 
-async def test_a_record_of_the_deployment_that_somebody_overwrote_can_be_written_again(
+async def test_an_overwritten_record_of_the_deployment_can_be_written_again(
     connection: Connection, topics: Topics
 ) -> None:
     registry = JetStreamRegistry(connection, topics)

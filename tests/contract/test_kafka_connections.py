@@ -73,7 +73,7 @@ async def opened(rig: KafkaRig, shard: int, stack: AsyncExitStack) -> ShardLog:
             await asyncio.sleep(0.5)
 
 
-async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_left_alone_then(
+async def test_a_broker_of_few_connections_a_second_is_served_then_left_alone(
     small: KafkaServer, openings: list[float]
 ) -> None:
     """It took for ever: each shard's producer was given up after 10 s, and its connections were opened again."""
@@ -104,7 +104,7 @@ async def test_a_broker_that_admits_few_connections_a_second_is_served_soon_and_
 # The door -------------------------------------------------------------------------------------------------
 
 
-async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_other_address_waits() -> None:
+async def test_few_connections_to_one_address_are_made_at_once_others_go_on() -> None:
     door, at_once, most = ConnectionLimit(10), Counter[int](), Counter[int]()
 
     async def opens(port: int) -> None:
@@ -121,7 +121,7 @@ async def test_few_connections_to_an_address_are_in_the_making_at_once_and_no_ot
     assert door.opened == 20
 
 
-async def test_a_try_that_was_too_short_gets_more_time_and_its_failure_is_told_to_who_waits_behind_it() -> None:
+async def test_a_try_too_short_gets_more_time_and_its_failure_is_told_to_waiters() -> None:
     door, limits = ConnectionLimit(10), list[float]()
 
     async def fails(limit: float) -> None:
@@ -148,7 +148,7 @@ async def test_a_try_that_was_too_short_gets_more_time_and_its_failure_is_told_t
     assert limits == [20, 10, 5, 2.5, 2]
 
 
-async def test_time_in_which_a_client_is_let_in_does_not_count_and_what_failed_does() -> None:
+async def test_the_time_to_be_let_in_does_not_count_and_what_failed_does() -> None:
     client = SimpleNamespace()
     async with patience(client, 0.2):
         own: Patience = client._gateway_patience

@@ -88,9 +88,7 @@ async def test_a_write_whose_answer_never_comes_is_unknown_and_the_watch_tells(s
         assert await store.write("main", b"2", view.desired["main"].revision)
 
 
-async def test_a_forgetting_whose_answer_never_comes_is_unknown_and_may_be_repeated(
-    store: KafkaControl, wire: Wire
-) -> None:
+async def test_a_forgetting_without_an_answer_is_unknown_and_may_be_repeated(store: KafkaControl, wire: Wire) -> None:
     revision = await store.write("main", b"1", 0)
     async with watching(store) as view:
         wire.snag(Api.END_TXN, "answer", times=99)
@@ -115,7 +113,7 @@ async def test_a_forgetting_that_never_left_is_none(store: KafkaControl, wire: W
     assert await store.write("main", b"2", revision)
 
 
-async def test_a_writer_that_has_compared_before_a_forgetting_does_not_write_after_it(
+async def test_a_writer_that_compared_before_a_forgetting_does_not_write_after(
     store: KafkaControl, rig: KafkaRig, wire: Wire
 ) -> None:
     revision = await store.write("main", b"1", 0)
@@ -206,7 +204,7 @@ def direct(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
         yield made
 
 
-async def test_a_frozen_broker_holds_no_write_and_no_report_up_and_leaves_no_task_and_no_socket(
+async def test_a_frozen_broker_holds_no_write_or_report_and_leaves_nothing_open(
     direct: KafkaServer,
 ) -> None:
     async with leaving_nothing(), kafka_rig(direct.address, timeout=1.0) as rig:
@@ -287,7 +285,7 @@ class Counter:
             await self.report_on()
 
 
-async def test_a_killed_broker_has_every_write_that_it_acknowledged_and_watches_go_on(direct: KafkaServer) -> None:
+async def test_a_killed_broker_has_every_acknowledged_write_and_watches_go_on(direct: KafkaServer) -> None:
     async with kafka_rig(direct.address, timeout=2.0) as rig:
         store = KafkaControl(rig.connection, rig.topics)
         counter = Counter(store)

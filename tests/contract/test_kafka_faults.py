@@ -174,9 +174,7 @@ async def test_a_lost_answer_to_the_end_of_a_transaction_is_asked_for_again(rig:
     assert await reopened(rig.log("a"), rig) == 6
 
 
-async def test_an_answer_that_never_comes_makes_the_outcome_unknown_and_the_checkpoint_tells(
-    rig: KafkaRig, wire: Wire
-) -> None:
+async def test_a_missing_answer_makes_the_outcome_unknown_and_a_checkpoint_tells(rig: KafkaRig, wire: Wire) -> None:
     async with rig.log("a").open(1) as shard:
         wire.snag(Api.END_TXN, "answer", times=9)
         with pytest.raises(OutcomeUnknown, match="did not answer"):
@@ -282,7 +280,7 @@ async def test_the_end_of_everything_waits_for_no_batch_that_nobody_takes(wire: 
                 await shard.commit(commit(1, 3))
 
 
-async def test_a_killed_broker_has_exactly_what_it_acknowledged_and_perhaps_the_last(direct: KafkaServer) -> None:
+async def test_a_killed_broker_has_what_it_acknowledged_and_perhaps_the_last(direct: KafkaServer) -> None:
     async with kafka_rig(direct.address, timeout=2.0) as rig:
         settled = 0
         log = rig.log("a")
@@ -375,9 +373,7 @@ async def test_a_writer_that_timed_out_does_not_take_its_shard_back_from_an_heir
 # Topics that change under way ----------------------------------------------------------------------------
 
 
-async def test_a_topic_that_is_deleted_under_way_is_missed_and_not_made_by_accident(
-    rig: KafkaRig, server: KafkaServer
-) -> None:
+async def test_a_topic_deleted_under_way_is_missed_and_not_made_by_accident(rig: KafkaRig, server: KafkaServer) -> None:
     topic = rig.topics.message("order-update")
     admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{server.wire_port}"})
     log = rig.log("a")
@@ -399,9 +395,7 @@ async def test_a_topic_that_is_deleted_under_way_is_missed_and_not_made_by_accid
     assert await numbers(rig.reader) == [3, 4]
 
 
-async def test_a_topic_of_checkpoints_that_is_made_anew_under_way_takes_no_commit(
-    rig: KafkaRig, server: KafkaServer
-) -> None:
+async def test_a_topic_of_checkpoints_made_anew_under_way_takes_no_commit(rig: KafkaRig, server: KafkaServer) -> None:
     topic = rig.topics.checkpoints
     admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{server.wire_port}"})
     log = rig.log("a")

@@ -35,7 +35,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield made
 
 
-async def test_a_reader_reads_the_topics_of_messages_and_none_of_the_gateway_s_own(secured: Secured) -> None:
+async def test_a_reader_reads_topics_of_messages_and_none_of_the_gateways_own(secured: Secured) -> None:
     everything = Topics("mesolive")
     assert {acl.name for acl in READER} == {*everything.events, everything.accounts}
     async with connect(secured.options("reader")) as connection:

@@ -34,7 +34,7 @@ def names(requests: list[Any]) -> list[str]:
     return [name for name, _ in groupby(type(one).__name__.removesuffix("Request") for one in requests)]
 
 
-async def test_the_first_commit_of_a_writer_takes_three_round_trips_to_however_many_topics(
+async def test_a_writers_first_commit_takes_3_round_trips_whatever_the_topics(
     kafka: KafkaRig, asked: list[Any]
 ) -> None:
     """One more for each topic was 9 s over a line of 0.4 s, and the commit was given up after 10 s, again and again."""

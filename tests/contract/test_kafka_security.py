@@ -132,7 +132,7 @@ async def test_a_reader_needs_no_more_than_is_documented(secured: Secured) -> No
                 pass
 
 
-async def test_nothing_can_be_taken_from_the_audit_topic_with_the_gateways_permissions(secured: Secured) -> None:
+async def test_nothing_is_taken_from_the_audit_topic_with_our_permissions(secured: Secured) -> None:
     await a_commit(secured.options())
     login = {
         "bootstrap.servers": secured.server.address,

@@ -59,9 +59,7 @@ async def fill(rig: KafkaRig) -> None:
             await shard.commit(Commit((), {account: value}))
 
 
-async def test_checkpoints_are_read_over_a_slow_line_in_the_time_that_their_bytes_take(
-    rig: KafkaRig, line: SlowLine
-) -> None:
+async def test_checkpoints_over_a_slow_line_take_the_time_of_their_bytes(rig: KafkaRig, line: SlowLine) -> None:
     await fill(rig)
     line.rate = RATE
     async with rig.log("b").open(1) as shard:
@@ -70,9 +68,7 @@ async def test_checkpoints_are_read_over_a_slow_line_in_the_time_that_their_byte
         assert time.monotonic() - began > 2 * TIMEOUT  # else the line was not slow
 
 
-async def test_an_answer_that_stops_in_the_middle_is_given_up_and_comes_whole_later(
-    rig: KafkaRig, line: SlowLine
-) -> None:
+async def test_an_answer_that_stops_midway_is_given_up_and_comes_whole_later(rig: KafkaRig, line: SlowLine) -> None:
     await fill(rig)
     line.rate = RATE
     async with rig.log("b").open(1) as shard:
@@ -85,7 +81,7 @@ async def test_an_answer_that_stops_in_the_middle_is_given_up_and_comes_whole_la
         assert await shard.checkpoints() == WAITING
 
 
-async def test_a_transaction_that_stays_open_is_given_up_although_empty_answers_come(rig: KafkaRig) -> None:
+async def test_a_transaction_left_open_is_given_up_although_empty_answers_come(rig: KafkaRig) -> None:
     await fill(rig)
     stranger = await rig.connection.producer(
         transactional_id=f"{rig.topics.prefix}-stranger", topics=(), largest=1024, transaction_timeout=60

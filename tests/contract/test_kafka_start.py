@@ -238,7 +238,7 @@ async def test_partitions_that_were_added_are_left_empty_and_the_gateway_goes_on
             assert await anext(changes) == {0, 1, 2, 3, 4}
 
 
-async def test_partitions_that_grew_together_with_the_setting_are_refused_all_the_same(
+async def test_partitions_that_grew_along_with_the_setting_are_refused_too(
     kafka_address: str, wanted: ClusterSettings
 ) -> None:
     async with connect(ConnectionOptions([kafka_address])) as connection:
@@ -279,7 +279,7 @@ async def test_an_address_where_nobody_listens_is_named() -> None:
             pass
 
 
-async def test_an_account_has_the_partition_that_other_peoples_clients_give_its_name(kafka_address: str) -> None:
+async def test_an_account_has_the_partition_that_other_clients_give_its_name(kafka_address: str) -> None:
     """librdkafka's murmur2_random is that of the Java client."""
     topic, partitions = f"t{uuid4().hex[:12]}", 7
     await made(kafka_address, topic, partitions)
@@ -365,7 +365,7 @@ async def test_a_hundred_thousand_checkpoints_are_read_in_seconds(kafka: KafkaRi
     assert found == dict.fromkeys(names, b"new" * 60)
 
 
-async def test_checkpoints_that_are_superseded_leave_before_a_takeover_has_much_to_read(tmp_path: Path) -> None:
+async def test_superseded_checkpoints_leave_before_a_takeover_has_much_to_read(tmp_path: Path) -> None:
     kafka_server.require_java()
     with KafkaServer(tmp_path / "kafka", config={"log.cleaner.backoff.ms": "100"}) as server:
         async with kafka_rig(server.address, shards=1) as rig, rig.log("a").open(0) as shard:

@@ -220,7 +220,7 @@ async def test_what_is_no_kafka_is_said_as_before() -> None:
     ("listener", "where"),
     [("REFUSED", "{gone}, which refuses the connection"), ("LOST", f"{NOWHERE}, a name that does not resolve here")],
 )
-async def test_an_advertised_address_that_leads_nowhere_is_said_with_the_brokers_setting(
+async def test_an_advertised_address_to_nowhere_is_said_with_the_brokers_setting(
     odd: Odd, listener: str, where: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ActionRequired) as refused:
@@ -305,7 +305,7 @@ NO_TRANSACTIONS = (
 
 
 @pytest.mark.parametrize("tried", [begun, whole], ids=["run", "check"])
-async def test_coordinators_that_can_never_be_are_said_with_the_setting_that_is_in_the_way(
+async def test_impossible_coordinators_are_said_with_the_setting_in_the_way(
     alone: KafkaServer, tried: Callable[[Trial], Any]
 ) -> None:
     async with connected(ConnectionOptions([alone.address])) as connection:

@@ -120,9 +120,7 @@ async def test_what_is_handed_over_waits_for_its_release(group: Group) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 5.0])
-async def test_after_an_outage_of_the_broker_everyone_has_what_it_had_on_jetstream(
-    folder: Path, seconds: float
-) -> None:
+async def test_after_an_outage_of_the_broker_all_keep_theirs_on_jetstream(folder: Path, seconds: float) -> None:
     async with NatsServer(folder) as server, AsyncExitStack() as stack:
         first = await stack.enter_async_context(nats_rig(server.url, timeout=2.0))
         options = ConnectionOptions(servers=[server.url], timeout=2.0, ping_interval=0.5)
@@ -193,7 +191,7 @@ async def confirmed(group: Group) -> bool:
         return False
 
 
-async def test_nobody_moves_where_all_records_end_at_once_as_when_the_brokers_clock_jumps(nats: NatsRig) -> None:
+async def test_nobody_moves_where_all_records_end_at_once_as_by_a_clock_jump(nats: NatsRig) -> None:
     ownership = JetStreamOwnership(nats.connection, nats.topics)
     await ownership.prepare(replicas=1, create=True)
     async with group_of(ownership) as group:
@@ -293,7 +291,7 @@ def test_a_deal_is_even_moves_what_must_and_is_the_same_when_half_done(shards: i
 
 
 @pytest.mark.parametrize("defect", [_dealt_by_turns, _dealt_by_luck, _dealt_by_names, _dealt_by_loads])
-def test_the_suite_notices_a_deal_that_is_uneven_or_moves_much_or_changes_its_mind(defect: Deal) -> None:
+def test_the_suite_notices_an_uneven_a_needless_and_an_unstable_assignment(defect: Deal) -> None:
     with pytest.raises(AssertionError):
         it_is_even_moves_what_must_and_is_the_same_when_half_done(defect, 16, 4)
 
@@ -324,7 +322,7 @@ def it_is_even_moves_what_must_and_is_the_same_when_half_done(deal: Deal, shards
             assert deal(shards, present[::-1], half) == [*owners.values()]
 
 
-async def test_a_confirmation_that_kafka_refuses_does_not_make_the_member_join_anew(kafka_address: str) -> None:
+async def test_a_confirmation_refused_by_kafka_does_not_make_the_member_rejoin(kafka_address: str) -> None:
     """As when a frozen one wakes: an answer about who it was must not undo who it has become meanwhile."""
     async with kafka_rig(kafka_address) as rig:
         ownership = KafkaOwnership(rig.connection, rig.topics)

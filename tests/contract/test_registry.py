@@ -53,7 +53,7 @@ async def test_an_account_that_is_registered_is_known_however_often(registry: Re
     assert await registry.accounts() == {"main", "a" * 63, "B-2_c"}
 
 
-async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun_again(
+async def test_a_forgotten_account_is_known_to_nobody_until_it_is_begun_again(
     replica: Callable[[], Registry],
 ) -> None:
     one, other = replica(), replica()
@@ -70,7 +70,7 @@ async def test_an_account_that_is_forgotten_is_known_to_nobody_until_it_is_begun
     await one.ensure_layout(SHARDS)
 
 
-async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_known(
+async def test_an_account_begun_again_while_it_is_being_forgotten_stays_known(
     replica: Callable[[], Registry],
 ) -> None:
     registry, other = replica(), replica()
@@ -83,7 +83,7 @@ async def test_an_account_that_is_begun_again_while_it_is_being_forgotten_stays_
     assert await registry.accounts() == await other.accounts() == {"main"}
 
 
-async def test_on_kafka_what_was_forgotten_long_ago_is_known_to_nobody_though_no_tombstone_is_left(
+async def test_on_kafka_the_long_forgotten_is_unknown_without_a_tombstone(
     kafka: KafkaRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry = KafkaRegistry(kafka.connection, kafka.topics)
@@ -94,7 +94,7 @@ async def test_on_kafka_what_was_forgotten_long_ago_is_known_to_nobody_though_no
     assert await registry.accounts() == {"main"}
 
 
-async def test_accounts_are_known_after_the_log_is_deleted_and_the_server_restarted(folder: Path) -> None:
+async def test_accounts_stay_known_after_the_log_is_deleted_and_a_restart(folder: Path) -> None:
     async with NatsServer(folder) as server:
         async with nats_rig(server.url) as rig:
             registry = JetStreamRegistry(rig.connection, rig.topics)

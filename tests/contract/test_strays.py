@@ -22,9 +22,7 @@ STRAYS = [b"", b"hello", b"\xff\x00", b"[]", b"7", b"null", b'{"owner": "x"}', b
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-async def test_a_stray_message_on_a_fence_is_a_rivals_claim_and_the_shard_opens_again(
-    nats: NatsRig, stray: bytes
-) -> None:
+async def test_a_stray_message_on_a_fence_is_a_rivals_claim_the_shard_reopens(nats: NatsRig, stray: bytes) -> None:
     log = nats.log("a")
     async with log.open(1) as shard:
         await shard.commit(Commit(messages(1, 2), {"demo": b"2"}))
@@ -39,7 +37,7 @@ async def test_a_stray_message_on_a_fence_is_a_rivals_claim_and_the_shard_opens_
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-async def test_a_stray_message_on_a_fence_that_nobody_has_claimed_keeps_nobody_out(nats: NatsRig, stray: bytes) -> None:
+async def test_a_stray_message_on_a_fence_nobody_has_claimed_keeps_nobody_out(nats: NatsRig, stray: bytes) -> None:
     await nats.connection.link.ask(nats.topics.fence(1), stray, {})
 
     async with nats.log("a").open(1) as shard:
@@ -97,9 +95,7 @@ async def test_on_kafka_a_gateway_that_runs_goes_on_beside_stray_accounts(kafka:
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-async def test_on_kafka_stray_records_among_checkpoints_are_passed_over_or_a_rivals_claim(
-    kafka: KafkaRig, stray: bytes
-) -> None:
+async def test_on_kafka_strays_among_checkpoints_are_skipped_or_a_rivals_claim(kafka: KafkaRig, stray: bytes) -> None:
     log = kafka.log("a")
     async with log.open(1) as shard:
         await shard.commit(Commit(messages(1, 2), {"demo": b"2"}))

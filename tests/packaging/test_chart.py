@@ -193,7 +193,7 @@ def test_the_number_of_pods_is_the_autoscaler_s_alone_where_there_is_one() -> No
         ({"tracing": {"endpoint": "http://collector:4318"}}, [443, 4222, 4318]),
     ],
 )
-def test_the_network_policy_lets_out_to_names_hub_broker_and_collector_alone(
+def test_the_network_policy_lets_out_to_dns_hub_broker_and_collector_alone(
     values: dict[str, Any], ports: list[int]
 ) -> None:
     rules = objects(values)["NetworkPolicy", NAME]["spec"]["egress"]

@@ -106,7 +106,7 @@ def test_panels_have_places_and_numbers_of_their_own(board: str) -> None:
     assert all(one["gridPos"]["x"] + one["gridPos"]["w"] <= 24 for one in panels)
 
 
-def test_one_chooses_data_source_job_replica_and_account_on_both_and_gets_from_one_to_the_other() -> None:
+def test_both_dashboards_choose_source_job_replica_account_and_are_linked() -> None:
     for board in BOARDS.values():
         assert [one["name"] for one in board["templating"]["list"]] == ["datasource", "job", "replica", "account"]
         assert board["links"][0]["tags"] == board["tags"]

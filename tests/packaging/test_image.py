@@ -127,7 +127,7 @@ def test_the_gateways_of_compose_have_settings_that_there_are(name: str, monkeyp
     assert service["cap_drop"] == ["ALL"]
 
 
-def test_the_hub_of_compose_is_started_with_options_that_there_are_and_knows_the_keys() -> None:
+def test_the_hub_of_compose_starts_with_real_options_and_knows_the_keys() -> None:
     command = SERVICES["hub"]["command"]
     options = CliRunner().invoke(app, [command[0], "--help"], env={"COLUMNS": "200"}).output
     assert [one for one in command if one.startswith("--") and one not in options] == []

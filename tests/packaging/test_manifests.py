@@ -51,7 +51,7 @@ def test_the_manifests_are_what_the_chart_makes_now(tmp_path: Path) -> None:
 
 
 @each_overlay
-def test_an_overlay_is_the_chart_but_for_helm_s_labels_and_the_name_of_the_settings(overlay: str) -> None:
+def test_an_overlay_is_the_chart_but_for_helms_labels_and_a_settings_name(overlay: str) -> None:
     made = {
         kind: one for (kind, _), one in objects({**OVERLAYS[overlay], "fullnameOverride": "mesolive-gateway"}).items()
     }

@@ -82,7 +82,7 @@ def unexpected(world: World) -> list[str]:
 
 
 @pytest.mark.parametrize("first", range(0, 30, 15))
-def test_an_error_wherever_an_account_waits_is_told_once_and_strikes_nobody_else(first: int) -> None:
+def test_an_error_where_an_account_waits_is_told_once_and_hits_nobody_else(first: int) -> None:
     for at in range(first, first + 15):
         world = struck(5, at, account="account-0")
         assert complaints(world) == [], at
@@ -91,7 +91,7 @@ def test_an_error_wherever_an_account_waits_is_told_once_and_strikes_nobody_else
 
 
 @pytest.mark.parametrize("first", range(0, 30, 15))
-def test_an_error_wherever_a_shard_waits_is_told_once_and_strikes_nobody_else(first: int) -> None:
+def test_an_error_where_a_shard_waits_is_told_once_and_hits_nobody_else(first: int) -> None:
     for at in range(first, first + 15):
         world = struck(5, at, shard=0)
         assert complaints(world) == [], at
@@ -135,7 +135,7 @@ def test_no_code_of_a_broker_buries_a_sound_message() -> None:
         assert not refused_in(seed), repeat(seed, "refusals")
 
 
-def test_a_code_of_jetstream_that_is_taken_for_one_about_a_message_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_code_of_jetstream_taken_for_one_about_a_message_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stream that takes no roll-ups any more."""
     sound = refused_in(72, 294)
     monkeypatch.setattr("gateway.broker.jetstream.error_codes.ONE_MESSAGE", frozenset({10111}))
@@ -144,7 +144,7 @@ def test_a_code_of_jetstream_that_is_taken_for_one_about_a_message_is_noticed(mo
         assert "a dead letter" in refused_in(seed)
 
 
-def test_codes_of_kafka_that_are_taken_for_ones_about_a_message_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_of_kafka_taken_for_ones_about_a_message_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of topics and brokers."""
     sound, sorted_well = refused_in(47, 51), kafka_codes.problem_of
 
@@ -190,7 +190,7 @@ def test_room_that_is_kept_while_nobody_asks_is_noticed(monkeypatch: pytest.Monk
     assert "s after it happened" in found_in(8, 37)
 
 
-def test_held_bytes_that_a_dropped_connection_leaves_as_if_they_could_go_on_are_noticed(
+def test_held_bytes_that_a_dropped_connection_leaves_are_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """No page finds room then, and only pages would make it."""
@@ -272,7 +272,7 @@ def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
     return complaints(world)
 
 
-def test_what_is_missing_doubled_late_out_of_order_or_strange_in_the_log_is_noticed() -> None:
+def test_missing_doubled_late_unordered_and_strange_in_the_log_are_noticed() -> None:
     def loses(broker: MemoryBroker) -> None:
         del broker.entries[10]
 
@@ -303,7 +303,7 @@ def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatc
     assert "replica-1 ended: " in found_in(1)
 
 
-def test_a_replay_that_is_incomplete_or_of_which_somebody_does_not_know_the_end_is_noticed(
+def test_a_replay_incomplete_or_with_an_end_unknown_to_some_is_noticed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tests.simulation.replica_world._REPLAYING", 1.0)

@@ -141,7 +141,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("behind", "live", "way", "trips", "in_order"), CASES)
-def test_shards_that_catch_up_fill_the_line_beside_live_ones_and_no_commit_is_given_up(
+def test_shards_that_catch_up_fill_the_line_and_no_commit_is_given_up(
     behind: int, live: int, way: float, trips: int, in_order: bool
 ) -> None:
     """The window opened for good, as small commits were quick: one of 16 MB was tried over and over, and given up.

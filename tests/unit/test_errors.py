@@ -11,7 +11,7 @@ def _raise() -> None:
     raise ValueError("first")
 
 
-async def test_to_forget_frames_leaves_a_coroutine_alone_that_caught_the_error_and_goes_on() -> None:
+async def test_forgetting_frames_leaves_a_coroutine_alone_that_caught_the_error() -> None:
     caught: list[BaseException] = []
     go_on = asyncio.Event()
 
@@ -33,7 +33,7 @@ async def test_to_forget_frames_leaves_a_coroutine_alone_that_caught_the_error_a
     assert caught[0].__traceback__ is None
 
 
-def test_frames_are_forgotten_of_all_errors_in_a_group_and_of_those_before_them() -> None:
+def test_frames_are_forgotten_of_all_errors_in_a_group_and_before_them() -> None:
     errors: list[BaseException] = []
     for _ in range(2):
         try:

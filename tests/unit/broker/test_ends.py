@@ -48,7 +48,7 @@ def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
     assert (ends._events, ends._bytes, len(ends._recent)) == (0, 0, 0)
 
 
-def test_of_what_a_partition_lost_each_account_is_told_once_with_its_first_key_and_its_last() -> None:
+def test_each_account_is_told_once_of_its_first_and_last_key_that_is_lost() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4), part("beta", 1)]), (7, [part("alpha", 5, 6)]))
     with pytest.raises(Unavailable, match="went back to 3"):

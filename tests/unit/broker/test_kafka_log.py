@@ -114,7 +114,7 @@ def commit(first: int, last: int) -> Commit:
     return Commit(messages(first, last), {"demo": b"%d" % last})
 
 
-async def test_a_topic_of_checkpoints_that_went_back_ends_the_writer_and_the_transaction_stays_open() -> None:
+async def test_a_checkpoint_topic_that_went_back_ends_writer_not_transaction() -> None:
     """Its claim and its checkpoints are gone, and whoever has claimed the new one does not know of this writer."""
     producer = Producer()
     shard = await opened(producer)
@@ -139,7 +139,7 @@ async def test_a_topic_of_checkpoints_that_stands_where_it_stood_went_back() -> 
         await shard.commit(commit(3, 4))
 
 
-async def test_a_topic_of_events_that_went_back_ends_the_writer_before_anything_covers_what_is_lost() -> None:
+async def test_an_event_topic_that_went_back_ends_the_writer_before_new_events() -> None:
     """What that is, is found where the next one is opened."""
     producer = Producer()
     shard = await opened(producer)
@@ -153,7 +153,7 @@ async def test_a_topic_of_events_that_went_back_ends_the_writer_before_anything_
     assert shard.failed
 
 
-async def test_a_partition_of_events_without_a_leader_does_not_end_a_writer_that_has_nothing_for_it() -> None:
+async def test_a_partition_without_a_leader_ends_no_writer_with_nothing_for_it() -> None:
     """Its end is known over all writers of the process: each idle one would be ended by it, for as long as that is so.
 
     A partition that has a leader is looked at beside it.
@@ -183,7 +183,7 @@ async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost() -> None:
     assert (shard.lost, cluster.firsts) == ({}, [])
 
 
-async def test_each_shard_of_the_process_hears_that_a_partition_which_all_share_lost_its_end() -> None:
+async def test_each_shard_of_the_process_hears_that_a_shared_partition_went_back() -> None:
     """The first that is opened writes on, soon beyond where the others had written."""
     producer = Producer()
     cluster = Cluster(producer)

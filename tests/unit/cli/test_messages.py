@@ -261,7 +261,7 @@ def test_what_nobody_expected_is_a_traceback_that_a_terminal_can_show() -> None:
     assert "  | ValueError: \\x1b]0;n4sty\\x07" in done.stderr
 
 
-def test_the_table_of_the_demo_reads_no_markup_and_shows_what_is_not_printable(
+def test_the_table_of_the_demo_reads_no_markup_and_shows_the_unprintable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "4000")

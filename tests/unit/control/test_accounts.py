@@ -158,7 +158,7 @@ async def test_a_query_that_cannot_be_is_refused_and_says_where(api: Api, query:
     assert answer.body["errors"][0]["where"].startswith("query.")
 
 
-async def test_a_record_of_a_later_release_is_shown_as_not_known_and_never_overwritten(api: Api) -> None:
+async def test_a_record_of_a_later_release_is_shown_as_unknown_never_overwritten(api: Api) -> None:
     await api.store.write("account.main", b'{"version":2,"moon":"full"}', 0)
     await api.heard(lambda view: "main" in view.desired)
     answer = await api.ask("GET /v1/accounts/main")

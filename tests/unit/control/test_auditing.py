@@ -56,7 +56,7 @@ async def test_each_change_is_recorded_with_what_was_before_and_what_is_after(ap
     assert len({one["id"] for one in found}) == 5
 
 
-async def test_a_checkpoint_a_replay_and_an_account_that_is_forgotten_are_recorded(api: Api) -> None:
+async def test_a_checkpoint_a_replay_and_a_forgotten_account_are_recorded(api: Api) -> None:
     asked = await api.ask("POST /v1/accounts/main/replays", json={"until": 40})
     await api.ask(f"POST /v1/replays/{asked.body['id']}/cancel")
     await api.ask(f"PUT {TARGET}", json={"state": "paused"})
@@ -119,7 +119,7 @@ async def test_a_change_that_ended_unexpectedly_is_recorded_as_unknown(
     assert [(one["action"], one["outcome"]) for one in recorded(api)] == [(action, "unknown")]
 
 
-async def test_a_record_that_the_broker_does_not_take_is_an_error_and_is_written_later(
+async def test_a_record_that_the_broker_refuses_is_an_error_and_written_later(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.1)

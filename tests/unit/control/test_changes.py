@@ -177,7 +177,7 @@ def _check_away(answer: Answer, problem: str) -> None:
     assert int(answer.headers["Retry-After"]) > 0
 
 
-async def test_while_the_broker_is_away_writes_are_refused_and_reads_say_their_age(api: Api) -> None:
+async def test_with_the_broker_away_writes_are_refused_and_reads_say_their_age(api: Api) -> None:
     api.store.trouble = Unavailable("no route")
     _check_away(await api.ask(f"PUT {SUBSCRIPTION}", json={"strategies": [1]}), "broker-away")
     _check_away(await api.ask(RECONNECT, headers={"Idempotency-Key": "k"}), "broker-away")

@@ -142,9 +142,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("is_paused", [True, False])
-async def test_a_replica_that_has_not_heard_from_the_broker_for_long_decides_nothing(
-    api: Api, *, is_paused: bool
-) -> None:
+async def test_a_replica_that_has_long_not_heard_from_the_broker_decides_nothing(api: Api, *, is_paused: bool) -> None:
     await (
         paused(api) if is_paused else api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     )
@@ -161,7 +159,7 @@ async def test_a_replica_that_has_not_heard_from_the_broker_for_long_decides_not
 
 
 @pytest.mark.usefixtures("soon")
-async def test_an_account_that_was_served_when_the_broker_was_last_heard_must_be_paused(api: Api) -> None:
+async def test_an_account_served_when_the_broker_was_last_heard_must_be_paused(api: Api) -> None:
     await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     await asyncio.sleep(0.2)
     await api.observed("other")
@@ -172,7 +170,7 @@ async def test_an_account_that_was_served_when_the_broker_was_last_heard_must_be
 
 
 @pytest.mark.usefixtures("soon")
-async def test_an_account_that_nobody_reports_any_more_is_forgotten_though_it_is_not_paused(api: Api) -> None:
+async def test_an_account_nobody_reports_any_more_is_forgotten_though_not_paused(api: Api) -> None:
     api.owning = False
     await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
     await asyncio.sleep(0.4)

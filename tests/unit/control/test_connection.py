@@ -218,7 +218,7 @@ async def is_open(reader: asyncio.StreamReader) -> bool:
     return not reader.at_eof() and reader.exception() is None
 
 
-async def test_connection_idle_longest_makes_room_and_never_the_new_one_nor_one_being_answered() -> None:
+async def test_connection_idle_longest_makes_room_never_a_new_or_answered_one() -> None:
     app = App()
     async with listening(app, ConnectionLimits(connections=4), answers=False) as address:
         busy = await asyncio.open_connection(*address)

@@ -79,7 +79,7 @@ async def test_no_answer_names_an_account_out_of_scope(scoped: Api) -> None:
 
 
 @pytest.mark.parametrize(("request_", "body"), CHANGES)
-async def test_who_would_change_an_account_out_of_scope_is_refused_whether_it_exists_or_not(
+async def test_a_change_out_of_scope_is_refused_whether_the_account_is_there(
     scoped: Api, request_: str, body: object
 ) -> None:
     for account in ("us-1", "us-nobody"):

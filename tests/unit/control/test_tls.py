@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_used_is_refused_with_its_setting(words: str, pair
     assert refused.value.remedy
 
 
-def test_a_certificate_that_is_none_is_refused_with_one_of_the_two_settings(pair: Pair) -> None:
+def test_a_certificate_that_is_none_is_refused_with_one_of_both_settings(pair: Pair) -> None:
     with pytest.raises(ConfigurationError, match=r"control\.tls\.key_file: .* are no pair \("):
         context(pair, cert_file=garbled(pair))
 

@@ -33,14 +33,14 @@ def test_a_kind_is_its_callback_in_kebab_case_without_on() -> None:
         assert kind == entry.kind == re.sub(r"(?<!^)([A-Z])", r"-\1", entry.callback.removeprefix("On")).lower()
 
 
-def test_every_model_has_the_fields_of_the_reference_in_order_with_their_descriptions() -> None:
+def test_every_model_has_the_references_fields_in_order_with_descriptions() -> None:
     for model, rows in groupby(reference(), lambda f: f["model"]):
         fields = getattr(payloads, model).model_fields
         expected = [(row["field"], row["description"]) for row in rows]
         assert [(name, field.description) for name, field in fields.items()] == expected
 
 
-def test_a_field_is_required_where_the_reference_requires_it_and_null_is_not_allowed() -> None:
+def test_a_field_is_required_where_the_reference_says_so_and_null_is_not() -> None:
     for row in reference():
         field = getattr(payloads, row["model"]).model_fields[row["field"]]
         assert field.is_required() == (row["required"] == "Yes" and row["nullable"] == "No"), row

@@ -64,7 +64,7 @@ def test_a_flat_payload_keeps_members_that_only_look_like_discriminators(order: 
 
 
 @pytest.mark.parametrize("kind", list(CATALOGUE))
-def test_a_kind_is_known_by_callback_and_model_with_or_without_on_and_event(kind: str) -> None:
+def test_a_kind_is_known_by_callback_and_model_with_or_without_affixes(kind: str) -> None:
     entry = CATALOGUE[kind]
     stems = {entry.callback.removeprefix("On"), entry.model.__name__.removesuffix("Event")}
     for stem in stems:

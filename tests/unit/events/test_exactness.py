@@ -189,9 +189,7 @@ def test_a_number_stays_a_number_and_a_name_a_name(came: int | str, kept: int | 
         ("Merged", "Merged"),
     ],
 )
-def test_numbers_become_the_names_that_the_operator_gives_and_those_beyond_stay(
-    came: int | str, kept: int | str
-) -> None:
+def test_numbers_become_the_operators_names_and_those_beyond_stay(came: int | str, kept: int | str) -> None:
     assert status(Decoder({"PositionStatus": ["Closed", "Created"]}), came) == kept
 
 

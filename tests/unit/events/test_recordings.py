@@ -51,7 +51,7 @@ def test_every_recorded_event_can_be_read_back_exactly(sightings: list[Any]) -> 
         assert payload.EventSeqId == event.sequence
 
 
-def test_what_one_recording_has_as_a_number_stays_one_and_the_other_s_names_stay_names(sightings: list[Any]) -> None:
+def test_numbers_of_one_recording_stay_and_names_of_the_other_stay_names(sightings: list[Any]) -> None:
     by_kind: dict[tuple[str, str], dict[str, Any]] = {}
     for sighting in sightings:
         event = decode_push("acme", sighting.callback, sighting.push)

@@ -244,7 +244,7 @@ def test_open_members_are_carried_as_the_hub_wrote_them(sighting: Sighting) -> N
 
 
 @pytest.mark.parametrize("sighting", EACH)
-def test_a_default_that_is_left_out_costs_an_event_only_where_the_reference_needs_it(sighting: Sighting) -> None:
+def test_a_default_left_out_costs_an_event_only_where_the_field_is_needed(sighting: Sighting) -> None:
     payload = sound(sighting)
     missing = {name for name, value in payload.items() if is_default(name, value) and not is_null(name, value)}
     needed = missing - {"RealizedPnL", "Qty"}

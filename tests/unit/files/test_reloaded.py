@@ -42,7 +42,7 @@ def reloaded(file: Path, clock: Clock) -> Reloaded[str]:
     return Reloaded("a", {"a.file": file}, made, clock)
 
 
-def test_a_change_is_seen_after_a_second_also_with_the_size_and_the_times_of_before(file: Path) -> None:
+def test_a_change_is_seen_after_a_second_even_with_the_same_size_and_times(file: Path) -> None:
     clock = Clock()
     one = reloaded(file, clock)
     before = file.stat()

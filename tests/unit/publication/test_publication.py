@@ -31,7 +31,7 @@ LETTER = DeadLetter(
 )
 
 
-def test_an_event_goes_to_its_kinds_topic_with_its_sequence_as_key_and_its_body_untouched() -> None:
+def test_an_event_goes_to_its_kinds_topic_keyed_by_sequence_body_untouched() -> None:
     message = event_message(EVENT)
 
     assert (message.topic, message.account, message.key, message.value) == ("order-update", "acme", b"42", EVENT.body)
@@ -66,7 +66,7 @@ def test_only_what_came_late_is_marked_so() -> None:
     assert "late" not in event_message(EVENT, late=False).attributes
 
 
-def test_every_message_says_in_which_incarnation_of_its_account_it_was_published() -> None:
+def test_every_message_says_which_incarnation_of_its_account_published_it() -> None:
     notification = Notification("acme", "gap", {})
     messages = [
         event_message(EVENT, incarnation=3),
@@ -123,7 +123,7 @@ def test_a_dead_letter_keeps_the_raw_bytes_the_reason_and_the_place() -> None:
     assert message.attributes["sequence"] == "00000000000000000042"
 
 
-def test_a_dead_letter_that_knows_nothing_is_named_by_a_digest_of_its_bytes() -> None:
+def test_a_dead_letter_that_knows_nothing_is_named_by_its_bytes_digest() -> None:
     letter = replace(LETTER, sequence=None, id=None)
     message = dead_letter_message(letter)
 
@@ -132,7 +132,7 @@ def test_a_dead_letter_that_knows_nothing_is_named_by_a_digest_of_its_bytes() ->
 
 
 @pytest.mark.parametrize(("limit", "is_cut"), [(None, False), (15, False), (14, True), (0, True)])
-def test_a_dead_letter_is_cut_at_its_limit_with_size_and_digest_of_the_whole(limit: int | None, is_cut: bool) -> None:
+def test_a_dead_letter_is_cut_at_its_limit_with_size_and_digest_of_all(limit: int | None, is_cut: bool) -> None:
     body = json.loads(dead_letter_message(LETTER, limit=limit).value)
 
     assert len(LETTER.raw) == 15
@@ -158,7 +158,7 @@ def test_the_size_of_a_message_is_not_less_than_what_is_stored() -> None:
     assert message.size >= stored
 
 
-def test_the_account_goes_before_the_key_of_events_and_dead_letters_on_request() -> None:
+def test_the_account_precedes_keys_of_events_and_dead_letters_on_request() -> None:
     assert with_account_in_key(event_message(EVENT)) == replace(event_message(EVENT), key=b"acme:42")
     assert with_account_in_key(dead_letter_message(LETTER)).key == b"acme:42"
     notification = notification_message(Notification("acme", "gap", {}))

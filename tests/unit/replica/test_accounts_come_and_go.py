@@ -30,7 +30,7 @@ def connected(world: World, name: str) -> int:
     return len(world.hub.server.of(world.hub.user(name)))
 
 
-async def test_an_account_comes_with_its_key_goes_with_it_and_goes_on_where_it_was(build: Build) -> None:
+async def test_an_account_comes_and_goes_with_its_key_and_goes_on_where_it_was(build: Build) -> None:
     world = await build("alpha", "beta", "gamma", prefill=5)
     (world.keys / "gamma").unlink()
     running = await world.replica(shards=2)
@@ -127,7 +127,7 @@ def test_when_over_half_vanish_at_once_nothing_stops_for_five_minutes(tmp_path: 
     assert watch.scan() == names(1)
 
 
-def test_a_mount_that_comes_back_ends_the_guard_and_a_new_one_begins_afresh(tmp_path: Path) -> None:
+def test_a_mount_that_comes_back_ends_the_guard_and_a_new_one_begins(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir()
     watch, clock = watched(keys, 4)
@@ -174,9 +174,7 @@ def test_what_is_no_account_is_told_once(tmp_path: Path) -> None:
 # Replicas whose directories differ -------------------------------------------------------------------------
 
 
-async def test_an_account_that_only_another_replica_has_a_key_of_is_told_and_nothing_moves(
-    build: Build, tmp_path: Path
-) -> None:
+async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(build: Build, tmp_path: Path) -> None:
     names_ = [f"account-{number}" for number in range(16)]
     world = await build(*names_, prefill=3)
     world.control = MemoryControl()
@@ -236,7 +234,7 @@ def quiet(keys: Path, count: int) -> tuple[KeyWatcher, Counted, Clock]:
     return watch, directory, clock
 
 
-def test_a_directory_that_does_not_change_is_looked_at_whole_each_half_minute_alone(tmp_path: Path) -> None:
+def test_an_unchanged_directory_is_read_whole_each_half_minute_alone(tmp_path: Path) -> None:
     watch, directory, clock = quiet(tmp_path, 3)
     for _ in range(10):
         assert watch.scan() == names(3)
@@ -247,7 +245,7 @@ def test_a_directory_that_does_not_change_is_looked_at_whole_each_half_minute_al
     assert directory.scans == 1
 
 
-def test_a_change_is_seen_at_the_next_look_and_what_shares_its_moment_at_the_one_after_it(tmp_path: Path) -> None:
+def test_a_change_is_seen_at_the_next_look_and_a_simultaneous_one_after(tmp_path: Path) -> None:
     watch, _, _ = quiet(tmp_path, 3)
     (tmp_path / "a3").write_text("key")
     stamp = tmp_path.stat()

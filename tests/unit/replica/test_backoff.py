@@ -14,7 +14,7 @@ def _seed() -> None:
     random.seed(7)
 
 
-def test_delays_are_drawn_evenly_from_zero_to_what_was_waited_so_far_and_the_first_top() -> None:
+def test_delays_are_even_from_zero_to_the_time_waited_or_the_first_top() -> None:
     parts: list[list[float]] = [[] for _ in range(8)]
     for _ in range(2000):
         backoff, waited = Backoff(), 0.0
@@ -47,7 +47,7 @@ def test_no_delay_is_above_the_cap_however_many_failures_there_were() -> None:
     assert max(backoff.next_delay() for _ in range(5000)) <= 5.0
 
 
-def test_what_the_other_side_asked_for_is_waited_at_least_with_jitter_on_top() -> None:
+def test_what_the_other_side_asked_for_is_waited_at_least_plus_jitter() -> None:
     delays = [Backoff().next_delay(at_least=10.0) for _ in range(500)]
 
     assert min(delays) >= 10.0

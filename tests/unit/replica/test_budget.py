@@ -74,7 +74,7 @@ async def test_a_page_above_the_whole_budget_goes_alone() -> None:
 
 
 @pytest.mark.parametrize("admitted", [False, True])
-async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stuck(admitted: bool) -> None:
+async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_stuck(admitted: bool) -> None:
     budget = MemoryBudget(100)
     first = await budget.share().reserve(80)
     waiting = asyncio.create_task(budget.share().reserve(90))
@@ -90,7 +90,7 @@ async def test_a_cancelled_wait_leaves_nothing_reserved_and_nobody_behind_it_stu
     assert budget.used == 0
 
 
-async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked_for() -> None:
+async def test_pushes_that_hold_everything_do_not_keep_a_page_from_being_asked() -> None:
     """It is the page that lets them go on."""
     budget = MemoryBudget(100)
     budget.share().hold(100, stuck=100)
@@ -161,7 +161,7 @@ async def test_what_came_of_a_record_counts_beyond_the_page_that_is_expected() -
     assert (budget.used, budget.blocked_on_history) == (100, 20)
 
 
-async def test_one_that_is_not_complete_finds_no_room_where_memory_is_full_and_it_takes_more_than_its_part() -> None:
+async def test_one_that_is_incomplete_finds_no_room_past_its_part_of_full_memory() -> None:
     budget = MemoryBudget(1_000)
     one, other = budget.share(), budget.share()
     assert one.hold_unfinished(900)
@@ -202,7 +202,7 @@ class Endless:
         return getattr(self._connection, name)
 
 
-async def test_a_connection_whose_record_never_ends_is_given_up_before_it_takes_all_memory(build: Build) -> None:
+async def test_a_connection_whose_record_never_ends_is_given_up_in_time(build: Build) -> None:
     world = await build("alpha", "beta", prefill=5)
     made: list[Endless] = []
 

@@ -30,7 +30,7 @@ async def test_a_hub_that_hangs_in_one_method_is_left_for_a_new_connection(build
     assert world.keys_of("alpha") == list(range(1, 9))
 
 
-async def test_a_subscription_that_is_refused_does_not_keep_the_history_from_being_read(build: Build) -> None:
+async def test_a_refused_subscription_does_not_keep_the_history_from_being_read(build: Build) -> None:
     world = await build("alpha", prefill=3)
     user = world.hub.user("alpha")
     user.failures.append(Failure("SubscribeToStrategies", REFUSED, hub_exception="no"))

@@ -7,7 +7,7 @@ import asyncio
 from tests.support.in_process import Build
 
 
-async def test_an_account_that_is_ended_in_the_moment_its_connection_ends_does_end(build: Build) -> None:
+async def test_an_account_ended_in_the_moment_its_connection_ends_does_end(build: Build) -> None:
     world = await build("alpha", prefill=3)
     replica = await world.replica()
     await world.published("alpha", range(1, 4))
@@ -20,7 +20,7 @@ async def test_an_account_that_is_ended_in_the_moment_its_connection_ends_does_e
     assert running.cancelled()
 
 
-async def test_a_connection_that_is_made_in_the_moment_its_account_ends_is_closed(build: Build) -> None:
+async def test_a_connection_made_in_the_moment_its_account_ends_is_closed(build: Build) -> None:
     world = await build("alpha", prefill=3)
     closed = asyncio.Event()
 

@@ -36,7 +36,7 @@ def running(name: str) -> list[asyncio.Task[Any]]:
     return [one for one in asyncio.all_tasks() if one.get_name() == name]
 
 
-async def test_an_account_whose_event_cannot_be_taken_begins_again_and_its_neighbours_go_on(
+async def test_an_account_whose_event_cannot_be_taken_restarts_beside_neighbours(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = await build("alpha", "beta", prefill=5)
@@ -174,7 +174,7 @@ async def test_each_part_rests_longer_with_each_failure_by_itself() -> None:
     assert rests.after_failure("a") <= 1
 
 
-async def test_a_wrong_configuration_ends_the_replica_and_nothing_of_it_is_run_anew(build: Build) -> None:
+async def test_a_wrong_configuration_ends_the_replica_and_nothing_is_run_anew(build: Build) -> None:
     world = await build("alpha", "beta", prefill=2)
     world.control, world.ownership = MemoryControl(), MemoryOwnership()
     await world.replica()
@@ -221,7 +221,7 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
     await world.until(lambda: budget.held == 0, "nothing is held")
 
 
-async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_tells_of_it(
+async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_says_so(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = await build("alpha", "beta", "gamma", prefill=2)

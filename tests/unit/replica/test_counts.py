@@ -53,7 +53,7 @@ def test_connections_are_counted_of_the_account_and_of_all() -> None:
     assert (tally.connects, tally.disconnects) == (2, {"silent": 2})
 
 
-def test_what_is_not_published_is_told_the_first_time_the_tenth_and_the_hundredth() -> None:
+def test_what_is_not_published_is_told_the_1st_the_10th_and_the_100th_time() -> None:
     counts = AccountCounters("main", Counters())
     with capture_logs() as said:
         counts.on_unpublished(STRAY, 0)
@@ -85,7 +85,7 @@ class LosesAnswers:
             yield writer
 
 
-async def test_what_a_person_should_look_at_is_counted_though_the_answer_was_lost(
+async def test_what_a_person_should_see_is_counted_though_the_answer_was_lost(
     build: Build,
 ) -> None:
     world = await build("alpha", prefill=10)

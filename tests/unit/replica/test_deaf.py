@@ -13,7 +13,7 @@ HISTORY_ONLY = (
 )
 
 
-async def test_a_hub_that_pushes_nothing_is_subscribed_to_again_and_then_connected_to_anew(build: Build) -> None:
+async def test_a_hub_that_pushes_nothing_is_subscribed_to_then_connected_to_anew(build: Build) -> None:
     world = await build("alpha", prefill=3)
     with structlog.testing.capture_logs() as logs:
         replica = await world.replica()

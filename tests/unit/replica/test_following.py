@@ -84,7 +84,7 @@ async def served(build: Build, hub: Hub) -> tuple[World, Account]:
     return world, account
 
 
-async def test_a_page_that_was_asked_for_ahead_does_not_outlive_the_latest_that_the_hub_tells_after_it(
+async def test_a_page_asked_for_ahead_does_not_outlive_the_latest_told_after_it(
     build: Build,
 ) -> None:
     """By the latest the session judges what is final, so the hub must have read the page after it told that."""
@@ -108,7 +108,7 @@ async def test_a_page_that_was_asked_for_ahead_does_not_outlive_the_latest_that_
     assert world.keys_of("alpha") == [1, 2, 3, 4, 5, 6]
 
 
-async def test_a_page_whose_session_was_replaced_meanwhile_is_neither_taken_in_nor_counted(build: Build) -> None:
+async def test_a_page_whose_session_was_replaced_is_neither_taken_in_nor_counted(build: Build) -> None:
     hub = Hub([1, 2, 3], page=10)
     world, account = await served(build, hub)
     await world.published("alpha", [1, 2, 3])
@@ -126,7 +126,7 @@ async def test_a_page_whose_session_was_replaced_meanwhile_is_neither_taken_in_n
     assert world.keys_of("alpha") == [1, 2, 3]
 
 
-async def test_a_page_whose_session_is_replaced_while_it_is_decoded_is_not_taken_in(build: Build) -> None:
+async def test_a_page_whose_session_is_replaced_in_decoding_is_not_taken_in(build: Build) -> None:
     hub = Hub(list(range(1, 401)), page=300, late={"page 300": asyncio.Event()})
     world, account = await served(build, hub)
     budget = account.source.budget

@@ -53,7 +53,7 @@ async def test_the_neighbours_of_accounts_that_are_forgotten_go_on(build: Build)
     assert len(world.registry.calls) <= 3, "many at once"
 
 
-async def test_a_registry_that_is_away_is_asked_again_and_the_account_begins_anew_behind_it(build: Build) -> None:
+async def test_an_absent_registry_is_asked_again_and_the_account_begins_anew(build: Build) -> None:
     world = await build("alpha", "beta", prefill=2)
     world.control, world.registry = MemoryControl(), SlowRegistry(failing=2)
     await world.replica()

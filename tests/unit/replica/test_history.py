@@ -73,14 +73,14 @@ async def test_a_page_of_as_many_events_as_were_asked_for_is_full() -> None:
         CallTimedOut("GetEventsSince", 30),
     ],
 )
-async def test_a_page_that_fails_twice_is_asked_for_at_half_its_size_whatever_the_words(refusal: Exception) -> None:
+async def test_a_page_that_fails_twice_is_asked_for_at_half_its_size(refusal: Exception) -> None:
     hub, limit = Answers(*[refusal] * 3, PAGE), AdaptivePageSize(1000, ROOM)
     assert await ask(hub, limit=limit) == PAGE
     assert hub.asked == [1000, 1000, 500, 250]
     assert limit.size == 1000, "other accounts ask for as much as before"
 
 
-async def test_it_grows_again_and_what_failed_when_it_was_reached_again_is_not_tried_for_a_while() -> None:
+async def test_it_grows_again_and_what_failed_again_is_not_tried_for_a_while() -> None:
     limit = AdaptivePageSize(1000, ROOM)
     own = AccountPageSize("acme", limit, 1000)
     own.halve(1000, is_limit=False)
@@ -112,7 +112,7 @@ async def test_what_three_accounts_agree_on_holds_for_all_and_for_an_hour() -> N
     assert limit.size == 1000
 
 
-async def test_three_accounts_with_events_that_cannot_be_given_do_not_make_everybody_page_one_by_one() -> None:
+async def test_three_accounts_with_bad_events_do_not_make_all_page_one_by_one() -> None:
     limit = AdaptivePageSize(1000, ROOM)
     AccountPageSize("well", limit, 1000).on_page([b"{}"] * 400)
     owns = [AccountPageSize(account, limit, 1000) for account in ("one", "two", "three")]
@@ -152,7 +152,7 @@ async def test_a_connection_that_drops_with_each_page_makes_pages_smaller() -> N
     assert history._limit.size == 500
 
 
-async def test_one_event_above_the_record_limit_is_said_aloud_and_does_not_make_everybody_page_one_by_one() -> None:
+async def test_one_event_above_the_record_limit_is_told_and_does_not_slow_others() -> None:
     limit = AdaptivePageSize(4, ROOM)
     limit.on_page([b"{}"] * 4)
     history = HistoryClient("acme", limit, lambda _: None)
@@ -200,7 +200,7 @@ async def test_a_missing_key_is_called_so(build: Build) -> None:
         await world.published("alpha", range(1, 6))
 
 
-async def test_another_event_under_a_number_that_is_verified_is_a_dead_letter_and_told(build: Build) -> None:
+async def test_another_event_of_a_verified_number_is_a_dead_letter_and_told(build: Build) -> None:
     world = await build("alpha", prefill=30)
     with structlog.testing.capture_logs() as logs:
         await world.replica()

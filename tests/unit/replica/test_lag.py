@@ -24,7 +24,7 @@ def test_it_is_never_behind_a_hub_that_has_less() -> None:
     assert lag.sequences == 0
 
 
-def test_where_events_never_pause_it_is_level_up_to_the_moment_that_is_committed() -> None:
+def test_where_events_never_pause_it_is_level_to_the_committed_moment() -> None:
     lag = Lag()
     lag.begin(0.0)
     lag.on_attached(0, 0)

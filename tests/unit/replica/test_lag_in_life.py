@@ -33,7 +33,7 @@ async def is_level(world: World, account: Account) -> None:
         assert account.lag.sequences == 0
 
 
-async def test_numbers_at_the_end_that_the_hub_never_shows_are_waited_for_only_for_the_grace(build: Build) -> None:
+async def test_numbers_the_hub_never_shows_are_waited_for_only_for_the_grace(build: Build) -> None:
     world, account = await live(build)
     world.hub.patch_faults("alpha", drop=1.0, straggle=1.0, straggle_seconds=EVER)
     world.hub.user("alpha").emit(3)

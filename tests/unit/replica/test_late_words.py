@@ -113,7 +113,7 @@ async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(bu
     assert phases == {Phase.COMPLETED}
 
 
-async def test_a_late_report_of_an_account_is_passed_over_and_said_again_by_its_owner(build: Build) -> None:
+async def test_a_late_report_is_passed_over_and_said_again_by_the_owner(build: Build) -> None:
     world = await build("alpha", prefill=5)
     held = shared(world)
     first = await world.replica(shards=1)
@@ -134,7 +134,7 @@ async def test_a_late_report_of_an_account_is_passed_over_and_said_again_by_its_
     assert states == {"paused"}
 
 
-async def test_what_is_so_names_the_owner_and_an_epoch_that_rises_with_each_owner(build: Build) -> None:
+async def test_observed_state_names_the_owner_and_an_epoch_that_rises_with_each(build: Build) -> None:
     world = await build("alpha", prefill=5)
     held = shared(world)
     first = await world.replica(shards=1)
@@ -171,7 +171,7 @@ async def test_an_epoch_rises_on_though_the_log_was_made_anew(build: Build) -> N
 
 
 @pytest.mark.parametrize("says_so", [True, False], ids=["says so", "dies silent"])
-async def test_an_account_whose_only_key_went_with_its_gateway_is_shown_without_one(
+async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
     build: Build, tmp_path: Path, *, says_so: bool
 ) -> None:
     world = await build("alpha", prefill=5)
@@ -195,9 +195,7 @@ async def test_an_account_whose_only_key_went_with_its_gateway_is_shown_without_
     assert (told.value.owner, told.value.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
 
 
-async def test_a_shard_is_opened_for_an_account_without_a_key_only_where_somebody_told_of_one(
-    build: Build, tmp_path: Path
-) -> None:
+async def test_a_shard_opens_for_an_account_without_a_key_only_if_told_of_one(build: Build, tmp_path: Path) -> None:
     world = await build("alpha", prefill=5)
     shared(world)
     world.control = MemoryControl()
@@ -224,7 +222,7 @@ async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: B
     assert "the gateway that served it has ended" in (await said(world, Observed, "account.alpha")).trouble
 
 
-async def test_of_an_account_with_its_key_elsewhere_the_one_that_has_it_tells_alone_and_at_its_end_the_owner(
+async def test_with_its_key_elsewhere_that_one_tells_alone_and_finally_the_owner(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unserved, "_ORPHANED_AFTER_S", 0.3)

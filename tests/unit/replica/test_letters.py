@@ -29,7 +29,7 @@ def test_more_than_allowed_within_a_minute_is_too_many() -> None:
     assert error.value.remaining == 50.0
 
 
-def test_those_that_wait_for_history_count_until_they_are_queued_or_discarded() -> None:
+def test_those_waiting_for_history_count_until_queued_or_discarded() -> None:
     limit = DeadLetterLimit(3)
     limit.count(0, 3, 100.0)
     limit.none_waits()
@@ -54,7 +54,7 @@ def events(world: World) -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["records", "targets", "history"])
-async def test_an_account_stands_still_and_goes_on_where_it_was_when_an_operator_asks(build: Build, kind: str) -> None:
+async def test_an_account_stands_still_and_goes_on_there_when_an_operator_asks(build: Build, kind: str) -> None:
     world = await build("alpha", "beta", prefill=3)
     replica = await world.replica(max_dead_letters_per_minute=MOST, page_limit=5)
     account: Account = replica._accounts["alpha"]
@@ -95,7 +95,7 @@ async def test_an_account_stands_still_and_goes_on_where_it_was_when_an_operator
         await world.until(lambda: letters(world) == 3 * MOST, "each is a dead letter")
 
 
-async def test_garbage_of_a_connection_whose_history_is_not_proven_is_told_to_be_lost(build: Build) -> None:
+async def test_garbage_of_a_connection_with_unproven_history_is_told_as_lost(build: Build) -> None:
     world = await build("alpha", prefill=3)
     world.hub.patch_faults("alpha", slow={"GetLatestEventSeqId": 600.0})
     replica = await world.replica()

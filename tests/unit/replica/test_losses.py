@@ -41,7 +41,7 @@ def errors(logs: list[Any]) -> list[Any]:
     return [entry for entry in logs if entry["log_level"] == "error"]
 
 
-async def test_what_is_lost_is_published_again_once_and_told_though_no_event_comes(build: Build) -> None:
+async def test_what_is_lost_is_published_again_once_and_told_without_new_events(build: Build) -> None:
     world = await begun(build)
     with structlog.testing.capture_logs() as logs:
         while world.keys_of("alpha")[-1] > 18:  # on a busy machine commits without an event are among the last
@@ -68,7 +68,7 @@ async def test_a_commit_that_comes_at_once_does_not_hide_what_is_lost(build: Bui
     assert world.keys_of("beta") == list(range(1, 16))
 
 
-async def test_an_account_that_lost_its_checkpoint_too_stands_still_and_says_what_to_do(build: Build) -> None:
+async def test_an_account_that_lost_its_checkpoint_too_stops_with_a_remedy(build: Build) -> None:
     world = await begun(build)
     world.registry.registered.clear()
     with structlog.testing.capture_logs() as logs:
@@ -110,7 +110,7 @@ class _LosingShard:
             self._losing.lost.pop(account, None)
 
 
-async def test_of_events_that_are_lost_alone_the_checkpoint_takes_back_those_and_no_others(build: Build) -> None:
+async def test_of_lost_events_the_checkpoint_takes_back_those_and_no_others(build: Build) -> None:
     world = await build("alpha", "beta", prefill=10)
     log = Losing(world.broker.log("losing"))
     await world.replica(log)
@@ -154,7 +154,7 @@ async def test_a_store_that_stands_is_no_loss_however_often_it_fails(build: Buil
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]
 
 
-async def test_a_checkpoint_that_is_forgotten_by_a_commit_of_unknown_outcome_is_no_loss(build: Build) -> None:
+async def test_a_checkpoint_forgotten_by_a_commit_of_unknown_outcome_is_no_loss(build: Build) -> None:
     world = await build("alpha", "beta", prefill=10)
     world.control = MemoryControl()
     await world.replica()

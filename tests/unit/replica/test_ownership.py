@@ -51,7 +51,7 @@ async def settle(world: World, *replicas: Replica) -> list[set[str]]:
     return [live(replica) for replica in replicas]
 
 
-async def test_a_second_replica_takes_only_its_own_and_the_others_keep_their_connections(build: Build) -> None:
+async def test_a_second_replica_takes_its_own_and_others_keep_their_connections(build: Build) -> None:
     world = await shared_world(build)
     first = await world.replica(shards=SHARDS)
     await settle(world, first)
@@ -88,7 +88,7 @@ async def test_a_stranger_that_claims_a_shard_does_not_keep_it(build: Build) -> 
     assert world.hub.user("alpha").counts["connects"] == 1
 
 
-async def test_a_shard_that_is_lost_closes_its_connection_and_its_heir_is_not_claimed_from(build: Build) -> None:
+async def test_a_lost_shard_closes_its_connection_and_leaves_its_heir_alone(build: Build) -> None:
     world = await shared_world(build, "alpha")
     replica = await world.replica(shards=SHARDS)
     await settle(world, replica)

@@ -15,7 +15,7 @@ async def test_turns_come_one_after_the_other_at_the_rate() -> None:
     assert asyncio.get_running_loop().time() - began >= 10 / 50 - 0.001
 
 
-def test_it_slows_down_to_a_twentieth_while_nobody_is_taken_and_recovers_after_thirty_successes() -> None:
+def test_it_slows_to_a_twentieth_while_none_is_taken_and_recovers_after_30() -> None:
     pace = RateLimiter(300)
     for _ in range(100):
         pace.on_failure()

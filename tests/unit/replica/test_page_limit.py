@@ -8,7 +8,7 @@ from tests.support.in_process import Build
 ACCOUNTS = ("one", "two", "three", "four", "five")
 
 
-def test_after_large_events_fewer_are_asked_for_so_that_pages_leave_room_for_others() -> None:
+def test_after_large_events_pages_are_smaller_and_leave_room_for_others() -> None:
     limit = AdaptivePageSize(1000, room=32 * 2**20)
     assert limit.size == 1000
 
@@ -26,7 +26,7 @@ def test_after_large_events_fewer_are_asked_for_so_that_pages_leave_room_for_oth
     assert limit.size == 1000
 
 
-async def test_a_limit_that_the_hub_refuses_is_halved_once_for_all_accounts_and_remembered(build: Build) -> None:
+async def test_a_limit_that_the_hub_refuses_is_halved_once_and_for_all_accounts(build: Build) -> None:
     world = await build(*ACCOUNTS, prefill=200)
     for account in ACCOUNTS:
         world.hub.patch_faults(account, max_events_limit=50)
@@ -48,7 +48,7 @@ async def test_a_limit_that_the_hub_refuses_is_halved_once_for_all_accounts_and_
     assert count("refused") == refused
 
 
-async def test_a_page_above_the_record_limit_halves_the_limit_and_that_is_remembered(build: Build) -> None:
+async def test_a_page_above_the_record_limit_halves_the_limit_for_good(build: Build) -> None:
     world = await build("one", prefill=300)
     replica = await world.replica(max_record_bytes=64 * 1024)
     await world.published("one", range(1, 301))

@@ -14,7 +14,7 @@ from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build
 
 
-def test_the_same_words_are_said_once_a_minute_whatever_numbers_stand_in_them() -> None:
+def test_the_same_words_are_said_once_a_minute_whatever_their_numbers() -> None:
     now = 0.0
     seldom = LogThrottle(lambda: now)
     assert seldom.should_log("shard 3: no stream")
@@ -76,7 +76,7 @@ async def test_it_is_looked_soon_after_a_log_fails(monkeypatch: pytest.MonkeyPat
     assert looks == 2
 
 
-async def test_accounts_say_what_a_person_must_mend_and_a_replica_that_can_open_no_shard_is_not_ready(
+async def test_accounts_say_what_to_mend_and_a_replica_with_no_shard_is_unready(
     build: Build,
 ) -> None:
     world = await build("alpha", "beta", prefill=10)

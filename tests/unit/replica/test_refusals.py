@@ -77,7 +77,7 @@ async def test_a_message_that_alone_is_refused_is_buried_in_the_end(
         assert letters(world, account) == [b"5"]
 
 
-def test_it_takes_several_refusals_over_several_seconds_and_something_else_that_is_stored() -> None:
+def test_it_takes_several_refusals_over_seconds_and_something_stored() -> None:
     refusals, bad = Rejections(), item("alpha", 7)
     for at in (0.0, 1.0, 3.0):
         refusals.on_rejected(bad, at)
@@ -92,7 +92,7 @@ def test_it_takes_several_refusals_over_several_seconds_and_something_else_that_
     assert not refusals.must_dead_letter(bad)
 
 
-def test_a_message_that_rested_for_longer_than_the_broker_was_unwell_is_tried_once_more() -> None:
+def test_a_message_that_rested_longer_than_the_broker_ailed_is_tried_again() -> None:
     refusals, bad = Rejections(), item("alpha", 7)
     refusals.on_stored([item("beta", 1)])
     for at in (0.0, 1.0, 3.0, 7.0):
@@ -115,7 +115,7 @@ def test_its_account_is_left_out_until_it_is_tried_again_alone() -> None:
     assert [refusals.on_rejected(bad, 10.0 * time) for time in range(1, 5)] == [2.0, 4.0, 5.0, 5.0]
 
 
-def test_two_that_are_refused_in_turn_are_each_remembered_and_replays_apart() -> None:
+def test_two_refused_in_turn_are_each_remembered_and_replays_apart() -> None:
     refusals = Rejections()
     bad = [item("alpha", 7), item("beta", 7), item("alpha", 7, "replay-1")]
     for at in (0.0, 5.0, 10.0):
@@ -127,7 +127,7 @@ def test_two_that_are_refused_in_turn_are_each_remembered_and_replays_apart() ->
     assert refusals.wants_proof(10.0) == []
 
 
-def test_an_account_that_goes_is_forgotten_and_a_message_that_does_not_come_again() -> None:
+def test_an_account_that_goes_is_forgotten_and_so_is_an_absent_message() -> None:
     refusals, bad = Rejections(), item("alpha", 7)
     refusals.on_rejected(bad, 0.0)
     assert refusals.is_due(60.9, ["alpha"]) == "alpha"

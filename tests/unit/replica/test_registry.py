@@ -13,7 +13,7 @@ async def test_an_account_is_registered_once_its_first_checkpoint_is_committed(b
     assert world.registry.registered == {"main"}
 
 
-async def test_an_account_whose_checkpoint_is_lost_stands_still_instead_of_publishing_its_history_again(
+async def test_an_account_with_a_lost_checkpoint_stops_and_repeats_nothing(
     build: Build,
 ) -> None:
     world = await build("main", prefill=10)
@@ -26,7 +26,7 @@ async def test_an_account_whose_checkpoint_is_lost_stands_still_instead_of_publi
     assert world.keys_of("main") == list(range(1, 11))
 
 
-async def test_an_account_of_before_the_registry_is_registered_from_its_checkpoint(build: Build) -> None:
+async def test_an_account_older_than_the_registry_is_taken_from_its_checkpoint(build: Build) -> None:
     world = await build("main", prefill=10)
     await world.replica()
     await world.published("main", range(1, 11))

@@ -76,7 +76,7 @@ def done(phase: Phase = Phase.COMPLETED) -> bytes:
     return encode_record(Progress(phase=phase, origin=0, position=9, read=9, published=9))
 
 
-async def test_one_that_ended_is_forgotten_and_asked_for_again_is_carried_out_once(shard: Shard) -> None:
+async def test_one_that_ended_is_forgotten_and_if_asked_for_again_runs_once(shard: Shard) -> None:
     shard.stored = {"~x": done()}
     shard.replays.set_desired("x", WANTED)
     shard.open()
@@ -115,7 +115,7 @@ async def test_a_cancel_is_committed_once_and_shown_only_then(shard: Shard) -> N
     assert await shard.commit() == {}
 
 
-async def test_an_account_that_comes_back_with_a_commit_in_flight_goes_on_behind_it(shard: Shard) -> None:
+async def test_an_account_that_returns_with_a_commit_in_flight_goes_on_behind_it(shard: Shard) -> None:
     shard.replays.set_desired("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
     await asyncio.sleep(0.01)
     taken = shard.take()

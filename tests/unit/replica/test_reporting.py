@@ -58,7 +58,7 @@ async def test_a_look_at_thousands_of_accounts_lets_events_go_first() -> None:
     assert looks.total() == 2000
 
 
-async def test_thousands_of_new_accounts_are_told_of_once_each_before_what_changed_of_others(
+async def test_thousands_of_new_accounts_are_told_of_once_before_others_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
@@ -157,7 +157,7 @@ async def test_an_account_is_looked_at_as_soon_as_something_happens_to_it(build:
     assert names(running) == ({"beta"}, {"alpha"})
 
 
-async def test_the_lag_of_an_account_begins_when_it_does_however_long_ago_it_was_looked_at(build: Build) -> None:
+async def test_an_accounts_lag_begins_when_it_does_however_old_its_last_look_is(build: Build) -> None:
     world, running = await still(build)
     account: Account = running._accounts["alpha"]
     account.lag.level_at -= 1000  # as if the look had been so long ago
@@ -219,7 +219,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
     running.cancel()
 
 
-async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_being_told_of(
+async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_reports(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)

@@ -31,7 +31,7 @@ def enlarge(world: World, account: str, sequence: int, size: int) -> None:
     payloads[sequence - 1] = payload.replace(mark, mark + b"x" * size, 1)
 
 
-async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_account_goes_on(build: Build) -> None:
+async def test_a_message_above_the_brokers_limit_is_a_dead_letter_and_all_go_on(build: Build) -> None:
     world = await build("alpha", prefill=20)
     world.broker.largest = 16 * 1024
     enlarge(world, "alpha", 5, 20_000)
@@ -49,7 +49,7 @@ async def test_a_message_above_the_brokers_limit_becomes_a_dead_letter_and_the_a
     assert world.status("alpha").activity is AccountState.LIVE
 
 
-async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_becomes_a_dead_letter(
+async def test_a_refused_commit_is_halved_until_the_culprit_is_a_dead_letter(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.replica.sink.rejections._FOR", 1.0)
@@ -68,7 +68,7 @@ async def test_a_refused_commit_is_halved_until_the_culprit_stands_alone_and_bec
     assert len(picky.commits) < 60  # by halves, not one by one
 
 
-async def test_an_unknown_outcome_loses_and_doubles_nothing_and_keeps_the_connection_to_the_hub(build: Build) -> None:
+async def test_an_unknown_outcome_loses_and_doubles_nothing_and_keeps_the_hub(build: Build) -> None:
     world = await build("alpha", "beta", prefill=200)
     fates = ["stored", "under way", "lost", "no room"]
     later: list[Callable[[], bool]] = []
@@ -127,9 +127,7 @@ async def test_a_fenced_shard_stays_off_and_says_so_while_the_others_go_on(build
 
 
 @pytest.mark.parametrize("checkpoint", [b'{"version":99,"verified":0}', b"not JSON", b"{}", b"\xff"])
-async def test_an_account_whose_checkpoint_cannot_be_read_stands_still_and_its_neighbours_go_on(
-    build: Build, checkpoint: bytes
-) -> None:
+async def test_an_account_with_an_unreadable_checkpoint_stops_others_go_on(build: Build, checkpoint: bytes) -> None:
     world = await build("alpha", "beta", prefill=10)
     world.broker.stored_checkpoints[0] = {"alpha": checkpoint}
     with structlog.testing.capture_logs() as logs:
@@ -184,7 +182,7 @@ async def test_an_account_goes_on_where_the_last_replica_stopped(build: Build) -
     assert world.keys_of("alpha") == list(range(1, 56))
 
 
-async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_be_opened_again(build: Build) -> None:
+async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_reopen(build: Build) -> None:
     """As where its next owner claims it at once: what is stored is the next one's to read."""
     world = await build("acme", prefill=5)
     struck = asyncio.Event()
@@ -206,7 +204,7 @@ async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_be_opened_
     assert [one for one in lines if "opened again" in one["event"]] == []
 
 
-async def test_keys_begin_with_the_account_where_that_is_wished_dead_letters_included(build: Build) -> None:
+async def test_keys_begin_with_the_account_where_wished_dead_letters_included(build: Build) -> None:
     world = await build("main", prefill=3)
     enlarge(world, "main", 2, 200_000)
     world.broker.largest = 100_000
@@ -216,7 +214,7 @@ async def test_keys_begin_with_the_account_where_that_is_wished_dead_letters_inc
     assert found == [(False, b"main:1"), (True, b"main:2"), (False, b"main:3")]
 
 
-async def test_a_commit_holds_no_more_than_its_messages_take_however_large_dead_letters_become(build: Build) -> None:
+async def test_a_commit_holds_only_its_messages_however_large_dead_letters_are(build: Build) -> None:
     world = await build("alpha", "beta", prefill=1)
     world.broker.limits = Limits(messages=10_000, bytes=4_000_000)
     await world.replica()

@@ -38,7 +38,7 @@ async def test_so_many_commits_are_in_flight_at_once() -> None:
 
 
 @pytest.mark.parametrize("has_failed", [False, True])
-async def test_one_that_hangs_leaves_its_slot_and_ends_without_giving_it_back_twice(
+async def test_one_that_hangs_leaves_its_slot_and_does_not_give_it_back_twice(
     monkeypatch: pytest.MonkeyPatch, has_failed: bool
 ) -> None:
     monkeypatch.setattr("gateway.replica.sink.commit_slots._LASTS", 0.05)
@@ -150,7 +150,7 @@ async def test_small_commits_leave_the_window_open_for_hours() -> None:
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.4, 1.6])
-async def test_over_a_slow_line_a_commit_takes_a_second_more_than_the_way_or_three_times_as_long(delay: float) -> None:
+async def test_on_a_slow_line_a_commit_takes_the_way_and_a_second_or_three_ways(delay: float) -> None:
     line = Line(rate=40_000, delay=delay)
     taken = [await line.carry(line.slots.aim) for _ in range(30)]
     assert max(taken) < delay + 2.7
@@ -164,7 +164,7 @@ async def test_a_far_broker_on_a_fast_line_is_sent_much_at_once() -> None:
     assert line.slots.aim > 4 * 1024 * 1024
 
 
-async def test_a_line_that_becomes_slow_is_sent_less_and_less_and_one_that_recovers_more_again() -> None:
+async def test_a_line_that_becomes_slow_is_sent_less_and_a_recovered_one_more() -> None:
     line = Line(rate=100e6)
     for _ in range(12):
         await line.carry(line.slots.aim)
@@ -182,7 +182,7 @@ async def test_a_line_that_becomes_slow_is_sent_less_and_less_and_one_that_recov
 
 
 @pytest.mark.parametrize("seconds", [(0.1, 1.6), (0.3, 3.0), (1.5, 4.0)], ids=str)
-async def test_a_broker_that_takes_its_time_whatever_the_size_is_not_taken_for_a_slow_line(
+async def test_a_broker_slow_at_any_size_is_not_taken_for_a_slow_line(
     seconds: tuple[float, float],
 ) -> None:
     for seed in range(10):
@@ -243,7 +243,7 @@ async def test_a_shard_that_hangs_closes_no_window_through_which_others_go() -> 
     assert line.slots.window.size >= before
 
 
-async def test_one_that_is_cancelled_in_the_moment_in_which_another_leaves_is_passed_over() -> None:
+async def test_one_cancelled_in_the_moment_another_leaves_is_passed_over() -> None:
     slots = CommitSlots(1)
 
     async def wait() -> None:
@@ -262,7 +262,7 @@ async def test_one_that_is_cancelled_in_the_moment_in_which_another_leaves_is_pa
     assert slots.bytes_in_flight == 0
 
 
-async def test_a_commit_that_had_more_than_its_part_waits_until_it_may_go_and_goes_alone() -> None:
+async def test_a_commit_with_more_than_its_part_waits_its_turn_and_goes_alone() -> None:
     line = Line(rate=100e6)
     async with line.slots.slot(30_000, has_failed=False):
         large = asyncio.create_task(line.carry(1_000_000))
@@ -287,7 +287,7 @@ async def test_a_small_commit_waits_for_no_large_one() -> None:
     assert line.slots.bytes_in_flight == 0
 
 
-async def test_a_large_commit_that_is_too_late_is_tried_smaller_though_small_ones_come_through() -> None:
+async def test_a_large_commit_too_late_is_tried_smaller_though_small_ones_pass() -> None:
     line = Line(rate=100e6)
     for _ in range(12):
         await line.carry(line.slots.aim)
@@ -300,7 +300,7 @@ async def test_a_large_commit_that_is_too_late_is_tried_smaller_though_small_one
     assert line.slots.aim <= before // 2
 
 
-async def test_a_broker_that_takes_fewer_messages_at_once_is_given_fewer_for_a_while() -> None:
+async def test_a_broker_that_takes_fewer_messages_gets_fewer_for_a_while() -> None:
     line = Line(rate=100e6)
     assert line.slots.most_messages is None
     assert line.slots.reduce_messages(1000)

@@ -46,7 +46,7 @@ def ids(spans: list[ReadableSpan]) -> list[str]:
     return [f"{span.context.span_id:016x}" for span in spans if span.context is not None]
 
 
-async def test_a_failed_commit_is_a_failed_span_and_what_comes_again_has_a_new_trace(
+async def test_a_failed_commit_is_a_failed_span_and_a_retry_has_a_new_trace(
     build: Build, spans: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     world = await build("acme", prefill=20)
@@ -73,7 +73,7 @@ async def test_a_failed_commit_is_a_failed_span_and_what_comes_again_has_a_new_t
     assert sorted(f"{link.context.span_id:016x}" for span in done for link in span.links) == sorted(stored)
 
 
-async def test_the_line_that_tells_of_a_failed_commit_carries_the_ids_of_its_span(
+async def test_the_line_of_a_failed_commit_carries_the_ids_of_its_span(
     build: Build, spans: InMemorySpanExporter, tracer: Tracer
 ) -> None:
     world = await build("acme", prefill=5)
@@ -117,9 +117,7 @@ async def test_a_trace_never_makes_a_message_too_large(build: Build, tracer: Tra
     assert 0 < len(bare) < 30
 
 
-async def test_key_value_and_all_other_attributes_are_the_same_with_and_without_traces(
-    build: Build, tracer: Tracer
-) -> None:
+async def test_key_value_and_other_attributes_are_the_same_without_traces(build: Build, tracer: Tracer) -> None:
     plain, traced = await both(build, tracer, 40, lambda _: None)
     assert [(one.topic, one.key, one.value) for one in plain] == [(one.topic, one.key, one.value) for one in traced]
     for one, other in zip(plain, traced, strict=True):

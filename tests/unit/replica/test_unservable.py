@@ -136,7 +136,7 @@ async def test_what_failed_while_the_hub_was_away_is_not_passed(unservable: set[
         assert page.envelopes[0] == b"5"
 
 
-def test_the_search_finds_a_place_that_works_behind_one_that_fails_whatever_works() -> None:
+def test_the_search_finds_a_working_place_behind_a_failing_one() -> None:
     for seed in range(500):
         dice = Random(seed)
         last = dice.randrange(2, 200)
@@ -153,7 +153,7 @@ def test_the_search_finds_a_place_that_works_behind_one_that_fails_whatever_work
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_an_event_that_cannot_be_given_is_passed_and_announced_and_all_others_are_published(
+async def test_an_event_not_given_is_passed_and_announced_and_others_published(
     build: Build,
 ) -> None:
     world = await build("alpha", prefill=10)

@@ -42,7 +42,7 @@ def strategies(world: World, after: int, account: str = "alpha") -> set[int]:
     return found
 
 
-async def test_a_subscription_goes_to_the_hub_by_its_difference_and_filters_from_then_on(build: Build) -> None:
+async def test_a_subscription_reaches_the_hub_by_its_difference_and_filters_on(build: Build) -> None:
     world = await world_with_wishes(build, prefill=20)
     await world.replica()
     await world.published("alpha", range(1, 21))
@@ -120,7 +120,7 @@ async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build
     assert world.keys_of("alpha") == list(range(1, 11))
 
 
-async def test_an_account_that_is_paused_when_the_gateway_begins_is_never_connected(build: Build) -> None:
+async def test_an_account_paused_when_the_gateway_begins_is_never_connected(build: Build) -> None:
     world = await world_with_wishes(build, prefill=5)
     revision = await wish(world, Desired(state=TargetState.PAUSED))
     await world.replica()
@@ -163,7 +163,7 @@ async def test_a_wish_of_a_later_release_changes_nothing_and_is_not_overwritten(
     assert world.control.records[False, "account.alpha"][0].value == LATER
 
 
-async def test_more_strategies_than_can_be_remembered_are_refused_and_the_account_goes_on(build: Build) -> None:
+async def test_too_many_strategies_are_refused_and_the_account_goes_on(build: Build) -> None:
     world = await world_with_wishes(build, prefill=5)
     await world.replica()
     with capture_logs() as logs:
@@ -173,7 +173,7 @@ async def test_more_strategies_than_can_be_remembered_are_refused_and_the_accoun
     assert asked(world) == {1, 2, 3, 4, 5}
 
 
-async def test_the_owner_reports_what_is_so_and_an_idle_account_not_again_and_again(build: Build) -> None:
+async def test_the_owner_reports_what_is_so_and_of_an_idle_account_only_once(build: Build) -> None:
     world = await world_with_wishes(build, prefill=5)
     replica = await world.replica()
 

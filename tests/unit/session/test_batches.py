@@ -29,7 +29,7 @@ def test_a_batch_holds_at_most_as_many_messages_as_asked_for() -> None:
     assert sizes == [4, 4, 2]
 
 
-def test_a_batch_holds_about_as_many_bytes_as_asked_for_and_at_least_one_message() -> None:
+def test_a_batch_holds_about_the_bytes_asked_for_and_at_least_one_message() -> None:
     scene = live(event(1), latest=1)
     scene.pushes(*(event(number, at=0, body=b"x" * 1000) for number in range(2, 8)))
 
@@ -63,7 +63,7 @@ def test_bytes_that_wait_are_counted_down_to_nothing() -> None:
     assert scene.session.queued_bytes == 0
 
 
-def test_an_account_with_sparse_numbers_stays_live_however_many_events_it_had() -> None:
+def test_an_account_with_sparse_numbers_stays_live_whatever_its_events() -> None:
     """The checkpoint has room for some eighty of them, and verified follows."""
     scene = live(event(1), latest=1, interval_bytes=600)
     scene.pushes(event(2))
@@ -154,7 +154,7 @@ def test_sparse_pushes_never_make_the_checkpoint_larger_than_its_limit(step: int
     assert largest < 128 * KIBI
 
 
-def test_pushes_held_while_catching_up_do_not_break_the_limit_when_they_are_queued() -> None:
+def test_pushes_held_while_catching_up_keep_the_limit_when_they_are_queued() -> None:
     scene = Scene(buffer_bytes=10**9)
     scene.connect(latest=1)
     sequence = 1

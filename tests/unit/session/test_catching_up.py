@@ -112,7 +112,7 @@ def test_pushes_are_held_until_history_overlaps_them() -> None:
     assert scene.late() == []
 
 
-def test_a_last_page_is_not_the_end_while_history_lags_behind_what_is_pushed() -> None:
+def test_a_last_page_is_not_the_end_while_history_lags_behind_pushes() -> None:
     scene = Scene()
     scene.connect(latest=2)
     scene.pushes(event(4, at=0))
@@ -169,7 +169,7 @@ def test_a_push_that_history_never_shows_is_published_after_the_grace() -> None:
     assert scene.published() == [1, 9]
 
 
-def test_without_a_push_to_overlap_with_the_first_hole_sends_it_back_to_paging() -> None:
+def test_without_a_push_to_overlap_with_the_first_hole_means_paging_again() -> None:
     scene = Scene()
     scene.connect(latest=2)
     scene.answers(*events([1, 2]))
@@ -258,7 +258,7 @@ def test_a_token_that_leads_on_is_followed() -> None:
     assert scene.asks() == PageRequest(0, "a")
 
 
-def test_a_token_that_repeats_is_followed_as_long_as_it_brings_something_new() -> None:
+def test_a_repeated_token_is_followed_while_it_brings_something_new() -> None:
     scene = Scene()
     scene.connect(latest=5)
 
@@ -353,7 +353,7 @@ def test_an_event_that_a_later_page_shows_out_of_place_is_counted() -> None:
     assert scene.session.strays == 0, "it is known"
 
 
-def test_an_event_that_a_later_page_shows_where_a_hole_was_is_published_late() -> None:
+def test_an_event_that_a_later_page_shows_in_a_hole_is_published_late() -> None:
     scene = Scene()
     scene.connect(latest=9)
     scene.answers(*events([5, 6]), token="a")

@@ -111,7 +111,7 @@ def test_the_anchor_is_any_entry_of_its_number(order: str, *, split: bool) -> No
     assert letters(scene) in ([("sequence-reused", 4, "b")], [])
 
 
-def test_another_history_is_still_one_when_all_entries_of_the_anchor_are_others() -> None:
+def test_a_history_is_another_even_when_all_entries_of_the_anchor_differ() -> None:
     scene = Scene(Checkpoint(verified=4, anchor=Anchor(4, "a", clock(-3600))))
     scene.connect(latest=5)
     scene.answers(event(4, id="b"), token="t")
@@ -120,7 +120,7 @@ def test_another_history_is_still_one_when_all_entries_of_the_anchor_are_others(
         scene.answers(event(5))
 
 
-def test_another_event_of_the_anchors_number_is_as_good_where_it_was_published_too() -> None:
+def test_another_event_of_the_anchors_number_is_as_good_if_published_too() -> None:
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, id="a", at=0), event(3, id="b", at=0))
     scene.commits()
@@ -137,7 +137,7 @@ def test_another_event_of_the_anchors_number_is_as_good_where_it_was_published_t
 # What cannot be decoded --------------------------------------------------------------------------------------
 
 
-def test_a_push_that_cannot_be_decoded_gives_way_to_the_history_that_has_it_whole() -> None:
+def test_an_undecodable_push_gives_way_to_the_history_that_has_it_whole() -> None:
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, at=0))
     assert scene.pushes(letter(4, id="id-4"), event(5, at=0)) == [Outcome.HELD, Outcome.HELD]
@@ -190,7 +190,7 @@ def test_a_whole_push_is_better_than_one_that_cannot_be_decoded() -> None:
 # Numbers far too high ----------------------------------------------------------------------------------------
 
 
-def test_a_number_far_too_high_moves_nothing_and_is_published_as_late_in_the_end() -> None:
+def test_a_number_far_too_high_moves_nothing_and_is_late_in_the_end() -> None:
     scene = live(*events([1, 2]), latest=2, grace=30)
     assert scene.pushes(event(FAR, id="far")) == [Outcome.HELD]
     assert scene.session.latest == 2
@@ -239,7 +239,7 @@ def test_the_hub_is_asked_a_few_times_and_then_at_the_audits() -> None:
     assert asked == 3
 
 
-def test_what_came_before_the_subscription_waits_for_history_though_its_number_was_far() -> None:
+def test_what_preceded_the_subscription_waits_for_history_though_far_ahead() -> None:
     scene = Scene(checkpoint=Checkpoint(verified=4, anchor=Anchor(4, "id-4", clock(OLD))))
     scene.session.on_connected()
     assert scene.pushes(event(FAR, at=0)) == [Outcome.HELD]
@@ -257,7 +257,7 @@ def test_what_came_before_the_subscription_waits_for_history_though_its_number_w
     assert scene.late() == []
 
 
-def test_one_that_found_no_room_is_not_overtaken_once_the_hub_confirms_its_number() -> None:
+def test_one_that_found_no_room_is_not_overtaken_once_its_number_is_known() -> None:
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, at=0))
     scene.commits()

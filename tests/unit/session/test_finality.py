@@ -23,7 +23,7 @@ def passed(*, grace: float = 30.0) -> Scene:
     return scene
 
 
-def test_an_event_that_happened_long_ago_and_is_stored_late_is_published_late() -> None:
+def test_an_event_of_long_ago_that_is_stored_late_is_published_late() -> None:
     """They happened at 12:00 and are stored at 12:02; 5 is committed 2 s after 6."""
     session = Session("acme", None)
     session.on_connected()

@@ -38,7 +38,7 @@ def test_a_push_that_leaves_a_hole_waits_for_what_is_missing() -> None:
     assert scene.late() == []
 
 
-def test_after_the_reorder_window_it_is_published_and_what_comes_then_is_late() -> None:
+def test_after_the_reorder_window_it_is_published_and_what_follows_is_late() -> None:
     scene = settled()
     scene.pushes(event(4, at=0))
 
@@ -129,7 +129,7 @@ def test_an_event_without_sequence_and_id_is_known_by_its_body() -> None:
     assert outcomes == [Outcome.QUEUED, Outcome.REPEAT, Outcome.QUEUED]
 
 
-def test_an_event_without_sequence_is_remembered_across_a_crash_once_it_is_committed() -> None:
+def test_an_event_without_sequence_is_remembered_over_a_crash_if_committed() -> None:
     scene = settled()
     scene.pushes(event(None, id="x"))
     scene.commits()
@@ -143,7 +143,7 @@ def test_an_event_without_sequence_is_remembered_across_a_crash_once_it_is_commi
     assert [item.content.id for item in other.commits() if item.content.sequence is None] == ["y"]  # type: ignore[union-attr]
 
 
-def test_an_event_that_live_gave_without_its_sequence_is_settled_by_it_later() -> None:
+def test_an_event_first_live_without_its_sequence_is_settled_by_it_later() -> None:
     scene = settled()
     scene.pushes(event(None, id="id-3"))
     scene.commits()
@@ -240,7 +240,7 @@ def test_an_identity_that_is_seen_again_is_kept_longer() -> None:
     assert scene.pushes(event(None, id="a"), event(None, id="b")) == [Outcome.REPEAT, Outcome.QUEUED]
 
 
-def test_an_event_without_sequence_before_the_anchor_in_its_page_is_queued_before_verified_moves() -> None:
+def test_one_without_sequence_before_the_anchor_is_queued_before_verified() -> None:
     """Else a crash between the two would lose it: history is read from the anchor on."""
     scene = Scene(Checkpoint(verified=5))
     scene.connect(latest=7)
@@ -306,7 +306,7 @@ def test_the_audit_finds_what_was_never_pushed_and_marks_it_late() -> None:
     assert scene.checkpoint.settled == ()
 
 
-def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit_though_it_has_no_token() -> None:
+def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit() -> None:
     scene = settled()
     scene.session.on_latest(3, clock(100))
     scene.session.audit()
@@ -321,7 +321,7 @@ def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit_though_it_h
     assert scene.published() == [1, 2, 3]
 
 
-def test_a_hub_that_gives_nothing_new_however_much_it_is_asked_is_not_asked_for_ever() -> None:
+def test_a_hub_that_gives_nothing_new_is_not_asked_for_ever() -> None:
     scene = settled()
     scene.session.on_latest(3, clock(100))
     scene.session.audit()
@@ -440,7 +440,7 @@ def test_what_is_queued_is_never_let_go() -> None:
     assert published[:4] == [1, 2, None, None]
 
 
-def test_pushes_that_fill_the_buffer_while_history_is_paged_do_not_stop_the_paging() -> None:
+def test_pushes_that_fill_the_buffer_while_history_is_paged_do_not_stop_it() -> None:
     scene = Scene(buffer_bytes=3000)
     scene.connect(latest=2)
     scene.commits()
@@ -476,7 +476,7 @@ def test_what_has_no_sequence_makes_the_others_go() -> None:
     assert scene.session.dropped_pushes == 6
 
 
-def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_said_so() -> None:
+def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_told() -> None:
     scene = Scene(buffer_bytes=3000)
     scene.connect(latest=2)
 
@@ -534,7 +534,7 @@ def nameless(sequence: int | None, *, id: str | None, at: float = OLD) -> Event:
     return event(sequence, id=id, at=at, body=known + f'"EventTime":"{clock(at)}"}}'.encode())
 
 
-def test_what_was_pushed_without_either_id_is_known_when_history_shows_both() -> None:
+def test_what_was_pushed_without_one_id_is_known_when_history_shows_both() -> None:
     scene = live(event(1), latest=1)
     scene.pushes(nameless(None, id=None, at=-100), nameless(None, id=None, at=-99))
     assert scene.published() == [1, None, None]
@@ -545,7 +545,7 @@ def test_what_was_pushed_without_either_id_is_known_when_history_shows_both() ->
     assert scene.checkpoint.verified == 3
 
 
-def test_what_history_showed_with_both_ids_is_known_when_it_is_pushed_without() -> None:
+def test_what_history_showed_with_both_ids_is_known_when_pushed_without() -> None:
     scene = live(event(1), latest=1)
     scene.pushes(nameless(None, id=None, at=-100))
     scene.audits(event(1), nameless(2, id="b", at=-100), nameless(3, id="c", at=-99), latest=3)
@@ -562,7 +562,7 @@ def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:
     assert scene.session.forgotten_identities == 2
 
 
-def test_at_its_deadline_what_waits_has_waited_long_enough_however_it_is_rounded() -> None:
+def test_at_its_deadline_it_has_waited_enough_however_that_is_rounded() -> None:
     for now in (16.035886480903635, 0.1 + 0.2, 1e9 / 3, *(number / 7 for number in range(1, 200))):
         scene = live(*events([1, 2]), latest=2)
         scene.now = now

@@ -31,7 +31,7 @@ def audits_behind(scene: Scene, before: tuple[int, ...], through: int, *after: i
     scene.answers(*events(after))
 
 
-def test_history_goes_on_behind_it_and_it_is_announced_when_nothing_can_come_into_view_any_more() -> None:
+def test_history_goes_on_behind_it_and_it_is_told_when_nothing_may_come() -> None:
     scene = stuck(1, 2, 3, 4)
     assert scene.session.may_pass == 10
     scene.session.pass_over(4, 5)

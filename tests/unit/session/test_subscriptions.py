@@ -80,7 +80,7 @@ def test_a_change_holds_after_everything_that_is_held_or_was_pushed() -> None:
     assert scene.notifications("subscription-changed")[0]["FromSeqId"] == 10
 
 
-def test_an_answer_that_was_under_way_when_the_subscription_changed_does_not_count() -> None:
+def test_an_answer_under_way_when_the_subscription_changed_does_not_count() -> None:
     scene = live(event(1), latest=1)
 
     scene.session.subscribe([])
@@ -196,7 +196,7 @@ def test_subscriptions_that_nothing_can_fall_under_any_more_are_forgotten() -> N
     assert scene.checkpoint.subscriptions == (Subscription(3, frozenset({2})),)
 
 
-def test_more_strategies_than_a_checkpoint_can_remember_are_refused_in_words() -> None:
+def test_more_strategies_than_a_checkpoint_remembers_are_refused_in_words() -> None:
     scene = Scene()
 
     with pytest.raises(ValueError, match="10000 strategies are more than one subscription can name"):

@@ -65,7 +65,7 @@ def test_what_was_wanted_once_is_wanted_again_whatever_is_wanted_now() -> None:
     assert lived_through(taken, *range(1, 13), strategy=1).published() == [7]
 
 
-def test_many_that_are_published_again_do_not_let_others_pass_for_strangers() -> None:
+def test_many_published_again_do_not_let_others_pass_for_strangers() -> None:
     """Of the last 512 published the identities are remembered, and those are pushed out now."""
     before = Scene()
     before.connect(latest=1000)

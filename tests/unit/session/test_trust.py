@@ -50,7 +50,7 @@ ENDS = (no_page, diverges, shows_what_has_no_sequence_first, is_behind, fails_th
 
 
 @pytest.mark.parametrize("ends", ENDS)
-def test_what_a_connection_brought_whose_history_was_not_proven_is_never_published(
+def test_what_a_connection_of_unproven_history_brought_is_never_published(
     ends: Callable[[Scene], None],
 ) -> None:
     scene = Scene(KNOWN)
@@ -104,7 +104,7 @@ def test_what_a_proven_connection_brought_outlives_one_that_diverges() -> None:
     assert scene.published() == [1, 2, 3, 4, 5]
 
 
-def test_a_divergence_discards_what_waits_though_the_connection_was_proven_before() -> None:
+def test_a_divergence_discards_what_waits_though_the_connection_was_proven() -> None:
     """The hub's database became another one under a connection that stands."""
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(501, id="foreign-501"))
@@ -229,7 +229,7 @@ def test_without_an_anchor_a_history_that_begins_later_is_taken() -> None:
     assert scene.published() == [1, 2, 3, 5, 6]
 
 
-def test_where_the_anchor_is_found_a_number_that_is_used_twice_is_no_other_history() -> None:
+def test_where_the_anchor_is_found_a_number_used_twice_is_no_other_history() -> None:
     scene = Scene(Checkpoint(verified=0))
     scene.connect(latest=2)
     scene.answers(*events([1, 2], at=-1))

@@ -82,7 +82,7 @@ def test_a_hub_whose_latest_lags_is_asked_again_and_then_believed() -> None:
     assert scene.session.state is State.LIVE
 
 
-def test_a_new_event_with_an_old_number_makes_the_rest_wait_until_it_is_clear_whose_history_this_is() -> None:
+def test_a_new_event_with_an_old_number_holds_the_rest_until_it_is_clear() -> None:
     scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
     assert scene.published() == [11, 12]
 
@@ -105,7 +105,7 @@ def test_an_old_event_that_is_pushed_again_disturbs_nobody() -> None:
     assert scene.session.state is State.LIVE
 
 
-def test_pushes_of_another_history_are_not_published_before_it_is_known_for_one() -> None:
+def test_pushes_of_another_history_are_not_published_before_it_is_known() -> None:
     scene = Scene(KNOWN)
     scene.connect(latest=12)
 
@@ -177,7 +177,7 @@ def test_many_small_gaps_are_announced_as_sixteen() -> None:
     assert gaps[-1] == {"FirstSeqId": 41, "LastSeqId": 99}
 
 
-def test_a_gap_before_a_young_event_is_announced_when_nothing_can_come_into_view_any_more() -> None:
+def test_a_gap_before_a_young_event_is_told_once_nothing_can_appear_in_it() -> None:
     scene = Scene(KNOWN, grace=30)
     scene.connect(latest=15, at=0)
     for _ in range(3):
@@ -299,7 +299,7 @@ def test_a_gap_that_opens_between_two_pages_is_noticed() -> None:
     assert scene.notifications("gap") == [{"FirstSeqId": 13, "LastSeqId": 19}]
 
 
-def test_sparse_pages_are_read_so_that_each_begins_with_the_last_event_of_the_one_before() -> None:
+def test_sparse_pages_each_begin_with_the_last_event_of_the_one_before() -> None:
     scene = Scene(AGED)
     scene.connect(latest=40)
     scene.answers(*events([10, 11, 12]), token="a")
@@ -364,7 +364,7 @@ def test_a_key_without_a_subject_is_not_compared_and_does_not_unpin() -> None:
     assert scene.checkpoint.subject == "user-1"
 
 
-def test_a_subject_is_pinned_later_only_when_the_history_is_known_to_be_the_same() -> None:
+def test_a_subject_is_pinned_later_only_where_the_history_is_the_same() -> None:
     scene = Scene(KNOWN)
     scene.connect(latest=11, subject="user-1")
     assert scene.session.checkpoint().subject is None

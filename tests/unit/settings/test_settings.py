@@ -74,7 +74,7 @@ def test_an_account_starts_at_a_word_or_a_sequence(load: Load, written: str, sta
     assert load(GATEWAY_ACCOUNTS__START=written).accounts.start == start
 
 
-def test_a_section_whose_settings_are_all_commented_out_is_as_if_it_were_not_there(load: Load) -> None:
+def test_a_section_with_all_settings_commented_out_is_as_if_not_there(load: Load) -> None:
     assert load(GOOD + "broker:\n  # prefix: x\nsession:\n").broker.prefix == "mesolive"
     assert load(GOOD + "broker:\n  prefix: x\n  tls:\n").broker.tls.ca_file is None
 

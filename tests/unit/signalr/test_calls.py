@@ -58,9 +58,7 @@ async def test_a_failed_call_says_why_without_the_key_and_the_connection_stays(s
     await asyncio.wait({running})
 
 
-async def test_a_call_has_a_limit_and_a_late_answer_that_nobody_asks_for_is_forgotten(
-    start: Start, open_to: Start
-) -> None:
+async def test_a_call_has_a_limit_and_a_late_answer_for_nobody_is_forgotten(start: Start, open_to: Start) -> None:
     async def late(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         await peer.next()
         await asked.wait()
@@ -77,9 +75,7 @@ async def test_a_call_has_a_limit_and_a_late_answer_that_nobody_asks_for_is_forg
     assert len(connection._calls) == 1
 
 
-async def test_a_late_answer_counts_for_whoever_asks_the_same_and_it_is_not_asked_twice(
-    start: Start, open_to: Start
-) -> None:
+async def test_a_late_answer_counts_for_who_asks_the_same_and_saves_a_call(start: Start, open_to: Start) -> None:
     async def late(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         records.append(await peer.next())
         await asked.wait()

@@ -203,9 +203,7 @@ async def test_an_answer_that_comes_behind_a_large_record_is_not_lost(start: Sta
     await running
 
 
-async def test_a_hundred_malformed_records_in_a_row_are_taken_and_one_more_ends_the_connection(
-    start: Start, open_to: Start
-) -> None:
+async def test_100_malformed_records_in_a_row_are_taken_and_1_more_ends_it(start: Start, open_to: Start) -> None:
     sound = b'{"type":1,"target":"Sound","arguments":[1]}\x1e'
 
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
@@ -242,7 +240,7 @@ async def test_a_hub_is_not_silent_while_its_words_are_being_read(start: Start, 
 
 
 @pytest.mark.parametrize("opcode", [1, 9], ids=["calls", "pings"])
-async def test_a_hub_that_asks_and_takes_no_answer_is_left_before_the_answers_fill_the_memory(
+async def test_a_hub_that_asks_and_takes_no_answer_is_left_before_memory_fills(
     opcode: int, start: Start, open_to: Start
 ) -> None:
     call = b'{"type":1,"invocationId":"%b","target":"X","arguments":[]}\x1e' % (b"1" * 60)

@@ -94,7 +94,7 @@ def test_a_type_without_use_is_no_fault_whatever_its_members(number: int) -> Non
     ) == UnknownRecord(number)
 
 
-def test_a_ping_and_a_close_are_what_their_type_says_whatever_their_members() -> None:
+def test_a_ping_and_a_close_are_known_by_their_type_whatever_their_members() -> None:
     assert protocol.decode(b'{"type":6,"error":5}') == Ping()
     assert protocol.decode(b'{"type":7,"error":5,"allowReconnect":null}') == Close()
     assert protocol.decode(b'{"type":7,"error":"why","allowReconnect":true}') == Close("why", allow_reconnect=True)
@@ -118,7 +118,7 @@ def test_one_value_that_is_no_json_spoils_only_itself(argument: bytes) -> None:
     assert answer == Completion("12", b'{"events":[%b]}' % argument)
 
 
-def test_an_answer_that_cannot_be_taken_apart_still_says_which_call_it_answers() -> None:
+def test_an_answer_that_cannot_be_taken_apart_still_names_its_call() -> None:
     record = protocol.decode(b'{"type":3,"invocationId":"12","result":{"a":NaN}')
     assert isinstance(record, Malformed)
     assert record.id == "12"

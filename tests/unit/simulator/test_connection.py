@@ -125,9 +125,7 @@ async def test_an_expired_token_ends_the_connection_as_recorded(run: Run, connec
     assert (records[-1], code) == ('{"type":7,"allowReconnect":true}', 1000)
 
 
-async def test_several_records_in_one_message_and_one_record_in_several_are_understood(
-    run: Run, connect: Connect
-) -> None:
+async def test_records_are_understood_several_to_a_message_and_in_several(run: Run, connect: Connect) -> None:
     client = await connect(await run(), shake=False)
     call = '{"type":1,"invocationId":"%d","target":"GetLatestEventSeqId","arguments":[{}]}\x1e'
     text = '{"protocol":"json","version":1}\x1e' + call % 1 + call % 2

@@ -50,7 +50,7 @@ def test_events_are_numbered_from_one_without_holes(user: User, pushed: list[byt
     assert sequences(pushed) == shown(user) == list(range(1, 101))
 
 
-def test_a_page_begins_after_the_given_sequence_and_says_whether_there_is_more(user: User) -> None:
+def test_a_page_begins_after_the_given_sequence_and_says_if_there_is_more(user: User) -> None:
     user.emit(10)
     assert user.history.page(3, 4, HEALTHY, time.monotonic()) == ([3, 4, 5, 6], True)
     assert user.history.page(6, 4, HEALTHY, time.monotonic()) == ([6, 7, 8, 9], False)
@@ -162,14 +162,14 @@ def test_stragglers_show_later_than_those_numbered_behind_them(user: User) -> No
     assert len(indices) == 100
 
 
-def test_what_is_past_its_retention_is_gone_from_the_history_but_not_from_the_truth(user: User) -> None:
+def test_what_is_past_its_retention_leaves_the_history_but_not_the_truth(user: User) -> None:
     user.emit(10)
     user.scope.patch({"forget_below": 8})
     assert shown(user) == [8, 9, 10]
     assert len(list(user.emitted())) == 10
 
 
-def test_a_reset_begins_a_new_history_with_other_events_under_the_same_numbers(user: User) -> None:
+def test_a_reset_begins_a_new_history_of_other_events_with_the_old_numbers(user: User) -> None:
     user.emit(5)
     user.reset()
     user.emit(3)

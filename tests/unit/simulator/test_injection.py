@@ -47,7 +47,7 @@ async def test_a_whole_record_is_pushed_as_it_is(run: Run, connect: Connect, ask
     assert await client.record() == '{"type":1,"arguments":7}'
 
 
-async def test_number_id_and_time_are_filled_in_and_the_next_event_has_the_next_number(
+async def test_number_id_and_time_are_filled_in_and_the_next_number_follows(
     run: Run, connect: Connect, ask: Ask
 ) -> None:
     hub = await run(prefill=2)

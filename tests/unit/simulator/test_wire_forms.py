@@ -134,9 +134,7 @@ async def test_an_event_may_be_of_a_kind_that_the_reference_does_not_have(look: 
 
 @pytest.mark.parametrize("where", ["live", "history", "both"])
 @pytest.mark.parametrize("name", ["id", "sequence"])
-async def test_events_may_lack_their_id_or_their_number_live_in_history_or_in_both(
-    look: Look, name: str, where: str
-) -> None:
+async def test_events_may_lack_their_id_or_number_live_in_history_or_in_both(look: Look, name: str, where: str) -> None:
     missing: dict[str, Any] = {f"{name}_missing": 0.5} if where != "history" else {}
     missing |= {f"history_{name}_missing": 0.5} if where != "live" else {}
     records, entries, truth = await look(count=100, **missing)
@@ -188,7 +186,7 @@ async def test_it_may_say_so_in_any_words_and_case(look: Look, value: str, case:
 
 @pytest.mark.parametrize("member", ["Payload", "Event", "Data", "Args", "Body"])
 @pytest.mark.parametrize("shape", ["object", "list", "text"])
-async def test_the_payload_may_stand_under_any_name_as_an_object_a_list_or_a_text(
+async def test_the_payload_may_have_any_name_and_be_an_object_a_list_or_a_text(
     look: Look, member: str, shape: str
 ) -> None:
     _, entries, truth = await look(payload_member=member, payload_as=shape)

@@ -167,7 +167,7 @@ def test_what_is_no_record_is_refused(name: str, meant: object, read: Read, writ
         read(value)
 
 
-def test_a_report_names_an_epoch_and_a_reader_of_the_first_version_1_passes_over_it() -> None:
+def test_a_report_names_an_epoch_and_a_reader_of_version_1_ignores_it() -> None:
     reports = (OBSERVED, REPLAY_STATE, ShardState("host/7", 5))
     for said in reports:
         assert (epoch_of(said), "epoch" in json.loads(encode_record(said))) == (0, False)
@@ -178,7 +178,7 @@ def test_a_report_names_an_epoch_and_a_reader_of_the_first_version_1_passes_over
         assert members == json.loads(encode_record(said))
 
 
-def test_a_wish_remembers_requests_and_a_reader_of_the_first_version_1_passes_over_them() -> None:
+def test_a_wish_remembers_requests_and_a_reader_of_version_1_ignores_them() -> None:
     told = Desired(reconnects=4, answered=(IdempotencyRecord("5f0e", "reconnect", 4),))
     assert decode_record(Desired, encode_record(told)) == told
     members = json.loads(encode_record(told))

@@ -98,7 +98,7 @@ async def test_what_nobody_repeated_for_long_holds_nothing_off() -> None:
     assert view.observed["main"].value == account("new", NONE)
 
 
-async def test_what_a_later_release_says_holds_and_is_followed_by_what_this_one_says() -> None:
+async def test_what_a_later_release_says_holds_and_what_this_one_says_follows_it() -> None:
     later = b'{"version":2}'
     view = await heard(("account.main", account("old", 7), 3), ("account.main", later, 2))
     assert view.observed["main"].value is None

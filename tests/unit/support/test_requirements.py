@@ -23,7 +23,7 @@ def test_the_gateway_takes_no_variable_of_the_tests_for_a_setting(monkeypatch: p
     assert load_broker_settings(None).kind == "jetstream"
 
 
-def test_every_variable_that_a_test_reads_is_listed_and_has_the_prefix_of_tests() -> None:
+def test_every_variable_that_a_test_reads_is_listed_with_the_prefix() -> None:
     texts = [path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py") if "node_modules" not in path.parts]
     named = {name for text in texts for name in re.findall(r"\bMESOLIVE_TEST_[A-Z_]+[A-Z]\b", text)}
     assert named - {"MESOLIVE_TEST_RUN"} == requirements.VARIABLES.keys()

@@ -108,7 +108,7 @@ ASKED_FOR = [
 ]
 
 
-def test_whatever_a_scraper_asks_for_there_are_two_forms_in_no_words_of_its_own() -> None:
+def test_whatever_a_scraper_asks_for_there_are_two_forms_in_fixed_words() -> None:
     metrics = Metrics(64)
     found = {metrics.text(NUMBERS, accept)[0] for accept in ASKED_FOR}
     assert found == {metrics.media_type(accept) for accept in ASKED_FOR}
@@ -120,7 +120,7 @@ def test_whatever_a_scraper_asks_for_there_are_two_forms_in_no_words_of_its_own(
         assert metrics.text(NUMBERS, media_type)[0] == media_type
 
 
-def test_each_value_that_a_label_of_the_process_may_have_is_there_from_the_start() -> None:
+def test_each_value_of_a_label_of_the_process_is_there_from_the_start() -> None:
     now = told()
     assert [now["events_total", kind, outcome] for kind in NUMBERS.kinds for outcome in OUTCOMES] == [0] * 12
     assert [now["hub_disconnects_total", reason] for reason in REASONS] == [0] * len(REASONS)

@@ -62,7 +62,7 @@ def end(tracer: Tracer, count: int) -> None:
         tracer.connect("acme", "https://hub.example.com").end()
 
 
-def test_while_the_collector_hangs_no_more_wait_than_may_and_the_others_are_counted(
+def test_while_the_collector_hangs_the_queue_is_bounded_and_others_counted(
     tracer: Tracer, collector: Collector, watched: otlp._ReportingExporter
 ) -> None:
     collector.goes_on.clear()
@@ -82,7 +82,7 @@ def test_while_the_collector_hangs_no_more_wait_than_may_and_the_others_are_coun
     assert "more slowly" in lines[0]["error"]
 
 
-def test_trouble_is_said_when_it_begins_and_when_it_is_over_ever_more_seldom(
+def test_trouble_is_said_when_it_begins_and_ends_ever_more_seldom(
     watched: otlp._ReportingExporter, collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -121,7 +121,7 @@ def test_the_end_takes_a_second_at_the_most_though_the_collector_hangs(monkeypat
     collector.goes_on.set()
 
 
-def test_who_disables_the_library_by_its_own_variable_gets_no_spans_and_no_headers(
+def test_who_disables_the_library_by_its_variable_gets_no_spans_or_headers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")

@@ -108,7 +108,7 @@ def test_of_an_error_the_first_line_of_each_account_is_written(scene: Scene) -> 
     assert scene.sums()[0]["accounts"] == 300
 
 
-def test_a_line_that_cannot_be_written_harms_neither_who_logs_nor_other_lines(scene: Scene) -> None:
+def test_a_line_that_cannot_be_written_harms_no_caller_and_no_other_line(scene: Scene) -> None:
     for _ in range(30):
         scene.repeats.filter(logging.LogRecord("lib", logging.ERROR, "", 0, "%s %s", ("one",), None))
         scene.say("sane")

@@ -33,9 +33,7 @@ Make = Callable[..., Tracer]
 
 
 @given(st.floats(0.001, 0.999), st.lists(st.integers(0, 50), max_size=40), st.integers())
-def test_what_is_drawn_does_not_depend_on_how_the_messages_are_dealt_into_batches(
-    ratio: float, batches: list[int], seed: int
-) -> None:
+def test_what_is_drawn_does_not_depend_on_how_messages_are_batched(ratio: float, batches: list[int], seed: int) -> None:
     dealt, whole = Sampler(ratio, Random(seed)), Sampler(ratio, Random(seed))
     places, before = [], 0
     for size in batches:
@@ -48,7 +46,7 @@ def test_what_is_drawn_does_not_depend_on_how_the_messages_are_dealt_into_batche
 
 
 @pytest.mark.parametrize("ratio", [0.001, 0.01, 0.3, 0.9])
-def test_so_many_are_drawn_as_the_ratio_says_and_neighbours_are_independent(ratio: float) -> None:
+def test_as_many_are_drawn_as_the_ratio_says_and_each_independently(ratio: float) -> None:
     draw, count = Sampler(ratio, Random(7)), 400_000
     places = [1000 * batch + place for batch in range(count // 1000) for place in draw.sample(1000)]
     deviation = (count * ratio * (1 - ratio)) ** 0.5

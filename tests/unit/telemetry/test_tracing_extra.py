@@ -59,7 +59,7 @@ except ModuleNotFoundError:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
-def test_an_endpoint_without_the_extra_is_said_with_the_line_that_installs_it(tmp_path: Path, command: str) -> None:
+def test_an_endpoint_without_the_extra_is_said_with_the_install_command(tmp_path: Path, command: str) -> None:
     (tmp_path / "keys").mkdir()
     done = without_the_extra(
         tmp_path,

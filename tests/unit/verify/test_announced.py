@@ -64,7 +64,7 @@ def test_a_reset_of_an_early_release_kept_the_subscription() -> None:
     assert not said.wants(2, 5, 3)
 
 
-def test_what_was_not_wanted_is_counted_and_what_came_in_spite_of_it_is_named() -> None:
+def test_what_was_not_wanted_is_counted_and_what_came_anyway_is_named() -> None:
     emitted = [Emitted(number, "OnError", f'{{"strategyId":{number % 2}}}') for number in range(1, 5)]
 
     def logged(*numbers: int) -> list[Logged]:
