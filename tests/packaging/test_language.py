@@ -1,4 +1,4 @@
-"""The check of docstrings finds what it is for, and nothing else."""
+"""The check of docstrings, of tests' names and of what they import finds what it is for, and nothing else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-CHECK = Path(__file__).parents[2] / "tools" / "check_docstrings.py"
+CHECK = Path(__file__).parents[2] / "tools" / "check_language.py"
+
+
+def check(folder: Path, source: str) -> list[str]:
+    """Return the complaints about a file of this source, one.py, beside one that is as it should be."""
+    (folder / "one.py").write_text(source, "utf-8")
+    (folder / "two.py").write_text('"""Give a module."""\n', "utf-8")
+    run = subprocess.run([sys.executable, CHECK, folder], capture_output=True, text=True, check=False)
+    assert run.returncode == (1 if run.stdout else 0), run.stderr
+    return run.stdout.replace(f"{folder}/", "").splitlines()
 
 
 @pytest.mark.parametrize(
@@ -23,10 +32,32 @@ CHECK = Path(__file__).parents[2] / "tools" / "check_docstrings.py"
 )
 def test_docstring_that_begins_with_a_word_of_the_list_is_found(docstring: str, found: str, tmp_path: Path) -> None:
     inner = f'    async def number(self) -> int:\n        """{docstring}"""\n        return 1\n'
-    (tmp_path / "one.py").write_text(f"class One:\n{inner}", "utf-8")
-    (tmp_path / "two.py").write_text('"""Give a module."""\n', "utf-8")
-    run = subprocess.run([sys.executable, CHECK, tmp_path], capture_output=True, text=True, check=False)
-    assert run.returncode == (1 if found else 0), run.stderr
-    assert found in run.stdout
-    assert run.stdout.count("\n") == (1 if found else 0)
-    assert not found or run.stdout.startswith(f"{tmp_path / 'one.py'}:2: the docstring of number ")
+    complaints = check(tmp_path, f"class One:\n{inner}")
+    assert len(complaints) == (1 if found else 0)
+    assert all(one.startswith("one.py:2: the docstring of number ") and found in one for one in complaints)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+@pytest.mark.parametrize(
+    ("length", "found"), [(70, []), (71, ["one.py:3: {} has 71 characters: say it in 70"])], ids=["70", "71"]
+)
+def test_name_of_a_test_that_is_too_long_is_found(kind: str, length: int, found: list[str], tmp_path: Path) -> None:
+    name = "test_".ljust(length, "x")
+    source = f"{kind} x{name}(): ...  # no test\n\n{kind} {name}(): ...\n"
+    assert check(tmp_path, source) == [one.format(name) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("line", "imported"),
+    [
+        ("from tests.unit.test_one import two", "tests.unit.test_one.two"),
+        ("from tests.unit import test_one", "tests.unit.test_one"),
+        ("import tests.unit.test_one", "tests.unit.test_one"),
+        ("from tests.support.leftovers import test", ""),
+        ("from test_support import two", ""),
+        ("from . import two", ""),
+    ],
+)
+def test_import_of_a_test_is_found(line: str, imported: str, tmp_path: Path) -> None:
+    says = f"one.py:2: {imported} is a test or a part of one: what tests share stands in a module without tests"
+    assert check(tmp_path, f"def two():\n    {line}\n") == ([says] if imported else [])

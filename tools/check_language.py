@@ -1,0 +1,75 @@
+"""Check what Python files say: how docstrings begin, how long tests' names are, and whom tests import.
+
+    python tools/check_language.py gateway tests
+
+A function's docstring says what it returns or does, in the words that every reader knows. A test's name is a sentence
+that a line of pytest's report holds. It prints each that is not so, and its exit code is then 1. See "How to write" and
+"Tests" in CONTRIBUTING.md.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+INSTEAD: Final = {
+    "Give": "Return, or Yield where it is a generator",
+    "Gives": "Return",
+    "Returns": "Return",
+    "Tell": "Return whether; Log or Report where somebody is told",
+    "Tells": "Return whether",
+}
+"""Words that no docstring of a function may begin with, and what to write."""
+LONGEST: Final = 70
+"""Characters of a test's name, without its parameters."""
+
+
+def complaints(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the complaint of each node of a module that breaks a rule."""
+    for node in ast.walk(ast.parse(source)):
+        for complaint in _complaints_of(node):
+            yield getattr(node, "lineno", 1), complaint
+
+
+def _complaints_of(node: ast.AST) -> Iterator[str]:
+    """Yield what is wrong with one node."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            first, _, _ = (ast.get_docstring(node) or "").partition(" ")
+            if first in INSTEAD:
+                yield f"the docstring of {name} begins with {first}: write {INSTEAD[first]}"
+            if name.startswith("test_") and len(name) > LONGEST:
+                yield f"{name} has {len(name)} characters: say it in {LONGEST}"
+        case ast.ImportFrom(module=str(module), names=names):
+            yield from map(_shared, filter(_is_test, [f"{module}.{one.name}" for one in names]))
+        case ast.Import(names=names):
+            yield from map(_shared, filter(_is_test, [one.name for one in names]))
+
+
+def _is_test(module: str) -> bool:
+    """Return whether a module of tests is imported, or something of one."""
+    top, *parts = module.split(".")
+    return top == "tests" and any(part.startswith("test_") for part in parts)
+
+
+def _shared(module: str) -> str:
+    return f"{module} is a test or a part of one: what tests share stands in a module without tests"
+
+
+def main(folders: list[str]) -> int:
+    """Print what is wrong in the Python files of `folders`; return the exit code."""
+    found = [
+        f"{file}:{line}: {complaint}"
+        for folder in folders
+        for file in sorted(Path(folder).rglob("*.py"))
+        for line, complaint in complaints(file.read_text("utf-8"))
+    ]
+    print(*found, sep="\n", end="\n" if found else "")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
