@@ -104,9 +104,9 @@ class Observed(msgspec.Struct, frozen=True):
     owner: str
     """The replica, for people."""
     state: str
-    """What the account is doing: `live`, `catching_up`, `offline`, `paused`, `refused`, `diverged`, `fenced`. Or
-    `keyless`: it has a checkpoint, and the owner of its shard has no key; `unserved`: a replica that does not own its
-    shard has a key, and the owner has none."""
+    """What the account is doing: `live`, `catching_up`, `offline`, `paused`, `unauthorized`, `diverged`, `fenced`. Or
+    `key_missing`: it has a checkpoint, and the owner of its shard has no key; `orphaned`: a replica that does not own
+    its shard has a key, and the owner has none."""
     since: str
     """Since when it is so: RFC 3339, by the owner's clock."""
     settled: int = 0

@@ -20,7 +20,7 @@ Sort = Literal["worst", "name"]
 _RANK: Final = {name: rank for rank, name in enumerate(get_args(models.State))}
 _RANK_OF_STALE: Final = _RANK["offline"]
 """A report that is old ranks at least as this."""
-_NOT_REPORTED: Final = _RANK["unserved"]
+_NOT_REPORTED: Final = _RANK["orphaned"]
 """Nobody has ever reported it."""
 
 Place = tuple[int, int, str]

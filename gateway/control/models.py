@@ -21,9 +21,9 @@ Sequence = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1), BeforeValidato
 Time = Annotated[str, Field(max_length=40, json_schema_extra={"format": "date-time"})]
 State = Literal[
     "diverged",
-    "refused",
-    "unserved",
-    "keyless",
+    "unauthorized",
+    "orphaned",
+    "key_missing",
     "fenced",
     "offline",
     "catching_up",
@@ -149,7 +149,7 @@ class Observed(_Answer):
     """What is so for an account, as the replica that serves it reported last."""
 
     state: str
-    """What it is doing: diverged, refused, unserved, keyless, fenced, offline, catching_up, live or paused."""
+    """What it is doing: diverged, unauthorized, orphaned, key_missing, fenced, offline, catching_up, live or paused."""
     since: str | None
     """Since when, by the owner's clock; null where it does not say."""
     owner: str

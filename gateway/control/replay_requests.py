@@ -204,8 +204,8 @@ def phase_of(view: View, id_: str) -> Phase:
     said, wanted = state_of(view, id_), view.replays[id_].value
     if wanted is not None and wanted.is_cancelled and (said is None or not said.phase.is_final):
         seen = view.observed.get(wanted.account)
-        is_keyless = seen is None or (seen.value is not None and seen.value.state == "keyless")
-        if said is None or is_keyless:  # should the key come back, the owner's first step is to end it
+        is_key_missing = seen is None or (seen.value is not None and seen.value.state == "key_missing")
+        if said is None or is_key_missing:  # should the key come back, the owner's first step is to end it
             return Phase.CANCELLED
     return Phase.PENDING if said is None else said.phase
 

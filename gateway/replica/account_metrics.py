@@ -11,7 +11,7 @@ from gateway.telemetry.metrics import OUTCOMES, AccountMetrics
 
 REASONS: Final = (
     *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters"),
-    *("unreachable", "timeout", "negotiate", "handshake", "proxy", "refused"),
+    *("unreachable", "timeout", "negotiate", "handshake", "proxy", "unauthorized"),
     *("key", "diverged", "released", "unexpected"),
 )
 """For which a connection ends or cannot be made; besides them `http-` and a status that the hub answered with."""
@@ -34,5 +34,5 @@ def metrics_of(account: Account) -> AccountMetrics:
     )
 
 
-_NOT_AWAITED: Final = frozenset({AccountState.PAUSED, AccountState.REFUSED, AccountState.DIVERGED})
+_NOT_AWAITED: Final = frozenset({AccountState.PAUSED, AccountState.UNAUTHORIZED, AccountState.DIVERGED})
 _TOLD: Final = (*OUTCOMES, "gap")

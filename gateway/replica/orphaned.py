@@ -12,8 +12,8 @@ from gateway.broker.control_view import STALE_AFTER_S, View
 from gateway.state import epoch_of
 from gateway.telemetry.logs import get_logger
 
-KEY_MISSING: Final = "keyless"
-ORPHANED: Final = "unserved"
+KEY_MISSING: Final = "key_missing"
+ORPHANED: Final = "orphaned"
 _ORPHANED_AFTER_S: Final = 15.0
 """Seconds for which it must be so: keys reach replicas one after the other, and shards move."""
 _OWNER_STALE_AFTER_S: Final = 20.0
@@ -33,13 +33,13 @@ class OrphanedAccounts:
         """Return those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
         missed = {name for name, shard in elsewhere if not self._is_served(name, shard)}
         self._since = {name: self._since.get(name, now) for name in missed}
-        unserved = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
-        for name in sorted(unserved - self._logged):
+        orphaned = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
+        for name in sorted(orphaned - self._logged):
             get_logger(account=name).warning(
                 "the account has a key here, and the gateway that its shard belongs to has none: nobody serves it"
             )
-        self._logged = unserved
-        return frozenset(unserved)
+        self._logged = orphaned
+        return frozenset(orphaned)
 
     def is_reported_elsewhere(self, name: str, epoch: int) -> bool:
         """Return whether another replica, which has a key of the account, says that nobody serves it."""

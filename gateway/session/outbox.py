@@ -185,9 +185,9 @@ class Outbox:
             if content.id is not None and (knows_unsequenced or self._has_unidentified):
                 nameless = content.anonymous
             if knows_unsequenced and self._was_published_without(sequence, identity, nameless):
-                return Outcome.REPEAT
+                return Outcome.DUPLICATE
         elif identities.has_seen(identity):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         identities.on_queued(identity, sequenced=sequence is not None)
         if nameless is not None:
             identities.on_queued(nameless, sequenced=True)
@@ -236,11 +236,11 @@ class Outbox:
             if sight is Sight.WHOLE:
                 return self.place(content)  # nothing of that number is on its topic
             if sight is Sight.SAME:
-                return Outcome.REPEAT
+                return Outcome.DUPLICATE
             return self.place_reused(content, events.id_of(sequence), is_correction=sight is Sight.CORRECTED)
         if self._denies(sequence, content):
             return self.place_reused(content, None)
-        return Outcome.REPEAT
+        return Outcome.DUPLICATE
 
     def contradicts(self, content: Content) -> bool:
         """Return whether `content` certainly is another event than the one that has its number, above `verified`."""
@@ -273,10 +273,10 @@ class Outbox:
 
     def _place_letter(self, content: Content, letter: DeadLetter, outcome: Outcome) -> Outcome:
         if not self.subscriptions.wants(content):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         known = f"{content.identity}#{content.anonymous}"  # it must not pass for the event that it contradicts
         if self._dedup_window.has_seen(known):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         self._dedup_window.on_queued(known, sequenced=True)
         item = OutgoingItem(letter, late=True, incarnation=self.incarnation)
         self.dead_letters += dead_letters_of(letter)
@@ -287,7 +287,7 @@ class Outbox:
     def place_unconfirmed(self, content: Content) -> Outcome:
         """Queue `content`, whose number is far above all that the hub knows, marked late: it settles no number."""
         if self._dedup_window.has_seen(content.identity):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         self._dedup_window.on_queued(content.identity, sequenced=False)
         if not self.subscriptions.wants(content):
             self._append(_Settled(None, _SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))

@@ -177,7 +177,7 @@ class PageMerger:
             return
         elif anchor is not None and anchor.contradicts(Anchor.of(content)):
             outbox.place_reused(content, anchor.id)
-        elif anchor is None and sequence != outbox.marked and outbox.meet(content) is Outcome.REPEAT:
+        elif anchor is None and sequence != outbox.marked and outbox.meet(content) is Outcome.DUPLICATE:
             self.strays += 1
 
     def _place_waiting(self, through: int, final: int) -> bool:

@@ -457,7 +457,7 @@ class Session:
     def _on_push_beside_a_waiting_one(self, sequence: int, content: Content, now: float, *, room: bool) -> Outcome:
         sight = compare(self._waiting[sequence], content)
         if sight is Sight.SAME:
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         if sight is Sight.WHOLE:
             self._waiting.replace(sequence, content)
             return Outcome.HELD
@@ -471,7 +471,7 @@ class Session:
         """
         outbox = self._outbox
         if outbox.is_same(sequence, content):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         is_new = sequence <= outbox.verified and not outbox.is_open(sequence) and is_newer(content, outbox.anchor)
         if is_new and self.state is State.LIVE:
             self._doubt()
@@ -480,13 +480,13 @@ class Session:
         if outbox.is_open(sequence):
             return outbox.place(content)
         outcome = outbox.meet(content)
-        if outcome is not Outcome.REPEAT or sequence > outbox.verified:
+        if outcome is not Outcome.DUPLICATE or sequence > outbox.verified:
             return outcome
         if sequence <= outbox.began:
-            return Outcome.STALE
+            return Outcome.BEFORE_START
         if not outbox.is_settled(sequence):
             return outbox.place_too_late(content)
-        return outbox.place_reused(content, None) if is_new else Outcome.REPEAT
+        return outbox.place_reused(content, None) if is_new else Outcome.DUPLICATE
 
     def _hold_aside(
         self, doubt: Doubt, sequence: int, content: Content, now: float, *, room: bool, proves: bool
@@ -498,7 +498,7 @@ class Session:
                 self._doubtful.let_go(sequence)
             return Outcome.OVERFLOW
         held = Doubtful(doubt, sequence, content, now, proves, self._waiting.trial)
-        return Outcome.HELD if self._doubtful.hold(held) else Outcome.REPEAT
+        return Outcome.HELD if self._doubtful.hold(held) else Outcome.DUPLICATE
 
     def _reconsider(self) -> None:
         """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
@@ -536,7 +536,7 @@ class Session:
     def _on_push_without_sequence(self, content: Content, *, room: bool) -> Outcome:
         self._outbox.note_unidentified(content)
         if self._outbox.remembers(content):
-            return Outcome.REPEAT
+            return Outcome.DUPLICATE
         if not room:
             # History need not have it: so it goes after everything that history gives again.
             self._retreat(0)
@@ -546,7 +546,7 @@ class Session:
         if self.state is State.LIVE:
             return self._outbox.place(content)
         # History may give it with its sequence: that comes first.
-        return Outcome.HELD if self._waiting.hold(content) else Outcome.REPEAT
+        return Outcome.HELD if self._waiting.hold(content) else Outcome.DUPLICATE
 
     # Time -----------------------------------------------------------------------------------------------
 

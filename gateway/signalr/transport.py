@@ -139,7 +139,7 @@ def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterabl
     if status in _REFUSALS:
         challenge = headers.get("WWW-Authenticate")
         words = f"{message} ({shown(challenge, secrets)})" if challenge else message
-        return Unauthorized(words, reason="refused", retry_after=retry_after)
+        return Unauthorized(words, reason="unauthorized", retry_after=retry_after)
     return ConnectFailed(message, reason=f"http-{status}", retry_after=retry_after)
 
 

@@ -24,7 +24,7 @@ from gateway.telemetry.exposition import encode, form_for
 from gateway.telemetry.families import Family, Scope
 
 PREFIX: Final = "mesolive_gateway_"
-OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "repeat", "stale")
+OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "duplicate", "before_start")
 """What may become of an event."""
 PARTS: Final = (
     "account",
@@ -49,8 +49,8 @@ _FAMILIES: Final = (
     Family(
         "accounts",
         _GAUGE,
-        "Accounts that this replica serves, by state; keyless ones of its shards, which have no key file any more; "
-        "and unserved ones, which have one here and none where they would be served (told by each that has one).",
+        "Accounts that this replica serves, by state. Includes `key_missing` (a checkpoint in a shard of this replica, "
+        "but no key file) and `orphaned` (this replica has a key file, and the owner of the shard has none).",
         ("state",),
     ),
     Family("hub_connections", _GAUGE, "Open connections to the hub."),
@@ -65,9 +65,10 @@ _FAMILIES: Final = (
         "events_total",
         _COUNTER,
         "Events by kind and by what became of them: published in order; late, behind newer ones; dead_letter, not "
-        "decodable or not accepted by the broker; filtered by the subscription; a repeat of one that is published; "
-        "stale, too old to place. Repeats and stale ones are those that were pushed, since pages of history overlap by "
-        "design. Of a commit whose answer was lost only dead letters are counted, and may be counted again.",
+        "decodable or not accepted by the broker; filtered by the subscription; duplicate of one that is published; "
+        "before_start, at or below the sequence that the account began after: not published. The last two count "
+        "pushes only, since pages of history overlap by design. Of a commit whose answer was lost only dead letters "
+        "are counted, and may be counted again.",
         ("kind", "outcome"),
     ),
     Family(
@@ -160,7 +161,7 @@ _FAMILIES: Final = (
         "For how long the log has not had all that the hub had. 0 for an account that is live and has everything; it "
         "grows while that cannot be known, as without a connection, or while the hub does not answer what its latest "
         "is. It begins at 0 with the replica that serves the account now. The worst leaves out accounts that are "
-        "paused, refused or diverged.",
+        "paused, unauthorized or diverged.",
         ("account",),
         Scope.WORST,
     ),
@@ -206,7 +207,7 @@ class AccountMetrics:
     account: str
     state: str
     is_awaited: bool
-    """Whether its log is to be level: not so of one that is paused, refused or diverged, which its state tells."""
+    """Whether its log is to be level: not so of one that is paused, unauthorized or diverged, which its state tells."""
     lag: int
     """Sequences that the hub has and the log has not."""
     lag_seconds: float

@@ -117,7 +117,7 @@ async def test_an_account_is_taken_away_for_good_and_comes_again_as_a_new_one(br
         (tmp_path / "accounts" / goes).unlink()
 
         async def has_no_key() -> bool:
-            return bool((await one_of(control, goes))["observed"]["state"] == "keyless")
+            return bool((await one_of(control, goes))["observed"]["state"] == "key_missing")
 
         await until(has_no_key, "its key is missed")
         answer = await control.ask(f"DELETE /v1/accounts/{goes}")
@@ -154,8 +154,8 @@ async def test_an_account_whose_only_key_holder_leaves_is_shown_and_told_of_soon
 
         async def are_shown() -> bool:
             found = await other.accounts()
-            return [one["observed"]["state"] for one in found.values()] == ["keyless"] * 2
+            return [one["observed"]["state"] for one in found.values()] == ["key_missing"] * 2
 
         await until(are_shown, "both are shown without a key")
-        await metrics.until(lambda now: now["accounts", "keyless"] == 2, "alerts see them")
+        await metrics.until(lambda now: now["accounts", "key_missing"] == 2, "alerts see them")
         log.info("shown after %.1f s", time.monotonic() - began)  # 15 at the most, where nothing else runs

@@ -136,8 +136,8 @@ async def refusal(stage: Stage) -> None:
     async with stage.episode("refused"):
         await here.ask(f"PUT /users/{REFUSED}", key="another-key")
         await here.ask("POST /drop", user=REFUSED)
-        await stage.sees(f'mesolive_gateway_account_state{{account="{REFUSED}", state="refused"}} == 1')
-        await stage.sees('ALERTS{alertname="MesoliveGatewayAccountRefused"}')
+        await stage.sees(f'mesolive_gateway_account_state{{account="{REFUSED}", state="unauthorized"}} == 1')
+        await stage.sees('ALERTS{alertname="MesoliveGatewayAccountUnauthorized"}')
         await stage.sees(f'mesolive_gateway_lag_seconds{{account="{REFUSED}"}} > 2')  # in the calm it is below 1
     (here.folder / "accounts" / REFUSED).write_text("another-key\n")
     await stage.sees(f'mesolive_gateway_account_state{{account="{REFUSED}", state="live"}} == 1')
@@ -296,7 +296,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("overview", "Gaps"): [Shows("gap", 0.9)],
     ("overview", "Dead letters"): [Shows("bad", 0.9)],
     ("overview", "Accounts by state"): [
-        Shows("refused", 1, most(state="refused")),
+        Shows("refused", 1, most(state="unauthorized")),
         Shows("gap", 1, most(state="paused")),
         Shows("diverged", 1, most(state="diverged")),
     ],
@@ -307,7 +307,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("overview", "Disconnects by reason"): [
         Shows("drops", 1, most(reason="dropped")),
         Shows("silent", 0.1, most(reason="silent")),
-        Shows("refused", 0.1, most(reason="refused")),
+        Shows("refused", 0.1, most(reason="unauthorized")),
     ],
     ("overview", "Connections to the hub"): [Shows("refused", -1, least), Shows("drops", 1, query="B")],
     ("overview", "Throughput by kind"): [Shows("burst", 10, most(kind="order-update"))],
@@ -336,12 +336,12 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("overview", "CPU by replica"): [Shows("burst", 0.05)],
     ("overview", "Memory by replica"): [Shows("killed", -1, least, of="count({})")],
     ("overview", "Accounts that need a look"): [
-        Shows("refused", 0.5, most(account=REFUSED, state="refused")),
+        Shows("refused", 0.5, most(account=REFUSED, state="unauthorized")),
         Shows("diverged", 1, most(account=ANOTHER, state="diverged"), of="count by (account, state) ({})"),
     ],
     ("overview", "Replicas"): [Shows("killed", -1, least, of="count({})")],
     ("account", "State"): [
-        Shows("refused", 1, most(state="refused"), account=REFUSED),
+        Shows("refused", 1, most(state="unauthorized"), account=REFUSED),
         Shows("diverged", 1, most(state="diverged"), account=ANOTHER),
     ],
     ("account", "Behind the hub"): [Shows("frozen", 2, account=REPLAYED)],
@@ -360,7 +360,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("account", "Behind the hub, in sequences"): [Shows("frozen", 5, account=REPLAYED)],
     ("account", "Disconnects by reason"): [
         Shows("silent", 1, most(reason="silent"), account=SILENT),
-        Shows("refused", 1, most(reason="refused"), account=REFUSED),
+        Shows("refused", 1, most(reason="unauthorized"), account=REFUSED),
     ],
     ("account", "Silence of the hub"): [Shows("silent", 2, account=SILENT)],
     ("account", "Events by outcome"): [Shows("burst", 200, most(outcome="published"), account=REPLAYED)],
@@ -426,7 +426,7 @@ def test_alerts_were_quiet_before_and_then_told_what_happened(stage: Stage) -> N
 
     assert told("calm") == set()
     assert told(*stage.episodes) >= {
-        "AccountRefused",
+        "AccountUnauthorized",
         "AccountNotLive",
         "AccountDiverged",
         "DeadLetters",
@@ -443,7 +443,7 @@ async def test_where_accounts_are_not_told_of_one_by_one_the_worst_still_is(tmp_
             control = await control_of(await here.gateway({"GATEWAY_METRICS__PER_ACCOUNT": "false"}), here.http)
             stage = Stage(here, prometheus, control, control)
             await asyncio.to_thread(prometheus.scrape, [stage.replica(control)])
-            await stage.sees('ALERTS{alertname="MesoliveGatewayAccountRefused", state="refused"}')
+            await stage.sees('ALERTS{alertname="MesoliveGatewayAccountUnauthorized", state="unauthorized"}')
             await stage.sees("account:mesolive_gateway_lag_seconds:max == 0")  # nobody waits for one that is refused
             await here.ask(f"POST /users/{SILENT}/emit", rate=5.0)
             for (board, title), panel in PANELS.items():

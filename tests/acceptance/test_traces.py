@@ -193,7 +193,7 @@ async def test_a_connect_that_fails_says_why_and_so_does_the_log_under_its_ids(t
             await gateway.complains("the hub refuses the account's key")
             (line,) = [one for one in gateway.lines() if one["event"] == "the hub refuses the account's key"]
     assert connect.is_failed
-    assert connect.said["error.type"] == "refused"
+    assert connect.said["error.type"] == "unauthorized"
     assert connect.events == ()
     assert "401" in connect.words
     assert (line["trace_id"], line["span_id"]) == connect.place

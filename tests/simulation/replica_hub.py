@@ -304,7 +304,7 @@ class FakeHub:
             if user.trouble.away:
                 raise ConnectFailed("negotiate: no answer", reason="unreachable")
             if user.trouble.refuses:
-                raise Unauthorized("negotiate: the hub answered 401", reason="refused")
+                raise Unauthorized("negotiate: the hub answered 401", reason="unauthorized")
             user.connects += 1
             connection = FakeConnection(user)
             user.connections.append(connection)

@@ -132,14 +132,14 @@ class _Holeless(Outbox):
         return sequence > self.verified and super().is_open(sequence)
 
     def place_too_late(self, content: Content) -> Outcome:  # noqa: ARG002
-        return Outcome.STALE
+        return Outcome.BEFORE_START
 
 
 class _Careless(Outbox):
     """Knows an event by its number alone."""
 
     def meet(self, content: Content) -> Outcome:  # noqa: ARG002
-        return Outcome.REPEAT
+        return Outcome.DUPLICATE
 
 
 class _Eager(DoubtfulPushes):

@@ -206,14 +206,14 @@ def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tupl
         # Only a push showed it. What the session did not take, let go or died with is gone.
         outcomes = life.outcomes.get(happening.number, set())
         was_refused = (
-            not outcomes or bool(outcomes & {Outcome.STALE, Outcome.OVERFLOW}) or life.session.dropped_pushes > 0
+            not outcomes or bool(outcomes & {Outcome.BEFORE_START, Outcome.OVERFLOW}) or life.session.dropped_pushes > 0
         )
         return was_refused or life.accepted.get(happening.number) is not life.session
     if happening.is_tardy or (sequence is not None and _uses(hub)[sequence] > 1):
         # What comes that late, or under a verified number, is promised only where it is pushed, and said to be taken.
         outcomes = life.outcomes.get(happening.number, set())
         was_taken = outcomes and not outcomes & {Outcome.OVERFLOW}
-        if outcomes == {Outcome.REPEAT}:
+        if outcomes == {Outcome.DUPLICATE}:
             was_taken = _is_calm(life)  # else what it was a repeat of may be forgotten
         return not was_taken or life.accepted.get(happening.number) is not life.session
     if hub.happenings.index(happening) < hub.cut:

@@ -219,7 +219,7 @@ class Link:
         """Send a request and give its answer.
 
         Raises Unavailable: the link was lost, or nothing came in time, and then the request may still be
-        served; Denied; Unserved.
+        served; Denied; NoResponders.
         """
         with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():

@@ -76,9 +76,11 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
     try:
         with permissions_needed():
             info = await _made(link, settings)
-    except NoResponders as unserved:
+    except NoResponders as no_responders:
         remedy = "Enable it: `jetstream { store_dir: … }`."
-        raise ConfigurationError("broker.servers", "JetStream is not enabled on this NATS server", remedy) from unserved
+        raise ConfigurationError(
+            "broker.servers", "JetStream is not enabled on this NATS server", remedy
+        ) from no_responders
     except JetStreamApiError as refusal:
         if refusal.code in _NOT_ENABLED:
             remedy = "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."

@@ -67,7 +67,7 @@ IfMatch = Annotated[
 class _Filters(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    state: list[models.State] = Field(default_factory=list, max_length=20, examples=[["diverged", "refused"]])
+    state: list[models.State] = Field(default_factory=list, max_length=20, examples=[["diverged", "unauthorized"]])
     """Only accounts that do one of these."""
     owner: str | SkipJsonSchema[None] = Field(default=None, min_length=1, max_length=300, examples=["gateway-0/1"])
     """Only accounts that this replica reported last."""

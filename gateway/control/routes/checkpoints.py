@@ -134,7 +134,7 @@ async def delete_account(
     view = _until_observed(here, account)
     sighting = view.observed.get(account)
     said = None if sighting is None or view.is_abandoned(sighting) else sighting.value
-    must_be_paused = said is not None and said.state != "keyless"
+    must_be_paused = said is not None and said.state != "key_missing"
     if must_be_paused:
         _at_rest(view, account, "forgotten")
     _check_replays(view, account)

@@ -77,7 +77,7 @@ class AccountState(Enum):
     OFFLINE = "offline"
     CATCHING_UP = "catching_up"
     LIVE = "live"
-    REFUSED = "refused"
+    UNAUTHORIZED = "unauthorized"
     DIVERGED = "diverged"
     FENCED = "fenced"
     PAUSED = "paused"
@@ -389,7 +389,7 @@ class Account:
                 log.info("the connection to the hub was let go", why=str(released))
                 continue
             except Unauthorized as error:
-                self._failed(error, error.reason, AccountState.REFUSED)
+                self._failed(error, error.reason, AccountState.UNAUTHORIZED)
                 delay = backoff.next_delay(at_least=max(_UNAUTHORIZED_DELAY_S, error.retry_after or 0))
                 log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
                 await self._halt(delay)
@@ -557,7 +557,7 @@ class Account:
         self.counters.on_push(content, outcome)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
             self._has_work(self)
-        elif outcome is not Outcome.REPEAT:
+        elif outcome is not Outcome.DUPLICATE:
             self.log_contradictions(session)
             if session.state is State.LIVE:
                 self._set_timer(session)

@@ -16,7 +16,7 @@ FORGOTTEN: Final = "forgotten"
 STRAY: Final = "stray"
 LOST: Final = "lost"
 _UNPUBLISHED: Final = {
-    Outcome.STALE.value: "pushed events are too old to place, and are not published",
+    Outcome.BEFORE_START.value: "pushed events are too old to place, and are not published",
     FORGOTTEN: "more events have no EventSeqId than can be remembered: they may be published again",
     LOST: "pushed events without EventSeqId could not be kept, and the history may not show them: they are lost",
     STRAY: "events of the history are out of place, below what was verified, and are not published",
@@ -36,7 +36,7 @@ _CONTRADICTIONS: Final = {
 """What the log says of what is queued though it is not as it should be."""
 _EACH: Final = 20
 """Of how many of these the log tells one by one."""
-_NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.REPEAT.value, Outcome.STALE.value})
+_NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.DUPLICATE.value, Outcome.BEFORE_START.value})
 
 
 @dataclass(slots=True)
@@ -70,10 +70,10 @@ class AccountCounters:
 
     def on_push(self, content: Content, outcome: Outcome) -> None:
         """The hub pushed it; what is to be committed is counted then."""
-        if outcome is Outcome.REPEAT or outcome is Outcome.STALE:
+        if outcome is Outcome.DUPLICATE or outcome is Outcome.BEFORE_START:
             self.outcomes[outcome.value] += 1
             self.counters.events[kind_of(content), outcome.value] += 1
-            if outcome is Outcome.STALE:
+            if outcome is Outcome.BEFORE_START:
                 self.on_unpublished(outcome.value, 1)
         elif outcome is Outcome.OVERFLOW and content.sequence is None:
             self.on_unpublished(LOST, 1)

@@ -106,16 +106,16 @@ def test_nearest_of_many_finds_an_error_at_either_end() -> None:
 
 async def test_lists_are_sorted_worst_first_then_by_lag(api: Api) -> None:
     await api.observed("behind", settled=1, latest=900)
-    for state in ("paused", "offline", "diverged", "refused", "catching_up"):
+    for state in ("paused", "offline", "diverged", "unauthorized", "catching_up"):
         await api.observed(state, state=state)
-    assert await names(api, "") == ["diverged", "refused", "offline", "catching_up", "behind", "main", "paused"]
+    assert await names(api, "") == ["diverged", "unauthorized", "offline", "catching_up", "behind", "main", "paused"]
     assert await names(api, "?sort=name") == sorted(await names(api, ""))
 
 
 async def test_lists_are_filtered(api: Api) -> None:
-    await api.observed("other", owner="gateway-1/7", state="refused")
-    assert await names(api, "?state=refused") == ["other"]
-    assert await names(api, "?state=refused&state=live") == ["other", "main"]
+    await api.observed("other", owner="gateway-1/7", state="unauthorized")
+    assert await names(api, "?state=unauthorized") == ["other"]
+    assert await names(api, "?state=unauthorized&state=live") == ["other", "main"]
     assert await names(api, "?owner=gateway-1/7") == ["other"]
     assert await names(api, "?prefix=ma") == ["main"]
     assert await names(api, "?prefix=x") == []

@@ -98,7 +98,7 @@ async def test_a_paused_account_is_forgotten_once_and_not_again_after_it_ran(api
 
 async def test_an_account_without_a_key_need_not_be_paused_and_leaves_nothing(api: Api) -> None:
     api.owning = False
-    await api.observed("main", state="keyless")
+    await api.observed("main", state="key_missing")
     answer = await api.ask("DELETE /v1/accounts/main")
     assert answer.status == 202
     await api.store.forget(["account.main"])  # as the owner of its shard does

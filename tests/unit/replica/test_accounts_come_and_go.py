@@ -13,8 +13,7 @@ from gateway.accounts import AccountsDirectory, KeyFileError
 from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import MemoryControl, MemoryOwnership
 from gateway.replica import key_watcher as directory
-from gateway.replica import orphaned as unserved
-from gateway.replica import replica
+from gateway.replica import orphaned, replica
 from gateway.replica.key_watcher import KeyWatcher
 from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build, World
@@ -23,7 +22,7 @@ from tests.support.in_process import Build, World
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replica, "SCAN_INTERVAL_S", 0.05)
-    monkeypatch.setattr(unserved, "_ORPHANED_AFTER_S", 0.3)
+    monkeypatch.setattr(orphaned, "_ORPHANED_AFTER_S", 0.3)
 
 
 def connected(world: World, name: str) -> int:
@@ -63,7 +62,7 @@ async def test_a_key_that_was_refused_is_tried_again_as_soon_as_it_changes(build
     world = await build("alpha", prefill=3)
     (world.keys / "alpha").write_text("an-old-key")
     await world.replica()
-    await world.becomes("alpha", AccountState.REFUSED)
+    await world.becomes("alpha", AccountState.UNAUTHORIZED)
     began = asyncio.get_running_loop().time()
     (world.keys / "alpha").write_text("key-of-alpha")
     await world.published("alpha", range(1, 4))
@@ -188,13 +187,13 @@ async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(bu
         second = await world.replica(shards=32, keys=fewer)
         seen = second.view.observed
 
-        def unserved() -> set[str]:
-            return {name for name, sighting in seen.items() if sighting.value.state == "unserved"}
+        def orphans() -> set[str]:
+            return {name for name, sighting in seen.items() if sighting.value.state == "orphaned"}
 
-        await world.until(lambda: bool(unserved()), "somebody is not served, and it is reported")
+        await world.until(lambda: bool(orphans()), "somebody is not served, and it is reported")
         await asyncio.sleep(1)
     told = [entry["account"] for entry in logs if "nobody serves it" in entry["event"]]
-    await world.until(lambda: sorted(told) == sorted(unserved()), "who has the keys is heard, not who owns the shards")
+    await world.until(lambda: sorted(told) == sorted(orphans()), "who has the keys is heard, not who owns the shards")
     for name in names_:
         assert connected(world, name) == (0 if name in told else 1)
         assert name in told or seen[name].value.state == "live"
@@ -206,7 +205,7 @@ async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(bu
 
     for name in told:
         (fewer / name).write_text(f"key-of-{name}")
-    await world.until(lambda: not unserved(), "with the key it is served")
+    await world.until(lambda: not orphans(), "with the key it is served")
 
 
 # What a look costs -----------------------------------------------------------------------------------------

@@ -24,22 +24,22 @@ LETTER = DeadLetter("main", "invalid-payload", "", "OnPositionUpdate", b"{", 4)
 
 def test_what_is_pushed_and_not_committed_is_counted_by_kind() -> None:
     counts = AccountCounters("main", Counters())
-    for content, outcome in ((EVENT, Outcome.REPEAT), (LETTER, Outcome.REPEAT), (EVENT, Outcome.STALE)):
+    for content, outcome in ((EVENT, Outcome.DUPLICATE), (LETTER, Outcome.DUPLICATE), (EVENT, Outcome.BEFORE_START)):
         counts.on_push(content, outcome)
     for outcome in (Outcome.QUEUED, Outcome.LATE, Outcome.HELD, Outcome.FILTERED, Outcome.OVERFLOW):
         counts.on_push(EVENT, outcome)  # counted when it is committed, if ever
-    assert counts.outcomes == {"repeat": 2, "stale": 1}
+    assert counts.outcomes == {"duplicate": 2, "before_start": 1}
     assert counts.counters.events == {
-        ("order-update", "repeat"): 1,
-        ("position-update", "repeat"): 1,
-        ("order-update", "stale"): 1,
+        ("order-update", "duplicate"): 1,
+        ("position-update", "duplicate"): 1,
+        ("order-update", "before_start"): 1,
     }
     assert counts.on_published == 0
 
 
 def test_published_is_what_is_in_the_log() -> None:
     counts = AccountCounters("main", Counters())
-    counts.outcomes.update(published=5, late=1, dead_letter=1, gap=1, filtered=7, repeat=9, stale=2)
+    counts.outcomes.update(published=5, late=1, dead_letter=1, gap=1, filtered=7, duplicate=9, before_start=2)
     assert counts.on_published == 8
 
 

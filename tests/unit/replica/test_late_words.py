@@ -13,8 +13,7 @@ import pytest
 from gateway.broker.control_view import View
 from gateway.broker.leases import LeaseTiming
 from gateway.broker.memory import MemoryControl, MemoryOwnership
-from gateway.replica import orphaned as unserved
-from gateway.replica import replica
+from gateway.replica import orphaned, replica
 from gateway.replica.replica import Replica
 from gateway.state import (
     ACCOUNT,
@@ -187,7 +186,7 @@ async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
 
     async def is_told() -> bool:
         numbers = await other.metrics()
-        return state(other) == "keyless" and numbers.orphaned == {"alpha": "keyless"}
+        return state(other) == "key_missing" and numbers.orphaned == {"alpha": "key_missing"}
 
     await world.until(is_told, "the other tells of it, in its report and in what alerts look at")
     assert asyncio.get_running_loop().time() - began < 15
@@ -225,7 +224,7 @@ async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: B
 async def test_with_its_key_elsewhere_that_one_tells_alone_and_finally_the_owner(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unserved, "_ORPHANED_AFTER_S", 0.3)
+    monkeypatch.setattr(orphaned, "_ORPHANED_AFTER_S", 0.3)
     world = await build("alpha", "beta", "gamma", prefill=5)
     held = shared(world)
     first = await world.replica(shards=1)
@@ -235,10 +234,10 @@ async def test_with_its_key_elsewhere_that_one_tells_alone_and_finally_the_owner
     (keys / "alpha").write_text("key-of-alpha")
     other = await world.replica(shards=1, keys=keys)
     (tmp_path / "alpha").unlink()  # the owner's; the other has the key, and no shard
-    await world.until(lambda: state(first) == "unserved", "the other tells of it")
+    await world.until(lambda: state(first) == "orphaned", "the other tells of it")
     revision = first.view.observed["alpha"].revision
     await asyncio.sleep(2.5)
     assert first.view.observed["alpha"].revision == revision  # they do not talk each other down
-    assert (await first.metrics()).orphaned == {"alpha": "keyless"}
+    assert (await first.metrics()).orphaned == {"alpha": "key_missing"}
     other.stop()
-    await world.until(lambda: state(first) == "keyless", "nobody has a key of it any more")
+    await world.until(lambda: state(first) == "key_missing", "nobody has a key of it any more")

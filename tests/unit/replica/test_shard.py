@@ -152,7 +152,7 @@ async def test_a_refused_key_is_said_and_read_afresh(build: Build, monkeypatch: 
     (world.keys / "alpha").write_text("yesterdays-key")
     with structlog.testing.capture_logs() as logs:
         await world.replica()
-        await world.becomes("alpha", AccountState.REFUSED)
+        await world.becomes("alpha", AccountState.UNAUTHORIZED)
         await world.published("beta", range(1, 11))
         assert world.keys_of("alpha") == []
         assert "401" in (world.status("alpha").last_error or "")

@@ -143,7 +143,7 @@ async def test_asking_for_a_connection_ends_the_wait_for_the_next_try(build: Bui
     (world.keys / "alpha").write_text("wrong")
     world.hub.hub.change_key(world.hub.user("alpha"), "right")
     await world.replica()
-    await world.becomes("alpha", AccountState.REFUSED)
+    await world.becomes("alpha", AccountState.UNAUTHORIZED)
     world.hub.hub.change_key(world.hub.user("alpha"), "wrong")
     began = asyncio.get_running_loop().time()
     await wish(world, Desired(reconnects=1))

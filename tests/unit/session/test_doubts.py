@@ -45,8 +45,8 @@ def test_the_second_that_is_pushed_is_one_and_repeats_are_none(second: object) -
     assert scene.pushes(event(4, id="a"), second, second, event(4, id="a")) == [  # type: ignore[arg-type]
         Outcome.QUEUED,
         Outcome.REUSED,
-        Outcome.REPEAT,
-        Outcome.REPEAT,
+        Outcome.DUPLICATE,
+        Outcome.DUPLICATE,
     ]
     assert len(letters(scene)) == 1
     scene.audits(event(3), event(4, id="a"), second, latest=4, at=100)  # type: ignore[arg-type]

@@ -56,7 +56,7 @@ def test_history_alone_shows_it_and_it_is_published_late() -> None:
 def test_a_hole_that_was_passed_is_remembered_and_published_late_once() -> None:
     scene = passed()
 
-    assert scene.pushes(event(5), event(5)) == [Outcome.LATE, Outcome.REPEAT]
+    assert scene.pushes(event(5), event(5)) == [Outcome.LATE, Outcome.DUPLICATE]
 
     assert scene.published() == [1, 2, 3, 4, 6, 5]
     assert scene.late() == [5]
@@ -73,7 +73,7 @@ def test_it_is_remembered_over_a_restart() -> None:
     again.connect(latest=6, at=300)
     again.answers(event(6))
 
-    assert again.pushes(event(5)) == [Outcome.REPEAT]
+    assert again.pushes(event(5)) == [Outcome.DUPLICATE]
 
 
 def test_what_no_longer_fits_the_record_is_a_dead_letter_that_says_so() -> None:
@@ -88,7 +88,7 @@ def test_what_no_longer_fits_the_record_is_a_dead_letter_that_says_so() -> None:
 
     outcomes = scene.pushes(old, old)
 
-    assert outcomes == [Outcome.TOO_LATE, Outcome.REPEAT]
+    assert outcomes == [Outcome.TOO_LATE, Outcome.DUPLICATE]
     (item,) = scene.commits()
     letter = item.content
     assert isinstance(letter, DeadLetter)

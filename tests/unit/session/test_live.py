@@ -81,11 +81,11 @@ def test_without_a_reorder_window_nothing_waits() -> None:
 def test_a_repeated_push_is_published_once_wherever_the_first_one_stands() -> None:
     scene = settled()
 
-    assert scene.pushes(event(3, at=0), event(3, at=0)) == [Outcome.QUEUED, Outcome.REPEAT]
-    assert scene.pushes(event(9, at=0), event(9, at=0)) == [Outcome.HELD, Outcome.REPEAT]
+    assert scene.pushes(event(3, at=0), event(3, at=0)) == [Outcome.QUEUED, Outcome.DUPLICATE]
+    assert scene.pushes(event(9, at=0), event(9, at=0)) == [Outcome.HELD, Outcome.DUPLICATE]
     scene.waits(1)
     scene.commits()
-    assert scene.pushes(event(3, at=0), event(9, at=0), event(1)) == [Outcome.REPEAT] * 3
+    assert scene.pushes(event(3, at=0), event(9, at=0), event(1)) == [Outcome.DUPLICATE] * 3
 
     assert scene.published() == [1, 2, 3, 9]
 
@@ -96,7 +96,7 @@ def test_a_push_from_before_the_account_began_is_stale() -> None:
     scene.answers(*events([4, 5, 6]))
     scene.commits()
 
-    assert scene.pushes(event(5), event(3)) == [Outcome.REPEAT, Outcome.STALE]
+    assert scene.pushes(event(5), event(3)) == [Outcome.DUPLICATE, Outcome.BEFORE_START]
 
     assert scene.published() == [5, 6]
 
@@ -112,9 +112,9 @@ def test_two_events_with_two_sequences_are_two_whatever_their_ids() -> None:
 def test_an_event_without_sequence_is_published_once() -> None:
     scene = settled()
 
-    assert scene.pushes(event(None, id="x"), event(None, id="x")) == [Outcome.QUEUED, Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x"), event(None, id="x")) == [Outcome.QUEUED, Outcome.DUPLICATE]
     scene.commits()
-    assert scene.pushes(event(None, id="x")) == [Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x")) == [Outcome.DUPLICATE]
 
     assert scene.published() == [1, 2, None]
 
@@ -126,7 +126,7 @@ def test_an_event_without_sequence_and_id_is_known_by_its_body() -> None:
         event(None, id=None, body=b"one"), event(None, id=None, body=b"one"), event(None, id=None, body=b"two")
     )
 
-    assert outcomes == [Outcome.QUEUED, Outcome.REPEAT, Outcome.QUEUED]
+    assert outcomes == [Outcome.QUEUED, Outcome.DUPLICATE, Outcome.QUEUED]
 
 
 def test_an_event_without_sequence_is_remembered_over_a_crash_if_committed() -> None:
@@ -183,16 +183,16 @@ def test_an_event_whose_sequence_is_known_is_a_repeat_without_it() -> None:
     scene = settled()
     scene.pushes(event(3, at=0, id="x"))
 
-    assert scene.pushes(event(None, id="x")) == [Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x")) == [Outcome.DUPLICATE]
     scene.commits()
-    assert scene.pushes(event(None, id="x")) == [Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x")) == [Outcome.DUPLICATE]
 
 
 def test_what_is_held_without_sequence_gives_way_to_history_that_has_it() -> None:
     scene = Scene()
     scene.connect(latest=2)
 
-    assert scene.pushes(event(None, id="id-2"), event(None, id="id-2")) == [Outcome.HELD, Outcome.REPEAT]
+    assert scene.pushes(event(None, id="id-2"), event(None, id="id-2")) == [Outcome.HELD, Outcome.DUPLICATE]
     scene.answers(*events([1, 2]))
 
     assert scene.published() == [1, 2]
@@ -223,7 +223,7 @@ def test_a_flow_with_sequences_does_not_push_out_what_has_none() -> None:
     scene.pushes(*events(range(2, 100), at=0))
     scene.commits()
 
-    assert scene.pushes(event(None, id="x")) == [Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x")) == [Outcome.DUPLICATE]
     assert len(scene.checkpoint.identities) == 10 * DIGEST_BYTES
 
 
@@ -237,7 +237,7 @@ def test_an_identity_that_is_seen_again_is_kept_longer() -> None:
     scene.pushes(event(None, id="d"))
     scene.commits()
 
-    assert scene.pushes(event(None, id="a"), event(None, id="b")) == [Outcome.REPEAT, Outcome.QUEUED]
+    assert scene.pushes(event(None, id="a"), event(None, id="b")) == [Outcome.DUPLICATE, Outcome.QUEUED]
 
 
 def test_one_without_sequence_before_the_anchor_is_queued_before_verified() -> None:
@@ -551,7 +551,7 @@ def test_what_history_showed_with_both_ids_is_known_when_pushed_without() -> Non
     scene.audits(event(1), nameless(2, id="b", at=-100), nameless(3, id="c", at=-99), latest=3)
     assert scene.published() == [1, None, 3]
 
-    assert scene.pushes(nameless(None, id=None, at=-99)) == [Outcome.REPEAT]
+    assert scene.pushes(nameless(None, id=None, at=-99)) == [Outcome.DUPLICATE]
 
 
 def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:

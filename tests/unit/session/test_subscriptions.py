@@ -172,7 +172,7 @@ def test_an_event_without_sequence_is_judged_by_the_newest_subscription() -> Non
     changed(scene, [1], latest=1)
 
     assert scene.pushes(event(None, id="x", strategy=2)) == [Outcome.FILTERED]
-    assert scene.pushes(event(None, id="x", strategy=2)) == [Outcome.REPEAT]
+    assert scene.pushes(event(None, id="x", strategy=2)) == [Outcome.DUPLICATE]
     assert scene.pushes(event(None, id="y", strategy=1)) == [Outcome.QUEUED]
 
 

@@ -100,7 +100,7 @@ def test_a_new_event_with_an_old_number_holds_the_rest_until_it_is_clear() -> No
 def test_an_old_event_that_is_pushed_again_disturbs_nobody() -> None:
     scene = live(*events([10, 11, 12]), checkpoint=KNOWN, latest=12)
 
-    assert scene.pushes(event(3, at=OLD - 100)) == [Outcome.STALE]
+    assert scene.pushes(event(3, at=OLD - 100)) == [Outcome.BEFORE_START]
 
     assert scene.session.state is State.LIVE
 

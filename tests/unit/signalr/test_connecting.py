@@ -114,7 +114,7 @@ async def test_401_and_403_are_refusals_at_both_doors(
         hub.hub.refusals.append(Refusal(status, retry_after=9, at=step))
         error = await failure(hub.url + PATH)
     assert isinstance(error, Unauthorized)
-    assert (error.reason, error.retry_after) == ("refused", 9)
+    assert (error.reason, error.retry_after) == ("unauthorized", 9)
     assert str(error).startswith(f"{step}: the hub answered {status}")
 
 

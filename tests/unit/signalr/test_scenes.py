@@ -42,8 +42,8 @@ ENDED = {
     "the hub's process is asked to end": ("dropped", "without a close"),
 }
 FAILED = {
-    "a wrong token": (Unauthorized, "refused", 'negotiate: the hub answered 401 (Bearer error="invalid_token")'),
-    "no negotiation, a wrong token": (Unauthorized, "refused", "upgrade: the hub answered 401"),
+    "a wrong token": (Unauthorized, "unauthorized", 'negotiate: the hub answered 401 (Bearer error="invalid_token")'),
+    "no negotiation, a wrong token": (Unauthorized, "unauthorized", "upgrade: the hub answered 401"),
     "an unknown protocol": (ConnectFailed, "handshake", "handshake: The protocol 'xml' is not supported."),
     "the hub is unavailable": (ConnectFailed, "http-503", "negotiate: the hub answered 503"),
     "too many requests": (ConnectFailed, "http-429", "negotiate: the hub answered 429"),

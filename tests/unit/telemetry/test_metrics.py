@@ -45,8 +45,8 @@ PAUSED = replace(
 NUMBERS = ReplicaMetrics(
     counters=Counters(),
     accounts=[CALM, BEHIND, PAUSED],
-    orphaned={"lonely": "keyless"},
-    states=["live", "paused", "refused", "keyless"],
+    orphaned={"lonely": "key_missing"},
+    states=["live", "paused", "unauthorized", "key_missing"],
     reasons=REASONS,
     kinds=["order-update", "unknown"],
     shards=64,
@@ -124,7 +124,7 @@ def test_each_value_of_a_label_of_the_process_is_there_from_the_start() -> None:
     now = told()
     assert [now["events_total", kind, outcome] for kind in NUMBERS.kinds for outcome in OUTCOMES] == [0] * 12
     assert [now["hub_disconnects_total", reason] for reason in REASONS] == [0] * len(REASONS)
-    assert now["accounts", "refused"] == 0
+    assert now["accounts", "unauthorized"] == 0
     assert now["replays_finished_total", "failed"] == now["gaps_total",] == now["fenced_total",] == 0
 
 
@@ -152,12 +152,12 @@ def test_what_is_counted_of_the_process_is_told() -> None:
 
 def test_accounts_are_told_of_one_by_one() -> None:
     now = told()
-    assert (now["accounts", "live"], now["accounts", "paused"], now["accounts", "keyless"]) == (2, 1, 1)
+    assert (now["accounts", "live"], now["accounts", "paused"], now["accounts", "key_missing"]) == (2, 1, 1)
     assert now["hub_connections",] == 2
     assert (now["lag_sequences", "behind"], now["lag_seconds", "behind"]) == (7, 3.5)
     assert now["hub_last_record_timestamp_seconds", "calm"] == 2_000
     assert now["verified_sequence", "calm"] == 90
-    assert now["account_state", "paused", "paused"] == now["account_state", "lonely", "keyless"] == 1
+    assert now["account_state", "paused", "paused"] == now["account_state", "lonely", "key_missing"] == 1
     assert now["account_events_total", "behind", "late"] == 1
     assert now["account_disconnects_total", "behind", "silent"] == 2
 
@@ -194,7 +194,7 @@ def test_replays_are_told_of_once_they_are_known() -> None:
 
 def test_series_of_thousands_of_accounts_are_as_many_as_the_page_says() -> None:
     usual = [
-        replace(CALM, account=f"account-{number}", outcomes={"published": 1, "repeat": 1}, disconnects={"closed": 1})
+        replace(CALM, account=f"account-{number}", outcomes={"published": 1, "duplicate": 1}, disconnects={"closed": 1})
         for number in range(5_000)
     ]
     _, text = Metrics(64).text(replace(NUMBERS, accounts=usual), "")
