@@ -72,7 +72,7 @@ class ConnectFailed(HubError):
     def __init__(self, message: str, *, reason: str, retry_after: float | None = None) -> None:
         """`retry_after` is in seconds where the hub named it.
 
-        `reason` is a label: timeout, unreachable, refused, http-<status>, negotiate, handshake, protocol, proxy.
+        `reason` is a label: timeout, unreachable, unauthorized, http-<status>, negotiate, handshake, protocol, proxy.
         """
         super().__init__(message)
         self.reason = reason

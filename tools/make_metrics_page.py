@@ -23,11 +23,11 @@ What is told of the process is about {len(KINDS) * len(OUTCOMES) + 100} series a
 accounts: {len(KINDS) + 1} kinds by {len(OUTCOMES)} outcomes are most of them. Each value that a label may have is there
 from the start, with 0, so that an alert sees the first increment; only `http-…` reasons come when they happen.
 
-Of each account there are five series, and one more for each outcome and each reason for a disconnect that it ever had
-in this process: seven to ten, as a rule. For 5,000 accounts that is 35,000 to 50,000 series over all replicas together,
-since an account is told of by the replica that serves it. A scrape of all 5,000 from one replica takes about 0.4 s on
-one core and is gathered between events. With `metrics.per_account: false` none of it is told, but the worst of all
-running accounts, in the metrics marked so, without the label `account`.
+Of each account there are five series, and one more for each outcome and each reason for a disconnect or a failed
+connect that it ever had in this process: seven to ten, as a rule. For 5,000 accounts that is 35,000 to 50,000 series
+over all replicas together, since an account is told of by the replica that serves it. A scrape of all 5,000
+from one replica takes about 0.4 s on one core and is gathered between events. With `metrics.per_account: false` none of
+it is told, but the worst of all running accounts, in the metrics marked so, without the label `account`.
 """
 
 

@@ -9,12 +9,15 @@ from typing import Final
 from gateway.replica.source.account import Account, AccountState
 from gateway.telemetry.metrics import OUTCOMES, AccountMetrics
 
-REASONS: Final = (
-    *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters"),
-    *("unreachable", "timeout", "negotiate", "handshake", "proxy", "unauthorized"),
-    *("key", "diverged", "released", "unexpected"),
+DISCONNECT_REASONS: Final = (
+    *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters", "diverged", "released"),
+    "unexpected",
 )
-"""For which a connection ends or cannot be made; besides them `http-` and a status that the hub answered with."""
+"""Why a connection to the hub ends."""
+CONNECT_FAILURE_REASONS: Final = (
+    *("unreachable", "timeout", "negotiate", "handshake", "protocol", "proxy", "unauthorized", "key", "unexpected"),
+)
+"""Why an attempt to connect fails; also `http-` and a status that the hub answered with."""
 
 
 def metrics_of(account: Account) -> AccountMetrics:
@@ -30,6 +33,7 @@ def metrics_of(account: Account) -> AccountMetrics:
         is_connected=account.is_connected,
         verified=account.lag.verified,
         disconnects=dict(counts.disconnects),
+        connect_failures=dict(counts.connect_failures),
         outcomes={outcome: counts.outcomes[outcome] for outcome in _TOLD if outcome in counts.outcomes},
     )
 

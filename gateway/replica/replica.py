@@ -27,7 +27,7 @@ from gateway.events.catalogue import KINDS, UNKNOWN
 from gateway.events.decode import Decoder
 from gateway.hub.client import transport_of
 from gateway.hub.methods import PATH
-from gateway.replica.account_metrics import REASONS, metrics_of
+from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS, metrics_of
 from gateway.replica.applied_changes import log_applied_change
 from gateway.replica.containment import MAX_DELAY_S, SupervisedTasks, contained, raise_if_cancelled, report_unexpected
 from gateway.replica.key_watcher import SCAN_INTERVAL_S, KeyWatcher
@@ -380,7 +380,8 @@ class Replica:
             accounts=accounts,
             orphaned=dict(self._orphaned_states()),
             states=[*(activity.value for activity in AccountState), KEY_MISSING, ORPHANED],
-            reasons=REASONS,
+            disconnect_reasons=DISCONNECT_REASONS,
+            connect_failure_reasons=CONNECT_FAILURE_REASONS,
             kinds=(*KINDS, UNKNOWN),
             shards=self._shard_count,
             owned=len(self._assigned),

@@ -15,7 +15,7 @@ from prometheus_client.utils import floatToGoString
 
 from gateway.telemetry.hub_offset import HubOffset
 
-_DELAYS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+_LATENCIES: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
 _COMMITS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _MESSAGES: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
 
@@ -64,7 +64,9 @@ class Counters:
     connects: int = 0
     """Connections to the hub that were made."""
     disconnects: Counter[str] = field(default_factory=Counter)
-    """Connections to the hub that ended or could not be made, by reason."""
+    """Connections to the hub that ended, by reason."""
+    connect_failures: Counter[str] = field(default_factory=Counter)
+    """Attempts to connect to the hub that failed, by reason."""
     unpushed: int = 0
     """Events that only an audit of the history found, over a connection that should have pushed them."""
     went_back: int = 0
@@ -85,7 +87,7 @@ class Counters:
     """From the request to its clean answer."""
     commit_messages: Histogram = field(default_factory=lambda: Histogram(_MESSAGES))
     """Messages in one commit."""
-    delays: Histogram = field(default_factory=lambda: Histogram(_DELAYS))
+    latencies: Histogram = field(default_factory=lambda: Histogram(_LATENCIES))
     """Seconds from an event's EventTime until it was committed, by the hub's clock as far as that is known."""
     hub_offset: HubOffset = field(default_factory=HubOffset)
     """How far the hub's clock is from ours."""

@@ -58,7 +58,13 @@ _FAMILIES: Final = (
     Family(
         "hub_disconnects_total",
         _COUNTER,
-        "Connections to the hub that ended or could not be made, by reason.",
+        "Connections to the hub that ended, by reason.",
+        ("reason",),
+    ),
+    Family(
+        "hub_connect_failures_total",
+        _COUNTER,
+        "Attempts to connect to the hub that failed, by reason.",
         ("reason",),
     ),
     Family(
@@ -83,7 +89,7 @@ _FAMILIES: Final = (
         "Ranges of the history that the hub no longer had, or could not give, at least: a notification says which.",
     ),
     Family(
-        "event_delay_seconds",
+        "event_latency_seconds",
         HistogramMetricFamily,
         "From an event's EventTime until it was committed, by the hub's clock: this machine's time is corrected by "
         "hub_clock_offset_seconds. Replays left out.",
@@ -105,7 +111,7 @@ _FAMILIES: Final = (
         _COUNTER,
         "Commits that were refused, fenced or not answered: the log was opened again, and what is stored was read.",
     ),
-    Family("fenced_total", _COUNTER, "Writers of this replica that another gateway had replaced."),
+    Family("fenced_writers_total", _COUNTER, "Writers of this replica that another gateway had replaced."),
     Family("shards", _GAUGE, "Shards that there are, of all replicas together."),
     Family("shards_owned", _GAUGE, "Shards that this replica was given to serve."),
     Family(
@@ -191,7 +197,14 @@ _FAMILIES: Final = (
     Family(
         "account_disconnects_total",
         _COUNTER,
-        "Connections of the account that ended or could not be made; those reasons that there were.",
+        "Connections of the account to the hub that ended; only reasons that occurred.",
+        ("account", "reason"),
+        Scope.ACCOUNT,
+    ),
+    Family(
+        "account_connect_failures_total",
+        _COUNTER,
+        "Attempts to connect the account to the hub that failed; only reasons that occurred.",
         ("account", "reason"),
         Scope.ACCOUNT,
     ),
@@ -217,7 +230,9 @@ class AccountMetrics:
     is_connected: bool
     verified: int
     disconnects: Mapping[str, int]
-    """By reason."""
+    """Connections that ended, by reason."""
+    connect_failures: Mapping[str, int]
+    """Attempts to connect that failed, by reason."""
     outcomes: Mapping[str, int]
     """Events by what became of them."""
 
@@ -232,8 +247,10 @@ class ReplicaMetrics:
     """Accounts that nobody serves, and the state that says why."""
     states: Collection[str]
     """That an account may have, those included."""
-    reasons: Collection[str]
+    disconnect_reasons: Collection[str]
     """For which a connection may end; there may be others."""
+    connect_failure_reasons: Collection[str]
+    """For which an attempt to connect may fail; there may be others."""
     kinds: Collection[str]
     """Of events."""
     shards: int
@@ -294,16 +311,19 @@ class _ScrapeCollector(Collector):
             "accounts": _by(states),
             "hub_connections": _one(sum(one.is_connected for one in accounts)),
             "hub_connects_total": _one(tally.connects),
-            "hub_disconnects_total": _by(dict.fromkeys(numbers.reasons, 0) | tally.disconnects),
+            "hub_disconnects_total": _by(dict.fromkeys(numbers.disconnect_reasons, 0) | tally.disconnects),
+            "hub_connect_failures_total": _by(
+                dict.fromkeys(numbers.connect_failure_reasons, 0) | tally.connect_failures
+            ),
             "events_total": events.items(),
             "events_without_push_total": _one(tally.unpushed),
             "gaps_total": _one(tally.gaps),
-            "event_delay_seconds": tally.delays,
+            "event_latency_seconds": tally.latencies,
             "hub_clock_offset_seconds": _one(tally.hub_offset.seconds),
             "commit_duration_seconds": tally.commit_seconds,
             "commit_messages": tally.commit_messages,
             "commit_failures_total": _one(tally.failures),
-            "fenced_total": _one(tally.fenced),
+            "fenced_writers_total": _one(tally.fenced),
             "shards": _one(numbers.shards),
             "shards_owned": _one(numbers.owned),
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
@@ -337,6 +357,9 @@ def _each(numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
         "account_state": ((row, 1) for row in states),
         "account_events_total": chain.from_iterable(_of(one.account, one.outcomes) for one in accounts),
         "account_disconnects_total": chain.from_iterable(_of(one.account, one.disconnects) for one in accounts),
+        "account_connect_failures_total": chain.from_iterable(
+            _of(one.account, one.connect_failures) for one in accounts
+        ),
     }
 
 

@@ -219,7 +219,7 @@ async def fencing(stage: Stage) -> None:
     One that wakes hears of its lost lease before it writes, nearly always: whether it was fenced is luck.
     """
     one, two = (f'{{instance="{stage.replica(each)}"}}' for each in (stage.one, stage.two))
-    fenced = "sum(mesolive_gateway_fenced_total)"
+    fenced = "sum(mesolive_gateway_fenced_writers_total)"
     async with stage.episode("fenced"):
         stage.two.running.freeze()
         await stage.sees(f"mesolive_gateway_shards_owned{one} == 16")
@@ -307,7 +307,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("overview", "Disconnects by reason"): [
         Shows("drops", 1, most(reason="dropped")),
         Shows("silent", 0.1, most(reason="silent")),
-        Shows("refused", 0.1, most(reason="unauthorized")),
+        Shows("refused", 0.1, most(reason="unauthorized"), query="B"),
     ],
     ("overview", "Connections to the hub"): [Shows("refused", -1, least), Shows("drops", 1, query="B")],
     ("overview", "Throughput by kind"): [Shows("burst", 10, most(kind="order-update"))],
@@ -315,7 +315,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
         Shows("burst", 200, most(outcome="published")),
         Shows("bad", 0.1, most(outcome="dead_letter")),
     ],
-    ("overview", "Delay of events"): [Shows("frozen", 10, slow)],
+    ("overview", "Latency of events"): [Shows("frozen", 10, slow)],
     ("overview", "Longest silence of the hub"): [Shows("silent", 2)],
     ("overview", "Dead letters by kind"): [Shows("bad", 0.9, most(kind="order-update"))],
     ("overview", "Gaps announced"): [Shows("gap", 0.9)],
@@ -360,7 +360,7 @@ SHOWS: Final[Mapping[tuple[str, str], Sequence[Shows]]] = {
     ("account", "Behind the hub, in sequences"): [Shows("frozen", 5, account=REPLAYED)],
     ("account", "Disconnects by reason"): [
         Shows("silent", 1, most(reason="silent"), account=SILENT),
-        Shows("refused", 1, most(reason="unauthorized"), account=REFUSED),
+        Shows("refused", 1, most(reason="unauthorized"), query="B", account=REFUSED),
     ],
     ("account", "Silence of the hub"): [Shows("silent", 2, account=SILENT)],
     ("account", "Events by outcome"): [Shows("burst", 200, most(outcome="published"), account=REPLAYED)],

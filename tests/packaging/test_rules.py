@@ -14,7 +14,7 @@ import yaml
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.replica.account_metrics import REASONS
+from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS
 from gateway.replica.orphaned import KEY_MISSING, ORPHANED
 from gateway.replica.source.account import AccountState
 from gateway.settings import Settings
@@ -112,8 +112,11 @@ def test_rules_and_runbook_name_metrics_labels_settings_panels_that_exist() -> N
     states = {activity.value for activity in AccountState} | {KEY_MISSING, ORPHANED}
     for several in re.findall(r'state!?=~?"([^"]+)"', rules):
         assert set(several.split("|")) <= states | {"failed"}
-    for several in re.findall(r'reason!~"([^"]+)"', rules):
-        assert set(several.split("|")) <= set(REASONS)
+    reasons = {"disconnects": DISCONNECT_REASONS, "connect_failures": CONNECT_FAILURE_REASONS}
+    filters = re.findall(r'(disconnects|connect_failures)_total\{reason!?[=~]+"([^"]+)"', rules)
+    assert {metric for metric, _ in filters} == reasons.keys()
+    for metric, several in filters:
+        assert set(several.split("|")) <= set(reasons[metric])
     settings = Settings.model_fields.keys()
     dotted = {name for name in re.findall(r"`([a-z]+\.[a-z_]+)`", RUNBOOK) if name.split(".")[0] in settings}
     for name in dotted:

@@ -85,8 +85,8 @@ class PendingCommit:
                 counts[_other(content)] += 1
         counts.update([(event.account, event.kind, _LATE[late]) for event, late in events])
         counts.update((account, kind, "filtered") for account, kind in self.filtered.elements())
-        delays = (now - at for at in seconds(event.time for event, _ in events))
-        return counts, [delay if 0 <= delay <= _LONGEST_KEPT else 0 if delay < 0 else _LONGEST_KEPT for delay in delays]
+        latencies = (now - at for at in seconds(event.time for event, _ in events))
+        return counts, [min(max(latency, 0), _LONGEST_KEPT) for latency in latencies]
 
 
 def to_message(item: OutgoingItem) -> Message:

@@ -691,8 +691,8 @@ class Shard:
                 self.accounts[name].on_committed(*reached)
         tally = self._counters
         tally.commit_messages.observe(len(filling.messages))
-        counts, delays = filling.outcomes(time.time() + tally.hub_offset.seconds)
-        tally.delays.observe_all(delays)
+        counts, latencies = filling.outcomes(time.time() + tally.hub_offset.seconds)
+        tally.latencies.observe_all(latencies)
         for (name, kind, outcome), count in counts.items():
             if kind != NOTIFICATIONS:
                 tally.events[kind, outcome] += count

@@ -463,6 +463,7 @@ class Account:
         return connection, key
 
     async def _connect_and_follow(self) -> None:
+        self.counters.on_connecting()
         connection, key = await self._connect()
         try:
             await run_apart(self._follow(connection, key))

@@ -48,25 +48,38 @@ class AccountCounters:
     connects: int = 0
     """Connections to the hub that were made."""
     disconnects: Counter[str] = field(default_factory=Counter)
-    """Those that ended or could not be made, by reason."""
+    """Those that ended, by reason."""
+    connect_failures: Counter[str] = field(default_factory=Counter)
+    """Attempts to make one that failed, by reason."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Events by what became of them, and notifications by their types."""
     _said: Counter[str] = field(default_factory=Counter)
+    _is_connected: bool = False
 
     @property
     def on_published(self) -> int:
         """Messages that were committed."""
         return sum(count for outcome, count in self.outcomes.items() if outcome not in _NOT_IN_THE_LOG)
 
+    def on_connecting(self) -> None:
+        """An attempt to make a connection begins."""
+        self._is_connected = False
+
     def on_connected(self) -> None:
         """A connection was made."""
+        self._is_connected = True
         self.connects += 1
         self.counters.connects += 1
 
     def on_disconnected(self, reason: str) -> None:
-        """One ended, or could not be made."""
-        self.disconnects[reason] += 1
-        self.counters.disconnects[reason] += 1
+        """The connection ended, or the attempt to make one failed."""
+        if self._is_connected:
+            self.disconnects[reason] += 1
+            self.counters.disconnects[reason] += 1
+        else:
+            self.connect_failures[reason] += 1
+            self.counters.connect_failures[reason] += 1
+        self._is_connected = False
 
     def on_push(self, content: Content, outcome: Outcome) -> None:
         """The hub pushed it; what is to be committed is counted then."""

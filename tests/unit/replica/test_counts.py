@@ -47,10 +47,22 @@ def test_connections_are_counted_of_the_account_and_of_all() -> None:
     tally = Counters()
     for account in ("alpha", "beta"):
         counts = AccountCounters(account, tally)
+        counts.on_connecting()
+        counts.on_disconnected("timeout")
+        counts.on_connecting()
         counts.on_connected()
         counts.on_disconnected("silent")
-        assert (counts.connects, counts.disconnects) == (1, {"silent": 1})
-    assert (tally.connects, tally.disconnects) == (2, {"silent": 2})
+        assert (counts.connects, counts.disconnects, counts.connect_failures) == (1, {"silent": 1}, {"timeout": 1})
+    assert (tally.connects, tally.disconnects, tally.connect_failures) == (2, {"silent": 2}, {"timeout": 2})
+
+
+def test_a_failed_attempt_is_no_disconnect_though_the_connection_before_was_cancelled() -> None:
+    counts = AccountCounters("main", Counters())
+    counts.on_connecting()
+    counts.on_connected()  # and its task is cancelled, as where the shard moves: nobody says that it ended
+    counts.on_connecting()
+    counts.on_disconnected("unreachable")
+    assert (counts.disconnects, counts.connect_failures) == ({}, {"unreachable": 1})
 
 
 def test_what_is_not_published_is_told_the_1st_the_10th_and_the_100th_time() -> None:

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as plain
 
-from gateway.replica.account_metrics import REASONS
+from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS
 from gateway.telemetry.control_counts import CONTROL_FAMILIES
 from gateway.telemetry.counters import Counters, Histogram
 from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, AccountMetrics, Metrics, ReplicaMetrics, Scope
@@ -27,10 +27,18 @@ CALM = AccountMetrics(
     is_connected=True,
     verified=90,
     disconnects={},
+    connect_failures={},
     outcomes={"published": 40},
 )
 BEHIND = replace(
-    CALM, account="behind", lag=7, lag_seconds=3.5, heard_at=1_000.0, disconnects={"silent": 2}, outcomes={"late": 1}
+    CALM,
+    account="behind",
+    lag=7,
+    lag_seconds=3.5,
+    heard_at=1_000.0,
+    disconnects={"silent": 2},
+    connect_failures={"timeout": 3},
+    outcomes={"late": 1},
 )
 PAUSED = replace(
     CALM,
@@ -47,7 +55,8 @@ NUMBERS = ReplicaMetrics(
     accounts=[CALM, BEHIND, PAUSED],
     orphaned={"lonely": "key_missing"},
     states=["live", "paused", "unauthorized", "key_missing"],
-    reasons=REASONS,
+    disconnect_reasons=DISCONNECT_REASONS,
+    connect_failure_reasons=CONNECT_FAILURE_REASONS,
     kinds=["order-update", "unknown"],
     shards=64,
     owned=32,
@@ -123,29 +132,32 @@ def test_whatever_a_scraper_asks_for_there_are_two_forms_in_fixed_words() -> Non
 def test_each_value_of_a_label_of_the_process_is_there_from_the_start() -> None:
     now = told()
     assert [now["events_total", kind, outcome] for kind in NUMBERS.kinds for outcome in OUTCOMES] == [0] * 12
-    assert [now["hub_disconnects_total", reason] for reason in REASONS] == [0] * len(REASONS)
+    assert {now["hub_disconnects_total", reason] for reason in DISCONNECT_REASONS} == {0}
+    assert {now["hub_connect_failures_total", reason] for reason in CONNECT_FAILURE_REASONS} == {0}
     assert now["accounts", "unauthorized"] == 0
-    assert now["replays_finished_total", "failed"] == now["gaps_total",] == now["fenced_total",] == 0
+    assert now["replays_finished_total", "failed"] == now["gaps_total",] == now["fenced_writers_total",] == 0
 
 
 def test_what_is_counted_of_the_process_is_told() -> None:
     tally = Counters(connects=3, gaps=2, fenced=1, failures=4)
     tally.events["order-update", "published"] += 5
-    tally.disconnects["http-503"] += 6
+    tally.disconnects["silent"] += 8
+    tally.connect_failures["http-503"] += 6
     tally.replays["failed"] += 7
     tally.commit_messages.observe(3)
-    tally.delays.observe_all([0.005, 0.02, 4_000.0])
+    tally.latencies.observe_all([0.005, 0.02, 4_000.0])
     now = told(replace(NUMBERS, counters=tally))
     assert now["events_total", "order-update", "published"] == 5
-    assert now["hub_disconnects_total", "http-503"] == 6
+    assert now["hub_disconnects_total", "silent"] == 8
+    assert now["hub_connect_failures_total", "http-503"] == 6
     assert now["replays_finished_total", "failed"] == 7
-    assert (now["hub_connects_total",], now["gaps_total",], now["fenced_total",]) == (3, 2, 1)
+    assert (now["hub_connects_total",], now["gaps_total",], now["fenced_writers_total",]) == (3, 2, 1)
     assert now["commit_failures_total",] == 4
     assert now["commit_messages_bucket", "3.0"] == 1
-    assert [now["event_delay_seconds_bucket", bound] for bound in ("0.005", "0.01", "0.025", "1800.0", "+Inf")] == [
+    assert [now["event_latency_seconds_bucket", bound] for bound in ("0.005", "0.01", "0.025", "1800.0", "+Inf")] == [
         *(1, 1, 2, 2, 3)
     ]
-    assert now["event_delay_seconds_sum",] == pytest.approx(4_000.025)
+    assert now["event_latency_seconds_sum",] == pytest.approx(4_000.025)
     assert (now["shards",], now["shards_owned",], now["replays", "running"]) == (64, 32, 1)
     assert (now["buffer_bytes",], now["buffer_limit_bytes",]) == (10, 100)
 
@@ -160,6 +172,7 @@ def test_accounts_are_told_of_one_by_one() -> None:
     assert now["account_state", "paused", "paused"] == now["account_state", "lonely", "key_missing"] == 1
     assert now["account_events_total", "behind", "late"] == 1
     assert now["account_disconnects_total", "behind", "silent"] == 2
+    assert now["account_connect_failures_total", "behind", "timeout"] == 3
 
 
 def test_without_accounts_the_worst_is_told_and_none_is_named() -> None:
@@ -219,14 +232,14 @@ def test_a_value_is_counted_up_to_the_bound_that_it_equals() -> None:
 def test_a_copy_of_the_counts_stays_as_it_is() -> None:
     tally = Counters(gaps=1)
     tally.events["order-update", "published"] += 1
-    tally.delays.observe(0.01)
+    tally.latencies.observe(0.01)
     copied = tally.copy()
     tally.gaps += 1
     tally.events["order-update", "published"] += 1
-    tally.delays.observe(0.01)
+    tally.latencies.observe(0.01)
     assert (copied.gaps, copied.events["order-update", "published"]) == (1, 1)
-    assert dict(copied.delays.buckets())["+Inf"] == 1
-    assert dict(tally.delays.buckets())["+Inf"] == 2
+    assert dict(copied.latencies.buckets())["+Inf"] == 1
+    assert dict(tally.latencies.buckets())["+Inf"] == 2
 
 
 def test_names_and_units_are_those_that_prometheus_wants() -> None:
