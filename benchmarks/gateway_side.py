@@ -84,7 +84,7 @@ async def running(task: Task) -> AsyncIterator[Watched]:
             accounts=AccountsSettings(directory=Path(folder)),
             broker=BrokerSettings(kind=task.broker, servers=[task.server]),
         )
-        traced = TracingSettings(endpoint=task.collector, ratio=task.ratio)
+        traced = TracingSettings(endpoint=task.collector, sample_ratio=task.ratio)
         async with hub_http(settings.hub) as http, open_broker(settings.broker, settings.topics) as broker:
             await prepare_broker(broker, settings)
             watched = Watched(broker.log, task.events)

@@ -99,7 +99,9 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
         tracers = {
             name: stack.enter_context(
                 tracing(
-                    TracingSettings(endpoint=None if ratio is None else url, ratio=ratio or 0), role="x", broker=broker
+                    TracingSettings(endpoint=None if ratio is None else url, sample_ratio=ratio or 0),
+                    role="x",
+                    broker=broker,
                 )
             )
             for name, ratio in ratios.items()

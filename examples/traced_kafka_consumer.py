@@ -1,6 +1,6 @@
 """A service that goes on with the traces of the messages it handles, from Kafka, with confluent-kafka.
 
-Of all messages few carry a trace (`tracing.ratio`); only for those there is a span. Give it a broker's address, and
+Few messages carry a trace (`tracing.sample_ratio`); only those have a span. Give it a broker's address, and
 tell by OpenTelemetry's own variables where spans go:
 
     OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 python examples/traced_kafka_consumer.py 127.0.0.1:9092

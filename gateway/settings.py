@@ -159,8 +159,8 @@ class HubSettings(_Section):
     """Seconds between pings to the hub."""
     silence_timeout: float = Field(default=30, gt=0)
     """Seconds without a word from the hub, a part of one included, after which the connection is given up."""
-    max_connecting: int = Field(default=20, ge=1)
-    """Connections that may be in the making at once, in one process."""
+    max_concurrent_connects: int = Field(default=20, ge=1)
+    """Maximum concurrent connection attempts per process."""
     connects_per_second: float = Field(default=300, gt=0)
     """New connections a second, in one process: what a hub must bear that comes back, or that refuses everybody."""
     enums: Annotated[dict[str, list[str]], AfterValidator(_check_enums)] = Field(default_factory=dict)
@@ -257,8 +257,8 @@ class BrokerSettings(_Section):
     """What the NATS subjects begin with on which the broker answers: the user must be allowed to subscribe below it."""
     commit_timeout: float = Field(default=10, gt=0)
     """Seconds for the answer to a commit."""
-    max_commits: int = Field(default=4, ge=1)
-    """Commits that may be in flight at once, in one process; one that takes longer than a second counts no more."""
+    max_in_flight_commits: int = Field(default=4, ge=1)
+    """Maximum commits in flight per process; one that takes longer than a second no longer counts."""
 
 
 class TopicsSettings(_Section):
@@ -298,7 +298,7 @@ class ControlSettings(_Section):
     """The HTTP API for operators."""
 
     host: str = Field(default="0.0.0.0", min_length=1)  # noqa: S104 - only with tokens; else it is loopback
-    """Address to listen on; without `tokens_file` it is 127.0.0.1 whatever this says."""
+    """Address to bind. Ignored (127.0.0.1 is used) unless `control.tokens_file` is set."""
     port: int = Field(default=8080, ge=0, le=65_535)
     """Port to listen on; 0 takes a free one, which the log names."""
     tokens_file: Path | None = None
@@ -322,7 +322,7 @@ class MetricsSettings(_Section):
     """What is told to Prometheus."""
 
     per_account: bool = True
-    """Whether accounts are told of one by one, about ten series each; else the worst of them alone, and sums."""
+    """Export metrics per account (about ten series each). If false, only totals and the worst account."""
 
 
 class ReplaysSettings(_Section):
@@ -330,12 +330,12 @@ class ReplaysSettings(_Section):
 
     events_per_second: float = Field(default=1000.0, gt=0, le=100_000)
     """Events that the replays of a process publish together, so that new ones find room beside them."""
-    at_once: int = Field(default=4, ge=1, le=100)
-    """Replays that a process carries out at a time; others wait."""
-    unfinished: int = Field(default=100, ge=1, le=1000)
-    """Replays of the deployment that may wait or run; one more is refused until one has ended."""
-    keep: int = Field(default=500, ge=1, le=10_000)
-    """Replays that have ended and can still be looked at; older ones are forgotten."""
+    max_running: int = Field(default=4, ge=1, le=100)
+    """Maximum replays that a process runs at a time; others wait."""
+    max_open: int = Field(default=100, ge=1, le=1000)
+    """Maximum open (pending or running) replays in the deployment; a further request gets 429."""
+    keep_finished: int = Field(default=500, ge=1, le=10_000)
+    """Finished replays that can still be read; older ones are deleted."""
 
 
 class TracingSettings(_Section):
@@ -343,7 +343,7 @@ class TracingSettings(_Section):
 
     endpoint: Annotated[str, AfterValidator(_check_collector_url)] | None = None
     """Base URL of the collector (`/v1/traces` is added), with the extra `tracing` installed; null traces nothing."""
-    ratio: float = Field(default=0.01, ge=0, le=1)
+    sample_ratio: float = Field(default=0.01, ge=0, le=1)
     """The part of messages, commits and requests that is sampled; connects, catch-ups and replays always are."""
     headers_file: Path | None = None
     """A file with a header a line for the collector, `Authorization: Bearer …`; it is read again for each request."""
@@ -359,7 +359,7 @@ class LogSettings(_Section):
     format: Literal["auto", "console", "json"] = "auto"
     """For people or for machines; `auto` asks whether standard error is a terminal."""
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that is said."""
+    """Minimum log level."""
 
 
 class _Sourced(BaseSettings):

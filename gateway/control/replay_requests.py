@@ -120,11 +120,9 @@ class ReplayRequests:
             self._check_same(id_, wanted, account)
             return id_
         record = read_range(view, account, wanted, caller)
-        unfinished = sum(not phase_of(view, one).is_final for one in view.replays)
-        if unfinished >= self._deployment.replays.unfinished:
-            words = (
-                f"{unfinished} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
-            )
+        open_ = sum(not phase_of(view, one).is_final for one in view.replays)
+        if open_ >= self._deployment.replays.max_open:
+            words = f"{open_} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
             raise Problem(ProblemType.TOO_MANY_REPLAYS, words, retry_after=_TOO_MANY)
         await self._write(store, of_replay(caller, "replay", id_, record), record, 0)
         if not await wait_until(lambda: id_ in view.replays, READ_TIMEOUT_S):
@@ -188,7 +186,7 @@ class ReplayRequests:
             (one.written, id_) for id_, one in view.replay_states.items() if one.value and one.value.phase.is_final
         ]
         ended.sort(reverse=True)
-        await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep :]])
+        await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep_finished :]])
 
     async def forget(self, ids: Collection[str]) -> None:
         """Let go of replays that have ended."""

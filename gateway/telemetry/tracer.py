@@ -228,4 +228,4 @@ def tracing(settings: TracingSettings, *, role: str, broker: Broker | None = Non
     from gateway.telemetry.otlp import exporting  # noqa: PLC0415 - nothing of it is loaded where tracing is off
 
     with exporting(settings, role=role) as source:
-        yield Tracer(source, settings.ratio, broker)
+        yield Tracer(source, settings.sample_ratio, broker)

@@ -75,7 +75,7 @@ class Receiver:
 
     def env(self, ratio: float = 1) -> dict[str, str]:
         """Return the environment of a gateway that sends its spans here."""
-        return {"GATEWAY_TRACING__ENDPOINT": self.url, "GATEWAY_TRACING__RATIO": str(ratio)}
+        return {"GATEWAY_TRACING__ENDPOINT": self.url, "GATEWAY_TRACING__SAMPLE_RATIO": str(ratio)}
 
     def named(self, name: str) -> list[Received]:
         """Return the spans whose name is this, or begins with it and a space."""

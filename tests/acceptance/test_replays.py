@@ -174,7 +174,7 @@ async def test_what_the_hub_no_longer_has_ends_it_in_words(tmp_path: Path) -> No
 
 async def test_one_is_cancelled_where_it_is_and_others_wait_their_turn(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1) as here:
-        text = here.config.read_text() + "replays: {events_per_second: 200, at_once: 1}\n"
+        text = here.config.read_text() + "replays: {events_per_second: 200, max_running: 1}\n"
         here.config.write_text(text)
         async with at_work(here) as control:
             account = here.accounts[0]

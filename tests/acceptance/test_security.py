@@ -258,7 +258,7 @@ async def test_nothing_that_a_run_writes_anywhere_holds_a_key_or_a_password(fort
     with receiver() as collector:
         settings["tracing"] = {
             "endpoint": collector.url,
-            "ratio": 1,
+            "sample_ratio": 1,
             "headers_file": str(folder / "tracing-headers"),
         }
         config.write_text(yaml.safe_dump(settings))

@@ -307,12 +307,12 @@ class World:
     @cached_property
     def _settings(self) -> Settings:
         return Settings(
-            hub=HubSettings(url="http://hub", max_connecting=4, connects_per_second=20),
+            hub=HubSettings(url="http://hub", max_concurrent_connects=4, connects_per_second=20),
             accounts=AccountsSettings(directory=self.keys),
             session=Session(
                 history_grace=GRACE, audit_interval=AUDIT, buffer_bytes=self.buffer, reorder_window=self.window
             ),
-            broker=BrokerSettings(max_commits=2),
+            broker=BrokerSettings(max_in_flight_commits=2),
             shards=self.shards,
             replays=ReplaysSettings(events_per_second=self.replays_per_second),
         ).model_copy(update={"memory_bytes": self.memory})  # less than a person may set, too

@@ -26,7 +26,7 @@ from gateway.settings import ReplaysSettings
 from gateway.state import Observed, encode_record
 from gateway.telemetry.control_counts import ControlCounters
 
-FEW = ReplaysSettings(unfinished=3, keep=2)
+FEW = ReplaysSettings(max_open=3, keep_finished=2)
 TOPICS = {"order-update": "mesolive.events.order-update.v1.*", "replay": "mesolive.events.replay.v1.*"}
 
 

@@ -324,7 +324,7 @@ def test_what_is_no_url_of_a_collector_is_refused_without_its_secrets(refuse: Re
 
 @pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "much"])
 def test_a_ratio_is_from_none_to_all(refuse: Refuse, ratio: str) -> None:
-    assert refuse(GATEWAY_TRACING__RATIO=ratio).setting == "tracing.ratio"
+    assert refuse(GATEWAY_TRACING__SAMPLE_RATIO=ratio).setting == "tracing.sample_ratio"
 
 
 @pytest.mark.parametrize(

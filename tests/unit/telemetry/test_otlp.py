@@ -125,7 +125,7 @@ def test_who_disables_the_library_by_its_variable_gets_no_spans_or_headers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    with traces.tracing(TracingSettings(endpoint="http://127.0.0.1:1", ratio=1), role="x") as tracer:
+    with traces.tracing(TracingSettings(endpoint="http://127.0.0.1:1", sample_ratio=1), role="x") as tracer:
         assert not tracer.connect("acme", "https://hub.example.com")
 
 
