@@ -94,6 +94,24 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class SessionCounts:
+    """What happened in a session since it began."""
+
+    dropped_pushes: int
+    """Pushes that found no room, or had to make some: only history can give them again."""
+    strays: int
+    """Events that pages gave out of place, below what is verified and not remembered: they are not published."""
+    unpushed: int
+    """Events that audits found and published though they were never pushed."""
+    forgotten_identities: int
+    """Events without a sequence that are more than can be remembered: shown again, they are published again."""
+    dead_letters: int
+    """Dead letters that were ever queued, as `dead_letters_of` counts them."""
+    lost_dead_letters: int
+    """Dead letters without a sequence that were discarded with a connection: history will not have them."""
+
+
+@dataclass(frozen=True, slots=True)
 class PageRequest:
     """The arguments of the next GetEventsSince."""
 

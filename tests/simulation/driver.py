@@ -226,7 +226,7 @@ class Life:
 
     def _is_settled(self) -> bool:
         session = self.session
-        if session.state is not State.LIVE or session.wants() or session.wants_latest or session.queued_bytes:
+        if session.state is not State.LIVE or session.history.wants() or session.wants_latest or session.queued_bytes:
             return False
         if any(self.now < h.visible_at < NEVER for h in self.hub.happenings):
             return False
@@ -377,7 +377,7 @@ class Life:
     def _serve(self, session: Session) -> None:
         if session.wants_latest:
             self._ask_latest(session)
-        elif (request := session.wants()) is not None:
+        elif (request := session.history.wants()) is not None:
             failed = self._fails() or self._is_out
             if failed and not self.takes_failures_for_ends:
                 self._pause_until = self.now + 0.05
@@ -387,7 +387,10 @@ class Life:
             )
 
             def land() -> None:
-                if session.on_page(Page(request, contents, token), self.now) and session.state is State.CATCHING_UP:
+                if (
+                    session.history.on_page(Page(request, contents, token), self.now)
+                    and session.state is State.CATCHING_UP
+                ):
                     self._pause_until = self.now + 0.2
                     self._ask_latest(session)
 
@@ -404,7 +407,7 @@ class Life:
         def land() -> None:
             session.on_latest(latest, time, ours)
             if audit:
-                session.audit()
+                session.history.audit()
 
         self._fly(session, land)
 

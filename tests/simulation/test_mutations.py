@@ -17,12 +17,14 @@ from gateway.session.dedup_window import DedupWindow
 from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.finality import Finality
 from gateway.session.history_cursor import CursorPhase, HistoryCursor
+from gateway.session.history_reader import HistoryReader
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
+from gateway.session.push_merge import PushMerger
 from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.session import Session
-from gateway.session.subscriptions import Subscription
-from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page
+from gateway.session.subscriptions import Subscription, Subscriptions
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem
 from tests.simulation.driver import Life
 from tests.simulation.verdict import complaints
 
@@ -31,18 +33,12 @@ ENOUGH = 2000
 
 
 class _LiveAtTheLastPage(Overlap):
+    """Is live when a page is the last."""
+
     is_proven = True  # type: ignore[assignment]
 
     def is_reached(self, reached: int, *, paused: bool) -> bool:  # noqa: ARG002
         return paused
-
-
-class WithoutOverlap(Session):
-    """Is live when a page is the last."""
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(*arguments, **named)
-        self._overlap = _LiveAtTheLastPage(self._clock)
 
 
 class _Trusting(HistoryCursor):
@@ -157,18 +153,22 @@ class _Credulous(DoubtfulPushes):
         return False
 
 
-class WithoutAudit(Session):
+class _WithoutAudit(HistoryReader):
     """Never looks at the history again."""
+
+    __slots__ = ()
 
     def audit(self) -> None:
         pass
 
 
-class WithoutTarget(Session):
+class _WithoutTarget(PushMerger):
     """Forgets what it let go of for want of room."""
 
+    __slots__ = ()
+
     def _retreat(self, sequence: int) -> None:
-        self.dropped_pushes += len(self._waiting) + (sequence > 0)
+        self.dropped += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
 
 
@@ -190,16 +190,11 @@ class _Backdating(Outbox):
         super().subscribe(Subscription(self.verified + 1, subscription.strategies))
 
 
-class WithoutFilter(Session):
+class _Unfiltered(Subscriptions):
     """Publishes every strategy."""
 
-    def on_push(self, content: Content, now: float, *, room: bool = True) -> Outcome:
-        self._outbox.subscriptions._filters = False
-        return super().on_push(content, now, room=room)
-
-    def on_page(self, page: Page, now: float) -> bool:
-        self._outbox.subscriptions._filters = False
-        return super().on_page(page, now)
+    def wants(self, content: Content) -> bool:  # noqa: ARG002
+        return True
 
 
 def _session(kind: type[Session]) -> Callable[[int], Life]:
@@ -218,7 +213,7 @@ def _part(name: str, faulty: type) -> Callable[[int], Life]:
 
 
 FAULTS: dict[str, Callable[[int], Life]] = {
-    "overlap removed: live when a page is the last": _session(WithoutOverlap),
+    "overlap removed: live when a page is the last": _part("_overlap", _LiveAtTheLastPage),
     "anchor not checked": _session(WithoutAnchor),
     "checkpoint not atomic with the events": lambda seed: Life(seed, is_atomic=False),
     "a failed page taken for the end": lambda seed: Life(seed, takes_failures_for_ends=True),
@@ -227,11 +222,11 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "an identity not joined with its sequence": _part("_outbox._dedup_window", _Unclaimed),
     "late events not marked": _session(WithoutLateMarks),
     "history taken to be complete at once": _part("_finality", _Hasty),
-    "no audit": _session(WithoutAudit),
-    "no way back to what was let go": _session(WithoutTarget),
+    "no audit": _part("history", _WithoutAudit),
+    "no way back to what was let go": _part("_pushes", _WithoutTarget),
     "gaps not announced": _session(WithoutGaps),
     "a subscription that holds too early": _part("_outbox", _Backdating),
-    "no filter": _session(WithoutFilter),
+    "no filter": _part("_outbox.subscriptions", _Unfiltered),
     "final by the time of the event": _part("_finality", _ByEventTime),
     "the hub's clock believed": _session(WithTheHubsClockAlone),
     "passed holes forgotten": _part("_outbox", _Holeless),

@@ -46,7 +46,7 @@ def test_the_runs_reach_what_they_are_about() -> None:
 
         seen.update(entry.item.content.type for entry in life.published if isinstance(entry.item.content, Notification))
         seen["late"] += sum(entry.item.late for entry in life.published)
-        seen["let go"] += life.session.dropped_pushes > 0
+        seen["let go"] += life.session.counts.dropped_pushes > 0
         seen["diverged"] += life.diverged is not None
         seen["a stranger's hub"] += bool(life.strangers)
         seen["reset by an operator"] += life.incarnation
@@ -84,7 +84,7 @@ def _exact_life() -> Life:
         if (
             not late
             and sequenced > 20
-            and life.session.dropped_pushes == 0
+            and life.session.counts.dropped_pushes == 0
             and len(life.hubs) == 1
             and not life.hub.cut
         ):

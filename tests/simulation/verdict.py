@@ -206,7 +206,9 @@ def _is_excused(life: Life, hub: HubModel, happening: Happening, gaps: list[tupl
         # Only a push showed it. What the session did not take, let go or died with is gone.
         outcomes = life.outcomes.get(happening.number, set())
         was_refused = (
-            not outcomes or bool(outcomes & {Outcome.BEFORE_START, Outcome.OVERFLOW}) or life.session.dropped_pushes > 0
+            not outcomes
+            or bool(outcomes & {Outcome.BEFORE_START, Outcome.OVERFLOW})
+            or life.session.counts.dropped_pushes > 0
         )
         return was_refused or life.accepted.get(happening.number) is not life.session
     if happening.is_tardy or (sequence is not None and _uses(hub)[sequence] > 1):

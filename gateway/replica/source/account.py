@@ -50,7 +50,7 @@ from gateway.replica.source.subscription import HubSubscription
 from gateway.replica.source.sync import subscription_of, sync
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Content, Outcome, State, dead_letters_of, size_of
+from gateway.session.types import Batch, Content, Outcome, SessionCounts, State, dead_letters_of, size_of
 from gateway.signalr.connection import Connection
 from gateway.signalr.jwt import subject_of
 from gateway.signalr.large_records import decode_aside
@@ -304,7 +304,7 @@ class Account:
         self.touch()
         self.is_unreadable = False
         self._cancel_timer()  # that of a former session would keep the new one's from being set
-        self.session, self._dead_letters_seen = session, session.dead_letters
+        self.session, self._dead_letters_seen = session, session.counts.dead_letters
         self.lag.on_attached(session.highest, session.verified)
         if self._state in {AccountState.DIVERGED, AccountState.FENCED}:
             self._state = None
@@ -364,7 +364,7 @@ class Account:
         self.lag.on_committed(settled, verified)
         if self.session is not None:
             self._measure_memory(self.session)
-            if self.session.wants_latest or self.session.wants() is not None:
+            if self.session.wants_latest or self.session.history.wants() is not None:
                 self._changed.set()
 
     async def run(self) -> NoReturn:
@@ -510,11 +510,11 @@ class Account:
 
     def _drop(self, session: Session) -> None:
         """The connection of `session` is gone: what of it cannot be trusted is discarded, the rest is held."""
-        lost = session.lost_dead_letters
+        lost = session.counts.lost_dead_letters
         discarded = session.on_disconnected()
         self._measure_memory(session)
         self._dead_letters.none_waits()
-        self.counters.on_unpublished(LOST, session.lost_dead_letters - lost)
+        self.counters.on_unpublished(LOST, session.counts.lost_dead_letters - lost)
         if discarded:
             get_logger(account=self.name).warning(
                 "pushes of a connection whose history was not proven are discarded: history gives them again",
@@ -562,7 +562,7 @@ class Account:
             self.log_contradictions(session)
             if session.state is State.LIVE:
                 self._set_timer(session)
-                if session.wants_latest or session.wants_audit:
+                if session.wants_latest or session.history.wants_audit:
                     self._changed.set()
         if was_live and session.state is not State.LIVE:
             self._changed.set()
@@ -572,7 +572,8 @@ class Account:
 
     def count_dead_letters(self, session: Session, waiting: int = 0) -> None:
         """Count the dead letters that were queued since, and so many that wait; raises TooManyDeadLetters."""
-        more, self._dead_letters_seen = session.dead_letters - self._dead_letters_seen, session.dead_letters
+        known, self._dead_letters_seen = self._dead_letters_seen, session.counts.dead_letters
+        more = self._dead_letters_seen - known
         if more or waiting:
             try:
                 self._dead_letters.count(more, waiting, asyncio.get_running_loop().time())
@@ -613,12 +614,13 @@ class Account:
 
     # What is done over a connection ---------------------------------------------------------------------
 
-    def on_page(self, session: Session, strays: int, forgotten: int, unpushed: int) -> None:
-        """A page was taken in, with so many events out of place, so many forgotten, and so many never pushed."""
+    def on_page(self, session: Session, before: SessionCounts) -> None:
+        """A page was taken in; `before` is what the session had counted until then."""
+        counts = session.counts
         self._measure_memory(session)
-        self.source.counters.unpushed += unpushed
-        self.counters.on_unpublished(STRAY, strays)
-        self.counters.on_unpublished(FORGOTTEN, forgotten)
+        self.source.counters.unpushed += counts.unpushed - before.unpushed
+        self.counters.on_unpublished(STRAY, counts.strays - before.strays)
+        self.counters.on_unpublished(FORGOTTEN, counts.forgotten_identities - before.forgotten_identities)
         self.log_contradictions(session)
         if session.has_batch:
             self.has_work()

@@ -73,7 +73,7 @@ class SyncLoop:
         self._loop = asyncio.get_running_loop()
         self._audit_at = self._next_audit()
         self._poll = _POLL_INTERVAL_S
-        self._unpushed, self._pushes, self._deaf = session.unpushed, account.pushes, 0
+        self._unpushed, self._pushes, self._deaf = session.counts.unpushed, account.pushes, 0
         self._missed = 0
         self._highest = session.highest
         self._catching_up = CatchUpSpan(account, session)
@@ -93,13 +93,13 @@ class SyncLoop:
                 self._catching_up.update()
             if await self._change_subscription():
                 continue
-            if session.wants_latest or session.wants() is None:
+            if session.wants_latest or session.history.wants() is None:
                 self._pages.discard()
             if session.wants_latest:
                 await self._refresh_latest()
                 if session.wants_latest:
                     await asyncio.sleep(_POLL_INTERVAL_S)
-            elif session.wants() is not None:
+            elif session.history.wants() is not None:
                 await self._fetch_page()
             elif session.state is not State.LIVE:
                 await account.wait_for_change()
@@ -147,8 +147,8 @@ class SyncLoop:
         """Get the page that the session wants, when there is room for it; return True when the next can wait."""
         account, session, pages = self._account, self._session, self._pages
         asked = await pages.get(
-            lambda: session.wants() if session is account.session else None,
-            lambda: session.may_pass,
+            lambda: session.history.wants() if session is account.session else None,
+            lambda: session.history.may_pass,
             gives_way=session.state is State.LIVE,  # an audit can wait, and a catch-up cannot
         )
         if asked is None:
@@ -162,21 +162,19 @@ class SyncLoop:
             if session is not account.session:
                 return False
             if answer is None:
-                session.on_token_refused()
+                session.history.on_token_refused()
                 return True  # not at once: it may be refused again
             if answer.envelopes:
-                pages.prefetch(session.wants_next(answer.token))
+                pages.prefetch(session.history.wants_next(answer.token))
             contents = await decode(account.source.decoder, account.name, answer.envelopes)
             if session is not account.session:
                 return False
             account.touch()
-            strays, forgotten, unpushed = session.strays, session.forgotten_identities, session.unpushed
+            before = session.counts
             page = Page(asked.request, contents, answer.token, is_full=answer.is_full)
-            ended = session.on_page(page, self._loop.time())
+            ended = session.history.on_page(page, self._loop.time())
             self._catching_up.on_page(contents)
-            account.on_page(
-                session, session.strays - strays, session.forgotten_identities - forgotten, session.unpushed - unpushed
-            )
+            account.on_page(session, before)
         return ended
 
     def _skip_unservable(self, passed: UnservableEvents) -> None:
@@ -187,14 +185,14 @@ class SyncLoop:
         )
         if self._session is self._account.session:
             self._account.touch()
-            self._session.pass_over(passed.since, passed.through)
+            self._session.history.pass_over(passed.since, passed.through)
 
     async def _audit(self) -> None:
         """Look at the history again from what is verified."""
         await self._wait_live()
         await self._account.subscription.renew(self._hub, self._session.strategies)
         await self._refresh_latest()
-        self._session.audit()
+        self._session.history.audit()
         self._audit_at = self._next_audit()
 
     async def _wait_live(self) -> None:
@@ -204,7 +202,8 @@ class SyncLoop:
         ConnectionLost.
         """
         account, session = self._account, self._session
-        found, self._unpushed = session.unpushed - self._unpushed, session.unpushed
+        unpushed = session.counts.unpushed
+        found, self._unpushed = unpushed - self._unpushed, unpushed
         heard, self._pushes = account.pushes - self._pushes, account.pushes
         if heard:
             self._deaf = self._missed = account.deaf_connections = 0
@@ -222,7 +221,7 @@ class SyncLoop:
 
     def _until_audit(self) -> float:
         """Return the seconds until the next audit, which comes soon where a push is doubtful."""
-        if self._session.wants_audit:
+        if self._session.history.wants_audit:
             self._audit_at = min(self._audit_at, self._loop.time() + _SOON)
         return self._audit_at - self._loop.time()
 

@@ -59,12 +59,12 @@ class Scene:
 
     def answers(self, *contents: Content, token: str | None = None, is_full: bool = False) -> bool:
         """Let the hub answer what the session asks for."""
-        request = self.session.wants()
+        request = self.session.history.wants()
         assert request is not None, "nothing is asked for"
-        return self.session.on_page(Page(request, contents, token, is_full=is_full), self.now)
+        return self.session.history.on_page(Page(request, contents, token, is_full=is_full), self.now)
 
     def asks(self) -> PageRequest | None:
-        return self.session.wants()
+        return self.session.history.wants()
 
     def pushes(self, *contents: Content) -> list[Outcome]:
         return [self.session.on_push(content, self.now) for content in contents]
@@ -76,7 +76,7 @@ class Scene:
     def audits(self, *contents: Content, latest: int, at: float = 0.0) -> bool:
         """Audit: the hub shows `contents` after the anchor."""
         self.session.on_latest(latest, clock(at))
-        self.session.audit()
+        self.session.history.audit()
         return self.answers(*contents)
 
     def commits(self, messages: int = MUCH, size: int = MUCH) -> list[OutgoingItem]:

@@ -124,7 +124,7 @@ def test_a_crash_after_any_batch_loses_and_doubles_nothing(data: st.DataObject) 
         if request is None or other.session.state is State.LIVE:
             break
         page = [one for one in history if (one.sequence or 0) > request.since]
-        other.session.on_page(Page(request, page, None), 0.0)
+        other.session.history.on_page(Page(request, page, None), 0.0)
 
     assert sorted(published + other.published()) == list(range(1, 31))  # type: ignore[type-var]
 
@@ -187,7 +187,7 @@ def test_a_sparse_history_is_paged_within_the_limit_and_comes_to_its_end(page: i
         place = (request.since - 1) // step + 1 if request.since else 0
         place = int(request.token) if request.token else place
         token = str(place + page) if place + page < count else None
-        if scene.session.on_page(Page(request, history[place : place + page], token), 0.0):
+        if scene.session.history.on_page(Page(request, history[place : place + page], token), 0.0):
             seconds += 10
             scene.session.on_latest(history[-1].sequence or 0, clock(seconds))
         scene.commits(messages=100)
@@ -206,7 +206,7 @@ def test_the_largest_checkpoint_that_can_be_is_below_128_kib() -> None:
     session.on_connected("s" * 256)
     session.on_subscribed()
     session.on_latest(1, clock(0))
-    session.on_page(Page(session.wants(), [event(1)], None), 0.0)  # type: ignore[arg-type]
+    session.history.on_page(Page(session.history.wants(), [event(1)], None), 0.0)  # type: ignore[arg-type]
     session.subscribe(range(2 * 10**6, 2 * 10**6 + 1500))
     for _ in range(2):
         session.on_latest(2, clock(0))

@@ -307,7 +307,7 @@ def test_after_a_token_that_the_hub_refuses_it_goes_on_from_the_last_event() -> 
     scene.connect(latest=5)
     scene.answers(*events([1, 2]), token="a")
 
-    scene.session.on_token_refused()
+    scene.session.history.on_token_refused()
 
     assert scene.asks() == PageRequest(2)
 
@@ -316,7 +316,7 @@ def test_a_refused_token_without_a_token_in_question_changes_nothing() -> None:
     scene = Scene()
     scene.connect(latest=5)
 
-    scene.session.on_token_refused()
+    scene.session.history.on_token_refused()
 
     assert scene.asks() == PageRequest(0)
 
@@ -325,7 +325,7 @@ def test_the_answer_to_another_question_is_ignored() -> None:
     scene = Scene()
     scene.connect(latest=2)
 
-    assert scene.session.on_page(Page(PageRequest(77), events([78])), 0.0) is False
+    assert scene.session.history.on_page(Page(PageRequest(77), events([78])), 0.0) is False
 
     assert scene.published() == []
 
@@ -338,7 +338,7 @@ def test_a_page_that_overlaps_the_last_one_is_no_stray() -> None:
     scene.answers(*events([2, 3, 4]))
 
     assert scene.published() == [1, 2, 3, 4]
-    assert scene.session.strays == 0
+    assert scene.session.counts.strays == 0
 
 
 def test_an_event_that_a_later_page_shows_out_of_place_is_counted() -> None:
@@ -350,7 +350,7 @@ def test_an_event_that_a_later_page_shows_out_of_place_is_counted() -> None:
     scene.answers(event(2), event(5))
 
     assert scene.published() == [2, 3, 4, 5]
-    assert scene.session.strays == 0, "it is known"
+    assert scene.session.counts.strays == 0, "it is known"
 
 
 def test_an_event_that_a_later_page_shows_in_a_hole_is_published_late() -> None:
@@ -514,7 +514,7 @@ def test_what_is_wanted_after_a_page_is_known_before_the_page_is_taken_in() -> N
     scene = Scene()
     scene.connect(latest=6)
 
-    expected = scene.session.wants_next("next")
+    expected = scene.session.history.wants_next("next")
     scene.answers(*events([1, 2]), token="next")
 
     assert expected == PageRequest(0, "next") == scene.asks()
@@ -523,12 +523,12 @@ def test_what_is_wanted_after_a_page_is_known_before_the_page_is_taken_in() -> N
 def test_nothing_is_expected_after_the_end_of_a_history_or_while_live() -> None:
     scene = Scene()
     scene.connect(latest=2)
-    assert scene.session.wants_next(None) is None
+    assert scene.session.history.wants_next(None) is None
 
     scene.answers(*events([1, 2]))
 
     assert scene.session.state is State.LIVE
-    assert scene.session.wants_next("next") is None
+    assert scene.session.history.wants_next("next") is None
 
 
 def test_nothing_is_expected_while_much_waits_for_the_broker() -> None:
@@ -537,4 +537,4 @@ def test_nothing_is_expected_while_much_waits_for_the_broker() -> None:
     scene.answers(*events([1, 2, 3, 4, 5]), token="next")
 
     assert scene.asks() is not None
-    assert scene.session.wants_next("more") is None
+    assert scene.session.history.wants_next("more") is None

@@ -143,25 +143,25 @@ def test_an_undecodable_push_gives_way_to_the_history_that_has_it_whole() -> Non
     assert scene.pushes(letter(4, id="id-4"), event(5, at=0)) == [Outcome.HELD, Outcome.HELD]
     scene.waits(1)
     assert scene.published() == [1, 2, 3, 5]
-    assert scene.session.wants_audit
+    assert scene.session.history.wants_audit
 
     scene.audits(event(2), *events([3, 4, 5], at=0), latest=5)
 
     assert scene.published() == [1, 2, 3, 5, 4]
     assert scene.late() == [4]
     assert letters(scene) == []
-    assert not scene.session.wants_audit
+    assert not scene.session.history.wants_audit
 
 
 def test_one_audit_comes_soon_for_it_and_no_more() -> None:
     scene = live(*events([1, 2]), latest=2)
     scene.pushes(event(3, at=0), letter(5, id="id-5"))
-    assert scene.session.wants_audit
+    assert scene.session.history.wants_audit
 
     scene.audits(event(2), event(3, at=0), event(4, at=0), latest=4)  # a young event ends it early
 
     assert scene.asks() is None
-    assert not scene.session.wants_audit
+    assert not scene.session.history.wants_audit
 
 
 def test_while_history_is_paged_likewise() -> None:
@@ -262,7 +262,7 @@ def test_one_that_found_no_room_is_not_overtaken_once_its_number_is_known() -> N
     scene.pushes(event(3, at=0))
     scene.commits()
     assert scene.session.on_push(event(FAR, at=0), scene.now, room=False) is Outcome.OVERFLOW
-    assert scene.session.dropped_pushes == 1
+    assert scene.session.counts.dropped_pushes == 1
     assert scene.pushes(event(FAR + 1, at=0)) == [Outcome.HELD]
 
     for at in (1, 2):

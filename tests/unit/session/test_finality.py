@@ -29,10 +29,10 @@ def test_an_event_of_long_ago_that_is_stored_late_is_published_late() -> None:
     session.on_connected()
     session.on_subscribed()
     session.on_latest(6, "2026-01-01T12:02:00Z")
-    request = session.wants()
+    request = session.history.wants()
     assert request is not None
 
-    session.on_page(Page(request, events([1, 2, 3, 4, 6]), None), 0.0)
+    session.history.on_page(Page(request, events([1, 2, 3, 4, 6]), None), 0.0)
     assert session.on_push(event(5), 2.0) is Outcome.LATE
     batch = session.take(100, 10**6)
     while batch is not None and not batch.items:
@@ -116,7 +116,7 @@ def test_a_hub_clock_that_stands_still_does_not_hold_up_verified_for_ever() -> N
     scene = live(*events([1, 2, 3, 4]), latest=4, grace=30)
     for look in range(12):
         scene.session.on_latest(6, clock(0), 10.0**9 + 30 * look)
-        scene.session.audit()
+        scene.session.history.audit()
         scene.answers(*events([4, 6]))
         while scene.asks() is not None:
             scene.answers()

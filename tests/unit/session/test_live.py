@@ -309,7 +309,7 @@ def test_the_audit_finds_what_was_never_pushed_and_marks_it_late() -> None:
 def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit() -> None:
     scene = settled()
     scene.session.on_latest(3, clock(100))
-    scene.session.audit()
+    scene.session.history.audit()
     first = scene.asks()
 
     assert scene.answers(event(1), is_full=True) is False
@@ -324,7 +324,7 @@ def test_a_page_with_room_for_the_anchor_alone_does_not_end_an_audit() -> None:
 def test_a_hub_that_gives_nothing_new_is_not_asked_for_ever() -> None:
     scene = settled()
     scene.session.on_latest(3, clock(100))
-    scene.session.audit()
+    scene.session.history.audit()
 
     scene.answers(event(1), is_full=True)
 
@@ -378,7 +378,7 @@ def test_pushes_that_are_held_are_queued_before_verified_passes_them() -> None:
 def test_a_push_between_two_pages_of_an_audit_is_published_once() -> None:
     scene = settled()
     scene.session.on_latest(4, clock(100))
-    scene.session.audit()
+    scene.session.history.audit()
     scene.answers(event(1), event(2, at=0), token="a")
     scene.pushes(event(3, at=0))
 
@@ -391,10 +391,10 @@ def test_a_push_between_two_pages_of_an_audit_is_published_once() -> None:
 def test_an_audit_is_over_when_the_connection_drops() -> None:
     scene = settled()
     scene.session.on_latest(4, clock(100))
-    scene.session.audit()
+    scene.session.history.audit()
 
     scene.session.on_disconnected()
-    scene.session.audit()
+    scene.session.history.audit()
 
     assert scene.asks() is None
     scene.connect(latest=4, at=100)
@@ -418,7 +418,7 @@ def test_a_push_without_room_is_let_go_and_history_gives_it_again() -> None:
 
     assert scene.pushes(event(8, at=0)) == [Outcome.OVERFLOW]
     assert scene.session.state is State.CATCHING_UP
-    assert scene.session.dropped_pushes == 1
+    assert scene.session.counts.dropped_pushes == 1
     scene.session.on_latest(8, clock(0))
     assert scene.asks() is None  # no room for a page either
     scene.commits()
@@ -473,7 +473,7 @@ def test_what_has_no_sequence_makes_the_others_go() -> None:
     outcomes = scene.pushes(*[event(None, id=f"x-{number}") for number in range(3)])
 
     assert outcomes == [Outcome.HELD] * 3
-    assert scene.session.dropped_pushes == 6
+    assert scene.session.counts.dropped_pushes == 6
 
 
 def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_told() -> None:
@@ -484,7 +484,7 @@ def test_even_what_has_no_sequence_is_let_go_at_twice_the_buffer_and_told() -> N
 
     assert outcomes[-1] is Outcome.OVERFLOW
     assert scene.session.queued_bytes < 3 * 3000
-    assert scene.session.dropped_pushes == outcomes.count(Outcome.OVERFLOW)
+    assert scene.session.counts.dropped_pushes == outcomes.count(Outcome.OVERFLOW)
 
 
 def test_a_push_may_be_refused_from_outside() -> None:
@@ -559,7 +559,7 @@ def test_more_without_a_sequence_than_can_be_remembered_is_counted() -> None:
     scene.pushes(*(event(None, id=name) for name in "abcde"))
     scene.commits()
 
-    assert scene.session.forgotten_identities == 2
+    assert scene.session.counts.forgotten_identities == 2
 
 
 def test_at_its_deadline_it_has_waited_enough_however_that_is_rounded() -> None:

@@ -89,10 +89,10 @@ def test_what_a_proven_connection_brought_outlives_one_that_diverges() -> None:
     assert scene.session.on_disconnected() == 0
     scene.connect(latest=3)
     scene.pushes(*FOREIGN)
-    diverging = scene.session.wants()
+    diverging = scene.session.history.wants()
     assert diverging is not None
     with pytest.raises(Diverged):
-        scene.session.on_page(Page(diverging, [event(2, id="foreign-2")], None), scene.now)
+        scene.session.history.on_page(Page(diverging, [event(2, id="foreign-2")], None), scene.now)
     scene.session.on_disconnected()
 
     scene.connect(latest=5)
@@ -153,7 +153,7 @@ def test_what_a_wrong_hub_claimed_to_be_its_latest_explains_nothing() -> None:
     scene.connect(latest=11, at=60)
     scene.answers(*events([10, 11]))
     scene.session.on_latest(11, clock(70))
-    scene.session.audit()
+    scene.session.history.audit()
     scene.answers(*events([10, 11]))
 
     assert scene.session.accounted_through <= 11

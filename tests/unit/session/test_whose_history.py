@@ -229,11 +229,11 @@ def test_a_token_refused_while_the_anchor_is_looked_for_proves_no_gap() -> None:
     scene = Scene(KNOWN)
     scene.connect(latest=12)
     scene.answers(event(None, id="x"), token="a")
-    scene.session.on_token_refused()
+    scene.session.history.on_token_refused()
     assert scene.asks() == PageRequest(9)
     scene.answers()
     scene.answers(event(None, id="y"), token="b")
-    scene.session.on_token_refused()
+    scene.session.history.on_token_refused()
     assert scene.asks() == PageRequest(0)
 
     scene.answers(*events([1, 2]))

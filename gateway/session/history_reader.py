@@ -1,0 +1,168 @@
+"""How the history is read: page after page from the anchor, until the session is live, and again with each audit."""
+
+from __future__ import annotations
+
+from gateway.session.doubtful_pushes import DoubtfulPushes
+from gateway.session.history_cursor import CursorPhase, HistoryCursor
+from gateway.session.latest import LatestSequence
+from gateway.session.outbox import Outbox
+from gateway.session.overlap import Overlap
+from gateway.session.page_merge import PageMerger
+from gateway.session.push_merge import PushMerger
+from gateway.session.reorder_buffer import ReorderBuffer
+from gateway.session.standing import Standing
+from gateway.session.types import Content, Page, PageRequest, SessionSettings, State
+
+
+class HistoryReader:
+    """Takes each page, decides what to ask for next, and lets the session go live when history has met the pushes."""
+
+    __slots__ = (
+        "_cursor",
+        "_doubtful",
+        "_latest",
+        "_merger",
+        "_outbox",
+        "_overlap",
+        "_pushes",
+        "_settings",
+        "_standing",
+        "_waiting",
+    )
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        outbox: Outbox,
+        waiting: ReorderBuffer,
+        doubtful: DoubtfulPushes,
+        cursor: HistoryCursor,
+        merger: PageMerger,
+        overlap: Overlap,
+        latest: LatestSequence,
+        standing: Standing,
+        pushes: PushMerger,
+        settings: SessionSettings,
+    ) -> None:
+        """`merger` queues what a page shows, `cursor` has the next one."""
+        self._outbox = outbox
+        self._waiting = waiting
+        self._doubtful = doubtful
+        self._cursor = cursor
+        self._merger = merger
+        self._overlap = overlap
+        self._latest = latest
+        self._standing = standing
+        self._pushes = pushes
+        self._settings = settings
+
+    def audit(self) -> None:
+        """Begin to look at the history from `verified` again; `on_latest` comes just before.
+
+        Also where the hub's latest is verified: what has no sequence may have come after it.
+        """
+        if self._standing.state is State.LIVE:
+            self._standing.begin_audit()
+
+    @property
+    def wants_audit(self) -> bool:
+        """Whether an audit should come soon: something was pushed that only the history may show whole."""
+        return self._standing.state is State.LIVE and not self._standing.is_auditing and self._doubtful.wants_look
+
+    def wants(self) -> PageRequest | None:
+        """Return the page to ask for now; None when there is none to ask for, or no room for it."""
+        standing = self._standing
+        if self._latest.must_be_told or not standing.is_subscribed or self._outbox.buffer_full:
+            return None
+        return self._cursor.cursor if standing.is_paging else None
+
+    def wants_next(self, token: str | None) -> PageRequest | None:
+        """Return the page that `wants()` will most likely give after an answer that ends with `token`.
+
+        None where there may be none: at the end of the history, where each page must begin with the last event of
+        the one before, while live, and where the broker does not take what waits as fast as it comes.
+        """
+        if token is None or self._cursor.requires_overlap or 2 * self._pushes.bytes > self._settings.buffer_bytes:
+            return None
+        return PageRequest(self._cursor.cursor.since, token) if self._standing.state is State.CATCHING_UP else None
+
+    def on_page(self, page: Page, now: float) -> bool:
+        """Take the answer to `wants()`; return True when asking again only makes sense later.
+
+        Raises Diverged when the history is not the one that the checkpoint was made from.
+        """
+        with self._standing.distrusting_what_diverged():
+            return self._on_page(page, now)
+
+    def _on_page(self, page: Page, now: float) -> bool:
+        walk, standing, latest = self._cursor, self._standing, self._latest
+        if page.request != walk.cursor or latest.told_at is None or not standing.is_paging:
+            return False  # the question has changed since: the answer is to another one
+        contents = page.in_order()
+        ended = walk.read(page, contents)
+        if walk.phase is not CursorPhase.FORWARD:
+            asks = self._merger.look_for_anchor(contents, ended=ended, latest=latest.sequence)
+            if asks is not None:
+                standing.is_auditing = standing.is_auditing and not asks
+                if walk.waits and standing.state is State.LIVE:
+                    standing.doubt()  # until it is clear whose history this is, nothing more is published
+                return asks
+        elif not standing.is_trusted and self._outbox.anchor is None:
+            self._merger.check_without_anchor(contents)
+        if standing.trust():
+            self._pushes.reconsider()
+        if walk.has_seam(contents, self._outbox.anchor):
+            walk.requires_overlap = True
+            walk.begin(self._outbox.marked, self._outbox.anchor)
+            return False
+        return self._read_on(page, contents, now, ended=ended)
+
+    def _read_on(self, page: Page, contents: list[Content], now: float, *, ended: bool) -> bool:
+        """Take in a page of a history that is proven; return True when asking again only makes sense later."""
+        walk, standing = self._cursor, self._standing
+        before = walk.reached
+        stopped = self._merger.merge(contents, live=standing.state is State.LIVE)
+        reached = walk.reached
+        has_room = not page.is_full or page.request.since >= before  # else the anchor may have taken all of it
+        paused = stopped or (ended and reached == before and has_room)
+        if paused and not stopped:
+            self._latest.on_all_shown()
+            self._doubtful.on_look(reached)
+        self._latest.on_page(now, self._settings.grace)
+        if stopped or (walk.requires_overlap and walk.all_final and reached > before):
+            walk.begin(self._outbox.marked, self._outbox.anchor)
+        else:
+            walk.turn()
+        self._pushes.reconsider()
+        if standing.state is State.LIVE:
+            standing.is_auditing = not paused
+        elif self._overlap.is_reached(reached, paused=paused):
+            self._go_live(now)
+            return True
+        return paused
+
+    def _go_live(self, now: float) -> None:
+        self._standing.state = State.LIVE
+        self._standing.is_on_probation = not self._overlap.is_proven
+        for content in self._waiting.release():
+            self._outbox.place(content)
+        self._waiting.restart(now)
+        self._pushes.drain(now)
+        self._pushes.reconsider()
+
+    @property
+    def may_pass(self) -> int | None:
+        """The last sequence that may be passed where the hub cannot give it; None until its history is proven."""
+        return self._latest.sequence if self._cursor.phase is CursorPhase.FORWARD else None
+
+    def pass_over(self, since: int, through: int) -> None:
+        """The hub cannot give what follows `since`, up to `through`: go on behind it.
+
+        What of it is not known otherwise is announced as a gap once what follows is final.
+        """
+        if self.wants() == PageRequest(since) and self._cursor.phase is CursorPhase.FORWARD:
+            self._cursor.pass_over(since, through)
+
+    def on_token_refused(self) -> None:
+        """The hub no longer takes the continuation token of the page that was asked for."""
+        if self.wants() is not None and self._cursor.cursor.token is not None:
+            self._cursor.forget_token()
