@@ -71,7 +71,7 @@ class HistoryReader:
     def wants(self) -> PageRequest | None:
         """Return the page to ask for now; None when there is none to ask for, or no room for it."""
         standing = self._standing
-        if self._latest.must_be_told or not standing.is_subscribed or self._outbox.buffer_full:
+        if self._latest.must_be_told or not standing.is_subscribed or self._outbox.queue.is_full:
             return None
         return self._cursor.cursor if standing.is_paging else None
 

@@ -176,7 +176,7 @@ class PageMerger:
         elif outbox.is_same(sequence, content):
             return
         elif anchor is not None and anchor.contradicts(Anchor.of(content)):
-            outbox.place_reused(content, anchor.id)
+            outbox.contradictions.place_reused(content, anchor.id)
         elif anchor is None and sequence != outbox.marked and outbox.meet(content) is Outcome.DUPLICATE:
             self.strays += 1
 

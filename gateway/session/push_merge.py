@@ -100,11 +100,11 @@ class PushMerger:
         outcome = outbox.meet(content)
         if outcome is not Outcome.DUPLICATE or sequence > outbox.verified:
             return outcome
-        if sequence <= outbox.began:
+        if sequence <= outbox.draft.began:
             return Outcome.BEFORE_START
         if not outbox.is_settled(sequence):
-            return outbox.place_too_late(content)
-        return outbox.place_reused(content, None) if is_new else Outcome.DUPLICATE
+            return outbox.contradictions.place_too_late(content, outbox.verified)
+        return outbox.contradictions.place_reused(content, None) if is_new else Outcome.DUPLICATE
 
     def _hold_aside(
         self, doubt: Doubt, sequence: int, content: Content, now: float, *, room: bool, proves: bool
@@ -137,7 +137,7 @@ class PushMerger:
     @property
     def bytes(self) -> int:
         """Bytes of everything that waits in the session."""
-        return self._outbox.bytes + self._waiting.bytes + self._doubtful.bytes
+        return self._outbox.queue.bytes + self._waiting.bytes + self._doubtful.bytes
 
     def reconsider(self) -> None:
         """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
@@ -153,7 +153,7 @@ class PushMerger:
         for held in self._doubtful.release(self._is_clear):
             sequence, content = held.sequence, held.content
             if held.doubt is Doubt.FAR and self._doubtful.is_far(sequence, self._outbox.high):
-                self._outbox.place_unconfirmed(content)
+                self._outbox.contradictions.place_unconfirmed(content)
             elif held.doubt is Doubt.GARBLED and self._outbox.is_open(sequence):
                 self._outbox.place(content)
             elif held.doubt is not Doubt.GARBLED or not self._outbox.remembers(content):

@@ -131,15 +131,15 @@ class Session:
             self._pushes.dropped,
             self._merger.strays,
             self._merger.unpushed,
-            self._outbox.forgotten,
-            self._outbox.dead_letters,
+            self._outbox.dedup_window.forgotten,
+            self._outbox.queue.dead_letters,
             self._waiting.lost_letters,
         )
 
     @property
     def highest(self) -> int:
         """The highest sequence that is settled: committed, or about to be."""
-        return self._outbox.highest
+        return self._outbox.draft.highest
 
     @property
     def has_latest(self) -> bool:
@@ -159,7 +159,7 @@ class Session:
     @property
     def verified(self) -> int:
         """Everything up to this is settled, and the history there is final."""
-        return self._outbox.verified
+        return self._outbox.draft.verified
 
     @property
     def incarnation(self) -> int:
@@ -184,12 +184,12 @@ class Session:
     @property
     def has_batch(self) -> bool:
         """Whether `take` has something to give."""
-        return not self._outbox.is_empty
+        return bool(self._outbox.queue)
 
     @property
     def is_backpressured(self) -> bool:
         """Whether pushes come faster than batches are taken: half of the room is full."""
-        return self.state is State.LIVE and 2 * self._outbox.bytes > self._settings.buffer_bytes
+        return self.state is State.LIVE and 2 * self._outbox.queue.bytes > self._settings.buffer_bytes
 
     @property
     def waiting_bytes(self) -> int:
@@ -198,12 +198,11 @@ class Session:
 
     def take_contradictions(self) -> list[tuple[Outcome, Content]]:
         """Return what was queued since the last call though it is not as it should be, for people to hear of."""
-        found, self._outbox.contradictions = self._outbox.contradictions, []
-        return found
+        return self._outbox.contradictions.take()
 
     def checkpoint(self) -> Checkpoint:
         """Say what is settled once everything taken so far is committed."""
-        return self._outbox.checkpoint()
+        return self._outbox.draft.checkpoint()
 
     # What the operator wants ----------------------------------------------------------------------------
 
@@ -282,7 +281,7 @@ class Session:
                 verified = min(int(start), latest)
         self._start = None
         self._outbox.begin(verified)
-        self._outbox.subject = self._standing.subject
+        self._outbox.draft.subject = self._standing.subject
         self._waiting.drop_through(verified)
         self._cursor.begin(verified, None)
 
@@ -303,7 +302,7 @@ class Session:
         """
         sequence, outbox, standing = content.sequence, self._outbox, self._standing
         waiting = self._waiting.bytes + self._doubtful.bytes
-        room = room and outbox.bytes + waiting <= self._settings.buffer_bytes
+        room = room and outbox.queue.bytes + waiting <= self._settings.buffer_bytes
         if sequence is None:
             return self._pushes.on_push_without_sequence(content, room=room)
         is_next = sequence == outbox.high + 1 and room and not waiting and standing.state is State.LIVE
@@ -346,8 +345,9 @@ class Session:
 
         The batch is taken to be committed: after anything but a clean answer the session is thrown away.
         """
-        was_full = self._outbox.buffer_full
+        queue = self._outbox.queue
+        was_full = queue.is_full
         batch = self._outbox.take(messages, size, measure)
         standing = self._standing
-        standing.is_starved = standing.is_starved or (was_full and not self._outbox.buffer_full and standing.is_paging)
+        standing.is_starved = standing.is_starved or (was_full and not queue.is_full and standing.is_paging)
         return batch

@@ -109,7 +109,7 @@ class Standing:
     def on_connected(self, subject: str | None) -> None:
         """A connection stands: its history is proven anew. Raises Diverged for a key of another subject."""
         subject = subject if subject is None or len(subject) <= _MAX_SUBJECT else digest(subject.encode())
-        pinned = self._outbox.subject
+        pinned = self._outbox.draft.subject
         if subject is not None and pinned is not None and subject != pinned:
             raise Diverged(
                 f"the key is of subject {subject!r}, the events published so far came with one of {pinned!r}. "
@@ -165,7 +165,7 @@ class Standing:
             self._believe(sighting)
         self._unproven.clear()
         if self.subject is not None:
-            self._outbox.subject = self.subject
+            self._outbox.draft.subject = self.subject
         return True
 
     def on_latest(self, sighting: Sighting) -> None:

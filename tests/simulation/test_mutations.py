@@ -5,7 +5,7 @@ Each fault is a session that lacks one thing, driven by the same lives and judge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.session.checkpoint import Anchor
+from gateway.session.contradictions import Contradictions
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
 from gateway.session.finality import Finality
@@ -127,7 +128,13 @@ class _Holeless(Outbox):
     def is_open(self, sequence: int) -> bool:
         return sequence > self.verified and super().is_open(sequence)
 
-    def place_too_late(self, content: Content) -> Outcome:  # noqa: ARG002
+
+class _Untold(Contradictions):
+    """Says nothing of what came too late."""
+
+    __slots__ = ()
+
+    def place_too_late(self, content: Content, verified: int) -> Outcome:  # noqa: ARG002
         return Outcome.BEFORE_START
 
 
@@ -203,10 +210,16 @@ def _session(kind: type[Session]) -> Callable[[int], Life]:
 
 def _part(name: str, faulty: type) -> Callable[[int], Life]:
     """Return lives of sessions whose part of this name is a faulty one."""
+    return _parts({name: faulty})
+
+
+def _parts(faulty: Mapping[str, type]) -> Callable[[int], Life]:
+    """Return lives of sessions whose parts of these names are faulty ones."""
 
     def made(*arguments: Any, **named: Any) -> Session:  # noqa: ANN401
         session = Session(*arguments, **named)
-        attrgetter(name)(session).__class__ = faulty
+        for name, kind in faulty.items():
+            attrgetter(name)(session).__class__ = kind
         return session
 
     return lambda seed: Life(seed, make_session=made)
@@ -218,8 +231,8 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "checkpoint not atomic with the events": lambda seed: Life(seed, is_atomic=False),
     "a failed page taken for the end": lambda seed: Life(seed, takes_failures_for_ends=True),
     "sequences not deduplicated": _part("_outbox", _Forgetful),
-    "identities not remembered": _part("_outbox._dedup_window", _Nameless),
-    "an identity not joined with its sequence": _part("_outbox._dedup_window", _Unclaimed),
+    "identities not remembered": _part("_outbox.dedup_window", _Nameless),
+    "an identity not joined with its sequence": _part("_outbox.dedup_window", _Unclaimed),
     "late events not marked": _session(WithoutLateMarks),
     "history taken to be complete at once": _part("_finality", _Hasty),
     "no audit": _part("history", _WithoutAudit),
@@ -229,7 +242,7 @@ FAULTS: dict[str, Callable[[int], Life]] = {
     "no filter": _part("_outbox.subscriptions", _Unfiltered),
     "final by the time of the event": _part("_finality", _ByEventTime),
     "the hub's clock believed": _session(WithTheHubsClockAlone),
-    "passed holes forgotten": _part("_outbox", _Holeless),
+    "passed holes forgotten": _parts({"_outbox": _Holeless, "_outbox.contradictions": _Untold}),
     "two events of one number taken for one": _part("_outbox", _Careless),
     "a push that cannot be decoded believed": _part("_doubtful", _Eager),
     "a number far too high believed": _part("_doubtful", _Credulous),

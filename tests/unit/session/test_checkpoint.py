@@ -19,11 +19,11 @@ from gateway.session.checkpoint import (
     reset_checkpoint,
     reset_notification,
 )
+from gateway.session.checkpoint_draft import HOLE_BYTES
 from gateway.session.dedup_window import DIGEST_BYTES
 from gateway.session.finality import MOST, Sighting
 from gateway.session.hub_clock import Moment
 from gateway.session.interval_set import IntervalSet
-from gateway.session.outbox import HOLE_BYTES
 from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
 from gateway.session.types import SessionSettings
 

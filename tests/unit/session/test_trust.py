@@ -40,10 +40,10 @@ def is_behind(scene: Scene) -> None:
 
 def fails_the_subject(scene: Scene) -> None:
     scene.session.on_disconnected()
-    scene.session._outbox.subject = "us"
+    scene.session._outbox.draft.subject = "us"
     with pytest.raises(Diverged):
         scene.session.on_connected("them")
-    scene.session._outbox.subject = None
+    scene.session._outbox.draft.subject = None
 
 
 ENDS = (no_page, diverges, shows_what_has_no_sequence_first, is_behind, fails_the_subject)
