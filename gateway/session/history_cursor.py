@@ -16,12 +16,9 @@ from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Anchor
 from gateway.session.hub_clock import HubClock, Moment
+from gateway.session.page_tokens import PageTokens
 from gateway.session.types import Content, Page, PageRequest
 
-_MAX_STALLS: Final = 32
-"""Pages that may bring nothing before their continuation token is given up."""
-_MAX_UNNUMBERED: Final = 10_000
-"""Pages in a row that may bring nothing with a sequence above the last one."""
 _LOOKS: Final = 8
 """How often the anchor must be missed, besides for how long, before the history counts as another."""
 
@@ -75,10 +72,7 @@ class HistoryCursor:
 
     def _go_to(self, since: int) -> None:
         self.cursor = PageRequest(since)
-        self._furthest = since
-        self._next_token: str | None = None
-        self._stalls = self._unnumbered = 0
-        self._tokens: set[str] = set()
+        self._tokens = PageTokens(since)
 
     def is_behind(self, latest: int, verified: int) -> bool:
         """Return whether the hub has less than what is `verified`: for its grace that may be a lag.
@@ -100,30 +94,13 @@ class HistoryCursor:
     # Turning pages --------------------------------------------------------------------------------------
 
     def read(self, page: Page, contents: Sequence[Content]) -> bool:
-        """Look at the answer to `cursor`; return True where it does not lead on.
-
-        A token is followed as long as it brings something new. Where it does not, it may not come again, and
-        not for ever.
-        """
-        highest = next((content.sequence for content in reversed(contents) if content.sequence is not None), 0)
-        if highest > self._furthest:
-            self._furthest, self._stalls, self._unnumbered = highest, 0, 0
-            self._tokens.clear()
-            self._next_token = page.token
-        else:
-            self._stalls, self._unnumbered = (self._stalls, self._unnumbered + 1) if contents else (self._stalls + 1, 0)
-            is_known = page.token == page.request.token or page.token in self._tokens
-            is_worn = is_known or self._stalls > _MAX_STALLS or self._unnumbered > _MAX_UNNUMBERED
-            self._next_token = None if is_worn else page.token
-        if self._next_token is None:
-            return True
-        self._tokens.add(self._next_token)
-        return False
+        """Look at the answer to `cursor`; return True where it does not lead on."""
+        return self._tokens.read(page, contents)
 
     def turn(self) -> None:
         """Set the cursor to the next page."""
-        if self._next_token is not None:
-            self.cursor = PageRequest(self.cursor.since, self._next_token)
+        if self._tokens.next is not None:
+            self.cursor = PageRequest(self.cursor.since, self._tokens.next)
         else:
             self._go_to(self.reached)
 
