@@ -487,10 +487,10 @@ class Shard:
         account.on_batch_taken(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
+        self._add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
         self._ready[name] = account
         if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
             filling.cut.append(name)
-        self._add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
         filling.progress[name] = account.session.highest, account.session.verified
         filling.filtered.update((name, kind) for kind in batch.filtered)
 

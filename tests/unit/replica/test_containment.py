@@ -9,6 +9,7 @@ import pytest
 import structlog
 
 from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
+from gateway.broker.ports import Limits
 from gateway.errors import ConfigurationError
 from gateway.replica import replica
 from gateway.replica.containment import RestartDelays, contained
@@ -64,6 +65,32 @@ async def test_an_account_whose_event_cannot_be_taken_restarts_beside_neighbours
     assert all(isinstance(line["exc_info"], PlantedError) for line in logs if "part" in line)
     assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
     assert world.status("alpha").last_error is None
+
+
+async def test_an_account_that_fails_with_more_than_its_part_of_a_commit_leaves_nothing_noted_of_it(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be asked for more of the same commit, when it has no session any more."""
+    world = await build("alpha", "beta", prefill=5)
+    payloads = world.hub.user("alpha").history.payloads
+    payloads[0] = payloads[0].replace(b'ame":"', b'ame":"' + b"x" * 600_000, 1)
+    world.broker.limits = Limits(messages=50, bytes=1024 * 1024)
+    dead_letter_message, is_broken = shard.dead_letter_message, True
+
+    def breaks(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a message
+        if is_broken:
+            raise PlantedError
+        return dead_letter_message(*args, **kwargs)
+
+    monkeypatch.setattr(shard, "dead_letter_message", breaks)
+    with structlog.testing.capture_logs() as logs:
+        running_ = await world.replica()
+        await world.until(lambda: running_._source.counters.unexpected["account"] > 2, "it fails again and again")
+        await world.published("beta", range(1, 6))
+        is_broken = False
+        await world.published("alpha", range(1, 6))
+
+    assert set(told(logs)) == {"account"}
 
 
 async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
