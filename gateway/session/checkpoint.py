@@ -9,7 +9,7 @@ an event that shows up under it later can be published safely.
 
 The format carries a version. This release reads and writes version 1; one that it does not know is
 refused in words and never overwritten. A checkpoint stays below 144 KiB: 64 of intervals, 24 of subscriptions,
-48 of identities, 4 of passed holes, and little else.
+48 of identities, 4 of passed holes, half of what is lost, and little else.
 """
 
 from __future__ import annotations
@@ -105,6 +105,11 @@ class Checkpoint:
     """Which latest sequence the hub told when, oldest first."""
     again: int = 0
     """Up to here history shows again what is published, and what is published again pushes identities out of memory."""
+    lost: tuple[tuple[int, int], ...] = ()
+    """Inclusive intervals above `verified` of what was published and the broker lost; what is settled in them is there.
+
+    What of it the history does not give again is announced as a gap.
+    """
 
 
 def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Checkpoint:
@@ -145,6 +150,8 @@ class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
     sightings: list[tuple[int, int, int | None]] = []
     """The latest sequence, and when it was told: in ticks by the hub's clock and by ours."""
     again: int = 0
+    lost: list[int] = []
+    """Like `settled`."""
 
 
 class _Version(msgspec.Struct):
@@ -176,6 +183,7 @@ def encode_checkpoint(checkpoint: Checkpoint) -> bytes:
             passed=[] if passed is None else [passed.began, passed.floor, *_numbers(passed.floor, passed.holes)],
             sightings=[(one.latest, one.moment.hub, one.moment.ours) for one in checkpoint.sightings],
             again=checkpoint.again,
+            lost=_numbers(checkpoint.verified, checkpoint.lost),
         )
     )
 
@@ -197,6 +205,7 @@ def decode_checkpoint(value: bytes) -> Checkpoint:
             passed=_passed(wire.verified, wire.passed),
             sightings=tuple(Sighting(latest, Moment(hub, ours)) for latest, hub, ours in wire.sightings),
             again=wire.again,
+            lost=_intervals(wire.verified, wire.lost),
         )
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CheckpointUnreadable(f"not a checkpoint of version {VERSION}: {error}: {value[:200]!r}") from error

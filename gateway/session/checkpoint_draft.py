@@ -23,6 +23,7 @@ class CheckpointDraft:
         "_anchor",
         "_floor",
         "_holes",
+        "_lost",
         "_settled",
         "_sightings",
         "_subscriptions",
@@ -52,6 +53,7 @@ class CheckpointDraft:
         """The account began after this sequence."""
         self._floor, self._holes = passed.floor, IntervalSet(passed.holes)
         self._again = checkpoint.again
+        self._lost = IntervalSet(checkpoint.lost)
         self.stragglers: set[int] = set()
         """Sequences of holes that are queued now."""
         self.judged_after = 0
@@ -105,7 +107,8 @@ class CheckpointDraft:
         for low, high in self._settled.missing(self.verified + 1, verified):
             self._holes.append(low, high)
         self.verified, self._anchor = verified, anchor
-        self._settled.drop_through(verified)
+        for intervals in (self._settled, self._lost):
+            intervals.drop_through(verified)
         self._forget()
 
     def _forget(self) -> None:
@@ -136,4 +139,5 @@ class CheckpointDraft:
             passed=None if is_new else Passed(self.began, self._floor, tuple(self._holes)),
             sightings=self._sightings(),
             again=self._again if self._again > self.verified else 0,
+            lost=tuple(self._lost),
         )

@@ -17,6 +17,7 @@ from gateway.session.checkpoint_draft import CheckpointDraft
 from gateway.session.contradictions import SETTLED_SIZE, Contradictions
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.finality import Sightings
+from gateway.session.interval_set import IntervalSet
 from gateway.session.outgoing_queue import Change, Mark, OutgoingQueue, Settled
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
@@ -47,6 +48,8 @@ class Outbox:
         self.anchor = checkpoint.anchor
         """The last event that a mark stands for: what history must begin with."""
         self._placed = self.draft.settled()
+        self._unannounced = IntervalSet(checkpoint.lost)
+        """What was lost, and may still come."""
         self.high = max(checkpoint.verified, self._placed.highest or 0)
         """The highest sequence that is queued or settled."""
         self.subscriptions = Subscriptions(checkpoint.subscriptions)
@@ -200,21 +203,28 @@ class Outbox:
         self.queue.append(Mark(item, 0 if item is None else size_of(item.content), verified, None, alone=True))
 
     def mark(self, verified: int, anchor: Anchor | None) -> None:
-        """Let everything up to `verified` be final; all of it that is known is queued."""
+        """Let everything up to `verified` be final; all of it that is known is queued, and announced what is lost."""
         if (verified, anchor) != (self.marked, self.anchor) and verified >= self.marked:
+            lost = [(low, min(high, verified)) for low, high in self._unannounced if low <= verified]
+            self._announce([one for low, high in lost for one in self._placed.missing(low, high)])
+            self._unannounced.drop_through(verified)
             self.marked, self.anchor = verified, anchor
             self.queue.append(Mark(None, 0, verified, anchor))
 
     def pass_gap(self, last: int) -> None:
         """Move past what the hub no longer has, up to `last`, and announce what of it is missing."""
-        missing = self._placed.missing(self.marked + 1, last)
+        self._announce(self._placed.missing(self.marked + 1, last))
+        self._unannounced.drop_through(last)
+        self.mark(max(last, self.marked), self.anchor)
+
+    def _announce(self, missing: list[tuple[int, int]]) -> None:
+        """Announce as gaps what is missing; all before each is final."""
         if len(missing) > _GAPS:
             missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
         for first, final in missing:
             notification = Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final})
             item = OutgoingItem(notification, incarnation=self.incarnation)
             self.queue.append(Mark(item, size_of(item.content), final, self.anchor))
-        self.mark(max(last, self.marked), self.anchor)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Let `subscription` hold from its sequence on, and say so."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from itertools import zip_longest
+from typing import Final
 
 from gateway.session.checkpoint import Checkpoint, Passed
 from gateway.session.interval_set import IntervalSet
 from gateway.session.subscriptions import Subscription
+
+LOST_BYTES: Final = 512
+"""What the record of what is lost may take in a checkpoint: a hundred intervals where numbers are dense."""
 
 
 def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, list[int]]:
     """Return a checkpoint by which `lost` are not settled, and nothing else changes, and those that were so before.
 
     History is paged from before the first of them. What else it gives there is settled, so it is not published again.
+    What it does not give any more is announced as a gap: so the checkpoint says which they are.
     """
     passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
     holes, settled = IntervalSet(passed.holes), IntervalSet(checkpoint.settled)
@@ -25,11 +31,13 @@ def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, 
     if not known:
         return checkpoint, []
     verified = min(checkpoint.verified, known[0] - 1)
+    lacking = IntervalSet(checkpoint.lost)
     above = IntervalSet(holes.missing(verified + 1, checkpoint.verified))
     for low, high in settled:
         above.append(low, high)
     for number in known:
         above.discard(number)
+        lacking.add(number)
     left = tuple((low, min(high, verified)) for low, high in holes if low <= verified)
     held = checkpoint.subscriptions
     if held[0].since > verified + 1:  # what held before is forgotten; it wanted these, or they were not published
@@ -41,4 +49,16 @@ def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, 
         subscriptions=held,
         passed=Passed(passed.began, min(passed.floor, verified), left),
         again=max(checkpoint.again, checkpoint.verified, settled.highest or 0),
+        lost=tuple(_coarse(lacking)),
     ), known
+
+
+def _coarse(intervals: IntervalSet) -> IntervalSet:
+    """Join neighbours until all take little: then what never was is announced beside what is lost."""
+    while intervals.size > LOST_BYTES:
+        pairs = list(intervals)
+        intervals = IntervalSet(
+            (low, high if following is None else following[1])
+            for (low, high), following in zip_longest(pairs[::2], pairs[1::2])
+        )
+    return intervals

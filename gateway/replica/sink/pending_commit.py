@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.events.catalogue import kind_of
-from gateway.events.event import DeadLetter, Event, Notification
+from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.events.times import seconds
 from gateway.publication import (
     DEAD_LETTER,
@@ -66,6 +66,12 @@ class PendingCommit:
             self.size += plain.size - self.messages[place].size
             self.messages[place] = plain
         return plain is not None
+
+    @property
+    def gaps(self) -> list[Notification]:
+        """The gaps that it announces."""
+        contents = (item.content for item in self.items)
+        return [content for content in contents if isinstance(content, Notification) and content.type == GAP]
 
     def outcomes(self, now: float) -> tuple[Counter[tuple[str, str, str]], list[float]]:
         """Count the events by account, kind and what becomes of them, and notifications by their types.

@@ -43,7 +43,7 @@ from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.forgetting import AccountForgetter
 from gateway.replica.sink.pending_commit import PendingCommit, to_message
 from gateway.replica.sink.rejections import Rejections
-from gateway.replica.sink.store_losses import CommittedHighWater, taken_back
+from gateway.replica.sink.store_losses import CommittedHighWater, log_gaps, taken_back
 from gateway.replica.source.account import Account, AccountState
 from gateway.session.checkpoint import (
     LARGEST,
@@ -354,11 +354,26 @@ class Shard:
     async def _read(self, writer: ShardLog) -> dict[str, bytes]:
         """Read the checkpoints, and let them cover nothing that the broker has lost; raises BrokerError."""
         checkpoints = await writer.checkpoints()
-        for name, (checkpoint, sequences) in taken_back(checkpoints, writer.lost).items():
-            await writer.commit(Commit((), {name: checkpoint}))
-            self._committed_high_water.took_back(name, sequences)
-            checkpoints[name] = checkpoint
+        left = taken_back(checkpoints, writer.lost)
+        while left:
+            filling, limits = PendingCommit(), self._limits(writer)
+            for name, taken in left.items():
+                messages = [self._message(item) for item in taken.gaps]
+                if filling.checkpoints and not self._has_room(filling, limits, len(messages)):
+                    break
+                self._add(filling, name, taken.checkpoint, limits, taken.gaps, messages)
+            await self._store(writer, filling)
+            log_gaps(filling.gaps)
+            for name in filling.checkpoints:
+                taken = left.pop(name)
+                self._committed_high_water.took_back(name, taken.sequences)
+                checkpoints[name] = taken.checkpoint
         return checkpoints
+
+    def _has_room(self, filling: PendingCommit, limits: Limits, messages: int) -> bool:
+        """Return whether so many messages more, small ones, and their checkpoint are well in the same commit."""
+        has_place = len(filling.messages) + len(filling.checkpoints) + messages < limits.messages
+        return has_place and filling.size < self._settings.commits.aim and filling.size + 2 * LARGEST < limits.bytes
 
     async def _prove_rejected(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:
         """Store the checkpoints again of accounts of which a message is refused: are they alone? Raises BrokerError."""
@@ -677,6 +692,7 @@ class Shard:
 
     def _count_uncertain(self, filling: PendingCommit) -> None:
         """Count what a person should look at, though it may not be stored and be counted once more."""
+        log_gaps(filling.gaps)
         for (_, kind, outcome), count in filling.outcomes(time.time())[0].items():
             if outcome == "dead_letter":
                 self._counters.events[kind, outcome] += count
@@ -684,6 +700,7 @@ class Shard:
 
     def _committed(self, filling: PendingCommit) -> None:
         """Notify the accounts, as far as they are still served, and the replays."""
+        log_gaps(filling.gaps)
         self.replays.on_committed(filling.replays)
         for name, reached in filling.progress.items():
             self._committed_high_water.note(name, reached[0])

@@ -6,35 +6,62 @@ have consumers that have read those events already, or a broker to mend.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
 
 from gateway.broker.ports import Lost
+from gateway.events.event import GAP, Notification
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint, encode_checkpoint
 from gateway.session.session import Session
 from gateway.session.taking_back import without
+from gateway.session.types import OutgoingItem
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 _WENT_BACK: Final = "the broker's store went back: it has lost events that it had acknowledged"
 _AGAIN: Final = "what the hub still has of them is published again"
+_GAP: Final = "the hub has no longer what is to be published, or cannot give it: a gap is announced"
 
 
-def taken_back(
-    checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[Lost]]
-) -> dict[str, tuple[bytes, list[int]]]:
-    """Return the checkpoints by which what is lost is not published, and which sequences those are, by account."""
-    found: dict[str, tuple[bytes, list[int]]] = {}
+class Taken(NamedTuple):
+    """What of an account is lost, and its checkpoint by which that is not published."""
+
+    checkpoint: bytes
+    sequences: list[int]
+    """Of the present incarnation, in rising order: what the hub still has of them is published again."""
+    gaps: list[OutgoingItem]
+    """What says which of earlier incarnations are lost: their history is nobody's any more."""
+
+
+def taken_back(checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[Lost]]) -> dict[str, Taken]:
+    """Return by account what is lost of it."""
+    found: dict[str, Taken] = {}
     for account in lost.keys() & checkpoints.keys():
         try:
             checkpoint = decode_checkpoint(checkpoints[account])
         except CheckpointUnreadable:
             continue  # whoever serves the account says so
-        sequences = [one.sequence for one in lost[account] if one.incarnation == checkpoint.incarnation]
-        changed, known = without(checkpoint, sequences)
-        if known:
-            found[account] = encode_checkpoint(changed), known
+        by_incarnation: defaultdict[int, list[int]] = defaultdict(list)
+        for incarnation, sequence in sorted(lost[account]):
+            by_incarnation[incarnation].append(sequence)
+        changed, known = without(checkpoint, by_incarnation.pop(checkpoint.incarnation, []))
+        gaps = [_gap(account, *one) for one in by_incarnation.items() if one[0] < checkpoint.incarnation]
+        if known or gaps:
+            found[account] = Taken(encode_checkpoint(changed), known, gaps)
     return found
+
+
+def _gap(account: str, incarnation: int, sequences: list[int]) -> OutgoingItem:
+    detail: dict[str, int | str | None] = {"FirstSeqId": sequences[0], "LastSeqId": sequences[-1]}
+    return OutgoingItem(Notification(account, GAP, detail), incarnation=incarnation)
+
+
+def log_gaps(gaps: Iterable[Notification]) -> None:
+    """Say at ERROR which events can be published by nobody any more."""
+    for gap in gaps:
+        first, last = gap.detail["FirstSeqId"], gap.detail["LastSeqId"]
+        get_logger().error(_GAP, account=gap.account, first=first, last=last)
 
 
 class CommittedHighWater:
@@ -62,6 +89,8 @@ class CommittedHighWater:
 
     def took_back(self, account: str, sequences: list[int]) -> None:
         """Say at ERROR which events of an account are lost, that its checkpoint covered; it does not any more."""
+        if not sequences:
+            return
         self._highest.pop(account, None)
         self._tally.went_back += 1
         first, last = sequences[0], sequences[-1]

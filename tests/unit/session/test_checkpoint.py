@@ -25,6 +25,7 @@ from gateway.session.finality import MOST, Sighting
 from gateway.session.hub_clock import Moment
 from gateway.session.interval_set import IntervalSet
 from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
+from gateway.session.taking_back import LOST_BYTES
 from gateway.session.types import SessionSettings
 
 RECORDED = (
@@ -82,6 +83,8 @@ def checkpoints(draw: st.DrawFn) -> Checkpoint:
         subscriptions=tuple(Subscription(at, draw(strategies)) for at in [0, *since]),
         passed=draw(st.none() | passed(verified)),
         sightings=tuple(draw(st.lists(st.builds(Sighting, SEQUENCES, MOMENTS), max_size=MOST))),
+        again=draw(SEQUENCES),
+        lost=draw(intervals(verified)),
     )
 
 
@@ -212,6 +215,7 @@ def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> 
     settled = IntervalSet((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
     strategies = frozenset(range(10**9, 10**9 + (MAX_BYTES + MAX_PAST_BYTES) // 11))
     holes = IntervalSet((at, at) for at in range(2**61 - 10**5, 2**61 - 10**5 + HOLE_BYTES // 4 * 2, 2))
+    lost = IntervalSet((at, at) for at in range(2**61, 2**61 + LOST_BYTES // 4 * 2, 2))
     fullest = Checkpoint(
         verified=2**61 - 2,
         anchor=Anchor(2**61 - 2, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.123456789Z"),
@@ -223,7 +227,10 @@ def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> 
         subscriptions=(Subscription(0, strategies),),
         passed=Passed(2**60, 2**61 - 10**6, tuple(holes)),
         sightings=(Sighting(2**62, Moment(2**60, 2**60)),) * MOST,
+        again=2**62,
+        lost=tuple(lost),
     )
+    assert lost.size >= LOST_BYTES
     assert settled.size >= bounds.interval_bytes
     assert fullest.subscriptions[0].size > MAX_BYTES - 100
     assert LARGEST * 0.95 < len(encode_checkpoint(fullest)) < LARGEST

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 import hypothesis.strategies as st
 from hypothesis import given
 
 from gateway.session.checkpoint import Anchor, Checkpoint, Passed, decode_checkpoint, encode_checkpoint
+from gateway.session.interval_set import IntervalSet
 from gateway.session.subscriptions import Subscription
-from gateway.session.taking_back import without
-from tests.unit.session.scenes import Scene, event, events
+from gateway.session.taking_back import LOST_BYTES, without
+from tests.unit.session.scenes import Scene, clock, event, events
 
 _PAGE: Final = 50
 
@@ -19,13 +21,24 @@ def lived_through(checkpoint: Checkpoint, *history: int, **more: Any) -> Scene: 
     """Return a scene that goes on from a checkpoint, pages a history to its end, and commits each page."""
     scene = Scene(decode_checkpoint(encode_checkpoint(checkpoint)))
     scene.connect(latest=max(history))
-    for _ in range(2 * len(history)):
+    pages(scene, *history, **more)
+    return scene
+
+
+def looks_again(scene: Scene, *history: int, at: float = 31.0) -> None:
+    """Let a scene that is live audit, when the grace is over."""
+    scene.session.on_latest(max(history), clock(at))
+    scene.session.history.audit()
+    pages(scene, *history)
+
+
+def pages(scene: Scene, *history: int, **more: Any) -> None:  # noqa: ANN401
+    for _ in range(2 * len(history) + 2):
         if (request := scene.asks()) is None:
             break
         page = [one for one in history if one > request.since][:_PAGE]
         scene.answers(*events(page, **more), is_full=len(page) == _PAGE)
         scene.commits()
-    return scene
 
 
 def test_the_end_is_lost() -> None:
@@ -80,6 +93,69 @@ def test_many_published_again_do_not_let_others_pass_for_strangers() -> None:
     assert scene.checkpoint.again == 0
 
 
+def test_what_the_hub_has_no_more_is_announced_once_and_nothing_besides() -> None:
+    """Its history begins behind the first that are lost, and still has the anchor. 8 never was."""
+    standing = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), settled=((12, 13),), passed=Passed(0, 2, ((8, 8),)))
+    taken, known = without(standing, {4, 5, 7, 9, 12})
+    assert known == [4, 5, 7, 9, 12]
+    scene = lived_through(taken, 9, 10, 13, 14)
+    assert scene.published() == [9, 14]
+    assert scene.notifications("gap") == [], "its grace is not over"
+    looks_again(scene, 9, 10, 13, 14, 15)
+    scene.published()
+    named = [{"FirstSeqId": 4, "LastSeqId": 5}, {"FirstSeqId": 7, "LastSeqId": 7}, {"FirstSeqId": 12, "LastSeqId": 12}]
+    assert scene.notifications("gap") == named
+    assert (scene.checkpoint.verified, scene.checkpoint.lost) == (15, ())
+    again = scene.crashes()
+    again.connect(latest=16, at=90.0)
+    again.answers(*events([15, 16]))
+    assert (again.notifications("gap"), again.published()) == ([], [16])
+
+
+def test_what_is_announced_is_so_with_the_commit_that_passes_it() -> None:
+    taken, _ = without(Checkpoint(verified=10, anchor=Anchor(10, "id-10"), passed=Passed(0, 0)), {3, 6})
+    scene = lived_through(taken, 4, 5, 7, 8, 9, 10)
+    scene.session.on_latest(10, clock(31.0))
+    scene.session.history.audit()
+    for since in (9, 2):  # whose history it is, and what it has
+        scene.answers(*events([one for one in (4, 5, 7, 8, 9, 10) if one > since]))
+    scene.commits(messages=1)
+    (first, *_) = [batch for batch in scene.batches if batch.items]
+    standing = decode_checkpoint(first.checkpoint)
+    assert (standing.verified, standing.lost) == (3, ((6, 6),))
+    again = lived_through(standing, 4, 5, 7, 8, 9, 10)
+    looks_again(again, 4, 5, 7, 8, 9, 10)
+    assert again.notifications("gap") == [{"FirstSeqId": 6, "LastSeqId": 6}]
+
+
+def test_where_the_history_begins_behind_the_anchor_each_is_announced_once() -> None:
+    taken, _ = without(Checkpoint(verified=10, anchor=Anchor(10, "id-10"), passed=Passed(0, 0)), {3, 6})
+    scene = lived_through(taken, *range(13, 16))
+    looks_again(scene, *range(13, 16))
+    assert scene.notifications("gap") == [
+        {"FirstSeqId": 3, "LastSeqId": 3},
+        {"FirstSeqId": 6, "LastSeqId": 6},
+        {"FirstSeqId": 11, "LastSeqId": 12},
+    ]
+    assert scene.checkpoint.lost == ()
+
+
+def test_a_second_loss_forgets_nothing_of_the_first() -> None:
+    once, _ = without(Checkpoint(verified=10, anchor=Anchor(10, "id-10"), passed=Passed(0, 0)), {3, 6})
+    twice, _ = without(once, {5, 6, 9})
+    assert twice.lost == ((3, 3), (5, 6), (9, 9))
+
+
+def test_what_is_known_of_a_scattered_loss_takes_little() -> None:
+    """Some that never were are announced then, too."""
+    standing = Checkpoint(verified=10**15 + 10**5, passed=Passed(0, 0))
+    lost = set(range(10**15, 10**15 + 10**4, 2))
+    taken, _ = without(standing, lost)
+    assert len(encode_checkpoint(taken)) - len(encode_checkpoint(replace(taken, lost=()))) < LOST_BYTES
+    kept = IntervalSet(taken.lost)
+    assert all(number in kept for number in lost)
+
+
 NUMBERS = st.frozensets(st.integers(1, 30))
 
 
@@ -102,6 +178,32 @@ def test_history_gives_again_exactly_what_was_published_and_is_lost(
     assert decode_checkpoint(encode_checkpoint(taken)) == taken
     if taken != standing:
         assert lived_through(taken, *sorted(published)).published() == known
+
+
+@given(published=NUMBERS, lost=NUMBERS, verified=st.integers(0, 30), left=NUMBERS)
+def test_what_is_lost_is_given_again_or_announced(
+    published: frozenset[int], lost: frozenset[int], verified: int, left: frozenset[int]
+) -> None:
+    """And no number that was neither lost nor passed by a history which begins later."""
+    above = [number for number in sorted(published) if number > verified]
+    holes = [number for number in range(1, verified + 1) if number not in published]
+    anchor = max((one for one in published if one <= verified), default=None)
+    standing = Checkpoint(
+        verified=verified,
+        anchor=None if anchor is None else Anchor.of(event(anchor)),
+        settled=joined(above),
+        passed=Passed(0, 0, joined(holes)),
+    )
+    taken, known = without(standing, lost)
+    if not known:
+        return
+    history = sorted((published & left) | ({anchor} if anchor else set()) | {31})
+    scene = lived_through(taken, *history)
+    looks_again(scene, *history)
+    told = scene.notifications("gap")
+    named = {number for gap in told for number in range(int(gap["FirstSeqId"] or 0), int(gap["LastSeqId"] or 0) + 1)}
+    assert named == set(known) - set(history)
+    assert set(scene.published()) == (set(known) & set(history)) | {31}
 
 
 def joined(numbers: list[int]) -> tuple[tuple[int, int], ...]:
