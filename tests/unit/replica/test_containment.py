@@ -67,7 +67,7 @@ async def test_an_account_whose_event_cannot_be_taken_restarts_beside_neighbours
     assert world.status("alpha").last_error is None
 
 
-async def test_an_account_that_fails_with_more_than_its_part_of_a_commit_leaves_nothing_noted_of_it(
+async def test_a_failure_beyond_its_part_of_a_commit_leaves_nothing_noted(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else it would be asked for more of the same commit, when it has no session any more."""

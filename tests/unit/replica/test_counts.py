@@ -56,7 +56,7 @@ def test_connections_are_counted_of_the_account_and_of_all() -> None:
     assert (tally.connects, tally.disconnects, tally.connect_failures) == (2, {"silent": 2}, {"timeout": 2})
 
 
-def test_a_failed_attempt_is_no_disconnect_though_the_connection_before_was_cancelled() -> None:
+def test_a_failed_attempt_after_a_cancelled_connection_is_no_disconnect() -> None:
     counts = AccountCounters("main", Counters())
     counts.on_connecting()
     counts.on_connected()  # and its task is cancelled, as where the shard moves: nobody says that it ended

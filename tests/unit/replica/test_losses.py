@@ -155,7 +155,7 @@ async def test_of_lost_events_the_checkpoint_takes_back_those_and_no_others(buil
     assert world.replicas[0]._source.counters.went_back == 1
 
 
-async def test_what_the_hub_has_no_more_of_what_is_lost_is_announced_and_told_once(build: Build) -> None:
+async def test_lost_events_that_the_hub_has_no_more_are_announced_once(build: Build) -> None:
     """Of the earlier incarnation as well, whose history is nobody's any more."""
     world = await build("alpha", prefill=10)
     log = Losing(world.broker.log("losing"))
@@ -182,7 +182,7 @@ async def test_what_the_hub_has_no_more_of_what_is_lost_is_announced_and_told_on
     assert told == [(3, 10), (3, 7)]
 
 
-async def test_many_that_lost_something_are_mended_in_few_commits_of_a_bounded_size_that_wait_for_their_slots(
+async def test_many_accounts_with_losses_are_fixed_in_few_bounded_commits(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One by one 900 of them took 19 minutes over a line of 0.4 s."""
