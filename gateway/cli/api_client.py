@@ -7,11 +7,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Any, Final
 from uuid import uuid4
 
 import aiohttp
-import typer
 
 from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
@@ -34,7 +33,6 @@ _UNKNOWN_TOKEN: Final = 401
 _NOT_FOUND: Final = 404
 _INVALID: Final = 422
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one item a line, for scripts.")]
 Query = Sequence[tuple[str, str]]
 
 

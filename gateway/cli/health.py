@@ -15,7 +15,7 @@ import typer
 from gateway.addresses import is_loopback
 from gateway.bootstrap import terminal
 from gateway.certificates import PemFiles, client_context
-from gateway.cli.options import command_app
+from gateway.cli.options import CertFileOption, KeyFileOption, command_app
 from gateway.errors import ConfigurationError, GatewayError
 
 _PATIENCE: Final = 5.0
@@ -31,12 +31,8 @@ def health(
     ca_file: Annotated[
         Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate.")
     ] = None,
-    cert_file: Annotated[
-        Path | None, typer.Option("--cert-file", help="PEM file of a client's certificate, if it wants one.")
-    ] = None,
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="PEM file of its key; not needed where --cert-file holds it.")
-    ] = None,
+    cert_file: CertFileOption = None,
+    key_file: KeyFileOption = None,
 ) -> None:
     """Ask the gateway on this machine whether it works, as /healthz says: for Docker's HEALTHCHECK.
 

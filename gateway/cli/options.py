@@ -1,4 +1,4 @@
-"""What several commands share: how their Typer app is made, and the option that names the settings."""
+"""What several commands share: how their Typer app is made, and the options that more than one of them has."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ import typer
 ConfigOption = Annotated[
     Path | None,
     typer.Option("--config", "-c", help="YAML file with settings; GATEWAY_… in the environment wins over it."),
+]
+AccountsOption = Annotated[list[str] | None, typer.Option("--account", help="Only this account; repeatable.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one item a line, for scripts.")]
+UrlOption = Annotated[str, typer.Option(help="Where the control plane of a replica listens.")]
+TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file that holds the token, if it wants one.")]
+CaFileOption = Annotated[
+    Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate; else the system's.")
+]
+CertFileOption = Annotated[
+    Path | None, typer.Option("--cert-file", help="PEM file of a client's certificate, if it wants one.")
+]
+KeyFileOption = Annotated[
+    Path | None, typer.Option("--key-file", help="PEM file of its key; not needed where --cert-file holds it.")
 ]
 
 

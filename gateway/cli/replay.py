@@ -11,9 +11,17 @@ import typer
 
 from gateway.bootstrap import event_loop as loop
 from gateway.bootstrap import terminal
-from gateway.cli.api_client import Api, JsonOption, api_at, as_promised
-from gateway.cli.options import command_app
-from gateway.cli.target import URL, CaFileOption, CertFileOption, KeyFileOption, Target, TokenOption, UrlOption
+from gateway.cli.api_client import Api, api_at, as_promised
+from gateway.cli.options import (
+    CaFileOption,
+    CertFileOption,
+    JsonOption,
+    KeyFileOption,
+    TokenOption,
+    UrlOption,
+    command_app,
+)
+from gateway.cli.target import URL, Target
 from gateway.errors import ConfigurationError, GatewayError
 
 if TYPE_CHECKING:

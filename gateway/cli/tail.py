@@ -17,7 +17,7 @@ from gateway.bootstrap import terminal
 from gateway.bootstrap.broker import open_broker
 from gateway.bootstrap.broker_parts import TOPICS
 from gateway.broker.ports import Stored
-from gateway.cli.options import ConfigOption, command_app
+from gateway.cli.options import AccountsOption, ConfigOption, command_app
 from gateway.errors import ConfigurationError
 from gateway.settings import BrokerSettings, load_broker_settings
 from gateway.telemetry.logs import configure_logs
@@ -28,7 +28,7 @@ app = command_app()
 @app.command()
 def tail(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as order-update; repeatable.")] = None,
-    account: Annotated[list[str] | None, typer.Option(help="Only this account; repeatable.")] = None,
+    account: AccountsOption = None,
     start: Annotated[
         str, typer.Option("--from", help="first, last, new, a position, or a time such as 2026-11-22T13:32:25Z.")
     ] = "new",

@@ -1,4 +1,4 @@
-"""Which listener of a gateway a command asks, by the options of the command, and what of it is safe.
+"""Which listener of a gateway a command asks, and what of it is safe.
 
 A token is sent over TLS, or to this machine alone: whoever reads it on the way could use it.
 """
@@ -8,9 +8,8 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Final
 
-import typer
 import yarl
 
 from gateway.addresses import is_loopback
@@ -20,18 +19,6 @@ from gateway.errors import ConfigurationError, GatewayError
 URL: Final = "http://127.0.0.1:8080"
 _PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
 """What OpenSSL calls an answer that is no TLS."""
-
-UrlOption = Annotated[str, typer.Option(help="Where the control plane of a replica listens.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file that holds the token, if it wants one.")]
-CaFileOption = Annotated[
-    Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate; else the system's.")
-]
-CertFileOption = Annotated[
-    Path | None, typer.Option("--cert-file", help="PEM file of a client's certificate, if it wants one.")
-]
-KeyFileOption = Annotated[
-    Path | None, typer.Option("--key-file", help="PEM file of its key; not needed where --cert-file holds it.")
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from gateway.bootstrap.broker import open_broker
 from gateway.bootstrap.broker_parts import Broker
 from gateway.bootstrap.log_reader import open_hub, read_log
 from gateway.broker.ports import LogReader
-from gateway.cli.options import ConfigOption, command_app
+from gateway.cli.options import AccountsOption, ConfigOption, command_app
 from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
@@ -36,7 +36,7 @@ app = command_app()
 @app.command()
 def verify(
     config: ConfigOption = None,
-    account: Annotated[list[str] | None, typer.Option(help="Only this account; repeatable.")] = None,
+    account: AccountsOption = None,
     since: Annotated[
         int | None, typer.Option(min=0, help="After this sequence; otherwise from the log's first event on.")
     ] = None,
