@@ -125,9 +125,7 @@ async def show_account(here: DeploymentDep, account: AccountName) -> models.Acco
 )
 async def show_subscription(here: DeploymentDep, account: AccountName, response: Response) -> models.Subscription:
     """Whose events are wanted, and whose are published."""
-    desired, revision = _changed(here, account)
-    response.headers["ETag"] = etag(revision)
-    applied = listing.is_applied(here.view_of(account), account)
+    desired, revision, applied = _desired_of(here, account, response)
     return _subscription(here, account, desired, revision, is_applied=applied)
 
 
@@ -180,9 +178,7 @@ async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
 )
 async def show_target_state(here: DeploymentDep, account: AccountName, response: Response) -> models.TargetState:
     """What is wanted, and whether it is so."""
-    desired, revision = _changed(here, account)
-    response.headers["ETag"] = etag(revision)
-    applied = listing.is_applied(here.view_of(account), account)
+    desired, revision, applied = _desired_of(here, account, response)
     return models.TargetState(account=account, state=desired.state.value, revision=revision, is_applied=applied)
 
 
@@ -316,6 +312,13 @@ def _changed(here: DeploymentView, account: str) -> tuple[Desired, int]:
         words = f"A later release wrote what is wanted of account {account}. Ask a replica of that release."
         raise Problem(ProblemType.LATER_RELEASE, words)
     return wish.desired, wish.revision
+
+
+def _desired_of(here: DeploymentView, account: str, response: Response) -> tuple[Desired, int, bool]:
+    """Return what is wanted, its revision and whether it is applied; the revision is the answer's ETag."""
+    desired, revision = _changed(here, account)
+    response.headers["ETag"] = etag(revision)
+    return desired, revision, listing.is_applied(here.view_of(account), account)
 
 
 def _subscription(
