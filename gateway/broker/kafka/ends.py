@@ -30,6 +30,8 @@ _PART: Final = 280
 """Bytes of a part, and the numbers in it besides."""
 Found: TypeAlias = tuple[str, Lost]
 """An account, and an event of it."""
+_BESIDE: Final = 1000
+"""Places that others may have written to behind a copy since it was made."""
 _UNNUMBERED: Final = frozenset({DEAD_LETTER, NOTIFICATIONS, REPLAY})
 
 
@@ -176,10 +178,15 @@ class PartitionEnds:
             if tp in self._short or tp in self._lost_from or end <= self.last(tp)
         }
 
-    def first(self, tp: TopicPartition, default: int) -> int:
-        """Return the first place in a partition of which it matters what is there."""
-        known = next((place for one, place, _ in self._recent if one == tp), default)
-        return min(known, self._lost_from.get(tp, known))
+    def first(self, tp: TopicPartition, end: int) -> int:
+        """Return the first place of which it matters what is there, in a partition that ends at `end` now.
+
+        Who makes a topic anew and copies its records back leaves out the markers of transactions and what had grown too
+        old: what is known stands lower then, but in no more places than it had.
+        """
+        known = next((place for one, place, _ in self._recent if one == tp), end)
+        copied = end - (self.last(tp) + 1 - known) - _BESIDE
+        return max(0, min(known, copied, self._lost_from.get(tp, known)))
 
     def sought(self, tp: TopicPartition) -> set[Found]:
         """Return the events that were written to a partition, as far as they are known, and all that are lost."""
@@ -202,18 +209,20 @@ class PartitionEnds:
         if not any(lacking) and now > self.last(tp):
             self._short.pop(tp, None)
             return  # it has all that is known, and the end that was told before was of another copy
-        gone = []
+        gone, forgotten = [], []
         for one, missing in zip(held, lacking, strict=True):
             _, place, part = one
             if missing:
                 self.lost.setdefault(part.account, set()).update(missing)
                 self._lost_from[tp] = min(end, self._lost_from.get(tp, end))
-            if missing or place >= end:
+            if missing or (place >= end and not part.sequences):
                 gone.append(one)
+            if missing or place >= end:
+                forgotten.append(one)  # what of it is there stands where nobody knows
         if gone or end <= self.last(tp):
             parts = [part for _, _, part in gone]
             self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
-        for one in gone:
+        for one in forgotten:
             self._recent.remove(one)
             self._count(one[2], -1)
         self._last[tp] = end - 1

@@ -82,6 +82,24 @@ def test_a_partition_that_is_doubted_may_have_everything() -> None:
     assert (logs, ends.lost, ends.short({EVENTS: 3})) == ([], {}, {})
 
 
+def test_a_copy_of_the_partition_stands_lower_and_is_looked_for_there() -> None:
+    """It has no markers, and nothing that had grown too old; others may have written behind it."""
+    ends = PartitionEnds(0, OWN)
+    wrote(ends, (50_000, [part("alpha", *range(1, 101))]), (50_102, [part("alpha", *range(101, 201))]))
+    assert ends.first(EVENTS, 60_000) == 50_000
+    assert 38_000 < ends.first(EVENTS, 40_000) <= 39_798
+    assert ends.first(EVENTS, 202) == 0
+
+
+def test_of_a_copy_that_has_everything_nothing_is_told_to_be_lost() -> None:
+    ends = PartitionEnds(0, OWN)
+    wrote(ends, (100, [part("alpha", 1, 2)]), (103, [part("alpha", 3)]), (105, [part("beta", 1)]))
+    with structlog.testing.capture_logs() as logs:
+        ends.lose(EVENTS, 4, 0, there("alpha", [1, 2, 3]) | there("beta", [1]), now=4)
+    assert (ends.lost, [entry["keys"] for entry in logs]) == ({}, [[]])
+    assert ends.short({EVENTS: 4}) == {}
+
+
 def test_what_others_wrote_is_not_kept_in_mind_while_it_is_looked_at() -> None:
     """It may be millions: of all shards of the partition since this process wrote there last."""
     ends = PartitionEnds(0, OWN)
