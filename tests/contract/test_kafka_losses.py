@@ -15,7 +15,7 @@ from tests.contract.kafka_topics import admin, made
 from tests.contract.rigs import PARTITIONS, KafkaRig
 
 
-async def test_a_topic_that_somebody_made_anew_and_filled_with_what_it_had_lost_nothing(
+async def test_a_topic_recreated_and_refilled_has_lost_nothing(
     kafka: KafkaRig, kafka_address: str
 ) -> None:
     """The copy has no markers of transactions, so its records stand lower than they stood."""
