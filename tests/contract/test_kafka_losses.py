@@ -15,9 +15,7 @@ from tests.contract.kafka_topics import admin, made
 from tests.contract.rigs import PARTITIONS, KafkaRig
 
 
-async def test_a_topic_recreated_and_refilled_has_lost_nothing(
-    kafka: KafkaRig, kafka_address: str
-) -> None:
+async def test_a_topic_recreated_and_refilled_has_lost_nothing(kafka: KafkaRig, kafka_address: str) -> None:
     """The copy has no markers of transactions, so its records stand lower than they stood."""
     log, topic = kafka.log("a"), kafka.topics.message("order-update")
     async with kafka.log("its predecessor").open(1) as shard:
