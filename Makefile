@@ -50,10 +50,10 @@ bench-idle: install ## what 5,000 accounts cost that have nothing to do; ARGS="-
 	$(BIN)/python -m benchmarks.idle $(ARGS)
 
 chaos: install ## three replicas under blows: make chaos SECONDS=600 BROKER=kafka SEED=7; exit code 1 where not exact
-	$(BIN)/python -m tests.acceptance.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tools.chaos --seconds $(SECONDS) --broker $(BROKER) $(if $(SEED),--seed $(SEED))
 
 takeover: install ## how long accounts are silent when a replica is killed or ends: make takeover BROKER=kafka BUSY=3
-	$(BIN)/python -m tests.acceptance.takeover --broker $(BROKER) --busy $(or $(BUSY),0) $(ARGS)
+	$(BIN)/python -m tools.takeover --broker $(BROKER) --busy $(or $(BUSY),0) $(ARGS)
 
 # tools/make_settings_page.py makes docs/reference/settings.md, and so on: script:page
 REFERENCE := settings:settings metrics:metrics cli:cli api:http-api errors:errors

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.acceptance.checker import Found, judge
-from tests.acceptance.control import Control, control_of
-from tests.acceptance.processes import House, house, until
-from tests.acceptance.replays import apart, asked, ended
+from tests.support.checker import Found, judge
+from tests.support.control_client import Control, control_of
+from tests.support.gateway_process import House, house, until
+from tests.support.replay_client import apart, asked, ended
 
 CONNECTIONS = 8
 RATES = (100, 5_000)

@@ -11,7 +11,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.simulator.events import CALLBACKS
-from tests.contract.kafka_server import any_kafka
+from tests.support.kafka_server import any_kafka
 
 
 @contextmanager

@@ -28,10 +28,10 @@ import aiohttp
 from gateway.bootstrap import event_loop as loop
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.simulator import SimulatorConfig, simulator
-from tests.acceptance.metrics import Metrics, metrics_of
-from tests.acceptance.processes import GATEWAY, ROOT, Process, process, until
-from tests.contract.certificates import Authority
 from tests.support import leftovers
+from tests.support.certificates import Authority
+from tests.support.gateway_process import GATEWAY, ROOT, Process, process, until
+from tests.support.metrics_client import Metrics, metrics_of
 
 FEW = 10
 """Accounts of the gateway that tells what a process takes without many."""

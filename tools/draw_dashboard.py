@@ -21,8 +21,8 @@ from html import escape
 from pathlib import Path
 from typing import Final
 
-from tests.contract.prometheus_server import Prometheus
-from tests.packaging.dashboards import PANELS, Panel, asked
+from tests.support.dashboards import PANELS, Panel, asked
+from tests.support.prometheus_server import Prometheus
 
 _GATEWAY: Final = Path(sys.executable).with_name("gateway")
 _RUN_S: Final = 80.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance import chaos
-from tests.acceptance.replays import Scenes
-from tests.contract import kafka_server
+from tests.support import kafka_server
+from tests.support.replay_client import Scenes
+from tools import chaos
 
 
 @pytest.fixture(params=["jetstream", "kafka"])

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.control import control_of, new_token
-from tests.acceptance.processes import house, process, until
+from tests.support.control_client import control_of, new_token
+from tests.support.gateway_process import house, process, until
 
 EXAMPLES = int(os.environ.get("MESOLIVE_TEST_FUZZ_EXAMPLES", "100"))
 """Of each operation, in the long run."""

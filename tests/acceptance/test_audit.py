@@ -14,12 +14,12 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from nats.js.errors import NotFoundError
 
-from tests.acceptance.control import Control, child, control_of, new_token
-from tests.acceptance.kafka_house import made
-from tests.acceptance.metrics import metrics_of
-from tests.acceptance.processes import House, house, until
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_server
+from tests.support.control_client import Control, child, control_of, new_token
+from tests.support.gateway_process import House, house, until
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
+from tests.support.metrics_client import metrics_of
 
 TARGET = "/v1/accounts/account-1/target-state"
 STREAM = "mesolive-gateway-audit"

@@ -25,7 +25,7 @@ from nats.js.errors import NotFoundError
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.simulator import Failure, Injection, Simulator, SimulatorConfig, simulator
-from tests.acceptance.processes import GATEWAY, Process, process, until
+from tests.support.gateway_process import GATEWAY, Process, process, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

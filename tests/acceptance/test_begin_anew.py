@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.checker import Found
-from tests.acceptance.control import Control, control_of, put
-from tests.acceptance.metrics import metrics_of
-from tests.acceptance.processes import until
-from tests.acceptance.replays import Scene, Scenes, at_work, sequences
+from tests.support.checker import Found
+from tests.support.control_client import Control, control_of, put
+from tests.support.gateway_process import until
+from tests.support.metrics_client import metrics_of
+from tests.support.replay_client import Scene, Scenes, at_work, sequences
 
 log = logging.getLogger(__name__)
 

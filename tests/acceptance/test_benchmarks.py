@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.processes import ROOT, process
-from tests.contract import kafka_server
+from tests.support import kafka_server
+from tests.support.gateway_process import ROOT, process
 
 PATIENCE: Final = 150.0
 FEW: Final = ("--rounds", "1", "--events", "400", "--seconds", "0.5")

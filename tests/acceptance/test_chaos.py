@@ -13,9 +13,9 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance import chaos
-from tests.acceptance.chaos import Blow, Kind, Outcome
-from tests.contract import kafka_server
+from tests.support import kafka_server
+from tools import chaos
+from tools.chaos import Blow, Kind, Outcome
 
 SLACK: Final = 2.5
 """How many times as long a silence may be beside other loads; the figures are logged."""

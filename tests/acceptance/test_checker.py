@@ -9,8 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.checker import Found, Truth, judge
-from tests.acceptance.processes import ROOT, house
+from tests.support.checker import Found, Truth, judge
+from tests.support.gateway_process import ROOT, house
 
 ACCOUNT: Final = "acme"
 ORDER: Final = Truth(

@@ -9,10 +9,10 @@ from typing import Any, Final
 
 import pytest
 
-from tests.acceptance import chaos
-from tests.acceptance.kafka_house import Place
-from tests.acceptance.processes import ROOT, House, Process, settled_of, until
-from tests.contract import kafka_server
+from tests.support import kafka_server
+from tests.support.gateway_process import ROOT, House, Process, settled_of, until
+from tests.support.kafka_cluster import Place
+from tools import chaos
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.acceptance.processes import GATEWAY, Process, house, process
-from tests.contract.nats_server import NatsServer
-from tests.contract.sockets import free_port
+from tests.support.gateway_process import GATEWAY, Process, house, process
+from tests.support.nats_server import NatsServer
+from tests.support.sockets import free_port
 
 SECRET = "s3cret-key-of-alpha"
 

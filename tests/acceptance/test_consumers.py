@@ -11,10 +11,10 @@ from pathlib import Path
 import nats
 import pytest
 
-from tests.acceptance.control import control_of
-from tests.acceptance.processes import GATEWAY, House, house, process
-from tests.acceptance.replays import again_on_topics
-from tests.contract.permissions import nats_consumer
+from tests.support.control_client import control_of
+from tests.support.gateway_process import GATEWAY, House, house, process
+from tests.support.permissions import nats_consumer
+from tests.support.replay_client import again_on_topics
 
 
 async def verdict(world: House) -> tuple[int, str]:

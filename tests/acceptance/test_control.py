@@ -16,8 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.acceptance.control import Control, child, control_of, new_token
-from tests.acceptance.processes import GATEWAY, House, house, process, until
+from tests.support.control_client import Control, child, control_of, new_token
+from tests.support.gateway_process import GATEWAY, House, house, process, until
 
 
 @asynccontextmanager

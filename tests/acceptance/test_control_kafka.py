@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.control import control_of
-from tests.acceptance.kafka_house import made
-from tests.acceptance.processes import until
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_server
+from tests.support.control_client import control_of
+from tests.support.gateway_process import until
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from nats.js.errors import NotFoundError
 from gateway.accounts import shard_of
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.simulator import CALLBACKS, Emission, Injection, Simulator, SimulatorConfig, simulator
-from tests.acceptance.checker import Found, judge, read_log, read_truth
-from tests.acceptance.processes import GATEWAY, Process, process, until
+from tests.support.checker import Found, judge, read_log, read_truth
 from tests.support.costly import COSTLY
+from tests.support.gateway_process import GATEWAY, Process, process, until
 
 log = logging.getLogger(__name__)
 

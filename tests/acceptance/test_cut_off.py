@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance import chaos
-from tests.acceptance.kafka_house import Place
-from tests.acceptance.processes import House, Process, settled_of, until
-from tests.acceptance.strikes import silences
-from tests.contract import kafka_server
+from tests.support import kafka_server
+from tests.support.fault_injection import silences
+from tests.support.gateway_process import House, Process, settled_of, until
+from tests.support.kafka_cluster import Place
+from tools import chaos
 
 log = logging.getLogger(__name__)
 

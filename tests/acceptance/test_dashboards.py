@@ -18,13 +18,13 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.control import Control, control_of
-from tests.acceptance.processes import House, house, until
-from tests.acceptance.replays import asked as replay_asked
-from tests.acceptance.replays import ended
-from tests.acceptance.strikes import claim
-from tests.contract.prometheus_server import FETCHING, Prometheus, Sample
-from tests.packaging.dashboards import BOARDS, PANELS, asked
+from tests.support.control_client import Control, control_of
+from tests.support.dashboards import BOARDS, PANELS, asked
+from tests.support.fault_injection import claim
+from tests.support.gateway_process import House, house, until
+from tests.support.prometheus_server import FETCHING, Prometheus, Sample
+from tests.support.replay_client import asked as replay_asked
+from tests.support.replay_client import ended
 
 RULES: Final = Path(__file__).parents[2] / "helm" / "mesolive-gateway" / "rules" / "mesolive-gateway.yaml"
 ACCOUNTS: Final = 6

@@ -9,7 +9,7 @@ from pathlib import Path
 import nats
 import pytest
 
-from tests.acceptance.processes import GATEWAY, Process, process, until
+from tests.support.gateway_process import GATEWAY, Process, process, until
 
 
 @pytest.fixture

@@ -20,12 +20,12 @@ from gateway.broker.ports import ControlStore
 from gateway.errors import Conflict, OutcomeUnknown
 from gateway.settings import load_broker_settings
 from gateway.state import Desired, TargetState, encode_record
-from tests.acceptance.checker import judge
-from tests.acceptance.kafka_house import made
-from tests.acceptance.processes import Process, house, until
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import judge
+from tests.support.gateway_process import Process, house, until
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 RATE = 200.0
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.acceptance.control import control_of
-from tests.acceptance.processes import House, house, until
+from tests.support.control_client import control_of
+from tests.support.gateway_process import House, house, until
 
 MEANS = ["Off", "On"]
 """How the simulated hub declares its SignalState; C# authors usually do so, the vendor's page names them otherwise."""

@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from tests.acceptance.processes import house, meanwhile
-from tests.acceptance.strikes import RATE, cut_connections, cuts_of, has_cut, strike, summary, were_in_flight
-from tests.acceptance.wire import Catch, How
+from tests.support.fault_injection import RATE, cut_connections, cuts_of, has_cut, strike, summary, were_in_flight
+from tests.support.gateway_process import house, meanwhile
+from tests.support.nats_proxy import Catch, How
 
 log = logging.getLogger(__name__)
 

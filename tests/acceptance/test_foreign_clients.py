@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from gateway.simulator import CALLBACKS, PATH, Failure, Form, Simulator, SimulatorConfig, simulator
-from tests.acceptance import foreign
-from tests.acceptance.foreign import FOREIGN
+from tests.support import foreign_clients
+from tests.support.foreign_clients import FOREIGN
 
 KEY = "k-foreign"
 LIMIT = 60
@@ -59,7 +59,7 @@ async def visit(simulator: Simulator, *command: str) -> AsyncIterator[Visit]:
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    return foreign.node()
+    return foreign_clients.node()
 
 
 def parsed(line: bytes) -> Any:

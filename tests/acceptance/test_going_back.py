@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import kafka_house
-from tests.acceptance.processes import PATIENCE, Process, Scene, house, until
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_cluster, kafka_server
+from tests.support.gateway_process import PATIENCE, Process, Scene, house, until
+from tests.support.kafka_server import KafkaServer
 from tests.support.putting_back import Stoppable, keep, put_back, put_back_only
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ async def on_kafka(folder: Path) -> AsyncIterator[tuple[Scene, Stoppable]]:
     server = KafkaServer(folder / "kafka")
     server.put_behind_a_wire()
     with server:
-        async with kafka_house.made(folder, server, accounts=("alpha", "beta"), prefill=1000) as here:
+        async with kafka_cluster.made(folder, server, accounts=("alpha", "beta"), prefill=1000) as here:
             yield here, server
 
 

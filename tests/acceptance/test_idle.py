@@ -6,8 +6,8 @@ import asyncio
 import logging
 from pathlib import Path
 
-from tests.acceptance.processes import House, Process, house, until
 from tests.support.crowd import connected, count, memory
+from tests.support.gateway_process import House, Process, house, until
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ import nats
 import pytest
 
 from gateway.accounts import shard_of
-from tests.acceptance.checker import judge
-from tests.acceptance.processes import house, meanwhile, until
-from tests.acceptance.strikes import (
+from tests.support.checker import judge
+from tests.support.fault_injection import (
     FAULTS,
     RATE,
     claim,
@@ -26,7 +25,8 @@ from tests.acceptance.strikes import (
     summary,
     were_in_flight,
 )
-from tests.acceptance.wire import Catch, How
+from tests.support.gateway_process import house, meanwhile, until
+from tests.support.nats_proxy import Catch, How
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import nats
 
-from tests.acceptance.processes import House, house
+from tests.support.gateway_process import House, house
 
 CONTROL = "mesolive-gateway-control"
 NOT_READABLE = f"the stream {CONTROL} cannot be read: allow_direct is off"

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.checker import judge
-from tests.acceptance.kafka_house import made, reached
-from tests.acceptance.processes import until
-from tests.acceptance.strikes import silences
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_wire import Api
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import judge
+from tests.support.fault_injection import silences
+from tests.support.gateway_process import until
+from tests.support.kafka_cluster import made, reached
+from tests.support.kafka_proxy import Api
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 TAKEOVER = 9.0
 """Seconds that an account may be silent after its gateway was killed, or frozen."""

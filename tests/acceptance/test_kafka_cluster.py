@@ -18,12 +18,12 @@ from typing import Final
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from tests.acceptance.kafka_flights import Catch, How
-from tests.acceptance.kafka_house import Place, made
-from tests.acceptance.processes import Process, meanwhile, until
-from tests.acceptance.strikes import FAULTS, RATE, cut_connections, cuts_of, has_cut
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_server
+from tests.support.fault_injection import FAULTS, RATE, cut_connections, cuts_of, has_cut
+from tests.support.gateway_process import Process, meanwhile, until
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
+from tests.support.kafka_transactions import Catch, How
 
 log = logging.getLogger(__name__)
 

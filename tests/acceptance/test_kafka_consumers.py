@@ -18,13 +18,13 @@ from types import ModuleType
 
 import pytest
 
-from tests.acceptance.control import control_of
-from tests.acceptance.kafka_house import Place, made
-from tests.acceptance.processes import ROOT, process, until
-from tests.acceptance.replays import again_on_topics
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.control_client import control_of
+from tests.support.gateway_process import ROOT, process, until
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
+from tests.support.replay_client import again_on_topics
+from tests.support.sockets import free_port
 
 EXAMPLES = ("kafka_consumer_aiokafka", "kafka_consumer_confluent")
 KILLS = 4

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.kafka_house import made
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_server
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
 
 
 @pytest.fixture(scope="module")

@@ -30,12 +30,12 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from tests.acceptance.checker import judge
-from tests.acceptance.kafka_house import Place, made
-from tests.acceptance.processes import meanwhile
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import judge
+from tests.support.gateway_process import meanwhile
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 PASSWORD = "s3cret"
 RATE = 300.0

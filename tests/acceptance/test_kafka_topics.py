@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic, ResourceType
 
-from tests.acceptance.checker import judge
-from tests.acceptance.kafka_house import Place, made
-from tests.acceptance.processes import PATIENCE, Process, until
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import judge
+from tests.support.gateway_process import PATIENCE, Process, until
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 RATE = 300.0
 KIND, CALLBACK = "leg-update", "OnLegUpdate"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.kafka_house import Place, made
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 TIMES = (
     "broker 1 (127.0.0.1:{at}) refuses a session of 6 s (InvalidSessionTimeout): group.min.session.timeout.ms is above "

@@ -14,8 +14,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.acceptance.metrics import Key, Metrics, metrics_of
-from tests.acceptance.processes import House, house, until
+from tests.support.gateway_process import House, house, until
+from tests.support.metrics_client import Key, Metrics, metrics_of
 
 SILENCE = 3.0
 """Seconds without a record after which the hub is given up."""

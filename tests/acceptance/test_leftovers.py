@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import ROOT, Process, process, until
 from tests.support import leftovers
+from tests.support.gateway_process import ROOT, Process, process, until
 
 RUN = """
 import asyncio
-from tests.acceptance.processes import house
+from tests.support.gateway_process import house
 
 async def test_that_never_ends(tmp_path):
     async with house(tmp_path, accounts=1, prefill=10) as made:

@@ -17,9 +17,9 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.acceptance.control import Control, control_of, new_token
-from tests.acceptance.processes import GATEWAY, House, house, process, until
-from tests.contract.certificates import Authority, Pair
+from tests.support.certificates import Authority, Pair
+from tests.support.control_client import Control, control_of, new_token
+from tests.support.gateway_process import GATEWAY, House, house, process, until
 
 
 @dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import house, settled_of, until
 from tests.support.crowd import connected, count, memory
+from tests.support.gateway_process import house, settled_of, until
 
 ACCOUNTS = 1_000
 EVENTS = 100

@@ -11,8 +11,8 @@ from typing import Any
 
 import nats
 
-from tests.acceptance.control import Control, control_of
-from tests.acceptance.processes import Process, house, until
+from tests.support.control_client import Control, control_of
+from tests.support.gateway_process import Process, house, until
 
 EVENTS = "mesolive-gateway"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.acceptance.processes import GATEWAY, process, until
+from tests.support.gateway_process import GATEWAY, process, until
 
 SECRET = "s3cret-of-the-hub"
 PROGRAMS = (b"gateway.bootstrap.control_main", b"gateway.bootstrap.monitor_main")

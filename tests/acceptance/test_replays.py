@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.checker import judge
-from tests.acceptance.control import Control, control_of
-from tests.acceptance.kafka_house import Place
-from tests.acceptance.processes import GATEWAY, house, process, until
-from tests.acceptance.replays import (
+from tests.support.checker import judge
+from tests.support.control_client import Control, control_of
+from tests.support.gateway_process import GATEWAY, house, process, until
+from tests.support.kafka_cluster import Place
+from tests.support.replay_client import (
     EVENTS,
     Scenes,
     apart,

@@ -17,9 +17,9 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from gateway.accounts import shard_of
-from tests.acceptance.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
-from tests.acceptance.processes import House, Process, house, meanwhile, until
-from tests.acceptance.strikes import silences
+from tests.support.fault_injection import silences
+from tests.support.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
+from tests.support.gateway_process import House, Process, house, meanwhile, until
 
 log = logging.getLogger(__name__)
 

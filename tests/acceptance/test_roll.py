@@ -17,15 +17,15 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.checker import Found
-from tests.acceptance.control import control_of
-from tests.acceptance.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
-from tests.acceptance.kafka_house import made
-from tests.acceptance.processes import Scene, house, meanwhile, settled_of, until
-from tests.acceptance.strikes import silences
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import Found
+from tests.support.control_client import control_of
+from tests.support.fault_injection import silences
+from tests.support.flows import HANDOVER, RATE, SLACK, has_ended, steady_flow
+from tests.support.gateway_process import Scene, house, meanwhile, settled_of, until
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 REPLICAS: Final = 3
 ACCOUNTS: Final = [f"account-{number}" for number in range(1, 13)]

@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 import yaml
 
-from tests.acceptance.control import Answer, Control, control_of, new_token
-from tests.acceptance.processes import GATEWAY, Process, process
-from tests.acceptance.receiver import receiver
-from tests.acceptance.replays import asked, ended
-from tests.contract.certificates import Authority
-from tests.contract.nats_server import NatsServer
-from tests.contract.permissions import PASSWORDS, documented, lacking
+from tests.support.certificates import Authority
+from tests.support.control_client import Answer, Control, control_of, new_token
+from tests.support.gateway_process import GATEWAY, Process, process
+from tests.support.nats_server import NatsServer
+from tests.support.otlp_collector import receiver
+from tests.support.permissions import PASSWORDS, documented, lacking
+from tests.support.replay_client import asked, ended
 
 KEY = "s3cret-key-of-alpha"
 

@@ -13,11 +13,10 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance import kafka_house
-from tests.acceptance.checker import Found
-from tests.acceptance.processes import Scene, house, until, verified_of
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
+from tests.support import kafka_cluster, kafka_server
+from tests.support.checker import Found
+from tests.support.gateway_process import Scene, house, until, verified_of
+from tests.support.kafka_server import KafkaServer
 from tests.support.slow_line import SlowLine
 
 log = logging.getLogger(__name__)
@@ -45,7 +44,7 @@ async def over_kafka(folder: Path, rate: float, delay: float) -> AsyncIterator[t
     server = KafkaServer(folder / "kafka")
     server.put_behind_a_wire()
     with server:
-        async with kafka_house.made(folder, server, accounts=("alpha", "beta"), has_line=True) as here:
+        async with kafka_cluster.made(folder, server, accounts=("alpha", "beta"), has_line=True) as here:
             here.line.rate, here.line.delay = rate, delay
             yield here, here.line
 

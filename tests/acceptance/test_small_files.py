@@ -16,8 +16,8 @@ import pytest
 from gateway.control.auth.principals import Role
 from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import new_token
-from tests.acceptance.processes import GATEWAY, Process, process, until
-from tests.contract.nats_server import NatsServer
+from tests.support.gateway_process import GATEWAY, Process, process, until
+from tests.support.nats_server import NatsServer
 
 SECRET = "s3cret-key-of-main"
 _SOON = 60.0

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from tests.acceptance.metrics import Metrics, metrics_of
-from tests.acceptance.processes import House, house, until
+from tests.support.gateway_process import House, house, until
+from tests.support.metrics_client import Metrics, metrics_of
 
 log = logging.getLogger(__name__)
 

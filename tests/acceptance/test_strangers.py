@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.control import Control, control_of, new_token
-from tests.acceptance.processes import House, house, process, settled_of
-from tests.acceptance.strangers import ATTACKS
+from tests.support.control_client import Control, control_of, new_token
+from tests.support.gateway_process import House, house, process, settled_of
+from tests.support.strangers import ATTACKS
 
 log = logging.getLogger(__name__)
 

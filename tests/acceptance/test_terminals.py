@@ -17,9 +17,9 @@ from urllib.parse import quote
 import nats
 import pytest
 
-from tests.acceptance.processes import GATEWAY, process
-from tests.contract.nats_server import NatsServer
+from tests.support.gateway_process import GATEWAY, process
 from tests.support.nasty import SURROGATE, TEXTS, judge
+from tests.support.nats_server import NatsServer
 from tests.support.on_terminal import run
 
 ALL: Final = [*TEXTS.values(), SURROGATE]

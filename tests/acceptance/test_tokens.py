@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.control import Control, control_of, new_token
-from tests.acceptance.processes import house, until
+from tests.support.control_client import Control, control_of, new_token
+from tests.support.gateway_process import house, until
 
 
 def _same(file: Path, content: str) -> Path:

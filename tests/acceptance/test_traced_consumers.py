@@ -7,13 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.acceptance.checker import Found
-from tests.acceptance.kafka_house import made
-from tests.acceptance.processes import ROOT, house, process
-from tests.acceptance.receiver import Receiver, receiver
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.checker import Found
+from tests.support.gateway_process import ROOT, house, process
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
+from tests.support.otlp_collector import Receiver, receiver
+from tests.support.sockets import free_port
 
 PART = 0.3
 """Of the messages that are sampled."""

@@ -12,17 +12,17 @@ from typing import Any, Final
 
 import pytest
 
-from tests.acceptance.checker import Found
-from tests.acceptance.control import control_of
-from tests.acceptance.kafka_house import made
-from tests.acceptance.processes import Process, until
-from tests.acceptance.processes import house as nats_house
-from tests.acceptance.receiver import Received, Receiver, receiver
-from tests.acceptance.replays import asked, ended
-from tests.contract import kafka_server
-from tests.contract.certificates import Authority
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.certificates import Authority
+from tests.support.checker import Found
+from tests.support.control_client import control_of
+from tests.support.gateway_process import Process, until
+from tests.support.gateway_process import house as nats_house
+from tests.support.kafka_cluster import made
+from tests.support.kafka_server import KafkaServer
+from tests.support.otlp_collector import Received, Receiver, receiver
+from tests.support.replay_client import asked, ended
+from tests.support.sockets import free_port
 
 SENDER: Final = ("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7")
 TRACEPARENT: Final = f"00-{SENDER[0]}-{SENDER[1]}-01"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.control import control_of, put
-from tests.acceptance.processes import until
-from tests.acceptance.replays import Scene, Scenes, at_work
+from tests.support.control_client import control_of, put
+from tests.support.gateway_process import until
+from tests.support.replay_client import Scene, Scenes, at_work
 
 
 async def verified(scene: Scene, *options: str) -> tuple[int, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.memory import MemoryBroker
-from tests.contract import kafka_server as kafka_servers
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.nats_server import NatsServer, cluster
-from tests.contract.rigs import LARGEST, KafkaRig, NatsRig, Rig, kafka_rig, nats_rig
+from tests.support import kafka_server as kafka_servers
+from tests.support.kafka_server import KafkaServer
+from tests.support.nats_server import NatsServer, cluster
+from tests.support.rigs import LARGEST, KafkaRig, NatsRig, Rig, kafka_rig, nats_rig
 
 
 @pytest.fixture(scope="session")

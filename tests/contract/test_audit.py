@@ -20,10 +20,10 @@ from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.memory import MemoryAudit
 from gateway.broker.ports import AuditTrail
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_topics import made
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import KINDS, PARTITIONS, SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig, when_whole
+from tests.support.kafka_server import KafkaServer
+from tests.support.kafka_topics import made
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import KINDS, PARTITIONS, SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig, when_whole
 
 DAY = 24 * 3600.0
 

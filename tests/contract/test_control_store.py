@@ -19,11 +19,11 @@ from gateway.broker.memory import MemoryControl
 from gateway.broker.ports import ControlStore, Record
 from gateway.errors import Conflict, OutcomeUnknown, Unavailable
 from gateway.state import Desired, Observed, Phase, ReplayState, ShardState, decode_record, encode_record
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.members import until
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import NatsRig, kafka_rig, nats_rig, when_whole
-from tests.contract.watchers import watching
+from tests.support.kafka_server import KafkaServer
+from tests.support.nats_server import NatsServer
+from tests.support.ownership_suite import until
+from tests.support.rigs import NatsRig, kafka_rig, nats_rig, when_whole
+from tests.support.watchers import watching
 
 log = logging.getLogger(__name__)
 
@@ -419,6 +419,6 @@ class _BeginsAnew(MemoryControl):
 async def test_the_suite_notices_a_store_that_breaks_its_word(
     defect: Callable[[], ControlStore], behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.contract.members.PATIENCE", 1.0)
+    monkeypatch.setattr("tests.support.ownership_suite.PATIENCE", 1.0)
     with pytest.raises((AssertionError, Conflict, pytest.fail.Exception)):
         await behaviour(defect())

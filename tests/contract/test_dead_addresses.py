@@ -19,11 +19,11 @@ from gateway.broker.jetstream.connection import Connection, ConnectionOptions, c
 from gateway.broker.peers import PeerRace, resolve
 from gateway.broker.ports import Commit
 from gateway.errors import Unavailable
-from tests.contract.behaviours import message, numbers
-from tests.contract.leaks import leaving_nothing
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import Rig, kafka_rig, nats_rig
-from tests.contract.sockets import DEAD, dead_addresses, free_port
+from tests.support.event_log_suite import message, numbers
+from tests.support.leaks import leaving_nothing
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import Rig, kafka_rig, nats_rig
+from tests.support.sockets import DEAD, dead_addresses, free_port
 
 log = logging.getLogger(__name__)
 

@@ -13,25 +13,25 @@ from gateway.broker.jetstream import batch, records
 from gateway.broker.memory import MemoryBroker
 from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog, Stored, check_limits
 from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge, Unavailable
-from tests.contract import behaviours
-from tests.contract.behaviours import message, messages, numbers, read
-from tests.contract.rigs import LARGEST, NatsRig, Rig
+from tests.support import event_log_suite
+from tests.support.event_log_suite import message, messages, numbers, read
+from tests.support.rigs import LARGEST, NatsRig, Rig
 
 
 async def test_opening_a_shard_fences_every_older_writer(rig: Rig) -> None:
-    await behaviours.opening_fences_every_older_writer(rig.log("a"), rig.reader)
+    await event_log_suite.opening_fences_every_older_writer(rig.log("a"), rig.reader)
 
 
 async def test_messages_are_read_back_in_order_with_key_value_and_attributes(rig: Rig) -> None:
-    await behaviours.a_commit_is_read_back_as_it_was(rig.log("a"), rig.reader, one_order=rig.one_order)
+    await event_log_suite.a_commit_is_read_back_as_it_was(rig.log("a"), rig.reader, one_order=rig.one_order)
 
 
 async def test_a_cancelled_commit_is_all_or_nothing_and_a_reopened_log_tells(rig: Rig) -> None:
-    await behaviours.a_cancelled_commit_is_all_or_nothing(rig.log("a"), rig.reader)
+    await event_log_suite.a_cancelled_commit_is_all_or_nothing(rig.log("a"), rig.reader)
 
 
 async def test_of_writers_that_race_for_a_shard_only_the_newest_goes_on(rig: Rig) -> None:
-    await behaviours.of_racing_writers_only_the_newest_goes_on(rig.log("a"), rig.reader)
+    await event_log_suite.of_racing_writers_only_the_newest_goes_on(rig.log("a"), rig.reader)
 
 
 async def test_a_log_is_spent_after_a_cancelled_commit(rig: Rig) -> None:
@@ -117,20 +117,20 @@ async def test_a_checkpoint_is_replaced(rig: Rig) -> None:
 
 
 async def test_a_checkpoint_that_is_forgotten_stays_so_until_another_is_made(rig: Rig) -> None:
-    await behaviours.what_is_forgotten_stays_forgotten(rig.log("a"), rig.reader)
+    await event_log_suite.what_is_forgotten_stays_forgotten(rig.log("a"), rig.reader)
     async with rig.log("b").open(3) as shard:
-        assert await shard.checkpoints() == {behaviours.REPLAY: b"again", "other": b"o"}
-        await shard.commit(Commit([], {behaviours.REPLAY: None}))
+        assert await shard.checkpoints() == {event_log_suite.REPLAY: b"again", "other": b"o"}
+        await shard.commit(Commit([], {event_log_suite.REPLAY: None}))
     async with rig.log("a").open(3) as shard:
         assert await shard.checkpoints() == {"other": b"o"}
 
 
 async def test_an_older_writer_makes_nothing_forgotten(rig: Rig) -> None:
-    await behaviours.an_older_writer_makes_nothing_forgotten(rig.log("a"), rig.reader)
+    await event_log_suite.an_older_writer_makes_nothing_forgotten(rig.log("a"), rig.reader)
 
 
 async def test_a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig: Rig) -> None:
-    await behaviours.a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig.log("a"), rig.reader)
+    await event_log_suite.a_cancelled_commit_forgets_with_its_messages_or_not_at_all(rig.log("a"), rig.reader)
 
 
 async def test_many_checkpoints_are_forgotten_together_while_others_are_made(rig: Rig) -> None:
@@ -415,19 +415,19 @@ class Emptying(_Planted):
 @pytest.mark.parametrize(
     ("defect", "behaviour"),
     [
-        (Keeping, behaviours.what_is_forgotten_stays_forgotten),
-        (Emptying, behaviours.what_is_forgotten_stays_forgotten),
-        (Fooled, behaviours.an_older_writer_makes_nothing_forgotten),
-        (TornCommit, behaviours.a_cancelled_commit_forgets_with_its_messages_or_not_at_all),
-        (TornCommit, behaviours.a_cancelled_commit_is_all_or_nothing),
-        (Swapped, behaviours.a_commit_is_read_back_as_it_was),
-        (Repeated, behaviours.a_commit_is_read_back_as_it_was),
-        (Skipped, behaviours.a_commit_is_read_back_as_it_was),
-        (Fooled, behaviours.opening_fences_every_older_writer),
-        (Fooled, behaviours.of_racing_writers_only_the_newest_goes_on),
+        (Keeping, event_log_suite.what_is_forgotten_stays_forgotten),
+        (Emptying, event_log_suite.what_is_forgotten_stays_forgotten),
+        (Fooled, event_log_suite.an_older_writer_makes_nothing_forgotten),
+        (TornCommit, event_log_suite.a_cancelled_commit_forgets_with_its_messages_or_not_at_all),
+        (TornCommit, event_log_suite.a_cancelled_commit_is_all_or_nothing),
+        (Swapped, event_log_suite.a_commit_is_read_back_as_it_was),
+        (Repeated, event_log_suite.a_commit_is_read_back_as_it_was),
+        (Skipped, event_log_suite.a_commit_is_read_back_as_it_was),
+        (Fooled, event_log_suite.opening_fences_every_older_writer),
+        (Fooled, event_log_suite.of_racing_writers_only_the_newest_goes_on),
     ],
 )
-async def test_the_suite_notices_a_planted_defect(defect: type[_Planted], behaviour: behaviours.Behaviour) -> None:
+async def test_the_suite_notices_a_planted_defect(defect: type[_Planted], behaviour: event_log_suite.Behaviour) -> None:
     broker = MemoryBroker()
     with pytest.raises(AssertionError):
         await behaviour(Defect(broker.log("a"), defect), broker.reader())

@@ -19,14 +19,14 @@ from gateway.broker.kafka import cluster as kafka_cluster
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.ports import Commit, ControlStore, Lost, ShardLog
 from gateway.errors import OutcomeUnknown, Unavailable
-from tests.contract import kafka_server
-from tests.contract.behaviours import messages, numbers
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.members import until
-from tests.contract.nats_server import NatsServer, cluster
-from tests.contract.rigs import NatsRig, Rig, kafka_rig, nats_rig
-from tests.contract.watchers import watching
+from tests.support import kafka_server
+from tests.support.event_log_suite import messages, numbers
+from tests.support.kafka_server import KafkaServer
+from tests.support.nats_server import NatsServer, cluster
+from tests.support.ownership_suite import until
 from tests.support.putting_back import keep, put_back, put_back_only
+from tests.support.rigs import NatsRig, Rig, kafka_rig, nats_rig
+from tests.support.watchers import watching
 
 
 @dataclass

@@ -10,11 +10,11 @@ import pytest
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.ports import Commit
-from tests.contract.behaviours import message, messages
-from tests.contract.members import until
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import NatsRig, nats_rig
-from tests.contract.watchers import watching
+from tests.support.event_log_suite import message, messages
+from tests.support.nats_server import NatsServer
+from tests.support.ownership_suite import until
+from tests.support.rigs import NatsRig, nats_rig
+from tests.support.watchers import watching
 
 
 @pytest.fixture

@@ -21,10 +21,10 @@ from gateway.broker.jetstream.stream import StreamSettings, wanted
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import ActionRequired, BrokerError, Fenced, OutcomeUnknown, TooManyMessages, Unavailable
-from tests.contract import behaviours
-from tests.contract.behaviours import message, messages, numbers, read
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import NatsRig, nats_rig
+from tests.support import event_log_suite
+from tests.support.event_log_suite import message, messages, numbers, read
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import NatsRig, nats_rig
 
 
 class Writer:
@@ -471,4 +471,4 @@ async def test_the_suite_notices_a_batch_that_does_not_expect_its_own_fence(
 ) -> None:
     monkeypatch.setattr("gateway.broker.jetstream.log.JetStreamShard", UnfencedShard)
     with pytest.raises(AssertionError, match="older writer wrote"):
-        await behaviours.opening_fences_every_older_writer(nats.log("a"), nats.reader)
+        await event_log_suite.opening_fences_every_older_writer(nats.log("a"), nats.reader)

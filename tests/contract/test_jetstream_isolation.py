@@ -24,9 +24,9 @@ from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit
-from tests.contract.behaviours import message, messages
-from tests.contract.nats_server import NatsServer
-from tests.contract.permissions import KINDS, PAGE, PASSWORDS, documented, documented_consumers, make_consumers
+from tests.support.event_log_suite import message, messages
+from tests.support.nats_server import NatsServer
+from tests.support.permissions import KINDS, PAGE, PASSWORDS, documented, documented_consumers, make_consumers
 
 TOPICS = Topics("mesolive")
 STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership)

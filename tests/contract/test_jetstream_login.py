@@ -21,10 +21,10 @@ from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
-from tests.contract.behaviours import messages, numbers
-from tests.contract.nats_server import NatsServer
-from tests.contract.operators import Operator, public_of, seed_of, user_seed
-from tests.contract.rigs import nats_rig
+from tests.support.control_store_suite import Operator, public_of, seed_of, user_seed
+from tests.support.event_log_suite import messages, numbers
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import nats_rig
 
 PASSWORD = "s3cret of u"
 

@@ -26,9 +26,9 @@ from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, GatewayError, Unavailable
-from tests.contract.behaviours import message, messages, numbers
-from tests.contract.nats_server import NatsServer
-from tests.contract.permissions import (
+from tests.support.event_log_suite import message, messages, numbers
+from tests.support.nats_server import NatsServer
+from tests.support.permissions import (
     KINDS,
     PASSWORDS,
     covers,
@@ -40,7 +40,7 @@ from tests.contract.permissions import (
     permissions,
     without_create,
 )
-from tests.contract.watchers import steer
+from tests.support.watchers import steer
 
 TOPICS = Topics("mesolive")
 STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership, TOPICS.audit_stream)

@@ -16,8 +16,8 @@ from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.broker.jetstream.stream import StreamSettings, prepare, wanted
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, Unavailable
-from tests.contract.nats_server import NatsServer
-from tests.contract.sockets import free_port
+from tests.support.nats_server import NatsServer
+from tests.support.sockets import free_port
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
-from tests.contract.behaviours import messages, numbers
-from tests.contract.certificates import Authority, Pair
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import nats_rig
-from tests.contract.sockets import free_port
+from tests.support.certificates import Authority, Pair
+from tests.support.event_log_suite import messages, numbers
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import nats_rig
+from tests.support.sockets import free_port
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,9 @@ from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
 from gateway.broker.ports import Commit
 from gateway.errors import ActionRequired, ConfigurationError
-from tests.contract.behaviours import message, numbers
-from tests.contract.nats_server import NatsServer
-from tests.contract.watchers import steer
+from tests.support.event_log_suite import message, numbers
+from tests.support.nats_server import NatsServer
+from tests.support.watchers import steer
 
 NOT_READABLE = (
     "the stream {stream} cannot be read: allow_direct is off. Set it: `nats stream edit {stream} --allow-direct`"

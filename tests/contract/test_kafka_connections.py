@@ -21,11 +21,11 @@ from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit, ShardLog
 from gateway.errors import OutcomeUnknown, Unavailable
-from tests.contract import kafka_server
-from tests.contract.behaviours import message
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.leaks import leaving_nothing
-from tests.contract.rigs import KafkaRig, kafka_rig
+from tests.support import kafka_server
+from tests.support.event_log_suite import message
+from tests.support.kafka_server import KafkaServer
+from tests.support.leaks import leaving_nothing
+from tests.support.rigs import KafkaRig, kafka_rig
 
 log = logging.getLogger(__name__)
 

@@ -18,14 +18,14 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.fetch import read_all
 from gateway.errors import Conflict, OutcomeUnknown, Unavailable
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_wire import Api, Wire
-from tests.contract.leaks import leaving_nothing
-from tests.contract.members import until
-from tests.contract.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
-from tests.contract.sockets import free_port
-from tests.contract.watchers import View, watching
+from tests.support import kafka_server
+from tests.support.kafka_proxy import Api, Wire
+from tests.support.kafka_server import KafkaServer
+from tests.support.leaks import leaving_nothing
+from tests.support.ownership_suite import until
+from tests.support.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
+from tests.support.sockets import free_port
+from tests.support.watchers import View, watching
 
 LIMIT = 3.0
 

@@ -24,13 +24,13 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog, KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
-from tests.contract import kafka_server
-from tests.contract.behaviours import message, messages, numbers
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_wire import Api, Wire
-from tests.contract.leaks import leaving_nothing
-from tests.contract.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.event_log_suite import message, messages, numbers
+from tests.support.kafka_proxy import Api, Wire
+from tests.support.kafka_server import KafkaServer
+from tests.support.leaks import leaving_nothing
+from tests.support.rigs import PARTITIONS, SHARDS, KafkaRig, kafka_rig
+from tests.support.sockets import free_port
 
 BOTH = (Unavailable, OutcomeUnknown)
 
@@ -318,7 +318,7 @@ class Writer:
 
 async def test_a_zombie_that_thaws_does_not_disturb_the_new_owner(kafka: KafkaRig, kafka_address: str) -> None:
     """A writer that restarts after being fenced would fence the new owner in turn, and so on without end."""
-    command = (sys.executable, "-m", "tests.contract.kafka_zombie", kafka_address, kafka.topics.prefix, "3")
+    command = (sys.executable, "-m", "tests.support.kafka_zombie", kafka_address, kafka.topics.prefix, "3")
     zombie = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parents[2]
     )

@@ -20,9 +20,9 @@ from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
-from tests.contract import kafka_server
-from tests.contract.behaviours import message
-from tests.contract.kafka_secured import PASSWORD, READER, TOPICS, Secured, given_to, replace_name, until_it_works
+from tests.support import kafka_server
+from tests.support.event_log_suite import message
+from tests.support.kafka_secured import PASSWORD, READER, TOPICS, Secured, given_to, replace_name, until_it_works
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, Topic
 
 from gateway.broker.ports import Commit
 from gateway.errors import OutcomeUnknown, Unavailable
-from tests.contract.behaviours import messages, numbers
-from tests.contract.kafka_topics import admin, made
-from tests.contract.rigs import PARTITIONS, KafkaRig
+from tests.support.event_log_suite import messages, numbers
+from tests.support.kafka_topics import admin, made
+from tests.support.rigs import PARTITIONS, KafkaRig
 
 
 async def test_a_topic_recreated_and_refilled_has_lost_nothing(kafka: KafkaRig, kafka_address: str) -> None:

@@ -11,8 +11,8 @@ from aiokafka.conn import AIOKafkaConnection
 
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit
-from tests.contract.behaviours import message, read
-from tests.contract.rigs import KINDS, KafkaRig
+from tests.support.event_log_suite import message, read
+from tests.support.rigs import KINDS, KafkaRig
 
 
 @pytest.fixture

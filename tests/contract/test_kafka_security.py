@@ -30,9 +30,9 @@ from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
 from gateway.errors import BrokerError, ConfigurationError, GatewayError
-from tests.contract import kafka_server
-from tests.contract.behaviours import numbers
-from tests.contract.kafka_secured import ACLS, PASSWORD, TOPICS, Secured, a_commit, until_it_works
+from tests.support import kafka_server
+from tests.support.event_log_suite import numbers
+from tests.support.kafka_secured import ACLS, PASSWORD, TOPICS, Secured, a_commit, until_it_works
 
 
 @pytest.fixture(scope="module")

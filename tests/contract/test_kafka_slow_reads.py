@@ -14,12 +14,12 @@ import pytest
 
 from gateway.broker.ports import Commit
 from gateway.errors import Unavailable
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_wire import Wire
-from tests.contract.rigs import KafkaRig, kafka_rig
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.kafka_proxy import Wire
+from tests.support.kafka_server import KafkaServer
+from tests.support.rigs import KafkaRig, kafka_rig
 from tests.support.slow_line import FAST, SlowLine, slow_line
+from tests.support.sockets import free_port
 
 TIMEOUT = 2.0
 """Seconds of a call; the limit of one request is half of that."""

@@ -34,12 +34,12 @@ from gateway.broker.kafka.topics import Topics, headers_of, message_of, partitio
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from gateway.publication import Message
-from tests.contract import kafka_server
-from tests.contract.behaviours import AWKWARD, message, numbers
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_topics import admin, made
-from tests.contract.rigs import KafkaRig, kafka_rig
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.event_log_suite import AWKWARD, message, numbers
+from tests.support.kafka_server import KafkaServer
+from tests.support.kafka_topics import admin, made
+from tests.support.rigs import KafkaRig, kafka_rig
+from tests.support.sockets import free_port
 
 log = logging.getLogger(__name__)
 

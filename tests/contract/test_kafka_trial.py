@@ -28,10 +28,10 @@ from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable
-from tests.contract import kafka_server
-from tests.contract.certificates import Authority
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
+from tests.support import kafka_server
+from tests.support.certificates import Authority
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
 
 HERE = "127.0.0.1"
 PASSWORD = "pass-word"

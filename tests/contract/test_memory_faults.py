@@ -9,7 +9,7 @@ import pytest
 from gateway.broker.memory import Edge, MemoryBroker
 from gateway.broker.ports import Commit
 from gateway.errors import Fenced, OutcomeUnknown, Unavailable
-from tests.contract.behaviours import messages, numbers
+from tests.support.event_log_suite import messages, numbers
 
 
 def strike(call: str, when: str, error: Exception) -> MemoryBroker:

@@ -17,11 +17,11 @@ from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.memory import MemoryOwnership
 from gateway.broker.ports import Ownership
 from gateway.errors import Unavailable
-from tests.contract import kafka_server, members, rigs
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.members import Group, moved, of, until
-from tests.contract.nats_server import NatsServer, cluster
-from tests.contract.rigs import NatsRig, kafka_rig, nats_rig, when_whole
+from tests.support import kafka_server, ownership_suite, rigs
+from tests.support.kafka_server import KafkaServer
+from tests.support.nats_server import NatsServer, cluster
+from tests.support.ownership_suite import Group, moved, of, until
+from tests.support.rigs import NatsRig, kafka_rig, nats_rig, when_whole
 
 
 @asynccontextmanager
@@ -71,15 +71,15 @@ async def _group_on(broker: str, request: pytest.FixtureRequest, stack: AsyncExi
 
 
 async def test_shares_are_even_and_nothing_moves_but_what_must(any_group: Group) -> None:
-    await members.shares_are_even_and_nothing_moves_but_what_must(any_group)
+    await ownership_suite.shares_are_even_and_nothing_moves_but_what_must(any_group)
 
 
 async def test_a_member_that_dies_is_replaced_in_seconds(group: Group) -> None:
-    await members.a_member_that_dies_is_replaced(group)
+    await ownership_suite.a_member_that_dies_is_replaced(group)
 
 
 async def test_a_frozen_member_loses_its_shards_and_learns_it(group: Group) -> None:
-    await members.a_frozen_member_loses_its_shards_and_learns_it(group)
+    await ownership_suite.a_frozen_member_loses_its_shards_and_learns_it(group)
 
 
 async def test_members_that_come_at_once_share_in_peace(any_group: Group) -> None:
@@ -262,17 +262,17 @@ def _dealt_by_loads(shards: int, present: Sequence[str], holders: Mapping[int, s
     return owners
 
 
-DEFECTS: list[tuple[Callable[[], Ownership], members.Behaviour]] = [
-    (_NeverExpires, members.a_member_that_dies_is_replaced),
-    (_NeverRefuses, members.a_frozen_member_loses_its_shards_and_learns_it),
+DEFECTS: list[tuple[Callable[[], Ownership], ownership_suite.Behaviour]] = [
+    (_NeverExpires, ownership_suite.a_member_that_dies_is_replaced),
+    (_NeverRefuses, ownership_suite.a_frozen_member_loses_its_shards_and_learns_it),
 ]
 
 
 @pytest.mark.parametrize(("defect", "behaviour"), DEFECTS)
 async def test_the_suite_notices_a_store_that_breaks_its_word(
-    defect: Callable[[], Ownership], behaviour: members.Behaviour, monkeypatch: pytest.MonkeyPatch
+    defect: Callable[[], Ownership], behaviour: ownership_suite.Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(members, "PATIENCE", 8.0)
+    monkeypatch.setattr(ownership_suite, "PATIENCE", 8.0)
     async with group_of(defect()) as group:
         with pytest.raises(AssertionError):
             await behaviour(group)
@@ -282,7 +282,7 @@ async def test_the_suite_notices_a_deal_that_moves_everything(monkeypatch: pytes
     monkeypatch.setattr(leases, "assign", _dealt_by_turns)
     async with group_of(MemoryOwnership()) as group:
         with pytest.raises(AssertionError):
-            await members.shares_are_even_and_nothing_moves_but_what_must(group)
+            await ownership_suite.shares_are_even_and_nothing_moves_but_what_must(group)
 
 
 @pytest.mark.parametrize(("shards", "count"), [(16, 2), (16, 3), (16, 4), (16, 5), (16, 20), (256, 5), (1, 3)])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.prometheus_server import FETCHING, tool
+from tests.support.prometheus_server import FETCHING, tool
 
 pytestmark = FETCHING
 

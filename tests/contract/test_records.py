@@ -15,8 +15,8 @@ from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import SHARDS, kafka_rig, nats_rig
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import SHARDS, kafka_rig, nats_rig
 
 WRITTEN = json.loads((Path(__file__).parents[1] / "fixtures/records/v1.json").read_text())
 CHECKPOINT = WRITTEN["checkpoint"].encode()

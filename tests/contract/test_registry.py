@@ -13,8 +13,8 @@ from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.memory import MemoryRegistry
 from gateway.broker.ports import Registry
 from gateway.errors import ConfigurationError
-from tests.contract.nats_server import NatsServer
-from tests.contract.rigs import SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig
+from tests.support.nats_server import NatsServer
+from tests.support.rigs import SHARDS, KafkaRig, NatsRig, kafka_rig, nats_rig
 
 
 @pytest.fixture(params=["memory", "jetstream", "kafka"])

@@ -15,8 +15,8 @@ from gateway.broker.kafka.topics import CLAIM
 from gateway.broker.leases import LeaseTiming
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Fenced
-from tests.contract.behaviours import messages, numbers
-from tests.contract.rigs import SHARDS, KafkaRig, NatsRig
+from tests.support.event_log_suite import messages, numbers
+from tests.support.rigs import SHARDS, KafkaRig, NatsRig
 
 STRAYS = [b"", b"hello", b"\xff\x00", b"[]", b"7", b"null", b'{"owner": "x"}', b'{"epoch": "one"}', b"[" * 20_000]
 

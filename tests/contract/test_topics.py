@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.broker.jetstream.topics import Topics, headers_of, message_of
 from gateway.publication import Message
-from tests.contract.behaviours import AWKWARD
+from tests.support.event_log_suite import AWKWARD
 
 topics = Topics("meso")
 

@@ -13,8 +13,8 @@ import yaml
 
 import gateway
 from gateway.settings import Settings, fields, load_settings
-from tests.packaging.charts import CHART, NEEDED, merged, objects, refusal, run, template
-from tests.packaging.matrix import KAFKA, MATRIX, TLS
+from tests.support.charts import CHART, NEEDED, merged, objects, refusal, run, template
+from tests.support.matrix import KAFKA, MATRIX, TLS
 
 VERSIONS: Final = ("1.30", "1.33", "1.36")
 """Of Kubernetes."""

@@ -18,8 +18,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from tests.packaging.charts import CHART, NEEDED, ROOT, merged, run, template
-from tests.packaging.matrix import MATRIX
+from tests.support.charts import CHART, NEEDED, ROOT, merged, run, template
+from tests.support.matrix import MATRIX
 
 pytestmark = [
     pytest.mark.skipif(not os.environ.get("KUBECONFIG"), reason="KUBECONFIG names no cluster to try the chart on"),

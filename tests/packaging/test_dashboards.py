@@ -14,7 +14,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from gateway.telemetry.metrics import FAMILIES, PREFIX
-from tests.packaging.dashboards import BOARDS, PANELS, Panel, asked
+from tests.support.dashboards import BOARDS, PANELS, Panel, asked
 
 SCHEMA: Final = json.loads((Path(__file__).parents[1] / "fixtures" / "grafana" / "dashboard.schema.json").read_text())
 QUERY: Final = {"refId", "datasource", "expr", "legendFormat", "format", "instant", "range"}

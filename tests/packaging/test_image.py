@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 import gateway
 from gateway.cli.main import app
 from gateway.settings import load_settings
-from tests.contract.prometheus_server import tool
-from tests.packaging.charts import ROOT
+from tests.support.charts import ROOT
+from tests.support.prometheus_server import tool
 
 HADOLINT: Final = Path(sys.executable).with_name("hadolint")
 DOCKERFILE: Final = (ROOT / "Dockerfile").read_text("utf-8")

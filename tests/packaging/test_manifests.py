@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from gateway.settings import load_settings
-from tests.packaging.charts import ROOT, helm, objects
+from tests.support.charts import ROOT, helm, objects
 
 K8S: Final = ROOT / "k8s"
 OVERLAYS: Final = {

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from gateway.cli.main import app
 from gateway.settings import fields
-from tests.packaging.charts import CHART, ROOT
+from tests.support.charts import CHART, ROOT
 
 PATH: Final = ROOT / "docs" / "operate" / "operations.md"
 PAGE: Final = PATH.read_text("utf-8")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 import gateway
-from tests.packaging.charts import ROOT
+from tests.support.charts import ROOT
 
 TEXT: Final = (ROOT / ".github" / "workflows" / "release.yaml").read_text("utf-8")
 JOBS: Final[dict[str, dict[str, Any]]] = yaml.safe_load(TEXT)["jobs"]

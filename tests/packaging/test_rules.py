@@ -19,8 +19,8 @@ from gateway.replica.orphaned import KEY_MISSING, ORPHANED
 from gateway.replica.source.account import AccountState
 from gateway.settings import Settings
 from gateway.telemetry.metrics import FAMILIES, PREFIX
-from tests.contract.prometheus_server import FETCHING, tool
-from tests.packaging.dashboards import PANELS
+from tests.support.dashboards import PANELS
+from tests.support.prometheus_server import FETCHING, tool
 
 pytestmark = FETCHING
 

@@ -10,7 +10,7 @@ from typing import Final
 import pytest
 import yaml
 
-from tests.packaging.charts import ROOT
+from tests.support.charts import ROOT
 
 CONFIG: Final = yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))
 

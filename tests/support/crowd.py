@@ -6,7 +6,7 @@ import asyncio
 import re
 from pathlib import Path
 
-from tests.acceptance.processes import House, Process, until
+from tests.support.gateway_process import House, Process, until
 
 
 def memory(gateway: Process, what: str) -> float:

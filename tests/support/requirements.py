@@ -9,16 +9,14 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance import foreign
-from tests.contract import kafka_server, prometheus_server
-from tests.packaging import charts
+from tests.support import charts, foreign_clients, kafka_server, prometheus_server
 from tests.support.requirement import OPENSSL
 
 ALL: Final = (
     kafka_server.KAFKA,
     prometheus_server.PROMETHEUS,
     charts.HELM,
-    foreign.NODE,
+    foreign_clients.NODE,
     OPENSSL,
 )
 VARIABLES: Final = {

@@ -20,7 +20,7 @@ from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit, Lost
 from gateway.errors import OutcomeUnknown, Unavailable
-from tests.contract.behaviours import messages
+from tests.support.event_log_suite import messages
 
 TOPICS: Final = Topics("meso", ("order-update",))
 EVENTS, CHECKPOINTS = TOPICS.message("order-update"), TOPICS.checkpoints

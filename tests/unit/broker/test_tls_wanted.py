@@ -14,7 +14,7 @@ import pytest
 from gateway.bootstrap.broker import open_broker
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.settings import BrokerSettings, TlsSettings
-from tests.contract.certificates import Authority
+from tests.support.certificates import Authority
 
 PASSWORD = "s3cret-broker-password"
 INFO = (

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.control.listener.connection import ConnectionLimits
 from gateway.control.listener.server import address_of, bind, serving, url_of
-from tests.contract.certificates import Authority, Pair
+from tests.support.certificates import Authority, Pair
 
 PATIENCE = 10.0
 """Seconds that only a hang exceeds."""

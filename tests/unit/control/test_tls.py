@@ -12,7 +12,7 @@ import pytest
 from gateway.control.listener.tls import listener_context
 from gateway.errors import ConfigurationError
 from gateway.settings import ListenerTlsSettings
-from tests.contract.certificates import Authority, Pair
+from tests.support.certificates import Authority, Pair
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.signalr.connection import Connection, Transport, connect
-from tests.contract.certificates import Authority
+from tests.support.certificates import Authority
 
 PATH = "/hubs/event/v1"
 KEY = "the-key-of-an-account"

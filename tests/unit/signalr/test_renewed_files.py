@@ -19,7 +19,7 @@ from gateway.hub.client import check_files, hub_http, transport_of
 from gateway.hub.methods import PATH
 from gateway.settings import HubSettings
 from gateway.signalr.connection import connect
-from tests.contract.certificates import Authority
+from tests.support.certificates import Authority
 
 KEY = "the-key-of-an-account"
 Start = Callable[..., Awaitable[Any]]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.contract.sockets import Gates, ports_of
+from tests.support.sockets import Gates, ports_of
 
 HERE, THERE = 1, 2
 _CONNECT = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); c.recv(1)"

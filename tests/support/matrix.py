@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from tests.packaging.charts import merged
+from tests.support.charts import merged
 
 KAFKA: Final = {"broker": {"kind": "kafka", "servers": ["kafka-1:9093", "kafka-2:9093"]}}
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, Literal, Protocol, Self
 
-from tests.contract.sockets import Gates
+from tests.support.sockets import Gates
 
 _LAST_WORDS: Final = 1.0
 """Seconds that a broker has for the last requests of who is gone."""

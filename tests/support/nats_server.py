@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
-from tests.contract.sockets import free_port
 from tests.support.freezing import freeze
+from tests.support.sockets import free_port
 
 _RELOADED = "Reloaded server configuration"
 

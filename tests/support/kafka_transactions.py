@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from tests.contract.kafka_wire import Api, Wire
+from tests.support.kafka_proxy import Api, Wire
 
 How = Literal["stored", "ending", "ended"]
 PATIENCE: Final = 60.0
@@ -73,7 +73,7 @@ class _Trap:
 
 @dataclass
 class Flights:
-    """Watches all wires of a cluster (`tests.contract.kafka_wire.Watch`)."""
+    """Watches all wires of a cluster (`tests.support.kafka_proxy.Watch`)."""
 
     late: list[Late] = field(default_factory=list)
     _events: dict[str, int] = field(default_factory=dict)

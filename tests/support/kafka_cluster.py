@@ -19,11 +19,11 @@ import aiohttp
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from tests.acceptance.checker import Found, Verdict, judge
-from tests.acceptance.kafka_flights import Flights
-from tests.acceptance.processes import GATEWAY, PATIENCE, Scene, process, until
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.kafka_wire import Wire
+from tests.support.checker import Found, Verdict, judge
+from tests.support.gateway_process import GATEWAY, PATIENCE, Scene, process, until
+from tests.support.kafka_proxy import Wire
+from tests.support.kafka_server import KafkaServer
+from tests.support.kafka_transactions import Flights
 from tests.support.putting_back import keep, put_back
 from tests.support.slow_line import slow_line
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.acceptance.processes import Process, until
+from tests.support.gateway_process import Process, until
 
 PREFIX = "mesolive_gateway_"
 Key = tuple[str, ...]

@@ -20,12 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-from tests.acceptance.chaos import REPLICAS, Storm, jetstream, kafka
-from tests.acceptance.kafka_house import Place
-from tests.acceptance.processes import House, settled_of
-from tests.acceptance.strikes import silences
-from tests.contract import kafka_server
-from tests.support import leftovers
+from tests.support import kafka_server, leftovers
+from tests.support.fault_injection import silences
+from tests.support.gateway_process import House, settled_of
+from tests.support.kafka_cluster import Place
+from tools.chaos import REPLICAS, Storm, jetstream, kafka
 
 log = logging.getLogger(__name__)
 

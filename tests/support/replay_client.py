@@ -8,10 +8,10 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from tests.acceptance.checker import Found, Truth, judge
-from tests.acceptance.control import Control, control_of
-from tests.acceptance.kafka_house import Place
-from tests.acceptance.processes import House, until
+from tests.support.checker import Found, Truth, judge
+from tests.support.control_client import Control, control_of
+from tests.support.gateway_process import House, until
+from tests.support.kafka_cluster import Place
 
 REPLAY_ID = "ce-replayid"
 EVENTS: Final = 3_000

@@ -30,11 +30,11 @@ from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import GatewayError
-from tests.contract.behaviours import message
-from tests.contract.certificates import Authority
-from tests.contract.kafka_server import KafkaServer
-from tests.contract.sockets import free_port
-from tests.contract.watchers import steer
+from tests.support.certificates import Authority
+from tests.support.event_log_suite import message
+from tests.support.kafka_server import KafkaServer
+from tests.support.sockets import free_port
+from tests.support.watchers import steer
 
 DOCS = Path(__file__).parents[2] / "docs" / "operate" / "kafka.md"
 PASSWORD = "pass-word"

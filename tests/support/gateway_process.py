@@ -22,10 +22,10 @@ import aiohttp
 import nats
 from nats.js.errors import NotFoundError
 
-from tests.acceptance.checker import Found, Truth, Verdict, judge, read_log, read_truth
-from tests.acceptance.wire import Wire
-from tests.contract.nats_server import NatsServer
+from tests.support.checker import Found, Truth, Verdict, judge, read_log, read_truth
 from tests.support.freezing import freeze
+from tests.support.nats_proxy import Wire
+from tests.support.nats_server import NatsServer
 from tests.support.putting_back import keep, put_back
 from tests.support.slow_line import SlowLine, slow_line
 

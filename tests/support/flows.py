@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from tests.acceptance.processes import House
+from tests.support.gateway_process import House
 
 RATE: Final = 40.0
 """Events a second of each account."""

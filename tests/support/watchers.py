@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from gateway.broker.ports import ControlStore, Record
 from gateway.errors import Conflict
-from tests.contract.members import until
+from tests.support.ownership_suite import until
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from tests.acceptance.processes import GATEWAY, Process, until
+from tests.support.gateway_process import GATEWAY, Process, until
 
 LIMIT: Final = aiohttp.ClientTimeout(total=30)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Literal, Self
 
-from tests.contract.sockets import Gates
+from tests.support.sockets import Gates
 
 How = Literal["half", "unanswered"]
 PATIENCE: Final = 30.0

@@ -26,8 +26,8 @@ from typing import Any, Final, Self
 
 import pytest
 
-from tests.contract.sockets import free_port
 from tests.support.requirement import Requirement, cache
+from tests.support.sockets import free_port
 
 _TOOLS: Final = ("prometheus", "promtool")
 _VERSION: Final = "v0.316.0"

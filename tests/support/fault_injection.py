@@ -11,9 +11,9 @@ from typing import Final
 
 import nats
 
-from tests.acceptance.checker import Found
-from tests.acceptance.processes import House, Scene, until
-from tests.acceptance.wire import Catch, How
+from tests.support.checker import Found
+from tests.support.gateway_process import House, Scene, until
+from tests.support.nats_proxy import Catch, How
 
 RATE: Final = 450.0
 """Events a second of each account."""

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import uuid4
 
-from tests.contract.sockets import free_port
 from tests.support.freezing import freeze
 from tests.support.requirement import Requirement, cache
+from tests.support.sockets import free_port
 
 POM = Path(__file__).parents[1] / "pom.xml"
 _CLUSTER_ID = "Z2F0ZXdheS10ZXN0cy0wMQ"

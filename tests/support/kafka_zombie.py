@@ -8,8 +8,8 @@ import sys
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit
 from gateway.errors import BrokerError
-from tests.contract.behaviours import messages
-from tests.contract.rigs import KINDS, kafka_rig
+from tests.support.event_log_suite import messages
+from tests.support.rigs import KINDS, kafka_rig
 
 
 async def main(address: str, prefix: str, shard: int) -> None:

@@ -23,13 +23,12 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
-from tests.acceptance.checker import Verdict
-from tests.acceptance.kafka_house import Place, made
-from tests.acceptance.processes import House, Process, house, settled_of, until
-from tests.acceptance.strikes import silences
-from tests.contract import kafka_server
-from tests.contract.kafka_server import KafkaServer
-from tests.support import leftovers
+from tests.support import kafka_server, leftovers
+from tests.support.checker import Verdict
+from tests.support.fault_injection import silences
+from tests.support.gateway_process import House, Process, house, settled_of, until
+from tests.support.kafka_cluster import Place, made
+from tests.support.kafka_server import KafkaServer
 from tests.support.slow_line import FAST
 
 log = logging.getLogger(__name__)
