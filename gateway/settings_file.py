@@ -26,6 +26,10 @@ _SETTING: Final = "--config"
 _MEND: Final = "Mend the file."
 _QUOTED: Final = re.compile(r"'(?!<[a-z ]+>)[^']{2,}'")
 _BOOLEAN: Final = "tag:yaml.org,2002:bool"
+_MERGE: Final = "tag:yaml.org,2002:merge"
+_NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_NUMBER_CHARACTERS: Final = 100
+"""The most that a number may have: one of 250,000 digits to the base of 60 takes 3 s, and no one can print it."""
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -119,7 +123,19 @@ class _RepeatedError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum."""
+    """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum.
+
+    It knows no merge keys, which YAML 1.2 does not have either: what they bring in could stand in the section already.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002, ANN401 - PyYAML's
+        """Build a value; raises ValueError for a number of too many digits, before anything is computed."""
+        if node.tag in _NUMBERS and len(node.value) > _NUMBER_CHARACTERS:
+            raise ValueError(f"a number of {len(node.value)} characters")
+        return super().construct_object(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Leave merge keys where they are: nothing can build one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's
         """Build a mapping; raises _RepeatedError."""
@@ -134,7 +150,7 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != _BOOLEAN]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {_BOOLEAN, _MERGE}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))

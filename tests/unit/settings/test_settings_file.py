@@ -69,6 +69,19 @@ def test_what_no_settings_need_is_refused_in_a_short_line(text: str, words: str,
     assert words in str(refusal(tmp_path, text))
 
 
+@pytest.mark.parametrize("number", ["0x" + "F" * 200_000, "0b" + "1" * 200_000, "1" + ":1" * 100_000, "9" * 5000])
+def test_number_of_many_digits_is_refused_before_it_is_computed(number: str, tmp_path: Path) -> None:
+    assert "holds a value that is none: a number of" in str(refusal(tmp_path, f"{GOOD}control: {{port: {number}}}\n"))
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("<<", "control.<<: there is no such setting"), ("!!merge a", "is not YAML")]
+)
+def test_section_takes_nothing_over_from_another(key: str, words: str, tmp_path: Path) -> None:
+    """A merge key would let a name stand twice without a word: in the section, and in what it takes over."""
+    assert words in str(refusal(tmp_path, f"{GOOD}control:\n  port: 8080\n  {key}: {{port: 8081}}\n"))
+
+
 def test_lists_and_sections_that_stand_in_several_places_are_no_repetition(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(GOOD + "broker: {tls: {ca_file: a}, sasl: {username: a, password_file: a}}\n")
