@@ -5,7 +5,8 @@ not be guessed backwards, and a slow hash would only slow the gateway.
 
 A token ends with its line. So the content is read and compared each second: what a system tells of a file (times, size,
 inode) can be the same for another content. A file that cannot be read lets nobody in once a short grace is over; one
-that is put in its place within the grace locks nobody out.
+that is put in its place within the grace locks nobody out. A last line without its line feed may still be on its way,
+and half of it can mean more than the whole: a new one counts when the next look finds the same.
 """
 
 from __future__ import annotations
@@ -72,8 +73,10 @@ class Tokens:
         self._logged = b""
         """The content whose faults were told last."""
         self._unreadable_since: float | None = None
+        self._is_unfinished = False
+        """Whether the last line waits for the next look."""
         self._looked = clock()
-        self._apply(self._content)
+        self._apply(self._content, is_settled=True)
 
     @property
     def problems(self) -> int:
@@ -111,10 +114,12 @@ class Tokens:
         if self._unreadable_since is not None:
             self._unreadable_since = None
             self._log.info("control.tokens_file can be read again")
-            self._apply(content)
+            self._apply(content, is_settled=content == self._content)
         elif content != self._content:
             self._log.info("control.tokens_file has changed, and is read again")
-            self._apply(content)
+            self._apply(content, is_settled=False)
+        elif self._is_unfinished:
+            self._apply(content, is_settled=True)
 
     def _expire(self, now: float, error: ConfigurationError) -> None:
         """End the tokens of a file that has been unreadable for as long as the grace."""
@@ -125,14 +130,23 @@ class Tokens:
             self._entries = ()
             self._log.error("control.tokens_file cannot be read: its tokens have ended", error=str(error))
 
-    def _apply(self, content: bytes) -> None:
+    def _apply(self, content: bytes, *, is_settled: bool) -> None:
+        """Take over what the lines say; a last one without its end only as far as it is known, unless it is settled."""
+        entries, faults = read_lines(content)
+        self._is_unfinished = False
+        if not is_settled and not content.endswith(b"\n"):
+            complete, told = read_lines(content[: content.rfind(b"\n") + 1])
+            known = {*complete, *self._entries}
+            taken = [entry for entry in entries if entry in known]
+            self._is_unfinished = (len(taken), len(told)) != (len(entries), len(faults))
+            entries, faults = taken, told
         self._content = content
-        self._entries, faults = read_lines(content)
+        self._entries = entries
         self._faults = len(faults)
-        if content != self._logged:
+        if content != self._logged and not self._is_unfinished:
             self._logged = content
             self._log_faults(faults)
-        if not self._entries:
+        if not self._entries and not self._is_unfinished:
             self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(self._path))
 
     def _log_faults(self, faults: Sequence[LineError]) -> None:

@@ -245,6 +245,61 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start_at_once(
     assert str(found[0]).startswith("control.tokens_file: ")
 
 
+@pytest.mark.parametrize(
+    ("cut", "rest"),
+    [
+        ("", " accounts=eu-* until=2026-12-31"),
+        (" accounts=eu-*", "main"),
+        (" accounts=eu-*", ",main until=2026-01-01"),
+        (" until=2026-06-01", "T00:00:00Z"),
+    ],
+)
+def test_line_that_is_still_being_written_allows_no_more_than_the_whole_one(
+    tokens_file: Path, cut: str, rest: str
+) -> None:
+    """Of a file that is written in place a look may see a part: half a line can have a wider scope, or no end."""
+    clock = Clock()
+    tokens_file.write_text(f"{KEEPS}\n")
+    tokens = tokens_of(tokens_file, clock)
+    with tokens_file.open("a") as written:
+        written.write(f"{LEAKS}{cut}")
+        written.flush()
+        clock.seconds += 1
+        assert (tokens.authenticate(GOOD) is None, tokens.authenticate(LEAKED), tokens.problems) == (False, None, 0)
+        written.write(f"{rest}\n")
+    clock.seconds += 1
+    found = tokens.authenticate(LEAKED)
+    assert found is None or "eu-*" in (found.accounts.patterns or ())[0]
+
+
+def test_last_line_without_its_end_counts_once_two_looks_agree(tokens_file: Path) -> None:
+    """Secrets and `printf` often end without a line feed. What was known before goes on without a break."""
+    clock = Clock()
+    tokens_file.write_text(f"{LEAKS}\n")
+    tokens = tokens_of(tokens_file, clock)
+    tokens_file.write_text(f"{LEAKS}\n{KEEPS}")
+    clock.seconds += 1
+    assert (tokens.authenticate(GOOD), tokens.authenticate(LEAKED) is None) == (None, False)
+    clock.seconds += 1
+    assert tokens.authenticate(GOOD) == Principal("keeps", Role.VIEWER)
+    tokens_file.write_text(KEEPS)
+    clock.seconds += 1
+    assert (tokens.authenticate(GOOD) is None, tokens.authenticate(LEAKED)) == (False, None)
+
+
+def test_last_line_without_its_end_that_is_wrong_is_told_once_two_looks_agree(tokens_file: Path) -> None:
+    clock = Clock()
+    tokens_file.write_text(f"{KEEPS}\n")
+    tokens = tokens_of(tokens_file, clock)
+    tokens_file.write_text(f"{KEEPS}\nhalf a")
+    with capture_logs() as logs:
+        for problems in (0, 1, 1):
+            clock.seconds += 1
+            tokens.reload()
+            assert tokens.problems == problems
+    assert [line["line"] for line in logs if line["log_level"] == "error"] == [2]
+
+
 def test_the_file_is_read_once_a_second_at_most(tokens_file: Path) -> None:
     clock = Clock()
     tokens_file.write_text(KEEPS)
