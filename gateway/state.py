@@ -1,8 +1,8 @@
-"""The records that operators see: what they want of an account, and what is so.
+"""The records that operators see: the desired and the observed state of accounts, shards and replays.
 
-What is wanted is written through any replica and kept by the broker; what is so is reported by the replica that
-serves the account. Both carry a format version: this release reads and writes version 1, passes over members that
-it does not know, and refuses a later version in words, so that it never overwrites one.
+Desired state is written through any replica and kept by the broker; observed state is published by the owner of the
+account's shard. Both carry a format version: this release reads and writes version 1, passes over members that it does
+not know, and refuses a later version with a clear error, so that it never overwrites one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Written(msgspec.Struct, frozen=True):
 
 
 class TargetState(Enum):
-    """What an operator wants of an account."""
+    """Whether an operator wants an account to run. The owner connects to the hub, or disconnects, to apply it."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -50,11 +50,11 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
     """A request that was carried out, and that must not be again if it is repeated."""
 
     key: str
-    """A digest of who asked and the key that they gave."""
-    what: str
-    """What was asked for."""
-    gave: int
-    """The number that the answer told."""
+    """A digest of the caller and its Idempotency-Key."""
+    request: str
+    """What was requested."""
+    result: int
+    """The number in the answer."""
 
 
 class Reset(msgspec.Struct, frozen=True):
@@ -71,7 +71,7 @@ MAX_IDEMPOTENCY_RECORDS: Final = 16
 
 
 class Desired(msgspec.Struct, frozen=True):
-    """What operators want of an account; what was added to version 1 is left out where nothing is to be said."""
+    """Desired state of an account, as operators set it. Fields added after version 1 are omitted while unset."""
 
     strategies: tuple[int, ...] | None = None
     """Whose events to publish, in rising order; null for all, also those that are made later."""
@@ -79,12 +79,12 @@ class Desired(msgspec.Struct, frozen=True):
     reconnects: int = 0
     """Rises by one for each time that the connection to the hub is to be made anew."""
     version: int = VERSION
-    answered: tuple[IdempotencyRecord, ...] | msgspec.UnsetType = msgspec.UNSET
-    """The last requests that must not be carried out twice, oldest first: written together with what they did."""
+    idempotency: tuple[IdempotencyRecord, ...] | msgspec.UnsetType = msgspec.UNSET
+    """The last requests with an Idempotency-Key, oldest first: written together with the change that they made."""
     reset: Reset | msgspec.UnsetType = msgspec.UNSET
     """Carried out while the account is paused."""
-    is_forgotten: bool | msgspec.UnsetType = msgspec.UNSET
-    """Whether the checkpoint is to be forgotten, while the account is paused or has no key."""
+    forget: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether to delete the checkpoint, while the account is paused or has no key."""
     written: Written | msgspec.UnsetType = msgspec.UNSET
     """Who changed it last."""
 
@@ -99,7 +99,7 @@ class CheckpointPosition(msgspec.Struct, frozen=True):
 
 
 class Observed(msgspec.Struct, frozen=True):
-    """What is so for an account, as the replica that serves it reports."""
+    """Observed state of an account, as reported by its owner."""
 
     owner: str
     """The replica, for people."""
@@ -117,14 +117,14 @@ class Observed(msgspec.Struct, frozen=True):
     """Messages committed since the owner began."""
     connects: int = 0
     """Connections to the hub since the owner began."""
-    trouble: str | None = None
+    last_error: str | None = None
     """The last error, until the account is live again."""
     strategies: tuple[int, ...] | None = None
     """The subscription that holds, or is about to; null for all."""
     failed_strategies: tuple[int, ...] = ()
     """Those that the hub did not give when it was asked last; it is asked again."""
     applied: int = 0
-    """The revision of what is wanted that is in force; 0 where nothing was ever wanted."""
+    """The revision of the desired state that is applied; 0 where none was ever set."""
     version: int = VERSION
     lag_seconds: float | msgspec.UnsetType = msgspec.UNSET
     """For how long the log has been behind the hub; left out where it is not."""
@@ -176,13 +176,14 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     strategies: tuple[int, ...] | None = None
     """Only events of these, and those that name none; null for all."""
     destination: Destination = Destination.REPLAY
-    asked_at: str
-    """RFC 3339, by the clock of the replica that was asked."""
-    asked_by: str
+    requested_at: str
+    """RFC 3339, by the clock of the replica that took the request."""
+    requested_by: str
     """The name of the token."""
     request: str = ""
-    """A digest of what was asked for: the same request sent again is known by it."""
-    is_cancelled: bool = False
+    """A digest of the request: the same one sent again is recognised by it."""
+    cancel_requested: bool = False
+    """Whether an operator asked for its end."""
     version: int = VERSION
     written: Written | msgspec.UnsetType = msgspec.UNSET
     """Who changed it last: asked for it, or cancelled it."""
@@ -204,7 +205,7 @@ class Phase(Enum):
 
 
 class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is so for a replay, as the replica that carries it out reports."""
+    """Observed state of a replay, as reported by the replica that runs it."""
 
     owner: str
     """The replica, for people."""

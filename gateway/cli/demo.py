@@ -197,7 +197,7 @@ def _table(statuses: list[AccountStatus], rate: float) -> Table:
         (status.account, status.activity.value, str(status.published), str(status.lag), status.last_error or "")
         for status in statuses
     ]
-    return terminal.table(title, ("account", "state", "events", "lag", "trouble"), rows, right=("events", "lag"))
+    return terminal.table(title, ("account", "state", "events", "lag", "last error"), rows, right=("events", "lag"))
 
 
 def _line(statuses: list[AccountStatus], rate: float) -> str:

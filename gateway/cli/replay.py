@@ -236,7 +236,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     progress = one["progress"]
     span = f"{'oldest' if one['since'] is None else one['since']} to {one['until']}"
     done = f"{100 * progress['fraction']:.0f} %"
-    asked = (one["asked_by"], one["asked_at"])
+    asked = (one["requested_by"], one["requested_at"])
     return [
         one["id"],
         one["account"],

@@ -18,7 +18,7 @@ app = command_app()
 @app.command()
 def token(
     name: Annotated[str, typer.Option(help="Whose it is: the log names who changed what.")],
-    role: Annotated[Role, typer.Option(help="A viewer looks; an operator also changes what is wanted.")] = Role.VIEWER,
+    role: Annotated[Role, typer.Option(help="A viewer reads; an operator also changes desired state.")] = Role.VIEWER,
     accounts: Annotated[
         str | None, typer.Option(help="Only these accounts, such as main,eu-*; all where it is left out.")
     ] = None,

@@ -70,7 +70,7 @@ def page(view: View, asked: AccountQuery, shards: int) -> models.Accounts:
 
 
 def is_applied(view: View, name: str) -> bool:
-    """Return whether everything that is wanted of an account is in force, as its owner reported last."""
+    """Return whether the whole desired state of an account is applied, as its owner reported last."""
     sighting = view.observed.get(name)
     if sighting is None or sighting.value is None:
         return False
@@ -86,11 +86,11 @@ def standing_of(view: View, name: str) -> state.CheckpointPosition:
 
 
 def _is_stale(view: View, sighting: Versioned[state.Observed]) -> bool:
-    """Return whether a report is so old that nobody may serve the account."""
+    """Return whether a report is so old that no replica may serve the account."""
     return view.age(sighting) > STALE_AFTER_S
 
 
-def effective_of(view: View, name: str) -> models.InForce | None:
+def effective_of(view: View, name: str) -> models.EffectiveSubscription | None:
     """Show the subscription that holds, as the owner reported last."""
     sighting = view.observed.get(name)
     return None if sighting is None or sighting.value is None else _effective(sighting.value)
@@ -154,7 +154,7 @@ def _observed(view: View, name: str) -> models.Observed | None:
         lag=models.Lag(sequences=_lag(said), seconds=0.0 if said.lag_seconds is UNSET else said.lag_seconds),
         published=said.published,
         connects=said.connects,
-        last_error=said.trouble,
+        last_error=said.last_error,
         subscription=_effective(said),
         enums=models.Enums(
             forms=[] if said.enum_forms is UNSET else list(said.enum_forms),
@@ -166,8 +166,10 @@ def _observed(view: View, name: str) -> models.Observed | None:
     )
 
 
-def _effective(said: state.Observed) -> models.InForce:
-    return models.InForce(strategies=as_list(said.strategies), failed_strategies=list(said.failed_strategies))
+def _effective(said: state.Observed) -> models.EffectiveSubscription:
+    return models.EffectiveSubscription(
+        strategies=as_list(said.strategies), failed_strategies=list(said.failed_strategies)
+    )
 
 
 def _after(asked: AccountQuery, cursor: str) -> Place:

@@ -69,18 +69,19 @@ def check_local(scope: Scope) -> None:
     host = header(scope, b"host") or b""
     if not _is_loopback(host.decode("latin-1")):
         words = "Without control.tokens_file only http://127.0.0.1 and http://localhost are answered."
-        raise Problem(ProblemType.FOREIGN, words)
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
     origin = header(scope, b"origin")
     site = header(scope, b"sec-fetch-site")
     is_same = origin is None or origin.lower() == f"{scope['scheme']}://".encode() + host.lower()
     if not is_same or (site is not None and site not in _SAME):
-        raise Problem(ProblemType.FOREIGN, "Without control.tokens_file pages of other origins are not answered.")
+        words = "Without control.tokens_file pages of other origins are not answered."
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
     if scope["method"] == "POST" and not _is_deliberate(scope):
         words = (
             "Without control.tokens_file a POST needs a header that no web form can send: add "
             "`Content-Type: application/json` or an `Idempotency-Key`."
         )
-        raise Problem(ProblemType.FOREIGN, words)
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
 
 
 def _is_deliberate(scope: Scope) -> bool:

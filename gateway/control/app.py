@@ -23,8 +23,8 @@ from gateway.control.scoping import check_scope
 
 _TITLE: Final = "MesoLive event gateway"
 _ABOUT: Final = """\
-Any replica answers for all accounts. What is wanted is written to the broker, and holds as soon as the replica that
-serves the account hears of it: a change waits a short while for that (200), else says that it will be so (202).
+Any replica serves every account. A change is stored as desired state and applied by the replica that owns the account:
+200 if applied within 3 s, otherwise 202.
 
 Errors are problems as RFC 9457 has them; their types stay the same."""
 _DOCUMENT: Final = "/openapi.json"

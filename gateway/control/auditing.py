@@ -99,7 +99,7 @@ class Intent:
 
 
 def of_desired(caller: RequestCaller, action: Action, account: str, before: Desired, after: Desired) -> Intent:
-    """Return the intent of a change of what is wanted of an account, with the members that differ."""
+    """Return the intent of a change of the desired state of an account, with the members that differ."""
     old, new = _plain(before), _plain(after)
     names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
     return Intent(
@@ -114,11 +114,11 @@ def of_desired(caller: RequestCaller, action: Action, account: str, before: Desi
 def of_replay(caller: RequestCaller, action: Action, id_: str, replay: Replay) -> Intent:
     """Return the intent of a replay that is asked for or cancelled."""
     if action == "replay-cancel":
-        return Intent(caller, action, replay.account, id_, {"is_cancelled": False}, {"is_cancelled": True})
+        return Intent(caller, action, replay.account, id_, {"cancel_requested": False}, {"cancel_requested": True})
     return Intent(caller, action, replay.account, id_, None, _plain(replay))
 
 
-_BOOKKEEPING: Final = frozenset({"version", "answered", "written", "request", "asked_at", "asked_by"})
+_BOOKKEEPING: Final = frozenset({"version", "idempotency", "written", "request", "requested_at", "requested_by"})
 
 
 def _plain(record: Desired | Replay) -> Mapping[str, Any]:
@@ -141,7 +141,7 @@ class Auditing:
         """Raise Problem where so many records wait that no further change is to be made."""
         if len(self._waiting) >= _MAX_WAITING:
             raise Problem(
-                ProblemType.BROKER_AWAY,
+                ProblemType.BROKER_UNAVAILABLE,
                 f"Nothing was changed: {len(self._waiting)} changes are not on the audit topic yet. Ask again.",
                 retry_after=_RETRY_AFTER,
             )

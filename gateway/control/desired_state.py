@@ -59,22 +59,18 @@ class IdempotentRequest:
     def answered(self, desired: Desired) -> IdempotencyRecord | None:
         """Return how it was answered, if it was; raises Problem where the key was used for something else."""
         found = next((one for one in _answered(desired) if one.key == self.key), None)
-        if found is not None and found.what != self.request_digest:
+        if found is not None and found.request != self.request_digest:
             raise Problem(
                 ProblemType.KEY_REUSED,
-                f"This Idempotency-Key was used for {found.what}, and this request is "
+                f"This Idempotency-Key was used for {found.request}, and this request is "
                 f"{self.request_digest}: give each its own.",
             )
         return found
 
-    def remember(self, desired: Desired, gave: int) -> Desired:
-        """Note that it is answered by `gave`."""
-        return replace(
-            desired,
-            answered=(*_answered(desired), IdempotencyRecord(self.key, self.request_digest, gave))[
-                -MAX_IDEMPOTENCY_RECORDS:
-            ],
-        )
+    def remember(self, desired: Desired, result: int) -> Desired:
+        """Note that it is answered by `result`."""
+        records = (*_answered(desired), IdempotencyRecord(self.key, self.request_digest, result))
+        return replace(desired, idempotency=records[-MAX_IDEMPOTENCY_RECORDS:])
 
 
 def digest_of_key(who: str, key: str) -> str:
@@ -83,11 +79,11 @@ def digest_of_key(who: str, key: str) -> str:
 
 
 def _answered(desired: Desired) -> tuple[IdempotencyRecord, ...]:
-    return () if desired.answered is msgspec.UNSET else desired.answered
+    return () if desired.idempotency is msgspec.UNSET else desired.idempotency
 
 
 class DesiredStateWriter:
-    """Changes what is wanted, of any account."""
+    """Changes the desired state of any account."""
 
     def __init__(self, deployment: DeploymentView) -> None:
         self._deployment = deployment
@@ -95,10 +91,10 @@ class DesiredStateWriter:
     async def change(
         self, account: str, change: Change, caller: RequestCaller, action: Action, condition: Condition | None = None
     ) -> VersionedDesired:
-        """Apply `change` to what is wanted of `account`, and return what is wanted then; raises Problem.
+        """Apply `change` to the desired state of `account`, and return the new one; raises Problem.
 
         The record says that `caller` wrote it, and so does the audit topic. `change` may be called several times, each
-        time with what is wanted by then; what it raises is raised.
+        time with the desired state by then; what it raises is raised.
         """
         view, store = self._deployment.view_of(account), self._deployment.writable_store()
         loop = asyncio.get_running_loop()
@@ -112,8 +108,8 @@ class DesiredStateWriter:
             standing = view.desired_of(account)
             if standing.desired is None:
                 raise Problem(
-                    ProblemType.LATER_RELEASE,
-                    f"A later release wrote what is wanted of account {account}. Ask a replica of that release.",
+                    ProblemType.WRITTEN_BY_NEWER_VERSION,
+                    f"A newer release wrote the desired state of account {account}. Ask a replica of that release.",
                 )
             wanted = replace(change(standing.desired), written=caller.written())
             intent = of_desired(caller, action, account, standing.desired, wanted)
@@ -122,8 +118,8 @@ class DesiredStateWriter:
                 return written
             if loop.time() > deadline:
                 raise Problem(
-                    ProblemType.CONTENDED,
-                    f"Others keep changing what is wanted of account {account}. Look at it, and ask again.",
+                    ProblemType.TOO_MANY_CONCURRENT_UPDATES,
+                    f"Other callers keep changing the desired state of account {account}. Read it, then retry.",
                     retry_after=UNKNOWN,
                 )
 
@@ -151,8 +147,8 @@ class DesiredStateWriter:
             if not is_heard:
                 raise Problem(
                     ProblemType.OUTCOME_UNKNOWN,
-                    f"The broker did not say whether what is wanted of account {account} is written. Look at it, or "
-                    "ask again: the same request twice does no harm, if it is a PUT, a DELETE or has an "
+                    f"The broker did not say whether the desired state of account {account} is written. Read it, or "
+                    "retry: the same request twice does no harm, if it is a PUT, a DELETE or has an "
                     "Idempotency-Key.",
                     retry_after=UNKNOWN,
                 ) from error
@@ -182,7 +178,7 @@ class DesiredStateWriter:
         return found
 
     async def until_applied(self, account: str, revision: int) -> bool:
-        """Wait a short while until the owner reports that what is wanted is so; tell whether it does."""
+        """Wait a short while until the owner reports that the desired state is applied; return whether it does."""
         view = self._deployment.view_of(account)
 
         def is_so() -> bool:
@@ -192,7 +188,7 @@ class DesiredStateWriter:
         return await wait_until(is_so, APPLY_TIMEOUT_S)
 
     def is_applied(self, account: str) -> bool:
-        """Return whether everything that is wanted is in force, as far as is known."""
+        """Return whether the whole desired state is applied, as far as is known."""
         return is_applied(self._deployment.view_of(account), account)
 
 
@@ -210,7 +206,7 @@ async def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 def broker_unavailable(why: str) -> Problem:
     """Return the problem of a change that was not made."""
     return Problem(
-        ProblemType.BROKER_AWAY,
+        ProblemType.BROKER_UNAVAILABLE,
         f"Nothing was changed: {why}. Ask again; what is read meanwhile is as old as it says.",
         retry_after=_RETRY_AFTER_S,
     )

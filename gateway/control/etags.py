@@ -12,7 +12,7 @@ _TAG: Final = re.compile(r'"(0|[1-9][0-9]{0,18})"')
 
 
 def etag(revision: int) -> str:
-    """Return the entity tag of what is wanted at a revision."""
+    """Return the entity tag of the desired state at a revision."""
     return f'"{revision}"'
 
 
@@ -27,10 +27,10 @@ class Condition:
         """Raise Problem where `revision` is not what was asked for."""
         if revision in self.revisions if self.revisions is not None else revision > 0:
             return
-        now = "nothing was ever wanted of it" if revision == 0 else f"what is wanted has the ETag {etag(revision)} now"
+        now = "has never been set" if revision == 0 else f"has the ETag {etag(revision)} now"
         raise Problem(
             ProblemType.PRECONDITION_FAILED,
-            f"Of account {account} {now}. Read it again, decide again, and send its ETag "
+            f"The desired state of account {account} {now}. Read it again, decide again, and send its ETag "
             'in If-Match, with its quotes: "57".',
             headers={"etag": etag(revision)},
         )

@@ -33,7 +33,7 @@ _TOKEN: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
 _REFUSALS: Final = {
     ProblemType.UNAUTHENTICATED: "unauthenticated",
     ProblemType.FORBIDDEN: "forbidden",
-    ProblemType.FOREIGN: "foreign",
+    ProblemType.ORIGIN_NOT_ALLOWED: "origin-not-allowed",
     ProblemType.BUSY: "busy",
 }
 """Refusals that are counted, as the metric has them."""
@@ -171,7 +171,7 @@ class AdmissionMiddleware:
                 await self._app(inner, receive_again, forward)
             scope.setdefault("route", inner.get("route"))  # the request's span names it
         except TimeoutError:
-            words = f"There was no answer within {self._limits.answering:g} s. Look what is so, then ask again."
+            words = f"There was no answer within {self._limits.answering:g} s. Read the state, then retry."
             raise Problem(ProblemType.TIMED_OUT, words, retry_after=5) from None
 
     def _authenticate(self, scope: Scope) -> Principal:

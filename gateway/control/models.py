@@ -76,9 +76,9 @@ REPLAY: Final[dict[str, Any]] = {
     "kinds": ["order-update"],
     "strategies": None,
     "destination": "replay",
-    "asked_at": "2026-11-22T13:32:25.092Z",
-    "asked_by": "night-desk",
-    "is_cancelled": False,
+    "requested_at": "2026-11-22T13:32:25.092Z",
+    "requested_by": "night-desk",
+    "cancel_requested": False,
     "progress": {
         "fraction": 0.25,
         "position": 180250,
@@ -112,8 +112,8 @@ class Lag(_Answer):
     """For how long that has been so."""
 
 
-class InForce(_Answer):
-    """The subscription that holds."""
+class EffectiveSubscription(_Answer):
+    """The subscription that is in effect."""
 
     strategies: list[int] | None
     """Whose events are published; null for all."""
@@ -131,7 +131,7 @@ class Enums(_Answer):
 
 
 class Desired(_Answer):
-    """What operators want of an account."""
+    """Desired state of an account."""
 
     state: Literal["running", "paused"]
     """Whether it is to be connected."""
@@ -140,13 +140,13 @@ class Desired(_Answer):
     reconnects: int
     """How often a new connection was asked for."""
     revision: int
-    """Rises with each change; 0 where nothing was ever wanted. In quotes it is the ETag."""
+    """Rises with each change; 0 where none was ever set. In quotes it is the ETag."""
     age_seconds: float | None
     """Seconds since the last change; null where there was none."""
 
 
 class Observed(_Answer):
-    """What is so for an account, as the replica that serves it reported last."""
+    """Observed state of an account, as reported last by its owner."""
 
     state: str
     """What it is doing: diverged, unauthorized, orphaned, key_missing, fenced, offline, catching_up, live or paused."""
@@ -165,27 +165,27 @@ class Observed(_Answer):
     """Connections to the hub since the owner began."""
     last_error: str | None
     """The last error, until the account is live again."""
-    subscription: InForce
+    subscription: EffectiveSubscription
     enums: Enums
     applied: int
-    """The revision of what is wanted that is in force; 0 where it is not in force yet."""
+    """The revision of the desired state that is applied; 0 where none is applied yet."""
     age_seconds: float
     """Seconds since the report."""
     is_stale: bool
-    """Whether the report is so old that nobody may serve the account, or that the broker is away."""
+    """Whether the report is so old that no replica may serve the account, or the broker is unavailable."""
 
 
 class Account(_Answer):
-    """An account: what is wanted of it and what is so, side by side."""
+    """An account: its desired and its observed state."""
 
     account: str
     shard: int
     is_applied: bool
-    """Whether everything that is wanted is in force."""
+    """Whether the whole desired state is applied."""
     desired: Desired | None
-    """Null where a later release wrote it."""
+    """Null where a newer release wrote it."""
     observed: Observed | None
-    """Null where nobody has reported anything, or a later release wrote it."""
+    """Null where no replica has reported anything, or a newer release wrote it."""
 
 
 class Accounts(_Answer):
@@ -201,13 +201,13 @@ class Subscription(_Answer):
 
     account: str
     strategies: list[int] | None
-    """What is wanted: null for all, an empty list for none."""
+    """The desired subscription: null for all, an empty list for none."""
     revision: int
-    """Of what is wanted; in quotes it is the ETag."""
+    """Revision of the desired state; in quotes it is the ETag."""
     is_applied: bool
-    """Whether it is in force, or will be as soon as the account runs, where it is paused."""
-    in_force: InForce | None
-    """What its owner reported last."""
+    """Whether it is applied, or will be as soon as the account runs, where it is paused."""
+    effective: EffectiveSubscription | None
+    """The subscription in effect, as the account's owner reported it last."""
 
 
 class SubscriptionWanted(_Request):
@@ -223,11 +223,11 @@ class TargetState(_Answer):
 
     account: str
     state: Literal["running", "paused"]
-    """What is wanted."""
+    """The desired state."""
     revision: int
-    """Of what is wanted; in quotes it is the ETag."""
+    """Revision of the desired state; in quotes it is the ETag."""
     is_applied: bool
-    """Whether it is so."""
+    """Whether it is applied."""
 
 
 class TargetStateWanted(_Request):
@@ -249,7 +249,7 @@ class Checkpoint(_Answer):
     incarnation: int
     """How often the hub's history was declared to be another one, and one; 0 where there is no checkpoint."""
     is_applied: bool
-    """Whether it is so, or will be as soon as the account's owner has heard."""
+    """Whether it is applied, or will be as soon as the account's owner has received it."""
 
 
 class CheckpointWanted(_Request):
@@ -266,7 +266,7 @@ class Forgotten(_Answer):
 
     account: str
     is_applied: bool
-    """Whether it is so, or will be as soon as a replica can."""
+    """Whether it is applied, or will be as soon as a replica can."""
 
 
 class Reconnect(_Answer):
@@ -276,7 +276,7 @@ class Reconnect(_Answer):
     reconnects: int
     """How often one was asked for, this time included."""
     is_applied: bool
-    """Whether everything that is wanted is in force."""
+    """Whether the whole desired state is applied."""
 
 
 class ReplayWanted(_Request):
@@ -339,11 +339,11 @@ class Replay(_Answer):
     kinds: list[str] | None
     strategies: list[int] | None
     destination: str
-    asked_at: str
-    asked_by: str
+    requested_at: str
+    requested_by: str
     """The name of the token."""
-    is_cancelled: bool
-    """Whether somebody asked for its end."""
+    cancel_requested: bool
+    """Whether an operator asked for its end."""
     progress: ReplayProgress
     detail: str | None
     """What it waits for, or why it failed: what the hub no longer has."""

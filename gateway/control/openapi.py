@@ -12,7 +12,7 @@ from gateway.control.problems import MEDIA_TYPE, ProblemType
 Responses = dict[int | str, dict[str, Any]]
 
 _ALWAYS: Final = (
-    *(ProblemType.MALFORMED, ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN, ProblemType.FOREIGN),
+    *(ProblemType.MALFORMED, ProblemType.UNAUTHENTICATED, ProblemType.FORBIDDEN, ProblemType.ORIGIN_NOT_ALLOWED),
     *(ProblemType.TOO_SLOW, ProblemType.TOO_LARGE, ProblemType.INTERNAL, ProblemType.BUSY),
 )
 _REQUEST_ID: Final = {
@@ -21,12 +21,10 @@ _REQUEST_ID: Final = {
         "schema": {"type": "string"},
     }
 }
-_ETAG: Final = {"ETag": {"description": "The revision of what is wanted of the account.", "schema": {"type": "string"}}}
-_LOCATION: Final = {"Location": {"description": "Where to look at it.", "schema": {"type": "string"}}}
+_ETAG: Final = {"ETag": {"description": "The revision of the account's desired state.", "schema": {"type": "string"}}}
+_LOCATION: Final = {"Location": {"description": "Where to read it.", "schema": {"type": "string"}}}
 _LATER: Final = {ProblemType.BUSY.status, ProblemType.TOO_MANY_REPLAYS.status}
-_RETRY_AFTER: Final = {
-    "Retry-After": {"description": "Seconds after which to ask again.", "schema": {"type": "integer"}}
-}
+_RETRY_AFTER: Final = {"Retry-After": {"description": "Seconds after which to retry.", "schema": {"type": "integer"}}}
 
 
 def responses(
@@ -42,12 +40,12 @@ def responses(
     """Say what an operation answers: `example`, 202 besides where it may hold `later`, and problems."""
     headers = _REQUEST_ID | (_ETAG if etag else {}) | (_LOCATION if location else {})
     said = {"headers": headers, "content": {"application/json": {"example": example}}}
-    found: Responses = {status: {**said, "description": "It is so." if later is None else "It is written, and holds."}}
+    found: Responses = {status: {**said, "description": "Success." if later is None else "Stored and applied."}}
     if later is not None:
         found[202] = {
             **said,
             "model": later,
-            "description": "It is written, and will hold as soon as the account's owner can.",
+            "description": "Stored; the account's owner will apply it.",
             "content": {"application/json": {"example": {**example, **(later_says or {"is_applied": False})}}},
         }
     by_status: dict[int, list[ProblemType]] = {}

@@ -66,8 +66,8 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Re
         kinds=None if wanted.kinds is None else tuple(_known_kind(kind) for kind in dict.fromkeys(wanted.kinds)),
         strategies=None if wanted.strategies is None else tuple(sorted(set(wanted.strategies))),
         destination=Destination(wanted.destination),
-        asked_at=written.at,
-        asked_by=written.by,
+        requested_at=written.at,
+        requested_by=written.by,
         written=written,
         request=_digest(wanted),
     )
@@ -144,15 +144,18 @@ class ReplayRequests:
             sighting = self.find(id_)
             if sighting.value is None:
                 raise Problem(
-                    ProblemType.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release."
+                    ProblemType.WRITTEN_BY_NEWER_VERSION,
+                    f"A newer release wrote replay {id_}. Ask a replica of that release.",
                 )
             phase = phase_of(view, id_)
             if phase in {Phase.COMPLETED, Phase.FAILED}:
-                raise Problem(ProblemType.ENDED, f"Replay {id_} is {phase.value}: there is nothing to cancel.")
-            if sighting.value.is_cancelled:
+                raise Problem(
+                    ProblemType.REPLAY_FINISHED, f"Replay {id_} is {phase.value}: there is nothing to cancel."
+                )
+            if sighting.value.cancel_requested:
                 break
             revision = sighting.revision
-            cancelled = replace(sighting.value, is_cancelled=True, written=caller.written())
+            cancelled = replace(sighting.value, cancel_requested=True, written=caller.written())
             await self._write(store, of_replay(caller, "replay-cancel", id_, cancelled), cancelled, revision)
             if not await wait_until(lambda before=revision: self.find(id_).revision != before, READ_TIMEOUT_S):  # type: ignore[misc]
                 raise _unknown(f"replay {id_}")
@@ -200,7 +203,7 @@ class ReplayRequests:
 def phase_of(view: View, id_: str) -> Phase:
     """Return how far it is: one that nobody carries out is cancelled at once."""
     said, wanted = state_of(view, id_), view.replays[id_].value
-    if wanted is not None and wanted.is_cancelled and (said is None or not said.phase.is_final):
+    if wanted is not None and wanted.cancel_requested and (said is None or not said.phase.is_final):
         seen = view.observed.get(wanted.account)
         is_key_missing = seen is None or (seen.value is not None and seen.value.state == "key_missing")
         if said is None or is_key_missing:  # should the key come back, the owner's first step is to end it

@@ -27,7 +27,7 @@ def log_applied_change(tally: Counters, account: str, before: VersionedDesired, 
 def log_applied_replay_change(tally: Counters, id_: str, before: Replay | None, now: Replay) -> None:
     """Log and count who asked for a replay, or cancelled it; nothing where nobody changed it."""
     if now != before:
-        what = "the end of a replay" if now.is_cancelled else "a replay"
+        what = "the end of a replay" if now.cancel_requested else "a replay"
         _log(tally, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
 
 

@@ -315,7 +315,7 @@ class Replica:
             self._accounts[name].set_desired(wish)
         elif wish.desired is not None:
             shard = self._shard(shard_of(name, self._shard_count))
-            if wish.desired.is_forgotten is True:
+            if wish.desired.forget is True:
                 shard.forget(name)
             else:
                 shard.forgets.discard(name)
@@ -501,7 +501,7 @@ def _observed(account: Account, member: str, epoch: int | UnsetType) -> Observed
         latest=status.latest,
         published=status.published,
         connects=status.connects,
-        trouble=status.last_error,
+        last_error=status.last_error,
         strategies=None if strategies is None else tuple(sorted(strategies)),
         failed_strategies=account.subscription.failed,
         applied=account.desired.revision if account.is_applied else 0,

@@ -233,7 +233,7 @@ def _withdrawn(observed: Observed) -> Observed:
     """Say what is so of an account once the replica is gone that told of it."""
     if observed.state in {KEY_MISSING, ORPHANED}:
         return replace(observed, state=KEY_MISSING)
-    return replace(observed, state=AccountState.OFFLINE.value, trouble="the gateway that served it has ended")
+    return replace(observed, state=AccountState.OFFLINE.value, last_error="the gateway that served it has ended")
 
 
 def _without_counters(observed: Observed) -> Observed:

@@ -12,7 +12,7 @@ from gateway.telemetry.families import Family
 
 ANONYMOUS: Final = "anonymous"
 """The role of whoever has no token that is known."""
-REFUSALS: Final = ("unauthenticated", "forbidden", "foreign", "busy")
+REFUSALS: Final = ("unauthenticated", "forbidden", "origin-not-allowed", "busy")
 """Why a caller may be refused."""
 _USUAL: Final = (("viewer", "200"), ("operator", "200"), (ANONYMOUS, "401"))
 """Roles and statuses that are told from the start."""
@@ -30,7 +30,7 @@ CONTROL_FAMILIES: Final = (
         "api_refused_total",
         CounterMetricFamily,
         "Requests to the HTTP API that were refused: unauthenticated, without a token or with one that is not known; "
-        "forbidden by the token's role or accounts; foreign, without tokens from elsewhere; busy.",
+        "forbidden by the token's role or accounts; origin-not-allowed, without tokens and from elsewhere; busy.",
         ("reason",),
     ),
     Family(

@@ -58,9 +58,9 @@ async def test_any_replica_answers_for_every_account_and_changes_outlive_all(tmp
         for wanted in ([1, 2], [], None, [3]):
             answer = await one.ask(f"PUT /v1/accounts/{foreign}/subscription", json={"strategies": wanted})
             assert (answer.status, answer.body["is_applied"]) == (200, True), answer
-            assert answer.body["in_force"] == {"strategies": wanted, "failed_strategies": []}
+            assert answer.body["effective"] == {"strategies": wanted, "failed_strategies": []}
         answer = await one.ask(f"PUT /v1/accounts/{foreign}/subscription", json={"strategies": [3, 99]})
-        assert answer.body["in_force"]["failed_strategies"] == [99]
+        assert answer.body["effective"]["failed_strategies"] == [99]
         paused = owned_by(one, found)[0]
         assert (await two.ask(f"PUT /v1/accounts/{paused}/target-state", json={"state": "paused"})).status == 200
         assert (await two.accounts("&state=paused")).keys() == {paused}
@@ -131,7 +131,7 @@ async def test_while_the_broker_is_away_reads_go_on_and_writes_say_when_to_retry
         await control.live(here.accounts)
         here.server.kill()
         answer = await control.ask("PUT /v1/accounts/account-1/subscription", json={"strategies": [1]})
-        assert (answer.status, answer.problem) in {(503, "broker-away"), (503, "outcome-unknown")}, answer
+        assert (answer.status, answer.problem) in {(503, "broker-unavailable"), (503, "outcome-unknown")}, answer
         assert int(answer.headers["Retry-After"]) > 0
         first = (await control.accounts())["account-1"]["observed"]["age_seconds"]
         await asyncio.sleep(1)

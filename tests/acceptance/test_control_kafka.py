@@ -66,6 +66,6 @@ async def test_any_replica_changes_desired_state_and_a_repeated_key_does_no_more
         server.kill()
         answer = await three.ask("PUT /v1/accounts/main/subscription", json={"strategies": None})
         assert answer.status == 503, answer
-        assert answer.problem in {"broker-away", "outcome-unknown"}
+        assert answer.problem in {"broker-unavailable", "outcome-unknown"}
         assert int(answer.headers["Retry-After"]) > 0
         assert (await three.accounts())["main"]["observed"]["age_seconds"] >= 0

@@ -79,7 +79,7 @@ def account(text: str) -> dict[str, Any]:
 def replay(text: str, state: str = "completed") -> dict[str, Any]:
     """Return a replay likewise."""
     progress = {"fraction": 0.5, "published": 1, "seconds_left": None, "events_per_second": 1.0}
-    said = dict.fromkeys(("id", "account", "until", "asked_by", "asked_at", "detail"), text)
+    said = dict.fromkeys(("id", "account", "until", "requested_by", "requested_at", "detail"), text)
     return said | {"state": state, "since": 1, "progress": progress}
 
 

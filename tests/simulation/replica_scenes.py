@@ -73,7 +73,7 @@ class Deleted(Scene):
 
         def delete() -> None:
             world.tell(f"{len(world.deleted)} accounts are deleted")
-            wish = encode_record(Desired(state=TargetState.PAUSED, is_forgotten=True))
+            wish = encode_record(Desired(state=TargetState.PAUSED, forget=True))
             for name in world.deleted:
                 world.write(ACCOUNT + name, wish, 0)
 

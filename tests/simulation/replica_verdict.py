@@ -99,7 +99,7 @@ def _replays(world: World) -> list[str]:
         phases = world.phases[id_]
         if keys != list(range(1, len(keys) + 1)):
             found.append(f"replay {id_[-2:]} of {asked.account}: not in order, or not once: {keys[:30]}")
-        if phases != {Phase.COMPLETED} and not (phases == {Phase.CANCELLED} and asked.is_cancelled):
+        if phases != {Phase.COMPLETED} and not (phases == {Phase.CANCELLED} and asked.cancel_requested):
             found.append(f"replay {id_[-2:]} of {asked.account}: ended as {phases}")
         elif phases == {Phase.COMPLETED} and len(keys) != asked.until:
             found.append(f"replay {id_[-2:]} of {asked.account}: complete with {len(keys)} of {asked.until}")

@@ -487,7 +487,7 @@ class World:
             return
         self.tell(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
         wanted = self.replays[id_] = Replay(
-            account=name, until=until, asked_at="", asked_by="", is_cancelled=is_cancelled
+            account=name, until=until, requested_at="", requested_by="", cancel_requested=is_cancelled
         )
         self.write(REPLAY + id_, encode_record(wanted), standing[0].revision if standing else 0)
 

@@ -18,7 +18,7 @@ class Role(Enum):
     VIEWER = "viewer"
     """To look."""
     OPERATOR = "operator"
-    """To change what is wanted, too."""
+    """May also change the desired state."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The resources of accounts: what is so and what is wanted, and the ways to change that."""
+"""The resources of accounts: desired and observed state, and the ways to change it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
 READS_ONE: Final = (*_READS, ProblemType.UNKNOWN_ACCOUNT)
 CHANGES: Final = (
     *READS_ONE,
-    ProblemType.LATER_RELEASE,
-    ProblemType.CONTENDED,
-    ProblemType.BROKER_AWAY,
+    ProblemType.WRITTEN_BY_NEWER_VERSION,
+    ProblemType.TOO_MANY_CONCURRENT_UPDATES,
+    ProblemType.BROKER_UNAVAILABLE,
     ProblemType.OUTCOME_UNKNOWN,
     ProblemType.TIMED_OUT,
 )
@@ -43,7 +43,7 @@ _SUBSCRIPTION: Final[dict[str, Any]] = {
     "strategies": [1, 2],
     "revision": 57,
     "is_applied": True,
-    "in_force": models.SUBSCRIPTION,
+    "effective": models.SUBSCRIPTION,
 }
 _TARGET: Final[dict[str, Any]] = {"account": "main", "state": "paused", "revision": 58, "is_applied": True}
 
@@ -113,7 +113,7 @@ async def list_accounts(
     responses=responses(models.ACCOUNT, problems=READS_ONE),
 )
 async def show_account(here: DeploymentDep, account: AccountName) -> models.Account:
-    """What is wanted of the account and what is so, side by side."""
+    """The desired and the observed state of the account, side by side."""
     return listing.account(here.view_of(account), account, here.shards)
 
 
@@ -121,7 +121,7 @@ async def show_account(here: DeploymentDep, account: AccountName) -> models.Acco
     "/{account}/subscription",
     operation_id="getSubscription",
     summary="Show an account's subscription",
-    responses=responses(_SUBSCRIPTION, etag=True, problems=(*READS_ONE, ProblemType.LATER_RELEASE)),
+    responses=responses(_SUBSCRIPTION, etag=True, problems=(*READS_ONE, ProblemType.WRITTEN_BY_NEWER_VERSION)),
 )
 async def show_subscription(here: DeploymentDep, account: AccountName, response: Response) -> models.Subscription:
     """Whose events are wanted, and whose are published."""
@@ -174,10 +174,10 @@ async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
     "/{account}/target-state",
     operation_id="getTargetState",
     summary="Show whether an account is to run",
-    responses=responses(_TARGET, etag=True, problems=(*READS_ONE, ProblemType.LATER_RELEASE)),
+    responses=responses(_TARGET, etag=True, problems=(*READS_ONE, ProblemType.WRITTEN_BY_NEWER_VERSION)),
 )
 async def show_target_state(here: DeploymentDep, account: AccountName, response: Response) -> models.TargetState:
-    """What is wanted, and whether it is so."""
+    """The desired state, and whether it is applied."""
     desired, revision, applied = _desired_of(here, account, response)
     return models.TargetState(account=account, state=desired.state.value, revision=revision, is_applied=applied)
 
@@ -186,7 +186,9 @@ async def show_target_state(here: DeploymentDep, account: AccountName, response:
     "/{account}/target-state",
     operation_id="putTargetState",
     summary="Pause or resume an account",
-    responses=responses(_TARGET, later=models.TargetState, etag=True, problems=(*BODIES, ProblemType.BEING_RESET)),
+    responses=responses(
+        _TARGET, later=models.TargetState, etag=True, problems=(*BODIES, ProblemType.RESET_IN_PROGRESS)
+    ),
     dependencies=[Depends(check_json)],
 )
 async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
@@ -207,9 +209,9 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
             return replace(desired, state=target)
         if desired.reset is not UNSET and _incarnation(here, account) < desired.reset.incarnation:
             words = f"The checkpoint of account {account} is still being set. Ask again once it is."
-            raise Problem(ProblemType.BEING_RESET, words, retry_after=1)
+            raise Problem(ProblemType.RESET_IN_PROGRESS, words, retry_after=1)
         # Neither is done again at the next pause.
-        return replace(desired, state=target, reset=UNSET, is_forgotten=UNSET)
+        return replace(desired, state=target, reset=UNSET, forget=UNSET)
 
     wish = await wishes.change(account, change, request.state.caller, "target-state", read_condition(if_match))
     applied = await _answer(wishes, account, wish.revision, response)
@@ -251,7 +253,7 @@ async def reconnect(
         wish = await wishes.change(account, change, request.state.caller, "reconnect")
     except _AlreadyAnswered as already:
         add_audit_fields(request, repeated=True)
-        count, revision = already.answered.gave, _changed(await deployment_of(request), account)[1]
+        count, revision = already.answered.result, _changed(await deployment_of(request), account)[1]
     else:
         count, revision = wish.desired.reconnects if wish.desired else 0, wish.revision
     applied = await _answer(wishes, account, revision, response)
@@ -309,8 +311,8 @@ def _incarnation(here: DeploymentView, account: str) -> int:
 def _changed(here: DeploymentView, account: str) -> tuple[Desired, int]:
     wish = here.view_of(account).desired_of(account)
     if wish.desired is None:
-        words = f"A later release wrote what is wanted of account {account}. Ask a replica of that release."
-        raise Problem(ProblemType.LATER_RELEASE, words)
+        words = f"A newer release wrote the desired state of account {account}. Ask a replica of that release."
+        raise Problem(ProblemType.WRITTEN_BY_NEWER_VERSION, words)
     return wish.desired, wish.revision
 
 
@@ -329,5 +331,5 @@ def _subscription(
         strategies=listing.as_list(desired.strategies),
         revision=revision,
         is_applied=is_applied,
-        in_force=listing.effective_of(here.view_of(account), account),
+        effective=listing.effective_of(here.view_of(account), account),
     )

@@ -102,7 +102,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
         if pending is not UNSET and pending != reset and pending.incarnation >= reset.incarnation:
             words = f"Another reset of account {account} is being carried out. Read the checkpoint again, decide again."
             raise Problem(ProblemType.PRECONDITION_FAILED, words)
-        return replace(desired, reset=reset, is_forgotten=UNSET)
+        return replace(desired, reset=reset, forget=UNSET)
 
     await wishes.change(account, change, request.state.caller, "checkpoint")
     wanted = CheckpointPosition(reset.verified, reset.incarnation)
@@ -142,7 +142,7 @@ async def delete_account(
     def change(desired: Desired) -> Desired:
         if must_be_paused and desired.state is not TargetState.PAUSED:
             raise _not_paused(account, "forgotten")
-        return replace(desired, state=TargetState.PAUSED, is_forgotten=True, reset=UNSET)
+        return replace(desired, state=TargetState.PAUSED, forget=True, reset=UNSET)
 
     wish = await wishes.change(account, change, request.state.caller, "forget")
 

@@ -23,10 +23,10 @@ router: Final = APIRouter(prefix="/v1", tags=["replays"])
 _READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
 _WRITES: Final = (
     *_READS,
-    ProblemType.BROKER_AWAY,
+    ProblemType.BROKER_UNAVAILABLE,
     ProblemType.OUTCOME_UNKNOWN,
     ProblemType.TIMED_OUT,
-    ProblemType.LATER_RELEASE,
+    ProblemType.WRITTEN_BY_NEWER_VERSION,
 )
 _ACCEPTED: Final = 202
 
@@ -65,7 +65,7 @@ class _Filters(BaseModel):
 
 @router.post(
     "/accounts/{account}/replays",
-    operation_id="askForReplay",
+    operation_id="createReplay",
     summary="Publish a range of an account's history again",
     status_code=_ACCEPTED,
     responses=responses(
@@ -116,7 +116,7 @@ async def list_replays(here: DeploymentDep, filters: Annotated[_Filters, Query()
     wanted = {Phase(one) for one in filters.state}
     places = sorted(
         (
-            (one.value.asked_at, id_)
+            (one.value.requested_at, id_)
             for id_, one in view.replays.items()
             if one.value is not None
             and one.value.account in request.state.who.accounts
@@ -139,7 +139,9 @@ async def list_replays(here: DeploymentDep, filters: Annotated[_Filters, Query()
     "/replays/{replay}",
     operation_id="getReplay",
     summary="Show a replay",
-    responses=responses(models.REPLAY, problems=(*_READS, ProblemType.UNKNOWN_REPLAY, ProblemType.LATER_RELEASE)),
+    responses=responses(
+        models.REPLAY, problems=(*_READS, ProblemType.UNKNOWN_REPLAY, ProblemType.WRITTEN_BY_NEWER_VERSION)
+    ),
 )
 async def show_replay(here: DeploymentDep, book: ReplayRequestsDep, replay: Id) -> models.Replay:
     """What was asked for, and how far it is, as its owner reported last."""
@@ -152,10 +154,10 @@ async def show_replay(here: DeploymentDep, book: ReplayRequestsDep, replay: Id) 
     operation_id="cancelReplay",
     summary="Cancel a replay",
     responses=responses(
-        {**models.REPLAY, "state": "cancelled", "is_cancelled": True},
+        {**models.REPLAY, "state": "cancelled", "cancel_requested": True},
         later=models.Replay,
         later_says={"state": "running"},
-        problems=(*_WRITES, ProblemType.UNKNOWN_REPLAY, ProblemType.ENDED),
+        problems=(*_WRITES, ProblemType.UNKNOWN_REPLAY, ProblemType.REPLAY_FINISHED),
     ),
 )
 async def cancel_replay(
@@ -171,7 +173,9 @@ def _shown(view: View, id_: str) -> models.Replay:
     sighting = view.replays[id_]
     wanted, seen = sighting.value, state_of(view, id_)
     if wanted is None:
-        raise Problem(ProblemType.LATER_RELEASE, f"A later release wrote replay {id_}. Ask a replica of that release.")
+        raise Problem(
+            ProblemType.WRITTEN_BY_NEWER_VERSION, f"A newer release wrote replay {id_}. Ask a replica of that release."
+        )
     reported = view.replay_states.get(id_)
     return models.Replay(
         id=id_,
@@ -184,9 +188,9 @@ def _shown(view: View, id_: str) -> models.Replay:
         kinds=None if wanted.kinds is None else list(wanted.kinds),
         strategies=None if wanted.strategies is None else list(wanted.strategies),
         destination=wanted.destination.value,
-        asked_at=wanted.asked_at,
-        asked_by=wanted.asked_by,
-        is_cancelled=wanted.is_cancelled,
+        requested_at=wanted.requested_at,
+        requested_by=wanted.requested_by,
+        cancel_requested=wanted.cancel_requested,
         progress=models.ReplayProgress(
             fraction=_fraction(wanted, seen),
             position=None if seen is None else seen.position,

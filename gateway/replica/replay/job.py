@@ -161,7 +161,7 @@ class ReplayJob:
         span = self.account.source.tracer.replay(self.account.name, self.id, progress.position)
         span.activate()
         try:
-            await (self.cancel() if self._replay.is_cancelled else self._replay_and_finish())
+            await (self.cancel() if self._replay.cancel_requested else self._replay_and_finish())
         finally:  # cancelled, handed over, or the log is opened again: then another span goes on
             now = self._queue.progress
             span.set(

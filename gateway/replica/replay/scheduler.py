@@ -58,7 +58,7 @@ class ReplayScheduler:
         job = self._jobs.get(id_)
         if job is None:
             self._begin(id_)
-        elif replay.is_cancelled and not job.is_over and self._tasks is not None:
+        elif replay.cancel_requested and not job.is_over and self._tasks is not None:
             self._running[id_].cancel()
             self._running[id_] = self._tasks.create_task(self._run(id_, job.cancel), name=f"replay-{id_}")
 

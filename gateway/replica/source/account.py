@@ -220,7 +220,7 @@ class Account:
     def is_to_be_forgotten(self) -> bool:
         """Whether its checkpoint is to be forgotten, and it is at rest."""
         desired = self.desired.desired
-        return desired is not None and desired.is_forgotten is True and self.is_at_rest
+        return desired is not None and desired.forget is True and self.is_at_rest
 
     @property
     def is_at_rest(self) -> bool:

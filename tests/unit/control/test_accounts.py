@@ -28,7 +28,7 @@ async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
         "main",
         settled=40,
         latest=42,
-        trouble="it was away",
+        last_error="it was away",
         failed_strategies=(9,),
         connects=2,
         enum_forms=("numbers",),
@@ -165,7 +165,7 @@ async def test_a_record_of_a_later_release_is_shown_as_unknown_never_overwritten
     assert answer.body["desired"] is None
     for request, body in (("PUT", {"strategies": None}), ("GET", None), ("DELETE", None)):
         answer = await api.ask(f"{request} /v1/accounts/main/subscription", json=body)
-        assert (answer.status, answer.problem) == (409, "later-release")
+        assert (answer.status, answer.problem) == (409, "written-by-newer-version")
     assert api.store.records[False, "account.main"][0].value == b'{"version":2,"moon":"full"}'
 
 

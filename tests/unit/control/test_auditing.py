@@ -71,9 +71,9 @@ async def test_a_checkpoint_a_replay_and_a_forgotten_account_are_recorded(api: A
     found = [(one["action"], one["replay"], one["after"]) for one in recorded(api)]
     assert [action for action, _, _ in found] == ["replay", "replay-cancel", "target-state", "checkpoint", "forget"]
     assert found[0][1] == found[1][1] == asked.body["id"]
-    assert (found[0][2]["until"], found[1][2]) == (40, {"is_cancelled": True})
+    assert (found[0][2]["until"], found[1][2]) == (40, {"cancel_requested": True})
     assert found[3][2] == {"reset": {"incarnation": 1, "verified": 7}}
-    assert found[4][2] == {"is_forgotten": True, "reset": None}
+    assert found[4][2] == {"forget": True, "reset": None}
 
 
 async def test_what_is_not_changed_is_not_recorded(api: Api) -> None:
@@ -158,7 +158,7 @@ async def test_nothing_is_changed_while_too_many_records_wait(api: Api, monkeypa
         assert (await api.ask(f"PUT {TARGET}", json={"state": state})).status == 200
     for request, body in ((f"PUT {TARGET}", {"state": "paused"}), ("POST /v1/accounts/main/replays", {"until": 40})):
         answer = await api.ask(request, json=body)
-        assert (answer.status, answer.problem) == (503, "broker-away")
+        assert (answer.status, answer.problem) == (503, "broker-unavailable")
         assert "audit" in answer.body["detail"]
     assert len(api.store.writes) == 2
     assert (await api.ask("GET /v1/accounts")).status == 200

@@ -85,15 +85,15 @@ async def test_a_paused_account_is_forgotten_once_and_not_again_after_it_ran(api
     await paused(api)
     answer = await api.ask("DELETE /v1/accounts/main")
     assert (answer.status, answer.body) == (202, {"account": "main", "is_applied": False})
-    assert wanted(api).is_forgotten is True
+    assert wanted(api).forget is True
     await paused(api)
     await api.ask(f"PUT {CHECKPOINT}", json={"verified": 7}, headers=TAG)
-    assert wanted(api).is_forgotten is not True
+    assert wanted(api).forget is not True
     await paused(api)
     await api.ask("DELETE /v1/accounts/main")
-    assert (wanted(api).is_forgotten, "reset" in str(encode_record(wanted(api)))) == (True, False)
+    assert (wanted(api).forget, "reset" in str(encode_record(wanted(api)))) == (True, False)
     await api.ask("PUT /v1/accounts/main/target-state", json={"state": "running"})
-    assert wanted(api).is_forgotten is not True
+    assert wanted(api).forget is not True
 
 
 async def test_an_account_without_a_key_need_not_be_paused_and_leaves_nothing(api: Api) -> None:
@@ -108,7 +108,7 @@ async def test_an_account_without_a_key_need_not_be_paused_and_leaves_nothing(ap
 
 async def test_replays_that_have_not_ended_keep_an_account(api: Api) -> None:
     await paused(api)
-    record = Replay(account="main", until=9, asked_at="", asked_by="")
+    record = Replay(account="main", until=9, requested_at="", requested_by="")
     await api.store.write("replay.1", encode_record(record), 0)
     await api.heard(lambda view: "1" in view.replays)
     answer = await api.ask("DELETE /v1/accounts/main")
@@ -120,7 +120,7 @@ async def test_what_is_not_done_yet_is_not_left_to_a_later_pause(api: Api) -> No
     await paused(api)
     await api.ask(f"PUT {CHECKPOINT}", json={"verified": 7}, headers=TAG)
     answer = await api.ask("PUT /v1/accounts/main/target-state", json={"state": "running"})
-    assert (answer.status, answer.problem) == (409, "being-reset")
+    assert (answer.status, answer.problem) == (409, "reset-in-progress")
     await paused(api)  # not done yet
     answer = await api.ask(f"PUT {CHECKPOINT}", json={"verified": 5}, headers=TAG)
     assert answer.problem == "precondition-failed"
@@ -152,7 +152,7 @@ async def test_a_replica_that_has_long_not_heard_from_the_broker_decides_nothing
     before = list(api.store.writes)
     for request, more in BOTH:
         answer = await api.ask(request, headers=TAG, **more)
-        assert (answer.status, answer.problem) == (503, "broker-away")
+        assert (answer.status, answer.problem) == (503, "broker-unavailable")
         assert int(answer.headers["Retry-After"]) > 0
         assert "has not heard from the broker for" in answer.body["detail"]
     assert api.store.writes == before
@@ -176,4 +176,4 @@ async def test_an_account_nobody_reports_any_more_is_forgotten_though_not_paused
     await asyncio.sleep(0.4)
     await api.observed("other")
     assert (await api.ask("DELETE /v1/accounts/main")).status == 202
-    assert wanted(api).is_forgotten is True
+    assert wanted(api).forget is True

@@ -121,7 +121,7 @@ async def test_post_without_tokens_needs_a_header_that_no_form_can_send(
     skipped = () if "Content-Type" in headers else ("Content-Type",)
     async with aiohttp.ClientSession() as http, http.post(url, headers=headers, skip_auto_headers=skipped) as answer:
         assert answer.status == status
-        assert status == 200 or (await answer.json(content_type=None))["type"].endswith(":foreign")
+        assert status == 200 or (await answer.json(content_type=None))["type"].endswith(":origin-not-allowed")
 
 
 async def test_methods_that_no_form_can_send_need_no_header(api: Api) -> None:
@@ -302,7 +302,7 @@ async def test_the_callers_request_id_is_logged_beside_our_own(api: Api, given: 
 
 async def test_the_broker_away_does_not_count_as_a_fault_of_ours(api: Api) -> None:
     api.store.trouble = Unavailable("gone")
-    assert (await api.ask("POST /v1/accounts/main/reconnect")).problem == "broker-away"
+    assert (await api.ask("POST /v1/accounts/main/reconnect")).problem == "broker-unavailable"
 
 
 def test_a_port_that_is_taken_is_a_wrong_setting() -> None:

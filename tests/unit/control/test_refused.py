@@ -115,11 +115,11 @@ def test_addresses_of_one_ipv6_network_are_one() -> None:
     with capture_logs() as logs:
         for number in range(1, 1000):
             refused.on_anonymous("unauthenticated", f"2001:db8:1:2:{number:x}::1")
-        refused.on_anonymous("foreign", "::ffff:192.0.2.1")
-        refused.on_anonymous("foreign", None)
+        refused.on_anonymous("origin-not-allowed", "::ffff:192.0.2.1")
+        refused.on_anonymous("origin-not-allowed", None)
         refused.sum_up()
     assert [line["address"] for line in logs[:-1]] == ["2001:db8:1:2::/64", "192.0.2.1", "unknown"]
-    assert (logs[-1]["unauthenticated"], logs[-1]["foreign"]) == (999, 2)
+    assert (logs[-1]["unauthenticated"], logs[-1]["origin-not-allowed"]) == (999, 2)
 
 
 def test_where_each_has_a_line_nothing_is_summed_up_and_quiet_is_silent() -> None:

@@ -56,7 +56,12 @@ async def test_what_is_asked_for_is_written_and_shown(api: Api) -> None:
         "strategies": [1, 3],
         "destination": "replay",
     }
-    assert (shown["state"], shown["asked_by"], shown["owner"], shown["age_seconds"]) == ("pending", "local", None, None)
+    assert (shown["state"], shown["requested_by"], shown["owner"], shown["age_seconds"]) == (
+        "pending",
+        "local",
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ async def test_a_broker_that_is_away_is_told(api: Api) -> None:
     api.store.trouble = Unavailable("away")
     for request in (ASK, f"POST /v1/replays/{id_}/cancel"):
         answer = await api.ask(request, json={})
-        assert (answer.problem, answer.status) == ("broker-away", 503)
+        assert (answer.problem, answer.status) == ("broker-unavailable", 503)
         assert int(answer.headers["Retry-After"]) > 0
     assert (await api.ask(f"GET /v1/replays/{id_}")).status == 200
 
@@ -189,8 +194,8 @@ async def test_cancelling_is_written_once_and_waits_for_the_owner(api: Api) -> N
     cancel = f"POST /v1/replays/{id_}/cancel"
     await reported(api, id_, Phase.RUNNING)
     answer = await api.ask(cancel)
-    assert (answer.status, answer.body["state"], answer.body["is_cancelled"]) == (202, "running", True)
-    assert written(api, id_).is_cancelled
+    assert (answer.status, answer.body["state"], answer.body["cancel_requested"]) == (202, "running", True)
+    assert written(api, id_).cancel_requested
     writes = len(api.store.writes)
     await reported(api, id_, Phase.CANCELLED)
     answer = await api.ask(cancel)
@@ -199,7 +204,7 @@ async def test_cancelling_is_written_once_and_waits_for_the_owner(api: Api) -> N
     done = await asked(api)
     await reported(api, done, Phase.COMPLETED)
     answer = await api.ask(f"POST /v1/replays/{done}/cancel")
-    assert (answer.status, answer.problem) == (409, "ended")
+    assert (answer.status, answer.problem) == (409, "replay-finished")
     assert (await api.ask(f"POST /v1/replays/{'0' * 32}/cancel")).problem == "unknown-replay"
 
 

@@ -126,7 +126,7 @@ async def test_replays_are_in_scope_with_their_accounts(scoped: Api) -> None:
     answer = await ask(scoped, "eu", f"POST /v1/replays/{made['us-1']}/cancel")
     nobodys = await ask(scoped, "eu", f"POST /v1/replays/{'0' * 32}/cancel")
     assert (answer.status, answer.problem) == (nobodys.status, nobodys.problem) == (404, "unknown-replay")
-    assert (await ask(scoped, "all", f"GET /v1/replays/{made['us-1']}")).body["is_cancelled"] is False
+    assert (await ask(scoped, "all", f"GET /v1/replays/{made['us-1']}")).body["cancel_requested"] is False
     assert (await ask(scoped, "eu", f"POST /v1/replays/{made['eu-1']}/cancel")).status == 200
 
 

@@ -40,7 +40,7 @@ async def test_the_neighbours_of_accounts_that_are_forgotten_go_on(build: Build)
     for name in ("alpha", *gone):
         await world.published(name, [1, 2])
     for name in gone:
-        await wish(world, Desired(state=TargetState.PAUSED, is_forgotten=True), name)
+        await wish(world, Desired(state=TargetState.PAUSED, forget=True), name)
     await world.until(lambda: world.registry.calls, "they are to be forgotten")
 
     world.hub.user("alpha").emit(10)
@@ -59,7 +59,7 @@ async def test_an_absent_registry_is_asked_again_and_the_account_begins_anew(bui
     await world.replica()
     for name in ("alpha", "beta"):
         await world.published(name, [1, 2])
-    await wish(world, Desired(state=TargetState.PAUSED, is_forgotten=True))
+    await wish(world, Desired(state=TargetState.PAUSED, forget=True))
     await world.until(lambda: len(world.registry.calls) == 3, "it is asked again")
     await wish(world, Desired())
     world.hub.user("beta").emit(5)

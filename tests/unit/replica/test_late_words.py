@@ -93,7 +93,7 @@ async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(bu
     held = shared(world)
     first = await world.replica(shards=1)
     await world.published("alpha", range(1, 6))
-    wanted = Replay(account="alpha", until=8, destination=Destination.REPLAY, asked_at="", asked_by="")
+    wanted = Replay(account="alpha", until=8, destination=Destination.REPLAY, requested_at="", requested_by="")
     await held.inner.write(REPLAY + ID, encode_record(wanted), 0)
     await world.until(lambda: first.view.phase(ID) is Phase.RUNNING, "it runs, up to events that are not there yet")
     late = {REPLAY + ID: held.inner.records[True, REPLAY + ID][0].value}
@@ -218,7 +218,7 @@ async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: B
         return await states() == ["offline", "offline"]
 
     await world.until(are_offline, "they are offline")
-    assert "the gateway that served it has ended" in (await said(world, Observed, "account.alpha")).trouble
+    assert "the gateway that served it has ended" in (await said(world, Observed, "account.alpha")).last_error
 
 
 async def test_with_its_key_elsewhere_that_one_tells_alone_and_finally_the_owner(

@@ -266,7 +266,7 @@ async def test_a_checkpoint_forgotten_by_a_commit_of_unknown_outcome_is_no_loss(
 
     world.broker.faults = faults
     with structlog.testing.capture_logs() as logs:
-        await wish(world, Desired(state=TargetState.PAUSED, is_forgotten=True))
+        await wish(world, Desired(state=TargetState.PAUSED, forget=True))
         await world.until(struck.is_set, "the outcome is unknown")
         await world.until(lambda: world.registry.registered == {"beta"}, "it is forgotten all the same")
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]

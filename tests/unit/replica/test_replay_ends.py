@@ -25,7 +25,7 @@ async def test_a_replay_ends_though_the_last_event_was_pushed_alone(build: Build
     user.inject(Injection(PUSHED.replace("$SEQ", "7").encode(), history="no", sequence=7))
     await world.published("alpha", range(1, 8))
 
-    wanted = Replay(account="alpha", until=7, destination=Destination.REPLAY, asked_at="", asked_by="")
+    wanted = Replay(account="alpha", until=7, destination=Destination.REPLAY, requested_at="", requested_by="")
     await world.control.write(f"{REPLAY}r-1", encode_record(wanted), 0)
 
     def state() -> ReplayState | None:

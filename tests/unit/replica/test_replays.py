@@ -18,7 +18,7 @@ from gateway.state import Phase, Replay, decode_record, encode_record
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.tracer import NOOP_TRACER
 
-WANTED = Replay(account="main", until=9, asked_at="", asked_by="")
+WANTED = Replay(account="main", until=9, requested_at="", requested_by="")
 
 
 class Shard:
@@ -106,7 +106,9 @@ async def test_one_that_is_asked_for_before_it_is_forgotten_begins_behind_that(s
 async def test_a_cancel_is_committed_once_and_shown_only_then(shard: Shard) -> None:
     shard.replays.set_desired("x", WANTED)
     await asyncio.sleep(0.01)
-    shard.replays.set_desired("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
+    shard.replays.set_desired(
+        "x", Replay(account="main", until=9, requested_at="", requested_by="", cancel_requested=True)
+    )
     await asyncio.sleep(0.01)
     assert shard.phases() == {"x": Phase.RUNNING}
     await shard.commit()
@@ -116,7 +118,9 @@ async def test_a_cancel_is_committed_once_and_shown_only_then(shard: Shard) -> N
 
 
 async def test_an_account_that_returns_with_a_commit_in_flight_goes_on_behind_it(shard: Shard) -> None:
-    shard.replays.set_desired("x", Replay(account="main", until=9, asked_at="", asked_by="", is_cancelled=True))
+    shard.replays.set_desired(
+        "x", Replay(account="main", until=9, requested_at="", requested_by="", cancel_requested=True)
+    )
     await asyncio.sleep(0.01)
     taken = shard.take()
     assert taken

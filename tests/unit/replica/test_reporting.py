@@ -226,7 +226,7 @@ async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_reports
     says: dict[str, Callable[[], Observed]] = {
         "alpha": lambda: Observed("replica", "live", ""),
         "beta": lambda: Observed("replica", f"{1 / 0}", ""),
-        "gamma": lambda: Observed("replica", "offline", "", trouble="no UTF-8: \udc80"),
+        "gamma": lambda: Observed("replica", "offline", "", last_error="no UTF-8: \udc80"),
         "omega": lambda: Observed("replica", "live", ""),
     }
     heard, store = Counter[str](), MemoryControl()

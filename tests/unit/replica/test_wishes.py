@@ -182,7 +182,7 @@ async def test_the_owner_reports_what_is_so_and_of_an_idle_account_only_once(bui
         return None if sighting is None else sighting.value
 
     await world.until(lambda: said() is not None and said().state == "live" and said().settled == 5, "it is reported")
-    assert (said().owner, said().latest, said().trouble, said().strategies) == ("replica-1", 5, None, None)
+    assert (said().owner, said().latest, said().last_error, said().strategies) == ("replica-1", 5, None, None)
     assert said().since.endswith("Z")
     revision = replica.view.observed["alpha"].revision
     await asyncio.sleep(1.5)

@@ -26,7 +26,7 @@ def letter(sequence: int) -> DeadLetter:
 
 
 def queue(progress: Progress | None = None, **wanted: Any) -> ReplayQueue:  # noqa: ANN401 - members of Replay
-    replay = Replay(account="main", until=MANY, asked_at="", asked_by="", **wanted)
+    replay = Replay(account="main", until=MANY, requested_at="", requested_by="", **wanted)
     made = ReplayQueue(ID, replay, progress or Progress())
     if progress is None:
         made.begin(0, "now")

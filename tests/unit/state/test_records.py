@@ -71,9 +71,9 @@ DESIRED_WHOLE = Desired(
     strategies=(1, 2),
     state=TargetState.PAUSED,
     reconnects=3,
-    answered=(IdempotencyRecord("k", "reconnect of main", 3),),
+    idempotency=(IdempotencyRecord("k", "reconnect of main", 3),),
     reset=Reset(2, 41),
-    is_forgotten=True,
+    forget=True,
 )
 OBSERVED_WHOLE = Observed(
     owner="host/7",
@@ -93,10 +93,10 @@ REPLAY = Replay(
     kinds=("order-update", "error"),
     strategies=(1, 2),
     destination=Destination.REPLAY,
-    asked_at="2026-11-22T13:32:25.092Z",
-    asked_by="night-desk",
+    requested_at="2026-11-22T13:32:25.092Z",
+    requested_by="night-desk",
     request="5f0e",
-    is_cancelled=True,
+    cancel_requested=True,
 )
 REPLAY_STATE = ReplayState(
     owner="host/7",
@@ -179,9 +179,9 @@ def test_a_report_names_an_epoch_and_a_reader_of_version_1_ignores_it() -> None:
 
 
 def test_a_wish_remembers_requests_and_a_reader_of_version_1_ignores_them() -> None:
-    told = Desired(reconnects=4, answered=(IdempotencyRecord("5f0e", "reconnect", 4),))
+    told = Desired(reconnects=4, idempotency=(IdempotencyRecord("5f0e", "reconnect", 4),))
     assert decode_record(Desired, encode_record(told)) == told
     members = json.loads(encode_record(told))
-    del members["answered"]
+    del members["idempotency"]
     assert decode_record(Desired, json.dumps(members).encode()) == Desired(reconnects=4)
-    assert "answered" not in json.loads(encode_record(Desired()))
+    assert "idempotency" not in json.loads(encode_record(Desired()))
