@@ -92,7 +92,7 @@ async def running(task: Task) -> AsyncIterator[Watched]:
             replica = Replica(settings, watched, broker.registry, http, tracer=tracer)
             tune_garbage_collector()
             serving = asyncio.create_task(replica.run())
-            while replica.statuses()[0].activity not in {AccountState.LIVE, AccountState.CATCHING_UP}:  # noqa: ASYNC110 - for people
+            while replica.statuses()[0].state not in {AccountState.LIVE, AccountState.CATCHING_UP}:  # noqa: ASYNC110 - for people
                 await asyncio.sleep(0.001)
             yield watched
             replica.stop()

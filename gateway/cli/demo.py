@@ -194,7 +194,7 @@ async def _each(seconds: float, house: _Demo, show: Callable[[list[AccountStatus
 def _table(statuses: list[AccountStatus], rate: float) -> Table:
     title = f"{sum(status.published for status in statuses)} events published, {rate:.0f}/s"
     rows = [
-        (status.account, status.activity.value, str(status.published), str(status.lag), status.last_error or "")
+        (status.account, status.state.value, str(status.published), str(status.lag), status.last_error or "")
         for status in statuses
     ]
     return terminal.table(title, ("account", "state", "events", "lag", "last error"), rows, right=("events", "lag"))
@@ -202,7 +202,7 @@ def _table(statuses: list[AccountStatus], rate: float) -> Table:
 
 def _line(statuses: list[AccountStatus], rate: float) -> str:
     accounts = ", ".join(
-        f"{status.account} {status.activity.value} {status.published} lag {status.lag}" for status in statuses
+        f"{status.account} {status.state.value} {status.published} lag {status.lag}" for status in statuses
     )
     return f"{sum(status.published for status in statuses)} events, {rate:.0f}/s: {accounts}"
 

@@ -64,7 +64,7 @@ class AccountStatus:
     """What is so for one account, for people and machines."""
 
     account: str
-    activity: AccountState
+    state: AccountState
     published: int
     """Messages committed since this process began."""
     latest: int
@@ -379,7 +379,7 @@ class Replica:
             counters=self._source.counters.copy(),
             accounts=accounts,
             orphaned=dict(self._orphaned_states()),
-            states=[*(activity.value for activity in AccountState), KEY_MISSING, ORPHANED],
+            states=[*(state.value for state in AccountState), KEY_MISSING, ORPHANED],
             disconnect_reasons=DISCONNECT_REASONS,
             connect_failure_reasons=CONNECT_FAILURE_REASONS,
             kinds=(*KINDS, UNKNOWN),
@@ -481,7 +481,7 @@ class Replica:
 def _status(account: Account) -> AccountStatus:
     return AccountStatus(
         account=account.name,
-        activity=account.state,
+        state=account.state,
         published=account.counters.on_published,
         latest=account.lag.latest,
         settled=account.lag.settled,
@@ -495,7 +495,7 @@ def _observed(account: Account, member: str, epoch: int | UnsetType) -> Observed
     strategies = None if session is None else session.strategies
     return Observed(
         owner=member,
-        state=status.activity.value,
+        state=status.state.value,
         since="",
         settled=status.settled,
         latest=status.latest,

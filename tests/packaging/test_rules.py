@@ -109,7 +109,7 @@ def test_rules_and_runbook_name_metrics_labels_settings_panels_that_exist() -> N
     named = set(re.findall(rf"(?<![:\w]){PREFIX}\w+\b(?!:)", "".join(rule["expr"] for rule in _rules())))
     assert named <= told | {"mesolive_gateway"}
     assert set(re.findall(rf"`({PREFIX}\w+)`", RUNBOOK)) <= told
-    states = {activity.value for activity in AccountState} | {KEY_MISSING, ORPHANED}
+    states = {state.value for state in AccountState} | {KEY_MISSING, ORPHANED}
     for several in re.findall(r'state!?=~?"([^"]+)"', rules):
         assert set(several.split("|")) <= states | {"failed"}
     reasons = {"disconnects": DISCONNECT_REASONS, "connect_failures": CONNECT_FAILURE_REASONS}

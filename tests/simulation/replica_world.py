@@ -116,7 +116,7 @@ def member_of(replica: str) -> str:
 
 def _rest_of(replica: Replica) -> Rest:
     budget = replica._source.budget
-    states = {status.account: status.activity.value for status in replica.statuses()}
+    states = {status.account: status.state.value for status in replica.statuses()}
     return Rest(states, budget.held, budget.reserved, budget.blocked_on_history, len(budget._waiting))
 
 

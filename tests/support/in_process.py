@@ -91,9 +91,9 @@ class World:
         """Return what the last replica says of an account."""
         return next(status for status in self.replicas[-1].statuses() if status.account == account)
 
-    async def becomes(self, account: str, activity: AccountState) -> None:
+    async def becomes(self, account: str, state: AccountState) -> None:
         """Wait until the last replica says so."""
-        await self.until(lambda: self.status(account).activity is activity, f"{account} becomes {activity.value}")
+        await self.until(lambda: self.status(account).state is state, f"{account} becomes {state.value}")
 
     def messages(self, account: str) -> list[Message]:
         """Return what is in the log, in its order."""

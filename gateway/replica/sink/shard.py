@@ -418,12 +418,12 @@ class Shard:
                 account.disconnect("there is no log to write to")
         return now if away_since is None else away_since
 
-    def _detach(self, activity: AccountState | None) -> None:
+    def _detach(self, state: AccountState | None) -> None:
         self._ready.clear()
         self._forgetter.stop()
         self.replays.on_closed()
         for account in self.accounts.values():
-            account.detach(activity)
+            account.detach(state)
 
     def _limits(self, writer: ShardLog) -> Limits:
         limits, broker_takes = writer.limits, self._settings.commits.most_messages

@@ -311,7 +311,7 @@ class Account:
         self._attached.set()
         self._changed.set()
 
-    def detach(self, activity: AccountState | None = None) -> None:
+    def detach(self, state: AccountState | None = None) -> None:
         """Let the session go: the shard has no log now. Pushes are dropped; history gives them again."""
         self.touch()
         if self.session is not None:
@@ -320,7 +320,7 @@ class Account:
         self._cancel_timer()
         self._in_flight = 0
         self.share.hold(0)
-        self._state = activity
+        self._state = state
         self._attached.clear()
         self._backpressure.on_batch_taken()
         self._changed.set()
@@ -436,11 +436,11 @@ class Account:
         except ConfigurationError:
             return None
 
-    def _failed(self, error: Exception, reason: str, activity: AccountState | None) -> None:
+    def _failed(self, error: Exception, reason: str, state: AccountState | None) -> None:
         self.touch()
         self.counters.on_disconnected(reason)
         self.last_error = str(error)
-        self._state = activity
+        self._state = state
 
     async def _connect(self) -> tuple[Connection, str]:
         """Return a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""

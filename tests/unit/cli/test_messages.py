@@ -266,7 +266,7 @@ def test_the_table_of_the_demo_reads_no_markup_and_shows_the_unprintable(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "4000")
     statuses = [
-        SimpleNamespace(account="n4sty", activity=AccountState.LIVE, published=1, lag=0, last_error=text)
+        SimpleNamespace(account="n4sty", state=AccountState.LIVE, published=1, lag=0, last_error=text)
         for text in TEXTS.values()
     ]
     terminal.show(demo._table(statuses, 1.0))  # type: ignore[arg-type]

@@ -198,9 +198,7 @@ async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(bu
         assert connected(world, name) == (0 if name in told else 1)
         assert name in told or seen[name].value.state == "live"
         assert world.hub.user(name).counts["connects"] == 1  # nothing flapped
-    assert len(live := [status for status in first.statuses() if status.activity is AccountState.LIVE]) == 16 - len(
-        told
-    )
+    assert len(live := [status for status in first.statuses() if status.state is AccountState.LIVE]) == 16 - len(told)
     assert live
 
     for name in told:

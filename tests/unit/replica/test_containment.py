@@ -154,7 +154,7 @@ async def test_an_account_stays_paused_when_its_wish_becomes_unreadable(build: B
     world.hub.user("alpha").emit(2)
     await asyncio.sleep(0.5)
 
-    assert world.status("alpha").activity is AccountState.PAUSED
+    assert world.status("alpha").state is AccountState.PAUSED
     await applied(world, await wish(world, Desired()))
     await world.published("alpha", range(1, 5))
 

@@ -29,7 +29,7 @@ def connected_to(world: World, name: str) -> int:
 
 
 def live(replica: Replica) -> set[str]:
-    return {status.account for status in replica.statuses() if status.activity is AccountState.LIVE}
+    return {status.account for status in replica.statuses() if status.state is AccountState.LIVE}
 
 
 async def settle(world: World, *replicas: Replica) -> list[set[str]]:

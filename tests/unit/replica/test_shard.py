@@ -46,7 +46,7 @@ async def test_a_message_above_the_brokers_limit_is_a_dead_letter_and_all_go_on(
     assert (letter.key, body["Reason"], body["EventSeqId"], body["Truncated"]) == (b"5", "too-large", 5, True)
     assert body["Size"] > 20_000
     assert len(base64.b64decode(body["Raw"])) < 16 * 1024
-    assert world.status("alpha").activity is AccountState.LIVE
+    assert world.status("alpha").state is AccountState.LIVE
 
 
 async def test_a_refused_commit_is_halved_until_the_culprit_is_a_dead_letter(
