@@ -39,7 +39,7 @@ def accounts(
     sort: Annotated[str, typer.Option(help="worst or name.")] = "worst",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the accounts of all replicas, the worst first: what each does, how far it is behind, and its last error.
+    """List the accounts of all replicas, the worst first: state, lag and last error of each.
 
     Exit codes: 0 shown, 1 the API did not answer so, 2 an option is wrong.
     """

@@ -46,7 +46,7 @@ app = command_app()
 
 @app.command()
 def check(config: ConfigOption = None) -> None:
-    """Look at settings, accounts, broker and hub, and say what is wrong and what would be right.
+    """Check settings, accounts, broker and hub, and say what is wrong and what would be right.
 
     It leaves nothing behind but what `gateway run` would create in the broker. Exit codes: 0 all is well, 1
     something is not, 2 a setting is wrong.

@@ -65,7 +65,7 @@ def demo(
     rate: Annotated[float, typer.Option(min=0.1, help="Events a second, over all three accounts.")] = 300.0,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the gateway's log lines too.")] = False,
 ) -> None:
-    """See the gateway at work: a simulated hub, a real nats-server and the gateway, on free ports of this machine.
+    """Run a demo: a simulated hub, a real nats-server and the gateway, on free ports of this machine.
 
     With --events it ends by itself, reads the log, compares it with what the hub emitted and prints the verdict:
     exit code 0 when every event is there once, in order and unchanged, else 1.

@@ -27,14 +27,16 @@ app = command_app()
 @app.command()
 def health(
     url: Annotated[str, typer.Option(help="Where the gateway's monitoring listener is.")] = "http://127.0.0.1:9090",
-    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it is ready, as /readyz says.")] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Report readiness, as /readyz says, instead of health.")
+    ] = False,
     ca_file: Annotated[
         Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate.")
     ] = None,
     cert_file: CertFileOption = None,
     key_file: KeyFileOption = None,
 ) -> None:
-    """Ask the gateway on this machine whether it works, as /healthz says: for Docker's HEALTHCHECK.
+    """Report whether the gateway on this machine is healthy, as /healthz says: for Docker's HEALTHCHECK.
 
     A gateway with monitoring.tls is asked at https://127.0.0.1:9090. On this machine the certificate need not have that
     name, and without --ca-file it is not looked at: nothing secret is sent. Exit codes: 0 it does, 1 it does not or

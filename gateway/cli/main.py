@@ -21,17 +21,17 @@ from gateway.errors import ConfigurationError, GatewayError
 USAGE_ERROR = 2
 
 _COMMANDS: Final = {
-    "demo": "See the gateway at work, with nothing to set up.",
-    "run": "Run the gateway until SIGTERM.",
-    "simulate": "Run a MesoLive-shaped hub to try things on.",
-    "check": "Look at settings, accounts, broker and hub.",
-    "health": "Ask a gateway whether it works.",
-    "tail": "Show events from the log.",
-    "verify": "Compare the topics with the hub's history.",
-    "accounts": "Show what the accounts do, by the HTTP API.",
-    "replay": "Publish a range of the history again, by the HTTP API.",
-    "token": "Make a token for the HTTP API.",
-    "schemas": "Write the JSON Schemas of all messages.",
+    "demo": "Run a demo: a simulated hub, a broker and the gateway.",
+    "run": "Run the gateway.",
+    "simulate": "Run the simulated hub.",
+    "check": "Check settings, accounts, broker and hub.",
+    "health": "Report health.",
+    "tail": "Show events.",
+    "verify": "Verify topics against the hub's history.",
+    "accounts": "List accounts.",
+    "replay": "Manage replays.",
+    "token": "Create an API token.",
+    "schemas": "Write the schemas.",
 }
 """Each command, which is a module of this package with an `app`, and its line in the help."""
 

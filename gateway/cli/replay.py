@@ -33,11 +33,11 @@ _TRIES: Final = 120
 """Looks in a row that may find no answer: replicas are replaced, and the replay goes on meanwhile."""
 _FINAL: Final = {"completed", "failed", "cancelled"}
 
-app = command_app("Publish a range of an account's history again: each event once, beside what is new.")
+app = command_app("Manage replays: publish a range of an account's history again, each event once.")
 IdArgument = Annotated[str, typer.Argument(help="The replay, as `gateway replay list` names it.", metavar="ID")]
 
 
-@app.command("start", short_help="Ask for a replay, and watch it.")
+@app.command("start", short_help="Start a replay, and watch it.")
 def start(
     account: Annotated[str, typer.Argument(help="The account.")],
     since: Annotated[int | None, typer.Option(help="Begin after this EventSeqId; otherwise with the oldest.")] = None,
@@ -55,7 +55,7 @@ def start(
     key: Annotated[
         str | None, typer.Option(help="An Idempotency-Key: the same command again finds the same replay.")
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", help="End as soon as it is asked for.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Exit as soon as the replay is accepted.")] = False,
     url: UrlOption = URL,
     token_file: TokenOption = None,
     ca_file: CaFileOption = None,
@@ -63,7 +63,7 @@ def start(
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask for a replay, and show how far it is until it ends. To interrupt this does not cancel it.
+    """Start a replay, and show its progress until it ends. Interrupting this does not cancel it.
 
     Exit codes: 0 completed (or asked for, with --detach), 1 failed or cancelled, or no answer, 2 an option is wrong.
     """
@@ -100,7 +100,7 @@ def watch(
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a replay is until it ends.
+    """Watch a replay: show its progress until it ends.
 
     Exit codes: 0 completed, 1 failed or cancelled, or no answer, 2 there is no such replay.
     """

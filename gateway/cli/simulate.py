@@ -33,7 +33,7 @@ def simulate(
     seed: Annotated[int | None, typer.Option(help="Makes the same events each time.")] = None,
     paused: Annotated[bool, typer.Option("--paused", help="Emit nothing before the admin API says so.")] = False,
 ) -> None:
-    """Run a MesoLive-shaped hub on this machine, until interrupted.
+    """Run the simulated hub on this machine, until interrupted.
 
     It prints its URL. Its admin API under /simulator shows its state and makes it misbehave.
     """

@@ -45,9 +45,9 @@ def tail(
         str | None, typer.Option(help="The deployment's prefix; otherwise what broker.prefix says.")
     ] = None,
 ) -> None:
-    r"""Show events from the log, by kind and account, from any position.
+    r"""Show events from the topics, by kind and account, from any position.
 
-    The broker, and how to be let in, come from the section `broker` of the settings. An event is a line: what a
+    The broker and its credentials come from the section `broker` of the settings. An event is a line: what a
     terminal would obey or not show is written as \xNN or \uNNNN, into a pipe too. In JSON it is \uNNNN, which means
     the same, and a value that is no JSON is there as value_base64.
     """

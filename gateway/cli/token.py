@@ -28,7 +28,7 @@ def token(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON, for scripts.")] = False,
 ) -> None:
-    """Make a token for the HTTP API, and the line for the file that control.tokens_file names.
+    """Create an API token, and the line for the file that control.tokens_file names.
 
     The token is shown once and kept nowhere: the line holds only its digest. Whoever has the token sends it as
     `Authorization: Bearer …`; taking the line away ends it within two seconds.

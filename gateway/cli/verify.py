@@ -50,7 +50,7 @@ def verify(
         typer.Option(help="Those subscribed before the first change that the log still tells of: 1,2. Otherwise all."),
     ] = None,
 ) -> None:
-    """Compare the events in the log with the hub's history, by code of its own, and say what differs.
+    """Verify the topics against the hub's history, by code of its own, and say what differs.
 
     What was subscribed, and where the newest incarnation of an account begins, it reads from the notifications in
     the log. It reads the whole range of an account into memory: some 2 KB an event. It connects to the hub with the
