@@ -102,6 +102,8 @@ class TooManyDeadLetters(HubError):
             f"in {remaining:.0f} s, or when an operator asks for a new connection"
         )
         self.remaining = remaining
+        self.unread = 0
+        """Bytes of the message that made the last of them which were not read."""
 
 
 class CallFailed(HubError):

@@ -22,7 +22,7 @@ CONNECT_FAILURE_REASONS: Final = (
 
 def metrics_of(account: Account) -> AccountMetrics:
     """Return what is counted of `account`."""
-    heard_at, counts = account.heard_at, account.counters
+    heard_at, counts = account.link.heard_at, account.counters
     return AccountMetrics(
         account=account.name,
         state=account.state.value,
@@ -30,7 +30,7 @@ def metrics_of(account: Account) -> AccountMetrics:
         lag=account.lag.sequences,
         lag_seconds=account.lag_seconds(),
         heard_at=None if heard_at is None else time.time() - (asyncio.get_running_loop().time() - heard_at),
-        is_connected=account.is_connected,
+        is_connected=account.link.is_up,
         verified=account.lag.verified,
         disconnects=dict(counts.disconnects),
         connect_failures=dict(counts.connect_failures),

@@ -19,9 +19,9 @@ from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.forgetting import AccountForgetter
 from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.replica.sink.shard import Shard, _Prepared
-from gateway.replica.source.account import Account
 from gateway.replica.source.context import AccountPageSize
 from gateway.replica.source.history_client import HistoryClient
+from gateway.replica.source.supervisor import Supervisor
 from gateway.session.page_merge import PageMerger
 from gateway.session.session import Session
 from gateway.session.types import OutgoingItem, size_of
@@ -110,7 +110,7 @@ def test_an_account_that_does_not_hear_that_it_is_to_end_is_noticed(monkeypatch:
     async def deaf(coroutine: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - whatever it returns
         return await asyncio.create_task(coroutine)  # its error, though the caller was cancelled
 
-    monkeypatch.setattr("gateway.replica.source.account.run_apart", deaf)
+    monkeypatch.setattr("gateway.replica.source.supervisor.run_apart", deaf)
     assert "is live in 0 replicas at rest" in found_in(387)
 
 
@@ -196,10 +196,10 @@ def test_held_bytes_that_a_dropped_connection_leaves_are_noticed(
     """No page finds room then, and only pages would make it."""
     sound = found_in(37, 99)
 
-    def drop(_: Account, session: Session) -> None:
+    def drop(_: Supervisor, session: Session) -> None:
         session.on_disconnected()
 
-    monkeypatch.setattr(Account, "_drop", drop)
+    monkeypatch.setattr(Supervisor, "_drop", drop)
     assert not sound
     for seed in (37, 99):
         found = found_in(seed)

@@ -221,7 +221,7 @@ class ReplayJob:
 
     async def _connection(self) -> Hub:
         """Wait until the account is live: then its history is known to be the one that was published."""
-        while (hub := self.account.hub) is None or self.account.state is not AccountState.LIVE:
+        while (hub := self.account.link.hub) is None or self.account.state is not AccountState.LIVE:
             self.waits_for = f"the account is {self.account.state.value}: it goes on when that is live"
             await asyncio.sleep(_POLL_INTERVAL_S)
         self.waits_for = None
@@ -248,7 +248,7 @@ class ReplayJob:
         walk = HistoryCursor(HubClock(0))
         walk.begin(queue.seen, None)
         walk.read_forward()
-        share = self.account.share
+        share = self.account.memory.share
         while not await self._page(hub, walk, share, through, min(through, shown)):
             if not self._is_trusted(hub):
                 return False
@@ -256,7 +256,7 @@ class ReplayJob:
 
     def _is_trusted(self, hub: Hub) -> bool:
         """Whether the history over this connection is still known to be the one that was published."""
-        return self.account.hub is hub and self.account.state is AccountState.LIVE
+        return self.account.link.hub is hub and self.account.state is AccountState.LIVE
 
     async def _page(self, hub: Hub, walk: HistoryCursor, share: MemoryShare, through: int, shown: int) -> bool:
         """Publish what a page has of the range; return True where nothing is left up to `through`.

@@ -45,6 +45,7 @@ from gateway.replica.sink.pending_commit import PendingCommit, to_message
 from gateway.replica.sink.rejections import Rejections
 from gateway.replica.sink.store_losses import CommittedHighWater, log_gaps, taken_back
 from gateway.replica.source.account import Account, AccountState
+from gateway.replica.source.supervisor import Supervisor
 from gateway.session.checkpoint import (
     LARGEST,
     Checkpoint,
@@ -170,9 +171,10 @@ class Shard:
     async def _run(self, account: Account) -> None:
         """Run an account, again and again where it fails unexpectedly: then it begins from its checkpoint."""
         bind(shard=self.number)  # whoever added it may be of no shard
+        supervisor = Supervisor(account)
         while True:
             try:
-                await account.run()
+                await supervisor.run()
             except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - its neighbours go on
                 raise_if_cancelled()
                 account.counters.on_disconnected("unexpected")

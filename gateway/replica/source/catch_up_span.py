@@ -40,7 +40,7 @@ class CatchUpSpan:
         elif not self._span:
             account = self._account
             self._pages = self._events = 0
-            self._span = account.source.tracer.catch_up(account.name, account.connect_span, self._session.verified)
+            self._span = account.source.tracer.catch_up(account.name, account.link.connect_span, self._session.verified)
         self._span.activate()
 
     def on_page(self, contents: Sequence[Content]) -> None:

@@ -18,6 +18,17 @@ class DeadLetterLimit:
         self._began = float("-inf")
         self._queued = 0
         self._waiting = 0
+        self._seen = 0  # of those of the session
+
+    def on_attached(self, total: int) -> None:
+        """A session begins, which has queued `total` already: they count no more."""
+        self._seen = total
+
+    def note(self, total: int, waiting: int, now: float) -> None:
+        """Note that the session has queued `total` so far, and that so many more wait. Raises TooManyDeadLetters."""
+        known, self._seen = self._seen, total
+        if total > known or waiting:
+            self.count(total - known, waiting, now)
 
     def count(self, queued: int, waiting: int, now: float) -> None:
         """Note that so many more are to be committed, and so many wait for history, which will not have them.

@@ -14,12 +14,11 @@ from gateway.errors import CallFailed, CallRejected, CallTimedOut, ConnectionLos
 from gateway.hub.methods import EventsPage, Hub
 from gateway.replica.memory import Reservation
 from gateway.replica.source.context import AccountPageSize, AdaptivePageSize
+from gateway.replica.source.hub_calls import MAX_CALL_DELAY_S
 from gateway.replica.source.unservable import UnservableEvents, UnservableSearch
 from gateway.session.types import PageRequest
 from gateway.telemetry.logs import get_logger
 
-MAX_CALL_DELAY_S: Final = 10.0
-"""Seconds that the longest delay between two tries of a call may take."""
 _TOO_MUCH: Final = {"too-large", "silent"}
 """Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
 _AGAIN: Final = 2

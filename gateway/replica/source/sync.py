@@ -12,6 +12,7 @@ from gateway.errors import ConnectionLost
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.hub.methods import Hub, Latest
 from gateway.replica.source.catch_up_span import CatchUpSpan
+from gateway.replica.source.hub_calls import until_answered
 from gateway.replica.source.prefetch import PagePrefetcher, decode
 from gateway.replica.source.unservable import UnservableEvents
 from gateway.session.session import Session
@@ -73,7 +74,7 @@ class SyncLoop:
         self._loop = asyncio.get_running_loop()
         self._audit_at = self._next_audit()
         self._poll = _POLL_INTERVAL_S
-        self._unpushed, self._pushes, self._deaf = session.counts.unpushed, account.pushes, 0
+        self._unpushed, self._pushes, self._deaf = session.counts.unpushed, account.link.pushes, 0
         self._missed = 0
         self._highest = session.highest
         self._catching_up = CatchUpSpan(account, session)
@@ -204,9 +205,9 @@ class SyncLoop:
         account, session = self._account, self._session
         unpushed = session.counts.unpushed
         found, self._unpushed = unpushed - self._unpushed, unpushed
-        heard, self._pushes = account.pushes - self._pushes, account.pushes
+        heard, self._pushes = account.link.pushes - self._pushes, account.link.pushes
         if heard:
-            self._deaf = self._missed = account.deaf_connections = 0
+            self._deaf = self._missed = account.link.deaf_connections = 0
         if heard or not found:
             return
         self._deaf += 1
@@ -215,8 +216,8 @@ class SyncLoop:
         if self._deaf == 1:
             log.warning("the hub pushes nothing, though it has events: it is subscribed to again", events=found)
             account.subscription.expire()
-        elif self._deaf > 2 ** min(account.deaf_connections, _DEAF) and self._missed >= _MISSED:
-            account.deaf_connections += 1
+        elif self._deaf > 2 ** min(account.link.deaf_connections, _DEAF) and self._missed >= _MISSED:
+            account.link.deaf_connections += 1
             raise ConnectionLost(f"the hub pushed nothing, though it had events ({self._deaf} audits)", reason="deaf")
 
     def _until_audit(self) -> float:
@@ -226,11 +227,11 @@ class SyncLoop:
         return self._audit_at - self._loop.time()
 
     def _next_audit(self) -> float:
-        interval = self._account.audit_interval
+        interval = self._account.source.audit_interval
         return same_tick(self._loop.time() + interval * uniform(0.8, 1.2), interval)  # noqa: S311 - jitter
 
     async def _refresh_latest(self) -> None:
-        latest, asked = await self._account.until_answered(self._ask_latest)
+        latest, asked = await until_answered(self._ask_latest, self._account.on_call_failed)
         self._account.touch()
         offset = self._account.source.counters.hub_offset
         offset.on_time(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)

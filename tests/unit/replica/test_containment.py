@@ -239,7 +239,7 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
     account = running_._accounts["alpha"]
     for pushes in range(1, 4):  # the first of them is in flight when the others come
         world.hub.user("alpha").emit(1)
-        await world.until(lambda pushes=pushes: account.pushes == pushes, "it is pushed")
+        await world.until(lambda pushes=pushes: account.link.pushes == pushes, "it is pushed")
     held = budget.held
     goes_on.set()
     await world.published("alpha", range(1, 6))

@@ -95,7 +95,7 @@ async def test_records_that_never_end_stay_within_the_budget_and_others_go_on(bu
 
         def some_gave_way() -> bool:
             nonlocal highest
-            held = [account._connection.unfinished for account in accounts if account._connection is not None]
+            held = [account.link._connection.unfinished for account in accounts if account.link._connection is not None]
             highest = max(highest, sum(held))
             return dropped() >= ACCOUNTS
 

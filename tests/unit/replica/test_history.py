@@ -169,7 +169,7 @@ async def test_one_event_above_the_record_limit_is_told_and_does_not_slow_others
 async def test_an_account_that_diverged_goes_on_when_its_key_is_mended(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.replica.source.account._KEY_POLL_INTERVAL_S", 0.02)
+    monkeypatch.setattr("gateway.replica.source.supervisor._KEY_POLL_INTERVAL_S", 0.02)
     world = await build("alpha", "beta", prefill=10)
     await world.replica()
     await world.published("alpha", range(1, 11))

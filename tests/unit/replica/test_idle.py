@@ -17,7 +17,7 @@ async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Bu
     running = await world.replica(audit=0.05)
     account: Account = running._accounts["alpha"]
     await world.published("alpha", [1, 2, 3])
-    await world.until(lambda: account.lag.verified == 3 and not account._in_flight, "all is final")
+    await world.until(lambda: account.lag.verified == 3 and not account.memory.in_flight, "all is final")
     has_work, woken, audits = account._has_work, list[str](), set[float]()
 
     def wake(one: Account) -> None:
@@ -45,7 +45,7 @@ async def paused(build: Build) -> Account:
     account: Account = running._accounts["alpha"]
     await world.becomes("alpha", AccountState.LIVE)
     account.set_desired(VersionedDesired(Desired(state=TargetState.PAUSED), 1))
-    await world.until(lambda: not account.is_connected, "it is let go")
+    await world.until(lambda: not account.link.is_up, "it is let go")
     account._changed.clear()
     return account
 

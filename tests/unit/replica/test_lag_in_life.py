@@ -88,7 +88,7 @@ async def test_an_account_whose_hub_pushes_nothing_and_answers_nothing_is_behind
     world.hub.user("alpha").emit(50)
     await world.until(lambda: account.lag_seconds() > 1, "it is behind")
     assert account.state is AccountState.LIVE
-    assert account.is_connected
+    assert account.link.is_up
 
 
 async def test_what_was_known_of_the_hub_is_known_over_the_next_connection(build: Build) -> None:

@@ -100,12 +100,12 @@ async def test_garbage_of_a_connection_with_unproven_history_is_told_as_lost(bui
     world.hub.patch_faults("alpha", slow={"GetLatestEventSeqId": 600.0})
     replica = await world.replica()
     account: Account = replica._accounts["alpha"]
-    await world.until(lambda: account.session is not None and account.is_connected, "it is connected")
+    await world.until(lambda: account.session is not None and account.link.is_up, "it is connected")
     await world.until(lambda: world.hub.user("alpha").counts["SubscribeToStrategies"] > 0, "it is subscribed")
     with capture_logs() as logs:
         for number in range(3):
             world.hub.user("alpha").inject(Injection(b'{"no":%d}' % number, is_record=True, numbered=False))
-        await world.until(lambda: account.pushes == 3, "they came")
+        await world.until(lambda: account.link.pushes == 3, "they came")
         account.release("the test says so")
         await world.until(lambda: account.counters.disconnects["released"] == 1, "the connection ends")
     lost = [line for line in logs if "they are lost" in line["event"]]

@@ -124,7 +124,9 @@ async def still(build: Build) -> tuple[World, Replica]:
     for name in ("alpha", "beta"):
         await world.becomes(name, AccountState.LIVE)
         await world.published(name, [1, 2])
-    await world.until(lambda: not any(account._in_flight for account in running._served_accounts()), "all is committed")
+    await world.until(
+        lambda: not any(account.memory.in_flight for account in running._served_accounts()), "all is committed"
+    )
     assert names(running) == ({"alpha", "beta"}, set())
     return world, running
 

@@ -145,9 +145,7 @@ async def test_an_account_with_an_unreadable_checkpoint_stops_others_go_on(build
 
 
 async def test_a_refused_key_is_said_and_read_afresh(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "gateway.replica.source.account._UNAUTHORIZED_DELAY_S", 0.05
-    )  # only a timer: what it does stays
+    monkeypatch.setattr("gateway.replica.source.retry._UNAUTHORIZED_DELAY_S", 0.05)  # only a timer: what it does stays
     world = await build("alpha", "beta", prefill=10)
     (world.keys / "alpha").write_text("yesterdays-key")
     with structlog.testing.capture_logs() as logs:
@@ -232,7 +230,7 @@ async def test_a_commit_holds_only_its_messages_however_large_dead_letters_are(b
         world.hub.user("alpha").inject(Injection(b"%d" % number, callback="\N{GRINNING FACE}" * 60))
     world.hub.user("beta").emit(20)
     account = world.replicas[-1]._accounts["alpha"]
-    await world.until(lambda: account.pushes >= 4_500, "all are pushed")
+    await world.until(lambda: account.link.pushes >= 4_500, "all are pushed")
     goes_on.set()
 
     await world.published("beta", range(1, 22))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gateway.replica.source.account import Account, AccountState
+from gateway.replica.source.push_receiver import PushReceiver
 from tests.support.in_process import Build
 
 ORDER = (
@@ -20,16 +21,16 @@ async def test_a_timer_ends_with_its_session(build: Build) -> None:
     user = world.hub.user("alpha")
     user.emit(1)
     await world.published("alpha", range(1, 5))
-    account._on_push("OnOrderUpdate", [ORDER])  # it waits for what is missing before it
-    timer, session = account._timer, account.session
+    PushReceiver(account).on_push("OnOrderUpdate", [ORDER])  # it waits for what is missing before it
+    timer, session = account.timer.handle, account.session
     assert timer is not None
     assert session is not None
 
     account.detach()
     assert timer.cancelled()
-    assert account._timer is None
+    assert account.timer.handle is None
     account.attach(session)
-    account._set_timer(session)
-    assert account._timer is not None, "of the session that is attached now"
+    account.timer.set(session)
+    assert account.timer.handle is not None, "of the session that is attached now"
 
     await world.published("alpha", [6])
