@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.log import MemoryBroker
 from tests.support import kafka_server as kafka_servers
 from tests.support.kafka_server import KafkaServer
 from tests.support.nats_server import NatsServer, cluster

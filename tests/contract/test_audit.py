@@ -17,7 +17,7 @@ from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.link import JetStreamApiError
 from gateway.broker.kafka import cluster, fetch
 from gateway.broker.kafka.audit import KafkaAudit
-from gateway.broker.memory import MemoryAudit
+from gateway.broker.memory.audit import MemoryAudit
 from gateway.broker.ports import AuditTrail
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable
 from tests.support.kafka_server import KafkaServer

@@ -15,7 +15,7 @@ from gateway.broker import control_view as broker_view
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka.control import KafkaControl
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory.control import MemoryControl
 from gateway.broker.ports import ControlStore, Record
 from gateway.errors import Conflict, OutcomeUnknown, Unavailable
 from gateway.state import Desired, Observed, Phase, ReplayState, ShardState, decode_record, encode_record

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.broker.jetstream import batch, records
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.log import MemoryBroker
 from gateway.broker.ports import Commit, EventLog, Limits, Lost, ShardLog, Stored, check_limits
 from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from tests.support import event_log_suite

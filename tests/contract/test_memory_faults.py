@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from gateway.broker.memory import Edge, MemoryBroker
+from gateway.broker.memory.faults import Edge
+from gateway.broker.memory.log import MemoryBroker
 from gateway.broker.ports import Commit
 from gateway.errors import Fenced, OutcomeUnknown, Unavailable
 from tests.support.event_log_suite import messages, numbers

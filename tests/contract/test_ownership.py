@@ -14,7 +14,7 @@ from gateway.broker import leases
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.ownership import JetStreamOwnership
 from gateway.broker.kafka.ownership import KafkaOwnership
-from gateway.broker.memory import MemoryOwnership
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.broker.ports import Ownership
 from gateway.errors import Unavailable
 from tests.support import kafka_server, ownership_suite, rigs

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.kafka.registry import KafkaRegistry
-from gateway.broker.memory import MemoryRegistry
+from gateway.broker.memory.registry import MemoryRegistry
 from gateway.broker.ports import Registry
 from gateway.errors import ConfigurationError
 from tests.support.nats_server import NatsServer

@@ -19,7 +19,7 @@ from aiokafka.errors import InvalidProducerEpoch, ProducerFenced, for_code
 
 from gateway.broker.jetstream import error_codes as jetstream
 from gateway.broker.kafka import error_codes as kafka
-from gateway.broker.memory import Edge
+from gateway.broker.memory.faults import Edge
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown
 
 _FIXTURES: Final = Path(__file__).parents[1] / "fixtures"

@@ -9,7 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from gateway.accounts import shard_of
-from gateway.broker.memory import MemoryRegistry
+from gateway.broker.memory.registry import MemoryRegistry
 from gateway.broker.ports import Limits
 from gateway.session.checkpoint import encode_checkpoint, reset_checkpoint
 from gateway.state import ACCOUNT, Desired, Phase, TargetState, encode_record

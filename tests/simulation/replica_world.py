@@ -20,7 +20,10 @@ import structlog
 from gateway.accounts import shard_of
 from gateway.broker.control_view import View
 from gateway.broker.leases import LeaseTiming
-from gateway.broker.memory import Edge, MemoryBroker, MemoryControl, MemoryOwnership
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.faults import Edge
+from gateway.broker.memory.log import MemoryBroker
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.broker.ports import Limits
 from gateway.errors import CommitRejected, OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.broker.control_view import View
 from gateway.broker.kafka import error_codes as kafka_codes
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.log import MemoryBroker
 from gateway.broker.ports import Commit, ShardLog
 from gateway.errors import ActionRequired, BrokerError, CommitRejected
 from gateway.replica.sink.commit_slots import CommitSlots

@@ -10,7 +10,10 @@ from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
-from gateway.broker.memory import MemoryBroker, MemoryControl, MemoryOwnership, MemoryRegistry
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.log import MemoryBroker
+from gateway.broker.memory.ownership import MemoryOwnership
+from gateway.broker.memory.registry import MemoryRegistry
 from gateway.broker.ports import EventLog
 from gateway.hub.client import hub_http
 from gateway.publication import NOTIFICATIONS, Message

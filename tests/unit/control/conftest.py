@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from gateway.broker.control_view import View
-from gateway.broker.memory import MemoryAudit, MemoryControl
+from gateway.broker.memory.audit import MemoryAudit
+from gateway.broker.memory.control import MemoryControl
 from gateway.broker.ports import Record
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.broker.memory import MemoryBroker
+from gateway.broker.memory.log import MemoryBroker
 from gateway.simulator import SimulatorConfig, simulator
 from tests.support.in_process import Build, World
 

@@ -11,7 +11,8 @@ from structlog.testing import capture_logs
 
 from gateway.accounts import AccountsDirectory, KeyFileError
 from gateway.broker.leases import LeaseTiming
-from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.replica import key_watcher as directory
 from gateway.replica import orphaned, replica
 from gateway.replica.key_watcher import KeyWatcher

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.broker.memory import Edge
+from gateway.broker.memory.faults import Edge
 from gateway.errors import Unavailable
 from gateway.hub.client import hub_http, transport_of
 from gateway.replica.memory import MemoryBudget

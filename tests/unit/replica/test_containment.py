@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.broker.memory import Edge, MemoryControl, MemoryOwnership
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.faults import Edge
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.broker.ports import Limits
 from gateway.errors import ConfigurationError
 from gateway.replica import replica

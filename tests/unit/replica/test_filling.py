@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.broker.memory import Edge
+from gateway.broker.memory.faults import Edge
 from gateway.broker.ports import Limits
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from gateway.broker.memory import MemoryControl, MemoryRegistry
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.registry import MemoryRegistry
 from gateway.errors import Unavailable
 from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState

@@ -12,7 +12,8 @@ import pytest
 
 from gateway.broker.control_view import View
 from gateway.broker.leases import LeaseTiming
-from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.replica import orphaned, replica
 from gateway.replica.replica import Replica
 from gateway.state import (

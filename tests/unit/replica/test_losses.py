@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import structlog
 
-from gateway.broker.memory import Edge, Faults, MemoryControl, no_faults
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.faults import Edge, Faults, no_faults
 from gateway.broker.ports import Commit, EventLog, Lost, ShardLog
 from gateway.errors import OutcomeUnknown
 from gateway.publication import NOTIFICATIONS

@@ -7,7 +7,7 @@ from collections import Counter
 
 from gateway.accounts import shard_of
 from gateway.broker.leases import LeaseTiming
-from gateway.broker.memory import MemoryOwnership
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.replica.replica import Replica
 from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build, World

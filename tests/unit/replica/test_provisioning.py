@@ -7,7 +7,7 @@ import asyncio
 import pytest
 import structlog
 
-from gateway.broker.memory import Edge, no_faults
+from gateway.broker.memory.faults import Edge, no_faults
 from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
 from gateway.replica.provisioning import LogThrottle, Provisioning
 from gateway.replica.source.account import AccountState

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.broker.memory import Edge
+from gateway.broker.memory.faults import Edge
 from gateway.errors import CommitRejected
 from gateway.events.event import Event
 from gateway.publication import DEAD_LETTER

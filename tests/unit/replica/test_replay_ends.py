@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory.control import MemoryControl
 from gateway.publication import REPLAY as TOPIC
 from gateway.simulator import Injection
 from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, decode_record, encode_record

@@ -10,7 +10,8 @@ from functools import partial
 import pytest
 
 from gateway.broker.control_view import View
-from gateway.broker.memory import MemoryControl, MemoryOwnership
+from gateway.broker.memory.control import MemoryControl
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.errors import Unavailable
 from gateway.replica import replica
 from gateway.replica import reporter as reporting

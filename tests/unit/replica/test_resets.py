@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory.control import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.state import Desired, Reset, TargetState
 from gateway.verify.announced import announced

@@ -12,7 +12,7 @@ import pytest
 import structlog
 
 from gateway.accounts import shard_of
-from gateway.broker.memory import Edge
+from gateway.broker.memory.faults import Edge
 from gateway.broker.ports import Limits
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.replica.source.account import AccountState

@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from gateway.accounts import shard_of
-from gateway.broker.memory import Edge, no_faults
+from gateway.broker.memory.faults import Edge, no_faults
 from gateway.errors import Unavailable
 from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.source.account import AccountState

@@ -13,7 +13,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from structlog.testing import capture_logs
 
-from gateway.broker.memory import Edge, MemoryBroker, MemoryRegistry
+from gateway.broker.memory.faults import Edge
+from gateway.broker.memory.log import MemoryBroker
+from gateway.broker.memory.registry import MemoryRegistry
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.publication import DEAD_LETTER, TRACEPARENT, Message
 from gateway.replica.source.account import AccountState

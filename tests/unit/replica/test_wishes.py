@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import UNSET
 from structlog.testing import capture_logs
 
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory.control import MemoryControl
 from gateway.publication import NOTIFICATIONS
 from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState, Written

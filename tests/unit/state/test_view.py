@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from gateway.broker.control_view import STALE_AFTER_S, View
-from gateway.broker.memory import MemoryControl
+from gateway.broker.memory.control import MemoryControl
 from gateway.broker.ports import Record
 from gateway.state import Observed, Phase, ReplayState, ShardState, encode_record
 

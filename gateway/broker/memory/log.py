@@ -1,51 +1,18 @@
-"""The broker's contract in memory: many replicas on one `MemoryBroker`, with faults at each of its edges.
-
-It is for simulations on virtual time. It does nothing but what the contract promises, at once, so that all
-delays, losses and outages are those that the simulation injects through `Faults`.
-"""
+"""The event log in memory: many replicas on one `MemoryBroker`, with faults at each of its edges."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
 
-from gateway.broker import leases
-from gateway.broker.ports import Commit, Limits, Lost, Membership, Record, Stored, check_limits
-from gateway.errors import BrokerError, ConfigurationError, Conflict, Fenced, OutcomeUnknown, TooLarge, Unavailable
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A moment at which a fault can strike."""
-
-    call: Literal["open", "checkpoints", "commit", "check", "read"]
-    when: Literal["before", "after"]
-    """Whether the call has had its effect on the broker."""
-    owner: str
-    shard: int | None
-    """None for a read."""
-    land: Callable[[], bool]
-    """Has the effect now, unless it has been had; gives whether it took, as a fence refuses it silently.
-
-    A fault that keeps `land` for later and raises OutcomeUnknown makes a request that was still under way when
-    its sender gave up.
-    """
-
-
-Faults = Callable[[Edge], Awaitable[None]]
-"""Consulted before and after each effect: returns for no fault, waits for a delay, raises OutcomeUnknown, or
-(only before the effect) Unavailable or Rejected."""
-
-
-async def no_faults(_: Edge) -> None:
-    """Let everything succeed, and others run meanwhile."""
-    await asyncio.sleep(0)
+from gateway.broker.memory.faults import Edge, Effect, Faults, no_effect, no_faults
+from gateway.broker.ports import Commit, Limits, Lost, Stored, check_limits
+from gateway.errors import BrokerError, ConfigurationError, Fenced, OutcomeUnknown, TooLarge
 
 
 @dataclass(slots=True)
@@ -172,7 +139,7 @@ class MemoryLog:
         if shard in self._interrupted and self._broker.owners.get(shard) != self._owner:
             self._interrupted.discard(shard)
             raise self._broker.fenced(shard)
-        effect = _Effect(lambda: self._broker.claim(shard, self._owner) > 0)
+        effect = Effect(lambda: self._broker.claim(shard, self._owner) > 0)
         await self._broker.faults(Edge("open", "before", self._owner, shard, effect.land))
         effect.land()
         epoch = self._broker.epochs[shard]
@@ -215,14 +182,14 @@ class MemoryShard:
 
     async def checkpoints(self) -> dict[str, bytes]:
         """Return every checkpoint of the shard; see the contract."""
-        await self._broker.faults(Edge("checkpoints", "before", self._owner, self._shard, _nothing))
+        await self._broker.faults(Edge("checkpoints", "before", self._owner, self._shard, no_effect))
         if self._broker.epochs[self._shard] != self._epoch:
             raise self._spend(self._broker.fenced(self._shard))
         found = dict(self._broker.stored_checkpoints.get(self._shard, {}))
         if self._is_read and self._state != self._broker.states.get(self._shard, 0):
             raise self._spend(self._problem())
         self._state, self._is_read = self._broker.states.get(self._shard, 0), True
-        await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, _nothing))
+        await self._broker.faults(Edge("checkpoints", "after", self._owner, self._shard, no_effect))
         return found
 
     async def commit(self, commit: Commit) -> None:
@@ -237,7 +204,7 @@ class MemoryShard:
                 raise TooLarge(index, message.size, self._broker.largest)
         self._spent = OutcomeUnknown("a commit was cancelled")
         kept = Commit(tuple(commit.messages), dict(commit.checkpoints))
-        effect = _Effect(lambda: self._broker.store(self._shard, self._epoch, self._state, kept))
+        effect = Effect(lambda: self._broker.store(self._shard, self._epoch, self._state, kept))
         try:
             await self._broker.faults(Edge("commit", "before", self._owner, self._shard, effect.land))
             stored = effect.land()
@@ -252,7 +219,7 @@ class MemoryShard:
 
     async def check(self) -> None:
         """Ask whether what this writer stored last is there; see the contract."""
-        await self._broker.faults(Edge("check", "before", self._owner, self._shard, _nothing))
+        await self._broker.faults(Edge("check", "before", self._owner, self._shard, no_effect))
         if self._broker.states.get(self._shard, 0) != self._state:
             raise self._spend(self._problem())
 
@@ -282,7 +249,7 @@ class MemoryReader:
         self, *, topics: Sequence[str] | None, accounts: Sequence[str] | None, start: str, follow: bool
     ) -> AsyncIterator[Stored]:
         """Yield the messages in the log's order; see the contract."""
-        await self._broker.faults(Edge("read", "before", self._owner, None, _nothing))
+        await self._broker.faults(Edge("read", "before", self._owner, None, no_effect))
 
         def wanted(entry: _Entry) -> bool:
             message = entry.stored.message
@@ -318,193 +285,3 @@ class MemoryReader:
                 "start", f"{start!r}: {error}", "Give first, last, new, a position or a time."
             ) from error
         return next((place for place, entry in enumerate(entries) if entry.at >= since), len(entries))
-
-
-class _Effect:
-    """Something that happens to the broker once, now or by a fault's doing."""
-
-    def __init__(self, happen: Callable[[], bool]) -> None:
-        self._happen = happen
-        self._took: bool | None = None
-
-    def land(self) -> bool:
-        if self._took is None:
-            self._took = self._happen()
-        return self._took
-
-
-def _nothing() -> bool:
-    return True
-
-
-@dataclass(slots=True)
-class MemoryRegistry:
-    """The registry's contract in memory (`gateway.broker.ports.Registry`)."""
-
-    shards: int | None = None
-    registered: set[str] = field(default_factory=set)
-
-    async def ensure_layout(self, shards: int) -> None:
-        """See the contract."""
-        await asyncio.sleep(0)
-        self.shards = self.shards or shards
-        if self.shards != shards:
-            raise ConfigurationError("shards", f"{shards} is not {self.shards}", f"Set it to {self.shards}.")
-
-    async def accounts(self) -> frozenset[str]:
-        """See the contract."""
-        await asyncio.sleep(0)
-        return frozenset(self.registered)
-
-    async def register(self, account: str) -> None:
-        """See the contract."""
-        await asyncio.sleep(0)
-        self.registered.add(account)
-
-    async def forget(self, accounts: Collection[str]) -> None:
-        """See the contract."""
-        await asyncio.sleep(0)
-        self.registered.difference_update(accounts)
-
-
-@dataclass(slots=True)
-class MemoryOwnership:
-    """The contract of ownership in memory (`gateway.broker.ports.Ownership`), shared by all members."""
-
-    timing: leases.LeaseTiming = field(default_factory=leases.LeaseTiming)
-    is_away: bool = False
-    """Whether every call is answered by Unavailable."""
-    generation: object = field(default_factory=object)
-    _records: dict[str, tuple[leases.Lease, float]] = field(default_factory=dict)
-    _revision: int = 0
-
-    def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:  # noqa: ARG002 - for people
-        """Take part; see the contract."""
-        return leases.join(self, shards, self.timing)
-
-    def restart(self) -> None:
-        """Forget everything, as a broker that keeps leases in its memory."""
-        self._records.clear()
-        self._revision, self.generation = 0, object()
-
-    async def names(self) -> frozenset[str]:
-        """See `gateway.broker.leases.LeaseStore`."""
-        return frozenset(await self._standing())
-
-    async def read(self, name: str) -> leases.Lease | None:
-        """See `gateway.broker.leases.LeaseStore`."""
-        return (await self._standing()).get(name)
-
-    async def write(self, name: str, token: str, expect: int | None) -> int:
-        """See `gateway.broker.leases.LeaseStore`."""
-        standing = (await self._standing()).get(name)
-        if expect is not None and expect != (standing.revision if standing else 0):
-            raise Conflict(f"{name} is {standing}")
-        self._revision += 1
-        ends = asyncio.get_running_loop().time() + self.timing.lease
-        self._records[name] = leases.Lease(self._revision, token), ends
-        return self._revision
-
-    async def erase(self, name: str, revision: int) -> None:
-        """See `gateway.broker.leases.LeaseStore`."""
-        standing = (await self._standing()).get(name)
-        if standing is not None and standing.revision == revision:
-            del self._records[name]
-
-    async def _standing(self) -> dict[str, leases.Lease]:
-        await asyncio.sleep(0)
-        if self.is_away:
-            raise Unavailable
-        now = asyncio.get_running_loop().time()
-        return {name: lease for name, (lease, ends) in self._records.items() if ends > now}
-
-
-@dataclass(slots=True)
-class MemoryControl:
-    """The control store's contract in memory (`gateway.broker.ports.ControlStore`)."""
-
-    records: dict[tuple[bool, str], tuple[Record, float]] = field(default_factory=dict)
-    """By space and key: the record, and when it was written."""
-    _forgotten: dict[tuple[bool, str], int] = field(default_factory=dict)
-    """By space and key, of what is no more: the revision of its end."""
-    _revision: int = 0
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def watch(self) -> AsyncIterator[Record | None]:
-        """Yield the last values; see the contract."""
-        given, is_filled = 0, False
-        while True:
-            changed = self._changed
-            for revision, record in self._changes(since=given):
-                if revision > given:
-                    given = revision
-                    yield record
-            if not is_filled:
-                is_filled = True
-                yield None
-            if changed is self._changed:
-                await changed.wait()
-
-    async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key`; see the contract."""
-        await asyncio.sleep(0)
-        standing = self.records.get((False, key))
-        if expect != (standing[0].revision if standing else 0):
-            raise Conflict(f"{key} is at revision {standing[0].revision if standing else 0}, not {expect}")
-        return self._write(key, value, is_observed=False)
-
-    async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
-        """Say what is so; see the contract."""
-        await asyncio.sleep(0)
-        for key, value in observed.items():
-            self._write(key, value, is_observed=True)
-
-    async def forget(self, keys: Collection[str]) -> None:
-        """Erase what is wanted and what is observed of `keys`; see the contract."""
-        await asyncio.sleep(0)
-        for which in [(is_observed, key) for key in keys for is_observed in (False, True)]:
-            if self.records.pop(which, None) is not None:
-                self._forgotten[which] = self._next()
-
-    def _changes(self, since: int) -> list[tuple[int, Record]]:
-        """Return the last word on every key that was said after the revision `since`, in that order."""
-        now = asyncio.get_running_loop().time()
-        said = [
-            (record.revision, replace(record, age=now - written))
-            for record, written in self.records.values()
-            if record.revision > since
-        ]
-        ended = [
-            (end, Record(key, b"", 0, space, age=0.0)) for (space, key), end in self._forgotten.items() if end > since
-        ]
-        return sorted([*said, *ended], key=lambda one: one[0])
-
-    def _write(self, key: str, value: bytes, *, is_observed: bool) -> int:
-        record = Record(key, value, self._next(), is_observed, age=0.0)
-        self._forgotten.pop((is_observed, key), None)
-        self.records[is_observed, key] = record, asyncio.get_running_loop().time()
-        return record.revision
-
-    def _next(self) -> int:
-        """Return the next revision, and wake who watches."""
-        self._revision += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-        return self._revision
-
-
-@dataclass(slots=True)
-class MemoryAudit:
-    """The contract of the audit trail in memory (`gateway.broker.ports.AuditTrail`)."""
-
-    records: list[bytes] = field(default_factory=list)
-    """In the order in which they were stored."""
-    trouble: BrokerError | None = None
-    """What each call raises."""
-
-    async def append(self, id_: str, account: str, record: bytes) -> None:  # noqa: ARG002 - the record says both
-        """Store a record; see the contract."""
-        await asyncio.sleep(0)
-        if self.trouble is not None:
-            raise self.trouble
-        self.records.append(record)
