@@ -254,7 +254,7 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start_at_once(
         (" until=2026-06-01", "T00:00:00Z"),
     ],
 )
-def test_line_that_is_still_being_written_allows_no_more_than_the_whole_one(
+def test_a_half_written_line_allows_no_more_than_the_whole_one(
     tokens_file: Path, cut: str, rest: str
 ) -> None:
     """Of a file that is written in place a look may see a part: half a line can have a wider scope, or no end."""
@@ -287,7 +287,7 @@ def test_last_line_without_its_end_counts_once_two_looks_agree(tokens_file: Path
     assert (tokens.authenticate(GOOD) is None, tokens.authenticate(LEAKED)) == (False, None)
 
 
-def test_last_line_without_its_end_that_is_wrong_is_told_once_two_looks_agree(tokens_file: Path) -> None:
+def test_a_wrong_last_line_without_end_is_told_once_two_looks_agree(tokens_file: Path) -> None:
     clock = Clock()
     tokens_file.write_text(f"{KEEPS}\n")
     tokens = tokens_of(tokens_file, clock)
