@@ -5,25 +5,14 @@ Checked with nats-py 2.14 to 2.16; the contract suite fails when one of the name
 
 from __future__ import annotations
 
-import array
 import asyncio
-import fcntl
 import logging
-import socket
-import struct
-import sys
-import termios
 from collections.abc import Callable, Coroutine
-from socket import IPPROTO_TCP
-from typing import Any, Final, NamedTuple
+from typing import Any
 
 from nats.aio.client import PING_PROTO, Client
 
-_TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
-"""None on systems that do not tell."""
-_BYTES_ACKED: Final = 120
-_INFO_BYTES: Final = 136
-"""Where Linux's `struct tcp_info` has tcpi_bytes_acked, which tcpi_bytes_received follows, and where that ends."""
+from gateway.broker.traffic import Traffic, extra, traffic
 
 
 class PatchedClient(Client):
@@ -104,32 +93,10 @@ async def write(client: Client, frames: bytes) -> None:
     await transport.drain()  # type: ignore[no-untyped-call]
 
 
-class Traffic(NamedTuple):
-    """The bytes of a connection so far."""
-
-    taken: int
-    """Sent, and taken by the peer's machine."""
-    waiting: int
-    """Written, and not taken yet."""
-    received: int
-
-
-def traffic(client: Client) -> Traffic | None:
+def traffic_of(client: Client) -> Traffic | None:
     """Return what went over a connection, as the kernel counts it; None on other systems than Linux."""
     writer: Any = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - not on WebSockets
-    own = None if writer is None else _extra(writer, "socket")
-    if own is None or own.fileno() == -1 or _TCP_INFO is None or sys.platform != "linux":
-        return None
-    in_socket = array.array("i", [0])
-    try:
-        fcntl.ioctl(own.fileno(), termios.TIOCOUTQ, in_socket)
-        info = own.getsockopt(IPPROTO_TCP, _TCP_INFO, _INFO_BYTES)
-    except OSError:
-        return None
-    if len(info) < _INFO_BYTES:  # a kernel before 4.1
-        return None
-    taken, received = struct.unpack_from("QQ", info, _BYTES_ACKED)
-    return Traffic(taken, int(writer.transport.get_write_buffer_size()) + in_socket[0], received)
+    return None if writer is None else traffic(writer)
 
 
 def abort(client: Client) -> None:
@@ -144,7 +111,7 @@ def abort(client: Client) -> None:
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001 - None before a connect; not on WebSockets
     if writer is None:
         return
-    socket = _extra(writer, "socket")
+    socket = extra(writer, "socket")
     if socket is not None and socket.fileno() != -1:  # asyncio's abort raises AttributeError on a closed one
         writer.transport.abort()
 
@@ -161,12 +128,4 @@ def _is_news(record: logging.LogRecord) -> bool:
 def encrypted(client: Client) -> bool:
     """Return whether the connection is over TLS: nats-py goes on in plain text where the server offers none."""
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
-    return writer is None or _extra(writer, "ssl_object") is not None
-
-
-def _extra(writer: asyncio.StreamWriter, name: str) -> Any:  # noqa: ANN401 - as asyncio has it
-    """Return what asyncio knows of a connection; None after the end of a TLS connection, where it raises."""
-    try:
-        return writer.get_extra_info(name)
-    except AttributeError:
-        return None
+    return writer is None or extra(writer, "ssl_object") is not None

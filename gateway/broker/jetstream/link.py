@@ -102,7 +102,7 @@ class _Line:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._then = innards.traffic(client)
+        self._then = innards.traffic_of(client)
         self._mark = None if self._then is None else self._then.taken + self._then.waiting
 
     @property
@@ -112,7 +112,7 @@ class _Line:
 
     def moves(self) -> tuple[bool, bool]:
         """Return whether the peer took a byte since the last look, and whether one came."""
-        then, now = self._then, innards.traffic(self._client)
+        then, now = self._then, innards.traffic_of(self._client)
         self._then = now
         if then is None or now is None:
             return False, False

@@ -2,7 +2,7 @@
 
 aiokafka gives each answer one limit, counted from the request. An answer of a megabyte over a line of 40 kB/s takes
 25 s: it was given up after 5, asked for again from its beginning, and a shard behind such a line was never opened. Here
-the limit is one of silence.
+the limit is one of silence, both ways: a message of a megabyte takes as long to be sent.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable
-from typing import Any
+from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection
+from aiokafka.conn import AIOKafkaConnection, CloseReason
+
+from gateway.broker.traffic import Traffic, drop, traffic
+
+_LOOKS: Final = 4
+"""How often within its limit is looked whether bytes of a request are on their way."""
 
 
 class ClientConnection(AIOKafkaConnection):  # type: ignore[misc]  # it has no annotations
-    """aiokafka's connection, which waits for an answer until nothing has come for as long as a request may take."""
+    """aiokafka's connection, which waits for an answer until nothing has flowed for as long as a request may take."""
 
     _request_timeout: Any
+    _writer: Any
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Take what aiokafka's takes."""
@@ -58,19 +64,35 @@ class ClientConnection(AIOKafkaConnection):  # type: ignore[misc]  # it has no a
 
     async def _answered(self, answer: Awaitable[Any], limit: float) -> Any:  # noqa: ANN401
         clock = self._loop.time
-        asked = clock()
+        asked = moved_at = clock()
         self._asked_at.append(asked)
         waiting = asyncio.ensure_future(answer)
+        then = self._traffic()
+        end = 0 if then is None else then.taken + then.waiting
         try:
             while not waiting.done():
-                left = max(asked, self._heard_at) + limit - clock()
+                left = max(moved_at, self._heard_at) + limit - clock()
                 if left <= 0:
                     raise TimeoutError
-                await asyncio.wait({waiting}, timeout=left)
+                await asyncio.wait({waiting}, timeout=min(left, limit / _LOOKS))
+                now = self._traffic()
+                if then is not None and now is not None and then.taken < min(now.taken, end):
+                    then, moved_at = now, clock()  # what is sent behind the request is no sign that it gets there
             return waiting.result()
         finally:
             self._asked_at.remove(asked)
             waiting.cancel()
+
+    def _traffic(self) -> Traffic | None:
+        return None if self._writer is None else traffic(self._writer)
+
+    def close(self, reason: Any = None, exc: Any = None) -> Any:  # noqa: ANN401 - aiokafka's own
+        """End the connection; where it was silent for too long, without what waits to be sent."""
+        writer = self._writer
+        closed = super().close(reason, exc)
+        if reason is CloseReason.CONNECTION_TIMEOUT and writer is not None:
+            drop(writer)
+        return closed
 
 
 def receives_since(client: AIOKafkaClient) -> float:

@@ -35,6 +35,7 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.kafka.client_connection import ClientConnection
 from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit
 from gateway.broker.peers import HEAD_START, PeerRace, resolve
+from gateway.broker.traffic import drop
 from gateway.tasks import retrieve_exception
 
 _PAUSE: Final = 0.001
@@ -378,4 +379,4 @@ def _abort_connections(client: AIOKafkaClient) -> None:
         connection._on_close_cb = None  # noqa: SLF001 - it would ask for metadata, over a new connection
         writer: Any = connection._writer  # noqa: SLF001 - None once it is closed
         if writer is not None:
-            writer.transport.abort()
+            drop(writer)

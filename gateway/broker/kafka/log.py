@@ -31,6 +31,7 @@ from gateway.broker.kafka import client_internals as innards
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterFacts, ClusterSettings, MissingTopics
+from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
 from gateway.broker.kafka.connection import Connection, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
@@ -125,6 +126,7 @@ class KafkaLog:
         self._interrupted: dict[int, _FailedWriter] = {}
         self._ends: dict[int, PartitionEnds] = {}
         """By shard, over all its writers: so what is lost while none can write is noticed, too."""
+        self._limits: defaultdict[int, CommitLimits] = defaultdict(lambda: CommitLimits(settings.commit_timeout))
         self._waiting_since: float | None = None
         """Since when no producer could start."""
 
@@ -146,7 +148,8 @@ class KafkaLog:
         async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
             await self._check_rivals(shard)
             producer = await self._start(shard, facts)
-            opened = KafkaShard(self._connection, self._settings, shard, facts, producer, self._ends_of(shard))
+            ends, limits = self._ends_of(shard), self._limits[shard]
+            opened = KafkaShard(self._connection, self._settings, shard, facts, producer, ends, limits)
             if shard in self._interrupted:
                 self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
             try:
@@ -184,19 +187,21 @@ class KafkaLog:
             raise _superseded(shard, newest)
 
     async def _start(self, shard: int, facts: ClusterFacts) -> AIOKafkaProducer:
+        timeout = max(self._settings.transaction_timeout, self._limits[shard].longest)
         try:
             with permissions_may_return():
                 started = await self._connection.producer(
                     transactional_id=self._settings.topics.transactional_id(shard),
                     topics=facts.largest,
                     largest=min(_BATCH, *facts.largest.values()),
-                    transaction_timeout=self._settings.transaction_timeout,
+                    transaction_timeout=timeout,
                 )
         except ActionRequired:
             raise
         except Unavailable as error:
-            timeout = self._settings.transaction_timeout
             if (needed := meant(error.__cause__ or error, transaction=timeout)) is not None:
+                if timeout > self._settings.transaction_timeout and self._limits[shard].shorten():
+                    raise Unavailable(f"{needed}; a shorter one is tried") from error
                 raise needed from error
             if isinstance(error.__cause__, kafka.KafkaError):
                 problem = problem_of(error.__cause__)
@@ -243,8 +248,10 @@ class KafkaShard:
         facts: ClusterFacts,
         producer: AIOKafkaProducer,
         ends: PartitionEnds,
+        limits: CommitLimits,
     ) -> None:
         self.producer = producer
+        self._limits = limits
         self._connection = connection
         self._settings = settings
         self._topics = settings.topics
@@ -327,16 +334,18 @@ class KafkaShard:
         self._spent = OutcomeUnknown("a commit was cancelled")
         is_ending = False
         problem: BrokerError
+        clock, size = asyncio.get_running_loop().time, sum(int(batch.builder.size()) for batch in batches)
+        limit, began = self._limits.seconds(size), clock()
         try:
-            async with patience(self.producer.client, self._settings.commit_timeout):
+            async with patience(self.producer.client, limit):
                 await self.producer.begin_transaction()
                 await self._store(batches)
                 is_ending = True
                 await self.producer.commit_transaction()
         except TimeoutError:
             why = await repair.problems(self._connection, self._topics, self._facts)
-            said = f"Kafka did not answer within {self._settings.commit_timeout:g} s{why}"
-            problem = OutcomeUnknown(said) if is_ending else Unavailable(f"{said}; nothing was stored")
+            said = f"Kafka did not answer within {limit:g} s{why}"
+            problem = OutcomeUnknown(said) if is_ending else self._too_late(said, size, batches)
         except _FENCED as error:
             problem = await self._who_fenced(error)
         except BrokerError as error:
@@ -346,11 +355,25 @@ class KafkaShard:
             problem = OutcomeUnknown(describe(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None
+            self._limits.came_in_time(size, clock() - began)
             self.ends.on_stored()
             return
         if is_ending:
             self.ends.on_stored()
         raise self._spend(problem)
+
+    def _too_late(self, said: str, size: int, batches: Sequence[_Batch]) -> BrokerError:
+        """Return the error of a commit that was not stored in time: where it was large, it is given longer once more.
+
+        Where it was given the longest time, a person must see to it.
+        """
+        said = f"{said}; nothing was stored"
+        if size < LARGE:
+            return Unavailable(said)
+        said = f"{said} of {size} bytes{largest(message for batch in batches for message in batch.messages)}"
+        if not self._limits.came_too_late(size):
+            return Unavailable(said)
+        return ActionRequired(f"the line to Kafka is too slow: {said}. Mend it, or raise broker.commit_timeout")
 
     async def _store(self, batches: Sequence[_Batch]) -> None:
         """Send all batches, in order within each partition, and wait until all of them are stored."""

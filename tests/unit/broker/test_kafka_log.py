@@ -11,15 +11,17 @@ import pytest
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import RecordMetadata, TopicPartition
+from msgspec.structs import replace
 
 from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
+from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 from gateway.broker.kafka.ends import PartitionEnds
 from gateway.broker.kafka.log import EventLogSettings, KafkaShard
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit, Lost
-from gateway.errors import OutcomeUnknown, Unavailable
+from gateway.errors import ActionRequired, OutcomeUnknown, Unavailable
 from tests.support.event_log_suite import messages
 
 TOPICS: Final = Topics("meso", ("order-update",))
@@ -38,6 +40,8 @@ class Producer:
         """Transactions that were committed."""
         self.aborted = 0
         self.tells_places = True
+        self.is_silent = False
+        """Whether it answers nothing any more."""
         self.client = SimpleNamespace()
 
     async def partitions_for(self, topic: str) -> set[int]:
@@ -53,6 +57,8 @@ class Producer:
         offset = self.ends[topic] if self.tells_places else -1
         self.ends[topic] += batch.record_count()
         stored: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
+        if self.is_silent:
+            return stored
         stored.set_result(RecordMetadata(topic, partition, TopicPartition(topic, partition), offset, 0, 0, 0))
         return stored
 
@@ -97,14 +103,16 @@ class Cluster:
         return {"topic": name, "error_code": 0, "partitions": parts}
 
 
-async def opened(producer: Producer, cluster: Cluster | None = None) -> KafkaShard:
+async def opened(producer: Producer, cluster: Cluster | None = None, limits: CommitLimits | None = None) -> KafkaShard:
     """Return a writer that has claimed shard 1 and committed two events."""
+    limits = limits or CommitLimits(10.0)
     largest = dict.fromkeys((EVENTS, CHECKPOINTS), LARGEST)
     facts = ClusterFacts(partitions=PARTITIONS, shards=SHARDS, largest=largest, in_sync={})
     given: Any = producer
     connection: Any = cluster
     ends = PartitionEnds(1, TopicPartition(CHECKPOINTS, 1))
-    shard = KafkaShard(connection, EventLogSettings(TOPICS, "a"), 1, facts, given, ends)
+    settings = EventLogSettings(TOPICS, "a", commit_timeout=limits.seconds(0))
+    shard = KafkaShard(connection, settings, 1, facts, given, ends, limits)
     await shard.claim()
     await shard.commit(commit(1, 2))
     return shard
@@ -253,3 +261,23 @@ async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None
     producer.tells_places, producer.ends[CHECKPOINTS] = True, 1
     with pytest.raises(Unavailable, match="went back to 1"):
         await shard.commit(commit(5, 6))
+
+
+async def test_a_large_commit_that_is_never_in_time_is_given_longer_and_then_a_person_is_told_of_its_message() -> None:
+    limits, seconds = CommitLimits(0.02), []
+    (large,) = messages(3, 3)
+    commit_ = Commit([*messages(1, 2), replace(large, value=bytes(2 * LARGE))], {"demo": b"3"})
+    for _ in range(5):
+        producer = Producer()
+        shard = await opened(producer, Cluster(producer), limits)
+        producer.is_silent = True
+        with pytest.raises(Unavailable, match="the largest message, 3 of demo for order-update, has 13") as told:
+            await shard.commit(commit_)
+        seconds.append(float(str(told.value).split(" within ")[1].split(" s")[0]))
+        assert isinstance(told.value, ActionRequired) is (len(seconds) > 3)
+    assert seconds == [0.02, 0.04, 0.08, 0.16, 0.16]
+    assert "raise broker.commit_timeout" in str(told.value)
+    shard = await opened(producer := Producer(), Cluster(producer), limits)
+    producer.is_silent = True
+    with pytest.raises(Unavailable, match=r"within 0\.02 s; nothing was stored$"):
+        await shard.commit(commit(3, 4))

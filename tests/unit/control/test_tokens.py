@@ -254,9 +254,7 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start_at_once(
         (" until=2026-06-01", "T00:00:00Z"),
     ],
 )
-def test_a_half_written_line_allows_no_more_than_the_whole_one(
-    tokens_file: Path, cut: str, rest: str
-) -> None:
+def test_a_half_written_line_allows_no_more_than_the_whole_one(tokens_file: Path, cut: str, rest: str) -> None:
     """Of a file that is written in place a look may see a part: half a line can have a wider scope, or no end."""
     clock = Clock()
     tokens_file.write_text(f"{KEEPS}\n")
