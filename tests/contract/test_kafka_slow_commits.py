@@ -25,7 +25,7 @@ LARGE = 600_000
 """Bytes of a message, which take three times as long as a commit may."""
 
 
-async def test_a_message_that_takes_longer_than_a_commit_may_goes_through_after_some_tries(
+async def test_a_message_too_slow_for_one_commit_goes_through_after_some_tries(
     folder: Path,
 ) -> None:
     kafka_server.require_java()

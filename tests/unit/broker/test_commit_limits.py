@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 
 
-def test_those_that_came_too_late_are_given_twice_as_long_each_time_and_smaller_ones_are_not() -> None:
+def test_a_late_commit_is_given_twice_as_long_and_smaller_ones_are_not() -> None:
     limits = CommitLimits(10.0)
     told = [limits.came_too_late(4 * LARGE) for _ in range(5)]
     assert told == [False, False, False, True, True]
@@ -29,7 +29,7 @@ def test_a_line_that_is_quick_again_is_given_the_usual_time() -> None:
     assert (limits.seconds(4 * LARGE), limits.longest) == (10.0, 10.0)
 
 
-def test_a_transaction_that_brokers_refuse_for_its_length_is_tried_shorter_and_no_longer_again() -> None:
+def test_a_transaction_timeout_that_brokers_refuse_is_not_tried_again() -> None:
     limits = CommitLimits(10.0)
     assert not limits.shorten()
     assert not limits.came_too_late(4 * LARGE)

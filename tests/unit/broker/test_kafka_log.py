@@ -263,7 +263,7 @@ async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None
         await shard.commit(commit(5, 6))
 
 
-async def test_a_large_commit_that_is_never_in_time_is_given_longer_and_then_a_person_is_told_of_its_message() -> None:
+async def test_a_large_commit_that_is_never_in_time_is_named_in_the_end() -> None:
     limits, seconds = CommitLimits(0.02), []
     (large,) = messages(3, 3)
     commit_ = Commit([*messages(1, 2), replace(large, value=bytes(2 * LARGE))], {"demo": b"3"})
