@@ -22,7 +22,8 @@ from gateway.bootstrap.log_reader import read_log
 from gateway.broker.jetstream.embedded import EmbeddedServer
 from gateway.cli.options import command_app
 from gateway.hub.client import hub_http
-from gateway.replica.replica import AccountStatus, Replica
+from gateway.replica.replica import Replica
+from gateway.replica.status import AccountStatus
 from gateway.settings import (
     AccountsSettings,
     BrokerSettings,

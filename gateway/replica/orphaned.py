@@ -28,9 +28,11 @@ class OrphanedAccounts:
         self._member = member
         self._since: dict[str, float] = {}
         self._logged: set[str] = set()
+        self.names: frozenset[str] = frozenset()
+        """Of them, as last updated."""
 
     def update(self, elsewhere: Iterable[tuple[str, int]], now: float) -> frozenset[str]:
-        """Return those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
+        """Find those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
         missed = {name for name, shard in elsewhere if not self._is_served(name, shard)}
         self._since = {name: self._since.get(name, now) for name in missed}
         orphaned = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
@@ -39,7 +41,8 @@ class OrphanedAccounts:
                 "the account has a key here, and the gateway that its shard belongs to has none: nobody serves it"
             )
         self._logged = orphaned
-        return frozenset(orphaned)
+        self.names = frozenset(orphaned)
+        return self.names
 
     def is_reported_elsewhere(self, name: str, epoch: int) -> bool:
         """Return whether another replica, which has a key of the account, says that nobody serves it."""

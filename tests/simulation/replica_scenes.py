@@ -146,7 +146,7 @@ def _replays(world: World, name: str) -> bool:
     machine, replica = world.replicas[name]
     if machine.is_stopped:
         return False
-    shards = [replica._shards[number] for number in replica._serving]
+    shards = [replica._shards.known[number] for number in replica._shards.serving]
     states = [state_of() for shard in shards for id_, state_of in shard.replays.states() if id_ == _HAUNT]
     return any(state.phase is Phase.RUNNING and state.published for state in states)
 

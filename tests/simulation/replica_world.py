@@ -265,7 +265,7 @@ class World:
             budget = replica._source.budget
             if machine.is_stopped or budget.blocked_on_history or budget._waiting:
                 return False
-            for account in replica._accounts.values():
+            for account in replica._shards.accounts.values():
                 if account.state is AccountState.LIVE:
                     live[account.name] += 1
         if not self.registry.registered.isdisjoint(self.deleted):

@@ -17,8 +17,9 @@ from gateway.broker.memory.registry import MemoryRegistry
 from gateway.broker.ports import EventLog
 from gateway.hub.client import hub_http
 from gateway.publication import NOTIFICATIONS, Message
-from gateway.replica.replica import AccountStatus, Replica
+from gateway.replica.replica import Replica
 from gateway.replica.source.account import AccountState
+from gateway.replica.status import AccountStatus
 from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
 from gateway.settings import SessionSettings as Session
 from gateway.simulator import Simulator

@@ -119,7 +119,7 @@ async def test_an_account_without_a_log_holds_nothing(build: Build) -> None:
     world = await build("alpha", prefill=3)
     replica = await world.replica()
     await world.becomes("alpha", AccountState.LIVE)
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     budget = account.source.budget
     refuse, admit = asyncio.Event(), asyncio.Event()
 
@@ -226,6 +226,6 @@ async def test_a_connection_whose_record_never_ends_is_given_up_in_time(build: B
 
         await world.published("alpha", range(1, 12))
         await world.published("beta", range(1, 11))
-        assert replica._accounts["alpha"].counters.disconnects["too-large"] == 1
+        assert replica._shards.accounts["alpha"].counters.disconnects["too-large"] == 1
         await world.until(lambda: budget.held == 0, "nothing is held")
         await world.stack.aclose()

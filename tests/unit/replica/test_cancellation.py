@@ -12,7 +12,7 @@ async def test_an_account_ended_in_the_moment_its_connection_ends_does_end(build
     replica = await world.replica()
     await world.published("alpha", range(1, 4))
     (running,) = [task for task in asyncio.all_tasks() if task.get_name() == "account-alpha"]
-    replica._accounts["alpha"].release("the test says so")
+    replica._shards.accounts["alpha"].release("the test says so")
 
     running.cancel()
 

@@ -13,7 +13,7 @@ from gateway.broker.memory.faults import Edge
 from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.broker.ports import Limits
 from gateway.errors import ConfigurationError
-from gateway.replica import replica
+from gateway.replica import reports
 from gateway.replica.containment import RestartDelays, contained
 from gateway.replica.sink import shard
 from gateway.replica.source.account import Account, AccountState
@@ -238,7 +238,7 @@ async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:
             await goes_on.wait()
 
     world.broker.faults = hang
-    account = running_._accounts["alpha"]
+    account = running_._shards.accounts["alpha"]
     for pushes in range(1, 4):  # the first of them is in flight when the others come
         world.hub.user("alpha").emit(1)
         await world.until(lambda pushes=pushes: account.link.pushes == pushes, "it is pushed")
@@ -257,14 +257,14 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_says_so(
     running_ = await world.replica()
     for account in ("alpha", "beta", "gamma"):
         await world.published(account, [1, 2])
-    numbers_of = replica.metrics_of
+    numbers_of = reports.metrics_of
 
     def breaks(account: Account) -> AccountMetrics:
         if account.name == "beta":
             raise PlantedError
         return numbers_of(account)
 
-    monkeypatch.setattr(replica, "metrics_of", breaks)
+    monkeypatch.setattr(reports, "metrics_of", breaks)
     with structlog.testing.capture_logs() as logs:
         numbers = await running_.metrics()
 
@@ -277,5 +277,5 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_says_so(
     world.hub.user("beta").emit(1)
     await world.published("beta", [3])
     assert world.status("beta").connects == 1
-    monkeypatch.setattr(replica, "metrics_of", numbers_of)
+    monkeypatch.setattr(reports, "metrics_of", numbers_of)
     assert len((await running_.metrics()).accounts) == 3

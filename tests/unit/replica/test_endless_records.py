@@ -85,7 +85,7 @@ async def test_records_that_never_end_stay_within_the_budget_and_others_go_on(bu
 
         replica = await world.replica(connect=connect, memory_bytes=BUDGET)
         shared = replica._source.budget
-        accounts = [replica._accounts[name] for name in greedy]
+        accounts = [replica._shards.accounts[name] for name in greedy]
         await world.becomes("modest", AccountState.LIVE)
 
         def dropped() -> int:

@@ -59,7 +59,7 @@ async def test_who_catches_up_leaves_room_in_the_next_commit_for_who_is_live(
             commits.append(Counter(entry.stored.message.account for entry in new))
         if edge.call == "commit" and edge.when == "before" and len(commits) in came:
             world.hub.user("beta").emit(1)
-            shard = world.replicas[-1]._shards[0]
+            shard = world.replicas[-1]._shards.known[0]
             await world.until(lambda: shard.accounts["beta"].session.queued_bytes, "the event waits")
 
     came: list[int] = []

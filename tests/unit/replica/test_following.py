@@ -80,7 +80,7 @@ async def served(build: Build, hub: Hub) -> tuple[World, Account]:
     """Serve an account of this hub."""
     world = await build("alpha")
     replica = await world.replica(connect=hub.connect)
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     return world, account
 
 

@@ -15,7 +15,7 @@ PATIENCE = 20.0
 async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Build) -> None:
     world = await build("alpha", prefill=3)
     running = await world.replica(audit=0.05)
-    account: Account = running._accounts["alpha"]
+    account: Account = running._shards.accounts["alpha"]
     await world.published("alpha", [1, 2, 3])
     await world.until(lambda: account.lag.verified == 3 and not account.memory.in_flight, "all is final")
     has_work, woken, audits = account._has_work, list[str](), set[float]()
@@ -42,7 +42,7 @@ async def paused(build: Build) -> Account:
     """Return an account of which nobody but the test waits for anything."""
     world = await build("alpha")
     running = await world.replica()
-    account: Account = running._accounts["alpha"]
+    account: Account = running._shards.accounts["alpha"]
     await world.becomes("alpha", AccountState.LIVE)
     account.set_desired(VersionedDesired(Desired(state=TargetState.PAUSED), 1))
     await world.until(lambda: not account.link.is_up, "it is let go")

@@ -19,7 +19,7 @@ async def live(build: Build, prefill: int = 10, **more: Any) -> tuple[World, Acc
     world = await build("alpha", prefill=prefill)
     replica = await world.replica(**more)
     await world.becomes("alpha", AccountState.LIVE)
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     await world.until(lambda: account.lag_seconds() == 0, "it is level")
     return world, account
 
@@ -53,13 +53,13 @@ async def test_a_new_account_whose_history_is_purged_is_level(build: Build) -> N
     world = await build("alpha", prefill=10)
     world.hub.patch_faults("alpha", forget_below=1000)
     replica = await world.replica()
-    await is_level(world, replica._accounts["alpha"])
+    await is_level(world, replica._shards.accounts["alpha"])
 
 
 async def test_an_account_that_never_had_an_event_is_level(build: Build) -> None:
     world = await build("alpha")
     replica = await world.replica()
-    await is_level(world, replica._accounts["alpha"])
+    await is_level(world, replica._shards.accounts["alpha"])
 
 
 async def test_an_account_whose_events_have_no_numbers_is_level(build: Build) -> None:
@@ -67,7 +67,7 @@ async def test_an_account_whose_events_have_no_numbers_is_level(build: Build) ->
     world.hub.patch_faults("alpha", sequence_missing=1.0, history_sequence_missing=1.0)
     world.hub.user("alpha").emit(5)
     replica = await world.replica()
-    account = replica._accounts["alpha"]
+    account = replica._shards.accounts["alpha"]
     await is_level(world, account)
     assert len(world.messages("alpha")) == 5
 

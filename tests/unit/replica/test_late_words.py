@@ -73,7 +73,7 @@ async def hand_over(world: World, held: Held) -> Any:  # noqa: ANN401 - worlds a
     world.control = held.inner
     heir = await world.replica(shards=1)
     world.replicas[0].stop()
-    await world.until(lambda: 0 in heir._serving, "the second takes over")
+    await world.until(lambda: 0 in heir._shards.serving, "the second takes over")
     return heir
 
 

@@ -57,7 +57,7 @@ def events(world: World) -> list[int]:
 async def test_an_account_stands_still_and_goes_on_there_when_an_operator_asks(build: Build, kind: str) -> None:
     world = await build("alpha", "beta", prefill=3)
     replica = await world.replica(max_dead_letters_per_minute=MOST, page_limit=5)
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     for name in ("alpha", "beta"):
         await world.becomes(name, AccountState.LIVE)
     user = world.hub.user("alpha")
@@ -99,7 +99,7 @@ async def test_garbage_of_a_connection_with_unproven_history_is_told_as_lost(bui
     world = await build("alpha", prefill=3)
     world.hub.patch_faults("alpha", slow={"GetLatestEventSeqId": 600.0})
     replica = await world.replica()
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     await world.until(lambda: account.session is not None and account.link.is_up, "it is connected")
     await world.until(lambda: world.hub.user("alpha").counts["SubscribeToStrategies"] > 0, "it is subscribed")
     with capture_logs() as logs:

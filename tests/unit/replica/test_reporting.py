@@ -13,7 +13,7 @@ from gateway.broker.control_view import View
 from gateway.broker.memory.control import MemoryControl
 from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.errors import Unavailable
-from gateway.replica import replica
+from gateway.replica import replica, reports
 from gateway.replica import reporter as reporting
 from gateway.replica.orphaned import KEY_MISSING
 from gateway.replica.replica import Replica
@@ -105,7 +105,7 @@ async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, m
     running = await world.replica()
     for name in ("alpha", "beta", "gamma"):
         await world.published(name, [1])
-    look = running._account_reports()
+    look = running._reports.accounts()
     first = next(look).account
     (gone, stays) = sorted({"alpha", "beta", "gamma"} - {first})
     (world.keys / gone).unlink()
@@ -126,7 +126,7 @@ async def still(build: Build) -> tuple[World, Replica]:
         await world.becomes(name, AccountState.LIVE)
         await world.published(name, [1, 2])
     await world.until(
-        lambda: not any(account.memory.in_flight for account in running._served_accounts()), "all is committed"
+        lambda: not any(account.memory.in_flight for account in running._shards.served_accounts()), "all is committed"
     )
     assert names(running) == ({"alpha", "beta"}, set())
     return world, running
@@ -134,7 +134,7 @@ async def still(build: Build) -> tuple[World, Replica]:
 
 def names(running: Replica) -> tuple[set[str], set[str]]:
     """Look, and give whom that was done to and of whom there is the name alone."""
-    seen = [*running._account_reports()]
+    seen = [*running._reports.accounts()]
     return {one.account for one in seen if isinstance(one, AccountReport)}, {
         one for one in seen if isinstance(one, str)
     }
@@ -145,7 +145,7 @@ async def test_an_account_that_nothing_touches_is_looked_at_rarely(
 ) -> None:
     _, running = await still(build)
     assert names(running) == (set(), {"alpha", "beta"})
-    monkeypatch.setattr(replica, "REPEAT_INTERVAL_S", 0.0)
+    monkeypatch.setattr(reports, "REPEAT_INTERVAL_S", 0.0)
     assert names(running) == ({"alpha", "beta"}, set())
 
 
@@ -162,7 +162,7 @@ async def test_an_account_is_looked_at_as_soon_as_something_happens_to_it(build:
 
 async def test_an_accounts_lag_begins_when_it_does_however_old_its_last_look_is(build: Build) -> None:
     world, running = await still(build)
-    account: Account = running._accounts["alpha"]
+    account: Account = running._shards.accounts["alpha"]
     account.lag.level_at -= 1000  # as if the look had been so long ago
     world.hub.patch_faults("alpha", slow={"negotiate": 1000.0})
     world.hub.drop("alpha")

@@ -229,7 +229,7 @@ async def test_a_commit_holds_only_its_messages_however_large_dead_letters_are(b
     for number in range(4_500):  # small as raw bytes, and large in words
         world.hub.user("alpha").inject(Injection(b"%d" % number, callback="\N{GRINNING FACE}" * 60))
     world.hub.user("beta").emit(20)
-    account = world.replicas[-1]._accounts["alpha"]
+    account = world.replicas[-1]._shards.accounts["alpha"]
     await world.until(lambda: account.link.pushes >= 4_500, "all are pushed")
     goes_on.set()
 

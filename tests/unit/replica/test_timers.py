@@ -17,7 +17,7 @@ async def test_a_timer_ends_with_its_session(build: Build) -> None:
     world = await build("alpha", prefill=3)
     replica = await world.replica()
     await world.becomes("alpha", AccountState.LIVE)
-    account: Account = replica._accounts["alpha"]
+    account: Account = replica._shards.accounts["alpha"]
     user = world.hub.user("alpha")
     user.emit(1)
     await world.published("alpha", range(1, 5))
