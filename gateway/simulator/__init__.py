@@ -9,9 +9,10 @@ admin API under `/simulator`). It shares only the SignalR codec with the gateway
 
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import Failure, Faults, Refusal
-from gateway.simulator.hub import UNKNOWN, Emission, Injection
+from gateway.simulator.history import UNKNOWN, Injection
 from gateway.simulator.server import PATH, Timing
 from gateway.simulator.simulation import Simulator, SimulatorConfig, simulator
+from gateway.simulator.user import Emission
 from gateway.simulator.wire import Form
 
 __all__ = [

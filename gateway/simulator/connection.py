@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from gateway.errors import ProtocolError
 from gateway.signalr import protocol
 from gateway.simulator import methods
-from gateway.simulator.hub import Subscriber, User
+from gateway.simulator.user import Subscriber, User
 
 _MESSAGE_BYTES: Final = 64 * 1024
 """Waiting records are joined into WebSocket messages of about this size."""

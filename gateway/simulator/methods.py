@@ -16,7 +16,7 @@ import msgspec
 
 from gateway.simulator.envelopes import Wrapping
 from gateway.simulator.faults import HEALTHY, Failure, Faults
-from gateway.simulator.hub import Subscriber, User
+from gateway.simulator.user import Subscriber, User
 from gateway.simulator.wire import Clock, Dictionary, Member, Moment, Tree, encode, member_in, name_in
 
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]

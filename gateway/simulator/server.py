@@ -17,7 +17,8 @@ from aiohttp import web
 from gateway.signalr import protocol
 from gateway.simulator import methods
 from gateway.simulator.connection import Connection, Limits
-from gateway.simulator.hub import Hub, User
+from gateway.simulator.hub import Hub
+from gateway.simulator.user import User
 
 PATH: Final = "/hubs/event/v1"
 Ending = Literal["abort", "close", "expire", "cut", "half-open"]

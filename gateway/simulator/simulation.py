@@ -14,9 +14,10 @@ from aiohttp import web
 
 from gateway.simulator import admin
 from gateway.simulator.faults import HEALTHY, Faults
-from gateway.simulator.hub import Emission, Hub, User, emit_in_steps
+from gateway.simulator.hub import Hub
 from gateway.simulator.listener import Listener
 from gateway.simulator.server import Ending, Server, Timing
+from gateway.simulator.user import Emission, User, emit_in_steps
 from gateway.simulator.wire import Form
 
 _MOST_INJECTED: Final = 64 * 1024 * 1024

@@ -14,7 +14,7 @@ from gateway.events.event import DeadLetter, Event
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
 from gateway.replica.source.counts import STRAY, AccountCounters
 from gateway.session.types import Outcome
-from gateway.simulator.hub import Injection
+from gateway.simulator.history import Injection
 from gateway.telemetry.counters import Counters
 from tests.support.in_process import Build
 

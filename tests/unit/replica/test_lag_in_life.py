@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.replica.source.account import Account, AccountState
-from gateway.simulator.hub import Injection
+from gateway.simulator.history import Injection
 from tests.support.in_process import Build, World
 
 EVER = 1e9

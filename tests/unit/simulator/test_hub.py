@@ -10,7 +10,8 @@ import pytest
 
 from gateway.simulator.events import CALLBACKS
 from gateway.simulator.faults import HEALTHY, Faults, Refusal, Scope
-from gateway.simulator.hub import Emission, Hub, Subscriber, User, emit_in_steps
+from gateway.simulator.hub import Hub
+from gateway.simulator.user import Emission, Subscriber, User, emit_in_steps
 from gateway.simulator.wire import Form, name_in
 
 
