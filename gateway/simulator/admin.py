@@ -98,7 +98,7 @@ class _Admin:
 
     async def status(self, _request: web.Request) -> web.Response:
         """Everything at a glance."""
-        users = [self._user(user) for user in self._hub.users.values()]
+        users = [_shown(user, self._server) for user in self._hub.users.values()]
         faults = asdict(self._hub.scope.faults)
         return _json({"form": self._hub.form, "seed": self._hub.seed, "faults": faults, "users": users})
 
@@ -109,7 +109,7 @@ class _Admin:
 
     async def user(self, request: web.Request) -> web.Response:
         """One user at a glance."""
-        return _json(self._user(self._named(request)))
+        return _json(_shown(self._by_name(request.match_info["name"]), self._server))
 
     async def put_user(self, request: web.Request) -> web.Response:
         """Make a user, or change its key or its strategies; what the body leaves out stays."""
@@ -126,11 +126,11 @@ class _Admin:
                 self._hub.change_key(user, body.key)
             if strategies is not None:
                 user.set_strategies(strategies)
-        return _json(self._user(user))
+        return _json(_shown(user, self._server))
 
     async def emitted(self, request: web.Request) -> web.StreamResponse:
         """Return the truth as NDJSON; `?since=`, `?limit=`, `?incarnation=` (0 is the first, default the present)."""
-        user = self._named(request)
+        user = self._by_name(request.match_info["name"])
         since, limit = int(_number(request, "since", 0)), int(_number(request, "limit", -1))
         try:
             lines = user.emitted(int(_number(request, "incarnation", -1)), since, None if limit < 0 else limit)
@@ -149,7 +149,7 @@ class _Admin:
 
     async def emit(self, request: web.Request) -> web.Response:
         """Emit events at once, or at a rate from now on."""
-        user = self._named(request)
+        user = self._by_name(request.match_info["name"])
         body = await _body(request, EmitBody)
         if unknown := set(body.kinds or ()) - set(CALLBACKS):
             raise RequestError(HTTPStatus.BAD_REQUEST, f"unknown kinds: {', '.join(sorted(unknown))}")
@@ -158,11 +158,11 @@ class _Admin:
             user.begin(Emission(body.rate, body.count, callbacks))
         else:
             await emit_in_steps(user, body.count or 1, callbacks)
-        return _json(self._user(user))
+        return _json(_shown(user, self._server))
 
     async def inject(self, request: web.Request) -> web.Response:
         """Say raw bytes; the answer has the number that they have in the hub's order, if any."""
-        user = self._named(request)
+        user = self._by_name(request.match_info["name"])
         body = await _body(request, InjectBody)
         if (body.text is None) == (body.base64 is None):
             raise RequestError(HTTPStatus.BAD_REQUEST, "give the bytes as text or in base64")
@@ -179,7 +179,7 @@ class _Admin:
             sequence=body.sequence if isinstance(body.sequence, int) else None,
             numbered=body.sequence != "none",
         )
-        return _json({"sequence": user.inject(wish), **self._user(user)})
+        return _json({"sequence": user.inject(wish), **_shown(user, self._server)})
 
     async def swap(self, request: web.Request) -> web.Response:
         """Return each of two users the other's key."""
@@ -205,15 +205,15 @@ class _Admin:
 
     async def reset(self, request: web.Request) -> web.Response:
         """Begin a new incarnation: another history under the same key."""
-        user = self._named(request)
+        user = self._by_name(request.match_info["name"])
         user.reset((await _body(request, ResetBody)).first)
-        return _json(self._user(user))
+        return _json(_shown(user, self._server))
 
     async def fail(self, request: web.Request) -> web.Response:
         """Let the next calls of a method fail."""
-        user = self._named(request)
+        user = self._by_name(request.match_info["name"])
         user.failures.append(Failure(**msgspec.structs.asdict(await _body(request, FailBody))))
-        return _json(self._user(user))
+        return _json(_shown(user, self._server))
 
     async def drop(self, request: web.Request) -> web.Response:
         """End connections."""
@@ -266,16 +266,17 @@ class _Admin:
         return _json(faults)
 
     def _scope(self, request: web.Request) -> Scope:
-        return self._named(request).scope if "name" in request.match_info else self._hub.scope
+        return self._by_name(request.match_info["name"]).scope if "name" in request.match_info else self._hub.scope
 
     def _set_paused(self, request: web.Request, *, paused: bool) -> web.Response:
-        users = [self._named(request)] if "name" in request.match_info else list(self._hub.users.values())
+        users = (
+            [self._by_name(request.match_info["name"])]
+            if "name" in request.match_info
+            else list(self._hub.users.values())
+        )
         for user in users:
             user.paused = paused
         return _json({"paused": paused, "users": len(users)})
-
-    def _named(self, request: web.Request) -> User:
-        return self._by_name(request.match_info["name"])
 
     def _by_name(self, name: str) -> User:
         if user := self._hub.users.get(name):
@@ -286,30 +287,31 @@ class _Admin:
         of_user = self._server.of(None if user is None else self._by_name(user))
         return [item for item in of_user if connection in (None, item.id)]
 
-    def _user(self, user: User) -> dict[str, object]:
-        history = user.history
-        return {
-            "name": user.name,
-            "strategies": user.strategies,
-            "emitted": len(history),
-            "latest": history.sequences[-1] if history else 0,
-            "incarnation": len(user.incarnations) - 1,
-            "paused": user.paused,
-            "emitting": sum(emission.rate for emission in user.emissions),
-            "counts": user.counts,
-            "faults": user.faults,
-            "connections": [
-                {
-                    "id": connection.id,
-                    "strategies": sorted(connection.listener.strategies),
-                    "seconds": time.monotonic() - connection.began,
-                    "waiting": connection.waiting,
-                    "silent": connection.silent,
-                    "half_open": connection.half_open,
-                }
-                for connection in self._server.of(user)
-            ],
-        }
+
+def _shown(user: User, server: Server) -> dict[str, object]:
+    history = user.history
+    return {
+        "name": user.name,
+        "strategies": user.strategies,
+        "emitted": len(history),
+        "latest": history.sequences[-1] if history else 0,
+        "incarnation": len(user.incarnations) - 1,
+        "paused": user.paused,
+        "emitting": sum(emission.rate for emission in user.emissions),
+        "counts": user.counts,
+        "faults": user.faults,
+        "connections": [
+            {
+                "id": connection.id,
+                "strategies": sorted(connection.listener.strategies),
+                "seconds": time.monotonic() - connection.began,
+                "waiting": connection.waiting,
+                "silent": connection.silent,
+                "half_open": connection.half_open,
+            }
+            for connection in server.of(user)
+        ],
+    }
 
 
 async def _body(request: web.Request, model: type[_Body]) -> _Body:

@@ -58,6 +58,31 @@ class Emission:
         return due
 
 
+class _HeldPushes:
+    """Pushes that are held back, in the order in which they are due."""
+
+    def __init__(self) -> None:
+        self._turn = count()
+        self._held: list[tuple[float, int, int | None, bytes]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def hold(self, until: float, strategy: int | None, record: bytes) -> None:
+        """Hold a record, for listeners of `strategy`, until a monotonic time."""
+        heapq.heappush(self._held, (until, next(self._turn), strategy, record))
+
+    def release(self, now: float) -> Iterator[tuple[int | None, bytes]]:
+        """Yield those that are due."""
+        while self._held and self._held[0][0] <= now:
+            _, _, strategy, record = heapq.heappop(self._held)
+            yield strategy, record
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._held.clear()
+
+
 class User:
     """One API key: its strategies, its history, its listeners and its faults."""
 
@@ -84,8 +109,7 @@ class User:
         self._source = EventSource(seed, name, strategies)
         self._clock = Clock()
         self._active: dict[tuple[int, int | None], bytes] = {}
-        self._turn = count()
-        self._held: list[tuple[float, int, int | None, bytes]] = []
+        self._held = _HeldPushes()
 
     @property
     def faults(self) -> Faults:
@@ -171,7 +195,7 @@ class User:
         for _ in range(2 if chance() < faults.duplicate else 1):
             if wait := faults.delay + chance() * faults.reorder:
                 self._busy.add(self)
-                heapq.heappush(self._held, (now + wait, next(self._turn), template.strategy, record))
+                self._held.hold(now + wait, template.strategy, record)
             else:
                 self._deliver(template.strategy, record)
 
@@ -208,9 +232,7 @@ class User:
             for emission in self.emissions:
                 self.emit(emission.due(seconds), emission.callbacks)
             self.emissions = [emission for emission in self.emissions if emission.remaining != 0]
-        now = time.monotonic()
-        while self._held and self._held[0][0] <= now:
-            _, _, strategy, record = heapq.heappop(self._held)
+        for strategy, record in self._held.release(time.monotonic()):
             self._deliver(strategy, record)
         if not self._held and not self.emissions:
             self._busy.discard(self)
