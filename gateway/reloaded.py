@@ -58,13 +58,13 @@ class Reloaded(Generic[_Made]):
         try:
             if _digest(self._read()) != self._digest:
                 self._digest, self._made = self._build()
-                _log.info("%s: the files are read again", self._what)
+                _log.info("%s: files reloaded", self._what)
             elif self._trouble:
-                _log.info("%s: the files are again those that are in use", self._what)
+                _log.info("%s: files are again the ones in use", self._what)
             self._trouble = ""
         except ConfigurationError as error:
             if str(error) != self._trouble:
-                _log.error("%s: the new files cannot be used, those before hold: %s", self._what, error)
+                _log.error("%s: new files are invalid, keeping the previous ones: %s", self._what, error)
             self._trouble = str(error)
 
     def _build(self) -> tuple[bytes, _Made]:

@@ -62,7 +62,7 @@ SLOW: Final = 30_000.0
 """Bytes a second of a line that is slow."""
 TOLD: Final[dict[Kind, tuple[str, ...]]] = {
     "back": ("went back", "lost its end"),
-    "edit": ("Mend it", "is not as the gateway needs it"),
+    "edit": ("Mend it", "does not meet the requirements"),
 }
 """What gateways say as an error of some blows, and must."""
 
@@ -218,7 +218,7 @@ class Storm:
         await asyncio.gather(*(self._end(running) for running in self.alive[to:]))
         more = [await self.scene.gateway() for _ in range(to - len(self.alive))]
         for running in more:
-            await running.complains("the gateway runs")  # before that SIGTERM is nobody's to heed
+            await running.complains("gateway started")  # before that SIGTERM is nobody's to heed
         self.alive += more
 
     async def _has_one_connection_each(self) -> bool:

@@ -99,7 +99,7 @@ class ChildProcess:
                 self.is_ready |= line == READY
                 await self.heard(line)
         except ValueError as error:  # a line without an end: no more of what it says is read
-            get_logger().error("a process said what its parent cannot read", error=str(error))
+            get_logger().error("unreadable message from a child process", error=str(error))
         finally:
             self.writer = None
         return await process.wait()

@@ -83,7 +83,7 @@ async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts
             if (line := counts.encode()) != told and send_to_parent(line):
                 told = line
         except Exception:  # noqa: BLE001 - the next look is a second away
-            get_logger().exception("a look at tokens and counts failed")
+            get_logger().exception("failed to reload tokens or report counts")
 
 
 async def _until_orphaned() -> None:
@@ -132,5 +132,5 @@ def main() -> None:
         try:
             uvloop.run(_serve(settings, listener, tracer))
         except ConfigurationError as error:  # a file that was right when the parent began
-            get_logger().error("the control plane cannot begin", error=str(error))
+            get_logger().error("control plane failed to start", error=str(error))
             sys.exit(USAGE_ERROR)

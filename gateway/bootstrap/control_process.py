@@ -27,7 +27,7 @@ class ControlProcess(ChildProcess):
     def ended(self) -> None:
         """Say which changes left no record, and keep the counts."""
         if lost := self._counts.audit_waiting:
-            get_logger().error("changes were made that are not on the audit topic, and will not be", changes=lost)
+            get_logger().error("audit records lost: the control plane ended before it stored them", changes=lost)
         self._counted, self._counts = self.counts, ControlCounters()
 
     async def heard(self, line: bytes) -> None:
@@ -37,4 +37,4 @@ class ControlProcess(ChildProcess):
         try:
             self._counts = decode_counts(line)
         except ValueError as error:
-            get_logger().error("the control plane said what its parent cannot read", error=str(error))
+            get_logger().error("unreadable message from the control plane", error=str(error))

@@ -23,7 +23,7 @@ async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoRetu
         found = set(await asyncio.to_thread(lambda: list(exposed_files(settings, keys))))
         for fault in sorted(found - told, key=lambda fault: fault.entry):
             words = {"setting": fault.entry, "problem": fault.problem, "remedy": fault.remedy}
-            get_logger().warning("others on this machine may use a secret", **words)
+            get_logger().warning("secret file is accessible to other users", **words)
         told = found
         await asyncio.sleep(_LOOK)
 

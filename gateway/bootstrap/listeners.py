@@ -66,7 +66,7 @@ async def listening(settings: Settings, is_ending: Callable[[], bool]) -> AsyncI
         stack.callback(control.close)
         if settings.control.tokens_file is None:
             get_logger().warning(
-                "the control plane has no tokens: it listens on loopback only",
+                "control.tokens_file is not set: the control plane listens on loopback only",
                 remedy="set control.tokens_file to a file with lines that `gateway token` makes",
             )
         listeners = _listeners(settings, is_ending, control, monitoring, host, schemes)
@@ -96,10 +96,10 @@ def _listeners(
     schemes: tuple[str, str],
 ) -> Listeners:
     urls = url_of(control, schemes[0]), url_of(monitoring, schemes[1])
-    about = ChildLog("the control plane listens", "the control plane ended, and is started again", urls[0], host)
+    about = ChildLog("control plane is listening", "control plane ended, restarting it", urls[0], host)
     process = ControlProcess(about, control, settings.model_dump_json(exclude=_UNUSED).encode())
     listeners = Listeners(is_ending, process, *urls)
-    words = "probes and metrics are served", "what answers probes and scrapers ended, and is started again"
+    words = "serving probes and metrics", "monitoring process ended, restarting it"
     per_account, log, tls = settings.metrics.per_account, settings.log, settings.monitoring.tls
     files = ListenerTls(tls.cert_file, tls.key_file, tls.client_ca_file)
     task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()), files)

@@ -171,5 +171,5 @@ def main() -> None:
         try:
             uvloop.run(_serve(task, listener))
         except ConfigurationError as error:  # a file that was right when the parent began
-            get_logger().error("probes and metrics cannot be served", error=str(error))
+            get_logger().error("failed to serve probes and metrics", error=str(error))
             sys.exit(USAGE_ERROR)

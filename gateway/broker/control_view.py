@@ -156,7 +156,7 @@ class View:
                 try:
                     self._apply(record)
                 except Exception:  # noqa: BLE001 - what follows from one record must not keep the others from being heard
-                    self._log.exception("what a record of the control store says cannot be followed", key=record.key)
+                    self._log.exception("failed to apply a record of the control store", key=record.key)
 
     def _apply(self, record: Record) -> None:
         """Take in what is said, or drop what is forgotten: then what is wanted is the default again."""
@@ -194,7 +194,7 @@ class View:
         try:
             return Versioned(decode_record(type_, record.value), record.revision, written)
         except RecordUnreadable as error:
-            self._log.error("a record of the control store cannot be read", key=record.key, error=str(error))
+            self._log.error("unreadable record in the control store", key=record.key, error=str(error))
             return Versioned(None, record.revision, written)
 
 

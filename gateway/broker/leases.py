@@ -151,7 +151,7 @@ class LeaseMembership:
                 await self._tick()
             except (Unavailable, OutcomeUnknown) as error:
                 if str(error) != self._problem:
-                    log.warning("who serves what cannot be agreed on now: %s", error)
+                    log.warning("shard ownership unavailable: %s", error)
                 self._problem = str(error)
             if self._is_changed and (self._seen is not None or self._is_leaving):
                 self._is_changed = False

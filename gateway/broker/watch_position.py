@@ -55,8 +55,8 @@ class WatchPosition(Generic[_Place]):
             wanted = _named(key for is_observed, key in {*gone, *self._older} if not is_observed)
             log.log(
                 logging.ERROR if wanted else logging.WARNING,
-                "the control store went back in time, or was made anew: %d records are gone, and %d are older ones; "
-                "what operators wanted last may have to be said again of: %s",
+                "control store went back in time or was re-created: %d records are gone, %d are older; the last "
+                "changes may have to be repeated for: %s",
                 len(gone),
                 len(self._older),
                 wanted or "none",

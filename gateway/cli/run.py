@@ -45,7 +45,7 @@ def run(config: ConfigOption = None) -> None:
     check_files(settings.hub)
     traces.check(settings.tracing)
     for warning in plain_text_secrets(settings):
-        get_logger().warning("a secret goes in clear", **warning.facts)
+        get_logger().warning("secret is sent in plain text", **warning.facts)
     with traces.tracing(settings.tracing, role="replica", broker=tracing_destinations(settings.broker)) as tracer:
         loop.run(_run(settings, keys, tracer))
 
@@ -75,7 +75,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                 found = await prepare_broker(broker, settings)
                 await broker.tried()
                 for warning in found.warnings:
-                    log.warning("the broker is not as the settings have it", found=warning)
+                    log.warning("broker differs from the settings", found=warning)
                 replica = Replica(
                     settings,
                     broker.log,
@@ -89,7 +89,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                 )
                 listeners.tell_of(replica)
                 tune_garbage_collector()
-                log.info("the gateway runs", hub=settings.hub.url, broker=settings.broker.servers)
+                log.info("gateway started", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)
                 return
         except Exception as error:  # noqa: BLE001 - only a wrong configuration ends the process
@@ -97,9 +97,9 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                 delay = backoff.next_delay()
                 (cause, *_), retry_in = causes(error), round(delay, 2)
                 if isinstance(cause, ActionRequired):
-                    log.error("the broker cannot be used until somebody mends it", error=str(cause), retry_in=retry_in)
+                    log.error("broker unusable: action required", error=str(cause), retry_in=retry_in)
                 else:
-                    log.warning("the broker is not there yet", error=str(cause), retry_in=retry_in)
+                    log.warning("broker unavailable, retrying", error=str(cause), retry_in=retry_in)
             else:
                 delay = rests.after_failure()
                 report_unexpected(None, "gateway", error, retry_in=delay)
@@ -119,9 +119,9 @@ async def _until_stopped(replica: Replica, stop: asyncio.Event) -> None:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
             running.result()
-            get_logger().error("every shard is another gateway's: nothing to do until this one is started again")
+            get_logger().error("every shard was fenced by another gateway: idle until restarted")
             await stop.wait()
         replica.stop()
         await asyncio.wait({running})
         stopping.cancel()
-    get_logger().info("the gateway ended as asked")
+    get_logger().info("gateway stopped")

@@ -163,9 +163,7 @@ class Auditing:
         """Write what waits, and say at ERROR what cannot be written: this process ends."""
         if not await self.settle(seconds):
             for record in self._waiting:
-                self._log.error(
-                    "a change is not on the audit topic, and will not be", record=msgspec.to_builtins(record)
-                )
+                self._log.error("audit record lost", record=msgspec.to_builtins(record))
         if self._writing is not None:
             self._writing.cancel()
 
@@ -175,12 +173,12 @@ class Auditing:
             record = self._waiting[0]
             try:
                 if self.trail is None:
-                    raise Unavailable("the broker is not there yet")  # noqa: TRY301 - as when it is away
+                    raise Unavailable("broker unavailable, retrying")  # noqa: TRY301 - as when it is away
                 await self.trail.append(record.id, record.account, msgspec.json.encode(record))
             except Exception as error:  # noqa: BLE001 - whatever it was, the record must be written
                 self._counts.audit_failures += 1
                 self._log.error(
-                    "a change is not on the audit topic yet",
+                    "audit record not stored yet, retrying",
                     account=record.account,
                     request_id=record.request_id,
                     error=str(error) if isinstance(error, BrokerError) else repr(error),

@@ -142,7 +142,7 @@ class DesiredStateWriter:
         except Unavailable as error:
             raise broker_unavailable(str(error)) from error
         except OutcomeUnknown as error:
-            get_logger(account=account).warning("a wish may or may not be written", error=str(error))
+            get_logger(account=account).warning("outcome of a desired-state write unknown", error=str(error))
             is_heard = await self._outcome(intent, wish, is_heard_of)
             if not is_heard:
                 raise Problem(

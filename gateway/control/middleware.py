@@ -126,7 +126,7 @@ class AdmissionMiddleware:
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the answer is a problem, and the gateway goes on
             self._log.exception(
-                "a request failed",
+                "request failed",
                 request_id=passage.request_id,
                 client_request_id=passage.client_request_id,
                 path=_path(scope),
@@ -214,7 +214,7 @@ class AdmissionMiddleware:
         if scope["method"] in _READS or not self.refused.is_line(who.name, is_made=is_made):
             return
         self._audit.info(
-            "a change was asked for",
+            "change requested",
             who=who.name,
             role=who.role.value,
             what=f"{scope['method']} {_path(scope)}",

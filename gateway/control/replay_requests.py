@@ -172,7 +172,7 @@ class ReplayRequests:
         except Conflict:
             return  # another replica was asked the same
         except OutcomeUnknown as error:
-            get_logger(account=record.account).warning("a replay may or may not be written", error=str(error))
+            get_logger(account=record.account).warning("outcome of a replay write unknown", error=str(error))
             auditing.put(intent.record("unknown"))
         except BrokerError as error:
             raise broker_unavailable(str(error)) from error
@@ -197,7 +197,7 @@ class ReplayRequests:
             try:
                 await self._deployment.writable_store().forget([REPLAY + id_ for id_ in ids])
             except (BrokerError, OutcomeUnknown) as error:  # the next one tries again
-                get_logger().warning("replays that ended long ago are not forgotten yet", error=str(error))
+                get_logger().warning("failed to delete old finished replays", error=str(error))
 
 
 def phase_of(view: View, id_: str) -> Phase:

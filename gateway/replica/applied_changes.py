@@ -35,6 +35,6 @@ def _log(tally: Counters, what: str, before: Written | UnsetType, now: Written |
     log = get_logger(**about)
     if now is UNSET or now == before:
         tally.unknown_writers += 1
-        log.warning("the owner obeys what did not come through the API", what=what, by=UNKNOWN_WRITER)
+        log.warning("applied a change that did not come through the API", what=what, by=UNKNOWN_WRITER)
     else:
-        log.info("the owner obeys", what=what, by=now.by, at=now.at, request_id=now.request_id)
+        log.info("applied a change", what=what, by=now.by, at=now.at, request_id=now.request_id)

@@ -95,7 +95,7 @@ def report_unexpected(
     if tally is not None:
         tally.unexpected[part] += 1
     get_logger().error(
-        "an unexpected error, which is a fault of the gateway: this part of it is begun again",
+        "unexpected error (a bug in the gateway), restarting this part",
         part=part,
         error=repr(error),
         retry_in=None if retry_in is None else round(retry_in, 2),

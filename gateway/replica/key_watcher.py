@@ -51,7 +51,7 @@ class KeyWatcher:
         elif self._vanished_at is None:
             self._vanished_at = self._clock()
             self._log.error(
-                "over half of the accounts' keys vanished at once: all accounts go on for now",
+                "over half of the key files vanished at once: keeping all accounts for now",
                 gone=len(gone),
                 of=len(self.names),
                 seconds=self._guard,
@@ -80,7 +80,5 @@ class KeyWatcher:
     def _log_faults(self, faults: list[KeyFileError]) -> None:
         for fault in faults:
             if fault not in self._logged:
-                self._log.error(
-                    "an entry of accounts.directory is no account", entry=fault.entry, problem=fault.problem
-                )
+                self._log.error("invalid entry in accounts.directory", entry=fault.entry, problem=fault.problem)
         self._logged = set(faults)

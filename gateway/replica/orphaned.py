@@ -38,7 +38,7 @@ class OrphanedAccounts:
         orphaned = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
         for name in sorted(orphaned - self._logged):
             get_logger(account=name).warning(
-                "the account has a key here, and the gateway that its shard belongs to has none: nobody serves it"
+                "account orphaned: this replica has its key file, the owner of its shard has none"
             )
         self._logged = orphaned
         self.names = frozenset(orphaned)

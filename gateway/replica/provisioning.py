@@ -83,10 +83,10 @@ class Provisioning:
         except (ConfigurationError, ActionRequired) as error:
             self.problem = str(error)
             if self.throttle.should_log(self.problem):
-                get_logger().error("the broker is not as the gateway needs it", error=self.problem)
+                get_logger().error("broker does not meet the requirements", error=self.problem)
         except BrokerError:
             return  # it is away, or busy: whoever needs it says so
         else:
             if self.problem is not None:
-                get_logger().info("the broker is as the gateway needs it again")
+                get_logger().info("broker meets the requirements again")
             self.problem = None

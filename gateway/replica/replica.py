@@ -78,7 +78,7 @@ class Replica:
         self._logger = get_logger()
         self._key_watcher = KeyWatcher(keys, time.monotonic)
         if not self._key_watcher.names:
-            self._logger.warning("accounts.directory holds no account", directory=str(settings.accounts.directory))
+            self._logger.warning("accounts.directory has no key files", directory=str(settings.accounts.directory))
         transport = transport_of(settings.hub, http)
         self._source = SourceContext(
             url=settings.hub.url + PATH,
@@ -201,7 +201,7 @@ class Replica:
     async def _follow(self, membership: Membership, tasks: asyncio.TaskGroup) -> None:
         """Begin and stop shards as they come and go, never waiting for any of them."""
         async for wanted in membership.assignments():
-            self._logger.info("the shards of this gateway", shards=len(wanted), of=self._shards.count)
+            self._logger.info("shard assignment received", shards=len(wanted), of=self._shards.count)
             before = self._shards.assigned
             self._assign(wanted, tasks)
             for number in self._shards.serving.keys() - wanted:
@@ -253,10 +253,10 @@ class Replica:
             await asyncio.sleep(SCAN_INTERVAL_S)
             names = await asyncio.to_thread(self._key_watcher.scan)
             for name in sorted(names - self._shards.accounts.keys()):
-                self._logger.info("an account comes: it has a key now", account=name)
+                self._logger.info("account added: key file found", account=name)
                 self._add(name)
             for name in sorted(self._shards.accounts.keys() - names):
-                self._logger.warning("an account goes: its key is gone, its checkpoint stays", account=name)
+                self._logger.warning("account removed: key file gone, checkpoint kept", account=name)
                 self._shards.of(name).remove(name)
                 del self._shards.accounts[name]
                 self._on_desired_changed(name)
@@ -296,11 +296,11 @@ class Replica:
         try:
             await self._control.forget([ACCOUNT + name for name in sorted(names)])
         except (Unavailable, OutcomeUnknown) as error:
-            self._logger.warning("accounts are not erased yet", accounts=sorted(names), error=str(error))
+            self._logger.warning("failed to delete accounts, retrying", accounts=sorted(names), error=str(error))
             return
         for shard in shards:
             shard.forgotten.clear()
-        self._logger.warning("accounts are forgotten", accounts=sorted(names))
+        self._logger.warning("accounts deleted", accounts=sorted(names))
 
     def _on_report_rejected(self, key: str) -> None:
         """Let an account be looked at of which the store has what a former owner said."""

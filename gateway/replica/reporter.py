@@ -124,7 +124,7 @@ class Reporter:
                 trouble = ""
             except Unavailable as error:
                 if str(error) != trouble:
-                    log.warning("what is so cannot be reported now", error=str(error))
+                    log.warning("failed to report observed state", error=str(error))
                 trouble = str(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_INTERVAL_S):

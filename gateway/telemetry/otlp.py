@@ -216,10 +216,10 @@ class _ReportingExporter(SpanExporter):
                     if is_refused
                     else "the collector takes them more slowly than they come"
                 )
-                self._log.warning("traces are lost, events are not", error=words)
+                self._log.warning("traces lost, events are not affected", error=words)
             self._lost, self._lost_at = self._lost + lost, now
         elif self._lost_at is not None and now - self._lost_at >= self._quiet:
-            self._log.info("traces are exported again", lost=self._lost)
+            self._log.info("trace export recovered", lost=self._lost)
             self._lost, self._lost_at, self._quiet = 0, None, min(_MAX_QUIET_S, 2 * self._quiet)
         return result
 

@@ -55,7 +55,7 @@ async def test_a_history_that_began_anew_goes_on_once_an_operator_says_so(broker
         async def stands_still() -> bool:
             return bool((await one_of(control, one))["observed"]["state"] == "diverged")
 
-        await until(stands_still, "the account stands still")
+        await until(stands_still, "account halted")
         assert "reset the checkpoint" in (await one_of(control, one))["observed"]["last_error"]
         seen = (await control.ask(f"GET {checkpoint}")).headers["ETag"]
         answer = await control.ask(f"PUT {checkpoint}", json={"verified": 0}, If_Match=seen)
@@ -110,7 +110,7 @@ async def test_an_account_is_taken_away_for_good_and_comes_again_as_a_new_one(br
             body = (await control.ask(f"GET /v1/accounts/{paused}/checkpoint")).body
             return body["verified"] is None
 
-        await until(is_forgotten, "the checkpoint is forgotten")
+        await until(is_forgotten, "checkpoint deleted")
         await put(control, paused, "running")
         assert sorted(sequences(await further(scene, paused, 200))) == sorted([*range(1, 101)] * 2)
 
@@ -136,7 +136,7 @@ async def test_an_account_is_taken_away_for_good_and_comes_again_as_a_new_one(br
         await again.live([goes])
         await further(scene, goes, 200)
         assert len(await further(scene, stays, 100)) == 100
-        assert "stands still" not in again.running.complained
+        assert "account halted" not in again.running.complained
 
 
 @pytest.mark.timeout(240)

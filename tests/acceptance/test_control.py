@@ -188,14 +188,14 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
         tokens = tmp_path / "tokens"
         tokens.write_text(f"{first}\n")
         without = await here.gateway()
-        assert (await without.complains(r"it listens on loopback only"))[0]
-        await without.complains('"address": "127.0.0.1", "event": "the control plane')
+        assert (await without.complains(r"the control plane listens on loopback only"))[0]
+        await without.complains('"address": "127.0.0.1", "event": "control plane')
         without.signal(signal.SIGTERM)
         assert await without.ended(10) == 0
 
         here.config.write_text(here.config.read_text() + f"control: {{tokens_file: '{tokens}'}}\n")
         control = await control_of(await here.gateway(), here.http)
-        assert '"address": "0.0.0.0", "event": "the control plane' in control.running.complained
+        assert '"address": "0.0.0.0", "event": "control plane' in control.running.complained
         await control.ready()
         assert (await control.ask("GET /v1/accounts")).status == 401
         assert (await control.ask("GET /v1/accounts", token=viewer)).status == 200
@@ -211,7 +211,7 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
 
         def is_told() -> bool:
             lines = [json.loads(line) for line in control.running.complained.splitlines()]
-            audit = [(line["who"], line["status"]) for line in lines if line["event"] == "a change was asked for"]
+            audit = [(line["who"], line["status"]) for line in lines if line["event"] == "change requested"]
             return ("vera", 403) in audit and audit[-1][0] == "otto"
 
         await until(is_told, "the log says who asked for what")
@@ -261,7 +261,7 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
             apart = child(gateway.popen.pid, "gateway.bootstrap.control_main")
             os.kill(apart, number)
             if number == signal.SIGKILL:
-                await gateway.complains('"code": -9, .*"event": "the control plane ended, and is started again"')
+                await gateway.complains('"code": -9, .*"event": "control plane ended, restarting it"')
 
                 async def answers() -> bool:
                     return (await control.ask("GET /v1/accounts")).status == 200
@@ -292,7 +292,7 @@ async def test_what_answers_probes_may_die_or_hang_and_no_event_waits_for_it(tmp
         control = await control_of(gateway, here.http)
         await control.ready()
         os.kill(child(gateway.popen.pid, "gateway.bootstrap.monitor_main"), signal.SIGKILL)
-        await gateway.complains('"code": -9, .*"event": "what answers probes and scrapers ended, and is started again"')
+        await gateway.complains('"code": -9, .*"event": "monitoring process ended, restarting it"')
         for path in ("/healthz", "/readyz", "/metrics"):
             assert await control.probe(path) == 200  # it waits until the next one is there
         process = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")

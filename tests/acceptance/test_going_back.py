@@ -56,7 +56,7 @@ async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
         if then == "events come":
             await here.emit(100, 100)
             total = 1300
-        await until(lambda: "the broker's store went back" in gateway.complained, "it is told")
+        await until(lambda: "broker store went back in time" in gateway.complained, "it is told")
         await here.settled(total)
         await asyncio.sleep(1)
         verdict = await here.verdict()
@@ -81,7 +81,7 @@ async def test_what_a_topic_of_events_lost_is_published_again_and_no_more(tmp_pa
         if then == "events come":
             await here.emit(100, 100)
             total = 1300
-        await until(lambda: "the broker's store went back" in gateway.complained, "it is told")
+        await until(lambda: "broker store went back in time" in gateway.complained, "it is told")
         await here.settled(total)
         await until_found(here, 2 * total)
         await asyncio.sleep(1)
@@ -104,7 +104,7 @@ async def until_found(here: Scene, count: int) -> None:
 
 def ranges(gateway: Process) -> dict[str, tuple[int, int]]:
     """Return what the gateway says at ERROR of what was lost, by account."""
-    lines = [line for line in gateway.complained.splitlines() if "the broker's store went back" in line]
+    lines = [line for line in gateway.complained.splitlines() if "broker store went back in time" in line]
     assert all('"level":"error"' in re.sub(r"\s", "", line) for line in lines)
     found = [re.search(r'"account": ?"([\w-]+)".*"first": ?(\d+), ?"last": ?(\d+)', line) for line in lines]
     return {one[1]: (int(one[2]), int(one[3])) for one in found if one}

@@ -132,7 +132,7 @@ async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(
         await client.close()
         await here.ask("POST /users/account-1/inject", text=LARGE, history="payload")
         await here.emit(count=300, rate=RATE)
-        await gateway.complains("a message became a dead letter")
+        await gateway.complains("message replaced by a dead letter")
         await here.settled(600)
         truth, found = await here.truth(), await here.log()
 
@@ -145,4 +145,4 @@ async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(
     (letter,) = letters
     assert letter["Reason"] == "too-large"  # opened again after the refusal, the log knows the stream's new limit
     assert letter["Size"] > 20_000
-    assert gateway.complained.count("a message became a dead letter") == 1
+    assert gateway.complained.count("message replaced by a dead letter") == 1

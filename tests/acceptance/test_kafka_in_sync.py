@@ -42,7 +42,7 @@ async def test_too_few_replicas_in_sync_are_said_and_waited_for(tmp_path: Path, 
         await asyncio.to_thread(servers[1].start)
         await place.settled(250)
         verdict = await place.verdict()
-        tries = gateway.complained.count("the shard's log is opened again")
+        tries = gateway.complained.count("shard log failed, reopening")
         await asyncio.to_thread(servers[2].start)
     assert verdict.faults == {}
     assert verdict.found == 750

@@ -19,7 +19,7 @@ from tests.support.sockets import free_port
 
 RATE = 300.0
 KIND, CALLBACK = "leg-update", "OnLegUpdate"
-STILL = '"account": "{account}", "error": "the checkpoint of {account} is gone.*the account stands still'
+STILL = '"account": "{account}", "error": "the checkpoint of {account} is gone.*account halted'
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ async def serving(place: Place) -> Process:
 
 async def is_exact(place: Place, gateway: Process) -> None:
     """Judge the log: what was lost with the topic is there again, once, and is told by account."""
-    await until(lambda: gateway.complained.count("the broker's store went back") >= len(place.accounts), "it is told")
+    await until(lambda: gateway.complained.count("broker store went back in time") >= len(place.accounts), "it is told")
     verdict = await place.verdict()
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while verdict.found < verdict.emitted and asyncio.get_running_loop().time() < deadline:
@@ -83,7 +83,7 @@ async def test_a_deleted_topic_of_events_is_made_again_and_so_are_its_events(
         topic = place.topic(KIND)
         await delete(place, topic)
         await place.emit(200, RATE)
-        said = await gateway.complains(".*a topic was deleted, and is made again.*")
+        said = await gateway.complains(".*topic was deleted, re-creating it.*")
         assert f'"topic": "{topic}", "went_with_it": "its events: what this process wrote there last is' in said[0]
         assert '"level": "error"' in said[0]
         await place.settled(300)
@@ -132,7 +132,7 @@ async def test_without_its_checkpoints_nothing_is_published_again_nor_begun_anew
                 await gateway.complains(STILL.format(account=account))
             gateway.kill()
             gateway = await place.gateway()
-        assert "stays off it" not in place.gateways[0].complained
+        assert "will not claim it again" not in place.gateways[0].complained
         log, truth = await place.log(), await place.truth()
     known = {account: events[:100] for account, events in truth.items()}
     assert judge(known, log, by_kind=True).faults == {}
@@ -146,7 +146,7 @@ async def test_accounts_that_are_forgotten_are_written_again(tmp_path: Path, ser
         await delete(place, accounts, place.topic(KIND))  # the latter lets the shards look
         await place.emit(50, RATE)
         await gateway.complains('"topic": "[^"]*accounts", "went_with_it": "the accounts, which are written again"')
-        await gateway.complains("what was written of the accounts is gone, and is written again")
+        await gateway.complains("account registry lost, rewriting it from memory")
         await place.settled(150)
         gateway.kill()
         await delete(place, checkpoints)

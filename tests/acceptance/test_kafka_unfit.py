@@ -56,9 +56,9 @@ async def is_said_by_both(place: Place, *words: str) -> None:
         assert one in failed
     assert "Start Kafka there" not in failed
     gateway = await place.gateway()
-    await gateway.complains("the broker cannot be used until somebody mends it")
+    await gateway.complains("broker unusable: action required")
     lines = [line for line in gateway.lines() if line["level"] == "error"]
-    assert {line["event"] for line in lines} == {"the broker cannot be used until somebody mends it"}
+    assert {line["event"] for line in lines} == {"broker unusable: action required"}
     for one in words:
         assert one in lines[0]["error"]
     assert "Future exception was never retrieved" not in gateway.complained + "".join(said)

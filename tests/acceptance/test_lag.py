@@ -83,7 +83,7 @@ async def test_a_stuck_writer_is_heard_and_falls_behind_event_by_event(tmp_path:
         assert is_fresh(stuck)
         assert stuck["hub_disconnects_total", "silent"] == 0
         assert stuck["account_events_total", NAME, "published"] == 100
-        await until(lambda: "opened again" in here.gateways[0].complained, "the log is given up")
+        await until(lambda: "shard log failed, reopening" in here.gateways[0].complained, "the log is given up")
         given_up = await metrics.scrape()  # without a log there is no session: what is known is kept
         assert given_up[LAG] >= 150
         assert given_up[SECONDS] >= stuck[SECONDS]

@@ -21,7 +21,7 @@ from tests.support.gateway_process import house
 async def test_that_never_ends(tmp_path):
     async with house(tmp_path, accounts=1, prefill=10) as made:
         gateway = await made.gateway()
-        await gateway.complains("the control plane listens")
+        await gateway.complains("control plane is listening")
         await made.acknowledged(1)
         print("working", flush=True)
         await asyncio.sleep(600)

@@ -172,7 +172,7 @@ async def test_a_renewed_certificate_is_shown_next_and_half_a_pair_is_ignored(tm
             return [await certificate(url) for url in there.urls] == [der(pair)] * 2
 
         put(second, there.folder, only="tls.crt")
-        wrong = "the new files cannot be used, those before hold"
+        wrong = "new files are invalid, keeping the previous ones"
         await until(lambda: sum(wrong in one for one in there.errors()) == 2, "both complain of half a pair")
         assert [await certificate(url) for url in there.urls] == [first] * 2
         await asyncio.sleep(2.5)  # two more looks, of which nothing is said

@@ -28,8 +28,8 @@ async def test_check_and_run_tell_of_a_plain_secret_and_control_gets_none(tmp_pa
     assert SECRET not in check.said + check.complained
 
     async with process(tmp_path, GATEWAY, "run", name="run", env=env) as run:
-        await run.complains("the control plane listens")
-        (warning,) = [line for line in run.lines() if line["event"] == "a secret goes in clear"]
+        await run.complains("control plane is listening")
+        (warning,) = [line for line in run.lines() if line["event"] == "secret is sent in plain text"]
         assert (warning["level"], warning["setting"], warning["to"]) == ("warning", "hub.url", "192.0.2.1")
         children = Path(f"/proc/{run.popen.pid}/task/{run.popen.pid}/children")
         await until(lambda: len(children.read_text().split()) == len(PROGRAMS), "both listeners have a process")

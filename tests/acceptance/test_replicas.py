@@ -156,7 +156,7 @@ async def one_freezes_and_wakes(here: House, shift: Shift, one: Process) -> None
     four = await here.gateway()
     await shift.ended("another comes", one, four)
     shared = shift.owners
-    opened_again = one.complained.count("the shard's log is opened again")
+    opened_again = one.complained.count("shard log failed, reopening")
 
     async def is_replaced() -> bool:
         found = await owners(here)
@@ -173,7 +173,7 @@ async def one_freezes_and_wakes(here: House, shift: Shift, one: Process) -> None
     await shift.ended("the frozen one wakes", one, four)
     assert shift.owners == shared
     # It claimed nothing before it knew, by asking or by being told, what is its own.
-    assert one.complained.count("the shard's log is opened again") == opened_again == 0
+    assert one.complained.count("shard log failed, reopening") == opened_again == 0
 
 
 @pytest.mark.timeout(240)

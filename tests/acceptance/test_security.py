@@ -164,7 +164,7 @@ async def test_a_running_gateway_waits_for_its_files_to_be_mended(fortress: Fort
     await gateway.complains(f"broker.tls.key_file: {client_key} cannot be read")
     client_key.write_bytes(key)
     password_file.write_text("renewed-s3cret\n")
-    await gateway.complains("connected to NATS again")
+    await gateway.complains("reconnected to NATS")
     await fortress.emit(20)
     assert await fortress.is_exact()
 
@@ -313,7 +313,7 @@ async def misadventures(fortress: Fortress, control: Control) -> list[object]:
     async with http.put(user, json={"key": "an0ther-key"}) as answer:
         assert answer.status == 200
     assert (await ask("POST /v1/accounts/alpha/reconnect")).status == 200
-    await control.running.complains("the hub refuses the account's key")
+    await control.running.complains("hub rejected the account's key")
     (fortress.folder / "accounts" / "alpha").write_text("an0ther-key\n")
     await control.live(["alpha"])
     return answers

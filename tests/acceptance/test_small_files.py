@@ -110,8 +110,8 @@ async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Pla
     tokens.chmod(0o600)
     gateway = await place.start("run", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
     await gateway.complains('"state": "live"')
-    await gateway.complains("the control plane listens")
-    at = next(line["url"] for line in gateway.lines() if line["event"] == "the control plane listens")
+    await gateway.complains("control plane is listening")
+    at = next(line["url"] for line in gateway.lines() if line["event"] == "control plane is listening")
     headers = {"Authorization": f"Bearer {token}"}
 
     async def answers() -> bool:
@@ -126,7 +126,7 @@ async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Pla
         for path in (place.keys / "main", tokens):
             os.mkfifo(place.folder / "fifo")
             (place.folder / "fifo").replace(path)
-        while "control.tokens_file cannot be read" not in gateway.complained:
+        while "control.tokens_file is unreadable" not in gateway.complained:
             assert await answers()  # with the tokens that it had: nothing stands still
     (place.keys / "other").write_text(SECRET)  # it looks at the folder, and serves what it finds
     await gateway.complains('"account": "other"')
@@ -159,7 +159,7 @@ async def test_files_that_others_may_use_are_a_warning(place: Place) -> None:
     assert f"warn  control.tokens_file: {tokens} can be read and written by others (mode 0664)" in said
     gateway = await place.start("run", **env)
     await gateway.complains(r'"setting": "control.tokens_file"')
-    named = {line["setting"]: line["level"] for line in gateway.lines() if "a secret" in line["event"]}
+    named = {line["setting"]: line["level"] for line in gateway.lines() if "secret file" in line["event"]}
     assert named == {"accounts.directory/main": "warning", "control.tokens_file": "warning"}
 
     tokens.chmod(0o440)  # as Kubernetes makes the files of a Secret, with an fsGroup

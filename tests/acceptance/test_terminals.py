@@ -282,7 +282,7 @@ async def test_names_and_words_of_the_hub(is_terminal: bool, tmp_path: Path) -> 
             assert "main: cannot be compared: negotiate: \\x1b]0;n4sty" in said
             code, said = await asyncio.to_thread(go, "run", until="negotiate: ")
             assert code == 0
-            assert "an entry of accounts.directory is no account" in said
+            assert "invalid entry in accounts.directory" in said
 
 
 # Records of the broker ---------------------------------------------------------------------------------------

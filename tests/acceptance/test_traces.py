@@ -104,7 +104,7 @@ async def test_a_catch_up_belongs_to_the_connect_before_it_and_the_log_says_so(t
         assert catch_up.said["mesolive.pages"] >= 1
         (said,) = [one for one in lines if one.get("account") == account and one.get("state") == "live"]
         assert (said["trace_id"], said["span_id"]) == catch_up.place
-    assert [one for one in lines if one["event"] == "the gateway runs" and "trace_id" in one] == []
+    assert [one for one in lines if one["event"] == "gateway started" and "trace_id" in one] == []
 
 
 async def test_requests_continue_the_trace_of_who_asks_and_a_replay_has_a_span(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ async def test_a_connect_that_fails_says_why_and_so_does_the_log_under_its_ids(t
             (tmp_path / "accounts" / "alpha").write_text("a-wrong-secret")
             gateway = await here.gateway(collector.env())
             (connect,) = await collector.has("connect")
-            await gateway.complains("the hub refuses the account's key")
-            (line,) = [one for one in gateway.lines() if one["event"] == "the hub refuses the account's key"]
+            await gateway.complains("hub rejected the account's key")
+            (line,) = [one for one in gateway.lines() if one["event"] == "hub rejected the account's key"]
     assert connect.is_failed
     assert connect.said["error.type"] == "unauthorized"
     assert connect.events == ()
@@ -240,7 +240,7 @@ def status(running: Process, name: str) -> int:
 
 def told(running: Process) -> list[dict[str, Any]]:
     """Return the lines about traces of the replica's process."""
-    return [line for line in running.lines() if "traces" in line["event"] or "opentelemetry" in str(line)]
+    return [line for line in running.lines() if "trace" in line["event"] or "opentelemetry" in str(line)]
 
 
 @pytest.mark.parametrize("mood", ["refuses", "hangs", "resets", "is away"])
@@ -258,7 +258,7 @@ async def test_a_collector_that_fails_delays_nothing_and_nothing_grows(tmp_path:
             await here.emit(count=4500, rate=1500)
             await here.settled(6000)
             took = time.monotonic() - began
-            await gateway.complains("traces are lost, events are not")
+            await gateway.complains("traces lost, events are not affected")
             assert status(gateway, "Threads") <= threads
             assert status(gateway, "VmRSS") - memory < 40_000
             asked_at = time.monotonic()
@@ -282,12 +282,12 @@ async def test_a_collector_that_comes_back_gets_spans_and_the_log_counts_losses(
         async with nats_house(tmp_path, accounts=1, prefill=200) as here:
             gateway = await here.gateway(collector.env())
             await here.settled(200)
-            await gateway.complains("traces are lost, events are not")
+            await gateway.complains("traces lost, events are not affected")
             collector.change("takes")
 
             async def is_over() -> bool:
                 await here.emit(count=1, rate=100)
-                return "traces are exported again" in gateway.complained
+                return "trace export recovered" in gateway.complained
 
             await until(is_over, "it says that traces are exported again")
             first, last = told(gateway)
@@ -310,7 +310,7 @@ async def test_the_collector_gets_headers_of_a_file_read_anew_and_never_logged(t
             await collector.has("create", count=15)
             headers.write_text("Authorization: Bearer third-secret\x07\n")
             await here.emit(count=5, rate=100)
-            await gateway.complains("traces are lost, events are not")
+            await gateway.complains("traces lost, events are not affected")
             await here.settled(20)
             said = gateway.complained
     assert (collector.headers[0]["Authorization"], collector.headers[0]["X-Scope-OrgID"]) == (
@@ -330,7 +330,7 @@ async def test_a_collector_of_a_private_ca_is_trusted_by_its_file_alone(tmp_path
     with receiver(tls=context) as collector:
         async with nats_house(tmp_path, accounts=1, prefill=10) as here:
             stranger = await here.gateway(collector.env())
-            await stranger.complains("traces are lost, events are not")
+            await stranger.complains("traces lost, events are not affected")
             stranger.signal(signal.SIGTERM)
             assert await stranger.ended(10) == 0
             assert collector.spans == []

@@ -84,7 +84,7 @@ async def test_a_watch_of_a_stream_without_direct_get_says_it_as_an_error(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await anext(watch)
-    (record,) = [one for one in caplog.records if "what operators want" in one.getMessage()]
+    (record,) = [one for one in caplog.records if "desired state unavailable" in one.getMessage()]
     assert record.levelno == logging.ERROR
     assert record.getMessage().endswith(NOT_READABLE.format(stream=topics.control))
 

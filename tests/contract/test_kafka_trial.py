@@ -278,9 +278,9 @@ async def test_a_member_whose_session_is_refused_says_it_as_an_error_and_once(
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(3.5):
                     await anext(changes)
-    (record,) = [one for one in caplog.records if "who serves what cannot be agreed on now" in one.getMessage()]
+    (record,) = [one for one in caplog.records if "shard ownership unavailable" in one.getMessage()]
     assert record.levelno == logging.ERROR
-    assert record.getMessage() == f"who serves what cannot be agreed on now: Kafka {SESSION}"
+    assert record.getMessage() == f"shard ownership unavailable: Kafka {SESSION}"
 
 
 async def test_a_shard_whose_transactions_are_refused_needs_a_person(odd: Odd) -> None:
@@ -357,8 +357,8 @@ async def test_what_may_pass_is_a_warning_until_it_lasted(
         with pytest.raises(ActionRequired):
             await trial_of(connection).begin(patience=1.0)
     said = [(one.levelno, one.getMessage()) for one in caplog.records if one.name.startswith("gateway")]
-    assert (logging.ERROR, f"who serves what cannot be agreed on now: {NO_GROUPS}") in said
-    words = "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError); trying again"
+    assert (logging.ERROR, f"shard ownership unavailable: {NO_GROUPS}") in said
+    words = "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError); retrying"
     assert (logging.WARNING, words) in said
 
 

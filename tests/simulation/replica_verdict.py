@@ -153,5 +153,5 @@ def _deleted(world: World) -> list[str]:
 
 def _unexpected(world: World) -> list[str]:
     """Find errors that nobody expected, and nobody planted."""
-    lines = [line for line in world.lines if line["event"].startswith("an unexpected error")]
+    lines = [line for line in world.lines if line["event"].startswith("unexpected error")]
     return [f"unexpected: {line['error']}" for line in lines if "PlantedError" not in line["error"]]

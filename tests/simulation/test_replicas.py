@@ -78,7 +78,7 @@ def struck(seed: int, at: int, *, account: str | None = None, shard: int | None 
 
 
 def unexpected(world: World) -> list[str]:
-    return [line["part"] for line in world.lines if line["event"].startswith("an unexpected error")]
+    return [line["part"] for line in world.lines if line["event"].startswith("unexpected error")]
 
 
 @pytest.mark.parametrize("first", range(0, 30, 15))

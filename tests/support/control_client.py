@@ -88,8 +88,10 @@ class Control:
 
 async def control_of(running: Process, http: aiohttp.ClientSession, token: str | None = None) -> Control:
     """Find the listeners of a gateway by what it logs."""
-    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "the control plane listens"'))[1]
-    monitoring = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "probes and metrics'))[1]
+    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "control plane is listening"'))[1]
+    monitoring = (
+        await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics')
+    )[1]
     return Control(running, http, url, monitoring, token)
 
 

@@ -52,5 +52,5 @@ class Metrics:
 
 async def metrics_of(running: Process, http: aiohttp.ClientSession) -> Metrics:
     """Wait until a gateway tells where it is scraped."""
-    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "probes and metrics'))[1]
+    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics'))[1]
     return Metrics(http, f"{url}/metrics")

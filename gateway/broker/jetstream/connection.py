@@ -132,7 +132,7 @@ class Connection:
     def _note(self, race: PeerRace[Link]) -> None:
         """Log what failed, and put it behind the others."""
         if race.failures:
-            log.warning("%s; trying again", _told(race.failures))
+            log.warning("%s; retrying", _told(race.failures))
         for server, failure in race.failures.items():
             if isinstance(failure.__cause__, TimeoutError):
                 self._slow[server] = self._slow.get(server, 0) + 1
@@ -189,7 +189,7 @@ class Connection:
                 await self._link.close()
                 self._link = None
             await self._dial_again()
-            log.warning("connected to NATS again")
+            log.warning("reconnected to NATS")
 
     def begin(self) -> None:
         """Keep the connection from now on."""

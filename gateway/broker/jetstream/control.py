@@ -67,7 +67,7 @@ class JetStreamControl:
             except Unavailable as error:
                 if str(error) != trouble:
                     level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
-                    log.log(level, "what operators want cannot be read now: %s", error)
+                    log.log(level, "desired state unavailable: %s", error)
                 trouble = str(error)
                 if isinstance(error, (PermissionDenied, ActionRequired)):
                     await asyncio.sleep(_PERMITTED)

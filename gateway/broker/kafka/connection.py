@@ -269,7 +269,7 @@ class Connection:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
         if task.cancelled() or task.exception() is not None:
-            log.error("a client of Kafka did not end well: %r", None if task.cancelled() else task.exception())
+            log.error("a Kafka client failed to close: %r", None if task.cancelled() else task.exception())
 
     def _forget(self, client: AIOKafkaClient) -> None:
         if self._client is client:

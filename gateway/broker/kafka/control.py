@@ -108,7 +108,7 @@ class KafkaControl:
             except Unavailable as error:
                 if str(error) != trouble:
                     level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
-                    log.log(level, "what operators want cannot be read now: %s", error)
+                    log.log(level, "desired state unavailable: %s", error)
                 trouble = str(error)
             await asyncio.sleep(_RETRY_DELAY_S)
 

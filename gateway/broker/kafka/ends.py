@@ -244,7 +244,7 @@ class PartitionEnds:
         for part in gone:
             keys[part.account] = keys.get(part.account, (part.first, part.last))[0], part.last
         get_logger(shard=self._shard).error(
-            "a topic lost its end, or was made anew: its events of which the place is known are published again",
+            "topic lost its end or was re-created: republishing its events with known positions",
             topic=tp.topic,
             partition=tp.partition,
             end=end,

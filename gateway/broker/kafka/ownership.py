@@ -160,7 +160,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                 said = str(explained) if isinstance(explained, Unavailable) else describe(explained)
                 if said != self._problem:
                     level = logging.ERROR if isinstance(explained, ActionRequired) else logging.WARNING
-                    log.log(level, "who serves what cannot be agreed on now: %s", said)
+                    log.log(level, "shard ownership unavailable: %s", said)
                 self._problem = said
                 await self.end()  # the library's member does not outlive an error, and keeps the login it began with
                 await asyncio.sleep(_RETRY_DELAY_S)

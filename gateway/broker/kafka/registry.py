@@ -165,7 +165,7 @@ class KafkaRegistry:
             self._next, self._read_at, self._accounts = end, began, accounts
 
     async def _write_again(self) -> None:
-        get_logger().error("what was written of the accounts is gone, and is written again", topic=self._tp.topic)
+        get_logger().error("account registry lost, rewriting it from memory", topic=self._tp.topic)
         if self._deployment is not None:
             await self._write(_DEPLOYMENT, self._deployment)
         for account in sorted(self._accounts):

@@ -71,5 +71,5 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
             topics.accounts: "the accounts, which are written again",
             topics.audit: "the record of who changed what, which is lost",
         }.get(name, _EVENTS)
-        log.error("a topic was deleted, and is made again", topic=name, went_with_it=lost)
+        log.error("topic was deleted, re-creating it", topic=name, went_with_it=lost)
     await cluster.prepare(connection, settings)

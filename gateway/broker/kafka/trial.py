@@ -188,7 +188,7 @@ class Trial:
                 raise ActionRequired(await self._why(passing)) from passing
             if loop.time() - began >= _TOLD and not is_told:
                 is_told = True
-                log.warning("%s; trying again", passing)
+                log.warning("%s; retrying", passing)
             await asyncio.sleep(_AGAIN)
 
     # Groups -------------------------------------------------------------------------------------------------

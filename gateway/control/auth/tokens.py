@@ -113,10 +113,10 @@ class Tokens:
             return
         if self._unreadable_since is not None:
             self._unreadable_since = None
-            self._log.info("control.tokens_file can be read again")
+            self._log.info("control.tokens_file is readable again")
             self._apply(content, is_settled=content == self._content)
         elif content != self._content:
-            self._log.info("control.tokens_file has changed, and is read again")
+            self._log.info("control.tokens_file changed, reloading")
             self._apply(content, is_settled=False)
         elif self._is_unfinished:
             self._apply(content, is_settled=True)
@@ -125,10 +125,12 @@ class Tokens:
         """End the tokens of a file that has been unreadable for as long as the grace."""
         if self._unreadable_since is None:
             self._unreadable_since = now
-            self._log.error("control.tokens_file cannot be read: its tokens end soon", error=str(error), seconds=GRACE)
+            self._log.error(
+                "control.tokens_file is unreadable: its tokens expire soon", error=str(error), seconds=GRACE
+            )
         elif self._entries and now - self._unreadable_since >= GRACE:
             self._entries = ()
-            self._log.error("control.tokens_file cannot be read: its tokens have ended", error=str(error))
+            self._log.error("control.tokens_file is unreadable: its tokens have expired", error=str(error))
 
     def _apply(self, content: bytes, *, is_settled: bool) -> None:
         """Take over what the lines say; a last one without its end only as far as it is known, unless it is settled."""
@@ -147,19 +149,21 @@ class Tokens:
             self._logged = content
             self._log_faults(faults)
         if not self._entries and not self._is_unfinished:
-            self._log.warning("control.tokens_file names nobody: nobody may call the API", file=str(self._path))
+            self._log.warning(
+                "control.tokens_file has no valid token: all API requests are rejected", file=str(self._path)
+            )
 
     def _log_faults(self, faults: Sequence[LineError]) -> None:
         for fault in faults[:_MAX_LOGGED_FAULTS]:
             self._log.error(
-                "a line of control.tokens_file lets nobody in",
+                "invalid line in control.tokens_file",
                 file=str(self._path),
                 line=fault.number,
                 error=fault.problem,
                 remedy=_REMEDY,
             )
         if len(faults) > _MAX_LOGGED_FAULTS:
-            self._log.error("more lines of control.tokens_file let nobody in", lines=len(faults) - _MAX_LOGGED_FAULTS)
+            self._log.error("more invalid lines in control.tokens_file", lines=len(faults) - _MAX_LOGGED_FAULTS)
 
 
 def _read(path: Path) -> bytes:

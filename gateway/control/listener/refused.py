@@ -54,7 +54,7 @@ class RefusedRequests:
         self._addresses[place] += 1
         if self._addresses[place] == 1 and self._logged < _FIRST_LINES:
             self._logged += 1
-            self._log.warning("a caller of the API was refused", reason=reason, address=place)
+            self._log.warning("API request rejected", reason=reason, address=place)
 
     def is_line(self, who: str, *, is_made: bool) -> bool:
         """Return whether the change that `who` asked for gets a line of its own; it is summed up otherwise."""
@@ -73,7 +73,7 @@ class RefusedRequests:
         if count > self._logged:
             place, most = self._addresses.most_common(1)[0]
             self._log.warning(
-                "callers of the API were refused",
+                "API requests rejected",
                 requests=count,
                 **dict(self._reasons),
                 addresses=len(self._addresses),
@@ -87,7 +87,7 @@ class RefusedRequests:
             if more > 0:
                 outcome = "made" if is_made else "refused"
                 self._audit.warning(
-                    "more changes were asked for", who=who, outcome=outcome, requests=more, in_seconds=_WINDOW_S
+                    "more changes requested", who=who, outcome=outcome, requests=more, in_seconds=_WINDOW_S
                 )
         self._ends = 0.0
         self._restart()

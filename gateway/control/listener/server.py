@@ -104,7 +104,7 @@ async def serving(
         running.cancel()
         listener.close()
         if running.done() and not running.cancelled() and (error := running.exception()) is not None:
-            get_logger().error("a listener failed", error=repr(error))
+            get_logger().error("listener failed", error=repr(error))
 
 
 class _Server(uvicorn.Server):

@@ -102,7 +102,7 @@ class ReplayScheduler:
         try:
             progress = self._known(id_)
         except RecordUnreadable as error:
-            get_logger(account=replay.account).error("a replay stands still", replay=id_, error=str(error))
+            get_logger(account=replay.account).error("replay halted", replay=id_, error=str(error))
             return
         job = ReplayJob(id_, replay, progress, account, self._settings, partial(self._is_ready, id_))
         self._jobs[id_] = job

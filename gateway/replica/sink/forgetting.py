@@ -44,7 +44,10 @@ class AccountForgetter:
             except BrokerError as error:
                 delay = backoff.next_delay()
                 get_logger().warning(
-                    "accounts are not forgotten yet", accounts=names, error=str(error), retry_in=round(delay, 2)
+                    "failed to delete accounts from the registry, retrying",
+                    accounts=names,
+                    error=str(error),
+                    retry_in=round(delay, 2),
                 )
                 await asyncio.sleep(delay)
             else:

@@ -256,7 +256,9 @@ class Shard:
                 await self._open_and_commit(membership)
             except BrokerError as error:
                 if self._stop.is_set():  # on Kafka its next owner does not wait for the commit in hand
-                    words = "the shard ends without a clean answer to its last commit: its next owner reads what is so"
+                    words = (
+                        "shard released without a clean answer to its last commit: its next owner reads what is stored"
+                    )
                     self._logger.info(words, error=str(error))
                     break
                 if isinstance(error, Fenced):
@@ -264,7 +266,9 @@ class Shard:
                     self._committed_high_water.forget_all()
                 if isinstance(error, Fenced) and membership is None:
                     self._detach(AccountState.FENCED)
-                    self._logger.error("another gateway has taken the shard: this one stays off it", error=str(error))
+                    self._logger.error(
+                        "shard fenced by another gateway: this one will not claim it again", error=str(error)
+                    )
                     return
                 if isinstance(error, Fenced):
                     with suppress(Unavailable):  # it is asked again before anything is opened
@@ -300,7 +304,7 @@ class Shard:
         provisioning.request_check()
         if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):
             say = self._logger.error if needs_person else self._logger.warning
-            say("the shard's log is opened again", error=str(error), retry_in=round(delay, 2))
+            say("shard log failed, reopening", error=str(error), retry_in=round(delay, 2))
         self.needs = str(error) if needs_person else provisioning.problem
         for account in self.accounts.values() if self.needs is not None else ():
             account.last_error = self.needs
@@ -316,7 +320,7 @@ class Shard:
         """Ask the broker whether the shard is another replica's now; raises Unavailable."""
         if membership is None or await membership.is_owner(self.number):
             return False
-        self._logger.warning("the shard is another gateway's now")
+        self._logger.warning("shard reassigned to another gateway")
         return True
 
     async def _open_and_commit(self, membership: Membership | None) -> None:
@@ -336,7 +340,7 @@ class Shard:
             self.replays.on_opened(checkpoints, self._tasks)
             self._opened_at = self._heard_at = loop.time()
             self.needs = None
-            self._logger.info("the shard's log is open", accounts=len(self.accounts))
+            self._logger.info("shard log opened", accounts=len(self.accounts))
             while not self._stop.is_set():
                 with suppress(TimeoutError):
                     async with asyncio.timeout_at(self._heard_at + _UNCERTAIN_AFTER_S):
@@ -398,7 +402,7 @@ class Shard:
                 account.detach(AccountState.DIVERGED)
                 account.is_unreadable = True
                 self.has_work(account)  # an operator may want another
-                self._logger.error("the account stands still", account=name, error=str(error))
+                self._logger.error("account halted", account=name, error=str(error))
                 continue
             try:
                 session = self._session(name, checkpoint, known=name in known)
@@ -552,7 +556,7 @@ class Shard:
                 if account is not None:
                     account.is_unreadable = False  # it is not there any more
             else:
-                self._logger.warning("the checkpoint was reset", account=name)
+                self._logger.warning("checkpoint reset", account=name)
                 if account is not None:
                     account.lag.forget()
                     account.attach(self._session(name, checkpoint, known=True))
@@ -564,7 +568,7 @@ class Shard:
         for name in names:
             self._unknown.add(name)
             account = self.accounts.get(name)
-            self._logger.warning("the checkpoint is forgotten", account=name)
+            self._logger.warning("checkpoint deleted", account=name)
             if account is not None:
                 self._newcomers.discard(name)
                 account.lag.forget()
@@ -735,7 +739,7 @@ class Shard:
             id=None if isinstance(content, Notification) else content.id,
         )
         self._logger.error(
-            "a message became a dead letter", account=content.account, key=message.key.decode(), detail=detail
+            "message replaced by a dead letter", account=content.account, key=message.key.decode(), detail=detail
         )
         replay = None if item.replay is None else item.replay.replay
         return self._with_key(dead_letter_message(letter, limit=keep, replay=replay, incarnation=item.incarnation))

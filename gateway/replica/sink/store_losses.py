@@ -19,9 +19,9 @@ from gateway.session.types import OutgoingItem
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
-_WENT_BACK: Final = "the broker's store went back: it has lost events that it had acknowledged"
-_AGAIN: Final = "what the hub still has of them is published again"
-_GAP: Final = "the hub has no longer what is to be published, or cannot give it: a gap is announced"
+_WENT_BACK: Final = "broker store went back in time: acknowledged events are lost"
+_AGAIN: Final = "republishing what the hub still has of them"
+_GAP: Final = "gap announced: the hub no longer has, or cannot return, events that are not published"
 
 
 class Taken(NamedTuple):

@@ -354,7 +354,7 @@ class Account:
         self.touch()
         self.last_error = self._state = None
         state, latest = session.state.value, session.latest
-        get_logger(account=self.name).info("the account changed its state", state=state, latest=latest)
+        get_logger(account=self.name).info("account state changed", state=state, latest=latest)
 
     def wake(self) -> None:
         """Something may be to do over the connection."""
@@ -389,4 +389,4 @@ class Account:
         """A call failed, and is made again."""
         self.touch()
         self.last_error = str(error)
-        get_logger(account=self.name).warning("a call to the hub failed", error=str(error))
+        get_logger(account=self.name).warning("hub call failed", error=str(error))

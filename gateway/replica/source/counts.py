@@ -16,21 +16,21 @@ FORGOTTEN: Final = "forgotten"
 STRAY: Final = "stray"
 LOST: Final = "lost"
 _UNPUBLISHED: Final = {
-    Outcome.BEFORE_START.value: "pushed events are too old to place, and are not published",
-    FORGOTTEN: "more events have no EventSeqId than can be remembered: they may be published again",
-    LOST: "pushed events without EventSeqId could not be kept, and the history may not show them: they are lost",
-    STRAY: "events of the history are out of place, below what was verified, and are not published",
+    Outcome.BEFORE_START.value: "pushed events from before the account began are not published",
+    FORGOTTEN: "more events without EventSeqId than the duplicate window holds: some may be published twice",
+    LOST: "pushed events without EventSeqId are lost: no room, and the history may not return them",
+    STRAY: "events of the history are out of order, below the verified sequence: not published",
 }
 """What the log says, by what became of them."""
 _CONTRADICTIONS: Final = {
     Outcome.TOO_LATE: (
         logging.ERROR,
-        "an event came into view so late that its number may have been published: it is a dead letter",
+        "event so late that its sequence may have been published: replaced by a dead letter",
     ),
-    Outcome.REUSED: (logging.WARNING, "two events have one number: the second one is a dead letter"),
+    Outcome.REUSED: (logging.WARNING, "two events have one sequence: the second is replaced by a dead letter"),
     Outcome.UNCONFIRMED: (
         logging.WARNING,
-        "a pushed event has a number far above all that the hub knows: it is published as late, and settles no number",
+        "pushed event far above the hub's latest sequence: published as late, settles no sequence",
     ),
 }
 """What the log says of what is queued though it is not as it should be."""

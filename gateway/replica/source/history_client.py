@@ -173,9 +173,9 @@ class HistoryClient:
         self._told_of = since
         is_large = isinstance(error, ConnectionLost) and error.reason == "too-large"
         get_logger(account=self._account).error(
-            "the account stands still: one event of its history is above hub.max_record_bytes; raise it"
+            "account halted: an event of its history is above hub.max_record_bytes; raise it"
             if is_large
-            else "the account stands still: the hub cannot give what follows this event, not even one alone",
+            else "account halted: the hub cannot return the next event, even alone",
             since=since,
             error=str(error),
         )

@@ -57,7 +57,7 @@ class HubSubscription:
             await asyncio.sleep(backoff.next_delay())
         self._renew_at = 0.0
         get_logger(account=self._account).warning(
-            "the hub refuses the subscription: what it pushes is missed, and the audits find it later"
+            "hub rejected the subscription: audits will find the events that it does not push"
         )
 
     def expire(self) -> None:
@@ -84,7 +84,9 @@ class HubSubscription:
         if answer.failed != self.failed:
             self.failed = answer.failed
             get_logger(account=self._account).warning(
-                "the hub's answer to the subscription", failed=list(answer.failed[:_TOLD]), of=len(answer.failed)
+                "rejected strategies of the subscription changed",
+                failed=list(answer.failed[:_TOLD]),
+                of=len(answer.failed),
             )
 
     def exceeds(self, wanted: Strategies) -> bool:

@@ -67,7 +67,7 @@ class Supervisor:
             except Released as released:
                 account.counters.on_disconnected("released")
                 account.has_work()  # what can only be done at rest
-                get_logger(account=account.name).info("the connection to the hub was let go", why=str(released))
+                get_logger(account=account.name).info("hub connection released", why=str(released))
                 continue
             except (HubError, Diverged, ConfigurationError) as error:
                 retry = retry_of(error)
@@ -83,18 +83,18 @@ class Supervisor:
         log = get_logger(account=self._account.name)
         match error:
             case Unauthorized():
-                log.error("the hub refuses the account's key", error=str(error), retry_in=round(delay, 1))
+                log.error("hub rejected the account's key", error=str(error), retry_in=round(delay, 1))
             case Diverged():
                 if str(error) != self._account.last_error:
-                    log.error("the account stands still: its history is not the one published so far", error=str(error))
+                    log.error("account halted: hub history diverges from published events", error=str(error))
             case ConfigurationError():
-                log.error("the account's key cannot be read", error=str(error), retry_in=round(delay, 2))
+                log.error("account key file is unreadable", error=str(error), retry_in=round(delay, 2))
             case TooManyDeadLetters():
-                log.error(
-                    "the account stands still: it makes too many dead letters", error=str(error), unread=error.unread
-                )
+                log.error("account halted: too many dead letters", error=str(error), unread=error.unread)
             case _:
-                log.warning("the hub is away", reason=retry.reason, error=str(error), retry_in=round(delay, 2))
+                log.warning(
+                    "hub unavailable, reconnecting", reason=retry.reason, error=str(error), retry_in=round(delay, 2)
+                )
 
     async def _wait_until_mended(self, delay: float) -> None:
         """Wait until another try may end otherwise: with a new session, a new key, when asked, or after a while."""
@@ -181,7 +181,7 @@ class Supervisor:
         account.counters.on_unpublished(LOST, session.counts.lost_dead_letters - lost)
         if discarded:
             get_logger(account=account.name).warning(
-                "pushes of a connection whose history was not proven are discarded: history gives them again",
+                "discarded pushes of an unverified connection: history will return them",
                 count=discarded,
             )
 

@@ -119,12 +119,12 @@ class SyncLoop:
                 check_strategies(wanted)
             except ValueError as error:
                 account.desired = VersionedDesired(None, account.desired.revision)
-                log.error("the subscription that is wanted cannot be", error=str(error))
+                log.error("desired subscription is invalid", error=str(error))
                 return False
             await account.subscription.widen(self._hub, wanted)
             account.touch()
             session.subscribe(wanted)
-            log.info("the subscription changes", strategies="all" if wanted is None else len(wanted))
+            log.info("subscription changing", strategies="all" if wanted is None else len(wanted))
         elif not session.is_changing and account.subscription.exceeds(session.strategies):
             await account.subscription.narrow(self._hub, session.strategies)
             account.touch()
@@ -180,7 +180,7 @@ class SyncLoop:
 
     def _skip_unservable(self, passed: UnservableEvents) -> None:
         get_logger(account=self._account.name).error(
-            "the hub cannot give these events: the history goes on behind them, and announces what is missing",
+            "hub cannot return these events: skipping them and announcing a gap",
             since=passed.since,
             through=passed.through,
         )
@@ -214,7 +214,7 @@ class SyncLoop:
         self._missed += found
         log = get_logger(account=account.name)
         if self._deaf == 1:
-            log.warning("the hub pushes nothing, though it has events: it is subscribed to again", events=found)
+            log.warning("hub pushes nothing although it has events, resubscribing", events=found)
             account.subscription.expire()
         elif self._deaf > 2 ** min(account.link.deaf_connections, _DEAF) and self._missed >= _MISSED:
             account.link.deaf_connections += 1

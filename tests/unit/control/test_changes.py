@@ -203,7 +203,7 @@ async def test_a_change_is_a_line_in_the_log_and_a_look_is_none(api: Api) -> Non
         await api.ask("GET /v1/accounts")
         await api.ask(f"PUT {TARGET}", json={"state": "paused"}, headers={"X-Request-Id": "from-me"})
         await api.ask("DELETE /v1/accounts/nobody/subscription")
-    lines = [line for line in logs if line["event"] == "a change was asked for"]
+    lines = [line for line in logs if line["event"] == "change requested"]
     assert [(line["who"], line["what"], line["status"]) for line in lines] == [
         ("local", f"PUT {TARGET}", 200),
         ("local", "DELETE /v1/accounts/nobody/subscription", 404),

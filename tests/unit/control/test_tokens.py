@@ -191,7 +191,7 @@ def test_tokens_of_a_file_that_cannot_be_read_end_after_the_grace(
             clock.seconds += 1
             assert tokens.authenticate(LEAKED) is None
     assert [line["log_level"] for line in logs] == ["error", "error"]
-    assert "its tokens have ended" in logs[-1]["event"]
+    assert "its tokens have expired" in logs[-1]["event"]
 
 
 def test_an_exchange_that_takes_a_moment_locks_nobody_out(tokens_file: Path) -> None:

@@ -122,7 +122,7 @@ def test_when_over_half_vanish_at_once_nothing_stops_for_five_minutes(tmp_path: 
         clock.now = 299
         assert watch.scan() == names(4)
     assert [entry["log_level"] for entry in logs] == ["error"]
-    assert "over half of the accounts' keys vanished" in logs[0]["event"]
+    assert "over half of the key files vanished" in logs[0]["event"]
     clock.now = 301
     assert watch.scan() == names(1)
 
@@ -193,7 +193,7 @@ async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(bu
 
         await world.until(lambda: bool(orphans()), "somebody is not served, and it is reported")
         await asyncio.sleep(1)
-    told = [entry["account"] for entry in logs if "nobody serves it" in entry["event"]]
+    told = [entry["account"] for entry in logs if "account orphaned" in entry["event"]]
     await world.until(lambda: sorted(told) == sorted(orphans()), "who has the keys is heard, not who owns the shards")
     for name in names_:
         assert connected(world, name) == (0 if name in told else 1)

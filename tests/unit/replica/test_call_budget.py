@@ -40,7 +40,7 @@ async def test_a_refused_subscription_does_not_keep_the_history_from_being_read(
         user.emit(3)
         await world.published("alpha", range(1, 7))
 
-    assert any("the hub refuses the subscription" in entry["event"] for entry in logs)
+    assert any("hub rejected the subscription" in entry["event"] for entry in logs)
     assert world.status("alpha").connects == 1
     user.failures.clear()
     await world.until(lambda: world.hub.server.of(user)[0].listener.strategies, "it is asked for at an audit")

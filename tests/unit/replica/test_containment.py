@@ -32,7 +32,7 @@ class PlantedError(Exception):
 
 def told(logs: list[Any]) -> list[str]:
     """Return the parts in which something unexpected happened."""
-    return [line["part"] for line in logs if line["event"].startswith("an unexpected error")]
+    return [line["part"] for line in logs if line["event"].startswith("unexpected error")]
 
 
 def running(name: str) -> list[asyncio.Task[Any]]:
@@ -270,7 +270,7 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_says_so(
 
     assert sorted(one.account for one in numbers.accounts) == ["alpha", "gamma"]
     assert numbers.counters.unexpected["numbers"] == 1
-    (line,) = [line for line in logs if line["event"].startswith("an unexpected error")]
+    (line,) = [line for line in logs if line["event"].startswith("unexpected error")]
     assert (line["log_level"], line["part"], line["account"]) == ("error", "numbers", "beta")
     _, text = Metrics(1).text(numbers, "")
     assert b'unexpected_errors_total{part="numbers"} 1.0' in text

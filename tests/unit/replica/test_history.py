@@ -132,7 +132,7 @@ async def test_an_event_that_the_hub_cannot_give_even_alone_is_named() -> None:
     assert hub.asked == [4, 4, 2, 1, 1, 1, 1]
     (entry,) = logs
     assert (entry["log_level"], entry["account"], entry["since"]) == ("error", "acme", 7)
-    assert "the hub cannot give what follows this event" in entry["event"]
+    assert "the hub cannot return the next event" in entry["event"]
 
 
 @pytest.mark.usefixtures("at_once")
@@ -194,7 +194,7 @@ async def test_a_missing_key_is_called_so(build: Build) -> None:
         await world.published("alpha", range(1, 4))
         (world.keys / "alpha").unlink()
         world.hub.drop("alpha")
-        await world.until(lambda: any("key cannot be read" in entry["event"] for entry in logs), "it is said")
+        await world.until(lambda: any("key file is unreadable" in entry["event"] for entry in logs), "it is said")
         (world.keys / "alpha").write_text("key-of-alpha")
         world.hub.user("alpha").emit(2)
         await world.published("alpha", range(1, 6))
@@ -210,7 +210,7 @@ async def test_another_event_of_a_verified_number_is_a_dead_letter_and_told(buil
         old = '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,'
         old += '"FillPrice":null,"AvgFillPrice":null,"EventId":"$ID","EventSeqId":2,"EventTime":"2020-01-01T00:00:00Z"}'
         user.inject(Injection(old.encode(), history="no", sequence=2))
-        await world.until(lambda: any("two events have one number" in entry["event"] for entry in logs), "it is told")
+        await world.until(lambda: any("two events have one sequence" in entry["event"] for entry in logs), "it is told")
         await world.until(lambda: world.messages("alpha")[-1].topic == DEAD_LETTER, "it is a dead letter")
     (entry,) = (entry for entry in logs if "two events" in entry["event"])
     assert (entry["log_level"], entry["sequence"]) == ("warning", 2)

@@ -71,12 +71,12 @@ async def test_an_account_stands_still_and_goes_on_there_when_an_operator_asks(b
         for number in range(3 * MOST):
             user.inject(Injection(bad.raw.replace(b"no", b"no%d" % number), *_rest(bad)))
         user.emit(2)
-        await world.until(lambda: account.counters.disconnects["dead-letters"] == 1, "the account stands still")
+        await world.until(lambda: account.counters.disconnects["dead-letters"] == 1, "account halted")
         world.hub.user("beta").emit(2)
         await world.published("beta", range(1, 6))
     assert MOST < letters(world) <= MOST + 5
     assert "hub.max_dead_letters_per_minute is 10" in (account.last_error or "")
-    (line,) = [line for line in logs if line["event"] == "the account stands still: it makes too many dead letters"]
+    (line,) = [line for line in logs if line["event"] == "account halted: too many dead letters"]
     assert (line["log_level"], line["unread"] >= 0) == ("error", True)
     assert account.counters.connects == 1
 
@@ -108,7 +108,7 @@ async def test_garbage_of_a_connection_with_unproven_history_is_told_as_lost(bui
         await world.until(lambda: account.link.pushes == 3, "they came")
         account.release("the test says so")
         await world.until(lambda: account.counters.disconnects["released"] == 1, "the connection ends")
-    lost = [line for line in logs if "they are lost" in line["event"]]
+    lost = [line for line in logs if "are lost: no room" in line["event"]]
     assert [(line["log_level"], line["count"]) for line in lost] == [("error", 3)]
     world.hub.patch_faults("alpha", slow={})
 

@@ -179,7 +179,7 @@ async def test_lost_events_that_the_hub_has_no_more_are_announced_once(build: Bu
 
     assert numbers(world) == [8, 9, 10, 11]
     assert gaps(world) == [("1", 3, 10), ("2", 3, 7)]
-    told = [(entry["first"], entry["last"]) for entry in errors(logs) if "a gap is announced" in entry["event"]]
+    told = [(entry["first"], entry["last"]) for entry in errors(logs) if "gap announced" in entry["event"]]
     assert told == [(3, 10), (3, 7)]
 
 

@@ -106,5 +106,5 @@ async def test_accounts_say_what_to_mend_and_a_replica_with_no_shard_is_unready(
             await world.becomes(account, AccountState.LIVE)
             await world.until(lambda name=account: world.status(name).last_error is None, "it is well")
     assert not await needs_person()
-    assert [entry["log_level"] for entry in logs if "opened again" in entry["event"]] == ["error"]
+    assert [entry["log_level"] for entry in logs if "shard log failed, reopening" in entry["event"]] == ["error"]
     assert not [entry for entry in world.broker.entries if entry.stored.message.topic == "dead-letter"]

@@ -199,7 +199,7 @@ async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_reopen(bui
         await world.published("acme", range(1, 6))
     (line,) = [one for one in lines if "without a clean answer" in one["event"]]
     assert (line["log_level"], line["error"]) == ("info", "fenced, although nobody else is seen")
-    assert [one for one in lines if "opened again" in one["event"]] == []
+    assert [one for one in lines if "shard log failed, reopening" in one["event"]] == []
 
 
 async def test_keys_begin_with_the_account_where_wished_dead_letters_included(build: Build) -> None:

@@ -90,10 +90,10 @@ async def test_the_line_of_a_failed_commit_carries_the_ids_of_its_span(
     with capture_logs(processors=[add_trace]) as lines:
         await world.replica(tracer=tracer)
         await world.published("acme", range(1, 6))
-    (line,) = [one for one in lines if one["event"] == "the shard's log is opened again"]
+    (line,) = [one for one in lines if one["event"] == "shard log failed, reopening"]
     (failed,) = [span for span in named(spans, "send") if span.status.status_code is StatusCode.ERROR]
     assert [line["span_id"]] == ids([failed])
-    opened = [one for one in lines if one["event"] == "the shard's log is open"]
+    opened = [one for one in lines if one["event"] == "shard log opened"]
     assert len(opened) == 2
     assert [one for one in opened if "span_id" in one] == []
 

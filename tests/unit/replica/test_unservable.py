@@ -112,7 +112,7 @@ async def test_without_the_operators_consent_it_is_waited_for() -> None:
             assert page is not None
             assert page.envelopes[0] == b"5"
             assert {since for since, _ in hub.asked} == {4}
-    assert all("cannot give what follows" in entry["event"] for entry in logs)
+    assert all("cannot return the next event" in entry["event"] for entry in logs)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -165,7 +165,7 @@ async def test_an_event_not_given_is_passed_and_announced_and_others_published(
         user = world.hub.user("alpha")
         await world.until(lambda: len(gaps(world)) == 2, "both are announced")
     assert gaps(world) == [(5, 5), (8, 8)]
-    assert [entry["since"] for entry in logs if "cannot give these events" in entry["event"]][:2] == [4, 7]
+    assert [entry["since"] for entry in logs if "cannot return these events" in entry["event"]][:2] == [4, 7]
     user.emit(5)
     await world.published("alpha", range(14, 19))
     assert sorted(world.keys_of("alpha")) == [number for number in range(1, 19) if number not in {5, 8}]

@@ -78,7 +78,7 @@ def test_while_the_collector_hangs_the_queue_is_bounded_and_others_counted(
         while collector.spans < otlp._BATCH_SPANS + 10_000 - dropped and time.monotonic() < deadline:
             time.sleep(0.01)
     assert collector.spans == otlp._BATCH_SPANS + 10_000 - dropped
-    assert [line["event"] for line in lines] == ["traces are lost, events are not"]
+    assert [line["event"] for line in lines] == ["traces lost, events are not affected"]
     assert "more slowly" in lines[0]["error"]
 
 
@@ -96,7 +96,7 @@ def test_trouble_is_said_when_it_begins_and_ends_ever_more_seldom(
             said += [(now, line["event"]) for line in lines[before:]]
     assert [line.get("lost") for line in lines[:4]] == [None, 30, None, 30]
     assert len(said) <= 12
-    assert [event for _, event in said[:4]] == ["traces are lost, events are not", "traces are exported again"] * 2
+    assert [event for _, event in said[:4]] == ["traces lost, events are not affected", "trace export recovered"] * 2
 
 
 def test_what_a_collector_repeats_of_the_headers_is_not_logged(tmp_path: Path) -> None:
