@@ -9,7 +9,7 @@ from typing import Final
 
 from gateway.bootstrap.broker_parts import TOPICS, Broker, BrokerFacts, access_of, replica_name
 from gateway.broker.credentials import read_password
-from gateway.broker.kafka import cluster, permissions
+from gateway.broker.kafka import cluster, permissions, topic_rules
 from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connection import ConnectionOptions
@@ -56,8 +56,8 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             partitions=kept.partitions,
         )
 
-        def topics_of(whole: Settings) -> cluster.ClusterSettings:
-            return cluster.ClusterSettings(
+        def topics_of(whole: Settings) -> topic_rules.ClusterSettings:
+            return topic_rules.ClusterSettings(
                 topics,
                 partitions=kept.partitions,
                 shards=whole.shards,

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.link import JetStreamApiError
-from gateway.broker.kafka import cluster, fetch
+from gateway.broker.kafka import cluster, fetch, topic_rules
 from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.memory.audit import MemoryAudit
 from gateway.broker.ports import AuditTrail
@@ -196,10 +196,10 @@ async def test_a_stream_that_is_gone_is_said_and_what_was_not_stored_too(nats: N
 
 
 async def test_on_kafka_the_retention_is_the_settings_and_a_shorter_one_refused(kafka: KafkaRig) -> None:
-    settings = cluster.ClusterSettings(kafka.topics, partitions=PARTITIONS, shards=SHARDS, audit_retention=None)
+    settings = topic_rules.ClusterSettings(kafka.topics, partitions=PARTITIONS, shards=SHARDS, audit_retention=None)
     await cluster.prepare(kafka.connection, settings)
     topics = replace(kafka.topics, prefix=f"{kafka.topics.prefix}x", kinds=KINDS[:1])
-    short = cluster.ClusterSettings(topics, partitions=1, shards=1, audit_retention=60.0)
+    short = topic_rules.ClusterSettings(topics, partitions=1, shards=1, audit_retention=60.0)
     await cluster.prepare(kafka.connection, short)
     with pytest.raises(ConfigurationError, match=r"gateway\.audit: retention\.ms is 60000: .* topics\.audit_retention"):
         await cluster.prepare(kafka.connection, replace(short, audit_retention=DAY))
@@ -219,6 +219,6 @@ async def test_on_kafka_a_topic_that_could_lose_records_is_refused(
 ) -> None:
     topics = replace(kafka.topics, prefix=f"t{uuid4().hex[:12]}", kinds=KINDS[:1])
     await made(kafka_address, topics.audit, 1, retention_ms="-1", **config)
-    settings = cluster.ClusterSettings(topics, partitions=1, shards=1, account_in_key=account_in_key)
+    settings = topic_rules.ClusterSettings(topics, partitions=1, shards=1, account_in_key=account_in_key)
     with pytest.raises(ConfigurationError, match=re.escape(words)):
         await cluster.prepare(kafka.connection, settings)

@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import cluster, topic_rules
 from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.fetch import read_all
 from gateway.errors import Conflict, OutcomeUnknown, Unavailable
@@ -326,7 +326,9 @@ async def test_a_topic_that_is_made_anew_is_read_from_its_beginning(
             await store.publish_observed({"main": b"nowhere"})
         with pytest.raises(Unavailable):
             await store.write("main", b"nowhere", revision)
-        await cluster.prepare(rig.connection, cluster.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
+        await cluster.prepare(
+            rig.connection, topic_rules.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS)
+        )
         if how == "longer":
             for number in range(5):
                 await reported(store, {"other": b"%d" % number})

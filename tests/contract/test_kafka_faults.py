@@ -20,7 +20,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import cluster, topic_rules
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog, KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
@@ -388,7 +388,7 @@ async def test_a_topic_deleted_under_way_is_missed_and_not_made_by_accident(rig:
         async with log.open(1):
             pass
     assert topic not in (await asyncio.to_thread(admin.list_topics, timeout=10)).topics
-    await cluster.prepare(rig.connection, cluster.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
+    await cluster.prepare(rig.connection, topic_rules.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
     async with log.open(1) as shard:
         assert await shard.checkpoints() == {"demo": b"2"}
         await shard.commit(commit(3, 4))
@@ -405,7 +405,9 @@ async def test_a_topic_of_checkpoints_made_anew_under_way_takes_no_commit(rig: K
         await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
         while await cluster.partitions(rig.connection, [topic]):  # the broker hears of it a moment later
             await asyncio.sleep(0.01)
-        await cluster.prepare(rig.connection, cluster.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS))
+        await cluster.prepare(
+            rig.connection, topic_rules.ClusterSettings(rig.topics, partitions=PARTITIONS, shards=SHARDS)
+        )
         with pytest.raises(Unavailable, match=f"{topic} went back to 0: it lost its end"):
             await shard.commit(commit(6, 6))
     assert await numbers(rig.reader) == [1, 2, 3, 4, 5]

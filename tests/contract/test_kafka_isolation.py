@@ -14,7 +14,7 @@ from confluent_kafka.admin import (
     ResourcePatternType,
 )
 
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import cluster, topic_rules
 from gateway.broker.kafka.connection import connect
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.reader import KafkaReader
@@ -94,7 +94,7 @@ def consumed(secured: Secured) -> Secured:
 
     async def commit() -> None:
         async with connect(secured.options()) as connection:
-            await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
+            await cluster.prepare(connection, topic_rules.ClusterSettings(topics, partitions=2, shards=2))
             async with KafkaLog(connection, EventLogSettings(topics, "test", commit_timeout=4.0)).open(0) as shard:
                 await shard.commit(Commit([message(1, topic=kind) for kind in topics.kinds], {"demo": b"1"}))
 

@@ -22,7 +22,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import cluster, topic_rules
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
@@ -48,7 +48,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 async def tried(options: ConnectionOptions, topics: Topics = TOPICS) -> list[str]:
     """Do what `gateway check` does once the topics are there; return what it left out."""
     async with connected(options) as connection:
-        await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
+        await cluster.prepare(connection, topic_rules.ClusterSettings(topics, partitions=2, shards=2))
         return await Trial(connection, topics, session=6.0, transaction=10.0).whole(4.0)
 
 

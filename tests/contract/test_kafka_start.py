@@ -23,13 +23,14 @@ from confluent_kafka.admin import (
 )
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import ClusterSettings, MissingTopics
+from gateway.broker.kafka.cluster import MissingTopics
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
+from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import Topics, headers_of, message_of, partition_of
 from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, OutcomeUnknown, Unavailable

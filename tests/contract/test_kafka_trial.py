@@ -20,11 +20,11 @@ import pytest
 from aiokafka.protocol.admin import ListGroupsRequest
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import ClusterSettings
 from gateway.broker.kafka.connection import Connection, ConnectionOptions
 from gateway.broker.kafka.listener import connected
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.ownership import KafkaOwnership
+from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import Trial
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable

@@ -20,7 +20,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import cluster, topic_rules
 from gateway.broker.kafka.audit import KafkaAudit
 from gateway.broker.kafka.connection import ConnectionOptions, connect
 from gateway.broker.kafka.control import KafkaControl
@@ -170,7 +170,7 @@ async def until_it_works(secured: Secured) -> None:
 async def a_commit(options: ConnectionOptions, topics: Topics = TOPICS) -> None:
     """Do everything that a gateway does on Kafka."""
     async with connect(options) as connection:
-        await cluster.prepare(connection, cluster.ClusterSettings(topics, partitions=2, shards=2))
+        await cluster.prepare(connection, topic_rules.ClusterSettings(topics, partitions=2, shards=2))
         ownership, registry = KafkaOwnership(connection, topics), KafkaRegistry(connection, topics)
         await ownership.check()
         await registry.ensure_layout(2)

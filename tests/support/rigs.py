@@ -17,6 +17,7 @@ from gateway.broker.jetstream.topics import Topics
 from gateway.broker.kafka import cluster as kafka_cluster
 from gateway.broker.kafka import connection as kafka_connect
 from gateway.broker.kafka import log as kafka_log
+from gateway.broker.kafka import topic_rules as kafka_topic_rules
 from gateway.broker.kafka import topics as kafka_topics
 from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.ports import EventLog, LogReader
@@ -119,7 +120,7 @@ async def kafka_rig(
     """Yield a rig on a running cluster, with topics of its own."""
     topics = topics or kafka_topics.Topics(f"t{uuid4().hex[:12]}", KINDS)
     async with kafka_connect.connect(kafka_connect.ConnectionOptions(servers, timeout=timeout)) as connection:
-        wanted = kafka_cluster.ClusterSettings(topics, partitions=PARTITIONS, shards=shards, replicas=replicas)
+        wanted = kafka_topic_rules.ClusterSettings(topics, partitions=PARTITIONS, shards=shards, replicas=replicas)
         await kafka_cluster.prepare(connection, wanted)
 
         def log(owner: str) -> kafka_log.KafkaLog:

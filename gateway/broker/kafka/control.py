@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import cluster, fetch
+from gateway.broker.kafka import cluster, fetch, topic_rules
 from gateway.broker.kafka.connection import Connection, as_action_required, describe, permissions_may_return
 from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
 from gateway.broker.ports import Record
@@ -187,7 +187,7 @@ class KafkaControl:
         producer = await self._connection.producer(
             transactional_id=self._transactional_id,
             topics=[self._desired.topic],
-            largest=cluster.SMALLEST_MESSAGE,
+            largest=topic_rules.SMALLEST_MESSAGE,
             transaction_timeout=self._connection.options.timeout,
         )
         try:

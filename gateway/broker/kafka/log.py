@@ -30,7 +30,7 @@ from gateway.broker.foreign_records import name_of, parsed_object
 from gateway.broker.kafka import client_internals as innards
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka import topic_repair as repair
-from gateway.broker.kafka.cluster import ClusterFacts, ClusterSettings, MissingTopics
+from gateway.broker.kafka.cluster import ClusterFacts, MissingTopics
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
 from gateway.broker.kafka.connection import Connection, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.connection_limit import patience
@@ -38,6 +38,7 @@ from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.losses import led, look_back
+from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.broker.ports import Commit, Limits, Lost, check_limits

@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from gateway.broker.kafka import cluster
-from gateway.broker.kafka.cluster import ClusterFacts, ClusterSettings, MissingTopics
+from gateway.broker.kafka import cluster, topic_rules
+from gateway.broker.kafka.cluster import ClusterFacts, MissingTopics
 from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ActionRequired, GatewayError
 from gateway.telemetry.logs import get_logger
@@ -63,7 +64,7 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
             "checkpoint is reset, lest its history be published again"
         )
     if not settings.create:
-        wanted = [one for one in cluster.desired_topics(settings) if one.name in missing.names]
+        wanted = [one for one in topic_rules.desired_topics(settings) if one.name in missing.names]
         how = "; ".join(f"{one.name} with {one.partitions} partitions and {one.config}" for one in wanted)
         raise ActionRequired(f"topics are gone, and topics.create is false: somebody else must make {how}")
     for name in missing.names:
