@@ -9,7 +9,6 @@ Measured on one node and on three with replicas 3, through kills of the leader: 
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -20,11 +19,12 @@ from uuid import uuid4
 
 from nats.aio.msg import Msg
 
-from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import batch, records, stream
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.error_codes import problem_of
-from gateway.broker.jetstream.link import JetStreamApiError, Link, NoResponders, PermissionDenied, has_no_responders
+from gateway.broker.jetstream.fence import Claim, fenced, read_fence
+from gateway.broker.jetstream.last_messages import last_message, last_messages, payload_of, subjects_of
+from gateway.broker.jetstream.link import Link, NoResponders, PermissionDenied, has_no_responders
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import BrokerError, Fenced, OutcomeUnknown, TooLarge, Unavailable
@@ -38,8 +38,6 @@ _REMEMBERED: Final = 64
 _PIPELINED: Final = 256
 """Checkpoints that are asked for at the same time."""
 
-_NO_MESSAGE: Final = 10037
-
 
 @dataclass(frozen=True, slots=True)
 class EventLogSettings:
@@ -52,19 +50,6 @@ class EventLogSettings:
     """Seconds that events, dead letters, notifications and replays are kept; None for ever."""
     batch_bytes: int = DEFAULT_BATCH_BYTES
     """Bytes of one commit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What stands in the fence of a shard."""
-
-    sequence: int
-    """The stream sequence of the claim, which batches expect."""
-    owner: str
-    epoch: int
-    """How many claims the shard has seen, for people; claims that raced may share a number."""
-    token: str
-    """Tells this claim from every other one."""
 
 
 class JetStreamLog:
@@ -118,7 +103,7 @@ class JetStreamLog:
         overcome = self._overcome[shard]
         if ours is not None and standing is not None and standing.token not in {*ours, *overcome}:
             del self._interrupted[shard]  # who opens it again knows of the rival
-            raise _fenced(shard, standing)
+            raise fenced(shard, standing)
         mine = Claim(0, self._settings.owner, 1 + (standing.epoch if standing else 0), uuid4().hex)
         value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
         if ours is not None:
@@ -190,11 +175,11 @@ class JetStreamShard:
         """Return every checkpoint of the shard, as the stream's leader has it; see the contract."""
         link = self._connection.link
         await self._verify(link)
-        subjects = await _subjects(link, self._topics, self._topics.checkpoints(self._form.shard))
+        subjects = await subjects_of(link, self._topics, self._topics.checkpoints(self._form.shard))
         found: dict[str, bytes] = {}
         places: dict[str, int | None] = {}
         for start in range(0, len(subjects), _PIPELINED):
-            for stored in await _last_messages(link, self._topics, subjects[start : start + _PIPELINED]):
+            for stored in await last_messages(link, self._topics, subjects[start : start + _PIPELINED]):
                 name = stored["subject"].rpartition(".")[2]
                 places[name] = None
                 if not records.is_marker(stored):
@@ -301,7 +286,7 @@ class JetStreamShard:
             standing = await read_fence(link, self._topics, self._form.shard)
             if standing is None or standing.sequence != self.claim.sequence:
                 return self._superseded(standing)
-            stored = await _last_messages(link, self._topics, list(subjects))
+            stored = await last_messages(link, self._topics, list(subjects))
         except Unavailable as error:
             return OutcomeUnknown(f"the commit was refused, and it cannot be read why: {error}")
         found = {subjects[one["subject"]]: int(one["seq"]) for one in stored}
@@ -319,69 +304,11 @@ class JetStreamShard:
         """Say whose the shard is, by another claim than this writer's; an older one is nobody's."""
         if standing is not None and standing.token in self._overcome:
             return OutcomeUnknown(f"the stream {self._topics.stream} went back: an older claim of the shard stands")
-        return _fenced(self._form.shard, standing)
+        return fenced(self._form.shard, standing)
 
     def _spend(self, error: BrokerError) -> BrokerError:
         self._spent = error
         return error
-
-
-async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
-    """Return the claim that stands, as the stream's leader has it; None where there never was one.
-
-    A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a
-    claim of somebody unknown. Raises Unavailable.
-    """
-    stored = await last_message(link, topics, topics.fence(shard))
-    if stored is None:
-        return None
-    sequence, value = int(stored["seq"]), parsed_object(payload_of(stored))
-    epoch = value.get("epoch")
-    if not isinstance(epoch, int) or not {"owner", "token"} <= value.keys():
-        return Claim(sequence, "somebody whose message is no claim of a gateway", 0, f"stray-{sequence}")
-    return Claim(sequence, str(value["owner"]), epoch, str(value["token"]))
-
-
-async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, Any] | None:
-    """Return the last message under `subject` as the stream's leader has it; raises Unavailable.
-
-    A direct get would be answered by any replica, and may be behind.
-    """
-    try:
-        answer = await link.api(f"STREAM.MSG.GET.{topics.stream}", {"last_by_subj": subject})
-    except JetStreamApiError as refusal:
-        if refusal.code == _NO_MESSAGE:
-            return None
-        raise
-    return dict(answer["message"])
-
-
-async def _last_messages(link: Link, topics: Topics, subjects: list[str]) -> list[dict[str, Any]]:
-    answers = await link.api_many(f"STREAM.MSG.GET.{topics.stream}", [{"last_by_subj": one} for one in subjects])
-    found: list[dict[str, Any]] = []
-    for answer in answers:
-        if not isinstance(answer, JetStreamApiError):
-            found.append(answer["message"])
-        elif answer.code != _NO_MESSAGE:
-            raise answer
-    return found
-
-
-def payload_of(stored: dict[str, Any]) -> bytes:
-    """Return the payload of a message that came from the API."""
-    return base64.b64decode(stored.get("data", ""))
-
-
-async def _subjects(link: Link, topics: Topics, pattern: str) -> list[str]:
-    """List the subjects under `pattern` that hold a message; the server gives up to 100,000 at once."""
-    found: dict[str, int] = {}
-    while True:
-        body = {"subjects_filter": pattern, "offset": len(found)}
-        page = await link.api(f"STREAM.INFO.{topics.stream}", body)
-        subjects = page["state"].get("subjects") or {}
-        found |= subjects
-        if not subjects or len(found) >= page.get("total", 0):
-            return list(found)
 
 
 def _is_bare(answer: Msg) -> bool:
@@ -418,9 +345,3 @@ def _problem(said: dict[str, Any], stream: str) -> BrokerError | None:
     if error is None:
         return None
     return problem_of(int(error.get("err_code", 0)), str(error.get("description")), stream=stream)
-
-
-def _fenced(shard: int, standing: Claim | None) -> BrokerError:
-    if standing is None:
-        return OutcomeUnknown(f"the claim of shard {shard} is gone from the stream: it was purged, or made anew")
-    return Fenced(f"shard {shard} was claimed by {standing.owner} (epoch {standing.epoch})")

@@ -19,7 +19,8 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connection import Connection, map_aiokafka_errors, permission_error
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import map_aiokafka_errors, permission_error
 from gateway.broker.kafka.topic_rules import (
     SAFE_ELECTION,
     ClusterSettings,

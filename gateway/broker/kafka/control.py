@@ -21,7 +21,8 @@ from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster, fetch, topic_rules
-from gateway.broker.kafka.connection import Connection, as_action_required, describe, permissions_may_return
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import as_action_required, describe, permissions_may_return
 from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
 from gateway.broker.ports import Record
 from gateway.broker.watch_position import WatchPosition

@@ -10,7 +10,7 @@ from typing import Final
 
 from aiokafka import errors as kafka
 
-from gateway.broker.kafka.connection import as_action_required, describe
+from gateway.broker.kafka.errors import as_action_required, describe
 from gateway.errors import ActionRequired, BrokerError, CommitRejected, TooManyMessages, Unavailable
 
 _SETTINGS: Final[dict[type[BaseException], str]] = {

@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka.client_connection import receives_since
-from gateway.broker.kafka.connection import Connection, map_aiokafka_errors
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import map_aiokafka_errors
 from gateway.errors import Unavailable
 
 Record: TypeAlias = Any

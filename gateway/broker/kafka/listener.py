@@ -20,7 +20,8 @@ from typing import Final
 
 from aiokafka.errors import KafkaError
 
-from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect, describe
+from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect
+from gateway.broker.kafka.errors import describe
 from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
 
 _PATIENCE: Final = 2.0

@@ -32,10 +32,11 @@ from gateway.broker.kafka import cluster
 from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterFacts, MissingTopics
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
-from gateway.broker.kafka.connection import Connection, describe, map_aiokafka_errors, permissions_may_return
+from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
+from gateway.broker.kafka.errors import describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.losses import led, look_back
 from gateway.broker.kafka.topic_rules import ClusterSettings

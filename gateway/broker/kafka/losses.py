@@ -11,9 +11,10 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, map_aiokafka_errors, permissions_may_return
+from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.connection_limit import patience
 from gateway.broker.kafka.ends import Found, PartitionEnds, numbered
+from gateway.broker.kafka.errors import map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
 

@@ -21,13 +21,8 @@ from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka.connection import (
-    Connection,
-    as_action_required,
-    describe,
-    map_aiokafka_errors,
-    permissions_may_return,
-)
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import as_action_required, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import LASTED, Trial, meant
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable

@@ -17,7 +17,8 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.foreign_records import name_of, parsed_object
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, permissions_may_return
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import permissions_may_return
 from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ConfigurationError

@@ -26,7 +26,8 @@ from aiokafka.protocol.group import JoinGroupRequest, LeaveGroupRequest, SyncGro
 from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnRequest, InitProducerIdRequest
 
 from gateway.broker.kafka import cluster
-from gateway.broker.kafka.connection import Connection, describe, permission_error
+from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.errors import describe, permission_error
 from gateway.broker.kafka.listener import unreachable
 from gateway.broker.kafka.topics import OBSERVED, Topics
 from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
