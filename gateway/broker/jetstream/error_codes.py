@@ -19,6 +19,9 @@ from gateway.errors import (
     Unavailable,
 )
 
+NO_MESSAGE: Final = 10037
+"""Of a read: there is none under the subject, or of the number."""
+
 ONE_MESSAGE: Final = frozenset({10054, 10097})
 """A message is larger than the stream takes, or its headers are."""
 

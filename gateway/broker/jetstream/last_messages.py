@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import Any
 
+from gateway.broker.jetstream.error_codes import NO_MESSAGE
 from gateway.broker.jetstream.link import JetStreamApiError, Link
 from gateway.broker.jetstream.topics import Topics
-
-_NO_MESSAGE: Final = 10037
 
 
 async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, Any] | None:
@@ -19,7 +18,7 @@ async def last_message(link: Link, topics: Topics, subject: str) -> dict[str, An
     try:
         answer = await link.api(f"STREAM.MSG.GET.{topics.stream}", {"last_by_subj": subject})
     except JetStreamApiError as refusal:
-        if refusal.code == _NO_MESSAGE:
+        if refusal.code == NO_MESSAGE:
             return None
         raise
     return dict(answer["message"])
@@ -32,7 +31,7 @@ async def last_messages(link: Link, topics: Topics, subjects: list[str]) -> list
     for answer in answers:
         if not isinstance(answer, JetStreamApiError):
             found.append(answer["message"])
-        elif answer.code != _NO_MESSAGE:
+        elif answer.code != NO_MESSAGE:
             raise answer
     return found
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.direct import DirectReader
+from gateway.broker.jetstream.error_codes import NO_MESSAGE
 from gateway.broker.jetstream.link import JetStreamApiError, Link
 from gateway.broker.jetstream.topics import Topics, message_of
 from gateway.broker.ports import Stored, time_of
@@ -20,7 +21,6 @@ _POLL_INTERVAL_S: Final = 0.1
 """Seconds between two looks for new messages."""
 _BEHIND_S: Final = 0.02
 """Seconds before a server that was behind the leader is asked again."""
-_NO_MESSAGE: Final = 10037
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class JetStreamReader:
         for answer in await link.api_many(f"STREAM.MSG.GET.{self._topics.stream}", wanted):
             if not isinstance(answer, JetStreamApiError):
                 found.append(answer["message"])
-            elif answer.code != _NO_MESSAGE:
+            elif answer.code != NO_MESSAGE:
                 raise answer
         return found
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from gateway.broker.jetstream.batch import MOST_MESSAGES
+from gateway.broker.jetstream.error_codes import NO_MESSAGE
 from gateway.broker.jetstream.link import (
     JetStreamApiError,
     Link,
@@ -25,7 +26,6 @@ from gateway.broker.jetstream.link import (
 from gateway.broker.jetstream.topics import TTL
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
-_NO_MESSAGE: Final = 10037
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
 _MOVED: Final = frozenset({10071, 10164})
@@ -113,7 +113,7 @@ async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
     try:
         message = (await link.api(f"STREAM.MSG.GET.{stream}", body))["message"]
     except JetStreamApiError as refusal:
-        if refusal.code == _NO_MESSAGE:
+        if refusal.code == NO_MESSAGE:
             return None
         raise
     value = base64.b64decode(message.get("data", ""))
