@@ -28,8 +28,7 @@ from gateway.replica.source.hub_link import HubLink
 from gateway.replica.source.lag import Lag
 from gateway.replica.source.memory_use import MemoryUse
 from gateway.replica.source.reorder_timer import ReorderTimer
-from gateway.replica.source.subscription import HubSubscription
-from gateway.replica.source.sync import subscription_of
+from gateway.replica.source.subscription import HubSubscription, subscription_of
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
 from gateway.session.session import Session
 from gateway.session.types import Batch, SessionCounts, State

@@ -100,3 +100,8 @@ class HubSubscription:
             await self._call(lambda: hub.unsubscribe(surplus if wanted else None))
             self._pushed &= wanted
             self.failed = tuple(strategy for strategy in self.failed if strategy in wanted)
+
+
+def subscription_of(strategies: tuple[int, ...] | None) -> Strategies:
+    """Return them as sessions have them."""
+    return None if strategies is None else frozenset(strategies)

@@ -14,6 +14,7 @@ from gateway.hub.methods import Hub, Latest
 from gateway.replica.source.catch_up_span import CatchUpSpan
 from gateway.replica.source.hub_calls import until_answered
 from gateway.replica.source.prefetch import PagePrefetcher, decode
+from gateway.replica.source.subscription import subscription_of
 from gateway.replica.source.unservable import UnservableEvents
 from gateway.session.session import Session
 from gateway.session.subscriptions import Strategies, check_strategies
@@ -246,8 +247,3 @@ class SyncLoop:
         """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""
         asked = time.time()
         return await self._hub.latest(), asked
-
-
-def subscription_of(strategies: tuple[int, ...] | None) -> Strategies:
-    """Return them as sessions have them."""
-    return None if strategies is None else frozenset(strategies)
