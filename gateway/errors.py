@@ -6,8 +6,9 @@ GatewayError
 ├── ProtocolError               the peer does not speak SignalR
 ├── HubError                    the account loop connects again
 │   ├── ConnectFailed           negotiate, upgrade or handshake did not succeed
-│   │   └── Refused             401 or 403: retried slowly, with the key read afresh
+│   │   └── Unauthorized        401 or 403: retried slowly, with the key read afresh
 │   ├── ConnectionLost          the connection ended or fell silent
+│   ├── TooManyDeadLetters      the account waits until the minute is over
 │   ├── CallFailed              a completion with an error
 │   ├── CallRejected            an envelope whose status is not success
 │   └── CallTimedOut            no completion in time
@@ -15,12 +16,12 @@ GatewayError
 │   ├── Fenced                  a newer claim owns the shard
 │   ├── OutcomeUnknown          the commit may or may not have happened
 │   ├── TooLarge                one message is above the broker's limit
-│   ├── Rejected                something in the commit is refused, the broker does not say what
+│   ├── CommitRejected          something in the commit is refused, the broker does not say what
 │   ├── Conflict                somebody else has written the record meanwhile
 │   └── Unavailable             the broker cannot be reached, or is busy
-│       ├── TooMuch             it takes less at once
-│       ├── NoRoom              somebody must make room in it
-│       └── NeedsPerson         somebody must give a permission, a login or a topic back
+│       ├── TooManyMessages     it takes less at once
+│       ├── StorageFull         somebody must make room in it
+│       └── ActionRequired      somebody must give a permission, a login or a topic back
 └── Diverged                    going on could publish the wrong thing
 """
 

@@ -49,7 +49,7 @@ class Broker:
     again: Callable[[Settings], Awaitable[None]]
     """Does that again while the gateway works: makes what is gone, where no promise suffers, and compares the rest.
 
-    Raises as `prepare`, and NeedsPerson.
+    Raises as `prepare`, and ActionRequired.
     """
     refused: Callable[[Settings, Iterable[str]], Awaitable[list[str]]]
     """Says in words what the broker would not let the gateway write for these accounts, without writing it."""

@@ -92,7 +92,7 @@ class Heartbeat(ChildProcess):
             numbers = await self._numbers()
             said = NUMBERS, await asyncio.to_thread(pickle.dumps, numbers)  # 14 ms for 5,000 accounts
         except Exception as error:  # noqa: BLE001 - one scrape fails, and events go on
-            report_unexpected(None, "numbers", error)
+            report_unexpected(None, "metrics", error)
             said = FAILED, b""
         self._send(*said)
 

@@ -111,7 +111,7 @@ class ShardLog(Protocol):
             OutcomeUnknown: anything but a clean answer; open again and read the checkpoints.
             TooLarge: message `index` is above the broker's limit; nothing was stored, the log can go on
                 without it.
-            Rejected: the broker refused something in the commit without saying what; nothing was stored.
+            CommitRejected: the broker refused something in the commit without saying what; nothing was stored.
                 Open again and try less at once, until the culprit stands alone.
             Unavailable: the broker said that it has no room, or was not reached; nothing was stored.
 

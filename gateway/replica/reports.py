@@ -64,7 +64,7 @@ class ReplicaReports:
             try:
                 accounts.append(metrics_of(account))
             except Exception as error:  # noqa: BLE001 - the others are told of, and its events go on
-                report_unexpected(self._counters, "numbers", error, account=account.name)
+                report_unexpected(self._counters, "metrics", error, account=account.name)
             if at % _METRICS_BATCH == _METRICS_BATCH - 1:
                 await asyncio.sleep(0)  # events go first
         budget, shards = self._budget, [self._shards.known[number] for number in self._shards.serving]

@@ -375,7 +375,7 @@ def _alike(lost: ConnectionLost) -> ConnectionLost:
 async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:
     """Connect to the hub at `url` with the bearer `key`; `passed` hears of each stage that went well.
 
-    Raises Refused on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
+    Raises Unauthorized on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
     happens, cancellation at any step included, nothing is left open.
     """
     transport = transport.now()

@@ -100,7 +100,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 async def negotiate(transport: Transport, url: str, key: str) -> Route:
-    """Negotiate at `url` and wherever it sends us; raises Refused and ConnectFailed."""
+    """Negotiate at `url` and wherever it sends us; raises Unauthorized and ConnectFailed."""
     route = Route(url, key, transport.headers)
     async with stage(_STAGE, transport.connect_timeout, route.secrets):
         for _ in range(_MAX_REDIRECTS + 1):

@@ -75,7 +75,7 @@ class Transport:
 
 @asynccontextmanager
 async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncIterator[None]:
-    """Do one stage of a connect within `seconds`; raises ConnectFailed or Refused for whatever goes wrong.
+    """Do one stage of a connect within `seconds`; raises ConnectFailed or Unauthorized for whatever goes wrong.
 
     The library's error is not chained: its text may hold a URL with a token.
     """

@@ -33,7 +33,7 @@ PARTS: Final = (
     "accounts",
     "view",
     "reports",
-    "numbers",
+    "metrics",
     "ownership",
     "release",
     "provisioning",
@@ -121,9 +121,9 @@ _FAMILIES: Final = (
     Family("buffer_bytes", _GAUGE, "Bytes of events that wait here for the broker, or are on their way from the hub."),
     Family("buffer_limit_bytes", _GAUGE, "The most that these may be (`memory_bytes`)."),
     Family(
-        "broker_needs_person",
+        "broker_action_required",
         _GAUGE,
-        "1 while the broker is not as the gateway needs it and only a person can mend that, 0 else.",
+        "1 while the broker does not meet the requirements and only a person can fix that, else 0.",
     ),
     Family(
         "commit_window_bytes",
@@ -149,8 +149,8 @@ _FAMILIES: Final = (
         "unexpected_errors_total",
         _COUNTER,
         "Faults of the gateway that it went on after, by the part of it that was begun again: one account, shard or "
-        "replay; or what the replica does for all: it looks for keys (accounts), hears what operators want (view), "
-        "reports, counts an account for a scrape (numbers), and takes and gives back shards (ownership, release).",
+        "replay; or what the replica does for all: it looks for keys (accounts), follows desired state (view), "
+        "reports, counts an account for a scrape (metrics), and takes and gives back shards (ownership, release).",
         ("part",),
     ),
     *CONTROL_FAMILIES,
@@ -329,7 +329,7 @@ class _ScrapeCollector(Collector):
             "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
-            "broker_needs_person": _one(numbers.action_required),
+            "broker_action_required": _one(numbers.action_required),
             "commit_window_bytes": _one(numbers.window),
             "commit_in_flight_bytes": _one(numbers.in_flight),
             "buffer_waiters": _one(numbers.waiters),

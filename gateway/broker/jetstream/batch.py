@@ -66,7 +66,7 @@ def make_batch(
     `standing` is None. A message has room for one condition. The fence's is on the first message; a batch that has
     checkpoints alone, each with its own condition, holds the first one twice.
 
-    `largest` is in bytes, headers included. Raises TooLarge for a message, Rejected for a checkpoint above it.
+    `largest` is in bytes, headers included. Raises TooLarge for a message, CommitRejected for a checkpoint above it.
     """
     identity = token_urlsafe(12)
     head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "

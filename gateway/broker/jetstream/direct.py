@@ -56,7 +56,7 @@ class DirectReader:
         """Return the next messages from a stream sequence or a time on; none where the server has no more now.
 
         Raises:
-            NeedsPerson: the stream allows no direct get.
+            ActionRequired: the stream allows no direct get.
             Unavailable: the link was lost, no server answered in time, or this user may not read.
 
         """

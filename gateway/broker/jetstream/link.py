@@ -72,7 +72,7 @@ class ReplyInbox:
 
         Raises:
             Unavailable: the link was lost.
-            Denied: the server does not let this user publish where the answer was to come from.
+            PermissionDenied: the server does not let this user publish where the answer was to come from.
 
         """
         heard = await self._received.get()
@@ -134,7 +134,7 @@ class Link:
         self._closed_inboxes = False
 
     async def begin(self) -> None:
-        """Subscribe to the inbox; raises Unavailable, Denied."""
+        """Subscribe to the inbox; raises Unavailable, PermissionDenied."""
         self._inbox = self.client.new_inbox()  # not before: it is the connecting client that learns its prefix
         with _as_unavailable("subscribe"):
             await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
@@ -219,7 +219,7 @@ class Link:
         """Send a request and give its answer.
 
         Raises Unavailable: the link was lost, or nothing came in time, and then the request may still be
-        served; Denied; NoResponders.
+        served; PermissionDenied; NoResponders.
         """
         with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
@@ -233,7 +233,7 @@ class Link:
         """Call JetStream's API (`STREAM.INFO.x`), again and again until it answers: each call of ours may be.
 
         Nobody answers while a stream elects its leader, 4 to 9 s after the last one died, and what was asked
-        meanwhile is never answered. Raises as `ask`, and Refusal for an error in the answer.
+        meanwhile is never answered. Raises as `ask`, and JetStreamApiError for an error in the answer.
         """
         subject = f"{API}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
@@ -369,7 +369,7 @@ def has_no_responders(message: Msg) -> bool:
 
 
 def result_of(call: str, answer: Msg) -> dict[str, Any]:
-    """Read an answer of JetStream; raises Refusal, or Unavailable where it is none."""
+    """Read an answer of JetStream; raises JetStreamApiError, or Unavailable where it is none."""
     try:
         result = json.loads(answer.data)
     except ValueError as error:

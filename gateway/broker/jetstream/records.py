@@ -128,8 +128,8 @@ def is_marker(stored: Mapping[str, Any]) -> bool:
 async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str] | None) -> Stored:
     """Publish one message, and return where the server stored it.
 
-    Raises Refusal where the server refused it, Denied or NoResponders where it never reached a stream, and
-    OutcomeUnknown where the answer leaves open whether it is stored.
+    Raises JetStreamApiError where the server refused it, PermissionDenied or NoResponders where it never reached a
+    stream, and OutcomeUnknown where the answer leaves open whether it is stored.
     """
     try:
         answer = await link.ask(subject, value, headers)

@@ -32,11 +32,11 @@ class Trial:
         self._topics = topics
 
     async def reads(self) -> None:
-        """Read from the control stream as a replica does; raises NeedsPerson, Unavailable."""
+        """Read from the control stream as a replica does; raises ActionRequired, Unavailable."""
         await DirectReader(self._connection.link, self._topics.control, self._topics.stated).batch(1)
 
     async def batches(self) -> None:
-        """Send each stream that is to take batches one that it must refuse; raises NeedsPerson, Unavailable."""
+        """Send each stream that is to take batches one that it must refuse; raises ActionRequired, Unavailable."""
         name = uuid4().hex  # no account's: nobody else's batch waits for this one
         await self._batch(self._topics.stream, self._topics.checkpoint(0, name))
         await self._batch(self._topics.control, self._topics.observed(name))

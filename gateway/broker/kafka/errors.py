@@ -45,7 +45,7 @@ def map_aiokafka_errors(what: str, operation: str = "Write") -> Iterator[None]:
 
 @contextmanager
 def permissions_may_return() -> Iterator[None]:
-    """Turn ConfigurationError into NeedsPerson: what is refused while the gateway works is waited for.
+    """Turn ConfigurationError into ActionRequired: what is refused while the gateway works is waited for.
 
     A permission or a login that was taken away must not end the other shards; somebody may give it back.
     """

@@ -54,7 +54,7 @@ async def connected(options: ConnectionOptions) -> AsyncIterator[Connection]:
 
     Raises:
         ConfigurationError: as `connect`; and where TLS or the login is not what the listener wants.
-        NeedsPerson: no broker can be reached where it says it is.
+        ActionRequired: no broker can be reached where it says it is.
         Unavailable: no server can be reached now.
 
     """

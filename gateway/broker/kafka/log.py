@@ -414,7 +414,7 @@ class KafkaShard:
             raise Unavailable(f"{topic} has {count} partitions now, not {expected}; nothing was stored")
 
     def _batches(self, commit: Commit) -> list[_Batch]:
-        """Put records into batches; raises TooLarge for a message, Rejected for a checkpoint that no batch holds."""
+        """Put records into batches; raises TooLarge for a message, CommitRejected for a checkpoint that none holds."""
         now = _now()
         filling: dict[TopicPartition, _Batch] = {}
         full: list[_Batch] = []

@@ -51,7 +51,7 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
     """Make topics again that somebody has deleted, and say as an error what is lost.
 
     Raises:
-        NeedsPerson: they are not to be made, or that of the checkpoints is among them.
+        ActionRequired: they are not to be made, or that of the checkpoints is among them.
         ConfigurationError: they cannot be made.
         Unavailable: Kafka did not answer.
 

@@ -137,7 +137,7 @@ class Trial:
 
         Raises:
             ConfigurationError: the group may not be joined.
-            NeedsPerson: a setting of the brokers is in the way; or something is not there for `patience` seconds.
+            ActionRequired: a setting of the brokers is in the way; or something is not there for `patience` seconds.
             Unavailable: Kafka did not answer.
 
         """

@@ -28,7 +28,7 @@ class Edge:
 
 Faults = Callable[[Edge], Awaitable[None]]
 """Consulted before and after each effect: returns for no fault, waits for a delay, raises OutcomeUnknown, or
-(only before the effect) Unavailable or Rejected."""
+(only before the effect) Unavailable or CommitRejected."""
 
 
 async def no_faults(_: Edge) -> None:

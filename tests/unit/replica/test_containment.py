@@ -269,11 +269,11 @@ async def test_a_scrape_leaves_out_the_account_whose_numbers_fail_and_says_so(
         numbers = await running_.metrics()
 
     assert sorted(one.account for one in numbers.accounts) == ["alpha", "gamma"]
-    assert numbers.counters.unexpected["numbers"] == 1
+    assert numbers.counters.unexpected["metrics"] == 1
     (line,) = [line for line in logs if line["event"].startswith("unexpected error")]
-    assert (line["log_level"], line["part"], line["account"]) == ("error", "numbers", "beta")
+    assert (line["log_level"], line["part"], line["account"]) == ("error", "metrics", "beta")
     _, text = Metrics(1).text(numbers, "")
-    assert b'unexpected_errors_total{part="numbers"} 1.0' in text
+    assert b'unexpected_errors_total{part="metrics"} 1.0' in text
     world.hub.user("beta").emit(1)
     await world.published("beta", [3])
     assert world.status("beta").connects == 1
