@@ -26,12 +26,12 @@ from gateway.replica.source.supervisor import _delay, _most_telling
     ("error", "retry"),
     [
         (
-            Unauthorized("401", reason="refused"),
-            Retry("refused", AccountState.UNAUTHORIZED, at_least=15.0, is_mendable=True),
+            Unauthorized("401", reason="unauthorized"),
+            Retry("unauthorized", AccountState.UNAUTHORIZED, at_least=15.0, is_mendable=True),
         ),
         (
-            Unauthorized("401", reason="refused", retry_after=40.0),
-            Retry("refused", AccountState.UNAUTHORIZED, at_least=40.0, is_mendable=True),
+            Unauthorized("401", reason="unauthorized", retry_after=40.0),
+            Retry("unauthorized", AccountState.UNAUTHORIZED, at_least=40.0, is_mendable=True),
         ),
         (Diverged("another hub"), Retry("diverged", AccountState.DIVERGED, instead=60.0, is_mendable=True)),
         (ConfigurationError("accounts", "no key", "write one"), Retry("key")),
