@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import sys
 
@@ -25,6 +26,8 @@ from nats.js.errors import NotFoundError
 
 from gateway.events.encode import read_event
 
+API = os.environ.get("NATS_API_PREFIX", "$JS.API")
+"""What JetStream's API is called: `gateway.API` in an account of the service's own, as docs/operate/nats.md has it."""
 STREAM = "mesolive-gateway"
 CONSUMER = "example"
 ORDERS_OF_ALL_ACCOUNTS = "mesolive.events.order-update.v1.*"
@@ -62,11 +65,11 @@ async def make_consumer(stream: JetStreamContext) -> None:
 async def begin_after(client: Client, done: int) -> JetStreamContext.PullSubscription:
     """Let the consumer begin after the stream sequence `done`; its own count of messages begins at 1 again."""
     request = json.dumps({"seq": done + 1}).encode()
-    answer = await client.request(f"$JS.API.CONSUMER.RESET.{STREAM}.{CONSUMER}", request, timeout=10)
+    answer = await client.request(f"{API}.CONSUMER.RESET.{STREAM}.{CONSUMER}", request, timeout=10)
     error = json.loads(answer.data).get("error")
     if error is not None:
         raise RuntimeError(error["description"])
-    return await client.jetstream().pull_subscribe_bind(consumer=CONSUMER, stream=STREAM)
+    return await client.jetstream(prefix=API).pull_subscribe_bind(consumer=CONSUMER, stream=STREAM)
 
 
 async def fetch(orders: JetStreamContext.PullSubscription) -> list[Msg]:
@@ -89,7 +92,7 @@ async def consume(server: str, state_file: str, *, until_idle: bool = False) -> 
     client = await nats.connect(server)
     applied = 0
     try:
-        await make_consumer(client.jetstream())
+        await make_consumer(client.jetstream(prefix=API))
         while True:
             # No acknowledgement is needed, since the position is ours.
             orders, count, is_complete = await begin_after(client, done), 0, True

@@ -11,6 +11,7 @@ How to keep a position, so that each message is handled once, is in nats_consume
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 
 import nats
@@ -24,6 +25,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from gateway.events.encode import read_event
 
+API = os.environ.get("NATS_API_PREFIX", "$JS.API")
+"""What JetStream's API is called: `gateway.API` in an account of the service's own, as docs/operate/nats.md has it."""
 STREAM = "mesolive-gateway"
 ORDERS_OF_ALL_ACCOUNTS = "mesolive.events.order-update.v1.*"
 
@@ -64,7 +67,7 @@ async def consume(server: str, *, until_idle: bool = False) -> int:
     try:
         # The durable consumer of docs/operate/nats.md; it is made here where no administrator made it.
         config = ConsumerConfig(ack_policy=AckPolicy.EXPLICIT)
-        orders = await client.jetstream().pull_subscribe(
+        orders = await client.jetstream(prefix=API).pull_subscribe(
             ORDERS_OF_ALL_ACCOUNTS, durable="orders", stream=STREAM, config=config
         )
         while True:

@@ -6,17 +6,19 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.errors import NoRespondersError
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from gateway.broker.credentials import BrokerLogin
+from gateway.broker.jetstream.audit import JetStreamAudit
 from gateway.broker.jetstream.connection import ConnectionOptions, connect
 from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.ownership import JetStreamOwnership
@@ -26,10 +28,19 @@ from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Commit
 from tests.support.event_log_suite import message, messages
 from tests.support.nats_server import NatsServer
-from tests.support.permissions import KINDS, PAGE, PASSWORDS, documented, documented_consumers, make_consumers
+from tests.support.permissions import (
+    API,
+    KINDS,
+    PASSWORDS,
+    documented,
+    documented_consumers,
+    in_one_account,
+    make_consumers,
+    widened,
+)
 
 TOPICS = Topics("mesolive")
-STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership)
+STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership, TOPICS.audit_stream)
 USERS = ("gateway", "reader", *KINDS)
 TEXT = documented()
 STOLEN = "mesolive.gateway.control.state.desired.account.main"
@@ -107,7 +118,9 @@ def against_all(user: str) -> Iterator[Attempt]:
 
 def attempts(user: str) -> list[Attempt]:
     others = [victim for victim in KINDS if victim != user]
-    return [*(one for victim in others for one in against_a_consumer(user, victim)), *against_all(user)]
+    tried = [*(one for victim in others for one in against_a_consumer(user, victim)), *against_all(user)]
+    mapped = [one._replace(subject=one.subject.replace("$JS.API", API)) for one in tried if "$JS.API" in one.subject]
+    return [*tried, *mapped]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +145,13 @@ async def made_anew(server: NatsServer, admin: JetStreamContext, folder: Path, t
     """Let there be three orders, three positions and the consumers of the page, untouched, under these permissions."""
     server.text = TEXT
     server.reload()
+    await fill(server, admin, folder)
+    server.text = text
+    server.reload()
+
+
+async def fill(server: NatsServer, admin: JetStreamContext, folder: Path) -> None:
+    """Make the streams, their messages and the consumers of the page anew."""
     for stream in STREAMS:
         try:
             await admin.delete_stream(stream)
@@ -144,12 +164,12 @@ async def made_anew(server: NatsServer, admin: JetStreamContext, folder: Path, t
         await prepare(connection, StreamSettings(TOPICS))
         await JetStreamRegistry(connection, TOPICS).prepare(replicas=1, create=True)
         await JetStreamOwnership(connection, TOPICS).prepare(replicas=1, create=True)
+        await JetStreamAudit(connection, TOPICS).prepare(replicas=1, create=True, retention=None)
         async with JetStreamLog(connection, EventLogSettings(TOPICS, "a")).open(1) as shard:
             positions = [message(number, topic="position-update") for number in range(4, 7)]
             await shard.commit(Commit([*messages(1, 3), *positions], {"demo": b"6"}))
     await make_consumers(admin)
-    server.text = text
-    server.reload()
+    await admin.add_consumer(TOPICS.audit_stream, durable_name="auditor", ack_policy="explicit")
 
 
 async def standing(admin: JetStreamContext) -> dict[str, Any]:
@@ -227,7 +247,7 @@ async def test_no_user_reaches_what_is_another_s(server: NatsServer, admin: JetS
             "orders",
             "CONSUMER.MSG.NEXT.mesolive-gateway.orders",
             "CONSUMER.MSG.NEXT.mesolive-gateway.*",
-            "orders against positions: $JS.API.CONSUMER.MSG.NEXT.mesolive-gateway.positions",
+            "orders against positions: gateway.API.CONSUMER.MSG.NEXT.mesolive-gateway.positions",
         ),
         (
             "orders",
@@ -239,13 +259,13 @@ async def test_no_user_reaches_what_is_another_s(server: NatsServer, admin: JetS
             "example",
             "CONSUMER.RESET.mesolive-gateway.example",
             "CONSUMER.RESET.mesolive-gateway.*",
-            "example against orders: $JS.API.CONSUMER.RESET.mesolive-gateway.orders",
+            "example against orders: gateway.API.CONSUMER.RESET.mesolive-gateway.orders",
         ),
         (
             "example",
             "CONSUMER.RESET.mesolive-gateway.example",
             "CONSUMER.CREATE.mesolive-gateway.*.mesolive.events.order-update.v1.*",
-            "example against orders: $JS.API.CONSUMER.CREATE.mesolive-gateway.orders.mesolive.events.order-update.v1.*",
+            f"example against orders: {API}.CONSUMER.CREATE.mesolive-gateway.orders.mesolive.events.order-update.v1.*",
         ),
         (
             "reader",
@@ -263,7 +283,7 @@ async def test_no_user_reaches_what_is_another_s(server: NatsServer, admin: JetS
             "positions",
             "CONSUMER.MSG.NEXT.mesolive-gateway.positions",
             "CONSUMER.CREATE.mesolive-gateway.positions",
-            "positions against mesolive-gateway: $JS.API.CONSUMER.CREATE.mesolive-gateway.positions",
+            "positions against mesolive-gateway: gateway.API.CONSUMER.CREATE.mesolive-gateway.positions",
         ),
         ("positions", "_INBOX_positions.>", ">", "positions listens to _INBOX_gateway.>"),
     ],
@@ -271,8 +291,7 @@ async def test_no_user_reaches_what_is_another_s(server: NatsServer, admin: JetS
 async def test_a_permission_that_reaches_further_is_found(
     server: NatsServer, admin: JetStreamContext, tmp_path: Path, *, user: str, right: str, wrong: str, found: str
 ) -> None:
-    assert TEXT.count(f'{right}"') == 1
-    await made_anew(server, admin, tmp_path, TEXT.replace(f'{right}"', f'{wrong}"'))
+    await made_anew(server, admin, tmp_path, widened(TEXT, user, right, wrong))
     assert found in await let_through(server, user)
 
 
@@ -294,31 +313,93 @@ def test_the_page_tells_an_administrator_to_make_each_services_consumer() -> Non
     assert all("pull" in options for options in consumers.values())
 
 
-async def test_an_account_of_its_own_gives_a_service_its_consumer_and_no_more(tmp_path: Path) -> None:
-    (text,) = re.findall(r"```hocon\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    text = text.replace("jetstream: enabled", "jetstream: enabled, users: [{ user: admin, password: admin }]")
-    text = text.replace("  ORDERS: {", "  ORDERS: { users: [{ user: orders, password: orders }]\n  ")
-    server = NatsServer(tmp_path)
-    server.text = text
-    async with AsyncExitStack() as stack:
-        await stack.enter_async_context(server)
+# The server's answers, which go wherever a request says ---------------------------------------------------------------
 
-        async def connected(user: str) -> Client:
-            client = await nats.connect(server.url, user=user, password=user, allow_reconnect=False)
-            stack.push_async_callback(client.close)
-            return client
+ANSWERED = {
+    "auditor": {
+        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway-audit.auditor": b"{",
+        "$JS.ACK.mesolive-gateway-audit.auditor.1.1.1.1700000000000000000.0": b"+ACK",
+    },
+    "orders": {
+        f"{API}.CONSUMER.INFO.mesolive-gateway.orders": b"",
+        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.orders": b"{",
+        "$JS.ACK.mesolive-gateway.orders.1.1.1.1700000000000000000.0": b"+ACK",
+    },
+    "positions": {
+        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.positions": b"{",
+        "$JS.ACK.mesolive-gateway.positions.1.1.1.1700000000000000000.0": b"+ACK",
+    },
+    "example": {
+        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.example": b"{",
+        f"{API}.CONSUMER.INFO.mesolive-gateway.example": b"",
+        f"{API}.CONSUMER.RESET.mesolive-gateway.example": b'{"seq":1}',
+    },
+}
+"""What each user may ask for, in a form that the server answers."""
+ELSEWHERE = (
+    STOLEN,
+    "mesolive.events.order-update.v1.demo",
+    "mesolive.gateway.fence.1",
+    "mesolive.gateway.checkpoint.1.demo",
+    "mesolive.gateway.ownership.lease.x",
+    "mesolive.gateway.audit",
+    *(f"$JS.ACK.mesolive-gateway.{user}.1.1.1.1700000000000000000.0" for user in KINDS),
+    *(f"$JS.API.CONSUMER.DELETE.mesolive-gateway.{user}" for user in KINDS),
+)
+"""Where an answer would be a record, an acknowledgement or a request."""
 
-        admin, orders = (await connected("admin")).jetstream(), await connected("orders")
-        await admin.add_stream(name=TOPICS.stream, subjects=["mesolive.events.>"])
-        await make_consumers(admin)
-        for number in range(5):
-            await admin.publish(f"mesolive.events.order-update.v1.{number}", b"{}")
-        pulls = await orders.jetstream().pull_subscribe_bind(consumer="orders", stream=TOPICS.stream)
-        for expected in (3, 2):
-            taken = await pulls.fetch(3, timeout=10)
-            assert len(taken) == expected
-            for one in taken:
-                await one.ack_sync(timeout=10)
-        for call in ("CONSUMER.INFO.mesolive-gateway.orders", "STREAM.INFO.mesolive-gateway"):
-            answer = json.loads((await orders.request(f"$JS.API.{call}", b"", timeout=10)).data)
-            assert "JetStream not enabled for account" in answer["error"]["description"]
+
+async def answer_behind_all(client: Client, subject: str) -> None:
+    """Fetch a message, so that all requests before are answered; a consumer that is being reset answers nothing."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(TimeoutError, nats.errors.TimeoutError):
+                with suppress(NoRespondersError):  # an answer was a request to delete the consumer
+                    await client.request(subject, b'{"batch":1,"no_wait":true}', timeout=1)
+                return
+
+
+async def redirect_answers(server: NatsServer, user: str, api: str) -> None:
+    """Ask for everything that a user may ask for, and have it answered at each of the other subjects."""
+    refused: list[str] = []
+    async with as_user(server, user, refused) as client:
+        for subject, body in ANSWERED[user].items():
+            for target in ELSEWHERE:
+                await client.publish(subject.replace(API, api), body, reply=target)
+        last = next(subject for subject in ANSWERED[user] if "MSG.NEXT" in subject)
+        await answer_behind_all(client, last.replace(API, api))
+    assert refused == []
+
+
+@pytest.mark.parametrize("user", ANSWERED)
+async def test_no_answer_of_the_server_is_stored_or_done_elsewhere(
+    server: NatsServer, admin: JetStreamContext, tmp_path: Path, user: str
+) -> None:
+    """A request names the subject of its answer, and NATS asks nobody whether the user may publish there."""
+    await made_anew(server, admin, tmp_path, TEXT)
+    before = await standing(admin)
+    await redirect_answers(server, user, API)
+    after = await standing(admin)
+    changed = {part for part in before.keys() | after.keys() if before.get(part) != after.get(part)}
+    assert changed <= {f"{TOPICS.stream}.{user}"}  # it took a message
+
+
+@pytest.mark.parametrize("user", KINDS)
+async def test_an_answer_that_is_stored_elsewhere_is_found(
+    tmp_path: Path, user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions alone do not keep answers away from the streams: accounts do."""
+    for name, password in PASSWORDS.items():
+        monkeypatch.setenv(name, password)
+    together = NatsServer(tmp_path / "together")
+    together.text = in_one_account(TEXT)
+    async with together:
+        client = await nats.connect(together.url, user="admin", password="admin", allow_reconnect=False)
+        admin = client.jetstream()
+        await fill(together, admin, tmp_path)
+        before = await standing(admin)
+        await redirect_answers(together, user, "$JS.API")
+        async with asyncio.timeout(10):
+            while (await standing(admin))[TOPICS.stream] == before[TOPICS.stream]:
+                await asyncio.sleep(0.01)
+        await client.close()

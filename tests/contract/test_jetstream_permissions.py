@@ -29,6 +29,7 @@ from gateway.errors import ConfigurationError, GatewayError, Unavailable
 from tests.support.event_log_suite import message, messages, numbers
 from tests.support.nats_server import NatsServer
 from tests.support.permissions import (
+    API,
     KINDS,
     PASSWORDS,
     covers,
@@ -291,7 +292,7 @@ async def positions(stream: JetStreamContext) -> list[int]:
 
 async def example(stream: JetStreamContext) -> list[int]:
     """Take what a consumer has to give from a position on, by the code of examples/nats_consumer.py."""
-    program = nats_consumer()
+    program = nats_consumer(API)
     await program.make_consumer(stream)
     subscription = await program.begin_after(stream._nc, 1)
     return [int((one.headers or {})["Gateway-Key"]) for one in await subscription.fetch(3, timeout=10)]
@@ -331,7 +332,7 @@ async def consume(
         allow_reconnect=False,
         error_cb=hear,
     )
-    working = asyncio.ensure_future(service(client.jetstream()))
+    working = asyncio.ensure_future(service(client.jetstream(prefix=API)))
     try:
         await asyncio.wait({working, violation}, return_when=asyncio.FIRST_COMPLETED)
         return violation.result() if violation.done() else working.result()

@@ -11,6 +11,8 @@ from types import ModuleType
 from nats.js import JetStreamContext
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate" / "nats.md"
+API = "gateway.API"
+"""What services call JetStream's API, each in an account of its own."""
 NOTHING = '"nothing.at.all"'
 ADMIN = "{ user: admin, password: admin }"
 PASSWORDS = {
@@ -26,15 +28,22 @@ KINDS = {
 }
 """The consumers that an administrator makes, one for the user of the same name, each with its filter."""
 
-_USERS = "  users: [\n"
+_GATEWAY = "  GATEWAY: { # it has the streams\n    jetstream: enabled\n    users: [\n"
 _CREATES = "# not with topics.create: false"
 
 
 def documented() -> str:
-    """Return the configuration of the page, and a user `admin` besides who may do everything."""
+    """Return the configuration of the page, and an administrator `admin` besides in the gateway's account."""
     (text,) = re.findall(r"```conf\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert text.count(_USERS) == 1
-    return text.replace(_USERS, f"{_USERS}    {ADMIN}\n")
+    assert text.count(_GATEWAY) == 1
+    return text.replace(_GATEWAY, f"{_GATEWAY}      {ADMIN}\n")
+
+
+def in_one_account(text: str) -> str:
+    """Return the text with the same users and permissions, and without accounts that keep them apart."""
+    users = re.findall(r"^      \{ # .*?^      \}\n", text, re.MULTILINE | re.DOTALL)
+    assert len(users) == len(PASSWORDS)
+    return f"authorization {{ users: [\n{ADMIN}\n{''.join(users)}] }}\n".replace(API, "$JS.API")
 
 
 def without_create(text: str) -> str:
@@ -56,6 +65,14 @@ def lacking(text: str, user: str, permission: str) -> str:
     section = text[begin:end]
     assert section.count(f'"{permission}"') == 1
     return text[:begin] + section.replace(f'"{permission}"', NOTHING) + text[end:]
+
+
+def widened(text: str, user: str, permission: str, wider: str) -> str:
+    """Return the text in which one permission of `user` reaches further."""
+    begin, end = _span(text, user)
+    section = text[begin:end]
+    assert section.count(f'{permission}"') == 1
+    return text[:begin] + section.replace(f'{permission}"', f'{wider}"') + text[end:]
 
 
 def covers(permission: str, subject: str) -> bool:
@@ -97,18 +114,20 @@ async def make_consumers(admin: JetStreamContext) -> None:
         )
 
 
-def nats_consumer() -> ModuleType:
-    """Return examples/nats_consumer.py."""
+def nats_consumer(api: str = "$JS.API") -> ModuleType:
+    """Return examples/nats_consumer.py, as `NATS_API_PREFIX` makes it."""
     file = PAGE.parents[2] / "examples" / "nats_consumer.py"
     spec = importlib.util.spec_from_file_location("nats_consumer", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.API = api
     return module
 
 
 def _span(text: str, user: str) -> tuple[int, int]:
+    """Return where the permissions of a user begin and end."""
     begin = text.index(f"user: {user},")
-    end = text.find("user: ", begin + 1)
-    return begin, len(text) if end < 0 else end
+    ends = re.compile(r"user: |exports: |imports: ").search(text, begin + 1)
+    return begin, len(text) if ends is None else ends.start()
