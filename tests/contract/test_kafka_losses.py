@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
+import confluent_kafka
+import pytest
 import structlog
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
+from aiokafka.structs import TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer
 
-from gateway.broker.ports import Commit
+from gateway.broker.kafka import cluster
+from gateway.broker.ports import Commit, Lost
 from gateway.errors import OutcomeUnknown, Unavailable
+from tests.support import kafka_server
 from tests.support.event_log_suite import messages, numbers
+from tests.support.kafka_proxy import Api, Wire
+from tests.support.kafka_server import KafkaServer
 from tests.support.kafka_topics import admin, made
-from tests.support.rigs import PARTITIONS, KafkaRig
+from tests.support.putting_back import keep_only, put_back_only
+from tests.support.rigs import PARTITIONS, KafkaRig, kafka_rig
+from tests.support.sockets import free_port
+
+EVENTS: Final = "*.order-update.v1-*"
+"""The folders of a topic's partitions."""
 
 
 async def test_a_topic_recreated_and_refilled_has_lost_nothing(kafka: KafkaRig, kafka_address: str) -> None:
@@ -46,10 +61,52 @@ async def test_a_topic_recreated_and_refilled_has_lost_nothing(kafka: KafkaRig, 
     assert await numbers(kafka.reader) == list(range(1, 23))
 
 
+async def test_events_of_a_transaction_that_lost_its_marker_come_again_once(
+    folder: Path,
+) -> None:
+    """Its records are there, the marker behind them is not, and the coordinator holds the transaction for ended."""
+    kafka_server.require_java()
+    wire_port = free_port()
+    config = {"advertised.listeners": f"PLAINTEXT://127.0.0.1:{wire_port}"}
+    with KafkaServer(folder / "server", config=config) as server:
+        async with Wire(wire_port, server.port) as wire, kafka_rig(f"127.0.0.1:{wire_port}") as rig:
+            log = rig.log("a")
+            async with log.open(1) as shard:
+                await shard.checkpoints()
+                await shard.commit(Commit(messages(1, 5), {"demo": b"5"}))
+                snag = wire.snag(Api.END_TXN, "request")
+                committing = asyncio.create_task(shard.commit(Commit(messages(6, 10), {"demo": b"10"})))
+                await snag.caught.wait()
+                await asyncio.to_thread(keep_only, server, f"**/{EVENTS}")
+                snag.let_go()
+                await committing
+                assert await numbers(rig.reader) == list(range(1, 11))
+                await asyncio.to_thread(put_back_only, server, f"**/{EVENTS}")
+                await until_it_answers(rig)
+                with pytest.raises(OutcomeUnknown, match="went back"):
+                    await shard.check()
+            async with log.open(1) as again:
+                assert await again.checkpoints() == {"demo": b"10"}
+                assert again.lost == {"demo": {Lost(1, number) for number in range(6, 11)}}
+                await again.commit(Commit(messages(6, 12), {"demo": b"12"}))
+            assert await numbers(rig.reader) == list(range(1, 13))
+
+
+async def until_it_answers(rig: KafkaRig) -> None:
+    """Wait until the gateway's connection is there again."""
+    async with asyncio.timeout(30):
+        while True:
+            with suppress(Unavailable):
+                await cluster.places(rig.connection, [TopicPartition(rig.topics.checkpoints, 1)])
+                return
+            await asyncio.sleep(0.05)
+
+
 def records(address: str, topic: str, count: int) -> list[Message]:
     """Return so many records of a topic that a consumer reads, in their order in each partition."""
     consumer = Consumer({"bootstrap.servers": address, "group.id": topic, "isolation.level": "read_committed"})
-    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in range(PARTITIONS)])
+    every = range(PARTITIONS)
+    consumer.assign([confluent_kafka.TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in every])
     found: list[Message] = []
     while len(found) < count:
         record = consumer.poll(10)

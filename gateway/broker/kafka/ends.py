@@ -114,6 +114,11 @@ class PartitionEnds:
         """Return the place of the last record in a partition; -1 where Kafka did not tell one."""
         return self._last.get(tp, -1)
 
+    def marker(self, tp: TopicPartition) -> int:
+        """Return the first place at which the marker behind that record may stand; -1 where nothing is known."""
+        last = self.last(tp)
+        return last + 1 if last >= 0 else -1
+
     def partitions(self) -> list[TopicPartition]:
         """Return those of which a place is known."""
         return [tp for tp, last in self._last.items() if last >= 0]
@@ -131,11 +136,12 @@ class PartitionEnds:
     def on_placed(self, batches: Iterable[Batch]) -> None:
         """Note the places of batches of a transaction that is about to end.
 
-        A batch that stands where an earlier one stood tells that what was behind it is lost: raises Unavailable.
+        A batch that stands where an earlier one stood, or the marker of its transaction, tells that what was there is
+        lost: raises Unavailable.
         """
         self._under_way = list(batches)
         for one in self._under_way:
-            if 0 <= one.place <= self.last(one.tp):
+            if 0 <= one.place <= self.marker(one.tp):
                 self._under_way = []
                 raise self._went_back(one.tp, one.place)
 
@@ -160,22 +166,31 @@ class PartitionEnds:
         self._events += sign * len(part.sequences)
         self._bytes += sign * part.size
 
-    def compare(self, found: Mapping[TopicPartition, int]) -> None:
-        """Compare with the ends that the partitions have now; raises Unavailable where one has less than it had."""
+    def compare(self, found: Mapping[TopicPartition, int], *, is_marked: bool = True) -> bool:
+        """Compare with the ends that the partitions have now; raises Unavailable where one has less than it had.
+
+        Behind the last record stands at least the marker of its transaction. Kafka may write that a little later than
+        it says that all is stored: until it `is_marked` for certain, return False where one is not there.
+        """
         for tp, end in found.items():
-            if end <= self.last(tp):
+            if end <= (self.marker(tp) if is_marked else self.last(tp)):
                 raise self._went_back(tp, end)
+        return all(end > self.marker(tp) for tp, end in found.items())
 
     def _went_back(self, tp: TopicPartition, place: int) -> Unavailable:
         self._short.setdefault(tp, place)
         return Unavailable(f"{tp.topic} went back to {place}: it lost its end, or was made anew")
 
     def short(self, found: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
-        """Return which of the partitions, by their ends of now, lost their ends, and where they ended then."""
+        """Return which of the partitions, by their ends of now, lost their ends, and where they ended then.
+
+        One that ends with our last record lost the marker behind it. Kafka knows of no transaction of that record any
+        more: it holds up every reader, and whether the next one is committed decides of it, too.
+        """
         return {
             tp: min(end, self._short.get(tp, end))
             for tp, end in found.items()
-            if tp in self._short or tp in self._lost_from or end <= self.last(tp)
+            if tp in self._short or tp in self._lost_from or end <= self.marker(tp)
         }
 
     def first(self, tp: TopicPartition, end: int) -> int:
@@ -206,7 +221,7 @@ class PartitionEnds:
         self._forget_lost([account for account, events in self.lost.items() if not events])
         held = [one for one in self._recent if one[0] == tp and one[1] >= oldest]
         lacking = [{event for event in part.events if (part.account, event) not in left} for _, _, part in held]
-        if not any(lacking) and now > self.last(tp):
+        if not any(lacking) and now > self.marker(tp):
             self._short.pop(tp, None)
             return  # it has all that is known, and the end that was told before was of another copy
         gone, forgotten = [], []
@@ -219,13 +234,13 @@ class PartitionEnds:
                 gone.append(one)
             if missing or place >= end:
                 forgotten.append(one)  # what of it is there stands where nobody knows
-        if gone or end <= self.last(tp):
+        if gone or end <= self.marker(tp):
             parts = [part for _, _, part in gone]
             self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
         for one in forgotten:
             self._recent.remove(one)
             self._count(one[2], -1)
-        self._last[tp] = end - 1
+        self._last[tp] = max(-1, end - 2)  # so that what comes next may stand at its end
         self._short.pop(tp, None)
 
     def knows(self, accounts: Iterable[str]) -> None:

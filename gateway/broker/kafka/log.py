@@ -55,6 +55,8 @@ _BATCH: Final = 1024 * 1024
 _GRACE: Final = 1.0
 """Seconds that a rival may take between fencing us and its claim."""
 _POLL_INTERVAL_S: Final = 0.1
+_MARKED_S: Final = 5.0
+"""Seconds until the markers of a transaction must be written that is answered for."""
 _FORGOTTEN: Final = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId)
 """A partition does not know what this producer wrote there before."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
@@ -324,13 +326,19 @@ class KafkaShard:
         """Ask whether what this writer stored last is there; see the contract."""
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
-        with permissions_may_return():
-            events = await led(self._connection, self.ends.of_events())
-            found = await cluster.places(self._connection, [self._own, *events])
-        try:
-            self.ends.compare({tp: end or 0 for tp, end in found.items()})
-        except Unavailable as error:
-            raise self._spend(OutcomeUnknown(str(error))) from None
+        clock = asyncio.get_running_loop().time
+        deadline, is_good = clock() + _MARKED_S, False
+        while not is_good:
+            with permissions_may_return():
+                events = await led(self._connection, self.ends.of_events())
+                found = await cluster.places(self._connection, [self._own, *events])
+            ends = {tp: end or 0 for tp, end in found.items()}
+            try:
+                is_good = self.ends.compare(ends, is_marked=clock() > deadline)
+            except Unavailable as error:
+                raise self._spend(OutcomeUnknown(str(error))) from None
+            if not is_good:
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _commit(self, batches: Sequence[_Batch]) -> None:
         self._spent = OutcomeUnknown("a commit was cancelled")

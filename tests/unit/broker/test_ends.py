@@ -48,6 +48,24 @@ def test_what_is_remembered_does_not_grow_with_accounts_and_batches() -> None:
     assert (ends._events, ends._bytes, len(ends._recent)) == (0, 0, 0)
 
 
+def test_a_partition_that_ends_with_our_record_lost_its_marker() -> None:
+    ends = PartitionEnds(0, OWN)
+    wrote(ends, (0, [part("alpha", 1, 2)]))
+    assert not ends.compare({EVENTS: 2}, is_marked=False)
+    assert ends.compare({EVENTS: 3}, is_marked=False)
+    assert ends.compare({EVENTS: 3})
+    assert ends.short({EVENTS: 3}) == {}
+    assert ends.short({EVENTS: 2}) == {EVENTS: 2}
+    with pytest.raises(Unavailable, match="went back to 1"):
+        ends.compare({EVENTS: 1}, is_marked=False)
+    with pytest.raises(Unavailable, match="went back to 2"):
+        ends.on_placed([Batch(EVENTS, 2, 1)])
+    with pytest.raises(Unavailable, match="went back to 2"):
+        ends.compare({EVENTS: 2})
+    ends.lose(EVENTS, 1, 0, set(), now=2)
+    assert ends.lost == {"alpha": {Lost(1, 1), Lost(1, 2)}}
+
+
 def test_each_account_is_told_once_of_its_first_and_last_key_that_is_lost() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1, 2)]), (3, [part("alpha", 3, 4), part("beta", 1)]), (7, [part("alpha", 5, 6)]))

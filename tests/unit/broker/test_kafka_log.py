@@ -177,6 +177,20 @@ async def test_a_partition_without_a_leader_ends_no_writer_with_nothing_for_it()
         await shard.check()
 
 
+async def test_a_late_marker_is_waited_for_and_a_missing_one_is_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producer = Producer()
+    shard = await opened(producer, Cluster(producer))
+    producer.ends[EVENTS] -= 1
+    asyncio.get_running_loop().call_later(0.05, producer.ends.update, (EVENTS,))
+    await shard.check()
+    producer.ends[EVENTS] -= 1
+    monkeypatch.setattr("gateway.broker.kafka.log._MARKED_S", 0.05)
+    with pytest.raises(OutcomeUnknown, match=r"order-update\.v1 went back to 3"):
+        await shard.check()
+
+
 async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would be published again to those who have read it already."""
     producer = Producer()
