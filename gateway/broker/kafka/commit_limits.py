@@ -30,13 +30,13 @@ class CommitLimits:
         self._from = sys.maxsize  # bytes that once came too late
 
     @property
-    def longest(self) -> float:
-        """The seconds that any commit of the next writer may take."""
-        return float(self._usual * 2**self._doublings)
+    def factor(self) -> int:
+        """How many times as long as usual a commit of the next writer may take, and so its transaction."""
+        return 1 << self._doublings
 
     def seconds(self, size: int) -> float:
         """Return the seconds that a commit of so many bytes may take."""
-        return self.longest if size >= self._from else self._usual
+        return self._usual * self.factor if size >= self._from else self._usual
 
     def came_too_late(self, size: int) -> bool:
         """Note that a commit of so many bytes was not stored in time; return whether it is given no longer."""

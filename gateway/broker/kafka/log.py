@@ -191,7 +191,7 @@ class KafkaLog:
             raise _superseded(shard, newest)
 
     async def _start(self, shard: int, facts: ClusterFacts) -> AIOKafkaProducer:
-        timeout = max(self._settings.transaction_timeout, self._limits[shard].longest)
+        timeout = self._settings.transaction_timeout * self._limits[shard].factor
         try:
             with permissions_may_return():
                 started = await self._connection.producer(
