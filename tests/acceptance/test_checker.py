@@ -194,7 +194,7 @@ def test_what_is_marked_late_may_come_late_but_only_once() -> None:
 
 
 def test_the_checker_knows_nothing_of_the_gateway() -> None:
-    source = (ROOT / "tests" / "acceptance" / "checker.py").read_text("utf-8")
+    source = (ROOT / "tests" / "support" / "checker.py").read_text("utf-8")
 
     assert not [line for line in source.splitlines() if line.strip().startswith(("import gateway", "from gateway"))]
 

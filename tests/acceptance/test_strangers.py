@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support import strangers
 from tests.support.control_client import Control, control_of, new_token
 from tests.support.gateway_process import House, house, process, settled_of
-from tests.support.strangers import ATTACKS
 
 log = logging.getLogger(__name__)
 
@@ -74,8 +74,7 @@ async def suffer(here: House, control: Control, attack: str, at: str, token: str
     await here.reached(await here.latest(), settled_of)
     phase = Phase(attack, time.time())
     where = urlsplit(at)
-    script = Path(__file__).with_name("strangers.py")
-    command = (sys.executable, script, attack, where.hostname or "", str(where.port), str(SECONDS))
+    command = (sys.executable, str(strangers.__file__), attack, where.hostname or "", str(where.port), str(SECONDS))
     async with process(here.folder, *command, name="stranger") as stranger, asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(asked(control, phase, token))
         assert await stranger.ended() == 0, stranger.complained
@@ -92,7 +91,7 @@ def p99(values: Sequence[float]) -> float:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("listener", ["monitoring", "control"])
 async def test_events_probes_and_operators_do_not_notice_strangers(tmp_path: Path, listener: str) -> None:
-    attacks = [name for name in ATTACKS if name not in {"innocent", *NOT_THERE[listener]}]
+    attacks = [name for name in strangers.ATTACKS if name not in {"innocent", *NOT_THERE[listener]}]
     async with house(tmp_path, accounts=2) as here:
         token, line = await new_token(tmp_path, "otto", "operator")
         (tmp_path / "tokens").write_text(line)
