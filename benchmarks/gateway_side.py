@@ -18,7 +18,7 @@ from gateway.hub.methods import Hub
 from gateway.replica.replica import Replica
 from gateway.replica.source.account import AccountState
 from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
-from gateway.signalr.connection import connect
+from gateway.signalr.connect import connect
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.tracer import tracing
 

@@ -13,7 +13,7 @@ from gateway.events.catalogue import KINDS
 from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import PATH, Hub
 from gateway.settings import Settings
-from gateway.signalr.connection import connect as connect_hub
+from gateway.signalr.connect import connect as connect_hub
 from gateway.verify.compare import Logged
 
 _FIRST: Final = "1"

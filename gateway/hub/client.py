@@ -20,8 +20,7 @@ from gateway.errors import ConfigurationError
 from gateway.redaction import shown_path
 from gateway.reloaded import Reloaded
 from gateway.settings import HubSettings, check_proxy_url
-from gateway.signalr.connection import Transport
-from gateway.signalr.transport import check_upgrade
+from gateway.signalr.transport import Transport, check_upgrade
 from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
 
 _HEADERS_FILE: Final = "hub.headers_file"

@@ -38,7 +38,7 @@ from gateway.replica.source.context import AdaptivePageSize, Connect, RateLimite
 from gateway.replica.status import AccountStatus, status_of
 from gateway.session.types import SessionSettings
 from gateway.settings import Settings
-from gateway.signalr.connection import connect as connect_to_hub
+from gateway.signalr.connect import connect as connect_to_hub
 from gateway.state import ACCOUNT
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
-from gateway.signalr import protocol
+from gateway.signalr import records
 
-Answer = protocol.Completion | protocol.Malformed | None
+Answer = records.Completion | records.Malformed | None
 """None: the connection ended."""
 
 _BEHIND: Final = 1

@@ -13,41 +13,26 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 import aiohttp
 
-from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, ProtocolError, forget_frames
-from gateway.signalr import protocol
+from gateway.errors import CallFailed, CallTimedOut, ConnectionLost, forget_frames
+from gateway.signalr import protocol, records
 from gateway.signalr.calls import Answer, Call, Calls, Expired
+from gateway.signalr.frames import BINARY, CLOSE_TIMEOUT_S, PING, PONG, TEXT, Socket, size_of
 from gateway.signalr.intake import Callbacks, Intake, MatchRecord, OnLarge, OnPush, Pause, too_large
 from gateway.signalr.large_records import ODD
-from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
-from gateway.signalr.transport import Transport, abort, shown, stage, tcp_under
+from gateway.signalr.transport import Transport, abort, shown
 from gateway.tasks import retrieve_exception
 from gateway.together import same_tick
 
-__all__ = ["Connection", "OnPush", "Transport", "connect"]
-
-Matched = Callable[[str], None]
-"""Called with the name of a stage, `negotiate`, `upgrade` or `handshake`, when it went well."""
-
-_CLOSE_TIMEOUT_S: Final = 1.0
-"""Seconds for closing in good order."""
-_MESSAGE_ROOM: Final = 1024 * 1024
-"""Bytes by which a WebSocket message may be longer than a record: it may hold several."""
 _MAX_UNSENT_BYTES: Final = 1024 * 1024
 """Bytes that may wait for a hub that asks, by pings or calls, and takes no answers: they are some tens each."""
 _NEVER: Final = {"dropped", "silent"}
 _MAX_CALL_BYTES: Final = 4
 """How many times the limit of a call its answer may take while parts of it come."""
-
-_Socket = aiohttp.ClientWebSocketResponse[bool]
-_TEXT: Final = aiohttp.WSMsgType.TEXT
-_BINARY: Final = aiohttp.WSMsgType.BINARY
-_PING: Final = aiohttp.WSMsgType.PING
-_PONG: Final = aiohttp.WSMsgType.PONG
 
 
 class Connection:
@@ -62,7 +47,7 @@ class Connection:
     def __init__(
         self,
         transport: Transport,
-        socket: _Socket,
+        socket: Socket,
         reader: protocol.RecordReader,
         *,
         tcp: asyncio.BaseTransport | None,
@@ -136,11 +121,11 @@ class Connection:
             if call is not None and not call.is_overdue:
                 self._calls.end(call)
         match completion:
-            case protocol.Completion(error=None):
+            case records.Completion(error=None):
                 return completion.result or b"null"
-            case protocol.Completion(error=str(words)):
+            case records.Completion(error=str(words)):
                 raise CallFailed(method, shown(words, self._secrets))
-            case protocol.Malformed():
+            case records.Malformed():
                 raise CallFailed(method, f"the answer cannot be read: {shown(completion.problem, self._secrets)}")
             case _:
                 raise self._end
@@ -228,7 +213,7 @@ class Connection:
         self._lose(ConnectionLost("the gateway closed the connection", reason="closed"))
         try:
             if heard and not self._socket.closed:
-                async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     self._send(protocol.encode_close())
                     await self._socket.close()
         except (TimeoutError, ConnectionLost):
@@ -244,12 +229,12 @@ class Connection:
         while True:
             message = await receive()
             now = loop.time()
-            if message.type is not _TEXT and message.type is not _BINARY:
-                self._receipt.framed(now, _size(message))
-                if message.type is not _PING and message.type is not _PONG:
+            if message.type is not TEXT and message.type is not BINARY:
+                self._receipt.framed(now, size_of(message))
+                if message.type is not PING and message.type is not PONG:
                     raise self._ended(message.type, message.data, message.extra)
-                if message.type is _PING:
-                    self._reply(message.data, _PONG)
+                if message.type is PING:
+                    self._reply(message.data, PONG)
                 await intake.worked_since(now)
                 continue
             self._receipt.framed(now, len(message.data))
@@ -277,14 +262,14 @@ class Connection:
         self._check_open()
         self._received_at = asyncio.get_running_loop().time()
 
-    def _reply(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
+    def _reply(self, data: bytes, kind: aiohttp.WSMsgType = TEXT) -> None:
         """Send what the hub asked for; raises ConnectionLost where it asks on and takes none of it."""
         self._send(data, kind)
         waiting = self._tcp.get_write_buffer_size() if isinstance(self._tcp, asyncio.WriteTransport) else 0
         if waiting > _MAX_UNSENT_BYTES:
             raise ConnectionLost(f"the hub takes no answers: {waiting} bytes wait for it", reason="dropped")
 
-    def _send(self, data: bytes, kind: aiohttp.WSMsgType = _TEXT) -> None:
+    def _send(self, data: bytes, kind: aiohttp.WSMsgType = TEXT) -> None:
         """Hand a record, or another frame, to the transport and never wait: the peer's silence judges what it takes.
 
         `send_frame` writes first and then, when 64 KiB are not yet taken, waits for room; that wait is cut off.
@@ -364,76 +349,5 @@ class Connection:
         return ConnectionLost(f"the hub broke the WebSocket protocol: {words}", reason="protocol")
 
 
-def _size(message: Any) -> int:  # noqa: ANN401 - of one of two types of aiohttp
-    return len(message.data) if isinstance(message.data, bytes | bytearray) else 0
-
-
 def _alike(lost: ConnectionLost) -> ConnectionLost:
     return ConnectionLost(str(lost), reason=lost.reason)
-
-
-async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:
-    """Connect to the hub at `url` with the bearer `key`; `passed` hears of each stage that went well.
-
-    Raises Unauthorized on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
-    happens, cancellation at any step included, nothing is left open.
-    """
-    transport = transport.now()
-    if transport.skip_negotiation:
-        route = Route(url, key, transport.headers)
-    else:
-        route = await negotiate(transport, url, key)
-        passed("negotiate")
-    socket = await _upgrade(transport, route)
-    passed("upgrade")
-    tcp = tcp_under(socket)
-    receipt = Receipt(socket)
-    try:
-        reader, early = await _shake_hands(transport, socket, receipt, route.secrets)
-        passed("handshake")
-    except BaseException:
-        abort(socket, tcp)
-        receipt.end()
-        raise
-    return Connection(transport, socket, reader, tcp=tcp, receipt=receipt, early=early, secrets=route.secrets)
-
-
-async def _upgrade(transport: Transport, route: Route) -> _Socket:
-    async with stage("upgrade", transport.connect_timeout, route.secrets):
-        return await transport.http.ws_connect(
-            route.websocket_url(),
-            headers=route.headers(),
-            proxy=transport.proxy,
-            compress=0,
-            autoping=False,  # its pong would wait for room to write
-            decode_text=False,  # money passes as the bytes that came; a record's bad UTF-8 spoils only itself
-            max_msg_size=transport.max_record + _MESSAGE_ROOM,
-            timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_TIMEOUT_S),
-        )
-
-
-async def _shake_hands(
-    transport: Transport, socket: _Socket, receipt: Receipt, secrets: Iterable[str]
-) -> tuple[protocol.RecordReader, Iterable[bytes]]:
-    reader = protocol.RecordReader(transport.max_record)
-    first: bytes | None = None
-    async with stage("handshake", transport.connect_timeout, secrets):
-        await socket.send_frame(protocol.encode_handshake_request(), _TEXT)
-        try:
-            while first is None:
-                message = await socket.receive()
-                receipt.framed(asyncio.get_running_loop().time(), _size(message))
-                if message.type is _PING:
-                    await socket.pong(message.data)
-                if message.type is _PING or message.type is _PONG:
-                    continue
-                if message.type is not _TEXT and message.type is not _BINARY:
-                    raise ConnectFailed("handshake: the hub closed the connection", reason="handshake")
-                records = iter(reader.cut(message.data))
-                first = next(records, None)
-            error = protocol.decode_handshake_response(first).error
-        except ProtocolError as problem:
-            error = str(problem)
-    if error:  # an empty text is none, as it is to Microsoft's clients
-        raise ConnectFailed(f"handshake: {shown(error, secrets)}", reason="handshake")
-    return reader, records

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.errors import ConnectionLost, ProtocolError
-from gateway.signalr import protocol
+from gateway.signalr import protocol, records
 from gateway.signalr.calls import Calls
 from gateway.signalr.large_records import LARGE, ODD, TURN, decode_aside
 
@@ -146,10 +146,10 @@ class Intake:
     def _take(self, raw: bytes) -> None:
         record = protocol.decode(raw)
         match record:
-            case protocol.Invocation():
+            case records.Invocation():
                 self._malformed = 0
                 self._acknowledge(record, is_known=self._on_push(record.target, record.arguments))
-            case protocol.Malformed():
+            case records.Malformed():
                 if self._is_for_nobody(record):
                     self._on_push("", [record.raw])
             case _:
@@ -157,7 +157,7 @@ class Intake:
 
     async def _take_large(self, raw: bytes, on_large: OnLarge) -> None:
         """Take a record that would hold the loop for too long; others have their turns meanwhile."""
-        record: protocol.Record | None = protocol.decode_usual_completion(raw)
+        record: records.Record | None = protocol.decode_usual_completion(raw)
         if record is not None:
             self._take_other(record)
             return
@@ -165,10 +165,10 @@ class Intake:
         try:
             record = await decode_aside(protocol.decode, raw)
             match record:
-                case protocol.Invocation():
+                case records.Invocation():
                     self._malformed = 0
                     self._acknowledge(record, is_known=await on_large(record.target, record.arguments))
-                case protocol.Malformed():
+                case records.Malformed():
                     if self._is_for_nobody(record):
                         await on_large("", [record.raw])
                 case _:
@@ -177,24 +177,24 @@ class Intake:
             self.is_busy = False
         self._note_work()
 
-    def _take_other(self, record: protocol.Record) -> None:
+    def _take_other(self, record: records.Record) -> None:
         self._malformed = 0
         match record:
-            case protocol.Completion():
+            case records.Completion():
                 self._calls.complete(record.id, record)
-            case protocol.Close():
+            case records.Close():
                 words = self._shown(record.error or "no reason given")
                 raise ConnectionLost(f"the hub closed the connection: {words}", reason="closed")
             case _:
                 pass  # a ping, or a type that the gateway has no use for
 
-    def _acknowledge(self, record: protocol.Invocation, *, is_known: bool | None) -> None:
+    def _acknowledge(self, record: records.Invocation, *, is_known: bool | None) -> None:
         """Answer an invocation with an id: the hub's method waits for that, and may hold the only turn."""
         if record.id is not None:
             error = f"there is no {self._shown(record.target)} here" if is_known is False else None
             self._send(protocol.encode_completion(record.id, error=error))
 
-    def _is_for_nobody(self, record: protocol.Malformed) -> bool:
+    def _is_for_nobody(self, record: records.Malformed) -> bool:
         """Whether a malformed record is the answer to no call; raises ConnectionLost where it is one too many."""
         self._malformed += 1
         if not record.raw or self._malformed > _MAX_MALFORMED:

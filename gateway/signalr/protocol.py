@@ -14,13 +14,23 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from gateway.errors import ProtocolError
 from gateway.signalr import lenient_json as salvage
+from gateway.signalr.records import (
+    Close,
+    Completion,
+    HandshakeRequest,
+    HandshakeResponse,
+    Invocation,
+    Malformed,
+    Ping,
+    Record,
+    UnknownRecord,
+)
 
 SEPARATOR: Final = b"\x1e"
 """Ends a record; nothing else does: a WebSocket message may hold several records or a part of one."""
@@ -35,67 +45,6 @@ MAX_RECORD: Final = 8 * 1024 * 1024
 MOST_PARTS: Final = 200_000
 """Commas of a record above which only one that is written as servers do is decoded: a page of a thousand events has
 half of them, and each may be an object to be made."""
-
-
-class Invocation(msgspec.Struct, frozen=True):
-    """Type 1: call `target`; with an `id` the caller waits for a completion."""
-
-    target: str
-    arguments: list[bytes]
-    """Raw JSON, byte for byte as it came."""
-    id: str | None = None
-
-
-class Completion(msgspec.Struct, frozen=True):
-    """Type 3: the answer to the invocation `id`: a raw JSON `result`, or the words of an `error`."""
-
-    id: str
-    result: bytes | None = None
-    error: str | None = None
-
-
-class Ping(msgspec.Struct, frozen=True):
-    """Type 6: I am here."""
-
-
-class Close(msgspec.Struct, frozen=True):
-    """Type 7: the peer is about to close; `allow_reconnect` is advice for clients that give up."""
-
-    error: str | None = None
-    allow_reconnect: bool = False
-
-
-class UnknownRecord(msgspec.Struct, frozen=True):
-    """A record type that the gateway has no use for (2, 4, 5, 8, 9 and what the future brings)."""
-
-    type: int
-
-
-class Malformed(msgspec.Struct, frozen=True):
-    """A record that is no SignalR record, with the bytes as they came."""
-
-    raw: bytes
-    problem: str
-    id: str | None = None
-    """The invocation that it seems to answer, so that its caller need not wait in vain."""
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeRequest:
-    """The client's first record."""
-
-    protocol: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True)
-class HandshakeResponse:
-    """The server's first record; an `error` says why the connection will close."""
-
-    error: str | None = None
-
-
-Record = Invocation | Completion | Ping | Close | UnknownRecord | Malformed
 
 
 class _Wire(msgspec.Struct):

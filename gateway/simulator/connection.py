@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from gateway.errors import ProtocolError
-from gateway.signalr import protocol
+from gateway.signalr import protocol, records
 from gateway.simulator import methods
 from gateway.simulator.user import Subscriber, User
 
@@ -170,18 +170,18 @@ class Connection:
         opened()
         return True
 
-    async def _record(self, record: protocol.Record) -> None:
+    async def _record(self, record: records.Record) -> None:
         match record:
-            case protocol.Invocation():
+            case records.Invocation():
                 await self._invoke(record)
-            case protocol.Ping():
+            case records.Ping():
                 self.pinged = True
-            case protocol.Close():
+            case records.Close():
                 self.end("the client closed", protocol.encode_close())
-            case protocol.Malformed():
+            case records.Malformed():
                 self.end("bad record", _ERROR)
 
-    async def _invoke(self, call: protocol.Invocation) -> None:
+    async def _invoke(self, call: records.Invocation) -> None:
         """Run one call; like the real hub's, a connection's calls run one after the other."""
         if seconds := methods.delay(self.user, call.target):
             self.heard = time.monotonic() + seconds  # a client's silence does not count while it waits for us

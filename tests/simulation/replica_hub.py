@@ -13,7 +13,8 @@ from random import Random
 from typing import Any, Final, NoReturn, cast
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Unauthorized
-from gateway.signalr.connection import Connection, OnPush, Pause
+from gateway.signalr.connection import Connection
+from gateway.signalr.intake import OnPush, Pause
 from tests.simulation.virtual import EPOCH, Machine, machine_of
 
 CALL_TIMEOUT: Final = 4.0

@@ -11,7 +11,9 @@ from typing import Final
 from gateway.accounts import AccountsDirectory
 from gateway.events.decode import Decoder
 from gateway.replica.memory import MemoryBudget
-from gateway.signalr.connection import Connection, Matched, Transport
+from gateway.signalr.connect import Matched
+from gateway.signalr.connection import Connection
+from gateway.signalr.transport import Transport
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 

@@ -8,7 +8,8 @@ import pytest
 
 from gateway.errors import CallFailed, CallRejected
 from gateway.hub.methods import Hub, Subscription
-from gateway.signalr.connection import Transport, connect
+from gateway.signalr.connect import connect
+from gateway.signalr.transport import Transport
 from gateway.simulator import PATH, Failure, Form, Simulator, SimulatorConfig, simulator
 
 KEY = "the-key-of-an-account"

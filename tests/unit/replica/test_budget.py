@@ -13,7 +13,7 @@ from gateway.hub.client import hub_http, transport_of
 from gateway.replica.memory import MemoryBudget
 from gateway.replica.source.account import Account, AccountState
 from gateway.settings import HubSettings
-from gateway.signalr.connection import connect as connect_to_hub
+from gateway.signalr.connect import connect as connect_to_hub
 from tests.support.in_process import Build
 
 

@@ -33,7 +33,7 @@ class Hub:
     last_received_at: float = 0.0
 
     async def connect(self, *_: object) -> Connection:
-        """Connect, as `gateway.signalr.connection.connect` does."""
+        """Connect, as `gateway.signalr.connect.connect` does."""
         return cast("Connection", self)
 
     async def run(self, *_: object) -> NoReturn:

@@ -6,7 +6,8 @@ import pytest
 
 from gateway.events.decode import Decoder
 from gateway.replica.source import pushes
-from gateway.signalr.protocol import Invocation, decode
+from gateway.signalr.protocol import decode
+from gateway.signalr.records import Invocation
 from gateway.simulator.events import CALLBACKS, EventSource
 from gateway.simulator.wire import Form, Style
 

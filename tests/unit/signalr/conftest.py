@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import ConnectFailed
-from gateway.signalr.connection import Connection, Transport, connect
+from gateway.signalr.connect import connect
+from gateway.signalr.connection import Connection
+from gateway.signalr.transport import Transport
 from tests.support.certificates import Authority
 
 PATH = "/hubs/event/v1"

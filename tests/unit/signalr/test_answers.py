@@ -17,7 +17,8 @@ from gateway import __version__
 from gateway.errors import ConnectFailed
 from gateway.hub.client import hub_http, transport_of
 from gateway.settings import HubSettings
-from gateway.signalr.connection import Connection, connect
+from gateway.signalr.connect import connect
+from gateway.signalr.connection import Connection
 
 PATH = "/hubs/event/v1"
 KEY = "the-key-of-an-account"

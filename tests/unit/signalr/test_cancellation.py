@@ -12,7 +12,8 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import ConnectFailed, GatewayError
-from gateway.signalr.connection import Connection, connect
+from gateway.signalr.connect import connect
+from gateway.signalr.connection import Connection
 
 KEY = "the-key-of-an-account"
 Start = Callable[..., Awaitable[Any]]

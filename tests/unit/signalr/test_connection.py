@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import ConnectionLost, ProtocolError
-from gateway.signalr.connection import connect
+from gateway.signalr.connect import connect
 from gateway.simulator import PATH, SimulatorConfig, simulator
 from tests.unit.signalr.listening import following, ignore
 

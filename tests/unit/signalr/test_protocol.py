@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import ProtocolError
 from gateway.signalr import protocol
-from gateway.signalr.protocol import Close, Completion, Invocation, Malformed, Ping, RecordReader, UnknownRecord
+from gateway.signalr.protocol import RecordReader
+from gateway.signalr.records import Close, Completion, Invocation, Malformed, Ping, UnknownRecord
 
 
 def test_an_argument_is_given_byte_for_byte_as_it_came() -> None:

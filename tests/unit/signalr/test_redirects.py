@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import ConnectFailed
-from gateway.signalr.connection import connect
+from gateway.signalr.connect import connect
 from gateway.simulator import PATH, Faults, SimulatorConfig, simulator
 from tests.unit.signalr.answers import answering
 

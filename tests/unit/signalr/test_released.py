@@ -14,7 +14,8 @@ import pytest
 
 from gateway.errors import ConnectionLost
 from gateway.signalr.calls import Calls
-from gateway.signalr.connection import Connection, connect
+from gateway.signalr.connect import connect
+from gateway.signalr.connection import Connection
 from gateway.signalr.intake import Intake
 from gateway.signalr.protocol import RecordReader
 from gateway.signalr.receipt import Receipt

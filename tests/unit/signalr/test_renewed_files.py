@@ -18,7 +18,7 @@ from gateway.errors import ConfigurationError, ConnectFailed
 from gateway.hub.client import check_files, hub_http, transport_of
 from gateway.hub.methods import PATH
 from gateway.settings import HubSettings
-from gateway.signalr.connection import connect
+from gateway.signalr.connect import connect
 from tests.support.certificates import Authority
 
 KEY = "the-key-of-an-account"

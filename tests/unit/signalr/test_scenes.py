@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from gateway.errors import CallFailed, ConnectFailed, ConnectionLost, Unauthorized
-from gateway.signalr import protocol
-from gateway.signalr.connection import connect
+from gateway.signalr import protocol, records
+from gateway.signalr.connect import connect
 
 KEY = "the-key-of-an-account"
 WIRE = Path(__file__).parents[2] / "fixtures" / "wire"
@@ -99,7 +99,7 @@ async def test_a_recorded_session_is_taken_to_its_recorded_end(name: str, start:
     async def call_all() -> None:
         for frame in frames:
             call = protocol.decode(frame.get("out", "").removesuffix("\x1e").encode())
-            if isinstance(call, protocol.Invocation) and call.arguments:
+            if isinstance(call, records.Invocation) and call.arguments:
                 answer = answers[call.id]
                 if answer.error is None:
                     assert await connection.call(call.target, json.loads(call.arguments[0])) == answer.result
@@ -109,7 +109,7 @@ async def test_a_recorded_session_is_taken_to_its_recorded_end(name: str, start:
                     assert str(failed.value) == f"{call.target}: {answer.error}"
 
     received = [protocol.decode(frame["in"].removesuffix("\x1e").encode()) for frame in frames if "in" in frame]
-    answers = {record.id: record for record in received if isinstance(record, protocol.Completion)}
+    answers = {record.id: record for record in received if isinstance(record, records.Completion)}
     calling = asyncio.create_task(call_all())
     with pytest.raises(ConnectionLost) as lost:
         await connection.run(lambda target, arguments: pushed.append((target, arguments)))
@@ -119,7 +119,7 @@ async def test_a_recorded_session_is_taken_to_its_recorded_end(name: str, start:
     reason, words = ENDED[name.partition(": ")[2]]
     assert lost.value.reason == reason
     assert words in str(lost.value)
-    assert pushed == [(each.target, each.arguments) for each in received if isinstance(each, protocol.Invocation)]
+    assert pushed == [(each.target, each.arguments) for each in received if isinstance(each, records.Invocation)]
 
 
 @pytest.mark.parametrize("name", named(FAILED))
