@@ -19,7 +19,7 @@ import msgspec
 from gateway.bootstrap.child_process import ChildLog, ChildProcess
 from gateway.replica.containment import report_unexpected
 from gateway.telemetry.control_counts import ControlCounters
-from gateway.telemetry.metrics import ReplicaMetrics
+from gateway.telemetry.replica_metrics import ReplicaMetrics
 
 ASK: Final = b"numbers\n"
 """How the numbers are asked for."""

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from gateway.control.problem_models import Answer
+
 
 def _whole(value: object) -> object:
     """Take 3.0 for 3, as JSON Schema does: some languages know no other numbers."""
@@ -95,15 +97,11 @@ REPLAY: Final[dict[str, Any]] = {
 }
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, validate_by_name=True)
-
-
 class _Request(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, frozen=True, extra="forbid")
 
 
-class Lag(_Answer):
+class Lag(Answer):
     """How far the log is behind the hub."""
 
     sequences: int
@@ -112,7 +110,7 @@ class Lag(_Answer):
     """For how long that has been so."""
 
 
-class EffectiveSubscription(_Answer):
+class EffectiveSubscription(Answer):
     """The subscription that is in effect."""
 
     strategies: list[int] | None
@@ -121,7 +119,7 @@ class EffectiveSubscription(_Answer):
     """Those that the hub did not give when it was asked last; it is asked again."""
 
 
-class Enums(_Answer):
+class Enums(Answer):
     """How the hub writes enums, as the owner saw it since it began."""
 
     forms: list[str]
@@ -130,7 +128,7 @@ class Enums(_Answer):
     """Enums that are published as numbers, since the setting hub.enums does not name them."""
 
 
-class Desired(_Answer):
+class Desired(Answer):
     """Desired state of an account."""
 
     state: Literal["running", "paused"]
@@ -145,7 +143,7 @@ class Desired(_Answer):
     """Seconds since the last change; null where there was none."""
 
 
-class Observed(_Answer):
+class Observed(Answer):
     """Observed state of an account, as reported last by its owner."""
 
     state: str
@@ -175,7 +173,7 @@ class Observed(_Answer):
     """Whether the report is so old that no replica may serve the account, or the broker is unavailable."""
 
 
-class Account(_Answer):
+class Account(Answer):
     """An account: its desired and its observed state."""
 
     account: str
@@ -188,7 +186,7 @@ class Account(_Answer):
     """Null where no replica has reported anything, or a newer release wrote it."""
 
 
-class Accounts(_Answer):
+class Accounts(Answer):
     """A part of the accounts."""
 
     items: list[Account]
@@ -196,7 +194,7 @@ class Accounts(_Answer):
     """The cursor of the next part; null where this is the last."""
 
 
-class Subscription(_Answer):
+class Subscription(Answer):
     """The subscription of an account."""
 
     account: str
@@ -218,7 +216,7 @@ class SubscriptionWanted(_Request):
     strategies: Annotated[Strategies, Field(examples=[[1, 2], None, []])]
 
 
-class TargetState(_Answer):
+class TargetState(Answer):
     """Whether an account is to run."""
 
     account: str
@@ -239,7 +237,7 @@ class TargetStateWanted(_Request):
     """`paused` lets its connection to the hub go; nothing is lost, since the hub's history gives it again."""
 
 
-class Checkpoint(_Answer):
+class Checkpoint(Answer):
     """How far an account is published."""
 
     account: str
@@ -261,7 +259,7 @@ class CheckpointWanted(_Request):
     """The EventSeqId after which everything is published, again or for the first time; 0: from the oldest on."""
 
 
-class Forgotten(_Answer):
+class Forgotten(Answer):
     """An account whose checkpoint is forgotten."""
 
     account: str
@@ -269,7 +267,7 @@ class Forgotten(_Answer):
     """Whether it is applied, or will be as soon as a replica can."""
 
 
-class Reconnect(_Answer):
+class Reconnect(Answer):
     """A new connection that was asked for."""
 
     account: str
@@ -306,7 +304,7 @@ class ReplayWanted(_Request):
     their consumers must heed `replayid`, or they count an event twice and take older states for newer ones."""
 
 
-class ReplayProgress(_Answer):
+class ReplayProgress(Answer):
     """How far a replay is."""
 
     fraction: float
@@ -323,7 +321,7 @@ class ReplayProgress(_Answer):
     """Until its end at this rate; null where that is not known."""
 
 
-class Replay(_Answer):
+class Replay(Answer):
     """A replay: what was asked for, and how far it is."""
 
     id: str
@@ -355,7 +353,7 @@ class Replay(_Answer):
     """Seconds since the owner's last report; null where there is none."""
 
 
-class Replays(_Answer):
+class Replays(Answer):
     """A part of the replays, the newest first."""
 
     items: list[Replay]
@@ -363,7 +361,7 @@ class Replays(_Answer):
     """The cursor of the next part; null where this is the last."""
 
 
-class Topic(_Answer):
+class Topic(Answer):
     """A topic of the log."""
 
     kind: str
@@ -373,38 +371,9 @@ class Topic(_Answer):
     """Where the JSON Schema of its values is; null where each message's kind says it."""
 
 
-class Topics(_Answer):
+class Topics(Answer):
     """All topics of the log."""
 
     items: list[Topic]
     next: str | None
     """Always null: they come all at once."""
-
-
-class Fault(_Answer):
-    """One thing that is wrong in a request."""
-
-    where: str
-    """Such as body.strategies.0 or query.limit."""
-    problem: str
-
-
-class Problem(_Answer):
-    """A problem as RFC 9457 has it."""
-
-    type: str
-    """A URN that stays the same: urn:mesolive:gateway:problem:unknown-account."""
-    title: str
-    """What the type means."""
-    status: int
-    """The HTTP status."""
-    detail: str
-    """What was wrong and what would be right."""
-    instance: str
-    """The path that was asked for."""
-    request_id: str
-    """As in the header X-Request-Id and in the gateway's log."""
-    nearest: str | None = None
-    """The name that may have been meant."""
-    errors: list[Fault] | None = None
-    """All that is wrong, where it is several things."""

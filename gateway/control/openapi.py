@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from gateway.control import models
+from gateway.control import problem_models
 from gateway.control.problems import MEDIA_TYPE, ProblemType
 
 Responses = dict[int | str, dict[str, Any]]
@@ -53,7 +53,7 @@ def responses(
         by_status.setdefault(kind.status, []).append(kind)
     for code, kinds in by_status.items():
         found[code] = {
-            "model": models.Problem,
+            "model": problem_models.Problem,
             "description": "; ".join(f"`{kind.type}`: {kind.value[2]}" for kind in kinds),
             "headers": _REQUEST_ID | (_RETRY_AFTER if code in _LATER else {}),
             "content": {MEDIA_TYPE: {"example": _example(kinds[0])}},

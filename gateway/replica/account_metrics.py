@@ -7,7 +7,8 @@ import time
 from typing import Final
 
 from gateway.replica.source.account import Account, AccountState
-from gateway.telemetry.metrics import OUTCOMES, AccountMetrics
+from gateway.telemetry.metrics import OUTCOMES
+from gateway.telemetry.replica_metrics import AccountMetrics
 
 DISCONNECT_REASONS: Final = (
     *("silent", "dropped", "closed", "protocol", "too-large", "call", "deaf", "dead-letters", "diverged", "released"),

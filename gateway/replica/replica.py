@@ -42,7 +42,7 @@ from gateway.signalr.connect import connect as connect_to_hub
 from gateway.state import ACCOUNT
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
-from gateway.telemetry.metrics import ReplicaMetrics
+from gateway.telemetry.replica_metrics import ReplicaMetrics
 from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 
 _PAGE_MEMORY_SHARE: Final = 8

@@ -24,7 +24,7 @@ from gateway.replica.source.account import AccountState
 from gateway.replica.source.context import SourceContext
 from gateway.replica.status import observed_of
 from gateway.state import REPLAY, SHARD, Observed, Phase, ShardState
-from gateway.telemetry.metrics import AccountMetrics, ReplicaMetrics
+from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 _SHARD_REPORT_INTERVAL_S: Final = 5.0
 """Seconds between two reports of whose the shards are."""

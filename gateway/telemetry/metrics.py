@@ -9,7 +9,6 @@ asks for that.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import chain, product
 from typing import Final
 
@@ -19,9 +18,10 @@ from prometheus_client.registry import Collector
 
 from gateway import __version__
 from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounters
-from gateway.telemetry.counters import Counters, Histogram
+from gateway.telemetry.counters import Histogram
 from gateway.telemetry.exposition import encode, form_for
 from gateway.telemetry.families import Family, Scope
+from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 PREFIX: Final = "mesolive_gateway_"
 OUTCOMES: Final = ("published", "late", "dead_letter", "filtered", "duplicate", "before_start")
@@ -211,66 +211,6 @@ _FAMILIES: Final = (
 )
 FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _FAMILIES}
 """Name → metric, in the order in which they are told."""
-
-
-@dataclass(frozen=True, slots=True)
-class AccountMetrics:
-    """What is counted of one account, since the process began."""
-
-    account: str
-    state: str
-    is_awaited: bool
-    """Whether its log is to be level: not so of one that is paused, unauthorized or diverged, which its state tells."""
-    lag: int
-    """Sequences that the hub has and the log has not."""
-    lag_seconds: float
-    """For how long that has been so."""
-    heard_at: float | None
-    """When the hub was last heard, in Unix time; None for never."""
-    is_connected: bool
-    verified: int
-    disconnects: Mapping[str, int]
-    """Connections that ended, by reason."""
-    connect_failures: Mapping[str, int]
-    """Attempts to connect that failed, by reason."""
-    outcomes: Mapping[str, int]
-    """Events by what became of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReplicaMetrics:
-    """What is counted of a replica and of its accounts."""
-
-    counters: Counters
-    accounts: Collection[AccountMetrics]
-    orphaned: Mapping[str, str]
-    """Accounts that nobody serves, and the state that says why."""
-    states: Collection[str]
-    """That an account may have, those included."""
-    disconnect_reasons: Collection[str]
-    """For which a connection may end; there may be others."""
-    connect_failure_reasons: Collection[str]
-    """For which an attempt to connect may fail; there may be others."""
-    kinds: Collection[str]
-    """Of events."""
-    shards: int
-    owned: int
-    replays: Mapping[str, int] | None
-    """Replays by state; None where that is not known yet."""
-    endings: Collection[str]
-    """States in which a replay ends."""
-    buffer: int
-    buffer_limit: int
-    action_required: bool
-    """Whether only a person can mend what is wrong with the broker."""
-    window: int
-    """Bytes that may be committed at once."""
-    in_flight: int
-    """Bytes that are."""
-    waiters: int
-    """Pages of the history that wait for room in the memory."""
-    waits: float
-    """Seconds for which the first of them does."""
 
 
 class _ScrapeCollector(Collector):

@@ -21,7 +21,8 @@ from gateway.session.session import Session
 from gateway.session.types import OutgoingItem
 from gateway.state import Desired, TargetState
 from gateway.telemetry.counters import Counters
-from gateway.telemetry.metrics import AccountMetrics, Metrics
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.replica_metrics import AccountMetrics
 from tests.support.in_process import Build
 from tests.unit.replica.wishes import applied, wish
 

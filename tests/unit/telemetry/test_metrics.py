@@ -14,7 +14,8 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS
 from gateway.telemetry.control_counts import CONTROL_FAMILIES
 from gateway.telemetry.counters import Counters, Histogram
-from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, AccountMetrics, Metrics, ReplicaMetrics, Scope
+from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, Metrics, Scope
+from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 ROOT = Path(__file__).parents[3]
 CALM = AccountMetrics(
