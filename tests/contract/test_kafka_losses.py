@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,10 @@ import pytest
 import structlog
 from aiokafka.structs import TopicPartition
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from gateway.broker.kafka import cluster
+from gateway.broker.kafka.topics import partition_of
 from gateway.broker.ports import Commit, Lost
 from gateway.errors import OutcomeUnknown, Unavailable
 from tests.support import kafka_server
@@ -92,6 +94,55 @@ async def test_events_of_a_transaction_that_lost_its_marker_come_again_once(
             assert await numbers(rig.reader) == list(range(1, 13))
 
 
+@pytest.mark.timeout(240)
+async def test_what_a_leader_lost_that_was_elected_though_it_was_behind_is_published_again_once(folder: Path) -> None:
+    """Two of three brokers have the topic; the one that missed its last events leads after the other's end."""
+    kafka_server.require_java()
+    with kafka_server.cluster(folder, controllers=1) as servers:
+        _, ahead, behind = servers
+        client = admin(servers[0].address)
+        async with kafka_rig(*(one.address for one in servers), replicas=3) as rig:
+            log, name = rig.log("a"), rig.topics.message("order-update")
+            place = TopicPartition(name, partition_of("demo", PARTITIONS))
+            await deleted(client, name)  # the gateway would not begin with such a topic
+            config = {"unclean.leader.election.enable": "true", "min.insync.replicas": "1"}
+            assigned = [[ahead.number, behind.number]] * PARTITIONS
+            wanted = NewTopic(name, PARTITIONS, replica_assignment=assigned, config=config)
+            await asyncio.to_thread(client.create_topics([wanted])[name].result)
+
+            async def is_led_by(server: KafkaServer, *in_sync: KafkaServer) -> None:
+                async with asyncio.timeout(60):
+                    while True:
+                        found = await asyncio.to_thread(client.list_topics, timeout=10)
+                        part = found.topics[name].partitions[place.partition]
+                        if part.leader == server.number and set(part.isrs) == {one.number for one in in_sync}:
+                            return
+                        await asyncio.sleep(0.1)
+
+            async def stored(*numbers_: int, checkpoint: bytes) -> Mapping[str, Collection[Lost]]:
+                async with asyncio.timeout(60):
+                    while True:
+                        with suppress(Unavailable, OutcomeUnknown):
+                            async with log.open(1) as shard:
+                                await shard.checkpoints()
+                                lost = {account: set(events) for account, events in shard.lost.items()}
+                                await shard.commit(Commit(messages(*numbers_), {"demo": checkpoint}))
+                                return lost
+
+            assert await stored(1, 5, checkpoint=b"5") == {}
+            behind.kill()
+            await is_led_by(ahead, ahead)
+            assert await stored(6, 10, checkpoint=b"10") == {}
+            ahead.kill()
+            await asyncio.to_thread(behind.start)
+            await is_led_by(behind, behind)
+            lost = await stored(6, 12, checkpoint=b"12")
+            assert lost == {"demo": {Lost(1, number) for number in range(6, 11)}}
+            await asyncio.to_thread(ahead.start)
+            await is_led_by(behind, ahead, behind)
+            assert await numbers(rig.reader) == list(range(1, 13))
+
+
 async def until_it_answers(rig: KafkaRig) -> None:
     """Wait until the gateway's connection is there again."""
     async with asyncio.timeout(30):
@@ -115,6 +166,13 @@ def records(address: str, topic: str, count: int) -> list[Message]:
         found.append(record)
     consumer.close()
     return found
+
+
+async def deleted(client: AdminClient, topic: str) -> None:
+    """Delete a topic, and see it gone."""
+    await asyncio.to_thread(client.delete_topics([topic])[topic].result)
+    while topic in (await asyncio.to_thread(client.list_topics, timeout=10)).topics:
+        await asyncio.sleep(0.05)
 
 
 async def replaced(address: str, topic: str, copies: Sequence[Message]) -> None:
