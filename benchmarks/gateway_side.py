@@ -17,7 +17,8 @@ from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import Hub
 from gateway.replica.replica import Replica
 from gateway.replica.source.account import AccountState
-from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, Settings, TracingSettings
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, BrokerSettings, HubSettings, TracingSettings
 from gateway.signalr.connect import connect
 from gateway.telemetry.logs import configure_logs
 from gateway.telemetry.tracer import tracing

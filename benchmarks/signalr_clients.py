@@ -61,7 +61,7 @@ def _price(payload: Any) -> str:  # noqa: ANN401 - bytes, or what a client made 
 async def ours(hub: str) -> None:
     from gateway.bootstrap.log_reader import hub_http, transport_of  # noqa: PLC0415 - other clients must not pay for it
     from gateway.hub.methods import Hub as Methods  # noqa: PLC0415
-    from gateway.settings import HubSettings  # noqa: PLC0415
+    from gateway.settings.sections import HubSettings  # noqa: PLC0415
     from gateway.signalr.connect import connect  # noqa: PLC0415
 
     taker, settings = _Taker(), HubSettings(url=hub)

@@ -31,7 +31,7 @@ from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.events.event import Event
 from gateway.replica.sink.pending_commit import PendingCommit, to_message
 from gateway.session.types import OutgoingItem
-from gateway.settings import TracingSettings
+from gateway.settings.sections import TracingSettings
 from gateway.telemetry.tracer import Broker, Tracer, tracing
 
 OFF = "off"

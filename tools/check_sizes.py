@@ -35,7 +35,6 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",
     "gateway/session/session.py: Session methods": "the state machine; half of them show a part in one line",
-    "gateway/settings.py: lines": "to be cut: the sections, and how they are loaded",
 }
 """What is larger, and why, named as in the complaint: `gateway/one.py: lines`, `gateway/one.py: One.run complexity`."""
 

@@ -1,6 +1,6 @@
 """Prints the chart's values.yaml, values.schema.json or README.md: `make schemas` writes them, `make check` compares.
 
-The settings come from gateway/settings.py, under their own names; what the chart adds stands here, once.
+The settings come from gateway/settings/sections.py, under their own names; what the chart adds stands here, once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_jsonable_python
 
-from gateway.settings import Settings, fields
+from gateway.settings.model import Settings, fields
 
 MADE: Final = "Made by tools/make_chart_files.py: `make schemas`."
 OURS: Final = {

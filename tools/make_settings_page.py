@@ -6,14 +6,14 @@ import json
 
 from pydantic_core import PydanticUndefined, to_jsonable_python
 
-from gateway.settings import ENVIRONMENT_PREFIX, fields
+from gateway.settings.model import ENVIRONMENT_PREFIX, fields
 
 
 def main() -> None:
     print("# Settings\n")
     print("From a YAML file (`--config`), then from the environment, which wins: `GATEWAY_HUB__URL` sets `hub.url`.")
     print("A setting that does not exist is an error that names the nearest one. Times are in seconds.\n")
-    print("<!-- Made by tools/make_settings_page.py from gateway/settings.py: `make schemas`. -->\n")
+    print("<!-- Made by tools/make_settings_page.py from gateway/settings/sections.py: `make schemas`. -->\n")
     print("| setting | environment | default | meaning |")
     print("|---|---|---|---|")
     for name, field in fields():

@@ -9,7 +9,8 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from gateway.bootstrap.broker_parts import Broker, BrokerFacts
-from gateway.settings import BrokerSettings, Settings, TopicsSettings
+from gateway.settings.model import Settings
+from gateway.settings.sections import BrokerSettings, TopicsSettings
 from gateway.telemetry import tracer as traces
 
 NAMES: Final = {"jetstream": "NATS", "kafka": "Kafka"}

@@ -11,7 +11,8 @@ from gateway.broker.credentials import BrokerLogin
 from gateway.broker.ports import AuditTrail, ControlStore, EventLog, LogReader, Ownership, Registry
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
-from gateway.settings import BrokerSettings, Settings
+from gateway.settings.model import Settings
+from gateway.settings.sections import BrokerSettings
 
 TOPICS: Final = (*KINDS, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 """Every topic of messages, by the name that it has on all brokers."""

@@ -32,7 +32,7 @@ from gateway.control.listener.tls import listener_tls
 from gateway.control.middleware import AdmissionMiddleware
 from gateway.control.tracing_middleware import TracingMiddleware
 from gateway.errors import ConfigurationError, Unavailable
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 from gateway.tasks import run_apart
 from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.logs import configure_logs, get_logger

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NoReturn
 
 from gateway.accounts import AccountsDirectory, KeyFileError
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 from gateway.small_files import exposure_of
 from gateway.telemetry.logs import get_logger
 

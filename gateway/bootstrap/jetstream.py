@@ -19,7 +19,8 @@ from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
 from gateway.errors import ConfigurationError
-from gateway.settings import BrokerSettings, Settings, TopicsSettings
+from gateway.settings.model import Settings
+from gateway.settings.sections import BrokerSettings, TopicsSettings
 
 
 def topic_names(prefix: str) -> dict[str, str]:

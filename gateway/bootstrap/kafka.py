@@ -21,7 +21,8 @@ from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import OLDEST, Trial
-from gateway.settings import BrokerSettings, Settings, TopicsSettings
+from gateway.settings.model import Settings
+from gateway.settings.sections import BrokerSettings, TopicsSettings
 
 _TRANSACTION: Final = 10.0
 """Seconds after which Kafka aborts the transaction of a writer that is gone; its readers wait for that long."""

@@ -17,7 +17,8 @@ from gateway.control.auth.tokens import check_tokens_file
 from gateway.control.listener.server import bind, url_of
 from gateway.control.listener.tls import listener_context, scheme_of
 from gateway.replica.replica import Replica
-from gateway.settings import ControlSettings, Settings
+from gateway.settings.model import Settings
+from gateway.settings.sections import ControlSettings
 from gateway.telemetry.logs import get_logger
 
 _LOOPBACK = "127.0.0.1"

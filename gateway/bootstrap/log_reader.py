@@ -12,7 +12,7 @@ from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import PATH, Hub
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 from gateway.signalr.connect import connect as connect_hub
 from gateway.verify.compare import Logged
 

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from gateway.addresses import is_loopback
 from gateway.hub.client import proxy_of
-from gateway.settings import BrokerSettings, HubSettings, Settings, TlsSettings
+from gateway.settings.model import Settings
+from gateway.settings.sections import BrokerSettings, HubSettings, TlsSettings
 
 _ENCRYPTED: Final = {"tls", "wss"}
 

@@ -31,7 +31,8 @@ from gateway.errors import (
 from gateway.events.decode import Decoder
 from gateway.hub.client import check_files
 from gateway.hub.methods import EventsPage, Hub
-from gateway.settings import Settings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings
 from gateway.telemetry import tracer as traces
 from gateway.telemetry.logs import configure_logs
 

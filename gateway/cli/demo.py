@@ -24,14 +24,8 @@ from gateway.cli.options import command_app
 from gateway.hub.client import hub_http
 from gateway.replica.replica import Replica
 from gateway.replica.status import AccountStatus
-from gateway.settings import (
-    AccountsSettings,
-    BrokerSettings,
-    ControlSettings,
-    HubSettings,
-    MonitoringSettings,
-    Settings,
-)
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, BrokerSettings, ControlSettings, HubSettings, MonitoringSettings
 from gateway.simulator import Emission, Simulator, SimulatorConfig, simulator
 from gateway.telemetry.logs import configure_logs
 from gateway.verify.compare import Emitted, Verdict, compare

@@ -21,7 +21,8 @@ from gateway.errors import ActionRequired, Unavailable
 from gateway.hub.client import check_files, hub_http
 from gateway.replica.containment import RestartDelays, causes, report_unexpected
 from gateway.replica.replica import Replica
-from gateway.settings import Settings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings
 from gateway.telemetry import tracer as traces
 from gateway.telemetry.logs import configure_logs, get_logger
 from gateway.telemetry.tracer import Tracer

@@ -19,7 +19,8 @@ from gateway.bootstrap.broker_parts import TOPICS
 from gateway.broker.ports import Stored
 from gateway.cli.options import AccountsOption, ConfigOption, command_app
 from gateway.errors import ConfigurationError
-from gateway.settings import BrokerSettings, load_broker_settings
+from gateway.settings.load import load_broker_settings
+from gateway.settings.sections import BrokerSettings
 from gateway.telemetry.logs import configure_logs
 
 app = command_app()

@@ -21,7 +21,8 @@ from gateway.cli.options import AccountsOption, ConfigOption, command_app
 from gateway.errors import GatewayError
 from gateway.events.catalogue import KINDS
 from gateway.publication import DEAD_LETTER, NOTIFICATIONS
-from gateway.settings import Settings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings
 from gateway.telemetry.logs import configure_logs
 from gateway.verify.announced import Strategies, announced, read_strategies
 from gateway.verify.compare import Emitted, Logged, Verdict, compare

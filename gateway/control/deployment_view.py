@@ -10,7 +10,7 @@ from gateway.broker.control_view import View
 from gateway.broker.ports import ControlStore
 from gateway.control.auditing import Auditing
 from gateway.control.problems import Problem, ProblemType, unknown
-from gateway.settings import ReplaysSettings
+from gateway.settings.sections import ReplaysSettings
 
 _SOON: Final = 2
 """Seconds after which the broker may be there."""

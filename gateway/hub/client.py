@@ -19,7 +19,8 @@ from gateway.certificates import PemFiles, live_client_context
 from gateway.errors import ConfigurationError
 from gateway.redaction import shown_path
 from gateway.reloaded import Reloaded
-from gateway.settings import HubSettings, check_proxy_url
+from gateway.settings.checks import check_proxy_url
+from gateway.settings.sections import HubSettings
 from gateway.signalr.transport import Transport, check_upgrade
 from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
 

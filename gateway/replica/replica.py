@@ -37,7 +37,7 @@ from gateway.replica.source.account import Account
 from gateway.replica.source.context import AdaptivePageSize, Connect, RateLimiter, SourceContext
 from gateway.replica.status import AccountStatus, status_of
 from gateway.session.types import SessionSettings
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 from gateway.signalr.connect import connect as connect_to_hub
 from gateway.state import ACCOUNT
 from gateway.telemetry.counters import Counters

@@ -43,7 +43,7 @@ from gateway import __version__
 from gateway.errors import ConfigurationError
 from gateway.pem import trusting
 from gateway.redaction import shown_path
-from gateway.settings import TracingSettings
+from gateway.settings.sections import TracingSettings
 from gateway.small_files import PEM_BYTES, SECRET_BYTES, UnreadableFile, read_small, read_small_text
 from gateway.telemetry.logs import get_logger
 from gateway.telemetry.span import SCHEMA, Kind, Known

@@ -24,7 +24,9 @@ from gateway.telemetry.sampler import Sampler
 from gateway.telemetry.span import NO_SPAN, Attributes, Kind, Known, Span
 
 if TYPE_CHECKING:
-    from gateway.settings import TracingSettings  # which takes its time: nothing else here, nor in the logs, needs it
+    from gateway.settings.sections import (
+        TracingSettings,  # which takes its time: nothing else here, nor in the logs, needs it
+    )
     from gateway.telemetry.otlp import Source
 
 _FAULT: Final = 500

@@ -18,7 +18,7 @@ from gateway.bootstrap.broker import open_broker
 from gateway.broker.control_view import View
 from gateway.broker.ports import ControlStore
 from gateway.errors import Conflict, OutcomeUnknown
-from gateway.settings import load_broker_settings
+from gateway.settings.load import load_broker_settings
 from gateway.state import Desired, TargetState, encode_record
 from tests.support import kafka_server
 from tests.support.checker import judge

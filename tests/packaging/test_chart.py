@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 import gateway
-from gateway.settings import Settings, fields, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings, fields
 from tests.support.charts import CHART, NEEDED, merged, objects, refusal, run, template
 from tests.support.matrix import KAFKA, MATRIX, TLS
 

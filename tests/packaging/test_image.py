@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import gateway
 from gateway.cli.main import app
-from gateway.settings import load_settings
+from gateway.settings.load import load_settings
 from tests.support.charts import ROOT
 from tests.support.prometheus_server import tool
 

@@ -15,7 +15,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from gateway.settings import load_settings
+from gateway.settings.load import load_settings
 from tests.support.charts import ROOT, helm, objects
 
 K8S: Final = ROOT / "k8s"

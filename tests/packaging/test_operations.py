@@ -8,7 +8,7 @@ from typing import Final
 from typer.testing import CliRunner
 
 from gateway.cli.main import app
-from gateway.settings import fields
+from gateway.settings.model import fields
 from tests.support.charts import CHART, ROOT
 
 PATH: Final = ROOT / "docs" / "operate" / "operations.md"

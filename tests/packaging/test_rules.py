@@ -17,7 +17,7 @@ from gateway.cli.main import app
 from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS
 from gateway.replica.orphaned import KEY_MISSING, ORPHANED
 from gateway.replica.source.account import AccountState
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 from gateway.telemetry.metrics import FAMILIES, PREFIX
 from tests.support.dashboards import PANELS
 from tests.support.prometheus_server import FETCHING, tool

@@ -32,8 +32,9 @@ from gateway.replica.replica import Replica
 from gateway.replica.sink.commit_window import MOST
 from gateway.replica.source.account import AccountState
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint
-from gateway.settings import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings, Settings
-from gateway.settings import SessionSettings as Session
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, BrokerSettings, HubSettings, ReplaysSettings
+from gateway.settings.sections import SessionSettings as Session
 from gateway.state import REPLAY, Observed, Phase, Replay, encode_record
 from tests.simulation.replica_hub import Bug, FakeHub, Trouble
 from tests.simulation.replica_refusals import Refusing

@@ -20,8 +20,9 @@ from gateway.publication import NOTIFICATIONS, Message
 from gateway.replica.replica import Replica
 from gateway.replica.source.account import AccountState
 from gateway.replica.status import AccountStatus
-from gateway.settings import AccountsSettings, HubSettings, MessagesSettings, Settings
-from gateway.settings import SessionSettings as Session
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, HubSettings, MessagesSettings
+from gateway.settings.sections import SessionSettings as Session
 from gateway.simulator import Simulator
 from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 

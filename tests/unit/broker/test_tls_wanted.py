@@ -13,7 +13,7 @@ import pytest
 
 from gateway.bootstrap.broker import open_broker
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.settings import BrokerSettings, TlsSettings
+from gateway.settings.sections import BrokerSettings, TlsSettings
 from tests.support.certificates import Authority
 
 PASSWORD = "s3cret-broker-password"

@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from gateway.accounts import AccountsDirectory
 from gateway.bootstrap import exposed_files as exposed
-from gateway.settings import AccountsSettings, ControlSettings, HubSettings, Settings
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, ControlSettings, HubSettings
 
 
 async def test_each_is_warned_of_once_and_a_new_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.bootstrap.plain_text_secrets import plain_text_secrets
-from gateway.settings import Settings
+from gateway.settings.model import Settings
 
 KAFKA: dict[str, Any] = {"kind": "kafka", "servers": ["kafka-1:9092", "127.0.0.1:9092"]}
 

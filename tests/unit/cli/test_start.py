@@ -32,7 +32,7 @@ def test_the_client_of_a_broker_that_is_not_used_is_not_imported(kind: str, othe
     opened = f"open_broker(BrokerSettings(kind='{kind}', servers=['127.0.0.1:1']))"
     found = imported(
         "import gateway.cli.run; from gateway.bootstrap.broker import open_broker; "
-        f"from gateway.settings import BrokerSettings; {opened}"
+        f"from gateway.settings.sections import BrokerSettings; {opened}"
     )
     assert {"gateway.replica", {"aiokafka": "nats", "nats": "aiokafka"}[other]} <= found
     assert other not in found

@@ -23,7 +23,7 @@ from gateway.control.deployment_view import DeploymentView
 from gateway.control.listener.server import bind, serving, url_of
 from gateway.control.middleware import AdmissionMiddleware, Limits
 from gateway.errors import GatewayError
-from gateway.settings import ReplaysSettings
+from gateway.settings.sections import ReplaysSettings
 from gateway.state import Observed, encode_record
 from gateway.telemetry.control_counts import ControlCounters
 

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.control.listener.tls import listener_context
 from gateway.errors import ConfigurationError
-from gateway.settings import ListenerTlsSettings
+from gateway.settings.sections import ListenerTlsSettings
 from tests.support.certificates import Authority, Pair
 
 

@@ -12,7 +12,7 @@ from gateway.errors import Unavailable
 from gateway.hub.client import hub_http, transport_of
 from gateway.replica.memory import MemoryBudget
 from gateway.replica.source.account import Account, AccountState
-from gateway.settings import HubSettings
+from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect as connect_to_hub
 from tests.support.in_process import Build
 

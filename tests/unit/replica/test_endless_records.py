@@ -12,7 +12,7 @@ from aiohttp import web
 
 from gateway.hub.client import hub_http, transport_of
 from gateway.replica.source.account import AccountState
-from gateway.settings import HubSettings
+from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect as connect_to_hub
 from tests.support.in_process import Build
 

@@ -16,7 +16,7 @@ from gateway.broker.memory.faults import Edge
 from gateway.broker.ports import Limits
 from gateway.errors import OutcomeUnknown, Unavailable
 from gateway.replica.source.account import AccountState
-from gateway.settings import MessagesSettings
+from gateway.settings.sections import MessagesSettings
 from gateway.simulator.history import Injection
 from tests.support.in_process import Build, World
 from tests.unit.replica.picky import Picky

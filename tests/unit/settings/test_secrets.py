@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel
 
 from gateway.errors import ConfigurationError
-from gateway.settings import Settings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings
 
 MARKER = "s3cret-marker"
 GOOD: dict[str, Any] = {"hub": {"url": "https://hub"}, "accounts": {"directory": "/keys"}}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import ConfigurationError
-from gateway.settings import Settings, fields, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.model import Settings, fields
 
 GOOD = "hub: {url: 'https://hub.example.com'}\naccounts: {directory: /keys}\n"
 Load = Callable[..., Settings]

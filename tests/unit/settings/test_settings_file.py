@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from gateway.errors import ConfigurationError
-from gateway.settings import load_settings
-from gateway.settings_file import DEEPEST, FILE_BYTES, VALUE_CHARACTERS, read_json, read_yaml
+from gateway.settings.file import DEEPEST, FILE_BYTES, VALUE_CHARACTERS, read_json, read_yaml
+from gateway.settings.load import load_settings
 
 GOOD: Final = "hub: {url: 'http://h'}\naccounts: {directory: /keys}\n"
 BOMB: Final = "a: &a [x, x]\n" + "".join(

@@ -16,7 +16,7 @@ import pytest
 from gateway import __version__
 from gateway.errors import ConnectFailed
 from gateway.hub.client import hub_http, transport_of
-from gateway.settings import HubSettings
+from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect
 from gateway.signalr.connection import Connection
 

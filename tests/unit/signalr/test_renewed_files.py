@@ -17,7 +17,7 @@ import pytest
 from gateway.errors import ConfigurationError, ConnectFailed
 from gateway.hub.client import check_files, hub_http, transport_of
 from gateway.hub.methods import PATH
-from gateway.settings import HubSettings
+from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect
 from tests.support.certificates import Authority
 

@@ -14,7 +14,7 @@ import pytest
 from gateway.errors import ConnectFailed
 from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import PATH
-from gateway.settings import HubSettings
+from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect
 from gateway.signalr.connection import Connection
 from tests.unit.signalr.answers import answering

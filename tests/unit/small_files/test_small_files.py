@@ -18,7 +18,8 @@ from gateway.broker.credentials import BrokerLogin
 from gateway.control.auth.tokens import Tokens
 from gateway.errors import ConfigurationError
 from gateway.pem import trusting
-from gateway.settings import TracingSettings, load_settings
+from gateway.settings.load import load_settings
+from gateway.settings.sections import TracingSettings
 from gateway.small_files import UnreadableFile, exposure_of, read_small, read_small_text
 from gateway.telemetry import tracer as traces
 

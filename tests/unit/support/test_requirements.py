@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from gateway.settings import ENVIRONMENT_PREFIX, load_broker_settings
+from gateway.settings.load import load_broker_settings
+from gateway.settings.model import ENVIRONMENT_PREFIX
 from tests.support import requirements
 from tests.support.requirement import Requirement
 

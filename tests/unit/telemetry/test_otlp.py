@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export import SpanExportResult
 from structlog.testing import capture_logs
 
 from gateway.errors import ConfigurationError
-from gateway.settings import TracingSettings
+from gateway.settings.sections import TracingSettings
 from gateway.telemetry import otlp
 from gateway.telemetry import tracer as traces
 from gateway.telemetry.tracer import Tracer

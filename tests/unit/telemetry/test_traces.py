@@ -64,7 +64,7 @@ def test_all_and_none_are_drawn_at_the_ends() -> None:
 def test_without_a_collector_nothing_that_makes_or_sends_spans_is_loaded() -> None:
     program = (
         "import sys; from gateway.bootstrap import control_main, jetstream, kafka; from gateway.cli import demo, run\n"
-        "from gateway.settings import TracingSettings\n"
+        "from gateway.settings.sections import TracingSettings\n"
         "from gateway.telemetry.tracer import tracing, NOOP_TRACER\n"
         "with tracing(TracingSettings(), role='x') as tracer: assert tracer is NOOP_TRACER\n"
         "heavy = {'opentelemetry.sdk', 'opentelemetry.exporter', 'opentelemetry.proto', 'requests'}\n"

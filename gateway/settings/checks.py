@@ -1,0 +1,106 @@
+"""What a single setting may say, beyond its type; each check raises ValueError, in words that go on after the name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import SecretStr
+
+from gateway.addresses import networks
+from gateway.enums import PUBLISHED
+from gateway.redaction import quoted
+from gateway.settings.file import read_json
+
+_HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
+_HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
+
+
+def _parts_of(url: str, example: str) -> SplitResult:
+    """Return the parts of an http or https URL; raises ValueError, which does not quote it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0:
+            return parts
+    except ValueError:  # brackets that do not match, or a port that is none
+        pass
+    raise ValueError(f"is no http or https URL; write it as {example}")
+
+
+def check_hub_url(url: str) -> str:
+    """Return the hub's URL without `/hubs/event/v1`; raises ValueError."""
+    return _check_url(url, "https://api.example.com", "/hubs/event/v1", "keys belong into accounts.directory")
+
+
+def check_proxy(url: SecretStr) -> SecretStr:
+    """Return the URL of a proxy as it is; raises ValueError, which does not quote it."""
+    check_proxy_url(url.get_secret_value())
+    return url
+
+
+def check_proxy_url(url: str) -> str:
+    """Return the URL of a proxy as it is; raises ValueError."""
+    example = "http://proxy.example.com:3128"
+    parts = _parts_of(url, example)
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ValueError(f"must not have a path, a query or a fragment; write it as {example}")
+    return url
+
+
+def check_hosts(hosts: list[str]) -> list[str]:
+    """Return host names in lower case; raises ValueError for what is none."""
+    for host in hosts:
+        if not _HOST_PATTERN.fullmatch(host):
+            raise ValueError(
+                f"{quoted(host)} is no host name; write hub.example.com, or *.example.com for all below it"
+            )
+    return [host.lower() for host in hosts]
+
+
+def check_networks(texts: list[str]) -> list[str]:
+    """Return addresses and networks as they are; raises ValueError for what is none."""
+    for text in texts:
+        try:
+            networks([text])
+        except ValueError as error:
+            raise ValueError(f"{quoted(text)} {error}") from None
+    return texts
+
+
+def check_collector_url(url: str) -> str:
+    """Return a collector's URL without `/v1/traces`; raises ValueError."""
+    return _check_url(url, "http://collector:4318", "/v1/traces", "they belong into tracing.headers_file")
+
+
+def _check_url(url: str, example: str, path: str, secrets: str) -> str:
+    """Return the base of a URL, without the `path` that is known; raises ValueError."""
+    parts = _parts_of(url, f"{example}, without {path}")
+    if parts.query or parts.fragment:
+        raise ValueError("must not have a query or a fragment")
+    if parts.username or parts.password:
+        raise ValueError(f"must not hold credentials: {secrets}")
+    return url.rstrip("/").removesuffix(path)
+
+
+def check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return names of enums as they are; raises ValueError for an unknown enum, or an empty or repeated name."""
+    for enum, names in enums.items():
+        if enum not in PUBLISHED:
+            near = difflib.get_close_matches(enum, PUBLISHED, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(PUBLISHED)}"
+            raise ValueError(f"{quoted(enum)} is no enum of the hub; {hint}")
+        twice = next((name for place, name in enumerate(names) if name.lower() in map(str.lower, names[:place])), None)
+        if twice is not None:
+            raise ValueError(f"the enum {enum} has the name {quoted(twice)} twice; each number has a name of its own")
+        if not all(names):
+            raise ValueError(f"the enum {enum} has an empty name; a number without a known name ends the list")
+    return enums
+
+
+def read_list(value: object) -> object:
+    """Return what an environment variable can say as a list: `a,b`, or a JSON list."""
+    if not isinstance(value, str):
+        return value
+    return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]
