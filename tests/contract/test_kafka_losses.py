@@ -95,7 +95,7 @@ async def test_events_of_a_transaction_that_lost_its_marker_come_again_once(
 
 
 @pytest.mark.timeout(240)
-async def test_what_a_leader_lost_that_was_elected_though_it_was_behind_is_published_again_once(folder: Path) -> None:
+async def test_what_an_unclean_leader_lost_is_published_again_once(folder: Path) -> None:
     """Two of three brokers have the topic; the one that missed its last events leads after the other's end."""
     kafka_server.require_java()
     with kafka_server.cluster(folder, controllers=1) as servers:
