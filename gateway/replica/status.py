@@ -37,7 +37,7 @@ def status_of(account: Account) -> AccountStatus:
     return AccountStatus(
         account=account.name,
         state=account.state,
-        published=account.counters.on_published,
+        published=account.counters.published,
         latest=account.lag.latest,
         settled=account.lag.settled,
         last_error=account.last_error,

@@ -57,7 +57,7 @@ class AccountCounters:
     _is_connected: bool = False
 
     @property
-    def on_published(self) -> int:
+    def published(self) -> int:
         """Messages that were committed."""
         return sum(count for outcome, count in self.outcomes.items() if outcome not in _NOT_IN_THE_LOG)
 

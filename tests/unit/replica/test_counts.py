@@ -34,13 +34,13 @@ def test_what_is_pushed_and_not_committed_is_counted_by_kind() -> None:
         ("position-update", "duplicate"): 1,
         ("order-update", "before_start"): 1,
     }
-    assert counts.on_published == 0
+    assert counts.published == 0
 
 
 def test_published_is_what_is_in_the_log() -> None:
     counts = AccountCounters("main", Counters())
     counts.outcomes.update(published=5, late=1, dead_letter=1, gap=1, filtered=7, duplicate=9, before_start=2)
-    assert counts.on_published == 8
+    assert counts.published == 8
 
 
 def test_connections_are_counted_of_the_account_and_of_all() -> None:
