@@ -38,7 +38,7 @@ _REFUSALS: Final = {
 }
 """Refusals that are counted, as the metric has them."""
 _LOG_EXCERPT_CHARS: Final = 200
-"""Letters of a path that a line of the log shows."""
+"""Letters of a method, and of a path, that a line of the log shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class AdmissionMiddleware:
             "change requested",
             who=who.name,
             role=who.role.value,
-            what=f"{scope['method']} {_path(scope)}",
+            what=f"{scope['method'][:_LOG_EXCERPT_CHARS]} {_path(scope)}",
             status=passage.status,
             request_id=passage.request_id,
             client_request_id=passage.client_request_id,

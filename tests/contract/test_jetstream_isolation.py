@@ -36,6 +36,7 @@ from tests.support.permissions import (
     documented_consumers,
     in_one_account,
     make_consumers,
+    permissions,
     widened,
 )
 
@@ -315,27 +316,17 @@ def test_the_page_tells_an_administrator_to_make_each_services_consumer() -> Non
 
 # The server's answers, which go wherever a request says ---------------------------------------------------------------
 
-ANSWERED = {
-    "auditor": {
-        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway-audit.auditor": b"{",
-        "$JS.ACK.mesolive-gateway-audit.auditor.1.1.1.1700000000000000000.0": b"+ACK",
-    },
-    "orders": {
-        f"{API}.CONSUMER.INFO.mesolive-gateway.orders": b"",
-        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.orders": b"{",
-        "$JS.ACK.mesolive-gateway.orders.1.1.1.1700000000000000000.0": b"+ACK",
-    },
-    "positions": {
-        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.positions": b"{",
-        "$JS.ACK.mesolive-gateway.positions.1.1.1.1700000000000000000.0": b"+ACK",
-    },
-    "example": {
-        f"{API}.CONSUMER.MSG.NEXT.mesolive-gateway.example": b"{",
-        f"{API}.CONSUMER.INFO.mesolive-gateway.example": b"",
-        f"{API}.CONSUMER.RESET.mesolive-gateway.example": b'{"seq":1}',
-    },
-}
-"""What each user may ask for, in a form that the server answers."""
+SERVICES = ("auditor", *KINDS)
+
+
+def answered(user: str) -> Iterator[tuple[str, bytes]]:
+    """Yield what a user may ask for, with a body that the server answers."""
+    for permission in permissions(TEXT, user):
+        if not permission.startswith("_INBOX"):
+            body = b"+ACK" if "ACK" in permission else b'{"seq":1}' if "RESET" in permission else b"{"
+            yield permission.replace(">", "1.1.1.1700000000000000000.0"), body
+
+
 ELSEWHERE = (
     STOLEN,
     "mesolive.events.order-update.v1.demo",
@@ -363,15 +354,15 @@ async def redirect_answers(server: NatsServer, user: str, api: str) -> None:
     """Ask for everything that a user may ask for, and have it answered at each of the other subjects."""
     refused: list[str] = []
     async with as_user(server, user, refused) as client:
-        for subject, body in ANSWERED[user].items():
+        for subject, body in answered(user):
             for target in ELSEWHERE:
                 await client.publish(subject.replace(API, api), body, reply=target)
-        last = next(subject for subject in ANSWERED[user] if "MSG.NEXT" in subject)
+        last = next(subject for subject, _ in answered(user) if "MSG.NEXT" in subject)
         await answer_behind_all(client, last.replace(API, api))
     assert refused == []
 
 
-@pytest.mark.parametrize("user", ANSWERED)
+@pytest.mark.parametrize("user", SERVICES)
 async def test_no_answer_of_the_server_is_stored_or_done_elsewhere(
     server: NatsServer, admin: JetStreamContext, tmp_path: Path, user: str
 ) -> None:

@@ -82,6 +82,15 @@ async def test_a_flood_of_changes_that_a_viewer_may_not_make_is_told_in_part(api
     assert (logs[-1]["who"], logs[-1]["outcome"], logs[-1]["requests"]) == ("vera", "refused", FLOOD - 60)
 
 
+async def test_a_line_is_short_whatever_was_sent_as_the_method(api: Api, tokens_file: Path) -> None:
+    _, _, url = await guarded(api, tokens_file)
+    headers = {"Authorization": "Bearer v", "X-Request-Id": "i" * 500}
+    with capture_logs() as logs:
+        async with api.http.request("A" * 20_000, f"{url}/{'p' * 9000}", headers=headers) as answer:
+            assert answer.status == 403
+    assert [len(str(line)) < 1000 for line in logs] == [True]
+
+
 async def test_requests_are_counted_by_role_and_status(api: Api, tokens_file: Path) -> None:
     _, counts, url = await guarded(api, tokens_file)
     for token, path in (("v", "accounts"), ("v", "accounts"), ("o", "accounts/nobody"), ("x", "accounts")):
