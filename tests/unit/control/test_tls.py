@@ -1,7 +1,8 @@
-"""A listener's certificate is refused at the start, with its setting, where it cannot be used."""
+"""A listener's files: refused at the start where they cannot be used, and renewed while callers connect."""
 
 from __future__ import annotations
 
+import os
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import pytest
 
 from gateway.control.listener.tls import listener_context
 from gateway.errors import ConfigurationError
+from gateway.reloaded import LiveContext
 from gateway.settings.sections import ListenerTlsSettings
+from gateway.small_files import PEM_BYTES
 from tests.support.certificates import Authority, Pair
 
 
@@ -86,3 +89,121 @@ def test_certificate_and_key_may_be_one_file(pair: Pair) -> None:
     both = pair.key.with_name("both.pem")
     both.write_text(pair.certificate.read_text() + pair.key.read_text())
     assert context(pair, cert_file=both, key_file=None) is not None
+
+
+# Renewal, while callers connect ---------------------------------------------------------------------------------------
+
+
+def shown_to(caller: ssl.SSLContext, server: ssl.SSLContext, own: Pair | None = None) -> bytes:
+    """Shake hands in memory; return the certificate that the caller was shown. Raises ssl.SSLError."""
+    if own is not None:
+        caller.load_cert_chain(own.certificate, own.key)
+    to_server, to_caller = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs = server.wrap_bio(to_server, to_caller, server_side=True)
+    mine = caller.wrap_bio(to_caller, to_server, server_hostname="127.0.0.1")
+    waiting = [mine, theirs]
+    while waiting:
+        for one in list(waiting):
+            try:
+                one.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            waiting.remove(one)
+    return mine.getpeercert(binary_form=True) or b""
+
+
+def der(pair: Pair) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(pair.certificate.read_text())
+
+
+@pytest.mark.parametrize("order", [("certificate", "key"), ("key", "certificate")])
+def test_each_part_of_a_pair_written_in_place_leaves_a_whole_one(
+    pair: Pair, authority: Authority, order: tuple[str, str]
+) -> None:
+    new, old = authority.certificate("new"), der(pair)
+    server = context(pair)
+    assert isinstance(server, LiveContext)
+    caller = ssl.create_default_context(cafile=authority.file)
+    for name in order:
+        content = getattr(new, name).read_bytes()
+        file = getattr(pair, name)
+        for size in (0, 1, 40, len(content) // 2, len(content) - 2, len(content)):
+            is_whole = name == order[1] and size >= len(content) - 2  # its last line feed is not needed
+            file.write_bytes(content[:size])
+            server.look()
+            shown = shown_to(caller, server)
+            assert shown in ({old, der(new)} if is_whole else {old}), (name, size)
+    assert shown == der(new)
+
+
+def deleted(file: Path) -> None:
+    file.unlink()
+
+
+def fifo(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def endless(file: Path) -> None:
+    file.unlink()
+    file.symlink_to("/dev/zero")
+
+
+def loop(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file)
+
+
+def grown(file: Path) -> None:
+    with file.open("ab") as grows:
+        grows.truncate(PEM_BYTES + 1)
+
+
+def emptied(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+@pytest.mark.parametrize("trick", [deleted, fifo, folder, endless, loop, grown, emptied])
+@pytest.mark.parametrize("name", ["certificate", "key", "ca"])
+def test_what_takes_a_file_s_place_keeps_nobody_out_and_lets_nobody_in(
+    pair: Pair, authority: Authority, tmp_path: Path, trick: Callable[[Path], None], name: str
+) -> None:
+    """Callers are served with the files of before, and a stranger's certificate is refused as before."""
+    known, stranger = authority.certificate("known"), Authority(tmp_path / "other").certificate("stranger")
+    client_ca = tmp_path / "client-ca.pem"
+    client_ca.write_bytes(authority.file.read_bytes())
+    server = context(pair, client_ca_file=client_ca)
+    assert isinstance(server, LiveContext)
+    before = der(pair)
+    trick({"certificate": pair.certificate, "key": pair.key, "ca": client_ca}[name])
+    server.look()
+    assert shown_to(ssl.create_default_context(cafile=authority.file), server, known) == before
+    for own in (stranger, None):
+        with pytest.raises(ssl.SSLError, match=r"unknown ca|peer did not return a certificate|verify failed"):
+            shown_to(ssl.create_default_context(cafile=authority.file), server, own)
+
+
+def test_a_pair_is_swapped_whole_by_the_link_of_a_secret(authority: Authority, tmp_path: Path) -> None:
+    """As Kubernetes does: `tls.crt` → `..data/tls.crt`, and `..data` is renamed over."""
+    old, new = authority.certificate("old"), authority.certificate("new")
+    for version, pair in (("v1", old), ("v2", new)):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "tls.crt").write_bytes(pair.certificate.read_bytes())
+        (tmp_path / version / "tls.key").write_bytes(pair.key.read_bytes())
+    (tmp_path / "..data").symlink_to("v1")
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).symlink_to(f"..data/{name}")
+    server = context(Pair(tmp_path / "tls.crt", tmp_path / "tls.key"))
+    assert isinstance(server, LiveContext)
+    caller = ssl.create_default_context(cafile=authority.file)
+    for version, pair in (("v1", old), ("v2", new), ("v1", old)):
+        (tmp_path / "..next").symlink_to(version)
+        (tmp_path / "..next").rename(tmp_path / "..data")
+        server.look()
+        assert shown_to(caller, server) == der(pair)
