@@ -84,16 +84,9 @@ async def said(address: tuple[str, int], sent: bytes) -> bytes:
 
 
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-_LENGTHS = (b"9" * 5000, b"+1", b"1_0", b"\xb2")
-_CODINGS = (b"xchunked", b"\x0bchunked", b"chunked, chunked")
-_OTHERS = (b"X-Other : b", b"X-Other: b\0c", b"X-Other: b\rc", b"Host: b")
-_LINES = (
-    *(b"Content-Length: " + one for one in _LENGTHS),
-    *(b"Transfer-Encoding: " + one for one in _CODINGS),
-    *_OTHERS,
-)
+_WRONG = (b"Content-Length: +1", b"Content-Length: 1_0", b"Transfer-Encoding: x", b"X-A : b", b"X-A: b\0", b"Host: b")
 REFUSED = {
-    **{repr(line[:40]): b"POST / HTTP/1.1\r\nHost: a\r\n" + line + b"\r\n\r\n" for line in _LINES},
+    **{repr(one[:40]): b"POST / HTTP/1.1\r\nHost: a\r\n" + one + b"\r\n\r\n" for one in _WRONG},
     "GET with a body": b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
     "HEAD with a body": b"HEAD / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n",
     "GET in chunks": b"GET / HTTP/1.1\r\nHost: a\r\n" + CHUNKED,
