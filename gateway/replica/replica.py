@@ -32,7 +32,7 @@ from gateway.replica.reporter import Reporter
 from gateway.replica.reports import ReplicaReports
 from gateway.replica.served import ServedShards
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.sink.shard import ShardSettings
+from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.replica.source.account import Account
 from gateway.replica.source.context import AdaptivePageSize, Connect, RateLimiter, SourceContext
 from gateway.replica.status import AccountStatus, status_of
@@ -231,7 +231,7 @@ class Replica:
         told_of = {self._shards.number_of(name) for name in self.view.observed}  # maybe without a key by now
         for number in sorted(idle):
             shard = self._shards.known[number]
-            if shard.accounts or shard.forgets or number in told_of:
+            if shard.accounts or shard.sessions.forgets or number in told_of:
                 self._shards.serving[number] = tasks.create_task(self._serve(number), name=f"shard-{number}")
 
     async def _serve(self, number: int) -> None:
@@ -283,14 +283,14 @@ class Replica:
             if wish.desired.forget is True:
                 shard.forget(name)
             else:
-                shard.forgets.discard(name)
+                shard.sessions.forgets.discard(name)
 
     async def _erase(self) -> None:
         """Erase what was wanted and reported of accounts whose checkpoints are forgotten, and that have no key."""
-        shards = [shard for shard in self._shards.known.values() if shard.forgotten]
+        shards = [shard for shard in self._shards.known.values() if shard.sessions.forgotten]
         for shard in shards:
-            shard.forgotten -= self._shards.accounts.keys()  # its key came back meanwhile
-        names = {name for shard in shards for name in shard.forgotten}
+            shard.sessions.forgotten -= self._shards.accounts.keys()  # its key came back meanwhile
+        names = {name for shard in shards for name in shard.sessions.forgotten}
         if not names or self._control is None:
             return
         try:
@@ -299,7 +299,7 @@ class Replica:
             self._logger.warning("failed to delete accounts, retrying", accounts=sorted(names), error=str(error))
             return
         for shard in shards:
-            shard.forgotten.clear()
+            shard.sessions.forgotten.clear()
         self._logger.warning("accounts deleted", accounts=sorted(names))
 
     def _on_report_rejected(self, key: str) -> None:

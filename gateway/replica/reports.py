@@ -19,7 +19,7 @@ from gateway.replica.containment import MAX_DELAY_S, report_unexpected
 from gateway.replica.orphaned import KEY_MISSING, ORPHANED, OrphanedAccounts
 from gateway.replica.reporter import REPEAT_INTERVAL_S, AccountReport, StateReport
 from gateway.replica.served import ServedShards
-from gateway.replica.sink.shard import ShardSettings
+from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.replica.source.account import AccountState
 from gateway.replica.source.context import SourceContext
 from gateway.replica.status import observed_of
@@ -91,7 +91,7 @@ class ReplicaReports:
 
     def _orphaned_states(self) -> Iterator[tuple[str, str]]:
         for number in self._shards.serving:
-            yield from ((name, KEY_MISSING) for name in self._shards.known[number].key_missing)
+            yield from ((name, KEY_MISSING) for name in self._shards.known[number].sessions.key_missing)
         yield from ((name, ORPHANED) for name in self._orphaned.names)
 
     def _replays_by_phase(self) -> dict[str, int] | None:

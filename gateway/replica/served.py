@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from gateway.accounts import shard_of
 from gateway.broker.ports import EventLog
-from gateway.replica.sink.shard import Shard, ShardSettings
+from gateway.replica.sink.shard import Shard
+from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.replica.source.account import Account
 
 

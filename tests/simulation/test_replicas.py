@@ -17,8 +17,9 @@ from gateway.broker.ports import Commit, ShardLog
 from gateway.errors import ActionRequired, BrokerError, CommitRejected
 from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.message_maker import PreparedMessages
 from gateway.replica.sink.pending_commit import PendingCommit
-from gateway.replica.sink.shard import Shard, _Prepared
+from gateway.replica.sink.shard import Shard
 from gateway.replica.source.context import AccountPageSize
 from gateway.replica.source.history_client import HistoryClient
 from gateway.replica.source.supervisor import Supervisor
@@ -215,7 +216,7 @@ def test_forgetting_that_keeps_its_shard_from_committing_is_noticed(monkeypatch:
         await commit(self, writer, filling)
         for name in [name for name, checkpoint in filling.resets.items() if checkpoint is None]:
             await self._settings.registry.forget([name])
-            self._on_forgotten([name])
+            self.sessions.on_forgotten([name])
 
     monkeypatch.setattr(Shard, "_commit", commit_and_forget)
     monkeypatch.setattr(AccountForgetter, "start", lambda *_: None)
@@ -243,11 +244,11 @@ def test_late_reports_of_a_zombie_that_stand_for_good_are_noticed(monkeypatch: p
 def test_a_commit_that_is_not_bounded_by_what_its_messages_take_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = found_in(151, 163)
 
-    def measure(self: _Prepared, item: OutgoingItem) -> int:
+    def measure(self: PreparedMessages, item: OutgoingItem) -> int:
         self.messages.append(self._make(item))
         return size_of(item.content)
 
-    monkeypatch.setattr(_Prepared, "measure", measure)
+    monkeypatch.setattr(PreparedMessages, "measure", measure)
     assert not sound
     for seed in (151, 163):
         assert "unexpected: ValueError('a commit of" in found_in(seed)

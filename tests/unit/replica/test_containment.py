@@ -15,7 +15,7 @@ from gateway.broker.ports import Limits
 from gateway.errors import ConfigurationError
 from gateway.replica import reports
 from gateway.replica.containment import RestartDelays, contained
-from gateway.replica.sink import shard
+from gateway.replica.sink import message_maker
 from gateway.replica.source.account import Account, AccountState
 from gateway.session.session import Session
 from gateway.session.types import OutgoingItem
@@ -44,14 +44,14 @@ async def test_an_account_whose_event_cannot_be_taken_restarts_beside_neighbours
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = await build("alpha", "beta", prefill=5)
-    to_message, is_broken = shard.to_message, True
+    to_message, is_broken = message_maker.to_message, True
 
     def breaks(item: OutgoingItem) -> Any:  # noqa: ANN401 - a message
         if is_broken and item.content.account == "alpha" and getattr(item.content, "sequence", None) == 3:
             raise PlantedError
         return to_message(item)
 
-    monkeypatch.setattr(shard, "to_message", breaks)
+    monkeypatch.setattr(message_maker, "to_message", breaks)
     with structlog.testing.capture_logs() as logs:
         running_ = await world.replica()
         await world.published("beta", range(1, 6))
@@ -78,14 +78,14 @@ async def test_a_failure_beyond_its_part_of_a_commit_leaves_nothing_noted(
     payloads = world.hub.user("alpha").history.payloads
     payloads[0] = payloads[0].replace(b'ame":"', b'ame":"' + b"x" * 600_000, 1)
     world.broker.limits = Limits(messages=50, bytes=1024 * 1024)
-    dead_letter_message, is_broken = shard.dead_letter_message, True
+    dead_letter_message, is_broken = message_maker.dead_letter_message, True
 
     def breaks(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - a message
         if is_broken:
             raise PlantedError
         return dead_letter_message(*args, **kwargs)
 
-    monkeypatch.setattr(shard, "dead_letter_message", breaks)
+    monkeypatch.setattr(message_maker, "dead_letter_message", breaks)
     with structlog.testing.capture_logs() as logs:
         running_ = await world.replica()
         await world.until(lambda: running_._source.counters.unexpected["account"] > 2, "it fails again and again")

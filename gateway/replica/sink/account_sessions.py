@@ -1,0 +1,107 @@
+"""What the accounts of a shard begin from: a checkpoint of the log, one that an operator set, or none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+
+from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.shard_settings import ShardSettings
+from gateway.replica.sink.store_losses import CommittedHighWater
+from gateway.replica.source.account import Account, AccountState
+from gateway.session.checkpoint import Checkpoint, CheckpointUnreadable, decode_checkpoint
+from gateway.session.replay_queue import KEY
+from gateway.session.session import Session
+from gateway.telemetry.logs import get_logger
+
+
+class AccountSessions:
+    """Gives the accounts of one shard their sessions, and knows whose checkpoints there are."""
+
+    def __init__(
+        self,
+        shard: int,
+        settings: ShardSettings,
+        accounts: Mapping[str, Account],
+        has_work: Callable[[Account], None],
+        fail: Callable[[Account, BaseException], object],
+    ) -> None:
+        """`accounts` are those that are served; `fail` hears of an error that nobody expected of one."""
+        self.newcomers: set[str] = set()
+        """Accounts that are to begin from the checkpoint that is read next."""
+        self.unregistered: set[str] = set()
+        """Accounts whose first checkpoint is not committed yet."""
+        self.key_missing: set[str] = set()
+        """Accounts that have a checkpoint here, and no key."""
+        self.forgets: set[str] = set()
+        """Accounts without a key whose checkpoints are to be forgotten."""
+        self.forgotten: set[str] = set()
+        """Those of them that are: whoever sees to it takes them out."""
+        self.high_water = CommittedHighWater(settings.counters)
+        self.forgetter = AccountForgetter(settings.registry, self.on_forgotten)
+        self._settings = settings
+        self._accounts = accounts
+        self._has_work = has_work
+        self._fail = fail
+        self._logger = get_logger(shard=shard)
+
+    def attach(self, names: Collection[str], checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
+        """Let these accounts begin from their checkpoints."""
+        self.newcomers -= set(names)
+        self.key_missing = {name for name in checkpoints.keys() - self._accounts.keys() if not name.startswith(KEY)}
+        self.unregistered |= set(names) - checkpoints.keys() - known
+        for name in self._accounts.keys() & set(names) - self.forgetter.names:
+            account, value = self._accounts[name], checkpoints.get(name)
+            try:
+                checkpoint = decode_checkpoint(value) if value is not None else None
+            except CheckpointUnreadable as error:
+                account.last_error = str(error)
+                account.detach(AccountState.DIVERGED)
+                account.is_unreadable = True
+                self._has_work(account)  # an operator may want another
+                self._logger.error("account halted", account=name, error=str(error))
+                continue
+            try:
+                session = self._session(name, checkpoint, known=name in known)
+                self.high_water.compare(name, session)
+                if session.is_begun:
+                    self.high_water.note(name, session.highest)
+                account.attach(session)
+            except Exception as error:  # noqa: BLE001 - its neighbours go on
+                self._fail(account, error)
+                continue
+            if account.is_at_rest:
+                self._has_work(account)  # an operator may want another checkpoint
+
+    def apply_resets(self, renewed: Mapping[str, Checkpoint | None], tasks: asyncio.TaskGroup) -> None:
+        """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
+        for name, checkpoint in renewed.items():
+            account = self._accounts.get(name)
+            if checkpoint is None:
+                if account is not None:
+                    account.is_unreadable = False  # it is not there any more
+            else:
+                self._logger.warning("checkpoint reset", account=name)
+                if account is not None:
+                    account.lag.forget()
+                    account.attach(self._session(name, checkpoint, known=True))
+        self.forgetter.start([name for name, checkpoint in renewed.items() if checkpoint is None], tasks)
+
+    def on_forgotten(self, names: Collection[str]) -> None:
+        """Nothing is known of these accounts any more: those that are served begin anew."""
+        for name in names:
+            self.unregistered.add(name)
+            account = self._accounts.get(name)
+            self._logger.warning("checkpoint deleted", account=name)
+            if account is not None:
+                self.newcomers.discard(name)
+                account.lag.forget()
+                account.attach(self._session(name, None, known=False))
+            elif name in self.forgets:
+                self.forgets.discard(name)
+                self.key_missing.discard(name)
+                self.forgotten.add(name)
+
+    def _session(self, name: str, checkpoint: Checkpoint | None, *, known: bool) -> Session:
+        settings = self._settings
+        return Session(name, checkpoint, start=settings.start, settings=settings.session, known=known)

@@ -1,0 +1,201 @@
+"""The next commit of a shard: of each account that has something its part, as much as one commit may hold."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from gateway.broker.ports import Limits
+from gateway.publication import Message
+from gateway.replica.replay.scheduler import ReplayScheduler
+from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.message_maker import MessageMaker, PreparedMessages
+from gateway.replica.sink.pending_commit import PendingCommit
+from gateway.replica.sink.rejections import Rejections
+from gateway.replica.sink.replay_turns import ReplayTurns
+from gateway.replica.sink.shard_settings import ShardSettings
+from gateway.replica.source.account import Account
+from gateway.session.checkpoint import LARGEST, encode_checkpoint, reset_notification
+from gateway.session.replay_queue import KEY
+from gateway.session.types import OutgoingItem
+
+_TRACE_HEADER_BYTES: Final = 512
+"""Bytes that a trace may take in a message, at the most."""
+_PART: Final = 16 * 1024
+"""Bytes that an account may take of a commit, where there is room, however many others have something: each takes a
+checkpoint besides, of up to 5 kB (measured)."""
+
+
+class CommitBuilder:
+    """Builds the commits of one shard from accounts that have work, resets, checkpoints to be erased, and replays."""
+
+    def __init__(  # noqa: PLR0917 - made in one place
+        self,
+        settings: ShardSettings,
+        maker: MessageMaker,
+        rejections: Rejections,
+        turns: ReplayTurns,
+        replays: ReplayScheduler,
+        forgets: set[str],
+        forgetter: AccountForgetter,
+        fail: Callable[[Account, BaseException], object],
+    ) -> None:
+        """`forgets` are accounts without a key whose checkpoints are to be erased; `fail` hears of a bug in one."""
+        self._commits = settings.commits
+        self._tracer = settings.tracer
+        self._maker = maker
+        self._rejections = rejections
+        self._turns = turns
+        self._replays = replays
+        self._forgets = forgets
+        self._forgetter = forgetter
+        self._fail = fail
+        self._ready: dict[str, Account] = {}  # in the order in which they had work
+
+    def has_work(self, account: Account) -> None:
+        """Note that `account` may have a batch."""
+        self._ready[account.name] = account
+
+    def discard(self, name: str) -> None:
+        """Take nothing more of an account."""
+        self._ready.pop(name, None)
+
+    def clear(self) -> None:
+        """Take nothing more of any."""
+        self._ready.clear()
+
+    def build(self, limits: Limits, *, plain: bool) -> PendingCommit | None:
+        """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
+        filling = self._next_commit(limits)
+        if not filling.checkpoints:
+            return None
+        for place in self._tracer.sampled(len(filling.messages)):
+            has_room = filling.size + _TRACE_HEADER_BYTES < limits.bytes
+            if has_room and not plain:  # else the broker refuses something, and is shown nothing but that
+                filling.add_traces(place, self._tracer)
+        return filling
+
+    def _next_commit(self, limits: Limits) -> PendingCommit:
+        """Take a batch of each account that has one, fairly, as much as one commit may hold."""
+        filling = PendingCommit()
+        if self._turns.must_be_alone:
+            self._add_replays(filling, limits)
+            if filling.checkpoints:
+                return filling
+        now = asyncio.get_running_loop().time()
+        alone, aside = self._rejections.is_due(now, self._ready), self._rejections.is_set_aside(now)
+        if alone is not None:
+            self._take(alone, filling, limits, most=1)
+            if filling.checkpoints:
+                return filling
+        self._take_in_turn([name for name in self._ready if name not in aside], filling, limits)
+        self._take_in_turn(filling.cut.copy(), filling, limits)  # what those have left who need less than their part
+        room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+        for name in sorted(self._forgets - self._forgetter.names)[:room]:
+            self.add(filling, name, None, limits)
+            filling.resets[name] = None
+        self._add_replays(filling, limits)
+        return filling
+
+    def _take_in_turn(self, names: Sequence[str], filling: PendingCommit, limits: Limits) -> None:
+        """Take of each account in turn its part of the bytes that are left.
+
+        Else who catches up would fill a commit of its own each time, and who is live would wait for one more of those.
+        """
+        for place, name in enumerate(names):
+            room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+            # Room for an item and its checkpoint, and for the largest message that `fitting` lets through.
+            space = limits.bytes - filling.size - LARGEST
+            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= self._commits.aim  # noqa: PLR2004
+            if filling.checkpoints and is_enough:
+                return
+            most = max(1, (room - 1) // len(self._ready))
+            self._take(name, filling, limits, most=most, among=len(names) - place)
+
+    def _take(self, name: str, filling: PendingCommit, limits: Limits, *, most: int, among: int = 1) -> None:
+        """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
+        account = self._ready.pop(name)
+        try:
+            self._take_of(account, filling, limits, most=most, among=among)
+        except Exception as error:  # noqa: BLE001 - its neighbours go on; `add` adds all of it or nothing
+            self._fail(account, error)
+
+    def _take_of(self, account: Account, filling: PendingCommit, limits: Limits, *, most: int, among: int) -> None:
+        name = account.name
+        if account.is_at_rest and self._add_reset(account, filling, limits):
+            return
+        if account.session is None:
+            return
+        made, queued = PreparedMessages(self._maker), account.session.queued_bytes
+        left = self._commits.aim - filling.size
+        space = min((limits.bytes - filling.size - LARGEST) // 2, left, max(left // among, _PART))
+        batch = account.session.take(most, space, made.measure)
+        account.on_batch_taken(time.monotonic(), batch, queued - account.session.queued_bytes)
+        if batch is None:
+            return
+        self.add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
+        self._ready[name] = account
+        if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
+            filling.cut.append(name)
+        filling.progress[name] = account.session.highest, account.session.verified
+        filling.filtered.update((name, kind) for kind in batch.filtered)
+
+    def add(  # noqa: PLR0917 - in four places here
+        self,
+        filling: PendingCommit,
+        key: str,
+        value: bytes | None,
+        limits: Limits,
+        items: Sequence[OutgoingItem] = (),
+        messages: Sequence[Message] = (),
+    ) -> None:
+        """Add the checkpoint `value`, and the items that it covers with their messages: all of it or nothing."""
+        fitting = [self._maker.fitting(item, message, limits) for item, message in zip(items, messages, strict=False)]
+        filling.items += items
+        filling.messages += fitting
+        filling.size += sum(message.size for message in fitting)
+        filling.size += len(value or b"") + len(key)
+        if key in filling.checkpoints:  # a second part of the same account: the newer checkpoint stands for both
+            filling.size -= len(filling.checkpoints[key] or b"") + len(key)
+        filling.checkpoints[key] = value
+
+    def _add_reset(self, account: Account, filling: PendingCommit, limits: Limits) -> bool:
+        """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
+        name, session, reset = account.name, account.session, account.pending_reset()
+        if reset is not None:
+            item = OutgoingItem(reset_notification(name, reset), incarnation=reset.incarnation)
+            self.add(filling, name, encode_checkpoint(reset), limits, [item], [self._maker.make(item)])
+        elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
+            self.add(filling, name, None, limits)
+        else:
+            return False
+        filling.resets[name] = reset
+        account.detach()
+        return True
+
+    def _add_replays(self, filling: PendingCommit, limits: Limits) -> None:
+        """Add what replays have, behind everything that is new; after a failure alone, and not at once."""
+        if not self._turns.may_go(has_others=bool(filling.checkpoints)):
+            return
+        for id_ in self._replays.ids():
+            room = limits.messages - len(filling.messages) - len(filling.checkpoints) - 1
+            space = limits.bytes - filling.size - LARGEST
+            aim = self._commits.aim - filling.size
+            if filling.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
+                return
+            made = PreparedMessages(self._maker)
+            try:
+                taken = self._replays.take(id_, room, min(space // 2, aim), made.measure)
+                if taken is not None:
+                    items, progress = taken
+                    self.add(filling, KEY + id_, progress, limits, items, made.messages)
+                    filling.replays.append(id_)
+            except Exception as error:  # noqa: BLE001 - events and the other replays go on
+                self._replays.fail(id_, error)
+
+    def has_room(self, filling: PendingCommit, limits: Limits, messages: int) -> bool:
+        """Return whether so many messages more, small ones, and their checkpoint are well in the same commit."""
+        has_place = len(filling.messages) + len(filling.checkpoints) + messages < limits.messages
+        return has_place and filling.size < self._commits.aim and filling.size + 2 * LARGEST < limits.bytes

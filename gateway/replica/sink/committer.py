@@ -1,0 +1,123 @@
+"""Stores one commit after the other: in smaller ones, or with a dead letter, where the broker refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from gateway.broker.ports import Commit, Limits, ShardLog
+from gateway.errors import CommitRejected, TooLarge, TooManyMessages, Unavailable
+from gateway.events.dead_letter_reasons import DeadLetterReason
+from gateway.replica.sink.message_maker import DEAD_LETTER_HEAD_BYTES, MessageMaker
+from gateway.replica.sink.pending_commit import PendingCommit
+from gateway.replica.sink.rejections import Rejections
+from gateway.replica.sink.shard_settings import ShardSettings
+from gateway.telemetry.span import NO_SPAN
+
+
+class Committer:
+    """Stores the commits of one shard."""
+
+    def __init__(
+        self,
+        shard: int,
+        settings: ShardSettings,
+        maker: MessageMaker,
+        rejections: Rejections,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` is called when a message that was refused is to be tried again."""
+        self.counts: Counter[str] = Counter()
+        """Commits and messages since the start."""
+        self.heard_at = float("-inf")
+        """When there was a word of the broker, by the loop's clock."""
+        self.can_halve = False
+        """Whether fewer messages can be tried than the broker refused."""
+        self._shard = shard
+        self._commits = settings.commits
+        self._counters = settings.counters
+        self._tracer = settings.tracer
+        self._maker = maker
+        self._rejections = rejections
+        self._wake = wake
+        self._message_limit: int | None = None  # messages a commit, after the broker rejected one
+        self._has_failed = False  # whether the last commit did
+
+    @property
+    def is_suspicious(self) -> bool:
+        """Whether the broker refused something lately: it is shown nothing but that."""
+        return self._message_limit is not None
+
+    def limits(self, writer: ShardLog) -> Limits:
+        """Return what the next commit may hold: less than the broker says where it refused that."""
+        limits, broker_takes = writer.limits, self._commits.most_messages
+        if self._message_limit is not None:
+            limits = replace(limits, messages=min(limits.messages, self._message_limit + 1))
+        return limits if broker_takes is None else replace(limits, messages=min(limits.messages, broker_takes))
+
+    async def store_in_its_span(self, writer: ShardLog, filling: PendingCommit) -> None:
+        """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""
+        span = self._tracer.send(self._shard, filling.messages, len(filling.checkpoints), filling.created)
+        span.activate()
+        try:
+            await self.store(writer, filling)
+        except BaseException as error:
+            span.fail(error)
+            raise
+        span.end()
+        NO_SPAN.activate()
+
+    async def store(self, writer: ShardLog, filling: PendingCommit) -> None:
+        """Store it, and bury what the broker does not take; raises BrokerError."""
+        loop = asyncio.get_running_loop()
+        if len(filling.items) == 1 and self._rejections.must_dead_letter(filling.items[0]):
+            filling.messages[0] = self._maker.dead_letter(
+                filling.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
+            )
+        buried: dict[int, int] = {}
+        async with self._commits.slot(filling.size, has_failed=self._has_failed):
+            self._has_failed = True
+            while True:
+                try:
+                    began = time.perf_counter()
+                    await writer.commit(Commit(filling.messages, filling.checkpoints))
+                    self._counters.commit_seconds.observe(time.perf_counter() - began)
+                    break
+                except TooLarge as error:
+                    self._replace_too_large(filling, error, buried)
+                except TooManyMessages:
+                    self.can_halve = self._commits.reduce_messages(len(filling.messages) + len(filling.checkpoints))
+                    raise
+                except CommitRejected:
+                    self._message_limit = max(1, len(filling.messages) // 2)
+                    self.can_halve = self._message_limit > 1
+                    if len(filling.items) == 1:
+                        loop.call_later(self._rejections.on_rejected(filling.items[0], loop.time()), self._wake)
+                    raise
+        self._has_failed = False
+        self._rejections.on_stored(filling.items)
+        if self._message_limit is not None:
+            self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
+        self.heard_at = asyncio.get_running_loop().time()
+        self.counts["commits"] += 1
+        self.counts["messages"] += len(filling.messages)
+
+    def _replace_too_large(self, filling: PendingCommit, error: TooLarge, buried: dict[int, int]) -> None:
+        """Replace a message that the broker finds too large: without its trace, by its dead letter, by a shorter one.
+
+        `buried` counts the dead letters by place. Raises Unavailable where the broker takes none of them.
+        """
+        if filling.remove_traces(error.index):
+            return
+        tries = buried[error.index] = buried.get(error.index, 0) + 1
+        if tries > 2:  # noqa: PLR2004 - a dead letter of its head alone is the least that can be said
+            raise Unavailable(f"the broker does not even take a dead letter: {error}") from error
+        filling.messages[error.index] = self._maker.dead_letter(
+            filling.items[error.index],
+            DeadLetterReason.TOO_LARGE,
+            str(error),
+            keep=DEAD_LETTER_HEAD_BYTES if tries == 1 else 0,
+        )
