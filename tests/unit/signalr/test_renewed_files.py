@@ -62,9 +62,7 @@ async def test_another_authority_is_believed_from_the_next_connection_on(
             await connects()
             await connects()
         errors = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-        assert [
-            re.match(r"hub: new files are invalid.*: hub\.ca_file: ", one) is not None for one in errors
-        ] == [
+        assert [re.match(r"hub: new files are invalid.*: hub\.ca_file: ", one) is not None for one in errors] == [
             True,
             True,
         ]
