@@ -269,6 +269,9 @@ class World:
             for account in replica._shards.accounts.values():
                 if account.state is AccountState.LIVE:
                     live[account.name] += 1
+            jobs = (job for shard in replica._shards.known.values() for job in shard.replays._jobs.values())
+            if not all(job.is_over for job in jobs):  # one may go on that a view takes for ended: its end was lost
+                return False
         if not self.registry.registered.isdisjoint(self.deleted):
             return False
         if set(live.values()) != {1} or any(len(user.connections) != 1 for user in self.hub.users.values()):
