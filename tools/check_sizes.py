@@ -26,7 +26,6 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/broker/kafka/control.py: KafkaControl.watch complexity": "to be cut into one watch and its retry",
     "gateway/broker/kafka/log.py: lines": "to be cut: the log, and the writer of one shard",
     "gateway/broker/kafka/ownership.py: KafkaMembership.assignments complexity": "to be cut into a poll and its retry",
-    "gateway/replica/reporter.py: Reporter._changes complexity": "to be cut: which accounts, and what is new of one",
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",
     "gateway/session/session.py: Session methods": "the state machine; half of them show a part in one line",

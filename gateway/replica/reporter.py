@@ -178,9 +178,8 @@ class Reporter:
             name = subject.account
             present.add(name)
             waiting[name] = subject.repeat_after
-            last, word = self._reported.get(name), self._last_writer(ACCOUNT + name)
-            if last is not None and _is_overwritten(last.heard, epoch_of(last.observed), word):
-                last = None
+            word = self._last_writer(ACCOUNT + name)
+            last = self._standing_report(name, word)
             if strangers >= _BATCH_ACCOUNTS:
                 continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
             strangers += last is None
@@ -196,6 +195,11 @@ class Reporter:
             self._since.pop(name, None)
         self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
         return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
+
+    def _standing_report(self, name: str, word: LastWriter) -> _Reported | None:
+        """Return what was reported of an account last; None where somebody else's report stands over it."""
+        last = self._reported.get(name)
+        return None if last is None or _is_overwritten(last.heard, epoch_of(last.observed), word) else last
 
     def _pending(self, subject: AccountReport, last: _Reported | None, now: float, heard: int) -> _Reported | None:
         """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
