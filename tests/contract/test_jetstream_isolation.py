@@ -42,7 +42,7 @@ from tests.support.permissions import (
 
 TOPICS = Topics("mesolive")
 STREAMS = (TOPICS.stream, TOPICS.control, TOPICS.ownership, TOPICS.audit_stream)
-USERS = ("gateway", "reader", *KINDS)
+USERS = ("gateway", "reader", "auditor", *KINDS)
 TEXT = documented()
 STOLEN = "mesolive.gateway.control.state.desired.account.main"
 """Where a push consumer is told to deliver: whoever could, would be an operator."""
@@ -316,7 +316,7 @@ def test_the_page_tells_an_administrator_to_make_each_services_consumer() -> Non
 
 # The server's answers, which go wherever a request says ---------------------------------------------------------------
 
-SERVICES = ("auditor", *KINDS)
+SERVICES = USERS[2:]
 
 
 def answered(user: str) -> Iterator[tuple[str, bytes]]:
