@@ -274,6 +274,9 @@ class Replica:
 
     def _on_desired_changed(self, name: str) -> None:
         wish = self.view.desired_of(name)
+        is_deleted = name not in self.view.desired or (wish.desired is not None and wish.desired.forget is True)
+        if is_deleted and self._shards.number_of(name) not in self._shards.serving:
+            self._shards.of(name).sessions.high_water.forget(name)  # its owner may let it begin anew
         if name in self._shards.accounts:
             if self.view.has_synced.is_set() and self._shards.number_of(name) in self._shards.assigned:
                 log_applied_change(self._source.counters, name, self._shards.accounts[name].desired, wish)

@@ -64,8 +64,7 @@ class AccountSessions:
             try:
                 session = self._session(name, checkpoint, known=name in known)
                 self.high_water.compare(name, session)
-                if session.is_begun:
-                    self.high_water.note(name, session.highest)
+                self.high_water.begin(name, session)
                 account.attach(session)
             except Exception as error:  # noqa: BLE001 - its neighbours go on
                 self._fail(account, error)
@@ -84,7 +83,9 @@ class AccountSessions:
                 self._logger.warning("checkpoint reset", account=name)
                 if account is not None:
                     account.lag.forget()
-                    account.attach(self._session(name, checkpoint, known=True))
+                    session = self._session(name, checkpoint, known=True)
+                    self.high_water.begin(name, session)
+                    account.attach(session)
         self.forgetter.start([name for name, checkpoint in renewed.items() if checkpoint is None], tasks)
 
     def on_forgotten(self, names: Collection[str]) -> None:
@@ -96,7 +97,9 @@ class AccountSessions:
             if account is not None:
                 self.newcomers.discard(name)
                 account.lag.forget()
-                account.attach(self._session(name, None, known=False))
+                session = self._session(name, None, known=False)
+                self.high_water.begin(name, session)
+                account.attach(session)
             elif name in self.forgets:
                 self.forgets.discard(name)
                 self.key_missing.discard(name)

@@ -215,7 +215,7 @@ class Shard:
                 self._detach(None)
             self.counts["reopened"] += 1
             await self._reopen_delay(delay)
-        self.sessions.high_water.forget_all()
+        self.sessions.high_water.on_ownership_lost()
         self._detach(None)
 
     async def _must_leave(self, error: BrokerError, membership: Membership | None) -> bool:
@@ -227,7 +227,7 @@ class Shard:
         if not isinstance(error, Fenced):
             return False
         self._settings.counters.fenced += 1
-        self.sessions.high_water.forget_all()
+        self.sessions.high_water.on_ownership_lost()
         if membership is None:
             self._logger.error("shard fenced by another gateway: this one will not claim it again", error=str(error))
             return False

@@ -70,6 +70,16 @@ class CommittedHighWater:
     def __init__(self, tally: Counters) -> None:
         self._tally = tally
         self._highest: dict[str, int] = {}
+        self._incarnations: dict[str, int] = {}
+        """Of the accounts' checkpoints."""
+        self._before: dict[str, tuple[int, int]] = {}
+        """Incarnation and highest sequence of what was committed when this replica owned the shard last."""
+
+    def begin(self, account: str, session: Session) -> None:
+        """Note what an account begins from."""
+        self._incarnations[account] = session.incarnation
+        if session.is_begun:
+            self._highest[account] = session.highest
 
     def note(self, account: str, highest: int) -> None:
         """Note that events up to the sequence `highest` are committed."""
@@ -78,9 +88,16 @@ class CommittedHighWater:
     def forget(self, account: str) -> None:
         """Expect nothing of an account: its checkpoint was set, or is forgotten."""
         self._highest.pop(account, None)
+        self._before.pop(account, None)
 
-    def forget_all(self) -> None:
-        """Expect nothing any more: another replica may have written since."""
+    def on_ownership_lost(self) -> None:
+        """Expect no checkpoint any more, since another replica may change them; but none goes back by itself.
+
+        A broker that loses its power forgets who owned what as well.
+        """
+        for account, highest in self._highest.items():
+            if account in self._incarnations:
+                self._before[account] = self._incarnations[account], highest
         self._highest.clear()
 
     def names(self) -> frozenset[str]:
@@ -91,14 +108,17 @@ class CommittedHighWater:
         """Say at ERROR which events of an account are lost, that its checkpoint covered; it does not any more."""
         if not sequences:
             return
-        self._highest.pop(account, None)
+        self.forget(account)
         self._tally.went_back += 1
         first, last = sequences[0], sequences[-1]
         get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=len(sequences), then=_AGAIN)
 
     def compare(self, account: str, session: Session) -> None:
         """Say at ERROR where `session`, which begins from what the store has, begins with less than was committed."""
+        incarnation, highest = self._before.pop(account, (0, 0))
         expected = self._highest.pop(account, None)
+        if expected is None and session.is_begun and session.incarnation == incarnation:
+            expected = highest
         if expected is None or (session.is_begun and session.highest >= expected):
             return
         self._tally.went_back += 1

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import structlog
 
+from gateway.broker import leases
 from gateway.broker.memory.control import MemoryControl
 from gateway.broker.memory.faults import Edge, Faults, no_faults
+from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.broker.ports import Commit, EventLog, Lost, ShardLog
 from gateway.errors import OutcomeUnknown
 from gateway.publication import NOTIFICATIONS
 from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.source.account import AccountState
+from gateway.session.checkpoint import encode_checkpoint, reset_checkpoint
 from gateway.state import Desired, Reset, TargetState
 from tests.support.in_process import Build, World
 from tests.unit.replica.wishes import applied, wish
@@ -211,6 +214,67 @@ async def test_many_accounts_with_losses_are_fixed_in_few_bounded_commits(
     assert max(sizes) < 2 * aim
     assert len(in_flight) == len(mended)
     assert min(in_flight) > 0
+
+
+QUICK = leases.LeaseTiming(lease=0.6, renewal=0.1, look=0.05)
+
+
+async def shared(build: Build) -> World:
+    """Return a world like `begun`, whose shards are agreed on by leases."""
+    world = await build("alpha", "beta", prefill=10)
+    world.ownership = MemoryOwnership(QUICK)
+    world.broker.can_lose = 1000
+    await world.replica()
+    await world.published("alpha", range(1, 11))
+    await world.published("beta", range(1, 11))
+    world.hub.user("alpha").emit(10)
+    await world.published("alpha", range(1, 21))
+    return world
+
+
+async def ownership_lost(world: World, then: Callable[[], object]) -> None:
+    """Let nobody own the shard, as where the broker forgets who did, and do something before it is owned again."""
+
+    async def nobody(*_: object) -> bool:
+        return False
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leases.LeaseMembership, "is_owner", nobody)
+        await world.until(lambda: not any(one._shards.serving for one in world.replicas), "nobody serves the shard")
+        then()
+
+
+def lose(world: World, last: int) -> None:
+    """Let the broker lose what came of alpha after the sequence `last`, which ended a commit."""
+    while world.keys_of("alpha")[-1] > last:
+        assert world.broker.go_back(1) == 1
+
+
+async def test_what_is_lost_while_nobody_owned_the_shard_is_told(build: Build) -> None:
+    """A broker that loses power may forget its groups, and with them who owned what."""
+    world = await shared(build)
+    with structlog.testing.capture_logs() as logs:
+        await ownership_lost(world, lambda: lose(world, 10))
+        await world.published("alpha", range(1, 21))
+    (error,) = errors(logs)
+    assert (error["account"], error["first"], error["last"]) == ("alpha", 11, 20)
+    assert "went back" in error["event"]
+
+
+async def test_what_others_did_while_they_owned_the_shard_is_no_loss(build: Build) -> None:
+    """An operator may have set the checkpoint of one account back, and deleted the other, which began anew."""
+    world = await shared(build)
+
+    def others_write() -> None:
+        world.broker.stored_checkpoints[0]["alpha"] = encode_checkpoint(reset_checkpoint(2, 5, None))
+        world.broker.stored_checkpoints[0]["beta"] = encode_checkpoint(reset_checkpoint(1, 5, None))
+        world.replicas[0]._on_desired_changed("beta")  # as a replica hears of it
+
+    with structlog.testing.capture_logs() as logs:
+        await ownership_lost(world, others_write)
+        await world.until(lambda: len(world.keys_of("alpha")) == 20 + 15, "alpha goes on from there")
+        await world.until(lambda: len(world.keys_of("beta")) == 10 + 5, "and so does beta")
+    assert errors(logs) == []
 
 
 async def reopened(world: World, then: Faults = no_faults) -> None:
