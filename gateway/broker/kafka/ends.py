@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from aiokafka.structs import TopicPartition
@@ -137,13 +137,14 @@ class PartitionEnds:
         """Note the places of batches of a transaction that is about to end.
 
         A batch that stands where an earlier one stood, or the marker of its transaction, tells that what was there is
-        lost: raises Unavailable.
+        lost: raises Unavailable, also for a partition of which that is known already.
         """
         self._under_way = list(batches)
-        for one in self._under_way:
-            if 0 <= one.place <= self.marker(one.tp):
-                self._under_way = []
-                raise self._went_back(one.tp, one.place)
+        gone = [(one.tp, one.place) for one in self._under_way if 0 <= one.place <= self.marker(one.tp)]
+        gone += [(one.tp, one.place) for one in self._under_way if one.tp in self._short]
+        if gone:
+            self._under_way = []
+            raise self._went_back(gone)
 
     def doubt(self, tp: TopicPartition, end: int = sys.maxsize) -> None:
         """Look for what was stored in a partition: it ended there, or Kafka does not know the batches before."""
@@ -170,16 +171,26 @@ class PartitionEnds:
         """Compare with the ends that the partitions have now; raises Unavailable where one has less than it had.
 
         Behind the last record stands at least the marker of its transaction. Kafka may write that a little later than
-        it says that all is stored: until it `is_marked` for certain, return False where one is not there.
+        it says that all is stored: until it `is_marked` for certain, return False where one is not there. One that was
+        found to have lost its end by another shard of this process may have grown since.
         """
-        for tp, end in found.items():
-            if end <= (self.marker(tp) if is_marked else self.last(tp)):
-                raise self._went_back(tp, end)
+        least = self.marker if is_marked else self.last
+        gone = [(tp, end) for tp, end in found.items() if end <= least(tp)]
+        gone += [(tp, self._short[tp]) for tp in found if tp in self._short]
+        if gone:
+            raise self._went_back(gone)
         return all(end > self.marker(tp) for tp, end in found.items())
 
-    def _went_back(self, tp: TopicPartition, place: int) -> Unavailable:
-        self._short.setdefault(tp, place)
+    def _went_back(self, gone: Sequence[tuple[TopicPartition, int]]) -> Unavailable:
+        """Note where each of these partitions ended: what is written to them from now on would hide it."""
+        for tp, place in gone:
+            self._short.setdefault(tp, place)
+        (tp, place), *_ = gone
         return Unavailable(f"{tp.topic} went back to {place}: it lost its end, or was made anew")
+
+    def ended(self, tp: TopicPartition, now: int) -> int:
+        """Return where a partition ended when its loss was found, or `now`, where none was."""
+        return min(now, self._short.get(tp, now))
 
     def short(self, found: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return which of the partitions, by their ends of now, lost their ends, and where they ended then.
@@ -188,7 +199,7 @@ class PartitionEnds:
         more: it holds up every reader, and whether the next one is committed decides of it, too.
         """
         return {
-            tp: min(end, self._short.get(tp, end))
+            tp: self.ended(tp, end)
             for tp, end in found.items()
             if tp in self._short or tp in self._lost_from or end <= self.marker(tp)
         }

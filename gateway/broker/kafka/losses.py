@@ -49,8 +49,8 @@ async def look_back(  # noqa: PLR0917 - in one place
             now |= await _proven(producer, doubtful, limit)
         for one, lasts in before:
             for tp in lasts.keys() & now.keys():
-                if now[tp] <= lasts[tp]:
-                    one.doubt(tp, now[tp])
+                if ends.ended(tp, now[tp]) <= lasts[tp]:
+                    one.doubt(tp, ends.ended(tp, now[tp]))
         for tp, end in ends.short(now).items():
             begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))
             left = await _events(connection, topics, tp, begin, now[tp], ends.sought(tp))

@@ -16,7 +16,7 @@ from gateway.events.event import DeadLetter, Event, Notification
 from gateway.publication import dead_letter_message, event_message, notification_message
 
 OWN = TopicPartition("checkpoints", 0)
-EVENTS = TopicPartition("order-update.v1", 3)
+EVENTS, OTHERS = TopicPartition("order-update.v1", 3), TopicPartition("position-update.v1", 3)
 
 
 def part(account: str, *sequences: int) -> Part:
@@ -183,3 +183,26 @@ def test_a_number_is_of_an_event_that_is_published_for_the_first_time() -> None:
     (one, other) = parts_of([event_message(event), again, event_message(event), dead_letter_message(letter)])
     assert list(one.events) == [Lost(1, 7), Lost(1, 7)]
     assert (other.account, other.first, list(other.events)) == ("alpha", b"7", [])
+
+
+def of_two_topics() -> PartitionEnds:
+    """Return the ends of two topics that have two records and a marker each."""
+    ends = PartitionEnds(0, OWN)
+    ends.on_placed([Batch(EVENTS, 0, 2, [part("alpha", 1, 2)]), Batch(OTHERS, 0, 2, [part("alpha", 3, 4)])])
+    ends.on_stored()
+    return ends
+
+
+def test_a_commit_that_notices_one_loss_hides_no_other() -> None:
+    """Both topics went back to 1; the records and the marker of the commit, which is aborted, stand behind that."""
+    ends = of_two_topics()
+    with pytest.raises(Unavailable):
+        ends.on_placed([Batch(EVENTS, 1, 3, [part("alpha", 5, 6)]), Batch(OTHERS, 1, 3, [part("alpha", 7, 8)])])
+    assert ends.short({EVENTS: 5, OTHERS: 5}) == {EVENTS: 1, OTHERS: 1}
+
+
+def test_a_look_that_notices_one_loss_remembers_the_other() -> None:
+    ends = of_two_topics()
+    with pytest.raises(Unavailable):
+        ends.compare({EVENTS: 1, OTHERS: 1})
+    assert ends.short({EVENTS: 1, OTHERS: 11}) == {EVENTS: 1, OTHERS: 1}  # other replicas may write meanwhile

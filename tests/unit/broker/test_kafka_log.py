@@ -295,3 +295,48 @@ async def test_a_large_commit_that_is_never_in_time_is_named_in_the_end() -> Non
     producer.is_silent = True
     with pytest.raises(Unavailable, match=r"within 0\.02 s; nothing was stored$"):
         await shard.commit(commit(3, 4))
+
+
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let nothing of what is sought be in the topics."""
+
+    async def events(*_: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401 - of no use here
+        return set()
+
+    monkeypatch.setattr(losses, "_events", events)
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_an_open_shard_acts_on_the_loss_that_another_shard_found() -> None:
+    """Whoever is idle would else miss nothing, since the others write on behind what is left."""
+    producer = Producer()
+    idle = await opened(producer, cluster := Cluster(producer))
+    (partition,) = idle.ends.of_events()
+    finder = PartitionEnds(2, TopicPartition(CHECKPOINTS, 2))
+    producer.ends[EVENTS] = 1
+    connection: Any = cluster
+    await look_back(connection, producer, TOPICS, finder, [idle.ends, finder], 1.0)  # type: ignore[arg-type]
+    producer.ends[EVENTS] += 100
+    for call in (idle.check, lambda: idle.commit(commit(3, 4))):
+        with pytest.raises((OutcomeUnknown, Unavailable), match="went back to 1"):
+            await call()
+    assert idle.ends.short({partition: 1000}) == {partition: 1}
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_records_of_the_shard_that_finds_a_loss_hide_no_other_loss() -> None:
+    """What its commit that was aborted left there stands where the last records of the other shard stood."""
+    producer = Producer()
+    idle = await opened(producer, cluster := Cluster(producer))
+    (partition,) = idle.ends.of_events()
+    busy = await opened(producer, cluster)
+    producer.ends[EVENTS] = idle.ends.last(partition)
+    with pytest.raises((OutcomeUnknown, Unavailable)):
+        await busy.commit(commit(3, 3))
+    producer.ends[EVENTS] += 1
+    connection: Any = cluster
+    cluster.firsts = [0] * 8
+    await look_back(connection, producer, TOPICS, busy.ends, [idle.ends, busy.ends], 1.0)  # type: ignore[arg-type]
+    assert busy.lost
+    assert partition in idle.ends.short({partition: 1000})
