@@ -7,7 +7,7 @@ among the events, so that a checkpoint never speaks of more than the batches up 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from gateway.events.catalogue import kind_of
@@ -199,7 +199,7 @@ class Outbox:
         self.draft.begin(verified)
         self.marked = self.high = verified
         subscription = self.subscriptions.held()[-1]
-        item = None if subscription.strategies is None else self._announcement(subscription)
+        item = None if subscription.strategies is None else _announcement(self._account, self.incarnation, subscription)
         self.queue.append(Mark(item, 0 if item is None else size_of(item.content), verified, None, alone=True))
 
     def mark(self, verified: int, anchor: Anchor | None) -> None:
@@ -219,25 +219,19 @@ class Outbox:
 
     def _announce(self, missing: list[tuple[int, int]]) -> None:
         """Announce as gaps what is missing; all before each is final."""
-        if len(missing) > _GAPS:
-            missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
-        for first, final in missing:
-            notification = Notification(self._account, GAP, {"FirstSeqId": first, "LastSeqId": final})
-            item = OutgoingItem(notification, incarnation=self.incarnation)
+        for item, final in _gaps(self._account, self.incarnation, missing):
             self.queue.append(Mark(item, size_of(item.content), final, self.anchor))
+
+    def gaps_of_losses(self) -> list[OutgoingItem]:
+        """Return the gaps of what the broker lost and nobody published again, for a checkpoint that ends this one."""
+        lost = [missing for low, high in self._unannounced for missing in self._placed.missing(low, high)]
+        return [item for item, _ in _gaps(self._account, self.incarnation, lost)]
 
     def subscribe(self, subscription: Subscription) -> None:
         """Let `subscription` hold from its sequence on, and say so."""
         self.subscriptions.change(subscription)
-        item = self._announcement(subscription)
+        item = _announcement(self._account, self.incarnation, subscription)
         self.queue.append(Change(item, size_of(item.content), subscription))
-
-    def _announcement(self, subscription: Subscription) -> OutgoingItem:
-        detail: dict[str, str | int | None] = {
-            "FromSeqId": subscription.since,
-            "Strategies": strategies_text(subscription.strategies),
-        }
-        return OutgoingItem(Notification(self._account, "subscription-changed", detail), incarnation=self.incarnation)
 
     def subscribe_from_the_beginning(self, subscription: Subscription) -> None:
         """Let `subscription` hold for an account that has not begun."""
@@ -261,3 +255,20 @@ class Outbox:
         self.subscriptions.forget_through(draft.judged_after)
         self._traces = self._events.trim(is_level=draft.verified >= self.high)
         return Batch(tuple(items), encode_checkpoint(draft.checkpoint()), tuple(filtered))
+
+
+def _gaps(account: str, incarnation: int, missing: list[tuple[int, int]]) -> Iterator[tuple[OutgoingItem, int]]:
+    """Yield the gaps that say what is missing, each with its last sequence."""
+    if len(missing) > _GAPS:
+        missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
+    for first, final in missing:
+        notification = Notification(account, GAP, {"FirstSeqId": first, "LastSeqId": final})
+        yield OutgoingItem(notification, incarnation=incarnation), final
+
+
+def _announcement(account: str, incarnation: int, subscription: Subscription) -> OutgoingItem:
+    detail: dict[str, str | int | None] = {
+        "FromSeqId": subscription.since,
+        "Strategies": strategies_text(subscription.strategies),
+    }
+    return OutgoingItem(Notification(account, "subscription-changed", detail), incarnation=incarnation)

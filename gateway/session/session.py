@@ -196,6 +196,10 @@ class Session:
         """Bytes of the pushes among them that wait for history."""
         return 0 if self.state is State.LIVE else self._waiting.bytes + self._doubtful.bytes
 
+    def gaps_of_losses(self) -> list[OutgoingItem]:
+        """Return the gaps of what the broker lost and nobody published again: a reset ends this incarnation."""
+        return self._outbox.gaps_of_losses()
+
     def take_contradictions(self) -> list[tuple[Outcome, Content]]:
         """Return what was queued since the last call though it is not as it should be, for people to hear of."""
         return self._outbox.contradictions.take()

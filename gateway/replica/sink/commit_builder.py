@@ -165,8 +165,9 @@ class CommitBuilder:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
         name, session, reset = account.name, account.session, account.pending_reset()
         if reset is not None:
-            item = OutgoingItem(reset_notification(name, reset), incarnation=reset.incarnation)
-            self.add(filling, name, encode_checkpoint(reset), limits, [item], [self._maker.make(item)])
+            items = [] if session is None else session.gaps_of_losses()
+            items.append(OutgoingItem(reset_notification(name, reset), incarnation=reset.incarnation))
+            self.add(filling, name, encode_checkpoint(reset), limits, items, [self._maker.make(item) for item in items])
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
             self.add(filling, name, None, limits)
         else:

@@ -314,12 +314,14 @@ class Shard:
                 if filling.checkpoints and not self._builder.has_room(filling, limits, len(messages)):
                     break
                 self._builder.add(filling, name, taken.checkpoint, limits, taken.gaps, messages)
-            await self._committer.store(writer, filling)
-            log_gaps(filling.gaps)
-            for name in filling.checkpoints:
-                taken = left.pop(name)
-                self.sessions.high_water.took_back(name, taken.sequences)
-                checkpoints[name] = taken.checkpoint
+            part = {name: left.pop(name) for name in filling.checkpoints}
+            try:
+                await self._committer.store(writer, filling)
+            except OutcomeUnknown:  # it may be stored, and then it is not found again
+                self.sessions.high_water.on_taken_back(part, filling.gaps)
+                raise
+            self.sessions.high_water.on_taken_back(part, filling.gaps)
+            checkpoints |= {name: taken.checkpoint for name, taken in part.items()}
         return checkpoints
 
     async def _prove_rejected(self, writer: ShardLog, checkpoints: dict[str, bytes]) -> None:

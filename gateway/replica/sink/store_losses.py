@@ -104,14 +104,19 @@ class CommittedHighWater:
         """Return the accounts that have a checkpoint, or lost it."""
         return frozenset(self._highest)
 
-    def took_back(self, account: str, sequences: list[int]) -> None:
-        """Say at ERROR which events of an account are lost, that its checkpoint covered; it does not any more."""
-        if not sequences:
-            return
-        self.forget(account)
-        self._tally.went_back += 1
-        first, last = sequences[0], sequences[-1]
-        get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=len(sequences), then=_AGAIN)
+    def on_taken_back(self, taken: Mapping[str, Taken], gaps: Collection[Notification]) -> None:
+        """Say at ERROR which events are lost that checkpoints covered, which they do not any more, and count that.
+
+        `gaps` are those of them that can be published by nobody.
+        """
+        log_gaps(gaps)
+        self._tally.gaps += len(gaps)
+        for account, one in taken.items():
+            if one.sequences:
+                self.forget(account)
+                self._tally.went_back += 1
+                first, last, events = one.sequences[0], one.sequences[-1], len(one.sequences)
+                get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=events, then=_AGAIN)
 
     def compare(self, account: str, session: Session) -> None:
         """Say at ERROR where `session`, which begins from what the store has, begins with less than was committed."""

@@ -137,7 +137,7 @@ async def test_of_lost_events_the_checkpoint_takes_back_those_and_no_others(buil
             for one in world.broker.entries
             if one.stored.message.account != "alpha" or int(one.stored.message.key) not in lost
         ]
-        log.lost["alpha"] = {Lost(1, sequence) for sequence in lost} | {Lost(1, 11), Lost(2, 5)}
+        log.loses["alpha"] = {Lost(1, sequence) for sequence in lost} | {Lost(1, 11), Lost(2, 5)}
 
         async def fails(_: Edge) -> None:
             world.broker.faults = no_faults
@@ -184,6 +184,49 @@ async def test_lost_events_that_the_hub_has_no_more_are_announced_once(build: Bu
     assert gaps(world) == [("1", 3, 10), ("2", 3, 7)]
     told = [(entry["first"], entry["last"]) for entry in errors(logs) if "gap announced" in entry["event"]]
     assert told == [(3, 10), (3, 7)]
+    assert world.replicas[0]._source.counters.gaps == 2
+
+
+async def test_a_loss_is_told_where_the_answer_to_its_fix_is_lost(build: Build) -> None:
+    """The checkpoint may be stored, and then nothing of it is found again."""
+    world = await build("alpha", prefill=10)
+    log = Losing(world.broker.log("losing"))
+    await world.replica(log)
+    await world.published("alpha", range(1, 11))
+    log.loses["alpha"] = {Lost(1, number) for number in range(3, 6)}
+    world.broker.entries[:] = [one for one in world.broker.entries if int(one.stored.message.key) not in {3, 4, 5}]
+
+    async def loses_the_answer(edge: Edge) -> None:
+        if edge.call == "commit" and edge.when == "after" and log.lost:
+            world.broker.faults = no_faults
+            raise OutcomeUnknown("stored, and the answer was lost")
+
+    with structlog.testing.capture_logs() as logs:
+        await reopened(world, loses_the_answer)
+        await world.until(lambda: len(world.keys_of("alpha")) == 10, "what is lost is published again")
+    (error,) = [entry for entry in errors(logs) if "went back" in entry["event"]]
+    assert (error["account"], error["first"], error["last"]) == ("alpha", 3, 5)
+    assert world.replicas[0]._source.counters.went_back == 1
+
+
+async def test_a_reset_announces_losses_that_nobody_published_again(build: Build) -> None:
+    """The loss is found while the account is paused."""
+    world = await build("alpha", prefill=10)
+    log = Losing(world.broker.log("losing"))
+    world.control = MemoryControl()
+    await world.replica(log)
+    await world.published("alpha", range(1, 11))
+    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    world.broker.entries[:] = [one for one in world.broker.entries if one.stored.message.key not in {b"3", b"4", b"5"}]
+    log.loses["alpha"] = {Lost(1, number) for number in range(3, 6)}
+    await reopened(world)
+    await world.until(lambda: bool(log.mending), "the checkpoint covers them no more")
+    anew = Reset(2, 10)
+    await applied(world, await wish(world, Desired(state=TargetState.PAUSED, reset=anew)))
+    await wish(world, Desired(reset=anew))
+    world.hub.user("alpha").emit(1)
+    await world.until(lambda: 11 in numbers(world), "and events go on")
+    assert gaps(world) == [("1", 3, 5)]
 
 
 async def test_many_accounts_with_losses_are_fixed_in_few_bounded_commits(
