@@ -128,8 +128,10 @@ async def test_what_an_unclean_leader_lost_is_published_again_once(folder: Path)
                                 await shard.checkpoints()
                                 lost = {account: set(events) for account, events in shard.lost.items()}
                                 await shard.commit(Commit(messages(*numbers_), {"demo": checkpoint}))
-                                await shard.check()  # all in sync have the marker of the transaction as well
-                                return lost
+                                while True:  # until all in sync have the marker of the transaction as well
+                                    with suppress(Unavailable):
+                                        await shard.check()
+                                        return lost
 
             assert await stored(1, 5, checkpoint=b"5") == {}
             behind.kill()

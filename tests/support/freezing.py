@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def freeze(process: subprocess.Popen[bytes]) -> None:
@@ -16,3 +18,28 @@ def freeze(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGSTOP)
     if process.returncode is None:
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
+
+class Freezable:
+    """A server that is a child process, and can be frozen for a while."""
+
+    process: subprocess.Popen[bytes] | None
+
+    def freeze(self) -> None:
+        """SIGSTOP: its sockets stay open and nobody answers."""
+        assert self.process is not None
+        freeze(self.process)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Keep it frozen for as long as the context lasts."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self
 from uuid import uuid4
 
-from tests.support.freezing import freeze
+from tests.support.freezing import Freezable
 from tests.support.requirement import Requirement, cache
 from tests.support.sockets import free_port
 
@@ -59,7 +58,7 @@ _QUICK = {
 aborted within half a second, not ten."""
 
 
-class KafkaServer:
+class KafkaServer(Freezable):
     """A Kafka node, broker and controller in one, in a folder; a context, and startable again after a kill."""
 
     def __init__(
@@ -158,25 +157,6 @@ class KafkaServer:
             self.process.terminate()
             self.process.wait(_READY)
             self.process = None
-
-    def freeze(self) -> None:
-        """SIGSTOP: its sockets stay open and nobody answers."""
-        assert self.process is not None
-        freeze(self.process)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Keep it frozen for as long as the context lasts."""
-        self.freeze()
-        try:
-            yield
-        finally:
-            self.thaw()
 
     def __enter__(self) -> Self:
         try:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from gateway.broker.jetstream.embedded import EmbeddedServer
-from tests.support.freezing import freeze
+from tests.support.freezing import Freezable
 from tests.support.sockets import free_port
 
 _RELOADED = "Reloaded server configuration"
 
 
-class NatsServer(EmbeddedServer):
+class NatsServer(EmbeddedServer, Freezable):
     """A nats-server that faults can be done to; use it as a context, sync or async."""
 
     text = ""
@@ -48,16 +48,6 @@ class NatsServer(EmbeddedServer):
         self.process.kill()
         self.process.wait()
         self.process = None
-
-    def freeze(self) -> None:
-        """SIGSTOP: its sockets stay open and nobody answers."""
-        assert self.process is not None
-        freeze(self.process)
-
-    def thaw(self) -> None:
-        """SIGCONT."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
 
 @contextmanager
