@@ -30,7 +30,7 @@ PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest # a seed of a simulation is r
 SHARED_OUT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 NONE_OF_THESE := [ $$? -eq 5 ] # pytest's exit code where ARGS names no test of a part
 
-test: install check requirements ## lint, types, layers, schemas, and all promises on real components: 15 to 20 minutes on two cores
+test: install check requirements ## lint, types, layers, schemas, and all promises on real components: half an hour on two cores
 	$(PYTEST) -m "not alone and not long" $(SHARED_OUT) $(ARGS) || $(NONE_OF_THESE)
 	$(PYTEST) -m "alone and not long" $(ARGS) || $(NONE_OF_THESE)
 
