@@ -127,6 +127,10 @@ class PartitionEnds:
         """Return those of events among them."""
         return [tp for tp in self.partitions() if tp != self._own]
 
+    def doubted(self) -> list[TopicPartition]:
+        """Return the partitions of events that are to be looked at, also those of which no place is known any more."""
+        return [tp for tp in self._short if tp != self._own]
+
     def begin_again(self) -> None:
         """Expect nothing of the checkpoints any more: another writer reads them anew."""
         self._last.pop(self._own, None)

@@ -40,7 +40,7 @@ async def look_back(  # noqa: PLR0917 - in one place
     Partitions without a leader are left for another time: they keep no other topic from being written to.
     """
     before = [(one, {tp: one.last(tp) for tp in one.of_events()}) for one in every]  # they may write meanwhile
-    known = {tp for _, lasts in before for tp in lasts}
+    known = {tp for _, lasts in before for tp in lasts} | {*ends.doubted()}
     with permissions_may_return():
         now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
         doubtful = {tp for _, lasts in before for tp in lasts.keys() & now.keys() if now[tp] <= lasts[tp]}
@@ -49,7 +49,7 @@ async def look_back(  # noqa: PLR0917 - in one place
             now |= await _proven(producer, doubtful, limit)
         for one, lasts in before:
             for tp in lasts.keys() & now.keys():
-                if ends.ended(tp, now[tp]) <= lasts[tp]:
+                if one.last(tp) == lasts[tp] >= ends.ended(tp, now[tp]):  # it may have looked itself meanwhile
                     one.doubt(tp, ends.ended(tp, now[tp]))
         for tp, end in ends.short(now).items():
             begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))

@@ -340,3 +340,18 @@ async def test_records_of_the_shard_that_finds_a_loss_hide_no_other_loss() -> No
     await look_back(connection, producer, TOPICS, busy.ends, [idle.ends, busy.ends], 1.0)  # type: ignore[arg-type]
     assert busy.lost
     assert partition in idle.ends.short({partition: 1000})
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_a_doubt_about_a_partition_of_unknown_places_is_settled() -> None:
+    """As where it lost all that is known of it, and another shard that looks at the same time comes late."""
+    producer = Producer()
+    shard = await opened(producer, cluster := Cluster(producer))
+    (partition,) = shard.ends.of_events()
+    shard.ends.lose(partition, 0, 0, set(), now=0)
+    shard.ends.doubt(partition, 0)
+    assert shard.ends.of_events() == []
+    connection: Any = cluster
+    cluster.firsts = [0] * 8
+    await look_back(connection, producer, TOPICS, shard.ends, [shard.ends], 1.0)  # type: ignore[arg-type]
+    await shard.commit(commit(3, 4))
