@@ -125,6 +125,7 @@ async def test_an_owner_that_froze_in_a_replay_does_not_show_it_running_again(tm
         await heir.ready()
         found = await ended(heir, id_)
         assert found["owner"].endswith(f"/{heir.running.popen.pid}")
+        await ended(first, id_)  # its control plane is a process of its own, and hears of it at a time of its own
         first.running.thaw()
         states: set[str] = set()
         for _ in range(50):  # a look each second, until it hears that its shards are another's

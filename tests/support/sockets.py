@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -83,18 +87,36 @@ class Gates:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on now, never the same one twice, below those of outgoing connections.
+    """Return a port that nobody listens on now, and that no other test process is given while this one lives.
 
-    A broker binds its port seconds later, and again after each restart. By then another's connection could have it, or
-    one that tries to reach the broker: a system may give it the very port that it asks for, and connect it to itself.
+    It is below those of outgoing connections. A broker binds its port seconds later, and again after each restart. By
+    then another's connection could have it, or one that tries to reach the broker: a system may give it the very port
+    that it asks for, and connect it to itself.
     """
     while True:
         port = random.randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
-            if port not in _given:
-                probe.bind(("127.0.0.1", port))
+            if port not in _given and claim(port):
                 _given.add(port)
+                probe.bind(("127.0.0.1", port))
                 return port
+
+
+def claim(port: int) -> bool:
+    """Claim a port until this process ends, and return whether no other test process of this user has it.
+
+    The claim is a lock on the port's byte of one file: the system gives it up with the process, however that ends.
+    """
+    with suppress(BlockingIOError, PermissionError):
+        fcntl.lockf(_claims(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        return True
+    return False
+
+
+@cache
+def _claims() -> int:
+    """Return the open file of the claims; it stays open, as closing it would give all of them up."""
+    return os.open(Path(tempfile.gettempdir()) / f"gateway-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 @contextmanager
