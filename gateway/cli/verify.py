@@ -42,7 +42,7 @@ def verify(
         int | None, typer.Option(min=0, help="After this sequence; otherwise from the log's first event on.")
     ] = None,
     until: Annotated[int | None, typer.Option(min=1, help="Up to this sequence; otherwise the hub's latest.")] = None,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the log to reach the last sequence.")] = 10.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for events that the log still lacks.")] = 10.0,
     incarnation: Annotated[
         int | None, typer.Option(min=1, help="Which one of an account that was reset; otherwise the newest.")
     ] = None,
@@ -120,23 +120,21 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
     deadline = clock.time() + asked.wait
     while True:  # the log is read after the hub: what the hub has by then may be published late
         logged = await _of(reader, account, incarnation)
-        highest = max((message.sequence or 0 for message in logged), default=0)
-        if highest >= last or clock.time() >= deadline:
-            break
+        # What has no sequence is in no history, and what came since is not in what was read of it.
+        inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
+        letters = await _of(reader, account, incarnation, [DEAD_LETTER])
+        verdict = compare(
+            account,
+            emitted,
+            inside,
+            {message.sequence for message in letters if message.sequence is not None},
+            by_kind=not broker.one_order,
+            enums=settings.hub.enums,
+            wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
+        )
+        if not verdict.lost or clock.time() >= deadline:
+            return verdict
         await asyncio.sleep(_POLL)
-    # What has no sequence is in no history, and what came since is not in what was read of it.
-    inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
-    letters = await _of(reader, account, incarnation, [DEAD_LETTER])
-    dead = {message.sequence for message in letters if message.sequence is not None}
-    return compare(
-        account,
-        emitted,
-        inside,
-        dead,
-        by_kind=not broker.one_order,
-        enums=settings.hub.enums,
-        wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
-    )
 
 
 async def _of(reader: LogReader, account: str, incarnation: int, topics: Sequence[str] = KINDS) -> list[Logged]:
