@@ -152,8 +152,8 @@ class KafkaLog:
         async with self._claiming[shard]:  # two of one process would fence each other before either has claimed
             await self._check_rivals(shard)
             producer = await self._start(shard, facts)
-            ends, limits = self._ends_of(shard), self._limits[shard]
-            opened = KafkaShard(self._connection, self._settings, shard, facts, producer, ends, limits)
+            claim, ends, limits = Claim(self._settings.owner, uuid4().hex), self._ends_of(shard), self._limits[shard]
+            opened = KafkaShard(self._connection, self._settings.topics, claim, shard, facts, producer, ends, limits)
             if shard in self._interrupted:
                 self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
             try:
@@ -247,7 +247,8 @@ class KafkaShard:
     def __init__(  # noqa: PLR0917 - in one place
         self,
         connection: Connection,
-        settings: EventLogSettings,
+        topics: Topics,
+        claim: Claim,
         shard: int,
         facts: ClusterFacts,
         producer: AIOKafkaProducer,
@@ -257,13 +258,12 @@ class KafkaShard:
         self.producer = producer
         self._limits = limits
         self._connection = connection
-        self._settings = settings
-        self._topics = settings.topics
+        self._topics = topics
         self._shard = shard
         self._facts = facts
-        self.own_claim = Claim(settings.owner, uuid4().hex)
+        self.own_claim = claim
         self.claimed_at = 0
-        self._own = TopicPartition(self._topics.checkpoints, shard)
+        self._own = TopicPartition(topics.checkpoints, shard)
         self.ends = ends
         self._is_read = False  # whether its checkpoints were
         self._spent: BrokerError | None = None

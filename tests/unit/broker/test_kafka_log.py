@@ -17,7 +17,7 @@ from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 from gateway.broker.kafka.ends import PartitionEnds
-from gateway.broker.kafka.log import EventLogSettings, KafkaShard
+from gateway.broker.kafka.log import Claim, KafkaShard
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit, Lost
@@ -111,8 +111,7 @@ async def opened(producer: Producer, cluster: Cluster | None = None, limits: Com
     given: Any = producer
     connection: Any = cluster
     ends = PartitionEnds(1, TopicPartition(CHECKPOINTS, 1))
-    settings = EventLogSettings(TOPICS, "a", commit_timeout=limits.seconds(0))
-    shard = KafkaShard(connection, settings, 1, facts, given, ends, limits)
+    shard = KafkaShard(connection, TOPICS, Claim("a", "its token"), 1, facts, given, ends, limits)
     await shard.claim()
     await shard.commit(commit(1, 2))
     return shard
