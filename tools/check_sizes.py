@@ -24,7 +24,6 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/broker/jetstream/control.py: JetStreamControl.watch complexity": "to be cut into one watch and its retry",
     "gateway/broker/jetstream/reader.py: JetStreamReader.read complexity": "to be cut into one read and its retry",
     "gateway/broker/kafka/control.py: KafkaControl.watch complexity": "to be cut into one watch and its retry",
-    "gateway/broker/kafka/log.py: lines": "to be cut: the log, and the writer of one shard",
     "gateway/broker/kafka/ownership.py: KafkaMembership.assignments complexity": "to be cut into a poll and its retry",
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",

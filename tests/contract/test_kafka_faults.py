@@ -21,7 +21,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from gateway.broker.kafka import client_internals as innards
 from gateway.broker.kafka import cluster, topic_rules
-from gateway.broker.kafka.log import EventLogSettings, KafkaLog, KafkaShard
+from gateway.broker.kafka.log import EventLogSettings, KafkaLog
+from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
 from gateway.errors import BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from tests.support import kafka_server

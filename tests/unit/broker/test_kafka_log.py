@@ -17,8 +17,9 @@ from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 from gateway.broker.kafka.ends import PartitionEnds
-from gateway.broker.kafka.log import Claim, KafkaShard
+from gateway.broker.kafka.fence import Claim
 from gateway.broker.kafka.losses import look_back
+from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.ports import Commit, Lost
 from gateway.errors import ActionRequired, OutcomeUnknown, Unavailable
@@ -185,7 +186,7 @@ async def test_a_late_marker_is_waited_for_and_a_missing_one_is_a_loss(
     asyncio.get_running_loop().call_later(0.05, producer.ends.update, (EVENTS,))
     await shard.check()
     producer.ends[EVENTS] -= 1
-    monkeypatch.setattr("gateway.broker.kafka.log._MARKED_S", 0.05)
+    monkeypatch.setattr("gateway.broker.kafka.shard._MARKED_S", 0.05)
     with pytest.raises(OutcomeUnknown, match=r"order-update\.v1 went back to 3"):
         await shard.check()
 
