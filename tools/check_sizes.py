@@ -20,10 +20,7 @@ LIMITS: Final = {"lines": 400, "attributes": 20, "methods": 25, "complexity": 20
 EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/broker/jetstream/batch.py: make_batch complexity": "one pass over messages with each limit where it ends",
     "gateway/broker/jetstream/connect_errors.py: explain complexity": "a chain of cases, each a sentence for people",
-    "gateway/broker/jetstream/control.py: JetStreamControl._read complexity": "to be cut with `watch`",
-    "gateway/broker/jetstream/control.py: JetStreamControl.watch complexity": "to be cut into one watch and its retry",
     "gateway/broker/jetstream/reader.py: JetStreamReader.read complexity": "to be cut into one read and its retry",
-    "gateway/broker/kafka/control.py: KafkaControl.watch complexity": "to be cut into one watch and its retry",
     "gateway/broker/kafka/ownership.py: KafkaMembership.assignments complexity": "to be cut into a poll and its retry",
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",

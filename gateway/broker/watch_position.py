@@ -13,10 +13,10 @@ log = logging.getLogger(__name__)
 _NAMED: Final = 10
 """Keys that a line of the log names at the most."""
 
-_Place = TypeVar("_Place", bound="tuple[float, ...]")
+Place = TypeVar("Place", bound="tuple[float, ...]")
 
 
-class WatchPosition(Generic[_Place]):
+class WatchPosition(Generic[Place]):
     """The records of a control store that one watch has given.
 
     A watch reads the store from its beginning after every trouble: a store that went back in time, as after a power
@@ -25,15 +25,29 @@ class WatchPosition(Generic[_Place]):
     """
 
     def __init__(self) -> None:
-        self._given: dict[tuple[bool, str], _Place] = {}
+        self._given: dict[tuple[bool, str], Place] = {}
         self._left: set[tuple[bool, str]] = set()
         self._older: set[tuple[bool, str]] = set()
+        self._has_synced = False
 
     def begin(self) -> None:
         """Note that the store is read from its beginning."""
         self._left, self._older = set(self._given), set()
 
-    def is_new(self, record: Record, place: _Place) -> bool:
+    def changes(self, record: Record | None, place: Place) -> list[Record | None]:
+        """Return what is to be given for a record at `place`, or for None where all is read that there is now.
+
+        That is a forgotten record for each that is gone, and None the first time.
+        """
+        if record is not None:
+            return [record] if self._is_new(record, place) else []
+        synced: list[Record | None] = [*self._gone()]
+        if not self._has_synced:
+            self._has_synced = True
+            synced.append(None)
+        return synced
+
+    def _is_new(self, record: Record, place: Place) -> bool:
         """Return whether a record is to be given: not if it was, at the same `place` and time."""
         which = record.is_observed, record.key
         self._left.discard(which)
@@ -48,8 +62,8 @@ class WatchPosition(Generic[_Place]):
             self._given.pop(which, None)
         return True
 
-    def on_gone(self) -> list[Record]:
-        """Return a forgotten record for each that is not there any more, once all is read that there is now."""
+    def _gone(self) -> list[Record]:
+        """Return a forgotten record for each that is not there any more."""
         gone = sorted(self._left)
         if gone or self._older:
             wanted = _named(key for is_observed, key in {*gone, *self._older} if not is_observed)

@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.direct import DirectReader, StreamMessage
-from gateway.broker.jetstream.link import PermissionDenied
+from gateway.broker.jetstream.link import Link, PermissionDenied
 from gateway.broker.jetstream.topics import TTL, Topics
 from gateway.broker.ports import Record
-from gateway.broker.watch_position import WatchPosition
+from gateway.broker.watch import watch
 from gateway.errors import ActionRequired, Unavailable
 
-log = logging.getLogger(__name__)
-
-_RETRY_DELAY_S: Final = 0.25
-"""Seconds before a watch that failed goes on."""
 _POLL_INTERVAL_S: Final = 0.5
 """Seconds between two questions to the stream's leader whether there is more, where nothing hints at it."""
 _HINTED_INTERVAL_S: Final = 0.02
@@ -35,6 +31,35 @@ _PERMITTED: Final = 5.0
 """Seconds more where somebody must first give a permission: the log tells of each attempt."""
 
 
+@dataclass(frozen=True, slots=True)
+class _StreamState:
+    """What the stream's leader says of it."""
+
+    last: int
+    """The sequence of its last message, of whatever subject."""
+    identity: tuple[str, str | None]
+    """When it was made, and who leads it."""
+    ahead: float
+    """Seconds since 1970 by the leader's clock, less those of our monotonic one."""
+
+
+@dataclass(slots=True)
+class _ReadPosition:
+    """How far one read of the stream has come."""
+
+    place: int = 0
+    """The sequence of the last record that was read."""
+    read_to: int = -1
+    """The stream's last sequence when all records up to it were read; -1 before."""
+    identity: tuple[str, str | None] | None = None
+
+    def continues(self, state: _StreamState) -> bool:
+        """Return whether it is the stream that was read so far, with the same leader, and did not go back in time."""
+        is_same = self.identity in {None, state.identity} and state.last >= self.read_to
+        self.identity = state.identity
+        return is_same
+
+
 class JetStreamControl:
     """The control store of one deployment (`gateway.broker.ports.ControlStore`)."""
 
@@ -42,36 +67,12 @@ class JetStreamControl:
         self._connection = connection
         self._topics = topics
 
-    async def watch(self) -> AsyncIterator[Record | None]:
-        """Return the last values, then each change; see the contract.
+    def watch(self) -> AsyncIterator[Record | None]:
+        """Yield the last values, then each change; see the contract.
 
         Ages are by the clock of the stream's leader. After every trouble all is read again, and nothing is given twice.
         """
-        heard: WatchPosition[tuple[int, float]] = WatchPosition()
-        is_filled, trouble = False, ""
-        while True:
-            heard.begin()
-            try:
-                async with aclosing(self._read()) as read:
-                    async for place, record in read:
-                        trouble = ""
-                        if record is not None and heard.is_new(record, place):
-                            yield record
-                        if record is not None:
-                            continue
-                        for gone in heard.on_gone():
-                            yield gone
-                        if not is_filled:
-                            is_filled = True
-                            yield None
-            except Unavailable as error:
-                if str(error) != trouble:
-                    level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
-                    log.log(level, "desired state unavailable: %s", error)
-                trouble = str(error)
-                if isinstance(error, (PermissionDenied, ActionRequired)):
-                    await asyncio.sleep(_PERMITTED)
-            await asyncio.sleep(_RETRY_DELAY_S)
+        return watch(self._read, pause_after=_pause_after)
 
     async def _read(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
         """Yield records with their places and times, and None once all are read that there were.
@@ -79,41 +80,47 @@ class JetStreamControl:
         It ends where the stream is another one, has another leader, or went back in time. The leader says how far the
         stream goes, and what time it is; any server with a copy gives what is in it.
         """
-        link, stream = self._connection.link, self._topics.control
-        reader = DirectReader(link, stream, self._topics.stated)
-        place, read_to, known, pause = 0, -1, None, _POLL_INTERVAL_S
+        link, position, pause = self._connection.link, _ReadPosition(), _POLL_INTERVAL_S
+        reader = DirectReader(link, self._topics.control, self._topics.stated)
         async with link.hints(self._topics.stating) as hint:
             while True:
                 hint.clear()
                 asked = time.monotonic()
-                info = await link.api(f"STREAM.INFO.{stream}")
-                ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
-                last = int(info["state"]["last_seq"])
-                now = info["created"], (info.get("cluster") or {}).get("leader")
-                if known not in {None, now} or last < read_to:
+                state = await self._stream_state(link)
+                if not position.continues(state):
                     return
-                known, is_first = now, read_to < 0
-                progress = time.monotonic()
-                while last > read_to:
-                    entries = await reader.batch(place + 1)
-                    for entry in entries:
-                        place, progress = entry.sequence, time.monotonic()
-                        yield (place, entry.stored_at), self._record(entry, ahead + progress)
-                    if await records.following(link, stream, self._topics.stated, place + 1) is None:
-                        read_to = max(last, place)
-                    elif not entries:  # the server that answered is behind the leader
-                        if time.monotonic() - progress > link.timeout:
-                            raise Unavailable(f"no server gives what follows {place} in {stream}, although it is there")
-                        await asyncio.sleep(_BEHIND_S)
+                is_first = position.read_to < 0
+                async with aclosing(self._entries(link, reader, position, state.last)) as entries:
+                    async for entry in entries:
+                        record = self._record(entry, state.ahead + time.monotonic())
+                        yield (entry.sequence, entry.stored_at), record
                 if is_first:
-                    yield (place, 0.0), None
-                pause = min(2 * pause, _POLL_INTERVAL_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await hint.wait()
-                if hint.is_set():  # what is published is stored in a moment
-                    pause = _HINTED_INTERVAL_S / 2
-                    await asyncio.sleep(asked + _HINTED_INTERVAL_S - time.monotonic())
+                    yield (position.place, 0.0), None
+                pause = await _wait_for_hint(hint, asked, min(2 * pause, _POLL_INTERVAL_S))
+
+    async def _stream_state(self, link: Link) -> _StreamState:
+        info = await link.api(f"STREAM.INFO.{self._topics.control}")
+        ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
+        leader = (info.get("cluster") or {}).get("leader")
+        return _StreamState(int(info["state"]["last_seq"]), (info["created"], leader), ahead)
+
+    async def _entries(
+        self, link: Link, reader: DirectReader, position: _ReadPosition, last: int
+    ) -> AsyncGenerator[StreamMessage, None]:
+        """Yield the messages after `position` until all up to `last` are read, and move it on."""
+        stream, progress = self._topics.control, time.monotonic()
+        while last > position.read_to:
+            entries = await reader.batch(position.place + 1)
+            for entry in entries:
+                position.place, progress = entry.sequence, time.monotonic()
+                yield entry
+            if await records.following(link, stream, self._topics.stated, position.place + 1) is None:
+                position.read_to = max(last, position.place)
+            elif not entries:  # the server that answered is behind the leader
+                if time.monotonic() - progress > link.timeout:
+                    what = f"what follows {position.place} in {stream}"
+                    raise Unavailable(f"no server gives {what}, although it is there")
+                await asyncio.sleep(_BEHIND_S)
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
         """Replace what is wanted for `key`; see the contract."""
@@ -139,3 +146,18 @@ class JetStreamControl:
         revision = 0 if is_forgotten else entry.sequence
         age = max(0.0, now - entry.stored_at)
         return Record(entry.subject.removeprefix(prefix), entry.value, revision, is_observed, age)
+
+
+def _pause_after(error: Unavailable) -> float:
+    return _PERMITTED if isinstance(error, (PermissionDenied, ActionRequired)) else 0.0
+
+
+async def _wait_for_hint(hint: asyncio.Event, asked: float, pause: float) -> float:
+    """Wait `pause` seconds, or after a hint until a moment after `asked`; return the last wait."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(pause):
+            await hint.wait()
+    if not hint.is_set():
+        return pause
+    await asyncio.sleep(asked + _HINTED_INTERVAL_S - time.monotonic())  # what is published is stored in a moment
+    return _HINTED_INTERVAL_S / 2

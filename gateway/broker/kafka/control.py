@@ -8,10 +8,9 @@ of the transaction.
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,15 +24,11 @@ from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.errors import as_action_required, describe, permissions_may_return
 from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
 from gateway.broker.ports import Record
-from gateway.broker.watch_position import WatchPosition
-from gateway.errors import ActionRequired, BrokerError, Conflict, OutcomeUnknown, Unavailable
-
-log = logging.getLogger(__name__)
+from gateway.broker.watch import watch
+from gateway.errors import BrokerError, Conflict, OutcomeUnknown, Unavailable
 
 _POLL_INTERVAL_S: Final = 2.0
 """Seconds between two looks whether the topic is still the one that is followed."""
-_RETRY_DELAY_S: Final = 0.25
-"""Seconds before a watch that failed begins again."""
 _BACKOFF: Final = 0.1
 """Seconds that a write waits at most before its second attempt; doubled for each further one."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
@@ -83,35 +78,21 @@ class KafkaControl:
 
     # Reading ------------------------------------------------------------------------------------------------
 
-    async def watch(self) -> AsyncIterator[Record | None]:
+    def watch(self) -> AsyncIterator[Record | None]:
         """Yield the last values, then each change; see the contract.
 
         It begins again from the topic's first record after every trouble, and gives nothing twice.
         """
-        heard: WatchPosition[tuple[int, int]] = WatchPosition()
-        is_filled, trouble = False, ""
-        while True:
-            try:
-                with permissions_may_return():
-                    async with aclosing(self._batches()) as batches:  # type: ignore[type-var]
-                        heard.begin()
-                        async for newest in batches:
-                            trouble = ""
-                            for stored in newest.values():
-                                record = self._record(stored)
-                                if heard.is_new(record, (stored.offset, stored.timestamp)):
-                                    yield record
-                            for gone in heard.on_gone():  # the first batch is all that there is
-                                yield gone
-                            if not is_filled:
-                                is_filled = True
-                                yield None
-            except Unavailable as error:
-                if str(error) != trouble:
-                    level = logging.ERROR if isinstance(error, ActionRequired) else logging.WARNING
-                    log.log(level, "desired state unavailable: %s", error)
-                trouble = str(error)
-            await asyncio.sleep(_RETRY_DELAY_S)
+        return watch(self._read)
+
+    async def _read(self) -> AsyncGenerator[tuple[tuple[int, int], Record | None], None]:
+        """Yield records with their places and times, and None after each batch: the first is all that there is."""
+        with permissions_may_return():
+            async with aclosing(self._batches()) as batches:  # type: ignore[type-var]
+                async for newest in batches:
+                    for stored in newest.values():
+                        yield (stored.offset, stored.timestamp), self._record(stored)
+                    yield (0, 0), None
 
     async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
         """Yield the newest record of every key, then of those that changed; ends where the topic is another one."""
