@@ -20,8 +20,6 @@ LIMITS: Final = {"lines": 400, "attributes": 20, "methods": 25, "complexity": 20
 EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/broker/jetstream/batch.py: make_batch complexity": "one pass over messages with each limit where it ends",
     "gateway/broker/jetstream/connect_errors.py: explain complexity": "a chain of cases, each a sentence for people",
-    "gateway/broker/jetstream/reader.py: JetStreamReader.read complexity": "to be cut into one read and its retry",
-    "gateway/broker/kafka/ownership.py: KafkaMembership.assignments complexity": "to be cut into a poll and its retry",
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",
     "gateway/session/session.py: Session methods": "the state machine; half of them show a part in one line",

@@ -37,7 +37,11 @@ class _ReadPosition:
 
     def is_open(self) -> bool:
         """Return whether there may be more to read."""
-        return self.end is None or self.next <= self.end
+        return bool(self.filters) and (self.end is None or self.next <= self.end)
+
+    def includes(self, sequence: int) -> bool:
+        """Return whether a message is of this read."""
+        return self.end is None or sequence <= self.end
 
     def passed(self, sequence: int) -> None:
         """Go on after `sequence`."""
@@ -64,30 +68,22 @@ class JetStreamReader:
 
         """
         link = self._connection.link
-        way = await self._way(link, topics, accounts, start=start, follow=follow)
+        position = await self._position(link, topics, accounts, start=start, follow=follow)
         reader = DirectReader(link, self._topics.stream, self._covering(topics, accounts))
         clock = asyncio.get_running_loop().time
         moved = clock()
-        while way.filters and way.is_open():
-            entries = await reader.batch(way.next if way.since is None else way.since)
+        while position.is_open():
+            entries = await reader.batch(position.next if position.since is None else position.since)
             for entry in entries:
-                if way.end is not None and entry.sequence > way.end:
+                if not position.includes(entry.sequence):
                     return
-                way.passed(entry.sequence)
+                position.passed(entry.sequence)
                 found = message_of(entry.subject, entry.headers, entry.value)
                 if found is not None and _is_wanted(found, topics, accounts):
                     yield Stored(found, str(entry.sequence))
                 moved = clock()
-            if entries:
-                continue
-            if way.end is None:
-                await asyncio.sleep(_POLL_INTERVAL_S)
-                continue
-            if not await self._more(link, way, way.end):
+            if not entries and not await self._wait_for_more(link, position, moved):
                 return
-            if clock() - moved > link.timeout:
-                raise Unavailable(f"no server gives what follows {way.next} in the stream, although there is more")
-            await asyncio.sleep(_BEHIND_S)
 
     def _covering(self, topics: Sequence[str] | None, accounts: Sequence[str] | None) -> str:
         """Return the one filter that a direct get takes: it may cover more than is wanted."""
@@ -95,7 +91,7 @@ class JetStreamReader:
         one_account = accounts[0] if accounts is not None and len(set(accounts)) == 1 else None
         return self._topics.messages(one_topic, one_account)
 
-    async def _way(
+    async def _position(
         self, link: Link, topics: Sequence[str] | None, accounts: Sequence[str] | None, *, start: str, follow: bool
     ) -> _ReadPosition:
         filters = list(
@@ -115,10 +111,25 @@ class JetStreamReader:
             first, since = end + 1, None
         return _ReadPosition(filters, first, None if follow else end, since)
 
-    async def _more(self, link: Link, way: _ReadPosition, end: int) -> bool:
+    async def _wait_for_more(self, link: Link, position: _ReadPosition, moved: float) -> bool:
+        """Wait a moment after an empty batch, and return whether there can be more; `moved` is when the last one came.
+
+        Raises Unavailable where no server gives for so long what there is.
+        """
+        if position.end is None:
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            return True
+        if not await self._has_more(link, position, position.end):
+            return False
+        if asyncio.get_running_loop().time() - moved > link.timeout:
+            raise Unavailable(f"no server gives what follows {position.next} in the stream, although there is more")
+        await asyncio.sleep(_BEHIND_S)
+        return True
+
+    async def _has_more(self, link: Link, position: _ReadPosition, end: int) -> bool:
         """Ask the stream's leader whether anything is left; the server that gave the last batch may be behind it."""
-        place = end if way.since is not None else way.next
-        left = await self._ask(link, [{"seq": place, "next_by_subj": one} for one in way.filters])
+        place = end if position.since is not None else position.next
+        left = await self._ask(link, [{"seq": place, "next_by_subj": one} for one in position.filters])
         return any(int(message["seq"]) <= end for message in left)
 
     async def _ask(self, link: Link, wanted: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -151,14 +151,18 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             try:
                 await self._poll()
             except (kafka.KafkaError, OSError, Unavailable) as error:
-                explained = as_action_required(error, "Read") or meant(error, session=self._timing.session) or error
-                said = str(explained) if isinstance(explained, Unavailable) else describe(explained)
-                if said != self._problem:
-                    level = logging.ERROR if isinstance(explained, ActionRequired) else logging.WARNING
-                    log.log(level, "shard ownership unavailable: %s", said)
-                self._problem = said
+                self._note_problem(error)
                 await self.end()  # the library's member does not outlive an error, and keeps the login it began with
                 await asyncio.sleep(_RETRY_DELAY_S)
+
+    def _note_problem(self, error: Exception) -> None:
+        """Keep why the group cannot be used, and log it where it is another reason than before."""
+        explained = as_action_required(error, "Read") or meant(error, session=self._timing.session) or error
+        problem = str(explained) if isinstance(explained, Unavailable) else describe(explained)
+        if problem != self._problem:
+            level = logging.ERROR if isinstance(explained, ActionRequired) else logging.WARNING
+            log.log(level, "shard ownership unavailable: %s", problem)
+        self._problem = problem
 
     async def _poll(self) -> None:
         if self._failing_since is not None and _clock() - self._failing_since > self._timing.session:
