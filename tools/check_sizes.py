@@ -21,7 +21,6 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/broker/jetstream/batch.py: make_batch complexity": "one pass over messages with each limit where it ends",
     "gateway/broker/jetstream/connect_errors.py: explain complexity": "a chain of cases, each a sentence for people",
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
-    "gateway/replica/source/history_client.py: HistoryClient.page complexity": "to be cut: what follows from an error",
     "gateway/session/session.py: Session methods": "the state machine; half of them show a part in one line",
 }
 """What is larger, and why, named as in the complaint: `gateway/one.py: lines`, `gateway/one.py: One.run complexity`."""

@@ -87,41 +87,52 @@ class HistoryClient:
         Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
         """
         backoff = Backoff(cap=MAX_CALL_DELAY_S)
-        tries, asked, is_late = 0, 0, False
+        tries, late = 0, 0
         while True:
             search = self._search_for(request, may_pass)
-            asked = 1 if search is not None else asked if is_late else self._limit.size
-            is_late = False
+            since, asked = self._next_call(request, search, late)
+            late = 0
             try:
-                page = await hub.events_since(request.since if search is None else search.at, asked, request.token)
+                page = await hub.events_since(since, asked, request.token)
             except ConnectionLost as error:
-                self._failed(request, asked, error, at_once=error.reason in _TOO_MUCH)
+                self._on_failure(request, asked, error, at_once=error.reason in _TOO_MUCH)
                 raise
             except (CallRejected, CallFailed) as error:
                 self._note(error)
-                is_limit = _is_about_limit(error)
                 tries += 1
-                is_less = self._failed(request, asked, error, at_once=is_limit, is_limit=is_limit)
-                is_token = isinstance(error, CallRejected) or tries >= _TRIES
-                if request.token is not None and not is_limit and is_token:
+                is_limit = _is_about_limit(error)
+                is_less = self._on_failure(request, asked, error, at_once=is_limit, is_limit=is_limit)
+                if not is_limit and _is_about_token(request, error, tries):
                     return None
             except CallTimedOut as error:
                 self._note(error)
-                is_less = self._failed(request, asked, error)
-                is_late = not is_less  # the answer may be on its way
+                is_less = self._on_failure(request, asked, error)
+                late = 0 if is_less else asked  # the answer may be on its way
             else:
-                if search is not None:
-                    search.on_page()
-                    self._search = None if search.is_void else search
-                    self._alone = 0
-                    continue
-                self._limit.on_page(page.envelopes)
-                self._question, self._failures, self._alone = None, 0, 0
-                self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
-                return replace(page, is_full=True) if len(page.envelopes) >= asked else page
+                if search is None:
+                    return self._on_page(page, asked)
+                self._on_page_of_search(search)
+                continue
             if is_less:
                 backoff = Backoff(cap=MAX_CALL_DELAY_S)  # it is another question now
             await self._pause(backoff.next_delay(at_least=_PAUSE), reservation)
+
+    def _next_call(self, request: PageRequest, search: UnservableSearch | None, late: int) -> tuple[int, int]:
+        """Return after which sequence to ask, and for how many events: `late` again where an answer may be coming."""
+        return (request.since, late or self._limit.size) if search is None else (search.at, 1)
+
+    def _on_page(self, page: EventsPage, asked: int) -> EventsPage:
+        """Note that the hub answered, and return its answer: full where it holds the events that were `asked` for."""
+        self._limit.on_page(page.envelopes)
+        self._question, self._failures, self._alone = None, 0, 0
+        self._empty = 0 if page.envelopes or page.token is None else self._empty + 1
+        return replace(page, is_full=True) if len(page.envelopes) >= asked else page
+
+    def _on_page_of_search(self, search: UnservableSearch) -> None:
+        """Note that the hub gives an event where the search has looked, and drop a search that has nothing to find."""
+        search.on_page()
+        self._search = None if search.is_void else search
+        self._alone = 0
 
     async def _pause(self, delay: float, reservation: Reservation | None) -> None:
         if reservation is not None:
@@ -130,7 +141,7 @@ class HistoryClient:
         if reservation is not None:
             await reservation.renew(self.expected_bytes)
 
-    def _failed(
+    def _on_failure(
         self, request: PageRequest, asked: int, error: HubError, *, at_once: bool = False, is_limit: bool = False
     ) -> bool:
         """Ask for less after the second failure of a question, and after each one from then on; True where it did."""
@@ -179,6 +190,10 @@ class HistoryClient:
             since=since,
             error=str(error),
         )
+
+
+def _is_about_token(request: PageRequest, error: CallRejected | CallFailed, tries: int) -> bool:
+    return request.token is not None and (isinstance(error, CallRejected) or tries >= _TRIES)
 
 
 def _is_about_limit(error: CallRejected | CallFailed) -> bool:
