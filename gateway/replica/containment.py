@@ -51,7 +51,7 @@ class SupervisedTasks:
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
         """To be made by the task whose group it is: once that is asked to end, nothing is run anew."""
-        self._tasks = tasks
+        self.group = tasks
         self._parent = asyncio.current_task()
         self._running: dict[str, asyncio.Task[None]] = {}
 
@@ -66,7 +66,7 @@ class SupervisedTasks:
                 lost(asyncio.CancelledError())
                 self.run(name, work, lost)
 
-        self._running[name] = task = self._tasks.create_task(work(), name=name)
+        self._running[name] = task = self.group.create_task(work(), name=name)
         task.add_done_callback(look)
 
     def cancel(self, name: str) -> None:

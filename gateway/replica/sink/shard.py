@@ -69,8 +69,9 @@ class Shard:
         self._stop = asyncio.Event()
         self._restart_delays = RestartDelays()
         self._opened_at = float("-inf")  # when there was a log
-        self._tasks: asyncio.TaskGroup | None = None
         self._running: SupervisedTasks | None = None  # the accounts' tasks
+        self._supervisors: dict[str, Supervisor] = {}
+        """Of its accounts, also while it is not run: what they learned of the hub is not to be learned again."""
         self._logger = get_logger(shard=number)
         self.sessions = AccountSessions(number, settings, self.accounts, self.has_work, self.fail)
         self.replays = ReplayScheduler(settings.replays, self.accounts, self._work.set, self._settings.counters)
@@ -109,7 +110,7 @@ class Shard:
     async def _run(self, account: Account) -> None:
         """Run an account, again and again where it fails unexpectedly: then it begins from its checkpoint."""
         bind(shard=self.number)  # whoever added it may be of no shard
-        supervisor = Supervisor(account)
+        supervisor = self._supervisors.setdefault(account.name, Supervisor(account))
         while True:
             try:
                 await supervisor.run()
@@ -137,6 +138,7 @@ class Shard:
     def remove(self, name: str) -> None:
         """Serve an account no more, and keep its checkpoint; what is being committed of it is committed."""
         account = self.accounts.pop(name)
+        self._supervisors.pop(name, None)
         self._builder.discard(name)
         self.sessions.newcomers.discard(name)
         self._rejections.forget(name)
@@ -171,14 +173,14 @@ class Shard:
         bind(shard=self.number)
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks, self._running = tasks, SupervisedTasks(tasks)
+                self._running = SupervisedTasks(tasks)
                 try:
                     for account in self.accounts.values():
                         self.add(account)
                     await self._serve(membership)
                 finally:
                     self._running.cancel_all()
-                    self._tasks = self._running = None
+                    self._running = None
         finally:
             self._stop.clear()
 
@@ -278,8 +280,8 @@ class Shard:
             self.sessions.unregistered.clear()
             await self._prove_rejected(writer, checkpoints)
             self.sessions.attach(self.accounts.keys(), checkpoints, known | begun)
-            assert self._tasks is not None  # noqa: S101 - it is run
-            self.replays.on_opened(checkpoints, self._tasks)
+            assert self._running is not None  # noqa: S101 - it is run
+            self.replays.on_opened(checkpoints, self._running.group)
             self._opened_at = self._committer.heard_at = loop.time()
             self.needs = None
             self._logger.info("shard log opened", accounts=len(self.accounts))
@@ -356,8 +358,8 @@ class Shard:
         for name in self.sessions.unregistered & filling.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self.sessions.unregistered.discard(name)
-        assert self._tasks is not None  # noqa: S101 - it is run
-        self.sessions.apply_resets(filling.resets, self._tasks)
+        assert self._running is not None  # noqa: S101 - it is run
+        self.sessions.apply_resets(filling.resets, self._running.group)
 
     def _count_uncertain(self, filling: PendingCommit) -> None:
         """Count what a person should look at, though it may not be stored and be counted once more."""

@@ -88,14 +88,37 @@ async def test_a_stranger_that_claims_a_shard_does_not_keep_it(build: Build) -> 
     assert world.hub.user("alpha").counts["connects"] == 1
 
 
+async def take(world: World, shard: int) -> None:
+    """Take the lease of a shard for somebody who will not renew it."""
+    lease = f"lease.{shard}"
+    standing = await world.ownership.read(lease)
+    await world.ownership.write(lease, "an heir", standing.revision)
+
+
+async def test_pages_are_as_small_after_a_shard_came_back_as_before(build: Build) -> None:
+    world = await build("alpha", prefill=200)
+    world.ownership = MemoryOwnership(QUICK)
+    world.hub.patch_faults("alpha", max_events_limit=50)
+    replica = await world.replica(shards=SHARDS)
+    await settle(world, replica)
+    await world.published("alpha", range(1, 201))
+    counts = world.hub.user("alpha").counts
+    refused = counts["refused"]
+    assert refused > 1
+
+    await take(world, shard_of("alpha", SHARDS))
+    await world.until(lambda: not live(replica), "it is not served any more")
+    world.hub.user("alpha").emit(100)
+    await world.published("alpha", range(1, 301))
+    assert (counts["connects"], counts["refused"]) == (2, refused)
+
+
 async def test_a_lost_shard_closes_its_connection_and_leaves_its_heir_alone(build: Build) -> None:
     world = await shared_world(build, "alpha")
     replica = await world.replica(shards=SHARDS)
     await settle(world, replica)
     shard = shard_of("alpha", SHARDS)
-    lease = f"lease.{shard}"
-    standing = await world.ownership.read(lease)
-    await world.ownership.write(lease, "an heir", standing.revision)
+    await take(world, shard)
     async with world.broker.log("an heir").open(shard):
         claims = world.broker.epochs[shard]
         world.hub.user("alpha").emit(5)
