@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.session.doubtful_pushes import DoubtfulPushes
-from gateway.session.history_cursor import CursorPhase, HistoryCursor
-from gateway.session.latest import LatestSequence
-from gateway.session.outbox import Outbox
-from gateway.session.overlap import Overlap
+from gateway.session.history_cursor import CursorPhase
 from gateway.session.page_merge import PageMerger
+from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
-from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.standing import Standing
-from gateway.session.types import Content, Page, PageRequest, SessionSettings, State
+from gateway.session.types import Content, Page, PageRequest, State
 
 
 class HistoryReader:
@@ -30,30 +26,18 @@ class HistoryReader:
         "_waiting",
     )
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self,
-        outbox: Outbox,
-        waiting: ReorderBuffer,
-        doubtful: DoubtfulPushes,
-        cursor: HistoryCursor,
-        merger: PageMerger,
-        overlap: Overlap,
-        latest: LatestSequence,
-        standing: Standing,
-        pushes: PushMerger,
-        settings: SessionSettings,
-    ) -> None:
-        """`merger` queues what a page shows, `cursor` has the next one."""
-        self._outbox = outbox
-        self._waiting = waiting
-        self._doubtful = doubtful
-        self._cursor = cursor
+    def __init__(self, parts: SessionParts, merger: PageMerger, standing: Standing, pushes: PushMerger) -> None:
+        """`merger` queues what a page shows, the cursor among `parts` has the next one."""
+        self._outbox = parts.outbox
+        self._waiting = parts.waiting
+        self._doubtful = parts.doubtful
+        self._cursor = parts.cursor
         self._merger = merger
-        self._overlap = overlap
-        self._latest = latest
+        self._overlap = parts.overlap
+        self._latest = parts.latest
         self._standing = standing
         self._pushes = pushes
-        self._settings = settings
+        self._settings = parts.settings
 
     def audit(self) -> None:
         """Begin to look at the history from `verified` again; `on_latest` comes just before.

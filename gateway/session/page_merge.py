@@ -7,38 +7,27 @@ from collections.abc import Sequence
 from gateway.errors import Diverged
 from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor
-from gateway.session.doubtful_pushes import DoubtfulPushes
-from gateway.session.finality import Finality
-from gateway.session.history_cursor import CursorPhase, HistoryCursor
-from gateway.session.hub_clock import HubClock, Moment
-from gateway.session.outbox import Outbox
-from gateway.session.reorder_buffer import ReorderBuffer
+from gateway.session.history_cursor import CursorPhase
+from gateway.session.hub_clock import Moment
+from gateway.session.parts import SessionParts
 from gateway.session.types import Content, Outcome
 
 
 class PageMerger:
     """Queues what pages show, and moves `verified` behind what is final."""
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self,
-        outbox: Outbox,
-        waiting: ReorderBuffer,
-        doubtful: DoubtfulPushes,
-        walk: HistoryCursor,
-        finality: Finality,
-        clock: HubClock,
-    ) -> None:
-        """`finality` tells what of the history will not change any more, `clock` how long it has been empty."""
+    def __init__(self, parts: SessionParts) -> None:
+        """Among `parts`, `finality` tells what of the history changes no more, `clock` how long it has been empty."""
         self.unpushed = 0
         """Events that were published while live though no push had brought them."""
         self.strays = 0
         """Events at or below what is verified that are neither the anchor nor remembered."""
-        self._outbox = outbox
-        self._waiting = waiting
-        self._doubtful = doubtful
-        self._walk = walk
-        self._finality = finality
-        self._clock = clock
+        self._outbox = parts.outbox
+        self._waiting = parts.waiting
+        self._doubtful = parts.doubtful
+        self._walk = parts.cursor
+        self._finality = parts.finality
+        self._clock = parts.clock
         self._aside: list[Content] = []
         self._empty_since: tuple[Moment, int] | None = None
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.event import DeadLetter
-from gateway.session.doubtful_pushes import Doubt, Doubtful, DoubtfulPushes
+from gateway.session.doubtful_pushes import Doubt, Doubtful
 from gateway.session.history_cursor import is_newer
-from gateway.session.latest import LatestSequence
-from gateway.session.outbox import Outbox
-from gateway.session.overlap import Overlap
-from gateway.session.reorder_buffer import ReorderBuffer
+from gateway.session.parts import SessionParts
 from gateway.session.settled_events import Sight, compare
 from gateway.session.standing import Standing
-from gateway.session.types import Content, Outcome, SessionSettings, State
+from gateway.session.types import Content, Outcome, State
 
 
 class PushMerger:
@@ -23,26 +20,17 @@ class PushMerger:
 
     __slots__ = ("_doubtful", "_latest", "_outbox", "_overlap", "_settings", "_standing", "_waiting", "dropped")
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self,
-        outbox: Outbox,
-        waiting: ReorderBuffer,
-        doubtful: DoubtfulPushes,
-        overlap: Overlap,
-        latest: LatestSequence,
-        standing: Standing,
-        settings: SessionSettings,
-    ) -> None:
-        """What it lets wait goes to `waiting` and `doubtful`."""
+    def __init__(self, parts: SessionParts, standing: Standing) -> None:
+        """What it lets wait goes to `waiting` and `doubtful` among `parts`."""
         self.dropped = 0
         """Pushes that found no room, or had to make some: only history can give them again."""
-        self._outbox = outbox
-        self._waiting = waiting
-        self._doubtful = doubtful
-        self._overlap = overlap
-        self._latest = latest
+        self._outbox = parts.outbox
+        self._waiting = parts.waiting
+        self._doubtful = parts.doubtful
+        self._overlap = parts.overlap
+        self._latest = parts.latest
         self._standing = standing
-        self._settings = settings
+        self._settings = parts.settings
 
     def on_push(self, sequence: int, content: Content, now: float, *, room: bool, proves: bool) -> Outcome:
         """Take a push with a sequence; it `proves` that all after it is pushed where it came after the subscription."""

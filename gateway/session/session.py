@@ -23,17 +23,10 @@ from gateway.errors import Diverged
 from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
-from gateway.session.doubtful_pushes import DoubtfulPushes
-from gateway.session.finality import Finality
-from gateway.session.history_cursor import HistoryCursor
 from gateway.session.history_reader import HistoryReader
-from gateway.session.hub_clock import HubClock
-from gateway.session.latest import LatestSequence
-from gateway.session.outbox import Outbox
-from gateway.session.overlap import Overlap
 from gateway.session.page_merge import PageMerger
+from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
-from gateway.session.reorder_buffer import ReorderBuffer
 from gateway.session.standing import Standing
 from gateway.session.subscription_change import SubscriptionChange
 from gateway.session.subscriptions import Strategies, Subscription, check_strategies
@@ -58,7 +51,6 @@ class Session:
         "_clock",
         "_cursor",
         "_doubtful",
-        "_finality",
         "_latest",
         "_merger",
         "_outbox",
@@ -87,27 +79,22 @@ class Session:
         raises Diverged.
         """
         self.account = account
-        self._settings = settings or SessionSettings()
-        self._clock = clock = HubClock(self._settings.grace)
         self._start = start if checkpoint is None else None
         self._checkpoint_lost = known and checkpoint is None
-        begun = checkpoint or Checkpoint(verified=0)
-        self._finality = finality = Finality(clock, begun.sightings)
-        self._outbox = outbox = Outbox(account, begun, self._settings, lambda: self._finality.sightings)
-        self._waiting = waiting = ReorderBuffer()
-        self._doubtful = doubtful = DoubtfulPushes()
-        self._cursor = cursor = HistoryCursor(
-            clock, lambda content: content.id is not None and self._outbox.remembers(content)
-        )
-        self._merger = merger = PageMerger(outbox, waiting, doubtful, cursor, finality, clock)
-        self._overlap = overlap = Overlap(clock)
-        self._latest = latest = LatestSequence(clock)
-        self._standing = Standing(outbox, waiting, doubtful, cursor, merger, overlap, latest, finality, clock)
-        self._pushes = PushMerger(outbox, waiting, doubtful, overlap, latest, self._standing, self._settings)
-        self.history = HistoryReader(
-            outbox, waiting, doubtful, cursor, merger, overlap, latest, self._standing, self._pushes, self._settings
-        )
-        self._change = SubscriptionChange(outbox, cursor)
+        parts = SessionParts(account, checkpoint or Checkpoint(verified=0), settings or SessionSettings())
+        self._settings = parts.settings
+        self._clock = parts.clock
+        self._outbox = parts.outbox
+        self._waiting = parts.waiting
+        self._doubtful = parts.doubtful
+        self._cursor = parts.cursor
+        self._overlap = parts.overlap
+        self._latest = parts.latest
+        self._merger = PageMerger(parts)
+        self._standing = Standing(parts, self._merger)
+        self._pushes = PushMerger(parts, self._standing)
+        self.history = HistoryReader(parts, self._merger, self._standing, self._pushes)
+        self._change = SubscriptionChange(parts.outbox, parts.cursor)
 
     @property
     def state(self) -> State:

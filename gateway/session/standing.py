@@ -12,16 +12,10 @@ from typing import Final
 
 from gateway.errors import Diverged
 from gateway.events.event import digest
-from gateway.session.doubtful_pushes import DoubtfulPushes
 from gateway.session.finality import MOST as SIGHTINGS
-from gateway.session.finality import Finality, Sighting
-from gateway.session.history_cursor import HistoryCursor
-from gateway.session.hub_clock import HubClock
-from gateway.session.latest import LatestSequence
-from gateway.session.outbox import Outbox
-from gateway.session.overlap import Overlap
+from gateway.session.finality import Sighting
 from gateway.session.page_merge import PageMerger
-from gateway.session.reorder_buffer import ReorderBuffer
+from gateway.session.parts import SessionParts
 from gateway.session.types import State
 
 _MAX_SUBJECT: Final = 256
@@ -52,28 +46,17 @@ class Standing:
         "subject",
     )
 
-    def __init__(  # noqa: PLR0917 - made in one place
-        self,
-        outbox: Outbox,
-        waiting: ReorderBuffer,
-        doubtful: DoubtfulPushes,
-        cursor: HistoryCursor,
-        merger: PageMerger,
-        overlap: Overlap,
-        latest: LatestSequence,
-        finality: Finality,
-        clock: HubClock,
-    ) -> None:
+    def __init__(self, parts: SessionParts, merger: PageMerger) -> None:
         """Offline; the other parts of the session are reset with each step back."""
-        self._outbox = outbox
-        self._waiting = waiting
-        self._doubtful = doubtful
-        self._cursor = cursor
+        self._outbox = parts.outbox
+        self._waiting = parts.waiting
+        self._doubtful = parts.doubtful
+        self._cursor = parts.cursor
         self._merger = merger
-        self._overlap = overlap
-        self._latest = latest
-        self._finality = finality
-        self._clock = clock
+        self._overlap = parts.overlap
+        self._latest = parts.latest
+        self._finality = parts.finality
+        self._clock = parts.clock
         self.state = State.OFFLINE
         self.is_subscribed = False
         """Whether the hub confirmed the subscription over the connection that stands."""
