@@ -14,12 +14,13 @@ from typing import Final
 
 from gateway.clock import now_text
 from gateway.errors import ConnectionLost
-from gateway.hub.methods import Hub
+from gateway.hub.methods import EventsPage, Hub
 from gateway.replica.memory import MemoryShare
 from gateway.replica.source.account import Account, AccountState
 from gateway.replica.source.context import RateLimiter
 from gateway.replica.source.history_client import HistoryClient
 from gateway.replica.source.prefetch import decode
+from gateway.replica.source.unservable import UnservableEvents
 from gateway.session.history_cursor import HistoryCursor
 from gateway.session.hub_clock import HubClock
 from gateway.session.replay_queue import Progress, ReplayQueue
@@ -36,6 +37,8 @@ _POLL_INTERVAL_S: Final = 0.5
 """Seconds between two looks whether the account has a connection, or history is final further on."""
 _LOOKS: Final = 8
 """How often it must fail in a row at the same place, besides for how long: once may be a hiccup."""
+_TRIES: Final = 3
+"""Failures in a row of one event alone after which it is looked for what the hub can give behind it."""
 _RETRY_DELAY_S: Final = 0.5
 """Seconds until it is tried again, longer with each time."""
 _MAX_RETRY_DELAY_S: Final = 10.0
@@ -85,9 +88,7 @@ class ReplayJob:
         self._replay = replay
         self._settings = settings
         self._has_work = has_work
-        access = account.source
-        self._history = HistoryClient(account.name, access.page_size, account.on_call_failed, most=_PAGE)
-        self._probing = HistoryClient(account.name, access.page_size, account.on_call_failed, most=_PROBED)
+        self._history, self._probing = self._client(_PAGE), self._client(_PROBED)
         self._queue = ReplayQueue(id_, replay, progress or Progress(phase=Phase.PENDING))
         self.waits_for: str | None = None
         self._offered: asyncio.Event | None = None
@@ -96,6 +97,10 @@ class ReplayJob:
         """Whether its end is committed."""
         self._started_at: tuple[float, int, int] | None = None  # when, events read and position then
         self._marked_at = 0.0
+
+    def _client(self, most: int) -> HistoryClient:
+        name, limit, note = self.account.name, self.account.source.page_size, self.account.on_call_failed
+        return HistoryClient(name, limit, note, most=most, skip_after=_TRIES, is_replay=True)
 
     # What the shard asks ----------------------------------------------------------------------------------
 
@@ -201,7 +206,7 @@ class ReplayJob:
             async with self._settings.slots:
                 self.waits_for = None
                 try:
-                    if await self._page_through(hub):
+                    if await self._try(hub):
                         return Phase.COMPLETED, None
                 except _Missing as error:
                     problem = str(error)
@@ -219,6 +224,18 @@ class ReplayJob:
             elif before == self._queue.place:
                 await asyncio.sleep(_POLL_INTERVAL_S)
 
+    async def _try(self, hub: Hub) -> bool:
+        try:
+            return await self._page_through(hub)
+        except UnservableEvents as error:  # the next try asks the hub for all of it once more
+            self._history, self._probing = self._client(_PAGE), self._client(_PROBED)
+            first, last = error.since + 1, error.through
+            rest = (
+                f"What is behind is replayed with since {last}" if last < self._replay.until else "The rest is replayed"
+            )
+            lost = str(first) if first == last else f"{first} to {last}"
+            raise _Missing(f"the hub cannot return {lost}, not even alone. {rest}") from None
+
     async def _connection(self) -> Hub:
         """Wait until the account is live: then its history is known to be the one that was published."""
         while (hub := self.account.link.hub) is None or self.account.state is not AccountState.LIVE:
@@ -230,7 +247,7 @@ class ReplayJob:
     async def _page_through(self, hub: Hub) -> bool:
         """Read the history on to the end of what is final; return True where that is all of the range.
 
-        Raises ConnectionLost, _Missing.
+        Raises ConnectionLost, UnservableEvents, _Missing.
         """
         queue, until = self._queue, self._replay.until
         if queue.seen is None:
@@ -268,7 +285,12 @@ class ReplayJob:
         reservation = await share.reserve(history.expected_bytes)
         with reservation.until_done():
             request = walk.cursor
-            answer = await history.page(hub, request, reservation)
+            try:
+                answer = await history.page(hub, request, reservation, self._may_pass)
+            except UnservableEvents:
+                if (queue.seen or 0) < through:
+                    raise
+                answer = EventsPage([], None)  # it is beyond what is asked for
             if not self._is_trusted(hub):
                 return False
             if answer is None:
@@ -295,6 +317,12 @@ class ReplayJob:
             walk.turn()
             await self._place_mark(at_once=False)
         return False
+
+    @property
+    def _may_pass(self) -> int:
+        """The last sequence of the hub's: after it there is nothing that it could not give."""
+        session = self.account.session
+        return self._replay.until if session is None else max(self._replay.until, session.latest)
 
     async def _publish(self, contents: list[Content], through: int) -> bool:
         """Offer what is wanted, a few at a time; return True where the first after `through` was met."""
@@ -357,7 +385,7 @@ class ReplayJob:
         request = PageRequest(since)
         for _ in range(_PROBES):
             await self._probing.rest()
-            page = await self._probing.page(hub, request)
+            page = await self._probing.page(hub, request, may_pass=self._may_pass)
             if page is None:  # the hub no longer takes the token
                 request = PageRequest(since)
                 continue

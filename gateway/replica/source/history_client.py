@@ -50,10 +50,12 @@ class HistoryClient:
         *,
         most: int = sys.maxsize,
         skip_after: int | None = None,
+        is_replay: bool = False,
     ) -> None:
         """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page.
 
-        After `skip_after` failures of one event alone it may be passed, where `page` is told so.
+        After `skip_after` failures of one event alone it may be passed, where `page` is told so. An event that cannot
+        be given halts the account, unless this is for a replay.
         """
         self._account = account
         self._limit = AccountPageSize(account, limit, most)
@@ -63,6 +65,7 @@ class HistoryClient:
         self._empty = 0
         self._told_of: int | None = None
         self._skip_after = skip_after
+        self._is_replay = is_replay
         self._alone = 0  # failures of the question for one event
         self._search: UnservableSearch | None = None
         self._passed: tuple[int, int] | None = None  # after which sequence, and up to which, nothing could be given
@@ -84,7 +87,7 @@ class HistoryClient:
 
         `reservation` is for the page, and is given back between two tries: others have an answer to come.
 
-        Raises ConnectionLost; and, where events up to `may_pass` may be passed, CannotBeGivenError.
+        Raises ConnectionLost; and, where events up to `may_pass` may be passed, UnservableEvents.
         """
         backoff = Backoff(cap=MAX_CALL_DELAY_S)
         tries, late = 0, 0
@@ -162,7 +165,7 @@ class HistoryClient:
     def _search_for(self, request: PageRequest, may_pass: int | None) -> UnservableSearch | None:
         """Return the search that goes on behind an event which failed too often, where there is one.
 
-        Raises CannotBeGivenError where it has come to its end, or had once and the question fails again.
+        Raises UnservableEvents where it has come to its end, or had once and the question fails again.
         """
         passed = self._passed
         if may_pass is None or may_pass <= request.since or request.token is not None or self._skip_after is None:
@@ -179,7 +182,7 @@ class HistoryClient:
 
     def _log_skipped(self, since: int, error: HubError) -> None:
         """Say once which event it is that the hub does not give, alone as it is asked for."""
-        if self._told_of == since:
+        if self._told_of == since or self._is_replay:
             return
         self._told_of = since
         is_large = isinstance(error, ConnectionLost) and error.reason == "too-large"

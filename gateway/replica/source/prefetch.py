@@ -55,7 +55,7 @@ class PagePrefetcher:
         """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
 
         One that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass` that the
-        hub cannot give may be passed: then the answer raises CannotBeGivenError.
+        hub cannot give may be passed: then the answer raises UnservableEvents.
         """
         if self._ahead is not None:
             asked, _ = self._ahead

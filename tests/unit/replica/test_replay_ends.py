@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import pytest
+import structlog
+
 from gateway.broker.memory.control import MemoryControl
 from gateway.publication import REPLAY as TOPIC
 from gateway.simulator import Injection
 from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, decode_record, encode_record
-from tests.support.in_process import Build
+from tests.support.in_process import Build, World
 
 PUSHED = (
     '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
     '"AvgFillPrice":null,"EventId":"$ID","EventSeqId":$SEQ,"EventTime":"2026-01-01T00:00:00Z"}'
 )
+
+
+def replay_until(until: int) -> Replay:
+    """Return what is wanted: everything up to a sequence, on the replay's own topic."""
+    return Replay(account="alpha", until=until, destination=Destination.REPLAY, requested_at="", requested_by="")
+
+
+def state(world: World) -> ReplayState | None:
+    """Return what the owner reports of the replay."""
+    found = world.control.records.get((True, f"{REPLAY}r-1"))
+    return None if found is None else decode_record(ReplayState, found[0].value)
 
 
 async def test_a_replay_ends_though_the_last_event_was_pushed_alone(build: Build) -> None:
@@ -25,13 +39,35 @@ async def test_a_replay_ends_though_the_last_event_was_pushed_alone(build: Build
     user.inject(Injection(PUSHED.replace("$SEQ", "7").encode(), history="no", sequence=7))
     await world.published("alpha", range(1, 8))
 
-    wanted = Replay(account="alpha", until=7, destination=Destination.REPLAY, requested_at="", requested_by="")
-    await world.control.write(f"{REPLAY}r-1", encode_record(wanted), 0)
-
-    def state() -> ReplayState | None:
-        found = world.control.records.get((True, f"{REPLAY}r-1"))
-        return None if found is None else decode_record(ReplayState, found[0].value)
-
-    await world.until(lambda: (said := state()) is not None and said.phase is Phase.COMPLETED, "it has ended")
+    await world.control.write(f"{REPLAY}r-1", encode_record(replay_until(7)), 0)
+    await world.until(lambda: (said := state(world)) is not None and said.phase is Phase.COMPLETED, "it has ended")
     replayed = [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC]
     assert replayed == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("until", "phase", "words"),
+    [
+        (9, Phase.FAILED, "the hub cannot return 5 to 6, not even alone. What is behind is replayed with since 6"),
+        (5, Phase.FAILED, "the hub cannot return 5 to 6, not even alone. The rest is replayed"),
+        (4, Phase.COMPLETED, None),  # it stands behind the range
+    ],
+)
+async def test_a_replay_that_meets_an_event_not_given_ends_and_says_why(
+    build: Build, monkeypatch: pytest.MonkeyPatch, until: int, phase: Phase, words: str | None
+) -> None:
+    monkeypatch.setattr("gateway.replica.source.history_client.MAX_CALL_DELAY_S", 0.0)
+    monkeypatch.setattr("gateway.replica.replay.job._MAX_RETRY_DELAY_S", 0.01)
+    world = await build("alpha", prefill=9)
+    world.control = MemoryControl()
+    replica = await world.replica()
+    await world.until(lambda: replica._shards.accounts["alpha"].lag.verified == 9, "all is final")
+    world.hub.patch_faults("alpha", unservable=[5, 6])
+    await world.control.write(f"{REPLAY}r-1", encode_record(replay_until(until)), 0)
+    with structlog.testing.capture_logs() as logs:
+        await world.until(lambda: (said := state(world)) is not None and said.phase.is_final, "it has ended")
+    said = state(world)
+    assert said is not None
+    assert (said.phase, said.detail) == (phase, words)
+    assert [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC] == [1, 2, 3, 4]
+    assert not [entry for entry in logs if "account halted" in entry["event"]]
