@@ -33,6 +33,7 @@ BECAUSE: Final = {
     "hub.url": "Must be set.",
     "broker.servers": "Must be set.",
     "broker.replicas": "3 outlive the loss of one server, and its power; a single server takes 1 alone.",
+    "broker.api_prefix": "Refused here, since the pods are gateways.",
     "hub.headers": "Refused here, since the settings are a ConfigMap: use `hub.headers_file`.",
     "hub.proxy": "With a password use `hub.proxy_file`.",
     "shards": "Helm refuses another number on an installation that runs.",

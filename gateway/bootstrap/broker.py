@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from gateway.bootstrap.broker_parts import Broker, BrokerFacts
+from gateway.errors import ConfigurationError
 from gateway.settings.model import Settings
-from gateway.settings.sections import BrokerSettings, TopicsSettings
+from gateway.settings.sections import API_PREFIX, BrokerSettings, TopicsSettings
 from gateway.telemetry import tracer as traces
 
 NAMES: Final = {"jetstream": "NATS", "kafka": "Kafka"}
@@ -45,6 +46,20 @@ def topic_names(settings: BrokerSettings) -> dict[str, str]:
 def tracing_destinations(settings: BrokerSettings) -> traces.Broker:
     """Return the broker in the words of traces."""
     return traces.Broker({"jetstream": "nats"}.get(settings.kind, settings.kind), topic_names(settings))
+
+
+def check_writable(settings: BrokerSettings) -> None:
+    """Raise ConfigurationError where the settings lead to a log that can only be read.
+
+    To write from another account, that one would have to import every subject of the gateway's streams, and a user of
+    it who may publish there is an operator: nothing would be gained by the second account.
+    """
+    if settings.kind == "jetstream" and settings.api_prefix != API_PREFIX:
+        problem = (
+            f"{settings.api_prefix} is the API of another account's streams, and the gateway writes only to its own"
+        )
+        remedy = "Take it away here, and log in to the account that has the streams; only `tail` and `verify` take it."
+        raise ConfigurationError("broker.api_prefix", problem, remedy)
 
 
 async def prepare_broker(broker: Broker, settings: Settings) -> BrokerFacts:

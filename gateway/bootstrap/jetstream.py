@@ -39,6 +39,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         servers=settings.servers,
         access=access_of(settings),
         inbox_prefix=settings.inbox_prefix,
+        api_prefix=settings.api_prefix,
         timeout=settings.commit_timeout,
         discover=settings.discover,
     )

@@ -11,7 +11,7 @@ import typer
 from gateway.accounts import AccountsDirectory
 from gateway.bootstrap import event_loop as loop
 from gateway.bootstrap import terminal
-from gateway.bootstrap.broker import DOCS, NAMES, open_broker, prepare_broker
+from gateway.bootstrap.broker import DOCS, NAMES, check_writable, open_broker, prepare_broker
 from gateway.bootstrap.exposed_files import exposed_files
 from gateway.bootstrap.listeners import check_listeners
 from gateway.bootstrap.log_reader import open_hub
@@ -55,6 +55,7 @@ def check(config: ConfigOption = None) -> None:
     settings = load_settings(config)
     traces.check(settings.tracing)
     check_listeners(settings)
+    check_writable(settings.broker)
     check_files(settings.hub)
     terminal.say("ok    settings")
     for warning in plain_text_secrets(settings):

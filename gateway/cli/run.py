@@ -10,7 +10,7 @@ from functools import partial
 from gateway.accounts import AccountsDirectory
 from gateway.backoff import Backoff
 from gateway.bootstrap import event_loop as loop
-from gateway.bootstrap.broker import open_broker, prepare_broker, tracing_destinations
+from gateway.bootstrap.broker import check_writable, open_broker, prepare_broker, tracing_destinations
 from gateway.bootstrap.broker_parts import replica_name
 from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.bootstrap.exposed_files import warn_of_exposed
@@ -40,6 +40,7 @@ def run(config: ConfigOption = None) -> None:
     """
     settings = load_settings(config)
     configure_logs(settings.log.format, settings.log.level, replica_name(os.getpid()))
+    check_writable(settings.broker)
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     keys = AccountsDirectory(settings.accounts.directory)
     keys.scan()  # a wrong directory is told at once, broker or not

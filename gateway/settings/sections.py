@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_settings import NoDecode
@@ -126,6 +126,10 @@ class SaslSettings(_Section):
     """A file that holds the token of OAUTHBEARER, read at each connect."""
 
 
+API_PREFIX: Final = "$JS.API"
+"""What the subjects of JetStream's API begin with in the account that has the streams."""
+
+
 class BrokerSettings(_Section):
     """The broker that holds the log."""
 
@@ -148,6 +152,9 @@ class BrokerSettings(_Section):
     """Do not warn of a password or a token that goes to another machine without TLS."""
     inbox_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")] = "_INBOX"
     """What the NATS subjects begin with on which the broker answers: the user must be allowed to subscribe below it."""
+    api_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$")] = API_PREFIX
+    """What the NATS subjects of JetStream's API begin with: for `gateway tail` and `gateway verify` in an account of
+    their own, which imports those of the gateway's account under another prefix; `gateway run` takes no other."""
     commit_timeout: float = Field(default=10, gt=0)
     """Seconds for the answer to a commit."""
     max_in_flight_commits: int = Field(default=4, ge=1)

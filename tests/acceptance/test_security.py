@@ -19,7 +19,7 @@ from tests.support.control_client import Answer, Control, control_of, new_token
 from tests.support.gateway_process import GATEWAY, Process, process
 from tests.support.nats_server import NatsServer
 from tests.support.otlp_collector import receiver
-from tests.support.permissions import PASSWORDS, documented, lacking
+from tests.support.permissions import API, PASSWORDS, documented, lacking
 from tests.support.replay_client import asked, ended
 
 KEY = "s3cret-key-of-alpha"
@@ -44,6 +44,7 @@ class Fortress:
         secured = {
             "servers": [self.server.url],
             "inbox_prefix": f"_INBOX_{user}",
+            "api_prefix": API if user == "reader" else "$JS.API",
             "sasl": {"username": user, "password_file": str(password_file)},
             "tls": {name: str(self.folder / "tls" / file) for name, file in TLS_FILES.items()},
         }
@@ -189,6 +190,7 @@ async def test_a_wrong_file_or_login_ends_run_with_2_and_check_says_the_same(for
         ({"tls": {"ca_file": ours["ca_file"]}}, "broker.tls.cert_file: is not set, and the server wants a certificate"),
         ({"inbox_prefix": "_INBOX"}, 'broker.inbox_prefix: NATS refuses to let this user subscribe to "_INBOX.'),
         ({"servers": [f"nats://gateway:s3cret.gateway@{address}"]}, "broker.servers: an address must not hold a user"),
+        ({"api_prefix": API}, f"broker.api_prefix: {API} is the API of another account's streams"),
         ({"prefix": "other"}, 'broker: NATS refuses to let this user publish to "$JS.API.STREAM.INFO.other-gateway"'),
     ]
     for broker, words in wrong:
@@ -196,6 +198,8 @@ async def test_a_wrong_file_or_login_ends_run_with_2_and_check_says_the_same(for
         assert (code, said.splitlines()[-1].startswith(f"gateway: {words}")) == (2, True), said
     code, said = await fortress.run("check", fortress.config("gateway", **wrong[1][0]))
     assert (code, f"FAIL  broker: {wrong[1][1]}" in said) == (1, True), said
+    code, said = await fortress.run("check", fortress.config("gateway", api_prefix=API))
+    assert (code, said.startswith(f"gateway: broker.api_prefix: {API} is the API of another")) == (2, True), said
     for servers in ("nats://u:wr0ng@127.0.0.1", '["nats://u:wr0ng@127.0.0.1'):
         code, said = await fortress.run("tail", fortress.config("reader"), "--servers", servers)
         assert (code, "Traceback" in said) == (2, False), said

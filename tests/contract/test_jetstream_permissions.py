@@ -38,6 +38,7 @@ from tests.support.permissions import (
     make_consumers,
     named,
     nats_consumer,
+    not_imported,
     permissions,
     without_create,
 )
@@ -89,7 +90,12 @@ async def connected(server: NatsServer, folder: Path, user: str) -> AsyncIterato
     password_file.write_text(PASSWORDS[f"{user.upper()}_PASSWORD"])
     access = BrokerLogin(user=user, password_file=password_file)
     options = ConnectionOptions(
-        servers=[server.url], access=access, inbox_prefix=f"_INBOX_{user}", timeout=3, ping_interval=0.5
+        servers=[server.url],
+        access=access,
+        inbox_prefix=f"_INBOX_{user}",
+        api_prefix=API if user == "reader" else "$JS.API",
+        timeout=3,
+        ping_interval=0.5,
     )
     async with connect(options) as connection:
         yield connection
@@ -276,6 +282,20 @@ async def test_tail_and_verify_read_with_their_permissions_and_with_not_one_less
     for permission in needed:
         going_by(server, lacking(TEXT, "reader", permission))
         assert [subject for subject in named(await read()) if covers(permission, subject)], permission
+
+
+@pytest.mark.usefixtures("stored")
+@pytest.mark.parametrize("call", ["STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET"])
+async def test_each_call_of_the_reader_needs_its_import_and_its_absence_is_named(
+    server: NatsServer, tmp_path: Path, call: str
+) -> None:
+    going_by(server, not_imported(TEXT, f"{call}.mesolive-gateway"))
+    async with connected(server, tmp_path, "reader") as connection:
+        with pytest.raises(Unavailable, match=rf"{API}\.[A-Z.]+\.mesolive-gateway( now)?; broker\.api_prefix must be"):
+            await numbers(JetStreamReader(connection, TOPICS))
+    going_by(server, TEXT)
+    async with connected(server, tmp_path, "reader") as connection:
+        assert await numbers(JetStreamReader(connection, TOPICS)) == [1, 2, 3, 4, 5, 6]
 
 
 async def orders(stream: JetStreamContext) -> list[int]:

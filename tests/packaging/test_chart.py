@@ -249,6 +249,7 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
         ({"broker": {"servers": ["kafka:9092"]}}, ["broker.kind is jetstream", "kafka:9092", "set broker.kind"]),
         (merged(KAFKA, {"broker": {"credentials_file": "/x"}}), ["broker.credentials_file is for NATS"]),
         ({"broker": {"sasl": {"mechanism": "PLAIN"}}}, ["broker.sasl.mechanism is for Kafka"]),
+        ({"broker": {"api_prefix": "gateway.API"}}, ["broker.api_prefix is gateway.API", "leave it out"]),
         ({"hub": {"ca_file": "/etc/gateway/hub/ca.crt"}}, ["secrets.hub is not set"]),
         ({"ingress": {"enabled": True, "host": "a.example"}}, ["secrets.tokens", "gateway token"]),
         ({"ingress": {"enabled": True}, "secrets": {"tokens": "t"}}, ["ingress.host"]),

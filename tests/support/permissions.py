@@ -67,6 +67,14 @@ def lacking(text: str, user: str, permission: str) -> str:
     return text[:begin] + section.replace(f'"{permission}"', NOTHING) + text[end:]
 
 
+def not_imported(text: str, subject: str) -> str:
+    """Return the text in which no account imports `subject` of JetStream's API."""
+    pattern = rf'^      \{{\n[^\n]*"\$JS\.API\.{re.escape(subject)}" \}}\n[^\n]*\n      \}}\n'
+    shorter, count = re.subn(pattern, "", text, flags=re.MULTILINE)
+    assert count == 1
+    return shorter
+
+
 def widened(text: str, user: str, permission: str, wider: str) -> str:
     """Return the text in which one permission of `user` reaches further."""
     begin, end = _span(text, user)

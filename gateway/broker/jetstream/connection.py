@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream import client_internals as innards
 from gateway.broker.jetstream.connect_errors import explain
-from gateway.broker.jetstream.link import Link, PermissionDenied
+from gateway.broker.jetstream.link import API, Link, PermissionDenied
 from gateway.broker.peers import HEAD_START, PeerRace, resolve
 from gateway.errors import ConfigurationError, Unavailable
 
@@ -53,6 +53,8 @@ class ConnectionOptions:
     """How to be let in; its files are read at each connect."""
     inbox_prefix: str = "_INBOX"
     """What the subjects begin with on which answers come: the user must be allowed to subscribe below it."""
+    api_prefix: str = API
+    """What the subjects of JetStream's API begin with; in another account than the streams', how it imports them."""
     timeout: float = 5.0
     """Seconds that any one call to the broker may take, connecting included."""
     ping_interval: float = 2.0
@@ -253,7 +255,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
     except OSError as error:
         raise Unavailable(str(error)) from error
     client = innards.PatchedClient()
-    link = Link(client, timeout=limit)
+    link = Link(client, timeout=limit, api_prefix=options.api_prefix)
     secured = _secured(options, server, client)
     failures: list[Exception] = []
 

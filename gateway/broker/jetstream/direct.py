@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream.link import API, Link, NoResponders, ReplyInbox, has_no_responders
+from gateway.broker.jetstream.link import Link, NoResponders, ReplyInbox, has_no_responders
 from gateway.errors import ActionRequired, BrokerError, Unavailable
 
 _BATCH_MESSAGES: Final = 256
@@ -50,7 +50,7 @@ class DirectReader:
         self._link = link
         self._stream = stream
         self._subjects = subjects
-        self._api = f"{API}.DIRECT.GET.{stream}"
+        self._api = f"{link.api_prefix}.DIRECT.GET.{stream}"
 
     async def batch(self, start: int | datetime) -> list[StreamMessage]:
         """Return the next messages from a stream sequence or a time on; none where the server has no more now.
@@ -107,7 +107,7 @@ class DirectReader:
         """Return why no server answers a direct get of this stream."""
         config = (await self._link.api(f"STREAM.INFO.{self._stream}"))["config"]
         if config.get("allow_direct"):
-            return NoResponders(f"no server answers {self._api} now")
+            return NoResponders(f"no server answers {self._api} now{self._link.api_hint}")
         return ActionRequired(
             f"the stream {self._stream} cannot be read: allow_direct is off. "
             f"Set it: `nats stream edit {self._stream} --allow-direct`"

@@ -22,6 +22,7 @@ from gateway.broker.jetstream import client_internals as innards
 from gateway.errors import BrokerError, Unavailable
 
 API: Final = "$JS.API"
+"""What the subjects of JetStream's API begin with in the account that has the streams."""
 _REPEAT: Final = 0.5
 """Seconds until a call of JetStream's API is made again."""
 _REFUSED: Final = re.compile(r'permissions violation for \w+ to "([^"]*)"')
@@ -122,9 +123,11 @@ class _Line:
 class Link:
     """A connected client with one inbox for all answers."""
 
-    def __init__(self, client: Client, *, timeout: float) -> None:
+    def __init__(self, client: Client, *, timeout: float, api_prefix: str = API) -> None:
         self.client = client
         """For what the gateway's own calls do not cover, such as key-value buckets; replaced when lost."""
+        self.api_prefix = api_prefix
+        """What the subjects of JetStream's API begin with here: another account imports them under another name."""
         self.timeout = timeout
         """Seconds that any one call may take."""
         self._lost = asyncio.Event()
@@ -132,6 +135,11 @@ class Link:
         self._inboxes: dict[str, ReplyInbox] = {}
         self._inbox = ""
         self._closed_inboxes = False
+
+    @property
+    def api_hint(self) -> str:
+        """What may be wrong where nobody serves a subject of the API, as the end of a sentence; mostly nothing."""
+        return "" if self.api_prefix == API else "; broker.api_prefix must be what the account imports the API as"
 
     async def begin(self) -> None:
         """Subscribe to the inbox; raises Unavailable, PermissionDenied."""
@@ -235,7 +243,7 @@ class Link:
         Nobody answers while a stream elects its leader, 4 to 9 s after the last one died, and what was asked
         meanwhile is never answered. Raises as `ask`, and JetStreamApiError for an error in the answer.
         """
-        subject = f"{API}.{call}"
+        subject = f"{self.api_prefix}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
         with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
@@ -246,7 +254,7 @@ class Link:
                             answer = await ear.next()
                             break
         if has_no_responders(answer):
-            raise NoResponders(f"nobody serves {subject}")
+            raise NoResponders(f"nobody serves {subject}{self.api_hint}")
         return result_of(call, answer)
 
     async def refused(self, subjects: Sequence[str]) -> list[str]:
@@ -293,7 +301,7 @@ class Link:
 
         Raises as `ask`.
         """
-        subject = f"{API}.{call}"
+        subject = f"{self.api_prefix}.{call}"
         results: list[dict[str, Any] | JetStreamApiError] = []
         with self.open_inbox(subject) as ear, _as_unavailable(subject):
             async with self.patience():
@@ -302,7 +310,7 @@ class Link:
                 for _ in bodies:
                     answer = await ear.next()
                     if has_no_responders(answer):
-                        raise NoResponders(f"nobody serves {subject}")
+                        raise NoResponders(f"nobody serves {subject}{self.api_hint}")
                     try:
                         results.append(result_of(call, answer))
                     except JetStreamApiError as refusal:

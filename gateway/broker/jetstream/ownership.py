@@ -16,7 +16,6 @@ from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
-from gateway.broker.jetstream.link import API
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Membership
 from gateway.errors import ConfigurationError
@@ -56,10 +55,9 @@ class JetStreamOwnership:
         if config.get("max_age") != age or config.get("max_msgs_per_subject") != 1:
             problem = f"max_age is not {self._timing.lease:g} s, or max_msgs_per_subject not 1"
             raise ConfigurationError(f"stream {self._topics.ownership}", problem, "Delete it; the gateway makes it.")
-        calls = [f"{API}.STREAM.MSG.{call}.{self._topics.ownership}" for call in ("GET", "DELETE")]
-        refusals = await self._connection.link.refused(
-            [self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls]
-        )
+        link = self._connection.link
+        calls = [f"{link.api_prefix}.STREAM.MSG.{call}.{self._topics.ownership}" for call in ("GET", "DELETE")]
+        refusals = await link.refused([self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls])
         if refusals:  # later nobody would say more than that it serves no shard
             remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)

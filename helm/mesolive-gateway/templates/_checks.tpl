@@ -20,6 +20,8 @@
 {{- fail "\n\nbroker.kind is kafka, and broker.credentials_file is for NATS: use broker.sasl or broker.tls, or set broker.kind to jetstream." -}}
 {{- else if and (not $isKafka) (.sasl | default dict).mechanism -}}
 {{- fail "\n\nbroker.kind is jetstream, and broker.sasl.mechanism is for Kafka: leave it out, or set broker.kind to kafka." -}}
+{{- else if and (not $isKafka) (ne (.api_prefix | default "$JS.API") "$JS.API") -}}
+{{- fail (printf "\n\nbroker.api_prefix is %s, and the gateway writes only to the streams of its own account: leave it out. Only `gateway tail` and `gateway verify` take it." .api_prefix) -}}
 {{- end -}}
 {{- end -}}
 {{- range regexFindAll "/etc/gateway/(tokens|control|monitoring|hub|broker|tracing)/" (include "gateway.settings" .) -1 | uniq -}}
