@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, NoReturn
 
 import uvloop
@@ -24,7 +25,7 @@ from gateway.bootstrap.child_process import LISTENS, READY, send_to_parent
 from gateway.broker.control_view import View
 from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
-from gateway.control.auth.tokens import Tokens
+from gateway.control.auth.tokens import POLL_INTERVAL_S, Tokens
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.listener.proxies import TrustedProxies
 from gateway.control.listener.server import serving
@@ -52,7 +53,7 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
     counts = ControlCounters()
     auditing = Auditing(counts)
     deployment = DeploymentView(settings.shards, topic_names(settings.broker), settings.replays, auditing=auditing)
-    tokens = None if settings.control.tokens_file is None else Tokens(settings.control.tokens_file)
+    tokens = await _read_tokens(settings.control.tokens_file)
     gate = AdmissionMiddleware(create_app(deployment), tokens, counts=counts)
     app = TrustedProxies(
         TracingMiddleware(gate, tracer, gate.is_known) if tracer.is_on else gate, settings.control.trusted_proxies
@@ -68,6 +69,18 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
             task.cancel()
         with suppress(asyncio.CancelledError):
             await following  # where it failed, the parent sees this process end, and starts another
+
+
+async def _read_tokens(path: Path | None) -> Tokens | None:
+    """Read the tokens before anybody is answered: nobody is refused while a line without its end is looked at again.
+
+    Raises ConfigurationError where they cannot be read.
+    """
+    tokens = None if path is None else Tokens(path)
+    if tokens is not None and tokens.is_unfinished:
+        await asyncio.sleep(POLL_INTERVAL_S)
+        tokens.look()
+    return tokens
 
 
 async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts: ControlCounters) -> NoReturn:

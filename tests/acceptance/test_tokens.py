@@ -77,6 +77,17 @@ async def test_a_leaked_token_ends_whatever_happens_to_its_file(
         assert await control.probe("/healthz") == 200
 
 
+async def test_nobody_is_refused_while_a_line_without_its_end_is_looked_at_again(tmp_path: Path) -> None:
+    token, line = await new_token(tmp_path, "one", "viewer")
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line)  # as a Secret of one line is mostly written
+    async with house(tmp_path, accounts=1) as here:
+        here.config.write_text(here.config.read_text() + f"control: {{tokens_file: '{tokens}'}}\n")
+        control = await control_of(await here.gateway(), here.http)
+        answer = await control.ask("GET /v1/accounts", token=token)
+        assert answer.status == 200 or (answer.status, answer.problem) == (503, "not-ready"), answer
+
+
 async def test_tokens_are_for_their_accounts_and_for_their_time(tmp_path: Path) -> None:
     one, first = await new_token(tmp_path, "one", "operator", "--accounts", "*-1")
     late, second = await new_token(tmp_path, "late", "operator", "--until", "2020-01-01")

@@ -6,7 +6,8 @@ not be guessed backwards, and a slow hash would only slow the gateway.
 A token ends with its line. So the content is read and compared each second: what a system tells of a file (times, size,
 inode) can be the same for another content. A file that cannot be read lets nobody in once a short grace is over; one
 that is put in its place within the grace locks nobody out. A last line without its line feed may still be on its way,
-and half of it can mean more than the whole: a new one counts when the next look finds the same.
+and half of it can mean more than the whole: a new one counts when the next look finds the same, and at the start each
+is new. Many programs end no last line, so it may not be refused for good.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PREFIX: Final = "gateway_"
 """What tokens begin with, so that scanners of sources can find one that leaked."""
 GRACE: Final = 10.0
 """Seconds for which the tokens of a file that cannot be read any more still hold."""
-_POLL_INTERVAL_S: Final = 1.0
+POLL_INTERVAL_S: Final = 1.0
 """Seconds between two looks at the file."""
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _MAX_LOGGED_FAULTS: Final = 10
@@ -73,10 +74,10 @@ class Tokens:
         self._logged = b""
         """The content whose faults were told last."""
         self._unreadable_since: float | None = None
-        self._is_unfinished = False
+        self.is_unfinished = False
         """Whether the last line waits for the next look."""
         self._looked = clock()
-        self._apply(self._content, is_settled=True)
+        self._apply(self._content, is_settled=False)
 
     @property
     def problems(self) -> int:
@@ -102,10 +103,12 @@ class Tokens:
 
     def reload(self) -> None:
         """Compare the file with what was read, unless that was done within the last second."""
-        now = self._clock()
-        if now - self._looked < _POLL_INTERVAL_S:
-            return
-        self._looked = now
+        if self._clock() - self._looked >= POLL_INTERVAL_S:
+            self.look()
+
+    def look(self) -> None:
+        """Compare the file with what was read."""
+        self._looked = now = self._clock()
         try:
             content = _read(self._path)
         except ConfigurationError as error:
@@ -118,7 +121,7 @@ class Tokens:
         elif content != self._content:
             self._log.info("control.tokens_file changed, reloading")
             self._apply(content, is_settled=False)
-        elif self._is_unfinished:
+        elif self.is_unfinished:
             self._apply(content, is_settled=True)
 
     def _expire(self, now: float, error: ConfigurationError) -> None:
@@ -135,20 +138,20 @@ class Tokens:
     def _apply(self, content: bytes, *, is_settled: bool) -> None:
         """Take over what the lines say; a last one without its end only as far as it is known, unless it is settled."""
         entries, faults = read_lines(content)
-        self._is_unfinished = False
+        self.is_unfinished = False
         if not is_settled and not content.endswith(b"\n"):
             complete, told = read_lines(content[: content.rfind(b"\n") + 1])
             known = {*complete, *self._entries}
             taken = [entry for entry in entries if entry in known]
-            self._is_unfinished = (len(taken), len(told)) != (len(entries), len(faults))
+            self.is_unfinished = (len(taken), len(told)) != (len(entries), len(faults))
             entries, faults = taken, told
         self._content = content
         self._entries = entries
         self._faults = len(faults)
-        if content != self._logged and not self._is_unfinished:
+        if content != self._logged and not self.is_unfinished:
             self._logged = content
             self._log_faults(faults)
-        if not self._entries and not self._is_unfinished:
+        if not self._entries and not self.is_unfinished:
             self._log.warning(
                 "control.tokens_file has no valid token: all API requests are rejected", file=str(self._path)
             )

@@ -36,7 +36,7 @@ def bearer(token: str) -> dict[str, str]:
 async def test_tokens_and_roles(api: Api, tokens_file: Path) -> None:
     viewer, operator = new_token(), new_token()
     lines = [line_of("vera", Role.VIEWER, viewer), "# who may change", "", line_of("otto", Role.OPERATOR, operator)]
-    tokens_file.write_text("\n".join(lines))
+    tokens_file.write_text("\n".join([*lines, ""]))
     await api.replica(Tokens(tokens_file))
 
     async def status(request: str, headers: dict[str, str]) -> int:
@@ -163,7 +163,7 @@ async def test_too_many_at_once_are_told_to_come_again(api: Api) -> None:
 async def test_each_token_has_its_share_and_some_requests_are_kept_for_operators(api: Api, tokens_file: Path) -> None:
     viewers, operator = [new_token() for _ in range(3)], new_token()
     lines = [line_of(f"vera-{number}", Role.VIEWER, token) for number, token in enumerate(viewers)]
-    tokens_file.write_text("\n".join([*lines, line_of("otto", Role.OPERATOR, operator)]))
+    tokens_file.write_text("\n".join([*lines, line_of("otto", Role.OPERATOR, operator), ""]))
     await api.replica(Tokens(tokens_file), Limits(at_once=4, each=2, for_operators=1, reading=3))
     port = int(api.urls[1].rpartition(":")[2])
     held: list[asyncio.StreamWriter] = []

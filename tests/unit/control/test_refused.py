@@ -37,7 +37,7 @@ class Clock:
 
 async def guarded(api: Api, file: Path) -> tuple[AdmissionMiddleware, ControlCounters, str]:
     """Serve the same API once more, with tokens; give its gate, its counts and its URL."""
-    file.write_text("\n".join([line_of("vera", Role.VIEWER, "v"), line_of("otto", Role.OPERATOR, "o")]))
+    file.write_text("\n".join([line_of("vera", Role.VIEWER, "v"), line_of("otto", Role.OPERATOR, "o"), ""]))
     await api.replica()
     listener = bind("control", "127.0.0.1", 0)
     counts = ControlCounters()

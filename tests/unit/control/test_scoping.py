@@ -42,7 +42,7 @@ CHANGES: list[tuple[str, Any]] = [
 @pytest.fixture
 async def scoped(api: Api, tokens_file: Path) -> Api:
     """Serve with tokens, beside the accounts `main`, `eu-1` and `us-1`."""
-    tokens_file.write_text("\n".join(HOLDERS.values()))
+    tokens_file.write_text("".join(f"{line}\n" for line in HOLDERS.values()))
     await api.replica(Tokens(tokens_file, now=lambda: NOW))
     for account in ("eu-1", "us-1"):
         await api.observed(account, settled=40, latest=42)

@@ -211,7 +211,7 @@ def test_an_exchange_that_takes_a_moment_locks_nobody_out(tokens_file: Path) -> 
 
 def test_a_file_that_comes_back_lets_in_again(tokens_file: Path) -> None:
     clock = Clock()
-    tokens_file.write_text(KEEPS)
+    tokens_file.write_text(f"{KEEPS}\n")
     tokens = tokens_of(tokens_file, clock)
     tokens_file.rename(tokens_file.with_name("away"))
     for _ in range(2):
@@ -245,15 +245,43 @@ def test_a_file_that_cannot_be_read_is_refused_at_the_start_at_once(
     assert str(found[0]).startswith("control.tokens_file: ")
 
 
-@pytest.mark.parametrize(
-    ("cut", "rest"),
-    [
-        ("", " accounts=eu-* until=2026-12-31"),
-        (" accounts=eu-*", "main"),
-        (" accounts=eu-*", ",main until=2026-01-01"),
-        (" until=2026-06-01", "T00:00:00Z"),
-    ],
-)
+HALVES = [
+    ("", " accounts=eu-* until=2026-12-31"),
+    (" accounts=eu-*", "main"),
+    (" accounts=eu-*", ",main until=2026-01-01"),
+    (" until=2026-06-01", "T00:00:00Z"),
+]
+"""What a look saw of a line, and what came after it."""
+
+
+@pytest.mark.parametrize(("cut", "rest"), HALVES)
+def test_a_half_written_line_at_the_start_allows_no_more_than_the_whole(tokens_file: Path, cut: str, rest: str) -> None:
+    clock = Clock()
+    tokens_file.write_text(f"{KEEPS}\n{LEAKS}{cut}")
+    with capture_logs() as logs:
+        tokens = tokens_of(tokens_file, clock)
+        assert (tokens.authenticate(GOOD) is None, tokens.authenticate(LEAKED), tokens.problems) == (False, None, 0)
+    assert (tokens.is_unfinished, logs) == (True, [])
+    with tokens_file.open("a") as written:
+        written.write(f"{rest}\n")
+    tokens.look()
+    found = tokens.authenticate(LEAKED)
+    assert found is None or "eu-*" in (found.accounts.patterns or ())[0]
+    assert not tokens.is_unfinished
+
+
+def test_an_unfinished_line_at_the_start_counts_from_the_second_look_on(
+    tokens_file: Path,
+) -> None:
+    tokens_file.write_text(f"{KEEPS}\n{LEAKS}")
+    tokens = tokens_of(tokens_file, Clock())
+    assert (tokens.is_unfinished, tokens.count) == (True, 1)
+    tokens.look()
+    assert (tokens.is_unfinished, tokens.count) == (False, 2)
+    assert tokens.authenticate(LEAKED) == Principal("leaks", Role.OPERATOR)
+
+
+@pytest.mark.parametrize(("cut", "rest"), HALVES)
 def test_a_half_written_line_allows_no_more_than_the_whole_one(tokens_file: Path, cut: str, rest: str) -> None:
     """Of a file that is written in place a look may see a part: half a line can have a wider scope, or no end."""
     clock = Clock()
@@ -300,7 +328,7 @@ def test_a_wrong_last_line_without_end_is_told_once_two_looks_agree(tokens_file:
 
 def test_the_file_is_read_once_a_second_at_most(tokens_file: Path) -> None:
     clock = Clock()
-    tokens_file.write_text(KEEPS)
+    tokens_file.write_text(f"{KEEPS}\n")
     tokens = tokens_of(tokens_file, clock)
     tokens_file.write_text("")
     clock.seconds += 0.9
@@ -439,7 +467,7 @@ def test_a_day_ends_in_utc_and_a_time_when_it_says(until: str, end: str) -> None
 
 def test_a_token_expires_while_the_gateway_runs(tokens_file: Path) -> None:
     clock = Clock()
-    tokens_file.write_text(line_of("brief", Role.OPERATOR, GOOD, until="2026-06-01"))
+    tokens_file.write_text(line_of("brief", Role.OPERATOR, GOOD, until="2026-06-01") + "\n")
     tokens = tokens_of(tokens_file, clock)
     clock.now = datetime(2026, 6, 1, 23, 59, 59, 999_999, tzinfo=UTC)
     assert tokens.authenticate(GOOD) is not None
