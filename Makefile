@@ -128,13 +128,9 @@ sbom: $(RELEASE)/.installed ## dist/sbom.cdx.json and dist/sbom-tracing.cdx.json
 	$(SBOM) --output-file dist/sbom-tracing.cdx.json requirements-image-tracing.lock
 	rm dist/pyproject.toml
 
-AUDIT := $(RELEASE)/bin/pip-audit --disable-pip --require-hashes --strict
+LOCKS := $(addsuffix .lock,requirements-image-tracing requirements requirements-build requirements-release requirements-docs)
 audit: $(RELEASE)/.installed ## known vulnerabilities of everything that the locks pin; asks a public database
-	$(AUDIT) -r requirements-image-tracing.lock
-	$(AUDIT) -r requirements.lock
-	$(AUDIT) -r requirements-build.lock
-	$(AUDIT) -r requirements-release.lock
-	$(AUDIT) -r requirements-docs.lock
+	$(RELEASE)/bin/python tools/audit_locks.py $(LOCKS)
 
 clean: ## take away what was installed and built
 	rm -rf $(VENV) $(RELEASE) $(SITE) site dist .mypy_cache .ruff_cache .pytest_cache .hypothesis tests/foreign/node_modules
