@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from random import Random
@@ -101,7 +101,7 @@ class Rest:
     """Pages that wait for room."""
 
     def least(self, before: Rest | None) -> Rest:
-        """Return the states of now, and the least of each number: a page may be under way at any moment."""
+        """Return the least of each number: a page may be under way at any moment."""
         if before is None:
             return self
         return Rest(
@@ -120,8 +120,7 @@ def member_of(replica: str) -> str:
 
 def _rest_of(replica: Replica) -> Rest:
     budget = replica._source.budget
-    states = {status.account: status.state.value for status in replica.statuses()}
-    return Rest(states, budget.held, budget.reserved, budget.blocked_on_history, len(budget._waiting))
+    return Rest({}, budget.held, budget.reserved, budget.blocked_on_history, len(budget._waiting))
 
 
 @dataclass
@@ -230,6 +229,9 @@ class World:
             for name, (_, replica) in self.replicas.items():
                 self.at_rest[name] = _rest_of(replica).least(self.at_rest.get(name))
             await asyncio.sleep(0.1)
+        for name, rest in self.at_rest.items():
+            states = {status.account: status.state.value for status in self.replicas[name][1].statuses()}
+            self.at_rest[name] = replace(rest, states=states)
         self.connections = {name: len(user.connections) for name, user in self.hub.users.items()}
         views = {"a new listener": await self._view()}
         views |= {name: replica.view for name, (_, replica) in self.replicas.items()}

@@ -54,6 +54,7 @@ def test_a_seed_is_repeated_to_the_letter() -> None:
     assert first.story == again.story
     assert log_of(first) == log_of(again)
     assert first.lines == again.lines
+    assert first.shown == again.shown
     assert log_of(first) != log_of(lived(46))
 
 

@@ -13,7 +13,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import Context, ContextVar, copy_context
 from datetime import UTC, datetime
@@ -83,10 +83,41 @@ def machine_of() -> Machine | None:
     return _MACHINE.get()
 
 
+class _Step(asyncio.Handle):
+    """A step of the loop, made without what only a loop in debug mode asks of it: a world takes some 5,000 of them."""
+
+    def __init__(
+        self, callback: Callable[..., object], args: Sequence[Any], loop: VirtualLoop, context: Context
+    ) -> None:
+        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+        self._cancelled, self._repr = False, None
+
+    def cancel(self) -> None:
+        """See asyncio."""
+        self._cancelled, self._callback, self._args = True, None, None
+
+
+class _Timer(asyncio.TimerHandle):
+    """A step that has its time, made likewise."""
+
+    def __init__(
+        self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: VirtualLoop, context: Context
+    ) -> None:
+        self._callback, self._args, self._loop, self._context = callback, args, loop, context
+        self._cancelled, self._repr = False, None
+        self._when, self._scheduled = when, False
+
+    def cancel(self) -> None:
+        """See asyncio."""
+        self._cancelled, self._callback, self._args = True, None, None
+
+
 class VirtualLoop(asyncio.base_events.BaseEventLoop):
     """An event loop in which time passes only when nothing else is left to do."""
 
     _ready: deque[asyncio.Handle]
+    get_debug: Callable[[], bool] = staticmethod(bool)
+    """False, by a call that costs next to nothing: each future, task and handle asks for it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,10 +135,31 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         """Call `callback` when it is time; of several that are due at once, the one first that was made first."""
-        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer = _Timer(when, callback, args, self, copy_context() if context is None else context)
         self._made += 1
         heapq.heappush(self._timers, (when, self._made, timer))
         return timer
+
+    def call_later(  # type: ignore[override]
+        self,
+        delay: float,
+        callback: Callable[..., object],
+        *args: Any,  # noqa: ANN401
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Call `callback` after so many seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_soon(  # type: ignore[override]
+        self,
+        callback: Callable[..., object],
+        *args: Any,  # noqa: ANN401
+        context: Context | None = None,
+    ) -> asyncio.Handle:
+        """Call `callback` when those have been called that are to be called already."""
+        step = _Step(callback, args, self, copy_context() if context is None else context)
+        self._ready.append(step)
+        return step
 
     def time(self) -> float:
         """Return the seconds since the simulation began."""
@@ -128,21 +180,25 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
     def _write_to_self(self) -> None:
         """Nobody sleeps in a selector that would have to be woken."""
 
+    def _pass_time(self) -> None:
+        if not self._timers:
+            raise Stuck(f"nothing will ever happen after {self._now:g} s")
+        self._now, self._spins = max(self._now, self._timers[0][0]), 0
+
     def _run_once(self) -> None:
         ready, timers = self._ready, self._timers
         while timers and timers[0][2]._cancelled:  # type: ignore[attr-defined]
             heapq.heappop(timers)
         if not ready:
-            if not timers:
-                raise Stuck(f"nothing will ever happen after {self._now:g} s")
-            self._now, self._spins = max(self._now, timers[0][0]), 0
+            self._pass_time()
         while timers and timers[0][0] <= self._now:
             ready.append(heapq.heappop(timers)[2])
-        self.steps += len(ready)
-        self._spins += len(ready)
+        steps = len(ready)
+        self.steps += steps
+        self._spins += steps
         if self._spins > _SPINS:
             raise Stuck(f"something runs in a circle at {self._now:g} s: {ready[0]!r}")
-        for _ in range(len(ready)):
+        for _ in range(steps):
             step = ready.popleft()
             if step._cancelled:  # type: ignore[attr-defined]
                 continue
@@ -150,8 +206,13 @@ class VirtualLoop(asyncio.base_events.BaseEventLoop):
             machine = context.get(_MACHINE)
             if machine is not None and machine.is_stopped:
                 machine.park(step)
-            else:
-                step._run()
+                continue
+            try:
+                context.run(step._callback, *step._args)  # type: ignore[attr-defined]
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001 - as asyncio does
+                self.call_exception_handler({"message": f"an exception in {step!r}", "exception": error})
 
 
 def wall_clock() -> float:
@@ -161,16 +222,12 @@ def wall_clock() -> float:
 
 
 @contextmanager
-def _this_world_only(seed: int) -> Iterator[None]:
+def _this_world_only(seed: int, loop: VirtualLoop) -> Iterator[None]:
     """Let clocks be the loop's, and all that is random come from `seed`."""
     dice = random.Random(f"{seed}/random")
     state = random.getstate()
     random.seed(seed)
-
-    def now() -> float:
-        return asyncio.get_running_loop().time()
-
-    clocks = {"monotonic": now, "perf_counter": now, "time": wall_clock}
+    clocks = {"monotonic": loop.time, "perf_counter": loop.time, "time": wall_clock}
     try:
         with mock.patch.multiple(time, **clocks), mock.patch.object(os, "urandom", dice.randbytes):
             yield
@@ -201,7 +258,7 @@ def simulate(seed: int, main: Callable[[], Coroutine[Any, Any, _Result]]) -> _Re
     loop.set_exception_handler(lambda _loop, _context: None)
     gc.disable()
     try:
-        with _this_world_only(seed):
+        with _this_world_only(seed, loop):
             try:
                 return loop.run_until_complete(main())
             finally:
