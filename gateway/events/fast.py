@@ -16,7 +16,7 @@ import re
 import types
 from collections.abc import Callable
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -42,7 +42,7 @@ class DecodePlan:
         """Derive the structs; `names` says what the numbers of enums mean."""
         self._camel, self._pascal, self._has_amounts = _read_as(model)
         self._canonical = _struct(model, "pascal", deep=False)
-        self._finish = _of_members(model, names, deep=False, but=_HEADER)
+        self._finish = _of_members(model, deep=False, but=_HEADER)(names)
         self._has_strategy = "StrategyId" in model.model_fields
 
     def event(self, account: str, kind: str, data: bytes) -> Event:
@@ -104,6 +104,8 @@ def members_of(data: bytes) -> dict[str, msgspec.Raw]:
 _Form: TypeAlias = Literal["camel", "pascal"]
 _Finish: TypeAlias = Callable[[Any], Any]
 """Returns a value in its canonical spelling; raises FallBack, or what is among `_UNUSUAL`."""
+_Finishing: TypeAlias = Callable[[EnumNames], _Finish]
+"""Returns what finishes values where enums have these names; what depends on the model alone was found out before."""
 
 
 @cache
@@ -195,58 +197,68 @@ def _leaves(type_: Any) -> set[Any]:  # noqa: ANN401 - a type
     return {type_}.union(*map(_leaves, get_args(type_)))
 
 
-def _of_members(model: type[Part], names: EnumNames, *, deep: bool, but: frozenset[str] = frozenset()) -> _Finish:
+@cache
+def _of_members(model: type[Part], *, deep: bool, but: frozenset[str] = frozenset()) -> _Finishing:
     """Return what finishes the members of a model's canonical struct."""
     hints = _hints(model)
-    work = [
-        (name, finish)
+    finishing = [
+        (name, of)
         for name in model.model_fields
-        if name not in but and (finish := _finish(hints[name], names, deep=deep)) is not None
+        if name not in but and (of := _finish(hints[name], deep=deep)) is not None
     ]
 
-    def members(struct: Any) -> Any:  # noqa: ANN401 - a struct
-        for name, finish in work:
-            value = getattr(struct, name)
-            if value is not None:
-                finished = finish(value)
-                if finished is not value:
-                    setattr(struct, name, finished)
-        return struct
+    def with_names(names: EnumNames) -> _Finish:
+        work = [(name, of(names)) for name, of in finishing]
 
-    return members
+        def members(struct: Any) -> Any:  # noqa: ANN401 - a struct
+            for name, finish in work:
+                value = getattr(struct, name)
+                if value is not None:
+                    finished = finish(value)
+                    if finished is not value:
+                        setattr(struct, name, finished)
+            return struct
+
+        return members
+
+    return with_names
 
 
-def _finish(hint: Any, names: EnumNames, *, deep: bool) -> _Finish | None:  # noqa: ANN401 - an annotation
+def _finish(hint: Any, *, deep: bool) -> _Finishing | None:  # noqa: ANN401 - an annotation
     """Return what finishes a value of a type; None where there is nothing to do."""
     only = _without_null(hint)
     if deep and only == fields.Open:
         return None  # what it is in was checked whole
     simple = next((finish for known, finish in _FINISHED if only == known), None)
     if simple is not None:
-        return simple
+        return lambda _: simple
     if _is_enum(only):
         (enum,) = (one for one in only.__metadata__ if isinstance(one, fields.EnumOf))
-        return _named(enum.name, names)
+        return partial(_named, enum.name)
     if _scalar(only) is not None:
         return None
     if _is_part(only) and (deep or _is_flat(only)):
-        return _of_members(only, names, deep=deep)
+        return _of_members(only, deep=deep)
     if not deep:
-        return _nested(only, names, nullable=only is not hint)
-    inner = _finish(get_args(only)[-1], names, deep=True)
+        return _nested(only, nullable=only is not hint)
+    inner = _finish(get_args(only)[-1], deep=True)
     if inner is None:
         return None
-    if get_origin(only) is dict:
-        return lambda values: {name: None if value is None else inner(value) for name, value in values.items()}
-    return lambda values: [None if value is None else inner(value) for value in values]
+    return lambda names: partial(_each, inner(names))
 
 
-def _nested(hint: Any, names: EnumNames, *, nullable: bool) -> _Finish:  # noqa: ANN401 - an annotation
+def _each(finish: _Finish, values: Any) -> Any:  # noqa: ANN401 - a list or a map
+    if isinstance(values, dict):
+        return {name: None if value is None else finish(value) for name, value in values.items()}
+    return [None if value is None else finish(value) for value in values]
+
+
+def _nested(hint: Any, *, nullable: bool) -> _Finishing:  # noqa: ANN401 - an annotation
     """Return what takes a nested value as it came, and gives its canonical bytes."""
     camel, pascal = (msgspec.json.Decoder(_type(hint, form, deep=True)).decode for form in ("camel", "pascal"))
-    canonical, finish = _type(hint, "pascal", deep=True), _finish(hint, names, deep=True)
+    canonical, finishing = _type(hint, "pascal", deep=True), _finish(hint, deep=True)
 
-    def nested(raw: msgspec.Raw) -> msgspec.Raw:
+    def nested(finish: _Finish | None, raw: msgspec.Raw) -> msgspec.Raw:
         if raw == _NULL:
             if nullable:
                 return raw
@@ -259,7 +271,7 @@ def _nested(hint: Any, names: EnumNames, *, nullable: bool) -> _Finish:  # noqa:
             raise FallBack  # a decimal came as a text: each null more is a member that was not there, with its quotes
         return msgspec.Raw(_encode(kept if finish is None else finish(kept)))
 
-    return nested
+    return lambda names: partial(nested, None if finishing is None else finishing(names))
 
 
 # Values ------------------------------------------------------------------------------------------------------

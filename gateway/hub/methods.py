@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -49,6 +49,7 @@ _CAPITAL: Final = re.compile(r"(?<!^)(?=[A-Z])")
 
 _Members = dict[str, msgspec.Raw]
 _decode_members = msgspec.json.Decoder(_Members).decode
+_decode_any = msgspec.json.Decoder().decode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _Result = TypeVar("_Result")
 
@@ -144,7 +145,9 @@ class Hub:
         self._budget.succeeded()
 
     async def _call(self, method: str, argument: dict[str, object], read: Callable[[bytes], _Result]) -> _Result:
-        spelled = {_CAPITAL.sub(self._separator, name): value for name, value in argument.items()}
+        spelled = argument
+        if self._separator:
+            spelled = {_CAPITAL.sub(self._separator, name): value for name, value in argument.items()}
         return await _in_time(read, await self._connection.call(method, spelled))
 
 
@@ -265,6 +268,12 @@ def _fold(method: str, raw: bytes | msgspec.Raw, what: str) -> _Members:
 _REQUIRED: Final = object()
 
 
+@cache
+def _decoder_of(type_: Any) -> Callable[[msgspec.Raw], Any]:  # noqa: ANN401 - as it says
+    """Return what decodes a member of one of a few types: to make it takes as long as to use it."""
+    return msgspec.json.Decoder(type_, strict=False).decode  # a number may come as a text
+
+
 def _read(method: str, payload: _Members, name: str, type_: Any, otherwise: object = _REQUIRED) -> Any:  # noqa: ANN401 - as `type_` says
     raw = payload.get(name.lower())
     if raw is None:
@@ -272,7 +281,7 @@ def _read(method: str, payload: _Members, name: str, type_: Any, otherwise: obje
             raise CallFailed(method, f"the result has no {name}, only {_listed(payload)}")
         return otherwise
     try:
-        return msgspec.json.decode(raw, type=type_, strict=False)  # a number may come as a text
+        return _decoder_of(type_)(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise CallFailed(method, f"the result's {name}: {error}") from None
 
@@ -303,7 +312,7 @@ def _plain(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401 - any JSON
     if len(raw) > _LONGEST_WORDS:
         return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
     try:
-        return msgspec.json.decode(raw)
+        return _decode_any(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
 

@@ -79,7 +79,7 @@ class CommitBuilder:
 
     def _next_commit(self, limits: Limits) -> PendingCommit:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
-        filling = PendingCommit()
+        filling = PendingCommit(aim=self._commits.aim)
         if self._turns.must_be_alone:
             self._add_replays(filling, limits)
             if filling.checkpoints:
@@ -108,7 +108,7 @@ class CommitBuilder:
             room = limits.messages - len(filling.messages) - len(filling.checkpoints)
             # Room for an item and its checkpoint, and for the largest message that `fitting` lets through.
             space = limits.bytes - filling.size - LARGEST
-            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= self._commits.aim  # noqa: PLR2004
+            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= filling.aim  # noqa: PLR2004
             if filling.checkpoints and is_enough:
                 return
             most = max(1, (room - 1) // len(self._ready))
@@ -129,7 +129,7 @@ class CommitBuilder:
         if account.session is None:
             return
         made, queued = PreparedMessages(self._maker), account.session.queued_bytes
-        left = self._commits.aim - filling.size
+        left = filling.aim - filling.size
         space = min((limits.bytes - filling.size - LARGEST) // 2, left, max(left // among, _PART))
         batch = account.session.take(most, space, made.measure)
         account.on_batch_taken(time.monotonic(), batch, queued - account.session.queued_bytes)
@@ -183,7 +183,7 @@ class CommitBuilder:
         for id_ in self._replays.ids():
             room = limits.messages - len(filling.messages) - len(filling.checkpoints) - 1
             space = limits.bytes - filling.size - LARGEST
-            aim = self._commits.aim - filling.size
+            aim = filling.aim - filling.size
             if filling.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
                 return
             made = PreparedMessages(self._maker)

@@ -88,7 +88,7 @@ class Window:
         """The seconds that a commit takes that waits for no other, as far as is known; 0 where nothing is."""
         usual, until = self._usual
         known = 0.0 if self._quickest == float("inf") else min(_FAR, self._quickest)
-        return max(known, usual if self._clock() < until else 0.0)
+        return usual if usual > known and self._clock() < until else known  # it is asked for many times a commit
 
     @property
     def longest(self) -> float:

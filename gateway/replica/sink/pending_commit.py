@@ -48,6 +48,8 @@ class PendingCommit:
     """Of the messages that are sampled."""
     plain: dict[int, Message] = field(default_factory=dict)
     """Those messages by their places, as they would be otherwise."""
+    aim: int = 0
+    """Bytes of accounts and replays that it is to have at the most."""
 
     def add_traces(self, place: int, tracer: Tracer) -> None:
         """Let the message at `place` carry a trace of its own."""
