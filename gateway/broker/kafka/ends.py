@@ -109,6 +109,10 @@ class PartitionEnds:
         """By account: what is not there any more, until a checkpoint is committed that knows of it."""
         self._lost_from: dict[TopicPartition, int] = {}
         """Where partitions ended when that was found: what was published again since stands behind."""
+        self._own_places: list[range] = []
+        """Where the checkpoints of the last commit stand, if it was stored."""
+        self._perhaps: dict[str, tuple[set[Lost], list[range]]] = {}
+        """What accounts lost, and where their checkpoints stand that know of it, if their commit was stored."""
 
     def last(self, tp: TopicPartition) -> int:
         """Return the place of the last record in a partition; -1 where Kafka did not tell one."""
@@ -128,14 +132,17 @@ class PartitionEnds:
         return [tp for tp in self.partitions() if tp != self._own]
 
     def doubted(self) -> list[TopicPartition]:
-        """Return the partitions of events that are to be looked at, also those of which no place is known any more."""
-        return [tp for tp in self._short if tp != self._own]
+        """Return the partitions of events that are to be looked at, also those of which no place is known any more.
+
+        So it is of one that lost all: what comes to it before a checkpoint knows of the loss is lost no more.
+        """
+        return [tp for tp in {**self._short, **self._lost_from} if tp != self._own]
 
     def begin_again(self) -> None:
         """Expect nothing of the checkpoints any more: another writer reads them anew."""
         self._last.pop(self._own, None)
         self._short.pop(self._own, None)
-        self._under_way = []
+        self._under_way, self._own_places = [], []
 
     def on_placed(self, batches: Iterable[Batch]) -> None:
         """Note the places of batches of a transaction that is about to end.
@@ -156,6 +163,8 @@ class PartitionEnds:
 
     def on_stored(self) -> None:
         """Remember those batches: they are stored, or may be."""
+        own = [one for one in self._under_way if one.tp == self._own and one.place >= 0]
+        self._own_places = [range(one.place, one.place + one.records) for one in own]
         for one in self._under_way:
             if one.place >= 0 or one.tp not in self._last:
                 self._last[one.tp] = one.last
@@ -260,8 +269,24 @@ class PartitionEnds:
 
     def knows(self, accounts: Iterable[str]) -> None:
         """Checkpoints are committed that know what those accounts lost."""
+        self._own_places = []
         if self.lost:
             self._forget_lost(accounts)
+
+    def may_know(self, accounts: Iterable[str]) -> None:
+        """Checkpoints of the last commit may be stored that know what those accounts lost: their places will tell."""
+        self._perhaps = {name: ({*self.lost[name]}, self._own_places) for name in accounts if name in self.lost}
+
+    def on_checkpoints_read(self, places: Mapping[str, int]) -> None:
+        """Note where the newest checkpoint of each account stands.
+
+        Of an account without one nothing is covered that could be lost.
+        """
+        for name, (known, own) in self._perhaps.items():
+            if name in self.lost and any(places.get(name) in one for one in own):
+                self.lost[name] -= known
+        self._perhaps = {}
+        self._forget_lost([name for name, events in self.lost.items() if not events or name not in places])
 
     def _forget_lost(self, accounts: Iterable[str]) -> None:
         for account in accounts:

@@ -41,11 +41,14 @@ class ShardRecords:
     newest: Claim | None
     claimed_at: int
     """The place of the newest claim; 0 where there is none."""
+    places: dict[str, int]
+    """Of the checkpoints."""
 
 
 async def read_shard(connection: Connection, own: TopicPartition, start: int) -> ShardRecords:
     """Read a shard's partition to the end that it has now."""
     found: dict[str, bytes] = {}
+    at: dict[str, int] = {}
     newest: bytes | None = None
     claimed_at = 0
     with permissions_may_return():
@@ -59,8 +62,9 @@ async def read_shard(connection: Connection, own: TopicPartition, start: int) ->
                 elif record.value is None:
                     found.pop(name, None)
                 else:
-                    found[name] = record.value
-    return ShardRecords(found, None if newest is None else _claim_of(newest), claimed_at)
+                    found[name], at[name] = record.value, int(record.offset)
+    claim = None if newest is None else _claim_of(newest)
+    return ShardRecords(found, claim, claimed_at, {name: at[name] for name in found})
 
 
 def superseded(shard: int, newest: Claim | None) -> BrokerError:

@@ -125,6 +125,7 @@ class KafkaShard:
             raise self._spend(superseded(self._shard, seen.newest))
         self._is_read = True
         self.claimed_at = seen.claimed_at  # a claim that was sent twice is answered without its offset
+        self.ends.on_checkpoints_read(seen.places)
         return seen.checkpoints
 
     async def commit(self, commit: Commit) -> None:
@@ -134,7 +135,11 @@ class KafkaShard:
         check_limits(commit, LIMITS)
         if not commit.messages and not commit.checkpoints:
             return
-        await self._commit(self._batches(commit))
+        try:
+            await self._commit(self._batches(commit))
+        except OutcomeUnknown:
+            self.ends.may_know(commit.checkpoints)
+            raise
         self.ends.knows(commit.checkpoints)
 
     async def check(self) -> None:

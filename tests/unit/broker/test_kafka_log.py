@@ -17,7 +17,7 @@ from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 from gateway.broker.kafka.ends import PartitionEnds
-from gateway.broker.kafka.fence import Claim
+from gateway.broker.kafka.fence import Claim, ShardRecords
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.kafka.topics import Topics
@@ -28,6 +28,8 @@ from tests.support.event_log_suite import messages
 TOPICS: Final = Topics("meso", ("order-update",))
 EVENTS, CHECKPOINTS = TOPICS.message("order-update"), TOPICS.checkpoints
 LARGEST: Final = 1024 * 1024
+ARGUMENTS: Final = ("_connection", "_topics", "own_claim", "_shard", "_facts", "producer", "ends", "_limits")
+"""What a writer is made of, for the next one."""
 SHARDS, PARTITIONS = 4, 2
 
 
@@ -355,3 +357,77 @@ async def test_a_doubt_about_a_partition_of_unknown_places_is_settled() -> None:
     cluster.firsts = [0] * 8
     await look_back(connection, producer, TOPICS, shard.ends, [shard.ends], 1.0)  # type: ignore[arg-type]
     await shard.commit(commit(3, 4))
+
+
+async def test_what_comes_back_to_a_topic_that_lost_all_is_lost_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checkpoint knows of the loss yet, as where the commit had no clean answer, and no place there is known."""
+    producer = Producer()
+    shard = await opened(producer, cluster := Cluster(producer))
+    there = set[tuple[str, Lost]]()
+
+    async def events(*_: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401
+        return there
+
+    monkeypatch.setattr(losses, "_events", events)
+    connection: Any = cluster
+    cluster.firsts = [0] * 8
+    producer.ends[EVENTS] = 0
+    await look_back(connection, producer, TOPICS, shard.ends, [shard.ends], 1.0)  # type: ignore[arg-type]
+    assert shard.lost == {"demo": {Lost(1, 1), Lost(1, 2)}}
+    there.add(("demo", Lost(1, 1)))
+    producer.ends[EVENTS] = 5
+    await look_back(connection, producer, TOPICS, shard.ends, [shard.ends], 1.0)  # type: ignore[arg-type]
+    assert shard.lost == {"demo": {Lost(1, 2)}}
+
+
+def reads(monkeypatch: pytest.MonkeyPatch, shard: KafkaShard, **places: int) -> None:
+    """Let the shard's partition hold its claim, and checkpoints of accounts at some places."""
+
+    async def read(*_: Any) -> ShardRecords:  # noqa: ANN401
+        return ShardRecords(dict.fromkeys(places, b"2"), shard.own_claim, 0, places)
+
+    monkeypatch.setattr("gateway.broker.kafka.shard.read_shard", read)
+
+
+async def test_what_an_account_without_a_checkpoint_lost_is_sought_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was forgotten: each opening would read the topic from the old place to its end, millions of records later."""
+    producer = Producer()
+    shard = await opened(producer, Cluster(producer))
+    await shard.commit(Commit(messages(1, 3, account="gone"), {"gone": b"3"}))
+    for partition in shard.ends.of_events():
+        shard.ends.lose(partition, 0, 0, set(), now=0)
+    assert shard.lost.keys() == {"demo", "gone"}
+    reads(monkeypatch, shard, demo=3)
+    assert await shard.checkpoints() == {"demo": b"2"}
+    assert shard.lost.keys() == {"demo"}
+    await shard.commit(commit(1, 2))
+    assert (shard.lost, shard.ends.doubted()) == ({}, [])
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_checkpoint_tells_by_its_place_that_it_knows_of_a_loss(
+    monkeypatch: pytest.MonkeyPatch, *, is_stored: bool
+) -> None:
+    """The answer to its commit was lost: a gap of an earlier incarnation, which it does not hold, came twice."""
+    producer = Producer()
+    shard = await opened(producer, Cluster(producer))
+    (partition,) = shard.ends.of_events()
+    shard.ends.lose(partition, 0, 0, set(), now=0)
+    place = producer.ends[CHECKPOINTS]
+
+    async def fails() -> None:
+        raise OutcomeUnknown("the answer is lost")
+
+    monkeypatch.setattr(producer, "commit_transaction", fails)
+    with pytest.raises(OutcomeUnknown):
+        await shard.commit(Commit(messages(3, 4), {"demo": b"2"}))
+    shard.ends.begin_again()
+    for partition in shard.ends.of_events():
+        shard.ends.lose(partition, 0, 0, set(), now=0)
+    again = KafkaShard(*(getattr(shard, name) for name in ARGUMENTS))
+    reads(monkeypatch, again, demo=place if is_stored else place - 2)
+    await again.checkpoints()
+    lost = range(3, 5) if is_stored else range(1, 5)  # what came with it is lost besides, which it does not know
+    assert again.lost == {"demo": {Lost(1, number) for number in lost}}
