@@ -219,13 +219,13 @@ class Outbox:
 
     def _announce(self, missing: list[tuple[int, int]]) -> None:
         """Announce as gaps what is missing; all before each is final."""
-        for item, final in _gaps(self._account, self.incarnation, missing):
+        for item, final in gaps_of(self._account, self.incarnation, missing):
             self.queue.append(Mark(item, size_of(item.content), final, self.anchor))
 
     def gaps_of_losses(self) -> list[OutgoingItem]:
         """Return the gaps of what the broker lost and nobody published again, for a checkpoint that ends this one."""
         lost = [missing for low, high in self._unannounced for missing in self._placed.missing(low, high)]
-        return [item for item, _ in _gaps(self._account, self.incarnation, lost)]
+        return [item for item, _ in gaps_of(self._account, self.incarnation, lost)]
 
     def subscribe(self, subscription: Subscription) -> None:
         """Let `subscription` hold from its sequence on, and say so."""
@@ -257,7 +257,7 @@ class Outbox:
         return Batch(tuple(items), encode_checkpoint(draft.checkpoint()), tuple(filtered))
 
 
-def _gaps(account: str, incarnation: int, missing: list[tuple[int, int]]) -> Iterator[tuple[OutgoingItem, int]]:
+def gaps_of(account: str, incarnation: int, missing: list[tuple[int, int]]) -> Iterator[tuple[OutgoingItem, int]]:
     """Yield the gaps that say what is missing, each with its last sequence."""
     if len(missing) > _GAPS:
         missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]

@@ -11,8 +11,10 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from gateway.broker.ports import Lost
-from gateway.events.event import GAP, Notification
+from gateway.events.event import Notification
 from gateway.session.checkpoint import CheckpointUnreadable, decode_checkpoint, encode_checkpoint
+from gateway.session.interval_set import IntervalSet
+from gateway.session.outbox import gaps_of
 from gateway.session.session import Session
 from gateway.session.taking_back import without
 from gateway.session.types import OutgoingItem
@@ -35,7 +37,11 @@ class Taken(NamedTuple):
 
 
 def taken_back(checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[Lost]]) -> dict[str, Taken]:
-    """Return by account what is lost of it."""
+    """Return by account what is lost of it; of one whose checkpoint covers nothing of that, the same checkpoint.
+
+    So it is where the outcome of a commit was unknown that was not stored. Once the checkpoint is committed again, the
+    log looks for those events no more.
+    """
     found: dict[str, Taken] = {}
     for account in lost.keys() & checkpoints.keys():
         try:
@@ -46,15 +52,18 @@ def taken_back(checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[L
         for incarnation, sequence in sorted(lost[account]):
             by_incarnation[incarnation].append(sequence)
         changed, known = without(checkpoint, by_incarnation.pop(checkpoint.incarnation, []))
-        gaps = [_gap(account, *one) for one in by_incarnation.items() if one[0] < checkpoint.incarnation]
-        if known or gaps:
-            found[account] = Taken(encode_checkpoint(changed), known, gaps)
+        earlier = [one for one in by_incarnation.items() if one[0] < checkpoint.incarnation]
+        gaps = [gap for one in earlier for gap in _gaps(account, *one)]
+        found[account] = Taken(encode_checkpoint(changed) if known else checkpoints[account], known, gaps)
     return found
 
 
-def _gap(account: str, incarnation: int, sequences: list[int]) -> OutgoingItem:
-    detail: dict[str, int | str | None] = {"FirstSeqId": sequences[0], "LastSeqId": sequences[-1]}
-    return OutgoingItem(Notification(account, GAP, detail), incarnation=incarnation)
+def _gaps(account: str, incarnation: int, sequences: Iterable[int]) -> list[OutgoingItem]:
+    """Return the gaps that name what is lost and nothing between: another topic may have that."""
+    lost = IntervalSet()
+    for sequence in sequences:
+        lost.add(sequence)
+    return [gap for gap, _ in gaps_of(account, incarnation, list(lost))]
 
 
 def log_gaps(gaps: Iterable[Notification]) -> None:
