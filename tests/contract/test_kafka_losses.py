@@ -63,6 +63,27 @@ async def test_a_topic_recreated_and_refilled_has_lost_nothing(kafka: KafkaRig, 
     assert await numbers(kafka.reader) == list(range(1, 23))
 
 
+async def test_a_topic_refilled_after_a_shard_was_opened_lost_what_is_not_there(
+    kafka: KafkaRig, kafka_address: str
+) -> None:
+    """It was empty when the loss was found, and no checkpoint knows of that yet."""
+    log, topic = kafka.log("a"), kafka.topics.message("order-update")
+    async with log.open(1) as shard:
+        await shard.checkpoints()
+        await shard.commit(Commit(messages(1, 5), {"demo": b"5"}))
+    copies = await asyncio.to_thread(records, kafka_address, topic, 5)
+    await replaced(kafka_address, topic, [])
+    async with log.open(1) as shard:
+        await shard.checkpoints()
+        assert shard.lost == {"demo": {Lost(1, number) for number in range(1, 6)}}
+    await refilled(kafka_address, topic, copies[:4])
+    async with log.open(1) as again:
+        await again.checkpoints()
+        assert again.lost == {"demo": {Lost(1, 5)}}
+        await again.commit(Commit(messages(5, 6), {"demo": b"6"}))
+    assert await numbers(kafka.reader) == list(range(1, 7))
+
+
 async def test_events_of_a_transaction_that_lost_its_marker_come_again_once(
     folder: Path,
 ) -> None:
@@ -181,12 +202,13 @@ async def deleted(client: AdminClient, topic: str) -> None:
 
 async def replaced(address: str, topic: str, copies: Sequence[Message]) -> None:
     """Delete a topic, make it again, and store copies of records there."""
-    client = admin(address)
-    await asyncio.to_thread(client.delete_topics([topic])[topic].result)
-
-    while topic in (await asyncio.to_thread(client.list_topics, timeout=10)).topics:
-        await asyncio.sleep(0.05)
+    await deleted(admin(address), topic)
     await made(address, topic, PARTITIONS)
+    await refilled(address, topic, copies)
+
+
+async def refilled(address: str, topic: str, copies: Sequence[Message]) -> None:
+    """Store copies of records in a topic."""
     producer = Producer({"bootstrap.servers": address})
     for record in copies:
         producer.produce(topic, record.value(), record.key(), record.partition(), headers=record.headers())
