@@ -25,8 +25,8 @@ from gateway.settings.load import load_settings
 from gateway.settings.model import Settings
 from gateway.telemetry.logs import configure_logs
 from gateway.verify.announced import Strategies, announced, read_strategies
-from gateway.verify.compare import Emitted, Logged, Verdict, compare
-from gateway.verify.history import read_history
+from gateway.verify.compare import Logged, Verdict, compare
+from gateway.verify.history import HubHistory, read_history
 
 _POLL: Final = 0.2
 
@@ -54,9 +54,9 @@ def verify(
     """Verify the topics against the hub's history, by code of its own, and say what differs.
 
     What was subscribed, and where the newest incarnation of an account begins, it reads from the notifications in
-    the log. It reads the whole range of an account into memory: some 2 KB an event. It connects to the hub with the
-    account's key, as a second connection, and subscribes to nothing. Exit codes: 0 exact, 1 not, 2 a setting is
-    wrong.
+    the log. Events that are older than all that the hub's history still has are counted, not compared. It reads the
+    whole range of an account into memory: some 2 KB an event. It connects to the hub with the account's key, as a
+    second connection, and subscribes to nothing. Exit codes: 0 exact, 1 not, 2 a setting is wrong.
     """
     asked = _Asked(since, until, wait, incarnation, _strategies(strategies))
     settings = load_settings(config)
@@ -109,51 +109,80 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
         said = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # others may write there, too
         raise GatewayError(f"a notification in the log cannot be read: {error!r}") from error
-    first, newest = await _first(reader, account, asked.incarnation)
-    incarnation = asked.incarnation or max(newest, *said.begins, 1)
+    lowest = await _lowest(reader, account)
+    incarnation = asked.incarnation or max([*lowest, *said.begins], default=1)
     since = asked.since
     if since is None:
-        since = said.begins.get(incarnation, first)
-    emitted = await _read_hub(settings, key, since, asked.until)
-    last = max((event.sequence for event in emitted), default=0)
+        since = said.begins.get(incarnation)
+    if since is None:
+        since = lowest[incarnation] - 1 if incarnation in lowest else _start(settings.accounts.start)
+    history, end = await _read_hub(settings, key, since, asked.until)
     clock = asyncio.get_running_loop()
     deadline = clock.time() + asked.wait
     while True:  # the log is read after the hub: what the hub has by then may be published late
+        began = clock.time()
         logged = await _of(reader, account, incarnation)
-        # What has no sequence is in no history, and what came since is not in what was read of it.
-        inside = [message for message in logged if message.sequence is not None and since < message.sequence <= last]
         letters = await _of(reader, account, incarnation, [DEAD_LETTER])
+        compared = _comparable(history, logged, since, end)
         verdict = compare(
             account,
-            emitted,
-            inside,
+            history.events,
+            compared,
             {message.sequence for message in letters if message.sequence is not None},
             by_kind=not broker.one_order,
             enums=settings.hub.enums,
             wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
         )
+        verdict.older = len(_older(history, logged, since))
+        verdict.unshown = (history.through, end) if history.through < end else None
         if not verdict.lost or clock.time() >= deadline:
             return verdict
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(max(_POLL, clock.time() - began))
 
 
 async def _of(reader: LogReader, account: str, incarnation: int, topics: Sequence[str] = KINDS) -> list[Logged]:
     return [message async for message in read_log(reader, account, topics) if message.incarnation == incarnation]
 
 
-async def _first(reader: LogReader, account: str, incarnation: int | None) -> tuple[int, int]:
-    """Return the sequence after which an incarnation begins in the log, the newest if None, and which one it is."""
+def _comparable(history: HubHistory, logged: Sequence[Logged], since: int, end: int) -> list[Logged]:
+    """Return what the history can be compared with; raises GatewayError where the log has more, and it has nothing.
+
+    What has no sequence is in no history, and what came since is not in what was read of it.
+    """
+    first = history.events[0].sequence if history.events else since + 1
+    numbered = [(message.sequence or 0, message) for message in logged]
+    inside = [message for sequence, message in numbered if first <= sequence <= min(history.through, end)]
+    if not history.events and any(since < sequence <= end for sequence, _ in numbered):
+        raise GatewayError(f"the hub's history shows no event after {since}, though its latest is {end}")
+    return inside
+
+
+def _older(history: HubHistory, logged: Sequence[Logged], since: int) -> list[Logged]:
+    """Return what is older than all that the history still has."""
+    first = history.events[0].sequence if history.events else 0
+    return [message for message in logged if since < (message.sequence or 0) < first]
+
+
+async def _lowest(reader: LogReader, account: str) -> dict[int, int]:
+    """Return the lowest sequence of each incarnation in the log."""
     lowest: dict[int, int] = {}
     async with aclosing(read_log(reader, account)) as messages:
         async for message in messages:
             if message.sequence is not None:
                 lowest[message.incarnation] = min(message.sequence, lowest.get(message.incarnation, message.sequence))
-    chosen = incarnation or max(lowest, default=1)
-    return lowest.get(chosen, 1) - 1, chosen
+    return lowest
 
 
-async def _read_hub(settings: Settings, key: str, since: int, until: int | None) -> list[Emitted]:
+def _start(start: str | int) -> int:
+    """Return the sequence after which an account begins of which the log has nothing; raises GatewayError."""
+    if start == "latest":
+        raise GatewayError("the log has nothing of it, and accounts begin at the latest event; say --since which one")
+    return 0 if start == "earliest" else int(start)
+
+
+async def _read_hub(settings: Settings, key: str, since: int, until: int | None) -> tuple[HubHistory, int]:
+    """Return what the history has after `since`, and the sequence up to which it was read."""
     async with open_hub(settings, key) as hub:
         latest = (await hub.latest()).sequence
         end = latest if until is None else min(until, latest)
-        return [event async for event in read_history(hub, since=since, until=end, limit=settings.hub.page_limit)]
+        return await read_history(hub, since=since, until=end, limit=settings.hub.page_limit), end

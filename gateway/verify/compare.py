@@ -93,6 +93,10 @@ class Verdict:
     dead_letters: int = 0
     not_subscribed: int = 0
     """Events of strategies that were not wanted, and that the log rightly lacks."""
+    older: int = 0
+    """Events of the log that are older than all that the hub's history still has: nothing is there to compare with."""
+    unshown: tuple[int, int] | None = None
+    """The last sequence that the hub's history shows and the one up to which the hub counts, where it ends before."""
 
     @property
     def exact(self) -> bool:
@@ -105,7 +109,8 @@ class Verdict:
             late = f", {self.late} of them marked late" if self.late else ""
             dead = f"; {self.dead_letters} more are dead letters" if self.dead_letters else ""
             other = f"; {self.not_subscribed} more are not subscribed" if self.not_subscribed else ""
-            return f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order{late}{dead}{other}"
+            exact = f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order"
+            return f"{exact}{late}{dead}{other}{self._uncompared()}"
         faults: dict[str, Sequence[object]] = {
             "lost": self.lost,
             "repeated": self.repeated,
@@ -116,7 +121,15 @@ class Verdict:
         words = [
             f"{len(found)} {name} ({', '.join(map(str, found[:_SHOWN]))})" for name, found in faults.items() if found
         ]
-        return f"{self.account}: NOT exact: {'; '.join(words)}"
+        return f"{self.account}: NOT exact: {'; '.join(words)}{self._uncompared()}"
+
+    def _uncompared(self) -> str:
+        """Say what there was nothing to compare with for."""
+        older = f"; {self.older} more are older than the hub's history" if self.older else ""
+        if self.unshown is None:
+            return older
+        last, latest = self.unshown
+        return f"{older}; the hub's history shows nothing after {last}, though its latest event is {latest}"
 
 
 def compare(

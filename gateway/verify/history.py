@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from gateway.errors import CallFailed, CallRejected
+from gateway.errors import CallFailed, CallRejected, GatewayError
 from gateway.hub.methods import Hub
 from gateway.verify.compare import Emitted, fold, whole
 
@@ -34,43 +35,91 @@ _EVENTS: Final = (
 _CALLBACKS: Final = {name.lower(): f"On{name}" for name in _EVENTS} | {"agentstatus": "OnAgentStatusChange"}
 
 
-async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> AsyncIterator[Emitted]:
-    """Yield the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
+_MOST_PAGES: Final = 100
+"""Pages in a row that may bring nothing new though their tokens lead on."""
 
-    Each page is asked for by the last sequence of the one before, without its continuation token: another way
-    than the gateway's own. Where the hub refuses a page, half of it is asked for from then on. Raises HubError.
+
+@dataclass(slots=True)
+class HubHistory:
+    """What the hub's history has of a range."""
+
+    events: list[Emitted] = field(default_factory=list)
+    """In rising order."""
+    through: int = 0
+    """The highest sequence that it shows, of whatever kind; the range's end or above where it shows all of it."""
+
+
+async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> HubHistory:
+    """Return the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
+
+    Each page is asked for by the last sequence of the one before: another way than the gateway's own. Its continuation
+    token is followed only where a page shows no sequence above that. Where the hub refuses a page, half of it is asked
+    for from then on. Raises HubError, and GatewayError where a page has no number to go on with.
     """
-    at = since
-    while at < until:
+    found, token, followed = HubHistory(through=since), None, set[str]()
+    while found.through < until:
         try:
-            page = await hub.events_since(at, limit, None)
+            page = await hub.events_since(found.through, limit, token)
         except (CallFailed, CallRejected):
             if limit == 1:
                 raise
-            limit //= 2
+            limit, token = limit // 2, None
             continue
-        events = sorted(filter(None, map(read_envelope, page.envelopes)), key=lambda event: event.sequence)
-        if not events or events[-1].sequence <= at:
-            return
-        for event in events:
-            if at < event.sequence <= until:
-                yield event
-                at = event.sequence
-        at = max(at, events[-1].sequence)
+        is_further = _take(found, page.envelopes, until)
+        if is_further:
+            token = None
+            followed.clear()
+        elif page.token is not None and page.token not in followed and len(followed) < _MOST_PAGES:
+            token = page.token
+            followed.add(token)
+        elif page.token is None and len(page.envelopes) >= limit:
+            raise GatewayError(f"no entry of the hub's history behind event {found.through} shows a number")
+        else:
+            break
+    return found
+
+
+def _take(found: HubHistory, envelopes: Sequence[bytes], until: int) -> bool:
+    """Take in a page; return whether it shows anything with a higher sequence than what was shown before."""
+    before = found.through
+    entries = sorted(filter(None, map(_numbered, envelopes)), key=lambda entry: entry[0])
+    for sequence, event in entries:
+        if found.through < sequence:
+            found.through = sequence
+            if event is not None and sequence <= until:
+                found.events.append(event)
+    return found.through > before
+
+
+def _numbered(envelope: bytes) -> tuple[int, Emitted | None] | None:
+    """Return the sequence of an entry, and the event that it is, if it is one; None without a sequence."""
+    event = read_envelope(envelope)
+    if event is not None:
+        return event.sequence, event
+    members = _members(envelope)
+    if members is None:
+        return None
+    payload = _payload(members)
+    found = (value for part in (payload, members) if isinstance(part, dict) for value in _sequences(part))
+    sequence = next(found, None)
+    return None if sequence is None else (sequence, None)
+
+
+def _sequences(members: dict[str, Any]) -> Iterator[int]:
+    """Yield what a member says that is a sequence."""
+    numbers = (whole(value) for name, value in members.items() if fold(name) == "eventseqid")
+    return (number for number in numbers if number is not None and number > 0)
 
 
 def read_envelope(envelope: bytes) -> Emitted | None:
     """Read one entry of a page; None for one that has no sequence or is of no known callback."""
-    try:
-        members = json.loads(envelope, parse_float=_Digits, parse_int=_Digits)
-    except (ValueError, RecursionError):
+    members = _members(envelope)
+    if members is None:
         return None
-    if not isinstance(members, dict):
-        return None
-    folded = {fold(name): value for name, value in members.items()}
+    folded = _folded(members)
     names = [folded[name] for name in _NAMES if isinstance(folded.get(name), str)]
     callback = next((_CALLBACKS[short] for name in names if (short := _short(name)) in _CALLBACKS), None)
-    payload = next((_unwrap(folded[name]) for name in _PAYLOADS if name in folded), members)
+    payload = _payload(members)
     if callback is None or not isinstance(payload, dict):
         return None
     payload = _with_header(payload, folded)
@@ -79,6 +128,23 @@ def read_envelope(envelope: bytes) -> Emitted | None:
     if sequence is None or sequence <= 0:
         return None
     return Emitted(sequence, callback, _dump(payload))
+
+
+def _members(envelope: bytes) -> dict[str, Any] | None:
+    try:
+        members = json.loads(envelope, parse_float=_Digits, parse_int=_Digits)
+    except (ValueError, RecursionError):
+        return None
+    return members if isinstance(members, dict) else None
+
+
+def _folded(members: dict[str, Any]) -> dict[str, Any]:
+    return {fold(name): value for name, value in members.items()}
+
+
+def _payload(members: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
+    folded = _folded(members)
+    return next((_unwrap(folded[name]) for name in _PAYLOADS if name in folded), members)
 
 
 class _Digits(str):
