@@ -11,6 +11,7 @@ from gateway.broker.ports import Limits
 from gateway.publication import Message
 from gateway.replica.replay.scheduler import ReplayScheduler
 from gateway.replica.sink.forgetting import AccountForgetter
+from gateway.replica.sink.large_turns import LargeTurns
 from gateway.replica.sink.message_maker import MessageMaker, PreparedMessages
 from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.replica.sink.rejections import Rejections
@@ -37,6 +38,7 @@ class CommitBuilder:
         maker: MessageMaker,
         rejections: Rejections,
         turns: ReplayTurns,
+        large: LargeTurns,
         replays: ReplayScheduler,
         forgets: set[str],
         forgetter: AccountForgetter,
@@ -48,6 +50,7 @@ class CommitBuilder:
         self._maker = maker
         self._rejections = rejections
         self._turns = turns
+        self._large = large
         self._replays = replays
         self._forgets = forgets
         self._forgetter = forgetter
@@ -85,19 +88,27 @@ class CommitBuilder:
             if filling.checkpoints:
                 return filling
         now = asyncio.get_running_loop().time()
-        alone, aside = self._rejections.is_due(now, self._ready), self._rejections.is_set_aside(now)
-        if alone is not None:
-            self._take(alone, filling, limits, most=1)
-            if filling.checkpoints:
-                return filling
+        aside = {*self._rejections.is_set_aside(now), *self._large.names()}
+        if self._take_one_alone(filling, limits, now):
+            return filling
         self._take_in_turn([name for name in self._ready if name not in aside], filling, limits)
         self._take_in_turn(filling.cut.copy(), filling, limits)  # what those have left who need less than their part
+        if not filling.checkpoints and self._take_one_alone(filling, limits, now):
+            return filling  # it was the others' turn, and they have nothing
         room = limits.messages - len(filling.messages) - len(filling.checkpoints)
         for name in sorted(self._forgets - self._forgetter.names)[:room]:
             self.add(filling, name, None, limits)
             filling.resets[name] = None
         self._add_replays(filling, limits)
         return filling
+
+    def _take_one_alone(self, filling: PendingCommit, limits: Limits, now: float) -> bool:
+        """Take of an account that shares no commit with others, if there is one whose turn it is."""
+        if (name := self._rejections.is_due(now, self._ready)) is not None:
+            self._take(name, filling, limits, most=1)
+        elif (name := self._large.due(self._ready)) is not None:
+            self._take(name, filling, limits, most=limits.messages - 1)
+        return bool(filling.checkpoints)
 
     def _take_in_turn(self, names: Sequence[str], filling: PendingCommit, limits: Limits) -> None:
         """Take of each account in turn its part of the bytes that are left.

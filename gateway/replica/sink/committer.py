@@ -11,6 +11,7 @@ from dataclasses import replace
 from gateway.broker.ports import Commit, Limits, ShardLog
 from gateway.errors import CommitRejected, TooLarge, TooManyMessages, Unavailable
 from gateway.events.dead_letter_reasons import DeadLetterReason
+from gateway.replica.sink.large_turns import LargeTurns
 from gateway.replica.sink.message_maker import DEAD_LETTER_HEAD_BYTES, MessageMaker
 from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.replica.sink.rejections import Rejections
@@ -36,6 +37,8 @@ class Committer:
         """When there was a word of the broker, by the loop's clock."""
         self.can_halve = False
         """Whether fewer messages can be tried than the broker refused."""
+        self.large = LargeTurns(wake)
+        """Of accounts whose messages may be too large for the line."""
         self._shard = shard
         self._commits = settings.commits
         self._counters = settings.counters
@@ -77,33 +80,47 @@ class Committer:
             filling.messages[0] = self._maker.dead_letter(
                 filling.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
             )
-        buried: dict[int, int] = {}
-        async with self._commits.slot(filling.size, has_failed=self._has_failed):
-            self._has_failed = True
-            while True:
-                try:
-                    began = time.perf_counter()
-                    await writer.commit(Commit(filling.messages, filling.checkpoints))
-                    self._counters.commit_seconds.observe(time.perf_counter() - began)
-                    break
-                except TooLarge as error:
-                    self._replace_too_large(filling, error, buried)
-                except TooManyMessages:
-                    self.can_halve = self._commits.reduce_messages(len(filling.messages) + len(filling.checkpoints))
-                    raise
-                except CommitRejected:
-                    self._message_limit = max(1, len(filling.messages) // 2)
-                    self.can_halve = self._message_limit > 1
-                    if len(filling.items) == 1:
-                        loop.call_later(self._rejections.on_rejected(filling.items[0], loop.time()), self._wake)
-                    raise
+        began = loop.time()
+        try:
+            async with self._commits.slot(filling.size, has_failed=self._has_failed):
+                self._has_failed = True
+                began = loop.time()
+                await self._store_fitting(writer, filling)
+        except Exception:
+            self.large.on_failed(filling.largest(above=self._commits.aim), loop.time() - began)
+            raise
         self._has_failed = False
         self._rejections.on_stored(filling.items)
+        if self.large.names():
+            self.large.on_stored(filling.largest())
         if self._message_limit is not None:
             self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
         self.heard_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
         self.counts["messages"] += len(filling.messages)
+
+    async def _store_fitting(self, writer: ShardLog, filling: PendingCommit) -> None:
+        """Store it once each message is as large as the broker takes; raises BrokerError."""
+        loop = asyncio.get_running_loop()
+        buried: dict[int, int] = {}
+        while True:
+            try:
+                began = time.perf_counter()
+                await writer.commit(Commit(filling.messages, filling.checkpoints))
+                self._counters.commit_seconds.observe(time.perf_counter() - began)
+            except TooLarge as error:
+                self._replace_too_large(filling, error, buried)
+            except TooManyMessages:
+                self.can_halve = self._commits.reduce_messages(len(filling.messages) + len(filling.checkpoints))
+                raise
+            except CommitRejected:
+                self._message_limit = max(1, len(filling.messages) // 2)
+                self.can_halve = self._message_limit > 1
+                if len(filling.items) == 1:
+                    loop.call_later(self._rejections.on_rejected(filling.items[0], loop.time()), self._wake)
+                raise
+            else:
+                return
 
     def _replace_too_large(self, filling: PendingCommit, error: TooLarge, buried: dict[int, int]) -> None:
         """Replace a message that the broker finds too large: without its trace, by its dead letter, by a shorter one.

@@ -69,6 +69,14 @@ class PendingCommit:
             self.messages[place] = plain
         return plain is not None
 
+    def largest(self, above: int = 0) -> dict[str, int]:
+        """Return the bytes of the largest message of each account that has one of more than so many bytes."""
+        found: dict[str, int] = {}
+        for item, message in zip(self.items, self.messages, strict=True):
+            if message.size > above and item.replay is None:
+                found[message.account] = max(message.size, found.get(message.account, 0))
+        return found
+
     @property
     def gaps(self) -> list[Notification]:
         """The gaps that it announces."""

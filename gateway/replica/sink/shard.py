@@ -84,6 +84,7 @@ class Shard:
             self._maker,
             self._rejections,
             self._turns,
+            self._committer.large,
             self.replays,
             self.sessions.forgets,
             self.sessions.forgetter,
@@ -142,6 +143,7 @@ class Shard:
         self._builder.discard(name)
         self.sessions.newcomers.discard(name)
         self._rejections.forget(name)
+        self._committer.large.forget(name)
         self._restart_delays.forget(name)
         if account.session is not None:
             self.sessions.key_missing.add(name)
