@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -32,8 +33,11 @@ class SlowLine:
     """Bytes on the way to the target so far."""
     connections: int = 0
     """That were accepted so far."""
+    admits: float = math.inf
+    """Connections a second: further ones wait for their turn, as at a small managed broker."""
     is_hung: bool = False
     """Whether connections are taken, and not a byte is carried."""
+    _admitted_at: float = 0.0
     _free_at: dict[bool, float] = field(default_factory=dict)
     _carrying: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -80,6 +84,8 @@ class SlowLine:
             await asyncio.wait(self._carrying)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._admitted_at = max(asyncio.get_running_loop().time(), self._admitted_at + 1 / self.admits)
+        await asyncio.sleep(self._admitted_at - asyncio.get_running_loop().time())
         try:
             answers, asked = await asyncio.open_connection("127.0.0.1", self.target(), limit=_BUFFER)
         except OSError:
