@@ -54,6 +54,19 @@ class PatchedClient(Client):
             self._pongs[0] = asyncio.get_running_loop().create_future()
         await super()._process_pong()
 
+    async def _process_headers(self, headers: bytes | None) -> dict[str, str] | None:
+        """Read the headers of a message, whatever their publisher wrote: nats-py ends the connection over some.
+
+        A stored message comes again after each reconnect. So one with such headers, in a stream that each replica
+        follows, would keep all of them from the broker.
+        """
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except (ValueError, IndexError):  # a status that is not text, or a first line that is none
+            lines = (line.partition(b":") for line in (headers or b"").split(b"\r\n"))
+            return {name.decode("ascii", "replace"): value.strip().decode(errors="replace") for name, _, value in lines}
+        return found
+
 
 async def bounded_call(
     call: Coroutine[Any, Any, object], seconds: float, lives: Callable[[], bool] = lambda: False

@@ -29,6 +29,8 @@ _REPEAT_S: Final = 2.0
 """Seconds until a batch is requested again: what was asked of a server that was away is never answered."""
 _END_OF_BATCH: Final = "204"
 _NOT_FOUND: Final = "404"
+_SEQUENCE: Final = "Nats-Sequence"
+"""The header that the server adds to a stored message, and to nothing else. A publisher can write a status as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class DirectReader:
         entries: list[StreamMessage] = []
         with self._link.open_inbox(self._api) as ear:
             message = await self._first(ear, json.dumps(request).encode())
-            while (status := (message.headers or {}).get("Status")) is None:
+            while _SEQUENCE in (message.headers or {}):
                 entry = _entry(message)
                 # Where the request was repeated, a second answer may begin again from the start.
                 if not entries or entry.sequence > entries[-1].sequence:
@@ -80,6 +82,7 @@ class DirectReader:
                 message = await self._next(ear)
         if has_no_responders(message):
             raise await self._no_responders()
+        status = (message.headers or {}).get("Status")
         if status not in {_END_OF_BATCH, _NOT_FOUND}:
             raise Unavailable(f"{self._api}: NATS answered with status {status}")
         return entries
@@ -119,7 +122,7 @@ def _entry(message: Msg) -> StreamMessage:
     try:
         return StreamMessage(
             headers["Nats-Subject"],
-            int(headers["Nats-Sequence"]),
+            int(headers[_SEQUENCE]),
             datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp(),
             headers,
             message.data,

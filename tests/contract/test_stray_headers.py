@@ -1,0 +1,78 @@
+"""Headers of others on messages where readers look: whoever may publish there can err, and no reader stops at one."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.broker.jetstream.control import JetStreamControl
+from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.ports import Commit
+from tests.support.event_log_suite import messages
+from tests.support.rigs import NatsRig, Rig
+from tests.support.watchers import watching
+
+
+async def numbers_of_ours(rig: Rig) -> list[int]:
+    found = rig.reader.read(topics=None, accounts=["demo"], start="first", follow=False)
+    return [int(stored.message.key) async for stored in found if stored.message.key.isdigit()]
+
+
+BLOCKS = [
+    b"NATS/1.0\r\nStatus: 204\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 404\r\nDescription: Message Not Found\r\n\r\n",
+    b"NATS/1.0\r\nStatus: 503\r\n\r\n",
+    b"NATS/1.0 204 EOB\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
+    b"NATS/1.0 100 Idle Heartbeat\r\n\r\n",
+    b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+    b"NATS/1.0 \xc2\xb9\xff\xff\r\n\r\n",
+    b"NATS/1.0 200 \xff\r\n\r\n",
+    b"NATS/1.0 200 \xff\r\nx: y\r\n\r\n",
+    b"NATS/1.0\r\n\xff\xff\r\n\r\n",
+    b"NATS/1.0\r\nx\r\n\r\n",
+    b"NATS/1.0\r\n: \r\n\r\n",
+    b"NATS/1.0\r\nNats-Sequence: 1\r\nNats-Time-Stamp: never\r\nNats-Subject: x\r\n\r\n",
+    b"NATS/1.0\r\nGateway-Key: %ff\xff\r\nce-time: \xff\r\n\r\n",
+    b"\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\n\r\n",
+]
+
+
+async def store_raw(nats: NatsRig, stream: str, subject: str, block: bytes) -> None:
+    """Publish a message with these bytes as its headers, and wait until it is stored."""
+    link = nats.connection.link
+
+    async def stored() -> int:
+        return int((await link.api(f"STREAM.INFO.{stream}"))["state"]["last_seq"])
+
+    before = await stored()
+    await link.send([f"HPUB {subject} {len(block)} {len(block) + 2}\r\n".encode() + block + b"{}\r\n"])
+    async with asyncio.timeout(10):
+        while await stored() == before:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_no_reader_of_the_log_stops_at_stray_headers(nats: NatsRig, block: bytes) -> None:
+    async with nats.log("a").open(1) as shard:
+        await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+        await store_raw(nats, nats.topics.stream, nats.topics.message("order-update", "demo"), block)
+        await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
+    link = nats.connection.link
+    assert await numbers_of_ours(nats) == [1, 2, 3, 4, 5, 6]
+    assert nats.connection.link is link  # it was not lost on the way
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+async def test_no_watch_of_the_control_stream_stops_at_stray_headers(nats: NatsRig, block: bytes) -> None:
+    await JetStreamRegistry(nats.connection, nats.topics).prepare(replicas=1, create=True)
+    control = JetStreamControl(nats.connection, nats.topics)
+    async with watching(control) as view:
+        await control.write("account.one", b"1", 0)
+        await store_raw(nats, nats.topics.control, nats.topics.desired("stray"), block)
+        await control.write("account.two", b"2", 0)
+        await view.reaches("account.two", 1)
+    async with watching(control) as late:
+        await late.reaches("account.two", 1)
