@@ -76,7 +76,7 @@ class SyncLoop:
         self._audit_at = self._next_audit()
         self._poll = _POLL_INTERVAL_S
         self._unpushed, self._pushes, self._deaf = session.counts.unpushed, account.link.pushes, 0
-        self._missed = 0
+        self._missed = self._partly_deaf = 0
         self._highest = session.highest
         self._catching_up = CatchUpSpan(account, session)
 
@@ -200,7 +200,8 @@ class SyncLoop:
     async def _wait_live(self) -> None:
         """Subscribe again where the hub pushes nothing though it has events, and then begin anew.
 
-        A hub that goes on so is connected to ever less often: the audits find everything, only later. Raises
+        One that pushes some is subscribed to again as well, ever less often: a strategy may be new there. A hub that
+        goes on pushing nothing is connected to ever less often: the audits find everything, only later. Raises
         ConnectionLost.
         """
         account, session = self._account, self._session
@@ -209,6 +210,12 @@ class SyncLoop:
         heard, self._pushes = account.link.pushes - self._pushes, account.link.pushes
         if heard:
             self._deaf = self._missed = account.link.deaf_connections = 0
+        self._partly_deaf = self._partly_deaf + 1 if heard and found else 0
+        if self._partly_deaf > 1 and self._partly_deaf.bit_count() == 1:
+            get_logger(account=account.name).warning(
+                "hub does not push all of its events, resubscribing", events=found, audits=self._partly_deaf
+            )
+            account.subscription.expire()
         if heard or not found:
             return
         self._deaf += 1

@@ -48,3 +48,25 @@ async def test_a_hub_that_pushes_some_is_left_alone(build: Build) -> None:
         await world.published("alpha", range(1, 6 + 2 * number))
 
     assert world.status("alpha").connects == 1
+
+
+async def test_a_hub_that_pushes_some_is_subscribed_to_again(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    with structlog.testing.capture_logs() as logs:
+        await world.replica()
+        await world.published("alpha", range(1, 4))
+        user = world.hub.user("alpha")
+        asked, emitted = user.counts["SubscribeToStrategies"], 3
+
+        def is_subscribed_to_again() -> bool:
+            nonlocal emitted
+            user.inject(Injection(HISTORY_ONLY, push=False, history="payload"))
+            user.emit(1)
+            emitted += 2
+            return user.counts["SubscribeToStrategies"] > asked
+
+        await world.until(is_subscribed_to_again, "it subscribes again")
+        assert world.status("alpha").connects == 1, "the hub is not deaf"
+    assert any("hub does not push all of its events" in entry["event"] for entry in logs)
+    await world.published("alpha", range(1, emitted + 1))
+    assert sorted(world.keys_of("alpha")) == list(range(1, emitted + 1))
