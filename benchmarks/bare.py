@@ -71,25 +71,25 @@ async def _pushes(task: Task) -> AsyncIterator[_Record]:
 async def kafka_loop(task: Task) -> Result:
     """Put records into batches and send them, several at once."""
     async with AIOKafkaProducer(bootstrap_servers=task.server, max_batch_size=_BATCH) as producer:
-        filling, flying, events = {}, deque(), 0
+        open_batches, flying, events = {}, deque(), 0
         for callback in CALLBACKS:
             await producer.partitions_for(f"bare.{callback}")  # metadata is not what is measured
         stopwatch = Stopwatch()
         async for push in _pushes(task):
             topic = f"bare.{push.target}"
-            batch = filling.get(topic)
+            batch = open_batches.get(topic)
             record = {"timestamp": 0, "key": b"100000", "value": bytes(push.arguments[0]), "headers": _KAFKA_HEADERS}
             if batch is None or batch.append(**record) is None:
                 if batch is not None:
                     flying.append(await producer.send_batch(batch, topic, partition=0))
                     if len(flying) > _IN_FLIGHT:
                         await flying.popleft()
-                batch = filling[topic] = producer.create_batch()
+                batch = open_batches[topic] = producer.create_batch()
                 batch.append(**record)
             events += 1
             if events == task.events:
                 break
-        flying += [await producer.send_batch(batch, topic, partition=0) for topic, batch in filling.items()]
+        flying += [await producer.send_batch(batch, topic, partition=0) for topic, batch in open_batches.items()]
         await asyncio.gather(*flying)
         return stopwatch.result(events)
 

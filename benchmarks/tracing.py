@@ -121,14 +121,14 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
 
 def commit(tracer: Tracer, items: list[OutgoingItem]) -> None:
     """Do what a shard does to make a commit of items."""
-    filling = PendingCommit()
+    pending = PendingCommit()
     for item in items:
         message = to_message(item)
-        filling.messages.append(message)
-        filling.size += message.size
+        pending.messages.append(message)
+        pending.size += message.size
     for place in tracer.sampled(len(items)):
-        filling.add_traces(place, tracer)
-    span = tracer.send(0, filling.messages, 1, filling.created)
+        pending.add_traces(place, tracer)
+    span = tracer.send(0, pending.messages, 1, pending.created)
     span.activate()
     span.end()
 

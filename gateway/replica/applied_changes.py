@@ -17,24 +17,24 @@ from gateway.telemetry.logs import get_logger
 UNKNOWN_WRITER: Final = "unknown writer"
 
 
-def log_applied_change(tally: Counters, account: str, before: VersionedDesired, now: VersionedDesired) -> None:
+def log_applied_change(counters: Counters, account: str, before: VersionedDesired, now: VersionedDesired) -> None:
     """Log and count who changed what is wanted of `account`; nothing where it did not change."""
     if now.revision != before.revision and now.desired is not None:
         written_before = UNSET if before.desired is None else before.desired.written
-        _log(tally, "a change of what is wanted", written_before, now.desired.written, account=account)
+        _log(counters, "a change of what is wanted", written_before, now.desired.written, account=account)
 
 
-def log_applied_replay_change(tally: Counters, id_: str, before: Replay | None, now: Replay) -> None:
+def log_applied_replay_change(counters: Counters, id_: str, before: Replay | None, now: Replay) -> None:
     """Log and count who asked for a replay, or cancelled it; nothing where nobody changed it."""
     if now != before:
         what = "the end of a replay" if now.cancel_requested else "a replay"
-        _log(tally, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
+        _log(counters, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)
 
 
-def _log(tally: Counters, what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
+def _log(counters: Counters, what: str, before: Written | UnsetType, now: Written | UnsetType, **about: str) -> None:
     log = get_logger(**about)
     if now is UNSET or now == before:
-        tally.unknown_writers += 1
+        counters.unknown_writers += 1
         log.warning("applied a change that did not come through the API", what=what, by=UNKNOWN_WRITER)
     else:
         log.info("applied a change", what=what, by=now.by, at=now.at, request_id=now.request_id)

@@ -82,7 +82,7 @@ class SupervisedTasks:
 
 
 def report_unexpected(
-    tally: Counters | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
+    counters: Counters | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
 ) -> None:
     """Log an error that nobody expected, with its traceback, and count it for its `part` of the gateway.
 
@@ -92,8 +92,8 @@ def report_unexpected(
     wrong = _wrong_configuration(error)
     if wrong is not None:
         raise wrong
-    if tally is not None:
-        tally.unexpected[part] += 1
+    if counters is not None:
+        counters.unexpected[part] += 1
     get_logger().error(
         "unexpected error (a bug in the gateway), restarting this part",
         part=part,
@@ -122,7 +122,7 @@ def raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-async def contained(tally: Counters, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
+async def contained(counters: Counters, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
     """Return what `work` returns; where it fails unexpectedly, say so and do it again, for ever.
 
     A cancellation that nobody asked for counts as such a failure. Raises ConfigurationError.
@@ -134,7 +134,7 @@ async def contained(tally: Counters, part: str, work: Callable[[], Awaitable[_Re
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - this is the place
             raise_if_cancelled()
             delay = rests.after_failure(part)
-            report_unexpected(tally, part, error, retry_in=delay)
+            report_unexpected(counters, part, error, retry_in=delay)
         await asyncio.sleep(delay)
 
 

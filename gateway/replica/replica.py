@@ -176,8 +176,8 @@ class Replica:
     def _run_background_tasks(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do `work` until the end: neither an error that nobody expected nor a stray cancellation ends it."""
         assert self._background is not None  # noqa: S101 - it is run
-        tally = self._source.counters
-        self._background.run(part, lambda: contained(tally, part, work), partial(report_unexpected, tally, part))
+        counters = self._source.counters
+        self._background.run(part, lambda: contained(counters, part, work), partial(report_unexpected, counters, part))
 
     async def _until_synced(self) -> None:
         """Wait until everything is known that is wanted, or until asked to stop."""

@@ -77,14 +77,14 @@ class EventSource:
         else:
             callback = _MIX[int(self._dice.random() * len(_MIX))]
         template = _templates(self._seed, self._strategies, style)[callback][bits(_VARIANTS_BITS)]
-        filling: list[bytes | int] = [
+        values: list[bytes | int] = [
             self.uuid() if slot == "uuid" else _POOLS[slot][bits(_POOL_BITS)] for slot in template.slots
         ]
         time = self._clock.write(moment)
         if style.zone != "utc" or style.digits < DIGITS:
             time = time_in(style, time.decode()).encode()
-        filling += (self.uuid(), sequence, time)
-        return template, template.text % tuple(filling)
+        values += (self.uuid(), sequence, time)
+        return template, template.text % tuple(values)
 
     def uuid(self) -> bytes:
         """Make an EventId."""

@@ -242,31 +242,31 @@ class _ScrapeCollector(Collector):
                 yield _metric(family.name, found, has_labels=family.scope is not Scope.WORST or self._per_account)
 
     def _rows(self, numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
-        tally, accounts = numbers.counters, numbers.accounts
+        counters, accounts = numbers.counters, numbers.accounts
         states = dict.fromkeys(numbers.states, 0)
         for state in chain((one.state for one in accounts), numbers.orphaned.values()):
             states[state] += 1
-        events = dict.fromkeys(product(numbers.kinds, OUTCOMES), 0) | tally.events
+        events = dict.fromkeys(product(numbers.kinds, OUTCOMES), 0) | counters.events
         rows: dict[str, _Rows | Histogram] = {
             "accounts": _by(states),
             "hub_connections": _one(sum(one.is_connected for one in accounts)),
-            "hub_connects_total": _one(tally.connects),
-            "hub_disconnects_total": _by(dict.fromkeys(numbers.disconnect_reasons, 0) | tally.disconnects),
+            "hub_connects_total": _one(counters.connects),
+            "hub_disconnects_total": _by(dict.fromkeys(numbers.disconnect_reasons, 0) | counters.disconnects),
             "hub_connect_failures_total": _by(
-                dict.fromkeys(numbers.connect_failure_reasons, 0) | tally.connect_failures
+                dict.fromkeys(numbers.connect_failure_reasons, 0) | counters.connect_failures
             ),
             "events_total": events.items(),
-            "events_without_push_total": _one(tally.unpushed),
-            "gaps_total": _one(tally.gaps),
-            "event_latency_seconds": tally.latencies,
-            "hub_clock_offset_seconds": _one(tally.hub_offset.seconds),
-            "commit_duration_seconds": tally.commit_seconds,
-            "commit_messages": tally.commit_messages,
-            "commit_failures_total": _one(tally.failures),
-            "fenced_writers_total": _one(tally.fenced),
+            "events_without_push_total": _one(counters.unpushed),
+            "gaps_total": _one(counters.gaps),
+            "event_latency_seconds": counters.latencies,
+            "hub_clock_offset_seconds": _one(counters.hub_offset.seconds),
+            "commit_duration_seconds": counters.commit_seconds,
+            "commit_messages": counters.commit_messages,
+            "commit_failures_total": _one(counters.failures),
+            "fenced_writers_total": _one(counters.fenced),
             "shards": _one(numbers.shards),
             "shards_owned": _one(numbers.owned),
-            "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | tally.replays),
+            "replays_finished_total": _by(dict.fromkeys(numbers.endings, 0) | counters.replays),
             "buffer_bytes": _one(numbers.buffer),
             "buffer_limit_bytes": _one(numbers.buffer_limit),
             "broker_action_required": _one(numbers.action_required),
@@ -274,9 +274,9 @@ class _ScrapeCollector(Collector):
             "commit_in_flight_bytes": _one(numbers.in_flight),
             "buffer_waiters": _one(numbers.waiters),
             "buffer_wait_seconds": _one(numbers.waits),
-            "store_losses_total": _one(tally.went_back),
-            "unknown_writers_total": _one(tally.unknown_writers),
-            "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | tally.unexpected),
+            "store_losses_total": _one(counters.went_back),
+            "unknown_writers_total": _one(counters.unknown_writers),
+            "unexpected_errors_total": _by(dict.fromkeys(PARTS, 0) | counters.unexpected),
         }
         rows |= self._control.rows()
         if numbers.replays is not None:

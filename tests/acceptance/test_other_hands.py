@@ -1,4 +1,4 @@
-"""Somebody edits or deletes the streams while the gateway works: nothing innocent is buried, and people hear of it."""
+"""Somebody edits or deletes streams in use: no sound message is dead-lettered, and people hear of it."""
 
 from __future__ import annotations
 

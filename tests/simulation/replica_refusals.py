@@ -1,4 +1,4 @@
-"""Codes with which real brokers refuse commits, dealt to sound commits of simulated shards: no message may be buried.
+"""Codes with which real brokers refuse commits, dealt to sound commits of simulated shards: none may be dead-lettered.
 
 The codes are those of the tables in `tests/fixtures`. Each becomes an error as the adapter of its broker sorts it, so
 that a code that is sorted wrongly does here what it would do there.
@@ -26,7 +26,7 @@ _FIXTURES: Final = Path(__file__).parents[1] / "fixtures"
 _BROKERS: Final = ("nats", "kafka")
 _ONE_MESSAGE: Final = "one-message"
 _SHORT: Final = (3.0, 9.0)
-"""Seconds of a code about one message: what is refused with such a code for 10 s is rightly buried."""
+"""Seconds of a code about one message: what is refused with such a code for 10 s is rightly dead-lettered."""
 _LONG: Final = (15.0, 35.0)
 """Seconds of other codes: long enough to bury a message, if one of them were taken for a code about one message."""
 

@@ -121,7 +121,7 @@ def test_an_account_that_takes_the_first_history_for_its_own_is_noticed(monkeypa
     assert "never published" in found_in(68, 398)
 
 
-def test_a_sound_message_that_is_buried_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sound_message_that_is_dead_lettered_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.replica.sink.rejections.Rejections.must_dead_letter", lambda *_: True)
     assert "a dead letter" in found_in(23, 25)
 
@@ -131,8 +131,8 @@ def refused_in(*seeds: int) -> str:
     return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed, certain="refusals")))
 
 
-def test_no_code_of_a_broker_buries_a_sound_message() -> None:
-    """In 95 and 367 a message was buried that was refused for 9 s, and had rested until the broker was well again."""
+def test_no_code_of_a_broker_makes_a_sound_message_a_dead_letter() -> None:
+    """In 95 and 367 one became so that was refused for 9 s, and had rested until the broker was well again."""
     for seed in (95, 367, *range(10)):
         assert not refused_in(seed), repeat(seed, "refusals")
 
@@ -213,9 +213,9 @@ def test_forgetting_that_keeps_its_shard_from_committing_is_noticed(monkeypatch:
     sound = found_in(52, 140)
     commit = Shard._commit
 
-    async def commit_and_forget(self: Shard, writer: ShardLog, filling: PendingCommit) -> None:
-        await commit(self, writer, filling)
-        for name in [name for name, checkpoint in filling.resets.items() if checkpoint is None]:
+    async def commit_and_forget(self: Shard, writer: ShardLog, pending: PendingCommit) -> None:
+        await commit(self, writer, pending)
+        for name in [name for name, checkpoint in pending.resets.items() if checkpoint is None]:
             await self._settings.registry.forget([name])
             self.sessions.on_forgotten([name])
 

@@ -244,16 +244,16 @@ class KafkaShard:
     def _batches(self, commit: Commit) -> list[_Batch]:
         """Put records into batches; raises TooLarge for a message, CommitRejected for a checkpoint that none holds."""
         now = _now()
-        filling: dict[TopicPartition, _Batch] = {}
+        open_batches: dict[TopicPartition, _Batch] = {}
         full: list[_Batch] = []
 
         def add(tp: TopicPartition, key: bytes, value: bytes | None, headers: Headers) -> int | None:
             """Add a record; give its size where the topic does not take it."""
-            batch = filling.get(tp)
+            batch = open_batches.get(tp)
             if batch is None or batch.builder.append(key=key, value=value, timestamp=now, headers=headers) is None:
                 if batch is not None:
                     full.append(batch)
-                batch = filling[tp] = _Batch(tp, self.producer.create_batch())
+                batch = open_batches[tp] = _Batch(tp, self.producer.create_batch())
                 batch.builder.append(key=key, value=value, timestamp=now, headers=headers)
                 size = int(batch.builder.size())
                 return size if size > self._facts.largest[tp.topic] else None
@@ -269,13 +269,13 @@ class KafkaShard:
             size = add(tp, message.key, message.value, headers_of(message))
             if size is not None:
                 raise TooLarge(index, size, self._facts.largest[tp.topic])
-            filling[tp].messages.append(message)
+            open_batches[tp].messages.append(message)
         for account, checkpoint in commit.checkpoints.items():
             size = add(self._own, account.encode(), checkpoint, [])
             if size is not None:
                 most = self._facts.largest[self._own.topic]
                 raise self._spend(CommitRejected(f"a checkpoint has {size} bytes, Kafka takes at most {most}"))
-        return [*full, *filling.values()]
+        return [*full, *open_batches.values()]
 
     async def _who_fenced(self, error: Exception) -> BrokerError:
         """Distinguish a rival from a transaction that timed out: the broker fences its writer, too.

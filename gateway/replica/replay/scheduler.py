@@ -21,13 +21,17 @@ class ReplayScheduler:
     """What a shard knows of replays; they are at work while its log is open."""
 
     def __init__(
-        self, settings: ReplaySettings, accounts: Mapping[str, Account], has_work: Callable[[], None], tally: Counters
+        self,
+        settings: ReplaySettings,
+        accounts: Mapping[str, Account],
+        has_work: Callable[[], None],
+        counters: Counters,
     ) -> None:
         """`accounts` are the shard's, as they come and go; `has_work` is called when `take` may have something."""
         self._settings = settings
         self._accounts = accounts
         self._has_work = has_work
-        self._counters = tally
+        self._counters = counters
         self._desired: dict[str, Replay] = {}
         self._progress: dict[str, bytes] = {}  # as committed
         self._jobs: dict[str, ReplayJob] = {}

@@ -71,91 +71,91 @@ class CommitBuilder:
 
     def build(self, limits: Limits, *, plain: bool) -> PendingCommit | None:
         """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
-        filling = self._next_commit(limits)
-        if not filling.checkpoints:
+        pending = self._next_commit(limits)
+        if not pending.checkpoints:
             return None
-        for place in self._tracer.sampled(len(filling.messages)):
-            has_room = filling.size + _TRACE_HEADER_BYTES < limits.bytes
+        for place in self._tracer.sampled(len(pending.messages)):
+            has_room = pending.size + _TRACE_HEADER_BYTES < limits.bytes
             if has_room and not plain:  # else the broker refuses something, and is shown nothing but that
-                filling.add_traces(place, self._tracer)
-        return filling
+                pending.add_traces(place, self._tracer)
+        return pending
 
     def _next_commit(self, limits: Limits) -> PendingCommit:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
-        filling = PendingCommit(aim=self._commits.aim)
+        pending = PendingCommit(aim=self._commits.aim)
         if self._turns.must_be_alone:
-            self._add_replays(filling, limits)
-            if filling.checkpoints:
-                return filling
+            self._add_replays(pending, limits)
+            if pending.checkpoints:
+                return pending
         now = asyncio.get_running_loop().time()
         aside = {*self._rejections.is_set_aside(now), *self._large.names()}
-        if self._take_one_alone(filling, limits, now):
-            return filling
-        self._take_in_turn([name for name in self._ready if name not in aside], filling, limits)
-        self._take_in_turn(filling.cut.copy(), filling, limits)  # what those have left who need less than their part
-        if not filling.checkpoints and self._take_one_alone(filling, limits, now):
-            return filling  # it was the others' turn, and they have nothing
-        room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+        if self._take_one_alone(pending, limits, now):
+            return pending
+        self._take_in_turn([name for name in self._ready if name not in aside], pending, limits)
+        self._take_in_turn(pending.cut.copy(), pending, limits)  # what those have left who need less than their part
+        if not pending.checkpoints and self._take_one_alone(pending, limits, now):
+            return pending  # it was the others' turn, and they have nothing
+        room = limits.messages - len(pending.messages) - len(pending.checkpoints)
         for name in sorted(self._forgets - self._forgetter.names)[:room]:
-            self.add(filling, name, None, limits)
-            filling.resets[name] = None
-        self._add_replays(filling, limits)
-        return filling
+            self.add(pending, name, None, limits)
+            pending.resets[name] = None
+        self._add_replays(pending, limits)
+        return pending
 
-    def _take_one_alone(self, filling: PendingCommit, limits: Limits, now: float) -> bool:
+    def _take_one_alone(self, pending: PendingCommit, limits: Limits, now: float) -> bool:
         """Take of an account that shares no commit with others, if there is one whose turn it is."""
         if (name := self._rejections.is_due(now, self._ready)) is not None:
-            self._take(name, filling, limits, most=1)
+            self._take(name, pending, limits, most=1)
         elif (name := self._large.due(self._ready)) is not None:
-            self._take(name, filling, limits, most=limits.messages - 1)
-        return bool(filling.checkpoints)
+            self._take(name, pending, limits, most=limits.messages - 1)
+        return bool(pending.checkpoints)
 
-    def _take_in_turn(self, names: Sequence[str], filling: PendingCommit, limits: Limits) -> None:
+    def _take_in_turn(self, names: Sequence[str], pending: PendingCommit, limits: Limits) -> None:
         """Take of each account in turn its part of the bytes that are left.
 
         Else who catches up would fill a commit of its own each time, and who is live would wait for one more of those.
         """
         for place, name in enumerate(names):
-            room = limits.messages - len(filling.messages) - len(filling.checkpoints)
+            room = limits.messages - len(pending.messages) - len(pending.checkpoints)
             # Room for an item and its checkpoint, and for the largest message that `fitting` lets through.
-            space = limits.bytes - filling.size - LARGEST
-            is_enough = room < 2 or space < limits.bytes // 4 or filling.size >= filling.aim  # noqa: PLR2004
-            if filling.checkpoints and is_enough:
+            space = limits.bytes - pending.size - LARGEST
+            is_enough = room < 2 or space < limits.bytes // 4 or pending.size >= pending.aim  # noqa: PLR2004
+            if pending.checkpoints and is_enough:
                 return
             most = max(1, (room - 1) // len(self._ready))
-            self._take(name, filling, limits, most=most, among=len(names) - place)
+            self._take(name, pending, limits, most=most, among=len(names) - place)
 
-    def _take(self, name: str, filling: PendingCommit, limits: Limits, *, most: int, among: int = 1) -> None:
+    def _take(self, name: str, pending: PendingCommit, limits: Limits, *, most: int, among: int = 1) -> None:
         """Take a batch of at most so many messages of an account, and put it behind the others: it may have more."""
         account = self._ready.pop(name)
         try:
-            self._take_of(account, filling, limits, most=most, among=among)
+            self._take_of(account, pending, limits, most=most, among=among)
         except Exception as error:  # noqa: BLE001 - its neighbours go on; `add` adds all of it or nothing
             self._fail(account, error)
 
-    def _take_of(self, account: Account, filling: PendingCommit, limits: Limits, *, most: int, among: int) -> None:
+    def _take_of(self, account: Account, pending: PendingCommit, limits: Limits, *, most: int, among: int) -> None:
         name = account.name
-        if account.is_at_rest and self._add_reset(account, filling, limits):
+        if account.is_at_rest and self._add_reset(account, pending, limits):
             return
         if account.session is None:
             return
         made, queued = PreparedMessages(self._maker), account.session.queued_bytes
-        left = filling.aim - filling.size
-        space = min((limits.bytes - filling.size - LARGEST) // 2, left, max(left // among, _PART))
+        left = pending.aim - pending.size
+        space = min((limits.bytes - pending.size - LARGEST) // 2, left, max(left // among, _PART))
         batch = account.session.take(most, space, made.measure)
         account.on_batch_taken(time.monotonic(), batch, queued - account.session.queued_bytes)
         if batch is None:
             return
-        self.add(filling, name, batch.checkpoint, limits, batch.items, made.messages)
+        self.add(pending, name, batch.checkpoint, limits, batch.items, made.messages)
         self._ready[name] = account
         if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
-            filling.cut.append(name)
-        filling.progress[name] = account.session.highest, account.session.verified
-        filling.filtered.update((name, kind) for kind in batch.filtered)
+            pending.cut.append(name)
+        pending.progress[name] = account.session.highest, account.session.verified
+        pending.filtered.update((name, kind) for kind in batch.filtered)
 
     def add(  # noqa: PLR0917 - in four places here
         self,
-        filling: PendingCommit,
+        pending: PendingCommit,
         key: str,
         value: bytes | None,
         limits: Limits,
@@ -164,50 +164,50 @@ class CommitBuilder:
     ) -> None:
         """Add the checkpoint `value`, and the items that it covers with their messages: all of it or nothing."""
         fitting = [self._maker.fitting(item, message, limits) for item, message in zip(items, messages, strict=False)]
-        filling.items += items
-        filling.messages += fitting
-        filling.size += sum(message.size for message in fitting)
-        filling.size += len(value or b"") + len(key)
-        if key in filling.checkpoints:  # a second part of the same account: the newer checkpoint stands for both
-            filling.size -= len(filling.checkpoints[key] or b"") + len(key)
-        filling.checkpoints[key] = value
+        pending.items += items
+        pending.messages += fitting
+        pending.size += sum(message.size for message in fitting)
+        pending.size += len(value or b"") + len(key)
+        if key in pending.checkpoints:  # a second part of the same account: the newer checkpoint stands for both
+            pending.size -= len(pending.checkpoints[key] or b"") + len(key)
+        pending.checkpoints[key] = value
 
-    def _add_reset(self, account: Account, filling: PendingCommit, limits: Limits) -> bool:
+    def _add_reset(self, account: Account, pending: PendingCommit, limits: Limits) -> bool:
         """Add the checkpoint that an operator set for an account at rest, or let be forgotten, if there is one."""
         name, session, reset = account.name, account.session, account.pending_reset()
         if reset is not None:
             items = [] if session is None else session.gaps_of_losses()
             items.append(OutgoingItem(reset_notification(name, reset), incarnation=reset.incarnation))
-            self.add(filling, name, encode_checkpoint(reset), limits, items, [self._maker.make(item) for item in items])
+            self.add(pending, name, encode_checkpoint(reset), limits, items, [self._maker.make(item) for item in items])
         elif account.is_to_be_forgotten and (account.is_unreadable if session is None else not session.is_fresh):
-            self.add(filling, name, None, limits)
+            self.add(pending, name, None, limits)
         else:
             return False
-        filling.resets[name] = reset
+        pending.resets[name] = reset
         account.detach()
         return True
 
-    def _add_replays(self, filling: PendingCommit, limits: Limits) -> None:
+    def _add_replays(self, pending: PendingCommit, limits: Limits) -> None:
         """Add what replays have, behind everything that is new; after a failure alone, and not at once."""
-        if not self._turns.may_go(has_others=bool(filling.checkpoints)):
+        if not self._turns.may_go(has_others=bool(pending.checkpoints)):
             return
         for id_ in self._replays.ids():
-            room = limits.messages - len(filling.messages) - len(filling.checkpoints) - 1
-            space = limits.bytes - filling.size - LARGEST
-            aim = filling.aim - filling.size
-            if filling.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
+            room = limits.messages - len(pending.messages) - len(pending.checkpoints) - 1
+            space = limits.bytes - pending.size - LARGEST
+            aim = pending.aim - pending.size
+            if pending.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
                 return
             made = PreparedMessages(self._maker)
             try:
                 taken = self._replays.take(id_, room, min(space // 2, aim), made.measure)
                 if taken is not None:
                     items, progress = taken
-                    self.add(filling, KEY + id_, progress, limits, items, made.messages)
-                    filling.replays.append(id_)
+                    self.add(pending, KEY + id_, progress, limits, items, made.messages)
+                    pending.replays.append(id_)
             except Exception as error:  # noqa: BLE001 - events and the other replays go on
                 self._replays.fail(id_, error)
 
-    def has_room(self, filling: PendingCommit, limits: Limits, messages: int) -> bool:
+    def has_room(self, pending: PendingCommit, limits: Limits, messages: int) -> bool:
         """Return whether so many messages more, small ones, and their checkpoint are well in the same commit."""
-        has_place = len(filling.messages) + len(filling.checkpoints) + messages < limits.messages
-        return has_place and filling.size < self._commits.aim and filling.size + 2 * LARGEST < limits.bytes
+        has_place = len(pending.messages) + len(pending.checkpoints) + messages < limits.messages
+        return has_place and pending.size < self._commits.aim and pending.size + 2 * LARGEST < limits.bytes

@@ -61,79 +61,79 @@ class Committer:
             limits = replace(limits, messages=min(limits.messages, self._message_limit + 1))
         return limits if broker_takes is None else replace(limits, messages=min(limits.messages, broker_takes))
 
-    async def store_in_its_span(self, writer: ShardLog, filling: PendingCommit) -> None:
+    async def store_in_its_span(self, writer: ShardLog, pending: PendingCommit) -> None:
         """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""
-        span = self._tracer.send(self._shard, filling.messages, len(filling.checkpoints), filling.created)
+        span = self._tracer.send(self._shard, pending.messages, len(pending.checkpoints), pending.created)
         span.activate()
         try:
-            await self.store(writer, filling)
+            await self.store(writer, pending)
         except BaseException as error:
             span.fail(error)
             raise
         span.end()
         NO_SPAN.activate()
 
-    async def store(self, writer: ShardLog, filling: PendingCommit) -> None:
-        """Store it, and bury what the broker does not take; raises BrokerError."""
+    async def store(self, writer: ShardLog, pending: PendingCommit) -> None:
+        """Store it, and dead-letter what the broker does not take; raises BrokerError."""
         loop = asyncio.get_running_loop()
-        if len(filling.items) == 1 and self._rejections.must_dead_letter(filling.items[0]):
-            filling.messages[0] = self._maker.dead_letter(
-                filling.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
+        if len(pending.items) == 1 and self._rejections.must_dead_letter(pending.items[0]):
+            pending.messages[0] = self._maker.dead_letter(
+                pending.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
             )
         began = loop.time()
         try:
-            async with self._commits.slot(filling.size, has_failed=self._has_failed):
+            async with self._commits.slot(pending.size, has_failed=self._has_failed):
                 self._has_failed = True
                 began = loop.time()
-                await self._store_fitting(writer, filling)
+                await self._store_fitting(writer, pending)
         except Exception:
-            self.large.on_failed(filling.largest(above=self._commits.aim), loop.time() - began)
+            self.large.on_failed(pending.largest(above=self._commits.aim), loop.time() - began)
             raise
         self._has_failed = False
-        self._rejections.on_stored(filling.items)
+        self._rejections.on_stored(pending.items)
         if self.large.names():
-            self.large.on_stored(filling.largest())
+            self.large.on_stored(pending.largest())
         if self._message_limit is not None:
             self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
         self.heard_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
-        self.counts["messages"] += len(filling.messages)
+        self.counts["messages"] += len(pending.messages)
 
-    async def _store_fitting(self, writer: ShardLog, filling: PendingCommit) -> None:
+    async def _store_fitting(self, writer: ShardLog, pending: PendingCommit) -> None:
         """Store it once each message is as large as the broker takes; raises BrokerError."""
         loop = asyncio.get_running_loop()
-        buried: dict[int, int] = {}
+        dead_lettered: dict[int, int] = {}
         while True:
             try:
                 began = time.perf_counter()
-                await writer.commit(Commit(filling.messages, filling.checkpoints))
+                await writer.commit(Commit(pending.messages, pending.checkpoints))
                 self._counters.commit_seconds.observe(time.perf_counter() - began)
             except TooLarge as error:
-                self._replace_too_large(filling, error, buried)
+                self._replace_too_large(pending, error, dead_lettered)
             except TooManyMessages:
-                self.can_halve = self._commits.reduce_messages(len(filling.messages) + len(filling.checkpoints))
+                self.can_halve = self._commits.reduce_messages(len(pending.messages) + len(pending.checkpoints))
                 raise
             except CommitRejected:
-                self._message_limit = max(1, len(filling.messages) // 2)
+                self._message_limit = max(1, len(pending.messages) // 2)
                 self.can_halve = self._message_limit > 1
-                if len(filling.items) == 1:
-                    loop.call_later(self._rejections.on_rejected(filling.items[0], loop.time()), self._wake)
+                if len(pending.items) == 1:
+                    loop.call_later(self._rejections.on_rejected(pending.items[0], loop.time()), self._wake)
                 raise
             else:
                 return
 
-    def _replace_too_large(self, filling: PendingCommit, error: TooLarge, buried: dict[int, int]) -> None:
+    def _replace_too_large(self, pending: PendingCommit, error: TooLarge, dead_lettered: dict[int, int]) -> None:
         """Replace a message that the broker finds too large: without its trace, by its dead letter, by a shorter one.
 
-        `buried` counts the dead letters by place. Raises Unavailable where the broker takes none of them.
+        `dead_lettered` counts the dead letters by place. Raises Unavailable where the broker takes none of them.
         """
-        if filling.remove_traces(error.index):
+        if pending.remove_traces(error.index):
             return
-        tries = buried[error.index] = buried.get(error.index, 0) + 1
+        tries = dead_lettered[error.index] = dead_lettered.get(error.index, 0) + 1
         if tries > 2:  # noqa: PLR2004 - a dead letter of its head alone is the least that can be said
             raise Unavailable(f"the broker does not even take a dead letter: {error}") from error
-        filling.messages[error.index] = self._maker.dead_letter(
-            filling.items[error.index],
+        pending.messages[error.index] = self._maker.dead_letter(
+            pending.items[error.index],
             DeadLetterReason.TOO_LARGE,
             str(error),
             keep=DEAD_LETTER_HEAD_BYTES if tries == 1 else 0,

@@ -1,4 +1,4 @@
-"""Messages that the broker refuses, each alone: set aside so that others go on, and buried when it is they alone.
+"""Messages that the broker refuses, each alone: set aside so that others go on, and dead letters when it is they alone.
 
 A broker that changes its leader, or is wrongly set up, refuses sound messages too. So one becomes a dead letter only
 where it was refused several times, over several seconds, and once more after something else was stored.
@@ -14,7 +14,7 @@ from gateway.session.types import OutgoingItem
 
 _TIMES: Final = 3
 _FOR: Final = 10.0
-"""Seconds between the first refusal and the last before a message is buried."""
+"""Seconds between the first refusal and the last before a message is dead-lettered."""
 _LONGEST_REST: Final = 5.0
 _FORGOTTEN: Final = 60.0
 """Seconds after which a message that did not come again is no suspect any more: its account may have begun anew."""

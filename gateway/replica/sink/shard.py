@@ -300,8 +300,8 @@ class Shard:
                 if self.sessions.newcomers:
                     known = await self._settings.registry.accounts()
                     self.sessions.attach(self.sessions.newcomers.copy(), await writer.checkpoints(), known)
-                while not self._stop.is_set() and (filling := self._next_commit(writer)) is not None:
-                    await self._commit(writer, filling)
+                while not self._stop.is_set() and (pending := self._next_commit(writer)) is not None:
+                    await self._commit(writer, pending)
 
     def _next_commit(self, writer: ShardLog) -> PendingCommit | None:
         committer = self._committer
@@ -312,19 +312,19 @@ class Shard:
         checkpoints = await writer.checkpoints()
         left = taken_back(checkpoints, writer.lost)
         while left:
-            filling, limits = PendingCommit(), self._committer.limits(writer)
+            pending, limits = PendingCommit(), self._committer.limits(writer)
             for name, taken in left.items():
                 messages = [self._maker.make(item) for item in taken.gaps]
-                if filling.checkpoints and not self._builder.has_room(filling, limits, len(messages)):
+                if pending.checkpoints and not self._builder.has_room(pending, limits, len(messages)):
                     break
-                self._builder.add(filling, name, taken.checkpoint, limits, taken.gaps, messages)
-            part = {name: left.pop(name) for name in filling.checkpoints}
+                self._builder.add(pending, name, taken.checkpoint, limits, taken.gaps, messages)
+            part = {name: left.pop(name) for name in pending.checkpoints}
             try:
-                await self._committer.store(writer, filling)
+                await self._committer.store(writer, pending)
             except OutcomeUnknown:  # it may be stored, and then it is not found again
-                self.sessions.high_water.on_taken_back(part, filling.gaps)
+                self.sessions.high_water.on_taken_back(part, pending.gaps)
                 raise
-            self.sessions.high_water.on_taken_back(part, filling.gaps)
+            self.sessions.high_water.on_taken_back(part, pending.gaps)
             checkpoints |= {name: taken.checkpoint for name, taken in part.items()}
         return checkpoints
 
@@ -342,50 +342,50 @@ class Shard:
         for account in self.accounts.values():
             account.detach(state)
 
-    async def _commit(self, writer: ShardLog, filling: PendingCommit) -> None:
-        for name in filling.resets:  # also where its outcome stays unknown
+    async def _commit(self, writer: ShardLog, pending: PendingCommit) -> None:
+        for name in pending.resets:  # also where its outcome stays unknown
             self.sessions.high_water.forget(name)
         try:
-            await self._committer.store_in_its_span(writer, filling)
+            await self._committer.store_in_its_span(writer, pending)
         except Exception as error:
             self._settings.counters.failures += 1
             if isinstance(error, OutcomeUnknown):
-                self._count_uncertain(filling)
-            if filling.replays:
+                self._count_uncertain(pending)
+            if pending.replays:
                 self._turns.on_failed()
             raise
-        if filling.replays:
+        if pending.replays:
             self._turns.on_stored()
-        self._committed(filling)
-        for name in self.sessions.unregistered & filling.checkpoints.keys():
+        self._committed(pending)
+        for name in self.sessions.unregistered & pending.checkpoints.keys():
             await self._settings.registry.register(name)  # its first checkpoint is there: from now on it must be
             self.sessions.unregistered.discard(name)
         assert self._running is not None  # noqa: S101 - it is run
-        self.sessions.apply_resets(filling.resets, self._running.group)
+        self.sessions.apply_resets(pending.resets, self._running.group)
 
-    def _count_uncertain(self, filling: PendingCommit) -> None:
+    def _count_uncertain(self, pending: PendingCommit) -> None:
         """Count what a person should look at, though it may not be stored and be counted once more."""
-        log_gaps(filling.gaps)
-        for (_, kind, outcome), count in filling.outcomes(time.time())[0].items():
+        log_gaps(pending.gaps)
+        for (_, kind, outcome), count in pending.outcomes(time.time())[0].items():
             if outcome == "dead_letter":
                 self._settings.counters.events[kind, outcome] += count
             self._settings.counters.gaps += count if outcome == GAP else 0
 
-    def _committed(self, filling: PendingCommit) -> None:
+    def _committed(self, pending: PendingCommit) -> None:
         """Notify the accounts, as far as they are still served, and the replays."""
-        log_gaps(filling.gaps)
-        self.replays.on_committed(filling.replays)
-        for name, reached in filling.progress.items():
+        log_gaps(pending.gaps)
+        self.replays.on_committed(pending.replays)
+        for name, reached in pending.progress.items():
             self.sessions.high_water.note(name, reached[0])
             if name in self.accounts:
                 self.accounts[name].on_committed(*reached)
-        tally = self._settings.counters
-        tally.commit_messages.observe(len(filling.messages))
-        counts, latencies = filling.outcomes(time.time() + tally.hub_offset.seconds)
-        tally.latencies.observe_all(latencies)
+        counters = self._settings.counters
+        counters.commit_messages.observe(len(pending.messages))
+        counts, latencies = pending.outcomes(time.time() + counters.hub_offset.seconds)
+        counters.latencies.observe_all(latencies)
         for (name, kind, outcome), count in counts.items():
             if kind != NOTIFICATIONS:
-                tally.events[kind, outcome] += count
-            tally.gaps += count if outcome == GAP else 0
+                counters.events[kind, outcome] += count
+            counters.gaps += count if outcome == GAP else 0
             if name in self.accounts:
                 self.accounts[name].counters.outcomes[outcome] += count

@@ -76,8 +76,8 @@ def log_gaps(gaps: Iterable[Notification]) -> None:
 class CommittedHighWater:
     """How far each account of a shard is committed, as this process was told by the broker."""
 
-    def __init__(self, tally: Counters) -> None:
-        self._tally = tally
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self._highest: dict[str, int] = {}
         self._incarnations: dict[str, int] = {}
         """Of the accounts' checkpoints."""
@@ -119,11 +119,11 @@ class CommittedHighWater:
         `gaps` are those of them that can be published by nobody.
         """
         log_gaps(gaps)
-        self._tally.gaps += len(gaps)
+        self._counters.gaps += len(gaps)
         for account, one in taken.items():
             if one.sequences:
                 self.forget(account)
-                self._tally.went_back += 1
+                self._counters.went_back += 1
                 first, last, events = one.sequences[0], one.sequences[-1], len(one.sequences)
                 get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=events, then=_AGAIN)
 
@@ -135,7 +135,7 @@ class CommittedHighWater:
             expected = highest
         if expected is None or (session.is_begun and session.highest >= expected):
             return
-        self._tally.went_back += 1
+        self._counters.went_back += 1
         log = get_logger()
         if not session.is_begun:
             remedy = "the account's checkpoint is gone, too: reset it, from the sequence that your consumers have"

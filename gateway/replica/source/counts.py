@@ -1,4 +1,4 @@
-"""What is counted of one account since the process began; what is counted of all together is in the tally."""
+"""What is counted of one account since the process began; what is counted of all together is in `Counters`."""
 
 from __future__ import annotations
 

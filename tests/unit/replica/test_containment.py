@@ -164,18 +164,18 @@ async def test_an_account_stays_paused_when_its_wish_becomes_unreadable(build: B
 
 async def test_what_fails_is_done_again_and_a_wrong_configuration_ends_it() -> None:
     failures: list[Exception] = [PlantedError(), ExceptionGroup("", [PlantedError()])]
-    tally = Counters()
+    counters = Counters()
 
     async def work() -> str:
         if failures:
             raise failures.pop(0)
         return "done"
 
-    assert await contained(tally, "view", work) == "done"
-    assert tally.unexpected["view"] == 2
+    assert await contained(counters, "view", work) == "done"
+    assert counters.unexpected["view"] == 2
     failures.append(ExceptionGroup("", [ExceptionGroup("", [ConfigurationError("a", "b", "c")])]))
     with pytest.raises(ConfigurationError):
-        await contained(tally, "view", work)
+        await contained(counters, "view", work)
 
 
 async def test_a_cancellation_ends_it_though_a_cleanup_fails() -> None:

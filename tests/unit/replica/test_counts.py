@@ -44,16 +44,16 @@ def test_published_is_what_is_in_the_log() -> None:
 
 
 def test_connections_are_counted_of_the_account_and_of_all() -> None:
-    tally = Counters()
+    counters = Counters()
     for account in ("alpha", "beta"):
-        counts = AccountCounters(account, tally)
+        counts = AccountCounters(account, counters)
         counts.on_connecting()
         counts.on_disconnected("timeout")
         counts.on_connecting()
         counts.on_connected()
         counts.on_disconnected("silent")
         assert (counts.connects, counts.disconnects, counts.connect_failures) == (1, {"silent": 1}, {"timeout": 1})
-    assert (tally.connects, tally.disconnects, tally.connect_failures) == (2, {"silent": 2}, {"timeout": 2})
+    assert (counters.connects, counters.disconnects, counters.connect_failures) == (2, {"silent": 2}, {"timeout": 2})
 
 
 def test_a_failed_attempt_after_a_cancelled_connection_is_no_disconnect() -> None:
@@ -104,11 +104,11 @@ async def test_what_a_person_should_see_is_counted_though_the_answer_was_lost(
     replica = await world.replica(LosesAnswers(world.broker.log("lossy")))
     await world.published("alpha", range(1, 11))
     world.hub.user("alpha").inject(Injection(raw=b'{"foo": 1}', push=True, history="payload"))
-    await world.until(lambda: world.messages("alpha")[-1].topic == DEAD_LETTER, "it is buried")
-    tally = replica._source.counters
-    await world.until(lambda: tally.events["order-update", "dead_letter"] >= 1, "it is counted")
+    await world.until(lambda: world.messages("alpha")[-1].topic == DEAD_LETTER, "it is a dead letter")
+    counters = replica._source.counters
+    await world.until(lambda: counters.events["order-update", "dead_letter"] >= 1, "it is counted")
     world.hub.patch_faults("alpha", drop=1.0)
     world.hub.user("alpha").emit(3)
     world.hub.patch_faults("alpha", forget_below=1000)
     await world.until(lambda: world.messages("alpha")[-1].topic == NOTIFICATIONS, "the gap is announced")
-    await world.until(lambda: tally.gaps >= 1 and tally.failures >= 2, "it is counted")
+    await world.until(lambda: counters.gaps >= 1 and counters.failures >= 2, "it is counted")

@@ -94,10 +94,10 @@ def test_what_became_of_a_commit_is_counted_by_what_is_in_it() -> None:
         OutgoingItem(Notification("main", "gap", {})),
         OutgoingItem(an_event(6), replay=ReplayMark("id")),
     ]
-    filling = PendingCommit(items, [to_message(item) for item in items])
-    filling.messages[2] = dead_letter_message(undecodable)  # the broker did not take it as it was
-    filling.filtered["main", "error"] += 2
-    counts, delays = filling.outcomes(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
+    pending = PendingCommit(items, [to_message(item) for item in items])
+    pending.messages[2] = dead_letter_message(undecodable)  # the broker did not take it as it was
+    pending.filtered["main", "error"] += 2
+    counts, delays = pending.outcomes(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
     assert counts == {
         ("main", "order-update", "published"): 1,
         ("main", "order-update", "late"): 1,

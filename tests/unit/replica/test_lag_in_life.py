@@ -77,7 +77,7 @@ async def test_a_dead_letter_without_a_number_leaves_nothing_behind(build: Build
     world, account = await live(build)
     history = "no" if b"broken" in raw else "envelope"
     world.hub.user("alpha").inject(Injection(raw=raw, push=True, history=history))
-    await world.until(lambda: world.messages("alpha")[-1].topic == "dead-letter", "it is buried")
+    await world.until(lambda: world.messages("alpha")[-1].topic == "dead-letter", "it is a dead letter")
     await world.until(lambda: account.lag_seconds() > 0 and account.lag.latest == 11, "the hub counts it")
     await is_level(world, account)
 

@@ -65,7 +65,7 @@ async def test_others_go_on_while_one_message_is_refused(build: Build) -> None:
 
 
 @pytest.mark.parametrize("accounts", [("alpha",), ("alpha", "beta")])
-async def test_a_message_that_alone_is_refused_is_buried_in_the_end(
+async def test_a_message_that_alone_is_refused_is_dead_lettered_in_the_end(
     build: Build, accounts: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.replica.sink.rejections._FOR", 1.0)

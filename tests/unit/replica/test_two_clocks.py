@@ -19,12 +19,12 @@ async def test_a_hub_whose_clock_is_off_makes_no_event_late_and_none_early(
     world = await build("alpha", prefill=2)
     replica = await world.replica()
     await world.published("alpha", range(1, 3))
-    tally = replica._source.counters
-    assert tally.hub_offset.seconds == pytest.approx(off, abs=2)
-    before = tally.latencies.sum
+    counters = replica._source.counters
+    assert counters.hub_offset.seconds == pytest.approx(off, abs=2)
+    before = counters.latencies.sum
 
     world.hub.user("alpha").emit(10)
     await world.published("alpha", range(1, 13))
-    await world.until(lambda: dict(tally.latencies.buckets())["+Inf"] == 12, "all are counted")
+    await world.until(lambda: dict(counters.latencies.buckets())["+Inf"] == 12, "all are counted")
 
-    assert 0 <= tally.latencies.sum - before < 10 * 5, "seconds, of ten events"
+    assert 0 <= counters.latencies.sum - before < 10 * 5, "seconds, of ten events"

@@ -140,14 +140,14 @@ def test_each_value_of_a_label_of_the_process_is_there_from_the_start() -> None:
 
 
 def test_what_is_counted_of_the_process_is_told() -> None:
-    tally = Counters(connects=3, gaps=2, fenced=1, failures=4)
-    tally.events["order-update", "published"] += 5
-    tally.disconnects["silent"] += 8
-    tally.connect_failures["http-503"] += 6
-    tally.replays["failed"] += 7
-    tally.commit_messages.observe(3)
-    tally.latencies.observe_all([0.005, 0.02, 4_000.0])
-    now = told(replace(NUMBERS, counters=tally))
+    counters = Counters(connects=3, gaps=2, fenced=1, failures=4)
+    counters.events["order-update", "published"] += 5
+    counters.disconnects["silent"] += 8
+    counters.connect_failures["http-503"] += 6
+    counters.replays["failed"] += 7
+    counters.commit_messages.observe(3)
+    counters.latencies.observe_all([0.005, 0.02, 4_000.0])
+    now = told(replace(NUMBERS, counters=counters))
     assert now["events_total", "order-update", "published"] == 5
     assert now["hub_disconnects_total", "silent"] == 8
     assert now["hub_connect_failures_total", "http-503"] == 6
@@ -231,16 +231,16 @@ def test_a_value_is_counted_up_to_the_bound_that_it_equals() -> None:
 
 
 def test_a_copy_of_the_counts_stays_as_it_is() -> None:
-    tally = Counters(gaps=1)
-    tally.events["order-update", "published"] += 1
-    tally.latencies.observe(0.01)
-    copied = tally.copy()
-    tally.gaps += 1
-    tally.events["order-update", "published"] += 1
-    tally.latencies.observe(0.01)
+    counters = Counters(gaps=1)
+    counters.events["order-update", "published"] += 1
+    counters.latencies.observe(0.01)
+    copied = counters.copy()
+    counters.gaps += 1
+    counters.events["order-update", "published"] += 1
+    counters.latencies.observe(0.01)
     assert (copied.gaps, copied.events["order-update", "published"]) == (1, 1)
     assert dict(copied.latencies.buckets())["+Inf"] == 1
-    assert dict(tally.latencies.buckets())["+Inf"] == 2
+    assert dict(counters.latencies.buckets())["+Inf"] == 2
 
 
 def test_names_and_units_are_those_that_prometheus_wants() -> None:
