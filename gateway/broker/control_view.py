@@ -1,4 +1,4 @@
-"""What the control store says, as one process has heard: every wish and every report, each with its age.
+"""What the control store says, as one process has heard: every desired state and every report, each with its age.
 
 Of each key the store keeps the last report alone, whoever wrote it. A report of a former owner that lands late, as from
 a process that was frozen, is passed over here, and the owner says again what is so.

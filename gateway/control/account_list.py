@@ -128,14 +128,14 @@ def _lag(said: state.Observed) -> int:
 
 
 def _desired(view: View, name: str) -> models.Desired | None:
-    wish, sighting = view.desired_of(name), view.desired.get(name)
-    if wish.desired is None:
+    desired, sighting = view.desired_of(name), view.desired.get(name)
+    if desired.desired is None:
         return None
     return models.Desired(
-        state=wish.desired.state.value,
-        strategies=as_list(wish.desired.strategies),
-        reconnects=wish.desired.reconnects,
-        revision=wish.revision,
+        state=desired.desired.state.value,
+        strategies=as_list(desired.desired.strategies),
+        reconnects=desired.desired.reconnects,
+        revision=desired.revision,
         age_seconds=None if sighting is None else round(view.age(sighting), 3),
     )
 

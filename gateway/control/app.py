@@ -48,7 +48,7 @@ def create_app(deployment: DeploymentView) -> FastAPI:
         dependencies=[Depends(check_scope)],
     )
     app.state.deployment = deployment
-    app.state.wishes = DesiredStateWriter(deployment)
+    app.state.desired_state = DesiredStateWriter(deployment)
     app.state.replaying = ReplayRequests(deployment)
     app.include_router(accounts.router)
     app.include_router(checkpoints.router)

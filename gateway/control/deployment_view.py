@@ -43,7 +43,7 @@ class DeploymentView:
         return self.view
 
     def writable_store(self) -> ControlStore:
-        """Return where wishes are written; raises Problem where there is none yet, or too many are not audited."""
+        """Return where desired state is written; raises Problem where there is none yet, or too much is not audited."""
         self.synced_view()
         self.auditing.check_room()
         assert self.store is not None  # noqa: S101 - it comes with the view

@@ -2,7 +2,7 @@
 
 Any replica does it for every account. What it reads is its view, which may be a moment old; the control store's
 compare-and-set finds that out, and then the change is made again from what is newer. So nothing is ever answered from
-the view alone: also a wish that seems to hold already is written.
+the view alone: also a desired state that seems to hold already is written.
 """
 
 from __future__ import annotations
@@ -124,17 +124,17 @@ class DesiredStateWriter:
                 )
 
     async def _write(
-        self, view: View, store: ControlStore, intent: Intent, wish: VersionedDesired
+        self, view: View, store: ControlStore, intent: Intent, desired: VersionedDesired
     ) -> VersionedDesired | None:
         """Write `desired` over its revision, and return it with its own; None where somebody else has written."""
-        assert wish.desired is not None  # noqa: S101 - the caller made it
+        assert desired.desired is not None  # noqa: S101 - the caller made it
         account, auditing = intent.account, self._deployment.auditing
 
         def is_heard_of() -> bool:
-            return view.desired_of(account).revision != wish.revision
+            return view.desired_of(account).revision != desired.revision
 
         try:
-            revision = await store.write(ACCOUNT + account, encode_record(wish.desired), wish.revision)
+            revision = await store.write(ACCOUNT + account, encode_record(desired.desired), desired.revision)
         except Conflict:
             if not await wait_until(is_heard_of, READ_TIMEOUT_S):
                 raise broker_unavailable("it changed elsewhere, and this replica does not hear how") from None
@@ -143,7 +143,7 @@ class DesiredStateWriter:
             raise broker_unavailable(str(error)) from error
         except OutcomeUnknown as error:
             get_logger(account=account).warning("outcome of a desired-state write unknown", error=str(error))
-            is_heard = await self._outcome(intent, wish, is_heard_of)
+            is_heard = await self._outcome(intent, desired, is_heard_of)
             if not is_heard:
                 raise Problem(
                     ProblemType.OUTCOME_UNKNOWN,
@@ -153,7 +153,7 @@ class DesiredStateWriter:
                     retry_after=UNKNOWN,
                 ) from error
             found = view.desired_of(account)
-            return found if found.desired == wish.desired else None
+            return found if found.desired == desired.desired else None
         except BrokerError as error:
             raise broker_unavailable(str(error)) from error
         except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
@@ -164,16 +164,16 @@ class DesiredStateWriter:
         await wait_until(
             lambda: view.desired_of(account).revision >= revision, READ_TIMEOUT_S
         )  # what is read next shows it
-        return VersionedDesired(wish.desired, revision)
+        return VersionedDesired(desired.desired, revision)
 
-    async def _outcome(self, intent: Intent, wish: VersionedDesired, is_heard_of: Callable[[], bool]) -> bool:
+    async def _outcome(self, intent: Intent, desired: VersionedDesired, is_heard_of: Callable[[], bool]) -> bool:
         """Wait until it is heard what became of a write whose answer was lost; return whether it is. It is audited."""
         view, auditing, found = self._deployment.view_of(intent.account), self._deployment.auditing, False
         try:
             found = await wait_until(is_heard_of, READ_TIMEOUT_S)
         finally:  # also where nobody waits for it any more
             now = view.desired_of(intent.account)
-            is_made = found and now.desired == wish.desired
+            is_made = found and now.desired == desired.desired
             auditing.put(intent.record("made", now.revision) if is_made else intent.record("unknown"))
         return found
 

@@ -273,17 +273,17 @@ class Replica:
         shard.add(self._shards.accounts[name])
 
     def _on_desired_changed(self, name: str) -> None:
-        wish = self.view.desired_of(name)
-        is_deleted = name not in self.view.desired or (wish.desired is not None and wish.desired.forget is True)
+        desired = self.view.desired_of(name)
+        is_deleted = name not in self.view.desired or (desired.desired is not None and desired.desired.forget is True)
         if is_deleted and self._shards.number_of(name) not in self._shards.serving:
             self._shards.of(name).sessions.high_water.forget(name)  # its owner may let it begin anew
         if name in self._shards.accounts:
             if self.view.has_synced.is_set() and self._shards.number_of(name) in self._shards.assigned:
-                log_applied_change(self._source.counters, name, self._shards.accounts[name].desired, wish)
-            self._shards.accounts[name].set_desired(wish)
-        elif wish.desired is not None:
+                log_applied_change(self._source.counters, name, self._shards.accounts[name].desired, desired)
+            self._shards.accounts[name].set_desired(desired)
+        elif desired.desired is not None:
             shard = self._shards.of(name)
-            if wish.desired.forget is True:
+            if desired.desired.forget is True:
                 shard.forget(name)
             else:
                 shard.sessions.forgets.discard(name)

@@ -170,7 +170,7 @@ class _Admin:
             raw = (body.text or "").encode() if body.base64 is None else base64.b64decode(body.base64, validate=True)
         except binascii.Error as error:
             raise RequestError(HTTPStatus.BAD_REQUEST, f"base64: {error}") from error
-        wish = Injection(
+        injection = Injection(
             raw,
             body.callback,
             is_record=body.what == "record",
@@ -179,7 +179,7 @@ class _Admin:
             sequence=body.sequence if isinstance(body.sequence, int) else None,
             numbered=body.sequence != "none",
         )
-        return _json({"sequence": user.inject(wish), **_shown(user, self._server)})
+        return _json({"sequence": user.inject(injection), **_shown(user, self._server)})
 
     async def swap(self, request: web.Request) -> web.Response:
         """Return each of two users the other's key."""

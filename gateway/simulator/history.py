@@ -43,7 +43,7 @@ class Injection:
 class Injected:
     """What an entry of the history is that was injected."""
 
-    wish: Injection
+    injection: Injection
     raw: bytes
     header: Members
 
@@ -83,7 +83,7 @@ class History:
         self._stragglers = {index + (index >= at): until for index, until in self._stragglers.items()}
         self._injected = {index + (index >= at): other for index, other in self._injected.items()}
         self._injected[at] = injected
-        if injected.wish.history == "no":
+        if injected.injection.history == "no":
             self._stragglers[at] = math.inf
 
     def hide(self, until: float) -> None:
@@ -114,9 +114,9 @@ class History:
         injected = self._injected.get(index)
         if injected is None:
             return wrapping.entry(NAMES[self.callbacks[index]], self.payloads[index], self.sequences[index])
-        if injected.wish.history == "envelope":
+        if injected.injection.history == "envelope":
             return injected.raw
-        return wrapping.around(injected.wish.callback, injected.raw, injected.header)
+        return wrapping.around(injected.injection.callback, injected.raw, injected.header)
 
     def line(self, index: int) -> bytes:
         """Return an event as a line of JSON: sequence, callback and payload, the payload as it is on the wire.
@@ -127,13 +127,13 @@ class History:
         if injected is None:
             parts = (self.sequences[index], NAMES[self.callbacks[index]].encode(), self.payloads[index])
             return b'{"sequence":%d,"callback":"%b","payload":%b}\n' % parts
-        wish = injected.wish
+        injection = injected.injection
         line = {
-            "sequence": self.sequences[index] if wish.numbered else None,
-            "callback": wish.callback,
+            "sequence": self.sequences[index] if injection.numbered else None,
+            "callback": injection.callback,
             "raw": base64.b64encode(injected.raw).decode(),
-            "pushed": wish.push,
-            "history": wish.history,
+            "pushed": injection.push,
+            "history": injection.history,
         }
         return json.dumps(line, separators=(",", ":")).encode() + b"\n"
 

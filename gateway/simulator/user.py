@@ -199,9 +199,9 @@ class User:
             else:
                 self._deliver(template.strategy, record)
 
-    def inject(self, wish: Injection) -> int | None:
+    def inject(self, injection: Injection) -> int | None:
         """Say raw bytes, and return the number that they have in the hub's order; the truth has them as `raw`."""
-        sequence = self._next if wish.sequence is None else wish.sequence
+        sequence = self._next if injection.sequence is None else injection.sequence
         header: Members = tuple(
             (name_in(self.form, name).encode(), value)
             for name, value in (
@@ -210,21 +210,22 @@ class User:
                 ("EventTime", b'"%b"' % self._clock.write(self._clock.now())),
             )
         )
-        raw = wish.raw
+        raw = injection.raw
         for place, (_, value) in zip((b"$ID", b"$SEQUENCE", b"$TIME"), header, strict=True):
             raw = raw.replace(place, value.strip(b'"'))
-        if not wish.numbered:
+        if not injection.numbered:
             sequence = self._next - 1
-        injected = Injected(wish, raw, thinned(header, without_sequence=not wish.numbered))
+        injected = Injected(injection, raw, thinned(header, without_sequence=not injection.numbered))
         self.history.inject(sequence, injected, time.monotonic())
         self._next = max(self._next, sequence + 1)
-        if wish.push:
-            name = json.dumps(wish.callback).encode()
+        if injection.push:
+            name = json.dumps(injection.callback).encode()
             self._deliver(
-                None, raw + b"\x1e" if wish.is_record else b'{"type":1,"target":%b,"arguments":[%b]}\x1e' % (name, raw)
+                None,
+                raw + b"\x1e" if injection.is_record else b'{"type":1,"target":%b,"arguments":[%b]}\x1e' % (name, raw),
             )
         self.counts["injected"] += 1
-        return sequence if wish.numbered else None
+        return sequence if injection.numbered else None
 
     def tick(self, seconds: float) -> None:
         """Let `seconds` pass: emit what is due, release what was held back for long enough."""

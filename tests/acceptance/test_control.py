@@ -99,7 +99,7 @@ async def test_an_idempotency_key_holds_across_replicas_and_a_kill_in_between(tm
         async def is_written() -> bool:
             return bool((await one.accounts())[account]["desired"]["reconnects"] == 1)
 
-        await until(is_written, "the wish is written")
+        await until(is_written, "the desired state is written")
         assert not waiting.done()
         apart = child(one.running.popen.pid, "gateway.bootstrap.control_main")
         one.running.kill()

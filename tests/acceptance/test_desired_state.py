@@ -1,6 +1,6 @@
 """What operators want outlives everything: it is kept by the broker, and whoever serves an account makes it so.
 
-Wishes are written as any replica writes them, by compare-and-set in the control store.
+Desired state is written as any replica writes it, by compare-and-set in the control store.
 """
 
 from __future__ import annotations
@@ -38,10 +38,12 @@ class Operator:
         self.view = View(lambda _: None)
 
     async def wants(self, account: str, desired: Desired) -> int:
-        """Write a wish; give its revision."""
+        """Write desired state; return its revision."""
         revision = self.view.desired_of(account).revision
         written = await self.store.write(f"account.{account}", encode_record(desired), revision)
-        await until(lambda: self.view.desired_of(account).revision >= written, f"the wish for {account} is seen")
+        await until(
+            lambda: self.view.desired_of(account).revision >= written, f"the desired state of {account} is seen"
+        )
         return written
 
     async def sees_applied(self, account: str, revision: int) -> None:
@@ -100,7 +102,7 @@ def strategies(found: list[Any], account: str, after: int) -> set[int]:
     return {event["StrategyId"] for event in later if event.get("StrategyId") is not None}
 
 
-async def test_wishes_outlive_a_restart_of_everything(place: tuple[Any, Any]) -> None:
+async def test_desired_state_outlives_a_restart_of_everything(place: tuple[Any, Any]) -> None:
     here, server = place
     filtered, paused, free = here.accounts
     gateways: list[Process] = [await here.gateway() for _ in range(2)]
@@ -162,7 +164,7 @@ async def test_of_two_operators_at_once_one_wins_and_the_other_hears_of_it(place
             assert won or any(isinstance(outcome, OutcomeUnknown) for outcome in refused)
             for each in (one, other):
                 await until(
-                    lambda at=before, each=each: each.view.desired_of(account).revision > at, "the new wish is seen"
+                    lambda at=before, each=each: each.view.desired_of(account).revision > at, "the new one is seen"
                 )
             stands = one.view.desired_of(account)
             assert other.view.desired_of(account) == stands

@@ -126,7 +126,7 @@ async def a_key_that_is_forgotten_was_never_written(store: ControlStore) -> None
     async with watching(store) as view:
         await until(lambda: len(view.desired) == 2 and len(view.observed) == 3, "all is seen")
         await store.forget({"main", "alone", "never"})
-        await until(lambda: is_forgotten(view.desired, "main"), "no wish is seen")
+        await until(lambda: is_forgotten(view.desired, "main"), "no desired state is seen")
         await until(lambda: all(is_forgotten(view.observed, one) for one in ("main", "alone")), "no report is seen")
         assert (view.desired["other"].revision, view.observed["other"].value) == (other, b"so")
         async with watching(store) as fresh:
@@ -197,27 +197,27 @@ async def test_any_number_of_keys_is_forgotten_and_none_is_no_trouble(store: Con
         await store.forget(keys)
         await store.forget(keys)
         await until(lambda: all(is_forgotten(view.observed, key) for key in keys), "none is left")
-        await until(lambda: is_forgotten(view.desired, "a7"), "no wish is left")
+        await until(lambda: is_forgotten(view.desired, "a7"), "no desired state is left")
 
 
-async def test_a_view_drops_what_is_forgotten_and_says_whose_wish_it_was(store: ControlStore) -> None:
+async def test_a_view_drops_what_is_forgotten_and_says_whose_it_was(store: ControlStore) -> None:
     changed: list[str] = []
     view = broker_view.View(changed.append)
     observed = encode_record(Observed(owner="a", state="live", since="2026-01-01T00:00:00Z"))
     following = asyncio.create_task(view.follow(store))
     try:
-        wish = await store.write("account.main", encode_record(Desired(reconnects=1)), 0)
+        written = await store.write("account.main", encode_record(Desired(reconnects=1)), 0)
         shard = encode_record(ShardState(owner="a", accounts=2))
         await store.publish_observed(
             {"account.main": observed, "account.silent": observed, "shard.3": shard, "shard.4": shard}
         )
         await until(lambda: len(view.observed) == 2 and len(view.shards) == 2 and bool(view.desired), "all is seen")
-        assert (view.desired_of("main").revision, changed) == (wish, ["main"])
+        assert (view.desired_of("main").revision, changed) == (written, ["main"])
         await store.forget(["account.main", "account.silent", "shard.3"])
         await until(lambda: not view.observed and not view.desired and set(view.shards) == {"4"}, "all is dropped")
         assert (view.desired_of("main"), changed) == (broker_view.VersionedDesired(), ["main", "main"])
         again = await store.write("account.main", encode_record(Desired()), 0)
-        await until(lambda: view.desired_of("main").revision == again, "a later wish is seen")
+        await until(lambda: view.desired_of("main").revision == again, "a later one is seen")
     finally:
         following.cancel()
         await asyncio.wait({following})
@@ -279,7 +279,7 @@ async def test_what_is_observed_is_apart_from_what_is_wanted_and_tells_its_age(s
     revision = await store.write("main", b"wanted", 0)
     for value in (b"1", b"2"):
         await store.publish_observed({"main": value, "other": value})
-    await store.write("main", b"wanted again", revision)  # a report is no change of the wish
+    await store.write("main", b"wanted again", revision)  # a report does not change what is desired
     await asyncio.sleep(0.3)
     async with watching(store) as view:
         await until(lambda: len(view.observed) == 2 and len(view.desired) == 1, "both are read")
@@ -353,7 +353,7 @@ async def test_a_frozen_server_holds_no_write_and_no_report_up(folder: Path) -> 
             await until(lambda: is_forgotten(view.desired, "main"), "the watch tells what became of it")
 
 
-async def test_wishes_and_watches_outlive_a_restart_of_the_broker(folder: Path) -> None:
+async def test_desired_state_and_watches_outlive_a_restart_of_the_broker(folder: Path) -> None:
     async with NatsServer(folder) as server, nats_rig(server.url, timeout=2.0) as rig:
         await JetStreamRegistry(rig.connection, rig.topics).prepare(replicas=1, create=True)
         store = JetStreamControl(rig.connection, rig.topics)
@@ -391,7 +391,7 @@ class _RemembersRevisions(MemoryControl):
                 self._write(key, b"", is_observed=False)
 
 
-class _ForgetsWishesOnly(MemoryControl):
+class _ForgetsDesiredStateOnly(MemoryControl):
     async def forget(self, keys: Collection[str]) -> None:
         observed = {which: record for which, record in self.records.items() if which[0]}
         await MemoryControl.forget(self, keys)
@@ -409,7 +409,7 @@ class _BeginsAnew(MemoryControl):
     [
         (_RemembersRevisions, a_key_that_is_forgotten_was_never_written),
         (_RemembersRevisions, whoever_heard_nothing_may_write_what_is_forgotten),
-        (_ForgetsWishesOnly, a_key_that_is_forgotten_was_never_written),
+        (_ForgetsDesiredStateOnly, a_key_that_is_forgotten_was_never_written),
         (_BeginsAnew, whoever_heard_nothing_may_write_what_is_forgotten),
         (_NeverRefuses, of_two_writers_each_change_is_kept),
         (_NeverRefuses, a_write_that_expects_anything_else_is_refused),

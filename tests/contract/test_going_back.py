@@ -209,7 +209,7 @@ async def test_what_a_kafka_topic_lost_is_known_until_a_checkpoint_knows_of_it(f
 async def test_a_control_stores_watch_hears_what_is_older_now_and_what_is_gone(
     house: tuple[Rig, ControlStore, PutBack], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what is written at once, so that the store is as long as it was: else wishes would be refused for ever."""
+    """And what is written at once, so that the store is as long as it was: else changes would be refused for ever."""
     _, control, place = house
     revision = await control.write("account.alpha", b"1", 0)
     await place.keep()
@@ -221,8 +221,8 @@ async def test_a_control_stores_watch_hears_what_is_older_now_and_what_is_gone(
         await place.put_back()
         for turn in range(6):
             await control.publish_observed({f"account.{turn}": b"1"})
-        await until(lambda: view.desired["account.alpha"].value == b"1", "the older wish is heard")
-        await until(lambda: view.desired["account.beta"].revision == 0, "the lost wish is gone")
+        await until(lambda: view.desired["account.alpha"].value == b"1", "the older desired state is heard")
+        await until(lambda: view.desired["account.beta"].revision == 0, "the lost desired state is gone")
         assert view.desired["account.alpha"].revision == revision
         newest = await control.write("account.alpha", b"3", revision)
         await view.reaches("account.alpha", newest)

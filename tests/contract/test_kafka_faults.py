@@ -368,7 +368,7 @@ async def test_a_writer_that_timed_out_does_not_take_its_shard_back_from_an_heir
             async with log.open(1):
                 pass
         await heir.commit(commit(3, 5))
-    assert await reopened(log, rig) == 5  # told of the rival, it may claim the shard if that is wished
+    assert await reopened(log, rig) == 5  # told of the rival, it may claim the shard if that is wanted
 
 
 # Topics that change under way ----------------------------------------------------------------------------

@@ -73,9 +73,9 @@ class Deleted(Scene):
 
         def delete() -> None:
             world.tell(f"{len(world.deleted)} accounts are deleted")
-            wish = encode_record(Desired(state=TargetState.PAUSED, forget=True))
+            desired = encode_record(Desired(state=TargetState.PAUSED, forget=True))
             for name in world.deleted:
-                world.write(ACCOUNT + name, wish, 0)
+                world.write(ACCOUNT + name, desired, 0)
 
         return [(0.0, were_there), (dice.uniform(5, 30), delete)]
 

@@ -164,8 +164,8 @@ def _forgetting(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
     if policy != "delete":
         yield f"cleanup.policy is {policy}: newer records would erase older ones of their account; set it to delete"
     if not _long_enough(retention, wanted.config["retention.ms"]):
-        wish = wanted.config["retention.ms"]
-        yield f"retention.ms is {retention}: records would leave before topics.audit_retention ({wish} ms)"
+        audit_retention = wanted.config["retention.ms"]
+        yield f"retention.ms is {retention}: records would leave before topics.audit_retention ({audit_retention} ms)"
     if size != "-1":
         yield f"retention.bytes is {size}: records would leave however young they are; set it to -1"
 

@@ -49,11 +49,11 @@ _TARGET: Final[dict[str, Any]] = {"account": "main", "state": "paused", "revisio
 
 
 async def _writer_of(request: Request) -> DesiredStateWriter:
-    found: DesiredStateWriter = request.app.state.wishes
+    found: DesiredStateWriter = request.app.state.desired_state
     return found
 
 
-Change = Annotated[DesiredStateWriter, Depends(_writer_of)]
+DesiredStateDep = Annotated[DesiredStateWriter, Depends(_writer_of)]
 IfMatch = Annotated[
     str | SkipJsonSchema[None],
     Header(
@@ -88,7 +88,7 @@ class _Filters(BaseModel):
     responses=responses({"items": [models.ACCOUNT], "next": None}, problems=_READS),
 )
 async def list_accounts(
-    here: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request
+    deployment: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request
 ) -> models.Accounts:
     """Accounts of all replicas, as far as this one has heard: `age_seconds` says how long ago.
 
@@ -103,7 +103,7 @@ async def list_accounts(
         limit=filters.limit,
         cursor=filters.cursor,
     )
-    return listing.page(here.synced_view(), asked, here.shards)
+    return listing.page(deployment.synced_view(), asked, deployment.shards)
 
 
 @router.get(
@@ -112,9 +112,9 @@ async def list_accounts(
     summary="Show an account",
     responses=responses(models.ACCOUNT, problems=READS_ONE),
 )
-async def show_account(here: DeploymentDep, account: AccountName) -> models.Account:
+async def show_account(deployment: DeploymentDep, account: AccountName) -> models.Account:
     """The desired and the observed state of the account, side by side."""
-    return listing.account(here.view_of(account), account, here.shards)
+    return listing.account(deployment.view_of(account), account, deployment.shards)
 
 
 @router.get(
@@ -123,10 +123,10 @@ async def show_account(here: DeploymentDep, account: AccountName) -> models.Acco
     summary="Show an account's subscription",
     responses=responses(_SUBSCRIPTION, etag=True, problems=(*READS_ONE, ProblemType.WRITTEN_BY_NEWER_VERSION)),
 )
-async def show_subscription(here: DeploymentDep, account: AccountName, response: Response) -> models.Subscription:
+async def show_subscription(deployment: DeploymentDep, account: AccountName, response: Response) -> models.Subscription:
     """Whose events are wanted, and whose are published."""
-    desired, revision, applied = _desired_of(here, account, response)
-    return _subscription(here, account, desired, revision, is_applied=applied)
+    desired, revision, applied = _desired_of(deployment, account, response)
+    return _subscription(deployment, account, desired, revision, is_applied=applied)
 
 
 @router.put(
@@ -137,8 +137,8 @@ async def show_subscription(here: DeploymentDep, account: AccountName, response:
     dependencies=[Depends(check_json)],
 )
 async def put_subscription(  # noqa: PLR0917 - FastAPI gives them by name
-    here: DeploymentDep,
-    wishes: Change,
+    deployment: DeploymentDep,
+    desired_state: DesiredStateDep,
     account: AccountName,
     body: models.SubscriptionWanted,
     request: Request,
@@ -147,7 +147,7 @@ async def put_subscription(  # noqa: PLR0917 - FastAPI gives them by name
 ) -> models.Subscription:
     """It holds for events from now on; what goes to the hub is the difference alone."""
     wanted = None if body.strategies is None else tuple(sorted(set(body.strategies)))
-    return await _subscribe(here, wishes, account, wanted, request, response, if_match)
+    return await _subscribe(deployment, desired_state, account, wanted, request, response, if_match)
 
 
 @router.delete(
@@ -159,15 +159,15 @@ async def put_subscription(  # noqa: PLR0917 - FastAPI gives them by name
     ),
 )
 async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
-    here: DeploymentDep,
-    wishes: Change,
+    deployment: DeploymentDep,
+    desired_state: DesiredStateDep,
     account: AccountName,
     request: Request,
     response: Response,
     if_match: IfMatch = None,
 ) -> models.Subscription:
     """The default: all, also strategies that are made later."""
-    return await _subscribe(here, wishes, account, None, request, response, if_match)
+    return await _subscribe(deployment, desired_state, account, None, request, response, if_match)
 
 
 @router.get(
@@ -176,9 +176,9 @@ async def delete_subscription(  # noqa: PLR0917 - FastAPI gives them by name
     summary="Show whether an account is to run",
     responses=responses(_TARGET, etag=True, problems=(*READS_ONE, ProblemType.WRITTEN_BY_NEWER_VERSION)),
 )
-async def show_target_state(here: DeploymentDep, account: AccountName, response: Response) -> models.TargetState:
+async def show_target_state(deployment: DeploymentDep, account: AccountName, response: Response) -> models.TargetState:
     """The desired state, and whether it is applied."""
-    desired, revision, applied = _desired_of(here, account, response)
+    desired, revision, applied = _desired_of(deployment, account, response)
     return models.TargetState(account=account, state=desired.state.value, revision=revision, is_applied=applied)
 
 
@@ -192,8 +192,8 @@ async def show_target_state(here: DeploymentDep, account: AccountName, response:
     dependencies=[Depends(check_json)],
 )
 async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
-    here: DeploymentDep,
-    wishes: Change,
+    deployment: DeploymentDep,
+    desired_state: DesiredStateDep,
     account: AccountName,
     body: models.TargetStateWanted,
     request: Request,
@@ -207,16 +207,18 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
     def change(desired: Desired) -> Desired:
         if target is TargetState.PAUSED:
             return replace(desired, state=target)
-        if desired.reset is not UNSET and _incarnation(here, account) < desired.reset.incarnation:
+        if desired.reset is not UNSET and _incarnation(deployment, account) < desired.reset.incarnation:
             words = f"The checkpoint of account {account} is still being set. Ask again once it is."
             raise Problem(ProblemType.RESET_IN_PROGRESS, words, retry_after=1)
         # Neither is done again at the next pause.
         return replace(desired, state=target, reset=UNSET, forget=UNSET)
 
-    wish = await wishes.change(account, change, request.state.caller, "target-state", read_condition(if_match))
-    applied = await _answer(wishes, account, wish.revision, response)
-    response.headers["ETag"] = etag(wish.revision)
-    return models.TargetState(account=account, state=body.state, revision=wish.revision, is_applied=applied)
+    changed = await desired_state.change(
+        account, change, request.state.caller, "target-state", read_condition(if_match)
+    )
+    applied = await _answer(desired_state, account, changed.revision, response)
+    response.headers["ETag"] = etag(changed.revision)
+    return models.TargetState(account=account, state=body.state, revision=changed.revision, is_applied=applied)
 
 
 @router.post(
@@ -230,7 +232,7 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
     ),
 )
 async def reconnect(
-    wishes: Change,
+    desired_state: DesiredStateDep,
     account: AccountName,
     request: Request,
     response: Response,
@@ -250,13 +252,13 @@ async def reconnect(
         return more if once is None else once.remember(more, more.reconnects)
 
     try:
-        wish = await wishes.change(account, change, request.state.caller, "reconnect")
+        changed = await desired_state.change(account, change, request.state.caller, "reconnect")
     except _AlreadyAnswered as already:
         add_audit_fields(request, repeated=True)
         count, revision = already.answered.result, _changed(await deployment_of(request), account)[1]
     else:
-        count, revision = wish.desired.reconnects if wish.desired else 0, wish.revision
-    applied = await _answer(wishes, account, revision, response)
+        count, revision = changed.desired.reconnects if changed.desired else 0, changed.revision
+    applied = await _answer(desired_state, account, revision, response)
     return models.Reconnect(account=account, reconnects=count, is_applied=applied)
 
 
@@ -269,8 +271,8 @@ class _AlreadyAnswered(Exception):
 
 
 async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
-    here: DeploymentView,
-    wishes: DesiredStateWriter,
+    deployment: DeploymentView,
+    desired_state: DesiredStateWriter,
     account: str,
     wanted: tuple[int, ...] | None,
     request: Request,
@@ -283,53 +285,53 @@ async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
     except ValueError as error:
         raise Problem(ProblemType.INVALID, f"{error}.", errors=(FieldError("body.strategies", str(error)),)) from error
     condition = read_condition(if_match)
-    wish = await wishes.change(
+    changed = await desired_state.change(
         account,
         lambda desired: replace(desired, strategies=wanted),
         request.state.caller,
         "subscription",
         condition,
     )
-    applied = await _answer(wishes, account, wish.revision, response)
-    response.headers["ETag"] = etag(wish.revision)
-    assert wish.desired is not None  # noqa: S101 - what was written is known
-    return _subscription(here, account, wish.desired, wish.revision, is_applied=applied)
+    applied = await _answer(desired_state, account, changed.revision, response)
+    response.headers["ETag"] = etag(changed.revision)
+    assert changed.desired is not None  # noqa: S101 - what was written is known
+    return _subscription(deployment, account, changed.desired, changed.revision, is_applied=applied)
 
 
-async def _answer(wishes: DesiredStateWriter, account: str, revision: int, response: Response) -> bool:
+async def _answer(desired_state: DesiredStateWriter, account: str, revision: int, response: Response) -> bool:
     """Wait for the owner, and say 202 where it takes longer."""
-    applied = await wishes.until_applied(account, revision)
+    applied = await desired_state.until_applied(account, revision)
     if not applied:
         response.status_code = ACCEPTED
     return applied
 
 
-def _incarnation(here: DeploymentView, account: str) -> int:
-    return listing.standing_of(here.view_of(account), account).incarnation
+def _incarnation(deployment: DeploymentView, account: str) -> int:
+    return listing.standing_of(deployment.view_of(account), account).incarnation
 
 
-def _changed(here: DeploymentView, account: str) -> tuple[Desired, int]:
-    wish = here.view_of(account).desired_of(account)
-    if wish.desired is None:
+def _changed(deployment: DeploymentView, account: str) -> tuple[Desired, int]:
+    desired = deployment.view_of(account).desired_of(account)
+    if desired.desired is None:
         words = f"A newer release wrote the desired state of account {account}. Ask a replica of that release."
         raise Problem(ProblemType.WRITTEN_BY_NEWER_VERSION, words)
-    return wish.desired, wish.revision
+    return desired.desired, desired.revision
 
 
-def _desired_of(here: DeploymentView, account: str, response: Response) -> tuple[Desired, int, bool]:
+def _desired_of(deployment: DeploymentView, account: str, response: Response) -> tuple[Desired, int, bool]:
     """Return what is wanted, its revision and whether it is applied; the revision is the answer's ETag."""
-    desired, revision = _changed(here, account)
+    desired, revision = _changed(deployment, account)
     response.headers["ETag"] = etag(revision)
-    return desired, revision, listing.is_applied(here.view_of(account), account)
+    return desired, revision, listing.is_applied(deployment.view_of(account), account)
 
 
 def _subscription(
-    here: DeploymentView, account: str, desired: Desired, revision: int, *, is_applied: bool
+    deployment: DeploymentView, account: str, desired: Desired, revision: int, *, is_applied: bool
 ) -> models.Subscription:
     return models.Subscription(
         account=account,
         strategies=listing.as_list(desired.strategies),
         revision=revision,
         is_applied=is_applied,
-        effective=listing.effective_of(here.view_of(account), account),
+        effective=listing.effective_of(deployment.view_of(account), account),
     )

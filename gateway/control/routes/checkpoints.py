@@ -23,7 +23,7 @@ from gateway.control.middleware import add_audit_fields
 from gateway.control.openapi import responses
 from gateway.control.problems import FieldError, Problem, ProblemType
 from gateway.control.replay_requests import phase_of
-from gateway.control.routes.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, Change
+from gateway.control.routes.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, DesiredStateDep
 from gateway.control.routes.dependencies import AccountName, DeploymentDep, check_json
 from gateway.state import CheckpointPosition, Desired, Observed, Reset, TargetState
 
@@ -38,9 +38,9 @@ _CHECKPOINT: Final[dict[str, Any]] = {"account": "main", "verified": 181000, "in
     summary="Show how far an account is published",
     responses=responses(_CHECKPOINT, etag=True, problems=READS_ONE),
 )
-async def show_checkpoint(here: DeploymentDep, account: AccountName, response: Response) -> models.Checkpoint:
+async def show_checkpoint(deployment: DeploymentDep, account: AccountName, response: Response) -> models.Checkpoint:
     """As its owner reported last; while the account is paused it stays so."""
-    standing = standing_of(here.view_of(account), account)
+    standing = standing_of(deployment.view_of(account), account)
     response.headers["ETag"] = _tag(standing)
     return _shown(account, standing, is_applied=True)
 
@@ -58,8 +58,8 @@ async def show_checkpoint(here: DeploymentDep, account: AccountName, response: R
     dependencies=[Depends(check_json)],
 )
 async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
-    here: DeploymentDep,
-    wishes: Change,
+    deployment: DeploymentDep,
+    desired_state: DesiredStateDep,
     account: AccountName,
     body: models.CheckpointWanted,
     request: Request,
@@ -79,7 +79,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     notification of the type `checkpoint-reset`.
     """
     add_audit_fields(request, verified=body.verified)
-    view = _until_observed(here, account)
+    view = _until_observed(deployment, account)
     standing = standing_of(view, account)
     if if_match is None:
         words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
@@ -104,7 +104,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
             raise Problem(ProblemType.PRECONDITION_FAILED, words)
         return replace(desired, reset=reset, forget=UNSET)
 
-    await wishes.change(account, change, request.state.caller, "checkpoint")
+    await desired_state.change(account, change, request.state.caller, "checkpoint")
     wanted = CheckpointPosition(reset.verified, reset.incarnation)
     applied = await wait_until(lambda: standing_of(view, account) == wanted, APPLY_TIMEOUT_S)
     if not applied:
@@ -124,14 +124,18 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     ),
 )
 async def delete_account(
-    here: DeploymentDep, wishes: Change, account: AccountName, request: Request, response: Response
+    deployment: DeploymentDep,
+    desired_state: DesiredStateDep,
+    account: AccountName,
+    request: Request,
+    response: Response,
 ) -> models.Forgotten:
     """How far it is published is forgotten, for good; what is published stays.
 
     It must be paused, or have no key. With a key it stays paused, and begins as a new one when it is let run;
     without one, nothing is left of it.
     """
-    view = _until_observed(here, account)
+    view = _until_observed(deployment, account)
     sighting = view.observed.get(account)
     said = None if sighting is None or view.is_abandoned(sighting) else sighting.value
     must_be_paused = said is not None and said.state != "key_missing"
@@ -144,13 +148,13 @@ async def delete_account(
             raise _not_paused(account, "forgotten")
         return replace(desired, state=TargetState.PAUSED, forget=True, reset=UNSET)
 
-    wish = await wishes.change(account, change, request.state.caller, "forget")
+    changed = await desired_state.change(account, change, request.state.caller, "forget")
 
     def is_so() -> bool:
         seen = view.observed.get(account)
         if seen is None or seen.value is None:
             return account not in view.desired
-        return seen.value.applied >= wish.revision and seen.value.checkpoint is UNSET
+        return seen.value.applied >= changed.revision and seen.value.checkpoint is UNSET
 
     applied = await wait_until(is_so, APPLY_TIMEOUT_S)
     if not applied:
@@ -158,9 +162,9 @@ async def delete_account(
     return models.Forgotten(account=account, is_applied=applied)
 
 
-def _until_observed(here: DeploymentView, account: str) -> View:
+def _until_observed(deployment: DeploymentView, account: str) -> View:
     """Return what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
-    view = here.view_of(account)
+    view = deployment.view_of(account)
     if view.is_cut_off:
         raise broker_unavailable(f"this replica has not heard from the broker for {view.silence:.0f} s")
     return view
@@ -180,10 +184,10 @@ def _tag(standing: CheckpointPosition) -> str:
 
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
     """Return what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
-    wish, sighting = view.desired_of(account), view.observed.get(account)
+    desired, sighting = view.desired_of(account), view.observed.get(account)
     said = None if sighting is None else sighting.value
-    is_wanted = wish.desired is None or wish.desired.state is TargetState.PAUSED
-    if not is_wanted or said is None or said.state != "paused" or said.applied < wish.revision:
+    is_wanted = desired.desired is None or desired.desired.state is TargetState.PAUSED
+    if not is_wanted or said is None or said.state != "paused" or said.applied < desired.revision:
         raise _not_paused(account, what)
     return said
 

@@ -43,11 +43,11 @@ class _Schema(Response):
     summary="List the topics of the log",
     responses=responses(_TOPICS, problems=()),
 )
-async def list_topics(here: DeploymentDep) -> models.Topics:
+async def list_topics(deployment: DeploymentDep) -> models.Topics:
     """On Kafka names, on NATS subject filters; each with the place of its schema."""
     items = [
         models.Topic(kind=kind, topic=topic, schema_url=f"/v1/schemas/{kind}" if kind in _SCHEMAS else None)
-        for kind, topic in here.topics.items()
+        for kind, topic in deployment.topics.items()
         if kind in _SCHEMAS or kind == REPLAY
     ]
     return models.Topics(items=items, next=None)

@@ -84,8 +84,8 @@ class _Filters(BaseModel):
     dependencies=[Depends(check_json)],
 )
 async def create_replay(  # noqa: PLR0917 - FastAPI gives them by name
-    here: DeploymentDep,
-    book: ReplayRequestsDep,
+    deployment: DeploymentDep,
+    replay_requests: ReplayRequestsDep,
     account: AccountName,
     body: models.ReplayWanted,
     request: Request,
@@ -98,10 +98,10 @@ async def create_replay(  # noqa: PLR0917 - FastAPI gives them by name
     progress stays where it is. Only what is final is replayed: a range that ends with the newest events waits until
     they are.
     """
-    id_ = await book.create(body, account, request.state.caller, idempotency_key)
+    id_ = await replay_requests.create(body, account, request.state.caller, idempotency_key)
     add_audit_fields(request, replay=id_)
     response.headers["Location"] = f"/v1/replays/{id_}"
-    return _shown(here.synced_view(), id_)
+    return _shown(deployment.synced_view(), id_)
 
 
 @router.get(
@@ -110,9 +110,11 @@ async def create_replay(  # noqa: PLR0917 - FastAPI gives them by name
     summary="List replays, the newest first",
     responses=responses({"items": [models.REPLAY], "next": None}, problems=_READS),
 )
-async def list_replays(here: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request) -> models.Replays:
+async def list_replays(
+    deployment: DeploymentDep, filters: Annotated[_Filters, Query()], request: Request
+) -> models.Replays:
     """Those of all accounts that the token is for; of those that have ended, the last ones."""
-    view = here.synced_view()
+    view = deployment.synced_view()
     wanted = {Phase(one) for one in filters.state}
     places = sorted(
         (
@@ -143,10 +145,10 @@ async def list_replays(here: DeploymentDep, filters: Annotated[_Filters, Query()
         models.REPLAY, problems=(*_READS, ProblemType.UNKNOWN_REPLAY, ProblemType.WRITTEN_BY_NEWER_VERSION)
     ),
 )
-async def show_replay(here: DeploymentDep, book: ReplayRequestsDep, replay: Id) -> models.Replay:
+async def show_replay(deployment: DeploymentDep, replay_requests: ReplayRequestsDep, replay: Id) -> models.Replay:
     """What was asked for, and how far it is, as its owner reported last."""
-    book.find(replay)
-    return _shown(here.synced_view(), replay)
+    replay_requests.find(replay)
+    return _shown(deployment.synced_view(), replay)
 
 
 @router.post(
@@ -161,12 +163,12 @@ async def show_replay(here: DeploymentDep, book: ReplayRequestsDep, replay: Id) 
     ),
 )
 async def cancel_replay(
-    here: DeploymentDep, book: ReplayRequestsDep, replay: Id, request: Request, response: Response
+    deployment: DeploymentDep, replay_requests: ReplayRequestsDep, replay: Id, request: Request, response: Response
 ) -> models.Replay:
     """What is published stays published. To cancel it twice does no harm."""
-    if not await book.cancel(replay, request.state.caller):
+    if not await replay_requests.cancel(replay, request.state.caller):
         response.status_code = _ACCEPTED
-    return _shown(here.synced_view(), replay)
+    return _shown(deployment.synced_view(), replay)
 
 
 def _shown(view: View, id_: str) -> models.Replay:

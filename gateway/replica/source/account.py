@@ -100,19 +100,19 @@ class Account:
         self._runs.set()
         self.set_desired(self.desired)
 
-    def set_desired(self, wish: VersionedDesired) -> None:
-        """Follow what operators want from now on; a wish that cannot be read changes nothing."""
+    def set_desired(self, desired: VersionedDesired) -> None:
+        """Follow what operators want from now on; a record that cannot be read changes nothing."""
         self.touch()
-        before, self.desired = self.desired.desired, wish
-        if wish.desired is None:
+        before, self.desired = self.desired.desired, desired
+        if desired.desired is None:
             return
-        if wish.desired.state is TargetState.PAUSED:
+        if desired.desired.state is TargetState.PAUSED:
             self._runs.clear()
             self.release("an operator paused the account")
             self.has_work()
         else:
             self._runs.set()
-            if before is not None and wish.desired.reconnects != before.reconnects:
+            if before is not None and desired.desired.reconnects != before.reconnects:
                 self.dead_letters.restart()
                 self.release("an operator asked for a new connection")
         self._changed.set()
@@ -210,10 +210,10 @@ class Account:
         session, lag = self.session, self.lag
         behind = self.lag_seconds() > 0, lag.latest, lag.settled, lag.verified
         begun = session is not None and (session.incarnation, session.is_begun)
-        wished = self.desired.revision, self.is_applied, self.subscription.failed
+        desired = self.desired.revision, self.is_applied, self.subscription.failed
         names = self.source.decoder.names
         enums = len(names.as_names), len(names.as_numbers), len(names.without_names)
-        return self.state, self.last_error, self.counters.connects, wished, behind, begun, enums
+        return self.state, self.last_error, self.counters.connects, desired, behind, begun, enums
 
     @property
     def state(self) -> AccountState:

@@ -24,7 +24,7 @@ from gateway.telemetry.counters import Counters
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.replica_metrics import AccountMetrics
 from tests.support.in_process import Build
-from tests.unit.replica.wishes import applied, wish
+from tests.unit.replica.desired_state import applied, set_desired
 
 
 class PlantedError(Exception):
@@ -140,25 +140,25 @@ async def test_a_task_that_is_cancelled_by_mistake_is_begun_again(build: Build, 
     world.hub.user("alpha").emit(3)
 
     await world.published("alpha", range(1, 6))
-    await applied(world, await wish(world, Desired(strategies=(1, 2))))
+    await applied(world, await set_desired(world, Desired(strategies=(1, 2))))
     (running_._key_watcher._directory._path / "beta").write_text("key-of-alpha")
     await world.until(lambda: len(running_.statuses()) == 2, "new accounts come")
     await world.published("beta", range(1, 6))
 
 
-async def test_an_account_stays_paused_when_its_wish_becomes_unreadable(build: Build) -> None:
+async def test_an_account_stays_paused_when_its_desired_state_becomes_unreadable(build: Build) -> None:
     world = await build("alpha", prefill=2)
     world.control = MemoryControl()
     await world.replica()
-    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED)))
     await world.becomes("alpha", AccountState.PAUSED)
 
-    await wish(world, b'{"version": 99}')
+    await set_desired(world, b'{"version": 99}')
     world.hub.user("alpha").emit(2)
     await asyncio.sleep(0.5)
 
     assert world.status("alpha").state is AccountState.PAUSED
-    await applied(world, await wish(world, Desired()))
+    await applied(world, await set_desired(world, Desired()))
     await world.published("alpha", range(1, 5))
 
 

@@ -12,7 +12,7 @@ from gateway.errors import Unavailable
 from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState
 from tests.support.in_process import Build
-from tests.unit.replica.wishes import wish
+from tests.unit.replica.desired_state import set_desired
 
 
 @dataclass
@@ -41,7 +41,7 @@ async def test_the_neighbours_of_accounts_that_are_forgotten_go_on(build: Build)
     for name in ("alpha", *gone):
         await world.published(name, [1, 2])
     for name in gone:
-        await wish(world, Desired(state=TargetState.PAUSED, forget=True), name)
+        await set_desired(world, Desired(state=TargetState.PAUSED, forget=True), name)
     await world.until(lambda: world.registry.calls, "they are to be forgotten")
 
     world.hub.user("alpha").emit(10)
@@ -60,9 +60,9 @@ async def test_an_absent_registry_is_asked_again_and_the_account_begins_anew(bui
     await world.replica()
     for name in ("alpha", "beta"):
         await world.published(name, [1, 2])
-    await wish(world, Desired(state=TargetState.PAUSED, forget=True))
+    await set_desired(world, Desired(state=TargetState.PAUSED, forget=True))
     await world.until(lambda: len(world.registry.calls) == 3, "it is asked again")
-    await wish(world, Desired())
+    await set_desired(world, Desired())
     world.hub.user("beta").emit(5)
     await world.published("beta", range(1, 8))
     assert world.keys_of("alpha") == [1, 2]

@@ -23,7 +23,7 @@ from gateway.replica.source.account import AccountState
 from gateway.session.checkpoint import encode_checkpoint, reset_checkpoint
 from gateway.state import Desired, Reset, TargetState
 from tests.support.in_process import Build, World
-from tests.unit.replica.wishes import applied, wish
+from tests.unit.replica.desired_state import applied, set_desired
 
 
 @pytest.fixture(autouse=True)
@@ -167,8 +167,8 @@ async def test_lost_events_that_the_hub_has_no_more_are_announced_once(build: Bu
     await world.replica(log)
     await world.published("alpha", range(1, 11))
     anew = Reset(2, 0)
-    await applied(world, await wish(world, Desired(state=TargetState.PAUSED, reset=anew)))
-    await wish(world, Desired(reset=anew))
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED, reset=anew)))
+    await set_desired(world, Desired(reset=anew))
     await world.until(lambda: len(numbers(world)) == 20, "it is published once more")
     world.hub.patch_faults("alpha", forget_below=8)
     with structlog.testing.capture_logs() as logs:
@@ -216,14 +216,14 @@ async def test_a_reset_announces_losses_that_nobody_published_again(build: Build
     world.control = MemoryControl()
     await world.replica(log)
     await world.published("alpha", range(1, 11))
-    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED)))
     world.broker.entries[:] = [one for one in world.broker.entries if one.stored.message.key not in {b"3", b"4", b"5"}]
     log.loses["alpha"] = {Lost(1, number) for number in range(3, 6)}
     await reopened(world)
     await world.until(lambda: bool(log.mending), "the checkpoint covers them no more")
     anew = Reset(2, 10)
-    await applied(world, await wish(world, Desired(state=TargetState.PAUSED, reset=anew)))
-    await wish(world, Desired(reset=anew))
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED, reset=anew)))
+    await set_desired(world, Desired(reset=anew))
     world.hub.user("alpha").emit(1)
     await world.until(lambda: 11 in numbers(world), "and events go on")
     assert gaps(world) == [("1", 3, 5)]
@@ -374,7 +374,7 @@ async def test_a_checkpoint_forgotten_by_a_commit_of_unknown_outcome_is_no_loss(
 
     world.broker.faults = faults
     with structlog.testing.capture_logs() as logs:
-        await wish(world, Desired(state=TargetState.PAUSED, forget=True))
+        await set_desired(world, Desired(state=TargetState.PAUSED, forget=True))
         await world.until(struck.is_set, "the outcome is unknown")
         await world.until(lambda: world.registry.registered == {"beta"}, "it is forgotten all the same")
     assert not [entry for entry in errors(logs) if "went back" in entry["event"]]

@@ -11,7 +11,7 @@ from gateway.publication import NOTIFICATIONS
 from gateway.state import Desired, Reset, TargetState
 from gateway.verify.announced import announced
 from tests.support.in_process import Build, World
-from tests.unit.replica.wishes import applied, wish
+from tests.unit.replica.desired_state import applied, set_desired
 
 BEGINS = 20
 """The sequence after which the second incarnation begins."""
@@ -61,16 +61,16 @@ async def test_a_reset_and_a_change_in_one_go_publish_all_that_is_wanted_once(
     world.control = MemoryControl()
     await world.replica()
     user = world.hub.user("alpha")
-    await applied(world, await wish(world, Desired(strategies=before)))
+    await applied(world, await set_desired(world, Desired(strategies=before)))
     user.emit(50)
     await world.until(lambda: world.status("alpha").settled == 60, "all are settled")
 
     # In one write: rest, another subscription, and another beginning. The hub goes on meanwhile.
     reset = Reset(incarnation=2, verified=BEGINS)
-    await wish(world, Desired(strategies=at_reset, state=TargetState.PAUSED, reset=reset))
+    await set_desired(world, Desired(strategies=at_reset, state=TargetState.PAUSED, reset=reset))
     user.emit(20)
     await world.until(lambda: stands(world) == (BEGINS, 2), "the checkpoint is reset")
-    revision = await wish(world, Desired(strategies=after, reset=reset))
+    revision = await set_desired(world, Desired(strategies=after, reset=reset))
     user.emit(20)
     await applied(world, revision)
     user.emit(20)

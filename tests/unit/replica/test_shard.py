@@ -202,7 +202,7 @@ async def test_a_stopped_shard_whose_last_commit_fails_is_not_said_to_reopen(bui
     assert [one for one in lines if "shard log failed, reopening" in one["event"]] == []
 
 
-async def test_keys_begin_with_the_account_where_wished_dead_letters_included(build: Build) -> None:
+async def test_keys_begin_with_the_account_where_set_dead_letters_included(build: Build) -> None:
     world = await build("main", prefill=3)
     enlarge(world, "main", 2, 200_000)
     world.broker.largest = 100_000

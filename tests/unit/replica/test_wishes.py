@@ -14,12 +14,12 @@ from gateway.publication import NOTIFICATIONS
 from gateway.replica.source.account import AccountState
 from gateway.state import Desired, TargetState, Written
 from tests.support.in_process import Build, World
-from tests.unit.replica.wishes import applied, wish
+from tests.unit.replica.desired_state import applied, set_desired
 
 LATER = b'{"version":2,"strategies":null,"state":"running","moon":"full"}'
 
 
-async def world_with_wishes(build: Build, *accounts: str, prefill: int = 0) -> World:
+async def world_with_desired_state(build: Build, *accounts: str, prefill: int = 0) -> World:
     world = await build(*(accounts or ("alpha",)), prefill=prefill)
     world.control = MemoryControl()
     return world
@@ -43,30 +43,30 @@ def strategies(world: World, after: int, account: str = "alpha") -> set[int]:
 
 
 async def test_a_subscription_reaches_the_hub_by_its_difference_and_filters_on(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=20)
+    world = await world_with_desired_state(build, prefill=20)
     await world.replica()
     await world.published("alpha", range(1, 21))
     assert asked(world) == {1, 2, 3, 4, 5}
 
-    await applied(world, await wish(world, Desired(strategies=(1, 2))))
+    await applied(world, await set_desired(world, Desired(strategies=(1, 2))))
     await world.until(lambda: asked(world) == {1, 2}, "the hub pushes no more than these")
     world.hub.user("alpha").emit(60)
     await world.until(lambda: world.status("alpha").settled == 80, "all are settled")
     assert strategies(world, 20) == {1, 2}
 
-    await applied(world, await wish(world, Desired(strategies=(2, 3))))
+    await applied(world, await set_desired(world, Desired(strategies=(2, 3))))
     await world.until(lambda: asked(world) == {2, 3}, "the hub pushes these")
     world.hub.user("alpha").emit(60)
     await world.until(lambda: world.status("alpha").settled == 140, "all are settled")
     assert strategies(world, 80) == {2, 3}
 
-    await applied(world, await wish(world, Desired(strategies=())))
+    await applied(world, await set_desired(world, Desired(strategies=())))
     await world.until(lambda: asked(world) == set(), "the hub pushes nothing")
     world.hub.user("alpha").emit(60)
     await world.until(lambda: world.status("alpha").settled == 200, "all are settled, by history")
     assert strategies(world, 140) == set()
 
-    await applied(world, await wish(world, Desired()))
+    await applied(world, await set_desired(world, Desired()))
     assert asked(world) == {1, 2, 3, 4, 5}
     world.hub.user("alpha").emit(60)
     await world.published("alpha", range(201, 261))
@@ -75,9 +75,9 @@ async def test_a_subscription_reaches_the_hub_by_its_difference_and_filters_on(b
     assert late == []
 
 
-async def test_a_wish_that_was_there_first_holds_from_the_first_event(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=60)
-    revision = await wish(world, Desired(strategies=(4,)))
+async def test_desired_state_that_was_there_first_holds_from_the_first_event(build: Build) -> None:
+    world = await world_with_desired_state(build, prefill=60)
+    revision = await set_desired(world, Desired(strategies=(4,)))
     await world.replica()
     await applied(world, revision)
     await world.until(lambda: world.status("alpha").settled == 60, "all are settled")
@@ -86,14 +86,14 @@ async def test_a_wish_that_was_there_first_holds_from_the_first_event(build: Bui
 
 
 async def test_a_strategy_that_the_hub_does_not_give_is_reported(build: Build) -> None:
-    world = await world_with_wishes(build)
+    world = await world_with_desired_state(build)
     await world.replica()
-    await applied(world, await wish(world, Desired(strategies=(1, 99))))
+    await applied(world, await set_desired(world, Desired(strategies=(1, 99))))
     assert world.replicas[0].view.observed["alpha"].value.failed_strategies == (99,)
 
 
 async def test_how_the_hub_writes_enums_is_reported(build: Build) -> None:
-    world = await world_with_wishes(build)
+    world = await world_with_desired_state(build)
     await world.replica()
     await world.until(lambda: "alpha" in world.replicas[0].view.observed, "it is reported")
     assert world.replicas[0].view.observed["alpha"].value.enum_forms is UNSET
@@ -105,58 +105,58 @@ async def test_how_the_hub_writes_enums_is_reported(build: Build) -> None:
 
 
 async def test_a_paused_account_has_no_connection_and_resumes_where_it_was(build: Build) -> None:
-    world = await world_with_wishes(build, "alpha", "beta", prefill=5)
+    world = await world_with_desired_state(build, "alpha", "beta", prefill=5)
     await world.replica()
     await world.published("alpha", range(1, 6))
-    await applied(world, await wish(world, Desired(state=TargetState.PAUSED)))
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED)))
     await world.becomes("alpha", AccountState.PAUSED)
     assert world.hub.server.of(world.hub.user("alpha")) == []
     for name in ("alpha", "beta"):
         world.hub.user(name).emit(5)
     await world.published("beta", range(1, 11))
     assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
-    await applied(world, await wish(world, Desired()))
+    await applied(world, await set_desired(world, Desired()))
     await world.published("alpha", range(1, 11))
     assert world.keys_of("alpha") == list(range(1, 11))
 
 
 async def test_an_account_paused_when_the_gateway_begins_is_never_connected(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
-    revision = await wish(world, Desired(state=TargetState.PAUSED))
+    world = await world_with_desired_state(build, prefill=5)
+    revision = await set_desired(world, Desired(state=TargetState.PAUSED))
     await world.replica()
     await applied(world, revision)
     assert world.hub.user("alpha").counts["connects"] == 0
 
 
 async def test_a_new_connection_is_made_when_it_is_asked_for_and_only_then(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
+    world = await world_with_desired_state(build, prefill=5)
     await world.replica()
     await world.published("alpha", range(1, 6))
-    await applied(world, await wish(world, Desired(reconnects=1)))
+    await applied(world, await set_desired(world, Desired(reconnects=1)))
     assert world.hub.user("alpha").counts["connects"] == 2
-    await applied(world, await wish(world, Desired(reconnects=1, strategies=(1,))))
+    await applied(world, await set_desired(world, Desired(reconnects=1, strategies=(1,))))
     assert world.hub.user("alpha").counts["connects"] == 2
 
 
 async def test_asking_for_a_connection_ends_the_wait_for_the_next_try(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
+    world = await world_with_desired_state(build, prefill=5)
     (world.keys / "alpha").write_text("wrong")
     world.hub.hub.change_key(world.hub.user("alpha"), "right")
     await world.replica()
     await world.becomes("alpha", AccountState.UNAUTHORIZED)
     world.hub.hub.change_key(world.hub.user("alpha"), "wrong")
     began = asyncio.get_running_loop().time()
-    await wish(world, Desired(reconnects=1))
+    await set_desired(world, Desired(reconnects=1))
     await world.published("alpha", range(1, 6))
     assert asyncio.get_running_loop().time() - began < 10  # else not before 15 s
 
 
-async def test_a_wish_of_a_later_release_changes_nothing_and_is_not_overwritten(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
+async def test_desired_state_of_a_later_release_is_neither_taken_nor_overwritten(build: Build) -> None:
+    world = await world_with_desired_state(build, prefill=5)
     await world.replica()
     await world.published("alpha", range(1, 6))
-    await applied(world, await wish(world, Desired(strategies=(1,))))
-    await wish(world, LATER)
+    await applied(world, await set_desired(world, Desired(strategies=(1,))))
+    await set_desired(world, LATER)
     world.hub.user("alpha").emit(30)
     await world.published("alpha", [31])  # the last one that it wants
     assert strategies(world, 5) == {1}
@@ -164,10 +164,10 @@ async def test_a_wish_of_a_later_release_changes_nothing_and_is_not_overwritten(
 
 
 async def test_too_many_strategies_are_refused_and_the_account_goes_on(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
+    world = await world_with_desired_state(build, prefill=5)
     await world.replica()
     with capture_logs() as logs:
-        await wish(world, Desired(strategies=tuple(range(10**8, 10**8 + 2000))))
+        await set_desired(world, Desired(strategies=tuple(range(10**8, 10**8 + 2000))))
         await world.until(
             lambda: any("desired subscription is invalid" in entry["event"] for entry in logs), "it says so"
         )
@@ -176,7 +176,7 @@ async def test_too_many_strategies_are_refused_and_the_account_goes_on(build: Bu
 
 
 async def test_the_owner_reports_what_is_so_and_of_an_idle_account_only_once(build: Build) -> None:
-    world = await world_with_wishes(build, prefill=5)
+    world = await world_with_desired_state(build, prefill=5)
     replica = await world.replica()
 
     def said() -> Any:  # noqa: ANN401 - Observed, or nothing yet
@@ -194,15 +194,17 @@ async def test_the_owner_reports_what_is_so_and_of_an_idle_account_only_once(bui
 
 
 async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: Build) -> None:
-    world = await world_with_wishes(build)
+    world = await world_with_desired_state(build)
     await world.replica()
     await world.becomes("alpha", AccountState.LIVE)
     mine = Written("otto", "2026-11-22T13:32:25.092Z", "the-request")
     with capture_logs() as logs:
-        await applied(world, await wish(world, Desired(strategies=(1,), written=mine)))
-        await applied(world, await wish(world, Desired(strategies=(2,))))
-        await applied(world, await wish(world, Desired(strategies=(3,), written=mine)))
-        await applied(world, await wish(world, Desired(strategies=(4,), written=mine)))  # a copy of what was there
+        await applied(world, await set_desired(world, Desired(strategies=(1,), written=mine)))
+        await applied(world, await set_desired(world, Desired(strategies=(2,))))
+        await applied(world, await set_desired(world, Desired(strategies=(3,), written=mine)))
+        await applied(
+            world, await set_desired(world, Desired(strategies=(4,), written=mine))
+        )  # a copy of what was there
     assert world.replicas[0]._source.counters.unknown_writers == 2
     told = [(log["log_level"], log["by"], log.get("request_id")) for log in logs if "applied a change" in log["event"]]
     assert told == [
@@ -214,8 +216,8 @@ async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: B
 
 
 async def test_an_owner_that_begins_does_not_say_whom_it_obeyed_before(build: Build) -> None:
-    world = await world_with_wishes(build)
-    revision = await wish(world, Desired(strategies=(1,)))
+    world = await world_with_desired_state(build)
+    revision = await set_desired(world, Desired(strategies=(1,)))
     with capture_logs() as logs:
         await world.replica()
         await applied(world, revision)

@@ -78,8 +78,8 @@ async def test_names_and_enums_are_written_in_every_form(look: Look, form: Form)
 
 async def test_decimals_may_be_texts_with_the_same_digits(run: Run) -> None:
     texts, numbers = [
-        b"".join((await run(seed=7, prefill=500, faults=Faults(decimals_as_text=wish))).user("demo").emitted())
-        for wish in (True, False)
+        b"".join((await run(seed=7, prefill=500, faults=Faults(decimals_as_text=as_text))).user("demo").emitted())
+        for as_text in (True, False)
     ]
     assert b'"maxLoss":"-1234.50"' in texts
     assert b'"IVRank_pct":"0.10"' in texts

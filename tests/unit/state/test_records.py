@@ -178,7 +178,7 @@ def test_a_report_names_an_epoch_and_a_reader_of_version_1_ignores_it() -> None:
         assert members == json.loads(encode_record(said))
 
 
-def test_a_wish_remembers_requests_and_a_reader_of_version_1_ignores_them() -> None:
+def test_desired_state_has_requests_that_a_reader_of_version_1_ignores() -> None:
     told = Desired(reconnects=4, idempotency=(IdempotencyRecord("5f0e", "reconnect", 4),))
     assert decode_record(Desired, encode_record(told)) == told
     members = json.loads(encode_record(told))

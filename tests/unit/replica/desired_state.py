@@ -6,11 +6,11 @@ from gateway.state import Desired, encode_record
 from tests.support.in_process import World
 
 
-async def wish(world: World, desired: Desired | bytes, account: str = "alpha") -> int:
-    """Write what is wanted; give its revision."""
-    standing = world.control.records.get((False, f"account.{account}"))
+async def set_desired(world: World, desired: Desired | bytes, account: str = "alpha") -> int:
+    """Write what is desired; return its revision."""
+    current = world.control.records.get((False, f"account.{account}"))
     value = desired if isinstance(desired, bytes) else encode_record(desired)
-    return int(await world.control.write(f"account.{account}", value, standing[0].revision if standing else 0))
+    return int(await world.control.write(f"account.{account}", value, current[0].revision if current else 0))
 
 
 async def applied(world: World, revision: int, account: str = "alpha") -> None:
