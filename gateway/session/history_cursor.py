@@ -71,7 +71,7 @@ class HistoryCursor:
         self._go_to(max(0, (anchor.sequence if anchor else marked) - 1))
 
     def _go_to(self, since: int) -> None:
-        self.cursor = PageRequest(since)
+        self.request = PageRequest(since)
         self._tokens = PageTokens(since)
 
     def is_behind(self, latest: int, verified: int) -> bool:
@@ -94,13 +94,13 @@ class HistoryCursor:
     # Turning pages --------------------------------------------------------------------------------------
 
     def read(self, page: Page, contents: Sequence[Content]) -> bool:
-        """Look at the answer to `cursor`; return True where it does not lead on."""
+        """Look at the answer to `request`; return True where it does not lead on."""
         return self._tokens.read(page, contents)
 
     def turn(self) -> None:
-        """Set the cursor to the next page."""
+        """Ask for the next page."""
         if self._tokens.next is not None:
-            self.cursor = PageRequest(self.cursor.since, self._tokens.next)
+            self.request = PageRequest(self.request.since, self._tokens.next)
         else:
             self._go_to(self.reached)
 
@@ -115,7 +115,7 @@ class HistoryCursor:
 
         While the anchor is looked for, nothing is: the same question is asked again from its beginning.
         """
-        self._go_to(self.reached if self.phase is CursorPhase.FORWARD else self.cursor.since)
+        self._go_to(self.reached if self.phase is CursorPhase.FORWARD else self.request.since)
 
     def has_seam(self, contents: Sequence[Content], last: Anchor | None) -> bool:
         """Return whether this page may not join what was taken before it, which ended with `last`, verified.

@@ -57,7 +57,7 @@ class HistoryReader:
         standing = self._standing
         if self._latest.must_be_told or not standing.is_subscribed or self._outbox.queue.is_full:
             return None
-        return self._cursor.cursor if standing.is_paging else None
+        return self._cursor.request if standing.is_paging else None
 
     def wants_next(self, token: str | None) -> PageRequest | None:
         """Return the page that `wants()` will most likely give after an answer that ends with `token`.
@@ -67,7 +67,7 @@ class HistoryReader:
         """
         if token is None or self._cursor.requires_overlap or 2 * self._pushes.bytes > self._settings.buffer_bytes:
             return None
-        return PageRequest(self._cursor.cursor.since, token) if self._standing.state is State.CATCHING_UP else None
+        return PageRequest(self._cursor.request.since, token) if self._standing.state is State.CATCHING_UP else None
 
     def on_page(self, page: Page, now: float) -> bool:
         """Take the answer to `wants()`; return True when asking again only makes sense later.
@@ -78,44 +78,44 @@ class HistoryReader:
             return self._on_page(page, now)
 
     def _on_page(self, page: Page, now: float) -> bool:
-        walk, standing, latest = self._cursor, self._standing, self._latest
-        if page.request != walk.cursor or latest.told_at is None or not standing.is_paging:
+        cursor, standing, latest = self._cursor, self._standing, self._latest
+        if page.request != cursor.request or latest.told_at is None or not standing.is_paging:
             return False  # the question has changed since: the answer is to another one
         contents = page.in_order()
-        ended = walk.read(page, contents)
-        if walk.phase is not CursorPhase.FORWARD:
+        ended = cursor.read(page, contents)
+        if cursor.phase is not CursorPhase.FORWARD:
             asks = self._merger.look_for_anchor(contents, ended=ended, latest=latest.sequence)
             if asks is not None:
                 standing.is_auditing = standing.is_auditing and not asks
-                if walk.waits and standing.state is State.LIVE:
+                if cursor.waits and standing.state is State.LIVE:
                     standing.doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
         elif not standing.is_trusted and self._outbox.anchor is None:
             self._merger.check_without_anchor(contents)
         if standing.trust():
             self._pushes.reconsider()
-        if walk.has_seam(contents, self._outbox.anchor):
-            walk.requires_overlap = True
-            walk.begin(self._outbox.marked, self._outbox.anchor)
+        if cursor.has_seam(contents, self._outbox.anchor):
+            cursor.requires_overlap = True
+            cursor.begin(self._outbox.marked, self._outbox.anchor)
             return False
         return self._read_on(page, contents, now, ended=ended)
 
     def _read_on(self, page: Page, contents: list[Content], now: float, *, ended: bool) -> bool:
         """Take in a page of a history that is proven; return True when asking again only makes sense later."""
-        walk, standing = self._cursor, self._standing
-        before = walk.reached
+        cursor, standing = self._cursor, self._standing
+        before = cursor.reached
         stopped = self._merger.merge(contents, live=standing.state is State.LIVE)
-        reached = walk.reached
+        reached = cursor.reached
         has_room = not page.is_full or page.request.since >= before  # else the anchor may have taken all of it
         paused = stopped or (ended and reached == before and has_room)
         if paused and not stopped:
             self._latest.on_all_shown()
             self._doubtful.on_look(reached)
         self._latest.on_page(now, self._settings.grace)
-        if stopped or (walk.requires_overlap and walk.all_final and reached > before):
-            walk.begin(self._outbox.marked, self._outbox.anchor)
+        if stopped or (cursor.requires_overlap and cursor.all_final and reached > before):
+            cursor.begin(self._outbox.marked, self._outbox.anchor)
         else:
-            walk.turn()
+            cursor.turn()
         self._pushes.reconsider()
         if standing.state is State.LIVE:
             standing.is_auditing = not paused
@@ -148,5 +148,5 @@ class HistoryReader:
 
     def on_token_refused(self) -> None:
         """The hub no longer takes the continuation token of the page that was asked for."""
-        if self.wants() is not None and self._cursor.cursor.token is not None:
+        if self.wants() is not None and self._cursor.request.token is not None:
             self._cursor.forget_token()

@@ -25,7 +25,7 @@ class PageMerger:
         self._outbox = parts.outbox
         self._waiting = parts.waiting
         self._doubtful = parts.doubtful
-        self._walk = parts.cursor
+        self._cursor = parts.cursor
         self._finality = parts.finality
         self._clock = parts.clock
         self._aside: list[Content] = []
@@ -41,26 +41,26 @@ class PageMerger:
 
         Raises Diverged.
         """
-        walk, before = self._walk, self._walk.phase
+        cursor, before = self._cursor, self._cursor.phase
         if any(content.sequence is not None for content in contents):
             self._empty_since = None
-        if walk.check(contents, ended=ended):
+        if cursor.check(contents, ended=ended):
             for content in self._aside:
                 self._outbox.place(content)
             self._aside.clear()
-            if walk.new_incarnation is not None:
-                self._outbox.mark(self._outbox.marked, walk.new_incarnation)
+            if cursor.new_incarnation is not None:
+                self._outbox.mark(self._outbox.marked, cursor.new_incarnation)
             return None
-        if walk.phase is before and walk.phase is CursorPhase.ANCHOR:
+        if cursor.phase is before and cursor.phase is CursorPhase.ANCHOR:
             self._aside += [content for content in contents if content.sequence is None]
         else:
             self._aside.clear()  # it will be shown again
-        if walk.waits:
+        if cursor.waits:
             return True
-        if walk.phase is before:
+        if cursor.phase is before:
             if ended:
                 return self._found_nothing(latest)
-            walk.turn()
+            cursor.turn()
         return False
 
     def _found_nothing(self, latest: int) -> bool:
@@ -69,11 +69,11 @@ class PageMerger:
             self._empty_since = self._empty_since or (self._clock.now, latest)
             since, last = self._empty_since
             if not self._clock.has_passed(since):
-                self._walk.begin(self._outbox.marked, self._outbox.anchor)
+                self._cursor.begin(self._outbox.marked, self._outbox.anchor)
                 return True
             self._pass_gap(last)
         self._empty_since = None
-        self._walk.read_forward()
+        self._cursor.read_forward()
         return False
 
     def check_without_anchor(self, contents: Sequence[Content]) -> None:
@@ -93,17 +93,17 @@ class PageMerger:
 
     def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue what is new in a page; return True where it must stop before the page's end."""
-        walk, outbox = self._walk, self._outbox
-        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if walk.all_final else None
+        cursor, outbox = self._cursor, self._outbox
+        last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if cursor.all_final else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence
-        if walk.origin is not None and final >= walk.origin:
-            self._pass_gap(walk.origin - 1)
-            walk.origin = None
-        if walk.passed is not None and final > walk.passed[1]:
-            since, through = walk.passed
+        if cursor.origin is not None and final >= cursor.origin:
+            self._pass_gap(cursor.origin - 1)
+            cursor.origin = None
+        if cursor.passed is not None and final > cursor.passed[1]:
+            since, through = cursor.passed
             outbox.mark(max(outbox.marked, since), outbox.anchor)
             self._pass_gap(through)
-            walk.passed = None
+            cursor.passed = None
         stopped = False
         for content in contents:
             sequence = content.sequence
@@ -133,7 +133,7 @@ class PageMerger:
         return not is_known and not self._doubtful.is_garbled(sequence)
 
     def _merge(self, sequence: int, content: Content, final: int, *, live: bool) -> None:
-        walk, outbox = self._walk, self._outbox
+        cursor, outbox = self._cursor, self._outbox
         if sequence in outbox:
             outbox.meet(content)
         elif sequence in self._waiting:
@@ -142,9 +142,9 @@ class PageMerger:
             outbox.meet(content)
         else:
             self._place(content, live=live)
-        walk.reached = max(walk.reached, sequence)
+        cursor.reached = max(cursor.reached, sequence)
         if sequence > final:
-            walk.all_final = False
+            cursor.all_final = False
             if outbox.anchor is None:  # better a young anchor than none, should the hub start again now
                 outbox.mark(outbox.marked, Anchor.of(content))
         elif outbox.checkpoint_half_full:
@@ -186,4 +186,4 @@ class PageMerger:
                 self._outbox.pass_gap(sequence - 1)
             self._outbox.place(self._waiting.pop(sequence))
         self._outbox.pass_gap(last)
-        self._walk.reached = max(self._walk.reached, last)
+        self._cursor.reached = max(self._cursor.reached, last)

@@ -262,11 +262,11 @@ class ReplayJob:
         if queue.seen >= through and through < until:
             self.waits_for = f"the history is final up to event {final} only, yet"
             return False
-        walk = HistoryCursor(HubClock(0))
-        walk.begin(queue.seen, None)
-        walk.read_forward()
+        cursor = HistoryCursor(HubClock(0))
+        cursor.begin(queue.seen, None)
+        cursor.read_forward()
         share = self.account.memory.share
-        while not await self._page(hub, walk, share, through, min(through, shown)):
+        while not await self._page(hub, cursor, share, through, min(through, shown)):
             if not self._is_trusted(hub):
                 return False
         return through == until
@@ -275,7 +275,7 @@ class ReplayJob:
         """Whether the history over this connection is still known to be the one that was published."""
         return self.account.link.hub is hub and self.account.state is AccountState.LIVE
 
-    async def _page(self, hub: Hub, walk: HistoryCursor, share: MemoryShare, through: int, shown: int) -> bool:
+    async def _page(self, hub: Hub, cursor: HistoryCursor, share: MemoryShare, through: int, shown: int) -> bool:
         """Publish what a page has of the range; return True where nothing is left up to `through`.
 
         The history has all up to `shown`, and above that perhaps nothing.
@@ -284,7 +284,7 @@ class ReplayJob:
         await history.rest()
         reservation = await share.reserve(history.expected_bytes)
         with reservation.until_done():
-            request = walk.cursor
+            request = cursor.request
             try:
                 answer = await history.page(hub, request, reservation, self._may_pass)
             except UnservableEvents:
@@ -294,13 +294,13 @@ class ReplayJob:
             if not self._is_trusted(hub):
                 return False
             if answer is None:
-                walk.forget_token()
+                cursor.forget_token()
                 return False
             contents = await decode(self.account.source.decoder, self.account.name, answer.envelopes)
             page = Page(request, contents, answer.token)
             ordered = page.in_order()
             await self._check_seam(hub, ordered)
-            ended = walk.read(page, ordered)
+            ended = cursor.read(page, ordered)
             before = queue.place
             is_there = await self._publish(ordered, through)
             assert queue.seen is not None  # noqa: S101 - it has begun
@@ -313,8 +313,8 @@ class ReplayJob:
                 return True
             if ended and is_old:
                 raise _Missing(f"the hub's history ends with event {queue.seen}, and the range with {through}")
-            walk.reached = queue.seen
-            walk.turn()
+            cursor.reached = queue.seen
+            cursor.turn()
             await self._place_mark(at_once=False)
         return False
 
