@@ -240,8 +240,8 @@ class LeaseMembership:
         if members == self._members and is_settled and now < self._reassign_at:
             return
         others = [shard for shard in range(self._shards) if shard not in self._held and f"lease.{shard}" in names]
-        standing = await _all(self._store.read(f"lease.{shard}") for shard in others)
-        holders = {shard: lease.token for shard, lease in zip(others, standing, strict=True) if lease is not None}
+        current = await _all(self._store.read(f"lease.{shard}") for shard in others)
+        holders = {shard: lease.token for shard, lease in zip(others, current, strict=True) if lease is not None}
         self._owners = assign(self._shards, members, holders | dict.fromkeys(self._held, self._token))
         self._members, self._reassign_at = members, now + self._timing.lease
 
@@ -281,12 +281,12 @@ class LeaseMembership:
             while self._held.get(shard) is held:
                 era = self._store.generation
                 if held.revision is None or held.era is not era:
-                    standing = await self._store.read(name)
-                    if standing is not None and standing.token != self._token:
+                    current = await self._store.read(name)
+                    if current is not None and current.token != self._token:
                         del self._held[shard]
                         self._change()
                         return
-                    held.revision, held.era = (0 if standing is None else standing.revision), era
+                    held.revision, held.era = (0 if current is None else current.revision), era
                 expected, held.revision = held.revision, None
                 try:
                     held.revision = await self._store.write(name, self._token, expected)
@@ -305,10 +305,10 @@ class LeaseMembership:
 
     async def _erase(self, name: str, held: _Held) -> None:
         if held.revision is None or held.era is not self._store.generation:
-            standing = await self._store.read(name)
-            if standing is None or standing.token != self._token:
+            current = await self._store.read(name)
+            if current is None or current.token != self._token:
                 return
-            held.revision = standing.revision
+            held.revision = current.revision
         await self._store.erase(name, held.revision)
 
     async def close(self) -> None:

@@ -78,7 +78,7 @@ def is_applied(view: View, name: str) -> bool:
     return sighting.value.applied >= revision and (revision > 0 or sighting.value.state == "live")
 
 
-def standing_of(view: View, name: str) -> state.CheckpointPosition:
+def checkpoint_position_of(view: View, name: str) -> state.CheckpointPosition:
     """Return what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
     sighting = view.observed.get(name)
     said = None if sighting is None else sighting.value

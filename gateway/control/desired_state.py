@@ -105,15 +105,15 @@ class DesiredStateWriter:
                     lambda: not condition.expects_later_than(view.desired_of(account).revision), READ_TIMEOUT_S / 2
                 )
                 condition.check(account, view.desired_of(account).revision)
-            standing = view.desired_of(account)
-            if standing.desired is None:
+            current = view.desired_of(account)
+            if current.desired is None:
                 raise Problem(
                     ProblemType.WRITTEN_BY_NEWER_VERSION,
                     f"A newer release wrote the desired state of account {account}. Ask a replica of that release.",
                 )
-            wanted = replace(change(standing.desired), written=caller.written())
-            intent = of_desired(caller, action, account, standing.desired, wanted)
-            written = await self._write(view, store, intent, VersionedDesired(wanted, standing.revision))
+            wanted = replace(change(current.desired), written=caller.written())
+            intent = of_desired(caller, action, account, current.desired, wanted)
+            written = await self._write(view, store, intent, VersionedDesired(wanted, current.revision))
             if written is not None:
                 return written
             if loop.time() > deadline:

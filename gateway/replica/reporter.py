@@ -95,7 +95,7 @@ class Reporter:
         store: ControlStore,
         accounts: Callable[[], Iterable[AccountReport | str]],
         facts: Callable[[], Iterable[StateReport]],
-        last_word: Callable[[str], LastWriter],
+        last_writer: Callable[[str], LastWriter],
         failed: Callable[[str, Exception], float],
     ) -> None:
         """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
@@ -105,7 +105,7 @@ class Reporter:
         hears of an account of which nothing can be said, and returns the seconds until it is asked of again.
         """
         self._store = store
-        self._last_writer = last_word
+        self._last_writer = last_writer
         self._accounts = accounts
         self._state_reports = facts
         self._failed = failed

@@ -246,10 +246,10 @@ class _ErrorCapture(logging.Handler):
 
 def _capture_errors() -> _ErrorCapture:
     library = logging.getLogger("opentelemetry")
-    ear = _ErrorCapture()
-    library.handlers = [ear]
+    capture = _ErrorCapture()
+    library.handlers = [capture]
     library.propagate = False
-    return ear
+    return capture
 
 
 class _Headers(AuthBase):

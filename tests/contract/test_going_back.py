@@ -274,7 +274,7 @@ async def test_the_suite_notices_a_batch_that_expects_no_checkpoint(
     made = batch.make_batch
 
     def unconditioned(*args: Any, **kwargs: Any) -> batch.Batch:  # noqa: ANN401
-        return made(*args, **kwargs | {"standing": None})
+        return made(*args, **kwargs | {"last_sequences": None})
 
     monkeypatch.setattr("gateway.broker.jetstream.batch.make_batch", unconditioned)
     async with on_nats(folder) as (rig, _, place), stored(rig, place) as shard:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from gateway.broker.credentials import BrokerLogin
-from gateway.broker.jetstream import client_internals as innards
+from gateway.broker.jetstream import client_internals
 from gateway.broker.jetstream.link import Link
 from gateway.broker.jetstream.log import JetStreamShard
 from gateway.broker.jetstream.stream import StreamSettings, wanted
@@ -99,13 +99,13 @@ async def test_a_killed_server_has_what_it_acknowledged_and_perhaps_the_last(fol
 async def test_a_connections_end_is_told_at_once_though_something_is_unsent(folder: Path) -> None:
     async with NatsServer(folder) as server, nats_rig(server.url) as rig:
         link = rig.connection.link
-        with link.open_inbox("nobody") as ear:
+        with link.open_inbox("nobody") as inbox:
             link.client._pending.append(b"PING\r\n")
             link.client._pending_data_size = 6
-            innards.abort(link.client)  # a server that dies does the same where its socket is reset
+            client_internals.abort(link.client)  # a server that dies does the same where its socket is reset
             async with asyncio.timeout(5):
                 with pytest.raises(Unavailable, match="ended"):
-                    await ear.next()
+                    await inbox.next()
 
 
 async def test_an_answer_that_nobody_waits_for_any_more_ends_no_connection(nats_server: NatsServer) -> None:
@@ -114,7 +114,7 @@ async def test_an_answer_that_nobody_waits_for_any_more_ends_no_connection(nats_
     async def note(error: Exception) -> None:
         errors.append(error)
 
-    client = innards.PatchedClient()
+    client = client_internals.PatchedClient()
     await client.connect(nats_server.url, error_cb=note)
     try:
         for _ in range(20):
@@ -140,7 +140,7 @@ async def test_a_wait_that_is_cancelled_leaves_no_failure_that_nobody_asked_for(
         except asyncio.CancelledError:
             raise OSError("no servers") from None
 
-    waiting = asyncio.create_task(innards.bounded_call(fail_when_cancelled(), 60))
+    waiting = asyncio.create_task(client_internals.bounded_call(fail_when_cancelled(), 60))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     waiting.cancel()

@@ -15,7 +15,7 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
-from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import client_internals
 from gateway.broker.kafka.connection_limit import ConnectionLimit, Patience, patience
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
@@ -173,9 +173,9 @@ async def test_the_time_to_be_let_in_does_not_count_and_what_failed_does() -> No
 
 @pytest.mark.parametrize("turns", range(12))
 async def test_an_opening_whose_waiter_is_cancelled_leaves_no_connection(kafka_address: str, turns: int) -> None:
-    innards.apply_patches()
+    client_internals.apply_patches()
     client = AIOKafkaClient(bootstrap_servers=kafka_address)
-    innards.prepare(client, ConnectionLimit(10))
+    client_internals.prepare(client, ConnectionLimit(10))
     async with leaving_nothing():
         opening = asyncio.create_task(client.bootstrap())
         while not client._gateway_door.opened and turns < 6 and not opening.done():
@@ -184,4 +184,4 @@ async def test_an_opening_whose_waiter_is_cancelled_leaves_no_connection(kafka_a
             await asyncio.sleep(0)
         opening.cancel()
         await asyncio.wait({opening})
-        await innards.end_client(client)
+        await client_internals.end_client(client)

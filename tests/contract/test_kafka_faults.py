@@ -19,8 +19,7 @@ from aiokafka.errors import UnknownTopicOrPartitionError
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka import cluster, topic_rules
+from gateway.broker.kafka import client_internals, cluster, topic_rules
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
@@ -433,7 +432,7 @@ async def test_transactions_follow_each_other_without_the_librarys_pause(
     async with kafka.log("a").open(1) as shard:
         monkeypatch.setattr(aiokafka.producer.sender, "BACKOFF_OVERRIDE", 0.3)
         await commits(lambda times: bool(times) and times[-1] >= 0.3)
-        innards.apply_patches()
+        client_internals.apply_patches()
         times = await commits(lambda times: len(times) == 100)
         assert sorted(times)[90] < 0.2
 
@@ -448,7 +447,7 @@ async def test_no_topic_is_made_by_asking_for_it(rig: KafkaRig) -> None:
 
 
 async def test_the_names_that_we_use_below_the_librarys_surface_are_there(kafka: KafkaRig) -> None:
-    innards.apply_patches()
+    client_internals.apply_patches()
     async with kafka.log("a").open(1) as shard:
         assert isinstance(shard, KafkaShard)
         client = shard.producer.client
@@ -465,7 +464,7 @@ async def test_a_connection_that_is_made_while_its_client_ends_is_closed(kafka_a
     connecting = asyncio.create_task(client._get_conn(node, group=ConnectionGroup.COORDINATION))
     for _ in range(turns):
         await asyncio.sleep(0)
-    await innards.end_client(client)
+    await client_internals.end_client(client)
     made = await connecting
     assert made is None or not made.connected()
 

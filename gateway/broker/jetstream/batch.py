@@ -57,20 +57,18 @@ class BatchLayout:
 
 
 def make_batch(
-    form: BatchLayout, commit: Commit, *, standing: Mapping[str, int | None] | None, answer_to: str, largest: int
+    form: BatchLayout, commit: Commit, *, last_sequences: Mapping[str, int | None] | None, answer_to: str, largest: int
 ) -> Batch:
     """Return the batch of `commit`, whose answers go to `answer_to`.
 
-    `standing` is the sequence of each checkpoint that there is, by name, which must still be the last when the batch is
-    stored. One that is not there must still be absent; nothing is expected of one that is None, and of none where
-    `standing` is None. A message has room for one condition. The fence's is on the first message; a batch that has
-    checkpoints alone, each with its own condition, holds the first one twice.
-
-    `largest` is in bytes, headers included. Raises TooLarge for a message, CommitRejected for a checkpoint above it.
+    `last_sequences` has the sequence of each checkpoint that there is, by name, which must still be the last when the
+    batch is stored. One that is not there must still be absent. Nothing is expected of one that is None, and of none
+    where `last_sequences` is None. A message has room for one condition. The fence's is on the first message; a batch
+    that has checkpoints alone, each with its own condition, holds the first one twice.
     """
     identity = token_urlsafe(12)
     head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "
-    conditions = {name: _condition(standing, name, value) for name, value in commit.checkpoints.items()}
+    conditions = {name: _condition(last_sequences, name, value) for name, value in commit.checkpoints.items()}
     twice = next(iter(conditions)) if not commit.messages and all(conditions.values()) else None
     last = len(commit.messages) + len(commit.checkpoints) + (twice is not None)
     place = 0
@@ -117,9 +115,9 @@ def _fenced(form: BatchLayout) -> str:
     return f"{_EXPECTED}: {form.fence}\r\n{_EXPECTED}-Subject: {form.topics.fence(form.shard)}\r\n"
 
 
-def _condition(standing: Mapping[str, int | None] | None, name: str, value: bytes | None) -> str:
+def _condition(last_sequences: Mapping[str, int | None] | None, name: str, value: bytes | None) -> str:
     """Return the header that expects a checkpoint where it stands; none for what is forgotten: it builds on nothing."""
-    expected = None if standing is None or value is None else standing.get(name, 0)
+    expected = None if last_sequences is None or value is None else last_sequences.get(name, 0)
     return "" if expected is None else f"{_EXPECTED}: {expected}\r\n"
 
 

@@ -22,7 +22,7 @@ import nats.errors
 from nats.aio.client import Client
 
 from gateway.broker.credentials import BrokerLogin
-from gateway.broker.jetstream import client_internals as innards
+from gateway.broker.jetstream import client_internals
 from gateway.broker.jetstream.connect_errors import explain
 from gateway.broker.jetstream.link import API, Link, PermissionDenied
 from gateway.broker.peers import HEAD_START, PeerRace, resolve
@@ -215,7 +215,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         Unavailable: no server can be reached now.
 
     """
-    innards.silence_library_logs()
+    client_internals.silence_library_logs()
     options.access.check()
     for server in options.servers or [""]:
         _check_address(options.access, server)
@@ -254,7 +254,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
         await resolve(urlsplit(server).hostname or "")
     except OSError as error:
         raise Unavailable(str(error)) from error
-    client = innards.PatchedClient()
+    client = client_internals.PatchedClient()
     link = Link(client, timeout=limit, api_prefix=options.api_prefix)
     secured = _secured(options, server, client)
     failures: list[Exception] = []
@@ -286,7 +286,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
             closed_cb=on_end,
             **secured,
         )
-        await innards.bounded_call(login, limit)
+        await client_internals.bounded_call(login, limit)
         if not client.is_connected:  # nats-py takes the end of the stream for a greeting
             raise ConnectionResetError("the server hung up during the login")  # noqa: TRY301
         _guard(options, server, client)
@@ -319,7 +319,7 @@ def _secured(options: ConnectionOptions, server: str, client: Client) -> dict[st
 
 def _guard(options: ConnectionOptions, server: str, client: Client) -> None:
     """Raise where TLS is wanted and the connection has none: nats-py goes on in plain text."""
-    if _wants_tls(options, server) and not innards.encrypted(client):
+    if _wants_tls(options, server) and not client_internals.encrypted(client):
         raise nats.errors.SecureConnWantedError
 
 

@@ -72,14 +72,14 @@ class DirectReader:
         else:
             request["seq"] = max(start, 1)
         entries: list[StreamMessage] = []
-        with self._link.open_inbox(self._api) as ear:
-            message = await self._first(ear, json.dumps(request).encode())
+        with self._link.open_inbox(self._api) as inbox:
+            message = await self._first(inbox, json.dumps(request).encode())
             while _SEQUENCE in (message.headers or {}):
                 entry = _entry(message)
                 # Where the request was repeated, a second answer may begin again from the start.
                 if not entries or entry.sequence > entries[-1].sequence:
                     entries.append(entry)
-                message = await self._next(ear)
+                message = await self._next(inbox)
         if has_no_responders(message):
             raise await self._no_responders()
         status = (message.headers or {}).get("Status")
@@ -87,22 +87,22 @@ class DirectReader:
             raise Unavailable(f"{self._api}: NATS answered with status {status}")
         return entries
 
-    async def _first(self, ear: ReplyInbox, request: bytes) -> Msg:
+    async def _first(self, inbox: ReplyInbox, request: bytes) -> Msg:
         """Send the request until something answers."""
         try:
             async with self._link.patience():
                 while True:
-                    await self._link.publish(self._api, request, ear.subject)
+                    await self._link.publish(self._api, request, inbox.subject)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_REPEAT_S):
-                            return await ear.next()
+                            return await inbox.next()
         except TimeoutError as error:
             raise Unavailable(f"{self._api}: NATS did not answer in time") from error
 
-    async def _next(self, ear: ReplyInbox) -> Msg:
+    async def _next(self, inbox: ReplyInbox) -> Msg:
         try:
             async with asyncio.timeout(self._link.timeout):
-                return await ear.next()
+                return await inbox.next()
         except TimeoutError as error:
             raise Unavailable(f"{self._api}: NATS did not finish its answer in time") from error
 

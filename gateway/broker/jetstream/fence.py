@@ -40,8 +40,8 @@ async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
     return Claim(sequence, str(value["owner"]), epoch, str(value["token"]))
 
 
-def fenced(shard: int, standing: Claim | None) -> BrokerError:
-    """Say whose a shard is, whose writer finds `standing` instead of its own claim."""
-    if standing is None:
+def fenced(shard: int, current: Claim | None) -> BrokerError:
+    """Say whose a shard is, whose writer finds `current` instead of its own claim."""
+    if current is None:
         return OutcomeUnknown(f"the claim of shard {shard} is gone from the stream: it was purged, or made anew")
-    return Fenced(f"shard {shard} was claimed by {standing.owner} (epoch {standing.epoch})")
+    return Fenced(f"shard {shard} was claimed by {current.owner} (epoch {current.epoch})")

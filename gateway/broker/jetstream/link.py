@@ -18,7 +18,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from gateway.broker.jetstream import client_internals as innards
+from gateway.broker.jetstream import client_internals
 from gateway.errors import BrokerError, Unavailable
 
 API: Final = "$JS.API"
@@ -65,7 +65,7 @@ class ReplyInbox:
         self.expect(spoken_to)
 
     def expect(self, subjects: Iterable[str]) -> None:
-        """Note what is published to: the server's refusal of it is for this ear, too."""
+        """Note what is published to: the server's refusal of it is for this inbox, too."""
         self._expected |= {subject.lower(): subject for subject in subjects}
 
     async def next(self) -> Msg:
@@ -91,7 +91,7 @@ class ReplyInbox:
         return [str(one) for one in heard if isinstance(one, PermissionDenied)]
 
     def denied(self, subject: str) -> None:
-        """Hear that a subject is refused (as nats-py has it, in small letters), if it is one of this ear's."""
+        """Hear that a subject is refused (as nats-py has it, in small letters), if it is one of this inbox's."""
         if subject == self.subject.lower():
             self.received(PermissionDenied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
         elif subject in self._expected:
@@ -103,7 +103,7 @@ class _Line:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._then = innards.traffic_of(client)
+        self._then = client_internals.traffic_of(client)
         self._mark = None if self._then is None else self._then.taken + self._then.waiting
 
     @property
@@ -113,7 +113,7 @@ class _Line:
 
     def moves(self) -> tuple[bool, bool]:
         """Return whether the peer took a byte since the last look, and whether one came."""
-        then, now = self._then, innards.traffic_of(self._client)
+        then, now = self._then, client_internals.traffic_of(self._client)
         self._then = now
         if then is None or now is None:
             return False, False
@@ -156,8 +156,8 @@ class Link:
         nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal
         comes before its pong.
         """
-        await innards.bounded_call(self.client.flush(), self.timeout)
-        await innards.bounded_call(self.client.flush(), self.timeout)
+        await client_internals.bounded_call(self.client.flush(), self.timeout)
+        await client_internals.bounded_call(self.client.flush(), self.timeout)
 
     @property
     def max_payload(self) -> int:
@@ -177,13 +177,13 @@ class Link:
 
     @contextmanager
     def open_inbox(self, *to: str) -> Iterator[ReplyInbox]:
-        """Yield an ear for what `to` answers."""
+        """Yield an inbox for what `to` answers."""
         if self.is_lost:
             raise Unavailable(self._why)
         token = uuid4().hex
-        ear = self._inboxes[token] = ReplyInbox(f"{self._inbox}.{token}", to)
+        inbox = self._inboxes[token] = ReplyInbox(f"{self._inbox}.{token}", to)
         try:
-            yield ear
+            yield inbox
         finally:
             del self._inboxes[token]
 
@@ -212,7 +212,7 @@ class Link:
         if self.is_lost:
             raise Unavailable(self._why)
         with _as_unavailable("send"):
-            await innards.write(self.client, b"".join(frames))
+            await client_internals.write(self.client, b"".join(frames))
 
     async def publish(
         self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
@@ -229,10 +229,10 @@ class Link:
         Raises Unavailable: the link was lost, or nothing came in time, and then the request may still be
         served; PermissionDenied; NoResponders.
         """
-        with self.open_inbox(subject) as ear, _as_unavailable(subject):
+        with self.open_inbox(subject) as inbox, _as_unavailable(subject):
             async with self.patience():
-                await self.client.publish(subject, payload, reply=ear.subject, headers=headers)
-                answer = await ear.next()
+                await self.client.publish(subject, payload, reply=inbox.subject, headers=headers)
+                answer = await inbox.next()
         if has_no_responders(answer):
             raise NoResponders(f"nobody serves {subject}")
         return answer
@@ -245,13 +245,13 @@ class Link:
         """
         subject = f"{self.api_prefix}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
-        with self.open_inbox(subject) as ear, _as_unavailable(subject):
+        with self.open_inbox(subject) as inbox, _as_unavailable(subject):
             async with self.patience():
                 while True:
-                    await self.client.publish(subject, payload, reply=ear.subject)
+                    await self.client.publish(subject, payload, reply=inbox.subject)
                     with suppress(TimeoutError):
                         async with asyncio.timeout(_REPEAT):
-                            answer = await ear.next()
+                            answer = await inbox.next()
                             break
         if has_no_responders(answer):
             raise NoResponders(f"nobody serves {subject}{self.api_hint}")
@@ -262,11 +262,11 @@ class Link:
 
         What is sent expects a stream whose name none can have, so that every stream refuses it. Raises Unavailable.
         """
-        with self.open_inbox(*subjects) as ear, _as_unavailable("publish"):
+        with self.open_inbox(*subjects) as inbox, _as_unavailable("publish"):
             for subject in subjects:
                 await self.client.publish(subject, headers={"Nats-Expected-Stream": "."})
             await self._refusals_told()
-            return ear.refusals()
+            return inbox.refusals()
 
     @asynccontextmanager
     async def patience(self) -> AsyncIterator[None]:
@@ -303,12 +303,12 @@ class Link:
         """
         subject = f"{self.api_prefix}.{call}"
         results: list[dict[str, Any] | JetStreamApiError] = []
-        with self.open_inbox(subject) as ear, _as_unavailable(subject):
+        with self.open_inbox(subject) as inbox, _as_unavailable(subject):
             async with self.patience():
                 for body in bodies:
-                    await self.client.publish(subject, json.dumps(body).encode(), reply=ear.subject)
+                    await self.client.publish(subject, json.dumps(body).encode(), reply=inbox.subject)
                 for _ in bodies:
-                    answer = await ear.next()
+                    answer = await inbox.next()
                     if has_no_responders(answer):
                         raise NoResponders(f"nobody serves {subject}{self.api_hint}")
                     try:
@@ -335,15 +335,15 @@ class Link:
     async def _pinged(self, interval: float) -> None:
         """Wait for the answer to a ping as long as bytes flow before it; raises TimeoutError after a silence."""
         line = _Line(self.client)
-        await innards.bounded_call(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
+        await client_internals.bounded_call(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
 
     def lose(self, why: str) -> None:
         """Wake everyone who waits on this link that it is gone."""
         if not self.is_lost:
             self._why = why
             self._lost.set()
-            for ear in self._inboxes.values():
-                ear.received(Unavailable(why))
+            for inbox in self._inboxes.values():
+                inbox.received(Unavailable(why))
 
     def violated(self, violation: str) -> None:
         """Hear that the server refused a publish or a subscription, now or after its permissions changed."""
@@ -352,8 +352,8 @@ class Link:
         if subject == f"{self._inbox}.*".lower():  # no answer can come any more
             self._closed_inboxes = True
             self.lose(f'NATS refuses to let this user subscribe to "{self._inbox}.*"')
-        for ear in self._inboxes.values():
-            ear.denied(subject)
+        for inbox in self._inboxes.values():
+            inbox.denied(subject)
 
     async def close(self) -> None:
         """Say farewell and drop the socket; never waits for long."""
@@ -361,14 +361,14 @@ class Link:
         limit = _CLOSING if self.client.is_connected else _CLOSING_UNGREETED
         try:
             with suppress(Unavailable), _as_unavailable("close"):
-                await innards.bounded_call(self.client.close(), limit)
+                await client_internals.bounded_call(self.client.close(), limit)
         finally:
-            innards.abort(self.client)
+            client_internals.abort(self.client)
 
     async def _on_message(self, message: Msg) -> None:
-        ear = self._inboxes.get(message.subject[len(self._inbox) + 1 :])
-        if ear is not None:
-            ear.received(message)
+        inbox = self._inboxes.get(message.subject[len(self._inbox) + 1 :])
+        if inbox is not None:
+            inbox.received(message)
 
 
 def has_no_responders(message: Msg) -> bool:

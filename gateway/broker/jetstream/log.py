@@ -98,26 +98,26 @@ class JetStreamLog:
         plain publish is never kept waiting, and of 3,000 batches that crossed one none was stored after it.
         """
         fence = self._topics.fence(shard)
-        standing = await read_fence(link, self._topics, shard)
+        current = await read_fence(link, self._topics, shard)
         ours = self._interrupted.get(shard)
         overcome = self._overcome[shard]
-        if ours is not None and standing is not None and standing.token not in {*ours, *overcome}:
+        if ours is not None and current is not None and current.token not in {*ours, *overcome}:
             del self._interrupted[shard]  # who opens it again knows of the rival
-            raise fenced(shard, standing)
-        mine = Claim(0, self._settings.owner, 1 + (standing.epoch if standing else 0), uuid4().hex)
+            raise fenced(shard, current)
+        mine = Claim(0, self._settings.owner, 1 + (current.epoch if current else 0), uuid4().hex)
         value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
         if ours is not None:
             ours.add(mine.token)
-        if standing is not None and standing.token not in overcome:
-            overcome.append(standing.token)
+        if current is not None and current.token not in overcome:
+            overcome.append(current.token)
         try:
             answer = _parsed(await link.ask(fence, json.dumps(value).encode(), {"Nats-Rollup": "sub"}))
         except (PermissionDenied, NoResponders):
             raise
         except Unavailable as error:
-            standing = None if link.is_lost else await read_fence(link, self._topics, shard)
-            if standing is not None and standing.token == mine.token:
-                return standing
+            current = None if link.is_lost else await read_fence(link, self._topics, shard)
+            if current is not None and current.token == mine.token:
+                return current
             raise OutcomeUnknown(f"the claim of shard {shard} may have succeeded: {error}") from error
         problem = _problem(answer, self._topics.stream)
         if isinstance(problem, (Unavailable, OutcomeUnknown)):
@@ -149,7 +149,7 @@ class JetStreamShard:
         self._topics = settings.topics
         self._form = batch.BatchLayout(settings.topics, shard, claim.sequence, settings.ttl)
         self._limits = Limits(messages=batch.MOST_MESSAGES - 1, bytes=settings.batch_bytes)  # one may be held twice
-        self._standing: dict[str, int | None] | None = None  # by name: where its checkpoint is; None for a marker
+        self._last_sequences: dict[str, int | None] | None = None  # by name: where its checkpoint is; None for a marker
         self._newest = settings.topics.fence(shard), claim.sequence  # of what this writer knows to be in the stream
         self._verified_on = link
         self._facts = facts
@@ -184,14 +184,14 @@ class JetStreamShard:
                 places[name] = None
                 if not records.is_marker(stored):
                     found[name], places[name] = payload_of(stored), int(stored["seq"])
-        standing = await read_fence(link, self._topics, self._form.shard)
-        if standing is None or standing.sequence != self.claim.sequence:
-            raise self._spend(self._superseded(standing))
-        for name, known in (self._standing or {}).items():
+        current = await read_fence(link, self._topics, self._form.shard)
+        if current is None or current.sequence != self.claim.sequence:
+            raise self._spend(self._superseded(current))
+        for name, known in (self._last_sequences or {}).items():
             if known is not None and places.get(name, 0) != known:
                 words = f"the checkpoint of {name} was at {known}, and is at {places.get(name, 0)}"
                 raise self._spend(OutcomeUnknown(words))
-        self._standing = places
+        self._last_sequences = places
         return found
 
     async def check(self) -> None:
@@ -243,23 +243,25 @@ class JetStreamShard:
             self._newest = self._topics.fence(self._form.shard), self.claim.sequence  # the other may be forgotten
         for name, frame in made.checkpoints.items():
             place = None if frame is None else last - len(made.frames) + 1 + frame
-            if self._standing is not None:
-                self._standing[name] = place
+            if self._last_sequences is not None:
+                self._last_sequences[name] = place
             if place is not None:
                 self._newest = self._topics.checkpoint(self._form.shard, name), place
 
     async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
         """Send the batch of `commit` and return the answer to it: the first error, or the acknowledgement."""
-        with link.open_inbox(self._topics.stream) as ear:
+        with link.open_inbox(self._topics.stream) as inbox:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
-            made = batch.make_batch(self._form, commit, standing=self._standing, answer_to=ear.subject, largest=largest)
-            ear.expect(made.subjects)
+            made = batch.make_batch(
+                self._form, commit, last_sequences=self._last_sequences, answer_to=inbox.subject, largest=largest
+            )
+            inbox.expect(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
                 async with link.patience():
                     await link.send(made.frames)
                     while True:
-                        answer = await ear.next()
+                        answer = await inbox.next()
                         if not _is_bare(answer):  # as the first message's answer is when nothing is wrong with it
                             return made, answer
             except TimeoutError:
@@ -283,14 +285,14 @@ class JetStreamShard:
         """Return which condition of a commit did not hold: whose the shard is, or which checkpoint is another."""
         subjects = {self._topics.checkpoint(self._form.shard, name): name for name in commit.checkpoints}
         try:
-            standing = await read_fence(link, self._topics, self._form.shard)
-            if standing is None or standing.sequence != self.claim.sequence:
-                return self._superseded(standing)
+            current = await read_fence(link, self._topics, self._form.shard)
+            if current is None or current.sequence != self.claim.sequence:
+                return self._superseded(current)
             stored = await last_messages(link, self._topics, list(subjects))
         except Unavailable as error:
             return OutcomeUnknown(f"the commit was refused, and it cannot be read why: {error}")
         found = {subjects[one["subject"]]: int(one["seq"]) for one in stored}
-        known = self._standing or {}
+        known = self._last_sequences or {}
         moved = [
             f"{name} was at {expected}, and is at {found.get(name, 0)}"
             for name in commit.checkpoints
@@ -300,11 +302,11 @@ class JetStreamShard:
             return OutcomeUnknown(f"checkpoints are not where they were: {'; '.join(moved)}")
         return OutcomeUnknown("the commit was refused although the fence and the checkpoints stand")
 
-    def _superseded(self, standing: Claim | None) -> BrokerError:
+    def _superseded(self, current: Claim | None) -> BrokerError:
         """Say whose the shard is, by another claim than this writer's; an older one is nobody's."""
-        if standing is not None and standing.token in self._overcome:
+        if current is not None and current.token in self._overcome:
             return OutcomeUnknown(f"the stream {self._topics.stream} went back: an older claim of the shard stands")
-        return fenced(self._form.shard, standing)
+        return fenced(self._form.shard, current)
 
     def _spend(self, error: BrokerError) -> BrokerError:
         self._spent = error

@@ -172,10 +172,10 @@ async def write_first(link: Link, stream: str, subject: str, value: bytes) -> in
         try:
             return await write(link, subject, value, expect)
         except Conflict:
-            standing = await last(link, stream, subject)
-            if attempt == _ATTEMPTS or not (standing is None or standing.is_marker):
+            current = await last(link, stream, subject)
+            if attempt == _ATTEMPTS or not (current is None or current.is_marker):
                 raise
-            expect, attempt = 0 if standing is None else standing.sequence, attempt + 1
+            expect, attempt = 0 if current is None else current.sequence, attempt + 1
 
 
 async def write_all(link: Link, values: Mapping[str, bytes]) -> None:
@@ -207,15 +207,15 @@ async def forget(link: Link, subjects: Sequence[str], ttl: int) -> None:
 async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Mapping[str, str]) -> None:
     first, last = 1, len(values)
     headers = {**own, "Nats-Batch-Id": uuid4().hex}
-    with link.open_inbox(*(subject for subject, _ in values)) as ear:
+    with link.open_inbox(*(subject for subject, _ in values)) as inbox:
         try:
             async with link.patience():
                 for place, (subject, value) in enumerate(values, first):
                     headers["Nats-Batch-Sequence"] = str(place)
                     if place == last:
                         headers["Nats-Batch-Commit"] = "1"
-                    await link.publish(subject, value, ear.subject if place in {first, last} else "", headers)
-                while not (answer := await ear.next()).data:  # the first one was taken
+                    await link.publish(subject, value, inbox.subject if place in {first, last} else "", headers)
+                while not (answer := await inbox.next()).data:  # the first one was taken
                     if has_no_responders(answer):
                         raise NoResponders(f"nobody serves {values[0][0]}")
         except TimeoutError as error:

@@ -118,8 +118,8 @@ class JetStreamRegistry:
         """Wait until none of `accounts` has a marker; one that was begun again meanwhile has none."""
         for account in accounts:  # all their markers end in the same moment
             while True:
-                standing = await records.last(link, self._stream, self._topics.begun(account))
-                if standing is None or not standing.is_marker:
+                current = await records.last(link, self._stream, self._topics.begun(account))
+                if current is None or not current.is_marker:
                     break
                 await asyncio.sleep(_LOOK)
 

@@ -26,7 +26,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import client_internals
 from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit, patience
 from gateway.broker.kafka.errors import MECHANISMS, map_aiokafka_errors
 from gateway.broker.kafka.send import stored
@@ -131,7 +131,7 @@ class Connection:
         """
         with map_aiokafka_errors("Kafka"):
             client = await self._dialled()
-            nodes = innards.nearest(client) if node is None else [node]
+            nodes = client_internals.nearest(client) if node is None else [node]
             race: PeerRace[Any] = PeerRace(_nothing, CLOSED)
             try:
                 for one in nodes:
@@ -201,7 +201,7 @@ class Connection:
             except BaseException:
                 if self._plain is producer:
                     self._plain = None
-                self.end(innards.end_producer(producer, farewell=0))
+                self.end(client_internals.end_producer(producer, farewell=0))
                 raise
 
     @asynccontextmanager
@@ -214,12 +214,12 @@ class Connection:
         consumer = AIOKafkaConsumer(**(self._common() | usual | options), isolation_level="read_committed")
         try:
             with map_aiokafka_errors("a consumer", "Read"):
-                innards.prepare(consumer._client, self.door, await self._dialled(), topics)  # noqa: SLF001 - as in innards
+                client_internals.prepare(consumer._client, self.door, await self._dialled(), topics)  # noqa: SLF001 - as in client_internals
                 async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
                     await consumer.start()
             yield consumer
         finally:
-            self.end(innards.end_consumer(consumer))
+            self.end(client_internals.end_consumer(consumer))
 
     def end(self, ending: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Let something end by itself; the connection's own end waits for it."""
@@ -231,7 +231,7 @@ class Connection:
     async def end_producer(self, producer: AIOKafkaProducer) -> None:
         """End a producer, and wait for it, though not for long."""
         await asyncio.wait(
-            {self.end(innards.end_producer(producer, farewell=_CLOSE_TIMEOUT_S))}, timeout=_CLOSE_TIMEOUT_S
+            {self.end(client_internals.end_producer(producer, farewell=_CLOSE_TIMEOUT_S))}, timeout=_CLOSE_TIMEOUT_S
         )
 
     async def close(self) -> None:
@@ -239,17 +239,17 @@ class Connection:
         if self._client is not None:
             self._forget(self._client)
         if self._plain is not None:
-            self.end(innards.end_producer(self._plain, farewell=0))
+            self.end(client_internals.end_producer(self._plain, farewell=0))
         while self._ending:
             await asyncio.wait(self._ending)
 
     async def _started(self, producer: AIOKafkaProducer, topics: Iterable[str]) -> AIOKafkaProducer:
         try:
-            innards.prepare(producer.client, self.door, await self._dialled(), topics)
+            client_internals.prepare(producer.client, self.door, await self._dialled(), topics)
             async with patience(producer.client, self.options.timeout):
                 await producer.start()
         except BaseException as error:
-            self.end(innards.end_producer(producer, farewell=0))
+            self.end(client_internals.end_producer(producer, farewell=0))
             if isinstance(error, AssertionError):  # a broker that has just come back may name none, not even itself
                 raise Unavailable("Kafka does not say which brokers there are") from error
             raise
@@ -258,7 +258,7 @@ class Connection:
     async def explain(self) -> None:
         """Raise what keeps a new client out now, ConfigurationError or Unavailable, if anything does."""
         with map_aiokafka_errors("Kafka"):
-            self.end(innards.end_client(await self._dial()))
+            self.end(client_internals.end_client(await self._dial()))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._ending.discard(task)
@@ -268,7 +268,7 @@ class Connection:
     def _forget(self, client: AIOKafkaClient) -> None:
         if self._client is client:
             self._client = None
-            self.end(innards.end_client(client))
+            self.end(client_internals.end_client(client))
 
     async def _dialled(self) -> AIOKafkaClient:
         async with self._dialling.turn():
@@ -279,11 +279,11 @@ class Connection:
     async def _dial(self) -> AIOKafkaClient:
         """Find a server that lets us in; raises Unreached."""
         client = AIOKafkaClient(**self._common())
-        innards.prepare(client, self.door)
+        client_internals.prepare(client, self.door)
         try:
             await client.bootstrap()
         except BaseException:
-            self.end(innards.end_client(client))
+            self.end(client_internals.end_client(client))
             raise
         return client
 
@@ -326,7 +326,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
     for server in options.servers or [""]:
         _check_address(server)
     _check_login(options)
-    innards.apply_patches()
+    client_internals.apply_patches()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it complains of, it also raises: we say it
     connection = Connection(options)
     try:

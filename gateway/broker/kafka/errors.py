@@ -17,7 +17,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 
-from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import client_internals
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -33,7 +33,7 @@ def map_aiokafka_errors(what: str, operation: str = "Write") -> Iterator[None]:
         yield
     except TimeoutError as error:
         raise Unavailable(f"{what}: Kafka did not answer in time") from error
-    except innards.Unreached as error:
+    except client_internals.Unreached as error:
         for failure in error.failures.values():
             explained = _explained(failure)
             if explained is not None:
@@ -80,7 +80,9 @@ def describe(error: BaseException) -> str:
     """Say what aiokafka means."""
     text = str(error)
     name = type(error).__name__
-    return text if name in text or isinstance(error, innards.Unreached) else f"{name}: {text}" if text else name
+    return (
+        text if name in text or isinstance(error, client_internals.Unreached) else f"{name}: {text}" if text else name
+    )
 
 
 def _explained(error: Exception) -> ConfigurationError | None:

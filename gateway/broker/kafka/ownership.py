@@ -20,7 +20,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.protocol.coordination import FindCoordinatorRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import client_internals as innards
+from gateway.broker.kafka import client_internals
 from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.errors import as_action_required, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.topics import Topics
@@ -215,7 +215,9 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         try:
             with map_aiokafka_errors("the group of the gateways"):
                 async with asyncio.timeout(_CONFIRM):
-                    await innards.commit_as_member(self._consumer, TopicPartition(self._topics.checkpoints, shard))
+                    await client_internals.commit_as_member(
+                        self._consumer, TopicPartition(self._topics.checkpoints, shard)
+                    )
         except Unavailable as error:
             if isinstance(error.__cause__, _REFUSED):
                 if shard in self._assigned:  # it may still be ours in the next generation

@@ -19,8 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka import errors as kafka
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka import client_internals as innards
-from gateway.broker.kafka import cluster
+from gateway.broker.kafka import client_internals, cluster
 from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
@@ -181,7 +180,7 @@ class KafkaShard:
         except BrokerError as error:
             problem = error
         except (kafka.KafkaError, OSError, AssertionError) as error:  # AssertionError: it failed for good before
-            cause = innards.aborted_by(self.producer) or error
+            cause = client_internals.aborted_by(self.producer) or error
             problem = OutcomeUnknown(describe(cause)) if is_ending else problem_of(cause)
         else:
             self._spent = None

@@ -39,9 +39,9 @@ class MemoryControl:
     async def write(self, key: str, value: bytes, expect: int) -> int:
         """Replace what is wanted for `key`; see the contract."""
         await asyncio.sleep(0)
-        standing = self.records.get((False, key))
-        if expect != (standing[0].revision if standing else 0):
-            raise Conflict(f"{key} is at revision {standing[0].revision if standing else 0}, not {expect}")
+        current = self.records.get((False, key))
+        if expect != (current[0].revision if current else 0):
+            raise Conflict(f"{key} is at revision {current[0].revision if current else 0}, not {expect}")
         return self._write(key, value, is_observed=False)
 
     async def publish_observed(self, observed: Mapping[str, bytes]) -> None:

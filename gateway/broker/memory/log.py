@@ -87,12 +87,12 @@ class MemoryBroker:
         self.states[shard] = self._commits
         for message in commit.messages:
             self.entries.append(_Entry(Stored(message, str(len(self.entries) + 1)), now))
-        standing = self.stored_checkpoints.setdefault(shard, {})
+        stored = self.stored_checkpoints.setdefault(shard, {})
         for name, checkpoint in commit.checkpoints.items():
             if checkpoint is None:
-                standing.pop(name, None)
+                stored.pop(name, None)
             else:
-                standing[name] = checkpoint
+                stored[name] = checkpoint
         self._grown.set()
         self._grown = asyncio.Event()
         return True

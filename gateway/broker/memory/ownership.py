@@ -33,17 +33,17 @@ class MemoryOwnership:
 
     async def names(self) -> frozenset[str]:
         """See `gateway.broker.leases.LeaseStore`."""
-        return frozenset(await self._standing())
+        return frozenset(await self._current())
 
     async def read(self, name: str) -> leases.Lease | None:
         """See `gateway.broker.leases.LeaseStore`."""
-        return (await self._standing()).get(name)
+        return (await self._current()).get(name)
 
     async def write(self, name: str, token: str, expect: int | None) -> int:
         """See `gateway.broker.leases.LeaseStore`."""
-        standing = (await self._standing()).get(name)
-        if expect is not None and expect != (standing.revision if standing else 0):
-            raise Conflict(f"{name} is {standing}")
+        current = (await self._current()).get(name)
+        if expect is not None and expect != (current.revision if current else 0):
+            raise Conflict(f"{name} is {current}")
         self._revision += 1
         ends = asyncio.get_running_loop().time() + self.timing.lease
         self._records[name] = leases.Lease(self._revision, token), ends
@@ -51,11 +51,11 @@ class MemoryOwnership:
 
     async def erase(self, name: str, revision: int) -> None:
         """See `gateway.broker.leases.LeaseStore`."""
-        standing = (await self._standing()).get(name)
-        if standing is not None and standing.revision == revision:
+        current = (await self._current()).get(name)
+        if current is not None and current.revision == revision:
             del self._records[name]
 
-    async def _standing(self) -> dict[str, leases.Lease]:
+    async def _current(self) -> dict[str, leases.Lease]:
         await asyncio.sleep(0)
         if self.is_away:
             raise Unavailable

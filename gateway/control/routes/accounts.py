@@ -307,7 +307,7 @@ async def _answer(desired_state: DesiredStateWriter, account: str, revision: int
 
 
 def _incarnation(deployment: DeploymentView, account: str) -> int:
-    return listing.standing_of(deployment.view_of(account), account).incarnation
+    return listing.checkpoint_position_of(deployment.view_of(account), account).incarnation
 
 
 def _changed(deployment: DeploymentView, account: str) -> tuple[Desired, int]:

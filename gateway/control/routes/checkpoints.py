@@ -15,7 +15,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from gateway.broker.control_view import View
 from gateway.control import models
-from gateway.control.account_list import standing_of
+from gateway.control.account_list import checkpoint_position_of
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.desired_state import APPLY_TIMEOUT_S, broker_unavailable, wait_until
 from gateway.control.etags import tags_of
@@ -40,9 +40,9 @@ _CHECKPOINT: Final[dict[str, Any]] = {"account": "main", "verified": 181000, "in
 )
 async def show_checkpoint(deployment: DeploymentDep, account: AccountName, response: Response) -> models.Checkpoint:
     """As its owner reported last; while the account is paused it stays so."""
-    standing = standing_of(deployment.view_of(account), account)
-    response.headers["ETag"] = _tag(standing)
-    return _shown(account, standing, is_applied=True)
+    position = checkpoint_position_of(deployment.view_of(account), account)
+    response.headers["ETag"] = _tag(position)
+    return _shown(account, position, is_applied=True)
 
 
 @router.put(
@@ -80,20 +80,20 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     """
     add_audit_fields(request, verified=body.verified)
     view = _until_observed(deployment, account)
-    standing = standing_of(view, account)
+    position = checkpoint_position_of(view, account)
     if if_match is None:
         words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
         raise Problem(ProblemType.PRECONDITION_REQUIRED, words)
-    if _tag(standing) not in tags_of(if_match):
-        words = f"The checkpoint of account {account} has the ETag {_tag(standing)}. Read it again, decide again."
-        raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(standing)})
+    if _tag(position) not in tags_of(if_match):
+        words = f"The checkpoint of account {account} has the ETag {_tag(position)}. Read it again, decide again."
+        raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(position)})
     said = _at_rest(view, account, "reset")
     _check_replays(view, account)
-    known = 0 if said is None else max(said.latest, said.settled, standing.verified)
+    known = 0 if said is None else max(said.latest, said.settled, position.verified)
     if body.verified > known:
         words = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
         raise Problem(ProblemType.INVALID, f"body.verified: {words}.", errors=(FieldError("body.verified", words),))
-    reset = Reset(standing.incarnation + 1, body.verified)
+    reset = Reset(position.incarnation + 1, body.verified)
 
     def change(desired: Desired) -> Desired:
         if desired.state is not TargetState.PAUSED:
@@ -106,7 +106,7 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
 
     await desired_state.change(account, change, request.state.caller, "checkpoint")
     wanted = CheckpointPosition(reset.verified, reset.incarnation)
-    applied = await wait_until(lambda: standing_of(view, account) == wanted, APPLY_TIMEOUT_S)
+    applied = await wait_until(lambda: checkpoint_position_of(view, account) == wanted, APPLY_TIMEOUT_S)
     if not applied:
         response.status_code = ACCEPTED
     response.headers["ETag"] = _tag(wanted)
@@ -178,8 +178,8 @@ def _check_replays(view: View, account: str) -> None:
             raise Problem(ProblemType.HAS_REPLAYS, words)
 
 
-def _tag(standing: CheckpointPosition) -> str:
-    return f'"{standing.incarnation}-{standing.verified}"'
+def _tag(position: CheckpointPosition) -> str:
+    return f'"{position.incarnation}-{position.verified}"'
 
 
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
@@ -197,8 +197,8 @@ def _not_paused(account: str, what: str) -> Problem:
     return Problem(ProblemType.NOT_PAUSED, words)
 
 
-def _shown(account: str, standing: CheckpointPosition, *, is_applied: bool) -> models.Checkpoint:
-    verified = standing.verified if standing.incarnation else None
+def _shown(account: str, position: CheckpointPosition, *, is_applied: bool) -> models.Checkpoint:
+    verified = position.verified if position.incarnation else None
     return models.Checkpoint(
-        account=account, verified=verified, incarnation=standing.incarnation, is_applied=is_applied
+        account=account, verified=verified, incarnation=position.incarnation, is_applied=is_applied
     )
