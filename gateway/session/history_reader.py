@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from gateway.session.history_cursor import CursorPhase
+from gateway.session.lifecycle import Standing
 from gateway.session.page_merge import PageMerger
 from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
-from gateway.session.standing import Standing
 from gateway.session.types import Content, Page, PageRequest, State
 
 

@@ -6,9 +6,9 @@ from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.event import DeadLetter
 from gateway.session.doubtful_pushes import Doubt, Doubtful
 from gateway.session.history_cursor import is_newer
+from gateway.session.lifecycle import Standing
 from gateway.session.parts import SessionParts
 from gateway.session.settled_events import Sight, compare
-from gateway.session.standing import Standing
 from gateway.session.types import Content, Outcome, State
 
 

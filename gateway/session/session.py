@@ -24,10 +24,10 @@ from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.history_reader import HistoryReader
+from gateway.session.lifecycle import Standing
 from gateway.session.page_merge import PageMerger
 from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
-from gateway.session.standing import Standing
 from gateway.session.subscription_change import SubscriptionChange
 from gateway.session.subscriptions import Strategies, Subscription, check_strategies
 from gateway.session.types import (
