@@ -5,6 +5,7 @@ A push is a callback's name and its argument; a history page holds envelopes. Bo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -117,17 +118,16 @@ def _parts(envelope: bytes) -> tuple[EventKind, bytes]:
     roles = set()
     for name, value in members_of(envelope).items():
         role = _ROLES.get(name)
-        if role is None:
-            if folded(name) in _ROLES:
-                raise FallBack
-            continue
-        if role in roles:
+        if role in roles or (role is None and folded(name) in _ROLES):
             raise FallBack
-        roles.add(role)
         if role == _DISCRIMINATOR:
             entry = _ENTRIES.get(bytes(value))
         elif role == _PAYLOAD:
             payload = bytes(value)
+        elif _is_plain(value) is None:  # it is not published, but what is wrong in it is a dead letter
+            raise FallBack
+        if role is not None:
+            roles.add(role)
     if entry is None or payload is None:
         raise FallBack
     return entry, payload
@@ -148,6 +148,7 @@ _ROLES: Final[dict[str, str]] = {
     for spelling in _spellings(name)
 }
 """What a member of an envelope is for, by its usual spellings; a member of the header is for itself."""
+_is_plain: Final = re.compile(rb'"[^"\\]*"|-?[0-9]{1,19}|true|false|null').fullmatch
 _ENTRIES: Final = {f'"{name}"'.encode(): entry for entry in CATALOGUE.values() for name in names_of(entry)}
 
 

@@ -1,13 +1,12 @@
 """The short way of an event: msgspec structs derived from the pydantic models, from the hub's bytes to canonical ones.
 
-Bytes → struct with the hub's names → struct with the canonical names → bytes, each step in C. It takes only what it
-can prove to be usual, and gives what the models would give; for anything else it raises `FallBack`, and the long way
-through the models decides. What has to be proven is that no member stands twice: msgspec keeps the last in silence.
+Bytes → struct with the hub's names → the same struct with the canonical names → bytes, nearly all of it in C. It takes
+only what it can prove to be usual, and gives what the models would give; for anything else it raises `FallBack`, and
+the long way through the models decides.
 
-- of a payload that has all members of its model and no others, by counting: it must have as many colons as the same
-  members written again (one in a text counts on both sides, an escaped one is respelled before);
-- of what is nested deeper, or open, by writing it again: the same bytes come only of a JSON text that has each member
-  once, no spaces, and every text and number in its canonical spelling.
+A payload is usual when it has the members of its model and no others, all the way down, in one letter case. What the
+structs do not see is proven by counting: the payload must have as many colons, quotes and signs as the same members
+written again. Of two members with one name msgspec keeps the last in silence, so the colon of the other is missing.
 """
 
 from __future__ import annotations
@@ -16,14 +15,15 @@ import re
 import types
 from collections.abc import Callable
 from decimal import Decimal
-from functools import cache, partial
+from functools import cache
 from typing import Annotated, Any, Final, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Raw
 
 from gateway.enums import EnumNames
 from gateway.events.event import Event
-from gateway.events.lossless_json import MAX_DEPTH, MAX_DIGITS
+from gateway.events.lossless_json import MAX_DEPTH, MAX_DIGITS, MAX_PARTS, check_plain
 from gateway.events.models import fields
 from gateway.events.models.parts import Part
 from gateway.events.models.payloads import EventPayload
@@ -40,48 +40,45 @@ class DecodePlan:
 
     def __init__(self, model: type[EventPayload], names: EnumNames) -> None:
         """Derive the structs; `names` says what the numbers of enums mean."""
-        self._camel, self._pascal, self._has_amounts = _read_as(model)
-        self._canonical = _struct(model, "pascal", deep=False)
-        self._finish = _of_members(model, deep=False, but=_HEADER)(names)
+        self._camel, self._pascal = _reads(model)
+        self._write_plain = _of_members(model, _plain_amount, "as it is")
+        self._finish = _of_members(model, _canonical(names), "canonical", but=_HEADER)
         self._has_strategy = "StrategyId" in model.model_fields
 
     def event(self, account: str, kind: str, data: bytes) -> Event:
         """Return the event of `data`, if that is one whole JSON object and nothing else; raises FallBack."""
         try:
-            is_pascal = data[2:3].isupper()
-            read = self._pascal if is_pascal else self._camel
-            sent: Any = read(data)
-            if data.find(b"\\u") >= 0:  # only now is it known that backslashes are in texts alone
-                data = _ESCAPE.sub(_respelled, data)
-                sent = read(data)
-            again = _write(sent)
-            if len(again.translate(None, _UNCOUNTED)) != len(data.translate(None, _UNCOUNTED)):
-                raise FallBack
-            if self._has_amounts and (_may_hold_exponent(again) or _may_hold_long_number(again)):
-                raise FallBack
-            kept: Any = sent if is_pascal else msgspec.convert(sent, self._canonical, from_attributes=True)
+            kept = self._pascal(data) if data[2:3].isupper() else self._camel(data)
+            counted = _write(kept).translate(None, _NEITHER_COUNTED_NOR_E)
+            if counted.find(b"E-") >= 0 or counted.find(b"E+") >= 0:
+                self._write_plain(kept)
+                counted = _write(kept).translate(None, _NEITHER_COUNTED_NOR_E)
+            _check(data, counted)
             id_, time = kept.EventId, kept.EventTime
-            if id_ is not None and CANONICAL_UUID.fullmatch(id_) is None:
+            if id_ is not None and _is_canonical_uuid(id_) is None:
                 kept.EventId = id_ = canonical_uuid(id_)
-            if time[:_SECOND] not in _seconds or _REST_OF_TIME.fullmatch(time, _SECOND) is None:
+            if time[:_SECOND] not in _seconds or _is_rest_of_time(time, _SECOND) is None:
                 kept.EventTime = time = _time(time)
             self._finish(kept)
+            strategy = kept.StrategyId if self._has_strategy else None
+            if strategy is _ABSENT:
+                strategy = None
             return Event(
                 account,
                 kind,
                 kept.EventSeqId or None,
                 None if id_ == NO_ID else id_,
                 time,
-                kept.StrategyId if self._has_strategy else None,
+                strategy,
                 _encode(kept),
             )
         except _UNUSUAL as error:
             raise FallBack from error
 
 
-def members_of(data: bytes) -> dict[str, msgspec.Raw]:
+def members_of(data: bytes) -> dict[str, Raw]:
     """Return the members of an object, each as it came, when it has no spaces and each of them once; else FallBack."""
-    if data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+    if len(data) > MAX_PARTS:
         raise FallBack
     try:
         if not data.isascii():
@@ -99,13 +96,63 @@ def members_of(data: bytes) -> dict[str, msgspec.Raw]:
     return members
 
 
+# The proof ---------------------------------------------------------------------------------------------------
+
+
+def _check(data: bytes, counted: bytes) -> None:
+    """Refuse what the same members written again show to be unusual; `counted` is what is counted of these."""
+    if data.find(b"\\") >= 0 and data.find(b"\\u00") >= 0:
+        data = _ESCAPE.sub(_respelled, data)
+    if len(counted) - counted.count(b"E") != len(data.translate(None, _UNCOUNTED)):
+        raise FallBack
+    if len(counted) > MAX_DEPTH and counted.count(b"{") + counted.count(b"[") > MAX_DEPTH and _is_too_deep(data):
+        raise FallBack
+    if len(data) > MAX_DIGITS and (len(data) > MAX_PARTS or _may_hold_long_number(data)):
+        raise FallBack
+
+
+def _respelled(escape: re.Match[bytes]) -> bytes:
+    found = escape[0]
+    return _COUNTED_ESCAPES.get(found, found)
+
+
+def _is_too_deep(data: bytes) -> bool:
+    """Whether brackets outside of texts may be nested deeper than the models take."""
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(bare.split(b'"')[::2]).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH // 2):  # each time one level goes, or two
+        brackets = brackets.replace(b"{}", b"").replace(b"[]", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def _may_hold_long_number(data: bytes) -> bool:
+    """Whether there may be a number of more digits than the models take.
+
+    One byte in sixteen is looked at first: a tenth of the time, and of a long number all of them are digits.
+    """
+    if data[::_STRIDE].translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER[::_STRIDE][1:]) < 0:
+        return False
+    return data.translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER) >= 0
+
+
+def _bare(number: str) -> Raw:
+    """Return an open number that is no integer with the spelling that it came with, as the models do."""
+    if len(number) > MAX_DIGITS:
+        raise ValueError(number[:_SECOND])
+    if "e" in number or "E" in number:
+        check_plain(Decimal(number))
+    return Raw(number)
+
+
 # From a model's annotations to structs -----------------------------------------------------------------------
 
-_Form: TypeAlias = Literal["camel", "pascal"]
+_Form: TypeAlias = Literal["camel", "pascal", "canonical"]
 _Finish: TypeAlias = Callable[[Any], Any]
 """Returns a value in its canonical spelling; raises FallBack, or what is among `_UNUSUAL`."""
-_Finishing: TypeAlias = Callable[[EnumNames], _Finish]
-"""Returns what finishes values where enums have these names; what depends on the model alone was found out before."""
+_FinishOf: TypeAlias = Callable[[Any], _Finish | None]
+"""Says for a type what finishes its values."""
 
 
 @cache
@@ -115,30 +162,37 @@ def _hints(model: type[Part]) -> dict[str, Any]:
 
 
 @cache
-def _read_as(model: type[Part]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any], bool]:
-    """Return what reads a payload in camelCase and in PascalCase, and whether there are amounts in it."""
-    camel, pascal = _struct(model, "camel", deep=False), _struct(model, "pascal", deep=False)
-    return msgspec.json.Decoder(camel).decode, msgspec.json.Decoder(pascal).decode, Decimal in _leaves(pascal)
+def _reads(model: type[Part]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:
+    """Return what reads a payload in camelCase and in PascalCase."""
+    camel, pascal = _struct(model, "camel"), _struct(model, "pascal")
+    return (
+        msgspec.json.Decoder(camel, float_hook=_bare).decode,
+        msgspec.json.Decoder(pascal, float_hook=_bare).decode,
+    )
 
 
 @cache
-def _struct(model: type[Part], form: _Form, *, deep: bool) -> type[msgspec.Struct]:
-    """Return a model's struct; in PascalCase it is the canonical one.
+def _struct(model: type[Part], form: _Form) -> type[msgspec.Struct]:
+    """Return a model's struct; the three of a model differ in what they write alone.
 
-    At the top, and in a part there that holds no others, every member must be there: that is what makes the proof by
-    counting one. `deep` inside, where the text has been written again, those that are not required may be missing.
+    A member that is not there is not written again, but the canonical struct writes null for it.
     """
     hints = _hints(model)
-    members: list[Any] = []
-    for name, field in model.model_fields.items():
-        type_ = _type(hints[name], form, deep=deep)
-        if field.is_required():
-            members.append((name, type_))
-        else:
-            type_ = type_ if type_ is msgspec.Raw else type_ | None
-            members.append((name, type_, _NULL if type_ is msgspec.Raw else None) if deep else (name, type_))
-    rename = camel_case if form == "camel" else None
-    return msgspec.defstruct(model.__name__, members, rename=rename, gc=False, kw_only=True, forbid_unknown_fields=True)
+    members = [
+        (name, _type(hints[name], form))
+        if field.is_required() or name in _HEADER
+        else (name, _type(hints[name], form) | None, _ABSENT)
+        for name, field in model.model_fields.items()
+    ]
+    return msgspec.defstruct(
+        model.__name__,
+        members,
+        rename=camel_case if form == "camel" else None,
+        omit_defaults=form != "canonical",
+        forbid_unknown_fields=True,
+        kw_only=True,
+        gc=False,
+    )
 
 
 def camel_case(name: str) -> str:
@@ -146,26 +200,19 @@ def camel_case(name: str) -> str:
     return name[0].lower() + name[1:]
 
 
-def _type(hint: Any, form: _Form, *, deep: bool) -> Any:  # noqa: ANN401 - annotations
+def _type(hint: Any, form: _Form) -> Any:  # noqa: ANN401 - annotations
     only = _without_null(hint)
     if only is not hint:
-        type_ = _type(only, form, deep=deep)
-        return type_ if type_ is msgspec.Raw else type_ | None
-    scalar = _scalar(hint)
-    if scalar is not None:
-        return scalar
-    if _is_part(hint) and (deep or _is_flat(hint)):
-        return _struct(hint, form, deep=deep)
-    if not deep or hint in (fields.Open, fields.Given):
-        return msgspec.Raw
-    inner = _type(get_args(hint)[-1], form, deep=True)
-    return dict[str, inner] if get_origin(hint) is dict else list[inner]  # type: ignore[valid-type]
-
-
-def _scalar(hint: Any) -> Any:  # noqa: ANN401 - annotations
+        return _type(only, form) | None
     if _is_enum(hint):
         return _Number | str
-    return next((type_ for known, type_ in _TYPES if hint == known), None)
+    if _is_part(hint):
+        return _struct(hint, form)
+    known = next((type_ for one, type_ in _TYPES if hint == one), None)
+    if known is not None:
+        return known
+    inner = _type(get_args(hint)[-1], form)
+    return dict[str, inner] if get_origin(hint) is dict else list[inner]  # type: ignore[valid-type]
 
 
 def _is_enum(hint: Any) -> bool:  # noqa: ANN401 - an annotation
@@ -185,135 +232,81 @@ def _is_part(hint: Any) -> bool:  # noqa: ANN401 - an annotation
     return isinstance(hint, type) and issubclass(hint, Part)
 
 
-def _is_flat(model: type[Part]) -> bool:
-    hints = _hints(model)
-    return all(_scalar(_without_null(hints[name])) is not None for name in model.model_fields)
+def _of_members(
+    model: type[Part], of_value: _FinishOf, form: Literal["canonical", "as it is"], *, but: frozenset[str] = frozenset()
+) -> _Finish:
+    """Return what finishes the members of a model's struct; in its canonical form it gets the canonical names as well.
 
-
-def _leaves(type_: Any) -> set[Any]:  # noqa: ANN401 - a type
-    """Return the types of the values in a struct or a union of types."""
-    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
-        return set().union(*(_leaves(hint) for hint in type_.__annotations__.values()))
-    return {type_}.union(*map(_leaves, get_args(type_)))
-
-
-@cache
-def _of_members(model: type[Part], *, deep: bool, but: frozenset[str] = frozenset()) -> _Finishing:
-    """Return what finishes the members of a model's canonical struct."""
-    hints = _hints(model)
-    finishing = [
-        (name, of)
+    For that its class is replaced: the two differ in what they write alone. To convert it costs a tenth of the whole.
+    """
+    hints, canonical = _hints(model), _struct(model, "canonical") if form == "canonical" else None
+    given = [name for name in model.model_fields if hints[name] == fields.Given]
+    work = [
+        (name, finish)
         for name in model.model_fields
-        if name not in but and (of := _finish(hints[name], deep=deep)) is not None
+        if name not in but and (finish := _finish(hints[name], of_value, form)) is not None
     ]
 
-    def with_names(names: EnumNames) -> _Finish:
-        work = [(name, of(names)) for name, of in finishing]
+    def members(struct: Any) -> Any:  # noqa: ANN401 - a struct
+        if canonical is not None:
+            struct.__class__ = canonical
+        for name in given:
+            if getattr(struct, name) is None:
+                raise FallBack
+        for name, finish in work:
+            value = getattr(struct, name)
+            if value is not None and value is not _ABSENT:
+                finished = finish(value)
+                if finished is not value:
+                    setattr(struct, name, finished)
+        return struct
 
-        def members(struct: Any) -> Any:  # noqa: ANN401 - a struct
-            for name, finish in work:
-                value = getattr(struct, name)
-                if value is not None:
-                    finished = finish(value)
-                    if finished is not value:
-                        setattr(struct, name, finished)
-            return struct
-
-        return members
-
-    return with_names
+    return members
 
 
-def _finish(hint: Any, *, deep: bool) -> _Finishing | None:  # noqa: ANN401 - an annotation
+def _finish(hint: Any, of_value: _FinishOf, form: Literal["canonical", "as it is"]) -> _Finish | None:  # noqa: ANN401
     """Return what finishes a value of a type; None where there is nothing to do."""
     only = _without_null(hint)
-    if deep and only == fields.Open:
-        return None  # what it is in was checked whole
-    simple = next((finish for known, finish in _FINISHED if only == known), None)
-    if simple is not None:
-        return lambda _: simple
-    if _is_enum(only):
-        (enum,) = (one for one in only.__metadata__ if isinstance(one, fields.EnumOf))
-        return partial(_named, enum.name)
-    if _scalar(only) is not None:
-        return None
-    if _is_part(only) and (deep or _is_flat(only)):
-        return _of_members(only, deep=deep)
-    if not deep:
-        return _nested(only, nullable=only is not hint)
-    inner = _finish(get_args(only)[-1], deep=True)
+    if _is_part(only):
+        return _of_members(only, of_value, form)
+    if get_origin(only) not in {dict, list}:
+        return of_value(only)
+    inner = _finish(get_args(only)[-1], of_value, form)
     if inner is None:
         return None
-    return lambda names: partial(_each, inner(names))
+    if get_origin(only) is list:
+        return lambda values: [None if value is None else inner(value) for value in values]
+
+    def entries(values: dict[str, Any]) -> dict[str, Any]:
+        for name, value in values.items():
+            if value is not None:
+                values[name] = inner(value)
+        return values
+
+    return entries
 
 
-def _each(finish: _Finish, values: Any) -> Any:  # noqa: ANN401 - a list or a map
-    if isinstance(values, dict):
-        return {name: None if value is None else finish(value) for name, value in values.items()}
-    return [None if value is None else finish(value) for value in values]
+def _canonical(names: EnumNames) -> _FinishOf:
+    """Return what says for a type what brings its values into their canonical spelling."""
+
+    def of_value(hint: Any) -> _Finish | None:  # noqa: ANN401 - an annotation
+        if _is_enum(hint):
+            (enum,) = (one for one in hint.__metadata__ if isinstance(one, fields.EnumOf))
+            return _Names(enum.name, names).__getitem__
+        return _time if hint == fields.Time else canonical_uuid if hint == fields.Uuid else None
+
+    return of_value
 
 
-def _nested(hint: Any, *, nullable: bool) -> _Finishing:  # noqa: ANN401 - an annotation
-    """Return what takes a nested value as it came, and gives its canonical bytes."""
-    camel, pascal = (msgspec.json.Decoder(_type(hint, form, deep=True)).decode for form in ("camel", "pascal"))
-    canonical, finishing = _type(hint, "pascal", deep=True), _finish(hint, deep=True)
-
-    def nested(finish: _Finish | None, raw: msgspec.Raw) -> msgspec.Raw:
-        if raw == _NULL:
-            if nullable:
-                return raw
-            raise FallBack
-        data = bytes(raw)
-        _check_spelling(data)
-        kept = pascal(data) if data[2:3].isupper() else msgspec.convert(camel(data), canonical, from_attributes=True)
-        again = _write(kept)
-        if again.count(b'"') - data.count(b'"') != 2 * (again.count(b"null") - data.count(b"null")):
-            raise FallBack  # a decimal came as a text: each null more is a member that was not there, with its quotes
-        return msgspec.Raw(_encode(kept if finish is None else finish(kept)))
-
-    return lambda names: partial(nested, None if finishing is None else finishing(names))
+def _plain_amount(hint: Any) -> _Finish | None:  # noqa: ANN401 - an annotation
+    return _plain if hint == fields.Amount else None
 
 
 # Values ------------------------------------------------------------------------------------------------------
 
 
-def _check_spelling(data: bytes) -> None:
-    """Refuse a value that is not spelled canonically, or may be nested too deep."""
-    if len(data) > _BRACKETS and data.count(b"{") + data.count(b"[") > _BRACKETS:
-        raise FallBack
-    if _write(_read(data)) != data or _may_hold_exponent(data) or _may_hold_long_number(data):
-        raise FallBack
-
-
-def _may_hold_exponent(data: bytes) -> bool:
-    """Whether there may be a number such as 1E-7, which the models write in plain notation."""
-    return data.find(b"E") >= 0 and (data.find(b"E-") >= 0 or data.find(b"E+") >= 0)
-
-
-def _may_hold_long_number(data: bytes) -> bool:
-    """Whether there may be a number of more digits than the models take.
-
-    One byte in sixteen is looked at first: a tenth of the time, and of a long number all of them are digits.
-    """
-    if len(data) <= MAX_DIGITS or data[::_STRIDE].translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER[::_STRIDE][1:]) < 0:
-        return False
-    return data.translate(_DIGITS_AS_ZEROS).find(_LONG_NUMBER) >= 0
-
-
-def _open(value: msgspec.Raw) -> msgspec.Raw:
-    if value != _NULL:
-        _check_spelling(bytes(value))
-    return value
-
-
-def _given(value: msgspec.Raw) -> msgspec.Raw:
-    if value == _NULL:
-        raise FallBack
-    return _open(value)
-
-
 def _time(value: str) -> str:
-    if value[:_SECOND] in _seconds and _REST_OF_TIME.fullmatch(value, _SECOND):
+    if value[:_SECOND] in _seconds and _is_rest_of_time(value, _SECOND):
         return value
     canonical = canonical_time(value)
     if len(_seconds) >= _REMEMBERED:
@@ -322,43 +315,46 @@ def _time(value: str) -> str:
     return canonical
 
 
-def _named(enum: str, names: EnumNames) -> _Finish:
-    known: dict[int | str, int | str] = {}
+class _Plain:
+    """A decimal that Decimal writes with an exponent, in plain notation."""
 
-    def named(value: int | str) -> int | str:
-        try:
-            return known[value]
-        except KeyError:
-            name = names.read(enum, value)
-            if len(known) < _REMEMBERED:
-                known[value] = name
-            return name
-
-    return named
+    def __init__(self, number: Decimal) -> None:
+        """Raise ValueError where that would be absurdly long."""
+        check_plain(number)
+        self.text = format(number, "f")
 
 
-def _respelled(escape: re.Match[bytes]) -> bytes:
-    """Return the canonical spelling of what an escape in a text stands for."""
-    found = escape[0]
-    known = _escapes.get(found)
-    if known is None:
-        known = _encode(_text(b'"%b"' % found))[1:-1]
-        if len(_escapes) < _REMEMBERED:
-            _escapes[found] = known
-    return known
+def _plain(number: Decimal) -> Decimal | _Plain:
+    return _Plain(number) if "E" in str(number) else number
+
+
+class _Names(dict[int | str, int | str]):
+    """What the values of an enum are published as, as far as they were seen."""
+
+    def __init__(self, enum: str, names: EnumNames) -> None:
+        """Remember none yet."""
+        super().__init__()
+        self._enum, self._names = enum, names
+
+    def __missing__(self, value: int | str) -> int | str:
+        """Ask what a value is published as."""
+        name = self._names.read(self._enum, value)
+        if len(self) < _REMEMBERED:
+            self[value] = name
+        return name
 
 
 _UNUSUAL: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
-_read: Final = msgspec.json.Decoder(float_hook=Decimal).decode
-_write: Final = msgspec.json.Encoder(decimal_format="number").encode
-_encode: Final = msgspec.json.Encoder(decimal_format="string").encode
-_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_text: Final = msgspec.json.Decoder(str).decode
+_write: Final = msgspec.json.Encoder(decimal_format="number", enc_hook=lambda plain: Raw(plain.text.encode())).encode
+_encode: Final = msgspec.json.Encoder(decimal_format="string", enc_hook=lambda plain: plain.text).encode
+_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-fields.INT64_MAX - 1, le=fields.INT64_MAX)]
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=-fields.INT64_MAX, le=fields.INT64_MAX)]
 _Sequence: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=fields.INT64_MAX)]
 _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
+    (fields.Open, Any),
+    (fields.Given, Any),
     (fields.Text, str),
     (fields.Flag, bool),
     (fields.Int, _Int64),
@@ -367,34 +363,35 @@ _TYPES: Final[tuple[tuple[Any, Any], ...]] = (
     (fields.Time, str),
     (fields.Uuid, str),
 )
-_FINISHED: Final[tuple[tuple[Any, _Finish], ...]] = (
-    (fields.Open, _open),
-    (fields.Given, _given),
-    (fields.Time, _time),
-    (fields.Uuid, canonical_uuid),
-)
 
-_HEADER: Final = frozenset({"EventId", "EventTime"})
+_HEADER: Final = frozenset({"EventId", "EventSeqId", "EventTime"})
 """What every event has, and what is finished without a call."""
-_UNCOUNTED: Final = bytes(set(range(256)) - set(b':"-'))
-"""All but what must be as often in a payload as in the same members written again.
+_ABSENT: Final = Raw(b"null")
+"""Stands where a member was left out."""
+_COUNTED: Final = b':"-+{['
+"""What must be as often in a payload as in the same members written again.
 
-A member that stands twice has a colon more, a decimal that came as a text two quotes, and one that came as -0 or 5e-5 a
-minus. None of them has less of anything, so that one sum will do.
+What stands twice has a colon more, a decimal that came as a text two quotes, and one that came as -0 or 5e-5 a minus.
+Nothing is written with more of these than it came with, so that no deviation makes up for another. The brackets are
+there to be counted for the depth.
 """
-_NULL: Final = msgspec.Raw(b"null")
-_BRACKETS: Final = MAX_DEPTH // 2
-"""Brackets of a value that cannot be nested too deep, wherever it stands."""
-_LONG_NUMBER: Final = b"0" * (MAX_DIGITS // 2 - 1)
-"""Before or behind the point of a number that has more than `MAX_DIGITS`."""
+_UNCOUNTED: Final = bytes(set(range(256)) - set(_COUNTED))
+_NEITHER_COUNTED_NOR_E: Final = bytes(set(_UNCOUNTED) - set(b"E"))
+_ESCAPE: Final = re.compile(rb"\\(?:u00..|.)", re.DOTALL)
+_COUNTED_ESCAPES: Final = {
+    spelling % ord(char): b'\\"' if char == '"' else char.encode()
+    for char in _COUNTED.decode()
+    for spelling in (b"\\u00%02x", b"\\u00%02X")
+}
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"{}[]"))
+_LONG_NUMBER: Final = b"0" * (MAX_DIGITS // 3 - 1)
+"""The longest part of a number that has more than `MAX_DIGITS`: before its point, behind it, or its exponent."""
 _STRIDE: Final = 16
 _DIGITS_AS_ZEROS: Final = bytes.maketrans(b"123456789", b"000000000")
-_ESCAPE: Final = re.compile(rb"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u....|.)", re.DOTALL)
 _SECOND: Final = len("2026-11-22T13:32:25")
-_REST_OF_TIME: Final = re.compile(r"(\.[0-9]{1,9})?Z")
+_is_rest_of_time: Final = re.compile(r"(\.[0-9]{1,9})?Z").fullmatch
+_is_canonical_uuid: Final = CANONICAL_UUID.fullmatch
 _REMEMBERED: Final = 1024
 """Values of each sort that are remembered."""
 _seconds: Final[set[str]] = set()
 """Seconds that were found to exist."""
-_escapes: Final[dict[bytes, bytes]] = {}
-"""Escapes and their canonical spelling: names of strategies have the same ones again and again."""
