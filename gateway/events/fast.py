@@ -5,8 +5,8 @@ only what it can prove to be usual, and gives what the models would give; for an
 the long way through the models decides.
 
 A payload is usual when it has the members of its model and no others, all the way down, in one letter case. What the
-structs do not see is proven by counting: the payload must have as many colons, quotes and signs as the same members
-written again. Of two members with one name msgspec keeps the last in silence, so the colon of the other is missing.
+structs do not see is proven by counting: the payload must have as many quotes and signs as the same members written
+again. Of two members with one name msgspec keeps the last in silence, so the quotes of the other name are missing.
 """
 
 from __future__ import annotations
@@ -368,11 +368,12 @@ _HEADER: Final = frozenset({"EventId", "EventSeqId", "EventTime"})
 """What every event has, and what is finished without a call."""
 _ABSENT: Final = Raw(b"null")
 """Stands where a member was left out."""
-_COUNTED: Final = b':"-+{['
+_COUNTED: Final = b'"-+{['
 """What must be as often in a payload as in the same members written again.
 
-What stands twice has a colon more, a decimal that came as a text two quotes, and one that came as -0 or 5e-5 a minus.
-Nothing is written with more of these than it came with, so that no deviation makes up for another. The brackets are
+What stands twice has two quotes more, a decimal that came as a text too, and a number that came as -0 or 5e-5 a minus.
+Nothing is written with more of these than it came with, so that no deviation makes up for another: what Decimal would
+write with an exponent is written plain, and an escape that stands for one of these is replaced by it. The brackets are
 there to be counted for the depth.
 """
 _UNCOUNTED: Final = bytes(set(range(256)) - set(_COUNTED))
