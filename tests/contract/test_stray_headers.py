@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.kafka.topics import partition_of
 from gateway.broker.ports import Commit
 from tests.support.event_log_suite import messages
-from tests.support.rigs import NatsRig, Rig
+from tests.support.rigs import KafkaRig, NatsRig, Rig
 from tests.support.watchers import watching
 
 
@@ -76,3 +78,23 @@ async def test_no_watch_of_the_control_stream_stops_at_stray_headers(nats: NatsR
         await view.reaches("account.two", 1)
     async with watching(control) as late:
         await late.reaches("account.two", 1)
+
+
+@pytest.mark.parametrize("headers", [[("ce_account", b"demo"), ("ce_x", None)], [("ce_account", None)], [("", b"")]])
+async def test_no_reader_on_kafka_stops_at_a_header_without_a_value(
+    kafka: KafkaRig, headers: list[tuple[str, bytes | None]]
+) -> None:
+    async with kafka.log("a").open(1) as shard:
+        await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+        await store_batch(kafka, headers)
+        await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
+    assert await numbers_of_ours(kafka) == [1, 2, 3, 4, 5, 6]
+
+
+async def store_batch(kafka: KafkaRig, headers: list[tuple[str, bytes | None]], compression: str | None = None) -> None:
+    """Let a producer of somebody else write a record among the orders of `demo`."""
+    servers = list(kafka.connection.options.servers)
+    async with AIOKafkaProducer(bootstrap_servers=servers, compression_type=compression) as producer:
+        topic = kafka.topics.message("order-update")
+        partition = partition_of("demo", len(await producer.partitions_for(topic)))
+        await producer.send_and_wait(topic, b"{}", key=b"stray", headers=headers, partition=partition)

@@ -154,12 +154,14 @@ _OWN: Final = {name: _ATTRIBUTE + name for name in ("id", "sequence", "time", TR
 
 
 def message_of(
-    kind: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes]]
+    kind: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
 ) -> Message | None:
     """Return the message that was stored, None for anything that is not the gateway's."""
     account = None
     attributes = {}
     for name, raw in headers:
+        if raw is None:  # Kafka knows headers without a value, and the gateway writes none
+            continue
         text = raw.decode(errors="replace")
         if name.startswith(_ATTRIBUTE):
             attributes[name[len(_ATTRIBUTE) :]] = text
