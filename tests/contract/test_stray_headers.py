@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
@@ -98,3 +100,30 @@ async def store_batch(kafka: KafkaRig, headers: list[tuple[str, bytes | None]], 
         topic = kafka.topics.message("order-update")
         partition = partition_of("demo", len(await producer.partitions_for(topic)))
         await producer.send_and_wait(topic, b"{}", key=b"stray", headers=headers, partition=partition)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_what_is_compressed_is_read_whoever_compressed_it(kafka: KafkaRig, codec: str) -> None:
+    """Another producer may compress, and so may Kafka itself: `compression.type` of a topic, or of a broker."""
+    names = await compressing(kafka, codec)
+    assert kafka.topics.message("order-update") in names
+    async with kafka.log("a").open(1) as shard:
+        await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+        await store_batch(kafka, [("ce_account", b"demo")], codec)
+        await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
+    assert await numbers_of_ours(kafka) == [1, 2, 3, 4, 5, 6]
+    async with kafka.log("b").open(1) as again:
+        assert await again.checkpoints() == {"demo": b"6"}
+
+
+async def compressing(kafka: KafkaRig, codec: str) -> list[str]:
+    """Let Kafka compress all topics of the gateway; return their names."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=list(kafka.connection.options.servers))
+    await admin.start()
+    try:
+        names = [name for name in await admin.list_topics() if name.startswith(kafka.topics.prefix)]
+        kind, config = ConfigResourceType.TOPIC, {"compression.type": codec}
+        await admin.alter_configs([ConfigResource(kind, name, configs=config) for name in names])
+    finally:
+        await admin.close()
+    return names
