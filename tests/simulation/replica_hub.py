@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,8 @@ from datetime import UTC, datetime
 from math import inf
 from random import Random
 from typing import Any, Final, NoReturn, cast
+
+import msgspec
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Unauthorized
 from gateway.signalr.connection import Connection
@@ -131,14 +132,12 @@ class User:
             if machine is None or connection.machine is machine:
                 connection.end("dropped")
 
-    def shown(self) -> list[Happening]:
-        """Return the history that is shown now."""
+    def shown(self, since: int, limit: int) -> list[bytes]:
+        """Return the payloads of a page of the history that is shown now."""
+        found = self.happenings[since : since + limit]
         if not self.trouble.is_another:
-            return self.happenings
-        return [
-            Happening(one.sequence, one.at, _payload(f"not-{self.name}", one.sequence, one.at, 0))
-            for one in self.happenings
-        ]
+            return [one.payload for one in found]
+        return [_payload(f"not-{self.name}", one.sequence, one.at, 0) for one in found]
 
 
 def id_of(name: str, sequence: int) -> str:
@@ -265,8 +264,8 @@ class FakeConnection:
         return _result({"SuccessfulStrategies": [1], "FailedStrategies": []})
 
     def _page(self, since: int, limit: int) -> bytes:
-        found = self.user.shown()[since : since + limit]
-        events = b",".join(b'{"EventType":"OrderUpdate","Payload":%b}' % one.payload for one in found)
+        found = self.user.shown(since, limit)
+        events = b",".join([b'{"EventType":"OrderUpdate","Payload":%b}' % payload for payload in found])
         return b'{"Status":"Success","Data":{"Events":[%b],"ContinuationToken":null}}' % events
 
     def give_up(self, why: str) -> NoReturn:
@@ -286,7 +285,7 @@ class FakeConnection:
 
 
 def _result(data: dict[str, Any]) -> bytes:
-    return json.dumps({"Status": "Success", "Data": data}).encode()
+    return msgspec.json.encode({"Status": "Success", "Data": data})
 
 
 class FakeHub:

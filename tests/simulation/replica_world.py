@@ -74,6 +74,8 @@ _REPLAYING: Final = 0.4
 _HUNG: Final = 0.05
 """The part of the others in which half of the shards hang for long, as where a broker's partitions have no leader."""
 
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+"""Where the key files are, if there is such a place: to make them on a disk takes a hundredth of a world's time."""
 _MODULE: Final = "tests.simulation.replica_world"
 
 ShardTrouble = Literal["hangs", "refuses", "unknown", "away"]
@@ -197,7 +199,7 @@ class World:
         self._rejecting: set[int] = set()
         """Shards that have a trouble in which single messages are refused."""
         self._writing: list[asyncio.Task[int]] = []
-        self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
+        self.keys = Path(tempfile.mkdtemp(prefix="keys-", dir=_IN_MEMORY if _IN_MEMORY.is_dir() else None))
         self.count = 0
         self.busy_until = FLOW
         """When the last of what is to happen has happened."""
@@ -212,7 +214,7 @@ class World:
         self.ownership = MemoryOwnership(LEASE)
         self.control = MemoryControl()
         for name in self.names:
-            (self.keys / name).write_text(f"key-of-{name}")
+            (self.keys / name).write_bytes(b"key-of-%b" % name.encode())
         replicas = self.dice.choice((1, 1, 2, 3)) if self.crowd is None else 1
         for _ in range(min(self.most_replicas, max(self.least_replicas, replicas))):
             self.start()
