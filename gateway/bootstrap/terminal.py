@@ -44,6 +44,8 @@ __all__ = [
 _MARGIN: Final = "  | "
 """What each line of a traceback begins with: a line break in an error's text makes no line that looks like another."""
 
+_MOST_WHOLE: Final = 36
+"""Letters up to which the names of a table's rows are never broken: the id of a replay has 32."""
 _HEAD: Final = "Traceback (most recent call last):"
 
 
@@ -99,22 +101,42 @@ def _console(*, stderr: bool = False) -> Console:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Sequence[object]], *, right: Iterable[str] = ()) -> Table:
-    """Return a table; the columns named by `right` are aligned there."""
+    """Return a table; the columns named by `right` are aligned there.
+
+    On a terminal that is too narrow a cell has several lines; a name in the first column is not broken.
+    """
     from rich.table import Table  # noqa: PLC0415 - likewise
     from rich.text import Text  # noqa: PLC0415 - likewise
 
-    to_the_right = set(right)
+    to_the_right, cells = set(right), [[printable(str(cell)) for cell in row] for row in rows]
     made = Table(title=Text(printable(title)))
-    for column in columns:
-        made.add_column(Text(printable(column)), justify="right" if column in to_the_right else "left")
-    for row in rows:
-        made.add_row(*(Text(printable(str(cell))) for cell in row))
+    for number, column in enumerate(columns):
+        width = max((len(row[0]) for row in cells if number == 0), default=0)
+        made.add_column(
+            Text(printable(column)),
+            justify="right" if column in to_the_right else "left",
+            overflow="fold",
+            min_width=min(width, _MOST_WHOLE),
+        )
+    for row in cells:
+        made.add_row(*map(Text, row))
     return made
 
 
 def show(shown: Table) -> None:
-    """Write a table to standard output."""
-    _console().print(shown)
+    """Write a table to standard output: fitted to a terminal, and else a line for each row, with its cells whole."""
+    at = _console()
+    if at.is_terminal:
+        at.print(shown)
+        return
+    columns = [[str(column.header), *map(str, column.cells)] for column in shown.columns]
+    widths = [max(map(len, cells)) for cells in columns]
+    for row in zip(*columns, strict=True):
+        aligned = [
+            cell.rjust(width) if column.justify == "right" else cell.ljust(width)
+            for cell, width, column in zip(row, widths, shown.columns, strict=True)
+        ]
+        say("  ".join(aligned).rstrip())
 
 
 def live() -> Live | None:

@@ -274,3 +274,26 @@ def test_the_table_of_the_demo_reads_no_markup_and_shows_the_unprintable(
     assert judge(said, is_terminal=False) == []
     assert "[link=http://evil.example]n4sty[/link]" in said
     assert "n4sty:smile:" in said
+
+
+def test_a_table_into_a_pipe_has_a_line_for_each_row_with_its_cells_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [("a" * 32, 7, "w" * 200), ("b", 1234567, "")]
+    terminal.show(terminal.table("2 replays", ("id", "published", "detail"), rows, right=("published",)))
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'id':32}  published  detail",
+        f"{'a' * 32}          7  {'w' * 200}",
+        f"{'b':32}    1234567",
+    ]
+
+
+def test_a_table_on_a_narrow_terminal_loses_nothing_and_breaks_no_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    cells = ["a" * 32, *(f"{number}" * 20 for number in range(1, 9))]
+    terminal.show(terminal.table("1 replay", [f"c{number}" for number in range(9)], [cells]))
+    said = capsys.readouterr().out
+    assert "a" * 32 in said
+    assert all(said.count(str(number)) >= 20 for number in range(1, 9))
+    assert "…" not in said
