@@ -93,8 +93,13 @@ async def _tail(
     show: Callable[[Stored], None],
 ) -> None:
     async with open_broker(settings) as broker:
+        is_empty = True
         async for stored in broker.reader.read(topics=kinds, accounts=accounts, start=start, follow=follow):
             show(stored)
+            is_empty = False
+        if is_empty:
+            of = "" if not accounts else f" of {', '.join(accounts)}"
+            terminal.complain(f"no message{of} from {start} on")
 
 
 _MARKS = {"late": "late", "replayed": "replayid"}

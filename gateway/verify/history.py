@@ -60,9 +60,10 @@ async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> HubHi
     while found.through < until:
         try:
             page = await hub.events_since(found.through, limit, token)
-        except (CallFailed, CallRejected):
+        except (CallFailed, CallRejected) as error:
             if limit == 1:
-                raise
+                words = f"the hub cannot return what follows event {found.through}, not even alone: {error}"
+                raise GatewayError(words) from error
             limit, token = limit // 2, None
             continue
         is_further = _take(found, page.envelopes, until)

@@ -224,6 +224,18 @@ async def test_tail_shows_the_log_by_kind_and_account_from_any_position(tmp_path
     assert new == []
 
 
+async def test_tail_that_finds_nothing_says_so(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=1, prefill=5) as here:
+        await here.gateway()
+        await here.settled(5)
+        for account, said in (("acount-1", ""), ("account-1", "account-1")):
+            command = (GATEWAY, "tail", "--servers", here.server.url, "--no-follow", "--from", "first")
+            async with process(tmp_path, *command, "--account", account, name=f"tail-{account}") as tail:
+                assert await tail.ended() == 0
+            assert tail.complained == ("" if said else f"no message of {account} from first on\n")
+            assert said in tail.said
+
+
 async def test_tail_that_follows_shows_what_comes_and_ends_when_interrupted(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1, prefill=5) as here:
         await here.gateway()

@@ -83,6 +83,13 @@ async def test_a_hub_that_takes_one_event_at_a_time_is_read_to_the_end(build: Bu
     assert (await judged(world)).emitted == 7
 
 
+async def test_an_event_that_the_hub_cannot_give_is_named(build: Build) -> None:
+    world = await published(build, 9)
+    world.hub.patch_faults("alpha", unservable=[5])
+    with pytest.raises(GatewayError, match="cannot return what follows event 4, not even alone: GetEventsSince"):
+        await judged(world)
+
+
 async def test_what_the_history_has_lost_is_not_held_against_the_log(build: Build) -> None:
     world = await published(build, 20)
     world.hub.patch_faults("alpha", forget_below=8)
