@@ -6,6 +6,8 @@ Nothing that leaves here as text holds a key or a token: what the hub or a libra
 from __future__ import annotations
 
 import asyncio
+import os
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -24,6 +26,9 @@ MAX_RETRY_AFTER: Final = 600.0
 """Seconds of a Retry-After that are honoured: no answer keeps an account away for longer than ten minutes."""
 
 _REFUSALS: Final = {401, 403}
+_NOT_FOUND: Final = 404
+_PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+"""What OpenSSL calls an answer that is no TLS."""
 _SWITCHING: Final = 101
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MIN_SECRET: Final = 6
@@ -135,6 +140,8 @@ def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterabl
     message = f"{name}: the hub answered {status}"
     if status in _REDIRECTS:
         message += f" and points to {_place(headers.get('Location', ''), secrets)}; if it is there now, mend hub.url"
+    if status == _NOT_FOUND and name == "negotiate":
+        message += "; hub.url is the part of the address before /hubs/event/v1"
     retry_after = read_retry_after(headers)
     if status in _REFUSALS:
         challenge = headers.get("WWW-Authenticate")
@@ -189,10 +196,22 @@ def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransp
     forget_frames(socket.exception())  # aiohttp keeps it
 
 
+def _why(error: OSError) -> str:
+    """Say why there is no connection; what OpenSSL says of an answer that is no TLS leads nobody to the cause."""
+    if isinstance(error, ssl.SSLError) and error.reason in _PLAIN:
+        return f"the port does not speak TLS ({error.reason}); write http:// where it is meant to be without"
+    if error.errno is not None and (error.strerror or "").startswith("Connect call failed"):  # asyncio's own words
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
+
+
 def _words(error: BaseException, secrets: Iterable[str]) -> str:
     """Say what went wrong without the library's texts that quote a URL or an answer's headers."""
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
-        return shown(str(error), secrets)
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        words = f"the certificate of {error.host}:{error.port} is refused: {error.certificate_error}"
+        return shown(words, secrets)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return shown(f"cannot connect to {error.host}:{error.port}: {_why(error.os_error)}", secrets)
     if isinstance(error, aiohttp.ClientResponseError):
         return shown(f"{error.status} {error.message}", secrets)
     if isinstance(error, aiohttp.ServerDisconnectedError):

@@ -49,8 +49,16 @@ async def test_a_certificate_that_nobody_vouches_for_is_a_failure(
     hub = await start(tls=server_tls)
     error = await failure(hub.url)
     assert error.reason == "unreachable"
-    assert "CERTIFICATE_VERIFY_FAILED" in str(error)
+    assert re.match(r"negotiate: the certificate of 127.0.0.1:\d+ is refused: .*CERTIFICATE_VERIFY_FAILED", str(error))
     assert hub.requests == []
+
+
+async def test_a_port_that_speaks_no_tls_is_named(start: Start, failure: Failing) -> None:
+    hub = await start()
+    error = await failure(hub.url.replace("http://", "https://"))
+    assert error.reason == "unreachable"
+    assert "the port does not speak TLS" in str(error)
+    assert "write http://" in str(error)
 
 
 Answers = bytes | None
@@ -149,7 +157,7 @@ async def test_a_proxy_that_is_not_there_is_named(start: Start) -> None:
     with pytest.raises(ConnectFailed) as failed:
         await through(f"http://user:SECRET@127.0.0.1:{port}", hub.url)
     assert failed.value.reason == "proxy"
-    assert str(failed.value).startswith(f"negotiate: hub.proxy: Cannot connect to host 127.0.0.1:{port} ")
+    assert str(failed.value) == f"negotiate: hub.proxy: cannot connect to 127.0.0.1:{port}: Connection refused"
     assert "SECRET" not in str(failed.value)
 
 
