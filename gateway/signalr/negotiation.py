@@ -148,6 +148,7 @@ def _read(body: bytes, route: Route) -> _Answer:
 
 def _settle(route: Route, answer: _Answer) -> Route:
     route.token = answer.connectionToken or answer.connectionId
+    route.bearer = answer.accessToken or route.bearer  # without a url too, as Microsoft's clients take it
     if not route.token:
         raise ConnectFailed(f"{_STAGE}: the answer has neither a connectionToken nor a url", reason=_STAGE)
     offers = answer.availableTransports

@@ -191,3 +191,12 @@ async def test_empty_members_of_an_answer_are_none_and_so_is_a_byte_order_mark(s
     await open_to(hub)
 
     assert len(hub.requests) == 2
+
+
+async def test_a_token_of_the_answer_is_the_upgrades_bearer_without_a_url_too(start: Start, open_to: Start) -> None:
+    hub = await start(negotiate=answering(json.dumps({"connectionToken": "t", "accessToken": "a-token-of-its-own"})))
+    await open_to(hub)
+    assert [request.headers["Authorization"] for request in hub.requests] == [
+        f"Bearer {KEY}",
+        "Bearer a-token-of-its-own",
+    ]
