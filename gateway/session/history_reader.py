@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.session.history_cursor import CursorPhase
-from gateway.session.lifecycle import Standing
+from gateway.session.lifecycle import SessionLifecycle
 from gateway.session.page_merge import PageMerger
 from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
@@ -17,16 +17,18 @@ class HistoryReader:
         "_cursor",
         "_doubtful",
         "_latest",
+        "_lifecycle",
         "_merger",
         "_outbox",
         "_overlap",
         "_pushes",
         "_settings",
-        "_standing",
         "_waiting",
     )
 
-    def __init__(self, parts: SessionParts, merger: PageMerger, standing: Standing, pushes: PushMerger) -> None:
+    def __init__(
+        self, parts: SessionParts, merger: PageMerger, lifecycle: SessionLifecycle, pushes: PushMerger
+    ) -> None:
         """`merger` queues what a page shows, the cursor among `parts` has the next one."""
         self._outbox = parts.outbox
         self._waiting = parts.waiting
@@ -35,7 +37,7 @@ class HistoryReader:
         self._merger = merger
         self._overlap = parts.overlap
         self._latest = parts.latest
-        self._standing = standing
+        self._lifecycle = lifecycle
         self._pushes = pushes
         self._settings = parts.settings
 
@@ -44,20 +46,20 @@ class HistoryReader:
 
         Also where the hub's latest is verified: what has no sequence may have come after it.
         """
-        if self._standing.state is State.LIVE:
-            self._standing.begin_audit()
+        if self._lifecycle.state is State.LIVE:
+            self._lifecycle.begin_audit()
 
     @property
     def wants_audit(self) -> bool:
         """Whether an audit should come soon: something was pushed that only the history may show whole."""
-        return self._standing.state is State.LIVE and not self._standing.is_auditing and self._doubtful.wants_look
+        return self._lifecycle.state is State.LIVE and not self._lifecycle.is_auditing and self._doubtful.wants_look
 
     def wants(self) -> PageRequest | None:
         """Return the page to ask for now; None when there is none to ask for, or no room for it."""
-        standing = self._standing
-        if self._latest.must_be_told or not standing.is_subscribed or self._outbox.queue.is_full:
+        lifecycle = self._lifecycle
+        if self._latest.must_be_told or not lifecycle.is_subscribed or self._outbox.queue.is_full:
             return None
-        return self._cursor.request if standing.is_paging else None
+        return self._cursor.request if lifecycle.is_paging else None
 
     def wants_next(self, token: str | None) -> PageRequest | None:
         """Return the page that `wants()` will most likely give after an answer that ends with `token`.
@@ -67,32 +69,32 @@ class HistoryReader:
         """
         if token is None or self._cursor.requires_overlap or 2 * self._pushes.bytes > self._settings.buffer_bytes:
             return None
-        return PageRequest(self._cursor.request.since, token) if self._standing.state is State.CATCHING_UP else None
+        return PageRequest(self._cursor.request.since, token) if self._lifecycle.state is State.CATCHING_UP else None
 
     def on_page(self, page: Page, now: float) -> bool:
         """Take the answer to `wants()`; return True when asking again only makes sense later.
 
         Raises Diverged when the history is not the one that the checkpoint was made from.
         """
-        with self._standing.distrusting_what_diverged():
+        with self._lifecycle.distrusting_what_diverged():
             return self._on_page(page, now)
 
     def _on_page(self, page: Page, now: float) -> bool:
-        cursor, standing, latest = self._cursor, self._standing, self._latest
-        if page.request != cursor.request or latest.told_at is None or not standing.is_paging:
+        cursor, lifecycle, latest = self._cursor, self._lifecycle, self._latest
+        if page.request != cursor.request or latest.told_at is None or not lifecycle.is_paging:
             return False  # the question has changed since: the answer is to another one
         contents = page.in_order()
         ended = cursor.read(page, contents)
         if cursor.phase is not CursorPhase.FORWARD:
             asks = self._merger.look_for_anchor(contents, ended=ended, latest=latest.sequence)
             if asks is not None:
-                standing.is_auditing = standing.is_auditing and not asks
-                if cursor.waits and standing.state is State.LIVE:
-                    standing.doubt()  # until it is clear whose history this is, nothing more is published
+                lifecycle.is_auditing = lifecycle.is_auditing and not asks
+                if cursor.waits and lifecycle.state is State.LIVE:
+                    lifecycle.doubt()  # until it is clear whose history this is, nothing more is published
                 return asks
-        elif not standing.is_trusted and self._outbox.anchor is None:
+        elif not lifecycle.is_trusted and self._outbox.anchor is None:
             self._merger.check_without_anchor(contents)
-        if standing.trust():
+        if lifecycle.trust():
             self._pushes.reconsider()
         if cursor.has_seam(contents, self._outbox.anchor):
             cursor.requires_overlap = True
@@ -102,9 +104,9 @@ class HistoryReader:
 
     def _read_on(self, page: Page, contents: list[Content], now: float, *, ended: bool) -> bool:
         """Take in a page of a history that is proven; return True when asking again only makes sense later."""
-        cursor, standing = self._cursor, self._standing
+        cursor, lifecycle = self._cursor, self._lifecycle
         before = cursor.reached
-        stopped = self._merger.merge(contents, live=standing.state is State.LIVE)
+        stopped = self._merger.merge(contents, live=lifecycle.state is State.LIVE)
         reached = cursor.reached
         has_room = not page.is_full or page.request.since >= before  # else the anchor may have taken all of it
         paused = stopped or (ended and reached == before and has_room)
@@ -117,16 +119,16 @@ class HistoryReader:
         else:
             cursor.turn()
         self._pushes.reconsider()
-        if standing.state is State.LIVE:
-            standing.is_auditing = not paused
+        if lifecycle.state is State.LIVE:
+            lifecycle.is_auditing = not paused
         elif self._overlap.is_reached(reached, paused=paused):
             self._go_live(now)
             return True
         return paused
 
     def _go_live(self, now: float) -> None:
-        self._standing.state = State.LIVE
-        self._standing.is_on_probation = not self._overlap.is_proven
+        self._lifecycle.state = State.LIVE
+        self._lifecycle.is_on_probation = not self._overlap.is_proven
         for content in self._waiting.release():
             self._outbox.place(content)
         self._waiting.restart(now)

@@ -22,7 +22,7 @@ _MAX_SUBJECT: Final = 256
 """Characters of a subject that the checkpoint keeps as they are; a longer one is kept as its digest."""
 
 
-class Standing:
+class SessionLifecycle:
     """The states of one session, and every step back from live; the way forward is the session's."""
 
     __slots__ = (

@@ -6,7 +6,7 @@ from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.event import DeadLetter
 from gateway.session.doubtful_pushes import Doubt, Doubtful
 from gateway.session.history_cursor import is_newer
-from gateway.session.lifecycle import Standing
+from gateway.session.lifecycle import SessionLifecycle
 from gateway.session.parts import SessionParts
 from gateway.session.settled_events import Sight, compare
 from gateway.session.types import Content, Outcome, State
@@ -18,9 +18,9 @@ class PushMerger:
     Where it has no room for one, or one shows that history must be read again, the session catches up again.
     """
 
-    __slots__ = ("_doubtful", "_latest", "_outbox", "_overlap", "_settings", "_standing", "_waiting", "dropped")
+    __slots__ = ("_doubtful", "_latest", "_lifecycle", "_outbox", "_overlap", "_settings", "_waiting", "dropped")
 
-    def __init__(self, parts: SessionParts, standing: Standing) -> None:
+    def __init__(self, parts: SessionParts, lifecycle: SessionLifecycle) -> None:
         """What it lets wait goes to `waiting` and `doubtful` among `parts`."""
         self.dropped = 0
         """Pushes that found no room, or had to make some: only history can give them again."""
@@ -29,12 +29,12 @@ class PushMerger:
         self._doubtful = parts.doubtful
         self._overlap = parts.overlap
         self._latest = parts.latest
-        self._standing = standing
+        self._lifecycle = lifecycle
         self._settings = parts.settings
 
     def on_push(self, sequence: int, content: Content, now: float, *, room: bool, proves: bool) -> Outcome:
         """Take a push with a sequence; it `proves` that all after it is pushed where it came after the subscription."""
-        outbox, standing = self._outbox, self._standing
+        outbox, lifecycle = self._outbox, self._lifecycle
         if self._doubtful.is_far(sequence, outbox.high) and sequence not in outbox:
             return self._hold_aside(Doubt.FAR, sequence, content, now, room=room, proves=proves)
         self._latest.sequence = max(self._latest.sequence, sequence)
@@ -47,14 +47,14 @@ class PushMerger:
             return Outcome.OVERFLOW
         if _may_be_whole_in_history(content):
             return self._hold_aside(Doubt.GARBLED, sequence, content, now, room=room, proves=proves)
-        if standing.state is State.LIVE and sequence <= outbox.high + 1:
-            standing.is_on_probation = standing.is_on_probation and sequence <= outbox.high
+        if lifecycle.state is State.LIVE and sequence <= outbox.high + 1:
+            lifecycle.is_on_probation = lifecycle.is_on_probation and sequence <= outbox.high
             outcome = outbox.place(content)
             if self._waiting:
                 self.drain(now)
             return outcome
-        if standing.is_on_probation:
-            standing.catch_up_again()
+        if lifecycle.is_on_probation:
+            lifecycle.catch_up_again()
         self._waiting.add(sequence, content, now, proves=proves)
         if proves:
             self._overlap.proves(sequence)
@@ -75,13 +75,13 @@ class PushMerger:
         A number that was never settled can be published safely. A new event with a settled one may be a hub that
         started again: what it pushes must wait, then, until it is clear whose history this is.
         """
-        outbox, standing = self._outbox, self._standing
+        outbox, lifecycle = self._outbox, self._lifecycle
         if outbox.is_same(sequence, content):
             return Outcome.DUPLICATE
         is_new = sequence <= outbox.verified and not outbox.is_open(sequence) and is_newer(content, outbox.anchor)
-        if is_new and standing.state is State.LIVE:
-            standing.doubt()
-        if not standing.is_trusted:
+        if is_new and lifecycle.state is State.LIVE:
+            lifecycle.doubt()
+        if not lifecycle.is_trusted:
             return self._hold_aside(Doubt.RIVAL, sequence, content, now, room=room, proves=False)
         if outbox.is_open(sequence):
             return outbox.place(content)
@@ -117,7 +117,7 @@ class PushMerger:
             if self.bytes > 2 * self._settings.buffer_bytes:
                 self.dropped += 1
                 return Outcome.OVERFLOW
-        if self._standing.state is State.LIVE:
+        if self._lifecycle.state is State.LIVE:
             return self._outbox.place(content)
         # History may give it with its sequence: that comes first.
         return Outcome.HELD if self._waiting.hold(content) else Outcome.DUPLICATE
@@ -129,13 +129,13 @@ class PushMerger:
 
     def reconsider(self) -> None:
         """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
-        if not self._standing.is_trusted:
+        if not self._lifecycle.is_trusted:
             return
         unseen = self._doubtful.take_confirmed(self._outbox.high)
         if unseen > self._outbox.high:
             self._overlap.must_reach(unseen)
-            if self._standing.state is State.LIVE:
-                self._standing.catch_up_again()
+            if self._lifecycle.state is State.LIVE:
+                self._lifecycle.catch_up_again()
         if not self._doubtful:
             return
         for held in self._doubtful.release(self._is_clear):
@@ -165,8 +165,8 @@ class PushMerger:
         self._overlap.must_reach(max(sequence, self._waiting.highest))
         self.dropped += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
-        if self._standing.state is State.LIVE:
-            self._standing.catch_up_again()
+        if self._lifecycle.state is State.LIVE:
+            self._lifecycle.catch_up_again()
 
     def drain(self, now: float) -> None:
         """Queue what waits: all before the last that waited long enough, then what follows without a hole."""

@@ -11,8 +11,9 @@ overlap with, the session goes live on probation: a first push that leaves a hol
 Sequences may have holes, so a hole proves nothing by itself; the audit, a later look at the history from
 `verified`, finds what was never pushed.
 
-Who looks for what: `PushMerger` has what becomes of a push, `HistoryReader` (`session.history`) the paging, `Standing`
-the states and the trust, `LatestSequence` what the hub told, `SubscriptionChange` a change that waits.
+Who looks for what: `PushMerger` has what becomes of a push, `HistoryReader` (`session.history`) the paging,
+`SessionLifecycle` the states and the trust, `LatestSequence` what the hub told, `SubscriptionChange` a change that
+waits.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.session.checkpoint import Checkpoint
 from gateway.session.history_reader import HistoryReader
-from gateway.session.lifecycle import Standing
+from gateway.session.lifecycle import SessionLifecycle
 from gateway.session.page_merge import PageMerger
 from gateway.session.parts import SessionParts
 from gateway.session.push_merge import PushMerger
@@ -52,12 +53,12 @@ class Session:
         "_cursor",
         "_doubtful",
         "_latest",
+        "_lifecycle",
         "_merger",
         "_outbox",
         "_overlap",
         "_pushes",
         "_settings",
-        "_standing",
         "_start",
         "_waiting",
         "account",
@@ -91,15 +92,15 @@ class Session:
         self._overlap = parts.overlap
         self._latest = parts.latest
         self._merger = PageMerger(parts)
-        self._standing = Standing(parts, self._merger)
-        self._pushes = PushMerger(parts, self._standing)
-        self.history = HistoryReader(parts, self._merger, self._standing, self._pushes)
+        self._lifecycle = SessionLifecycle(parts, self._merger)
+        self._pushes = PushMerger(parts, self._lifecycle)
+        self.history = HistoryReader(parts, self._merger, self._lifecycle, self._pushes)
         self._change = SubscriptionChange(parts.outbox, parts.cursor)
 
     @property
     def state(self) -> State:
         """Where it stands: offline, catching up or live."""
-        return self._standing.state
+        return self._lifecycle.state
 
     @property
     def latest(self) -> int:
@@ -224,11 +225,11 @@ class Session:
                 f"the checkpoint of {self.account} is gone, though the account is known: beginning anew could publish "
                 "its history again. If that is meant, reset the checkpoint"
             )
-        self._standing.on_connected(subject)
+        self._lifecycle.on_connected(subject)
 
     def on_subscribed(self) -> None:
         """The hub confirmed the subscription: a push from here on proves that all after it is pushed."""
-        self._standing.is_subscribed = True
+        self._lifecycle.is_subscribed = True
 
     def on_latest(self, sequence: int, time: str, ours: float | None = None) -> None:
         """GetLatestEventSeqId answered; `time` is its SnapshotTime. Call it before paging and before an audit.
@@ -237,27 +238,27 @@ class Session:
         Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
         stays so for longer than the grace.
         """
-        with self._standing.distrusting_what_diverged():
+        with self._lifecycle.distrusting_what_diverged():
             self._clock.on_time(ticks(time), ours)
             self._on_latest(sequence)
 
     def _on_latest(self, sequence: int) -> None:
         if self._start is not None:
             self._begin_account(self._start, sequence)
-        standing, before = self._standing, self._latest.told_at
+        lifecycle, before = self._lifecycle, self._latest.told_at
         if self._cursor.is_behind(sequence, self._outbox.marked):
-            standing.doubt()  # until it has caught up itself, nothing is published
+            lifecycle.doubt()  # until it has caught up itself, nothing is published
             return
         sighting = self._latest.on_told(sequence)
-        standing.on_latest(sighting)
+        lifecycle.on_latest(sighting)
         if self._overlap.on_latest(max(sequence, self._waiting.highest_unproven)):
             proof = self._waiting.first_proof_after(self._overlap.floor)
             if proof is not None:
                 self._overlap.proves(proof)
-        if standing.is_starved and before is not None and self._clock.has_passed(before):
+        if lifecycle.is_starved and before is not None and self._clock.has_passed(before):
             # The history may have lost its beginning while there was no room for it.
             self._cursor.begin(self._outbox.marked, self._outbox.anchor)
-        standing.is_starved = False
+        lifecycle.is_starved = False
         self._doubtful.on_latest(sighting.moment)
         self._pushes.reconsider()
         self._change.on_latest(max(self.latest, self._outbox.high, self._waiting.highest))
@@ -272,7 +273,7 @@ class Session:
                 verified = min(int(start), latest)
         self._start = None
         self._outbox.begin(verified)
-        self._outbox.draft.subject = self._standing.subject
+        self._outbox.draft.subject = self._lifecycle.subject
         self._waiting.drop_through(verified)
         self._cursor.begin(verified, None)
 
@@ -281,8 +282,8 @@ class Session:
 
         Returns how many pushes were discarded because the history of their connection was never proven.
         """
-        self._standing.state = State.OFFLINE
-        return self._standing.end_trial()
+        self._lifecycle.state = State.OFFLINE
+        return self._lifecycle.end_trial()
 
     # Pushes ---------------------------------------------------------------------------------------------
 
@@ -291,18 +292,18 @@ class Session:
 
         Without `room`, it is let go as if the buffer were full: history gives it again.
         """
-        sequence, outbox, standing = content.sequence, self._outbox, self._standing
+        sequence, outbox, lifecycle = content.sequence, self._outbox, self._lifecycle
         waiting = self._waiting.bytes + self._doubtful.bytes
         room = room and outbox.queue.bytes + waiting <= self._settings.buffer_bytes
         if sequence is None:
             return self._pushes.on_push_without_sequence(content, room=room)
-        is_next = sequence == outbox.high + 1 and room and not waiting and standing.state is State.LIVE
+        is_next = sequence == outbox.high + 1 and room and not waiting and lifecycle.state is State.LIVE
         if is_next and not outbox.checkpoint_full and type(content) is Event:
             if sequence > self._latest.sequence:  # noqa: PLR1730 - max() takes 4 % of all that is done here
                 self._latest.sequence = sequence
-            standing.is_on_probation = False  # the usual case: the next of a flow without holes
+            lifecycle.is_on_probation = False  # the usual case: the next of a flow without holes
             return outbox.place(content)
-        return self._pushes.on_push(sequence, content, now, room=room, proves=standing.is_subscribed)
+        return self._pushes.on_push(sequence, content, now, room=room, proves=lifecycle.is_subscribed)
 
     # Time -----------------------------------------------------------------------------------------------
 
@@ -323,10 +324,10 @@ class Session:
     @property
     def wants_latest(self) -> bool:
         """Whether `on_latest` must come before the next page."""
-        standing = self._standing
-        if not standing.is_subscribed or standing.state is State.OFFLINE:
+        lifecycle = self._lifecycle
+        if not lifecycle.is_subscribed or lifecycle.state is State.OFFLINE:
             return False
-        is_due = self._latest.must_be_told or standing.is_starved
+        is_due = self._latest.must_be_told or lifecycle.is_starved
         return is_due or self._change.is_possible or self._doubtful.asks
 
     # Batches --------------------------------------------------------------------------------------------
@@ -339,6 +340,6 @@ class Session:
         queue = self._outbox.queue
         was_full = queue.is_full
         batch = self._outbox.take(messages, size, measure)
-        standing = self._standing
-        standing.is_starved = standing.is_starved or (was_full and not queue.is_full and standing.is_paging)
+        lifecycle = self._lifecycle
+        lifecycle.is_starved = lifecycle.is_starved or (was_full and not queue.is_full and lifecycle.is_paging)
         return batch
