@@ -287,8 +287,8 @@ def _is_same_member(raw: Any, value: Any, names: Sequence[str]) -> bool:  # noqa
     """Compare a value of an enum: a number that has a name became it, any other value is as it came."""
     number = whole(raw)  # as a number, or as a text of digits
     if number is not None:
-        meant = names[number] if 0 <= number < len(names) else _Number(number)
-        return bool(meant == value) and isinstance(value, _Number) == isinstance(meant, _Number)
+        expected = names[number] if 0 <= number < len(names) else _Number(number)
+        return bool(expected == value) and isinstance(value, _Number) == isinstance(expected, _Number)
     if isinstance(raw, str) and isinstance(value, str):
         return not isinstance(value, _Number) and fold(raw) == fold(value)
     return type(raw) is type(value) and bool(raw == value)

@@ -16,7 +16,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 
 from gateway.broker.kafka import client_internals
-from gateway.broker.kafka.connection_limit import ConnectionLimit, Patience, patience
+from gateway.broker.kafka.connection_limit import CallTimeLimit, ConnectionLimit, time_limit
 from gateway.broker.kafka.ownership import KafkaOwnership
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.ports import Commit, ShardLog
@@ -150,22 +150,22 @@ async def test_a_try_too_short_gets_more_time_and_its_failure_is_told_to_waiters
 
 async def test_the_time_to_be_let_in_does_not_count_and_what_failed_does() -> None:
     client = SimpleNamespace()
-    async with patience(client, 0.2):
-        own: Patience = client._gateway_patience
+    async with time_limit(client, 0.2):
+        own: CallTimeLimit = client._gateway_time_limit
         own.began()
         await asyncio.sleep(0.4)
         own.ended(0.0)
 
     async def wastes() -> None:
-        async with patience(client, 0.2):
-            client._gateway_patience.began()
-            client._gateway_patience.began()
-            left.append(client._gateway_patience)
+        async with time_limit(client, 0.2):
+            client._gateway_time_limit.began()
+            client._gateway_time_limit.began()
+            left.append(client._gateway_time_limit)
             await asyncio.sleep(0.01)
-            client._gateway_patience.ended(0.3)
+            client._gateway_time_limit.ended(0.3)
             await asyncio.sleep(10)
 
-    left = list[Patience]()
+    left = list[CallTimeLimit]()
     with pytest.raises(TimeoutError):
         await wastes()
     left[0].ended(0.0)  # after the end of the call

@@ -251,11 +251,11 @@ def trial_of(connection: Connection, topics: Topics | None = None, transaction: 
 
 
 async def begun(trial: Trial) -> None:
-    await trial.begin(patience=2.0)
+    await trial.begin(max_wait=2.0)
 
 
 async def whole(trial: Trial) -> None:
-    await trial.whole(patience=2.0)
+    await trial.whole(max_wait=2.0)
 
 
 @pytest.mark.parametrize("tried", [begun, whole], ids=["run", "check"])
@@ -355,7 +355,7 @@ async def test_what_may_pass_is_a_warning_until_it_lasted(
             assert type(waiting.value) is expected
         assert str(waiting.value) == NO_TRANSACTIONS
         with pytest.raises(ActionRequired):
-            await trial_of(connection).begin(patience=1.0)
+            await trial_of(connection).begin(max_wait=1.0)
     said = [(one.levelno, one.getMessage()) for one in caplog.records if one.name.startswith("gateway")]
     assert (logging.ERROR, f"shard ownership unavailable: {NO_GROUPS}") in said
     words = "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError); retrying"

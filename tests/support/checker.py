@@ -279,11 +279,11 @@ def _amount(raw: Any, value: Any, path: str) -> None:
     plain = not isinstance(value, _Number) and isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value)
     if not plain or not isinstance(raw, str):
         raise _Difference(f"{path}: {raw!r} became {value!r}, which is no plain decimal as a text")
-    meant = Decimal(raw)
-    scale = meant.as_tuple().exponent
+    expected = Decimal(raw)
+    scale = expected.as_tuple().exponent
     if isinstance(scale, int) and scale > 0:  # 1E+2 has no plain form but 100
-        meant = meant.quantize(Decimal(1))
-    if Decimal(value).as_tuple() != meant.as_tuple():
+        expected = expected.quantize(Decimal(1))
+    if Decimal(value).as_tuple() != expected.as_tuple():
         raise _Difference(f"{path}: {raw} became {value}")
 
 
@@ -349,13 +349,13 @@ def _object(**members: _Rule) -> _Rule:
     def object_(raw: Any, value: Any, path: str) -> None:
         if not isinstance(raw, dict) or not isinstance(value, dict):
             raise _Difference(f"{path}: {raw!r} became {value!r}")
-        meant: dict[str, Any] = {by_lower.get(str(name).lower(), str(name)): one for name, one in raw.items()}
-        names: set[str] = {*meant, *rules}
+        expected: dict[str, Any] = {by_lower.get(str(name).lower(), str(name)): one for name, one in raw.items()}
+        names: set[str] = {*expected, *rules}
         held: set[str] = set(value)
         if names != held:
             raise _Difference(f"{path}: lacks {sorted(names - held)}, has {sorted(held - names)}")
         for name, one in value.items():
-            rules.get(name, _same)(meant.get(name), one, f"{path}.{name}")
+            rules.get(name, _same)(expected.get(name), one, f"{path}.{name}")
 
     return object_
 

@@ -90,7 +90,7 @@ class DirectReader:
     async def _first(self, inbox: ReplyInbox, request: bytes) -> Msg:
         """Send the request until something answers."""
         try:
-            async with self._link.patience():
+            async with self._link.time_limit():
                 while True:
                     await self._link.publish(self._api, request, inbox.subject)
                     with suppress(TimeoutError):

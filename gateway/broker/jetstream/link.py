@@ -230,7 +230,7 @@ class Link:
         served; PermissionDenied; NoResponders.
         """
         with self.open_inbox(subject) as inbox, _as_unavailable(subject):
-            async with self.patience():
+            async with self.time_limit():
                 await self.client.publish(subject, payload, reply=inbox.subject, headers=headers)
                 answer = await inbox.next()
         if has_no_responders(answer):
@@ -246,7 +246,7 @@ class Link:
         subject = f"{self.api_prefix}.{call}"
         payload = json.dumps(body).encode() if body is not None else b""
         with self.open_inbox(subject) as inbox, _as_unavailable(subject):
-            async with self.patience():
+            async with self.time_limit():
                 while True:
                     await self.client.publish(subject, payload, reply=inbox.subject)
                     with suppress(TimeoutError):
@@ -269,7 +269,7 @@ class Link:
             return inbox.refusals()
 
     @asynccontextmanager
-    async def patience(self) -> AsyncIterator[None]:
+    async def time_limit(self) -> AsyncIterator[None]:
         """Raise TimeoutError in the block after `timeout` seconds, which begin once what it sends is on its way.
 
         Over a slow line that takes its time. Where no byte is taken for `timeout` seconds, the peer is gone.
@@ -304,7 +304,7 @@ class Link:
         subject = f"{self.api_prefix}.{call}"
         results: list[dict[str, Any] | JetStreamApiError] = []
         with self.open_inbox(subject) as inbox, _as_unavailable(subject):
-            async with self.patience():
+            async with self.time_limit():
                 for body in bodies:
                     await self.client.publish(subject, json.dumps(body).encode(), reply=inbox.subject)
                 for _ in bodies:

@@ -258,7 +258,7 @@ class JetStreamShard:
             inbox.expect(made.subjects)
             self._spent = OutcomeUnknown("a commit was cancelled")
             try:
-                async with link.patience():
+                async with link.time_limit():
                     await link.send(made.frames)
                     while True:
                         answer = await inbox.next()

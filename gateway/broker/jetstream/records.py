@@ -209,7 +209,7 @@ async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Map
     headers = {**own, "Nats-Batch-Id": uuid4().hex}
     with link.open_inbox(*(subject for subject, _ in values)) as inbox:
         try:
-            async with link.patience():
+            async with link.time_limit():
                 for place, (subject, value) in enumerate(values, first):
                     headers["Nats-Batch-Sequence"] = str(place)
                     if place == last:

@@ -119,7 +119,7 @@ async def _bootstrap(client: AIOKafkaClient) -> None:
             break
         except Unreached as error:
             is_late = any(isinstance(one, TimeoutError) for one in error.failures.values())
-            if not is_late or getattr(client, "_gateway_patience", None) is None:
+            if not is_late or getattr(client, "_gateway_time_limit", None) is None:
                 raise
             # What its caller has made already must not be thrown away for one late answer: the call's limit ends this.
     client.cluster.update_metadata(metadata)
@@ -200,7 +200,7 @@ async def _connected(client: AIOKafkaClient, node_id: Any, *, group: Any = Conne
 async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -> Any:  # noqa: ANN401
     """Open a connection in a task of its own, which the client's end cancels; raises one of CLOSED."""
     clock = asyncio.get_running_loop().time
-    patience, began, is_open = getattr(client, "_gateway_patience", None), clock(), False
+    time_limit, began, is_open = getattr(client, "_gateway_time_limit", None), clock(), False
     openings = client.__dict__.setdefault("_gateway_openings", set())
     door = client.__dict__.setdefault("_gateway_door", ConnectionLimit(client._request_timeout_ms / 500))  # noqa: SLF001
 
@@ -231,8 +231,8 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
 
     opening = asyncio.create_task(door.slot(host, port, attempt), name=f"kafka-opening-{host}:{port}")
     openings.add(opening)
-    if patience is not None:
-        patience.began()
+    if time_limit is not None:
+        time_limit.began()
     try:
         await asyncio.wait({opening})
         if opening.cancelled():
@@ -242,8 +242,8 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
         return connection
     finally:
         openings.discard(opening)
-        if patience is not None:
-            patience.ended(0.0 if is_open else clock() - began)
+        if time_limit is not None:
+            time_limit.ended(0.0 if is_open else clock() - began)
         if not is_open:  # also where it is open, and its waiter was cancelled in that moment
             opening.cancel()
             await asyncio.wait({opening})

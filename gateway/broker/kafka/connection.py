@@ -27,7 +27,7 @@ from aiokafka.errors import (
 from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import client_internals
-from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit, patience
+from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit, time_limit
 from gateway.broker.kafka.errors import MECHANISMS, map_aiokafka_errors
 from gateway.broker.kafka.send import stored
 from gateway.broker.peers import PeerRace
@@ -215,7 +215,7 @@ class Connection:
         try:
             with map_aiokafka_errors("a consumer", "Read"):
                 client_internals.prepare(consumer._client, self.door, await self._dialled(), topics)  # noqa: SLF001 - as in client_internals
-                async with patience(consumer._client, self.options.timeout):  # noqa: SLF001
+                async with time_limit(consumer._client, self.options.timeout):  # noqa: SLF001
                     await consumer.start()
             yield consumer
         finally:
@@ -246,7 +246,7 @@ class Connection:
     async def _started(self, producer: AIOKafkaProducer, topics: Iterable[str]) -> AIOKafkaProducer:
         try:
             client_internals.prepare(producer.client, self.door, await self._dialled(), topics)
-            async with patience(producer.client, self.options.timeout):
+            async with time_limit(producer.client, self.options.timeout):
                 await producer.start()
         except BaseException as error:
             self.end(client_internals.end_producer(producer, farewell=0))

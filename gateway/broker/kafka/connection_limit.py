@@ -67,7 +67,7 @@ class ConnectionLimit:
         return made
 
 
-class Patience:
+class CallTimeLimit:
     """The time limit of a call, in which the time that its client takes to be let in does not count.
 
     What failed does count, so that a broker that is away holds nobody up.
@@ -101,13 +101,13 @@ class Patience:
 
 
 @asynccontextmanager
-async def patience(client: Any, seconds: float) -> AsyncIterator[None]:  # noqa: ANN401 - aiokafka's own
+async def time_limit(client: Any, seconds: float) -> AsyncIterator[None]:  # noqa: ANN401 - aiokafka's own
     """Raise TimeoutError in the block after so many seconds, without those in which `client` is let in."""
-    before = getattr(client, "_gateway_patience", None)
+    before = getattr(client, "_gateway_time_limit", None)
     async with asyncio.timeout(seconds) as limit:
-        client._gateway_patience = own = Patience(limit)  # noqa: SLF001 - ours
+        client._gateway_time_limit = own = CallTimeLimit(limit)  # noqa: SLF001 - ours
         try:
             yield
         finally:
             own.is_over = True
-            client._gateway_patience = before  # noqa: SLF001
+            client._gateway_time_limit = before  # noqa: SLF001

@@ -32,7 +32,7 @@ from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import Topics
-from gateway.broker.kafka.trial import LASTED, Trial, meant
+from gateway.broker.kafka.trial import LASTED, Trial, timeout_refusal
 from gateway.errors import ActionRequired, Unavailable
 
 _BATCH: Final = 1024 * 1024
@@ -150,7 +150,7 @@ class KafkaLog:
         except ActionRequired:
             raise
         except Unavailable as error:
-            if (needed := meant(error.__cause__ or error, transaction=timeout)) is not None:
+            if (needed := timeout_refusal(error.__cause__ or error, transaction=timeout)) is not None:
                 if timeout > self._settings.transaction_timeout and self._limits[shard].shorten():
                     raise Unavailable(f"{needed}; a shorter one is tried") from error
                 raise needed from error

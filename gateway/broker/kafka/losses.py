@@ -12,7 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connection import Connection
-from gateway.broker.kafka.connection_limit import patience
+from gateway.broker.kafka.connection_limit import time_limit
 from gateway.broker.kafka.ends import Found, PartitionEnds, numbered
 from gateway.broker.kafka.errors import map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.fetch import read_all
@@ -68,7 +68,7 @@ async def _proven(
     ends what a former writer of this name may have left open there, which would hold up every reader.
     """
     with map_aiokafka_errors("the ends of partitions"):
-        async with patience(producer.client, limit):
+        async with time_limit(producer.client, limit):
             await producer.begin_transaction()
             sent = [await producer.send(tp.topic, key=_PROBE, partition=tp.partition) for tp in partitions]
             stored = await asyncio.gather(*sent)

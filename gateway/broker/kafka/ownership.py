@@ -24,7 +24,7 @@ from gateway.broker.kafka import client_internals
 from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.errors import as_action_required, describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.topics import Topics
-from gateway.broker.kafka.trial import LASTED, Trial, meant
+from gateway.broker.kafka.trial import LASTED, Trial, timeout_refusal
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable
 
 log = logging.getLogger(__name__)
@@ -157,7 +157,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
 
     def _note_problem(self, error: Exception) -> None:
         """Keep why the group cannot be used, and log it where it is another reason than before."""
-        explained = as_action_required(error, "Read") or meant(error, session=self._timing.session) or error
+        explained = as_action_required(error, "Read") or timeout_refusal(error, session=self._timing.session) or error
         problem = str(explained) if isinstance(explained, Unavailable) else describe(explained)
         if problem != self._problem:
             level = logging.ERROR if isinstance(explained, ActionRequired) else logging.WARNING

@@ -24,7 +24,7 @@ from gateway.broker.kafka import topic_repair as repair
 from gateway.broker.kafka.cluster import ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
 from gateway.broker.kafka.connection import Connection
-from gateway.broker.kafka.connection_limit import patience
+from gateway.broker.kafka.connection_limit import time_limit
 from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.errors import describe, map_aiokafka_errors, permissions_may_return
@@ -166,7 +166,7 @@ class KafkaShard:
         clock, size = asyncio.get_running_loop().time, sum(int(batch.builder.size()) for batch in batches)
         limit, began = self._limits.seconds(size), clock()
         try:
-            async with patience(self.producer.client, limit):
+            async with time_limit(self.producer.client, limit):
                 await self.producer.begin_transaction()
                 await self._store(batches)
                 is_ending = True

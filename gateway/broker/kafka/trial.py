@@ -132,20 +132,20 @@ class Trial:
         self._session = round(session * 1000)
         self._transaction = round(transaction * 1000)
 
-    async def begin(self, patience: float = LASTED) -> None:
+    async def begin(self, max_wait: float = LASTED) -> None:
         """Try what no gateway can do without, as far as that changes nothing.
 
         Raises:
             ConfigurationError: the group may not be joined.
-            ActionRequired: a setting of the brokers is in the way; or something is not there for `patience` seconds.
+            ActionRequired: a setting of the brokers is in the way; or something is not there for `max_wait` seconds.
             Unavailable: Kafka did not answer.
 
         """
         for words_ in (await unreachable(self._connection))[0]:
             log.warning("%s", words_)
-        await _all(self.group(patience), self._producer(patience))
+        await _all(self.group(max_wait), self._producer(max_wait))
 
-    async def whole(self, patience: float) -> list[str]:
+    async def whole(self, max_wait: float) -> list[str]:
         """Try all that the gateway needs; return in words what was left out for want of a permission.
 
         Raises as `begin`.
@@ -153,21 +153,21 @@ class Trial:
         said, _ = await unreachable(self._connection)
         if said:
             raise ActionRequired("; ".join(said))
-        _, producer = await _all(self.group(patience), self._producer(patience))
-        left_out = [await self._lasting(self._member, patience)]
+        _, producer = await _all(self.group(max_wait), self._producer(max_wait))
+        left_out = [await self._lasting(self._member, max_wait)]
         if producer is None:
             left_out.append(f"a transaction, for want of Write for the transactional id {self._topics.trial_id}")
         else:
-            await self._lasting(lambda: self._begun_and_aborted(*producer), patience)
+            await self._lasting(lambda: self._begun_and_aborted(*producer), max_wait)
         return [f"not tried: {one}" for one in left_out if one]
 
-    async def group(self, patience: float) -> None:
+    async def group(self, max_wait: float) -> None:
         """See whether a member could join the gateway's group with its session; raises as `begin`."""
-        await self._lasting(self._known_to_nobody, patience)
+        await self._lasting(self._known_to_nobody, max_wait)
 
-    async def transactions(self, patience: float) -> None:
+    async def transactions(self, max_wait: float) -> None:
         """See whether there is a coordinator of transactions; raises as `begin`."""
-        await self._lasting(lambda: self._coordinator(self._topics.trial_id, _TRANSACTION), patience)
+        await self._lasting(lambda: self._coordinator(self._topics.trial_id, _TRANSACTION), max_wait)
 
     async def release(self) -> str:
         """Say which release of Kafka it is, as far as its requests tell; raises Unavailable."""
@@ -176,8 +176,8 @@ class Trial:
         known = [name for key, version, name in _RELEASES if newest.get(key, -1) >= version]
         return f"it is {known[0]} or later" if known else f"it is older than {OLDEST}"
 
-    async def _lasting(self, attempt: Callable[[], Awaitable[_T]], patience: float) -> _T:
-        """Let it pass that there is no coordinator, for as long as `patience`."""
+    async def _lasting(self, attempt: Callable[[], Awaitable[_T]], max_wait: float) -> _T:
+        """Let it pass that there is no coordinator, for as long as `max_wait`."""
         loop = asyncio.get_running_loop()
         began, is_told = loop.time(), False
         while True:
@@ -185,7 +185,7 @@ class Trial:
                 return await attempt()
             except _Passing as error:
                 passing = error
-            if loop.time() - began >= patience:
+            if loop.time() - began >= max_wait:
                 raise ActionRequired(await self._why(passing)) from passing
             if loop.time() - began >= _TOLD and not is_told:
                 is_told = True
@@ -235,9 +235,9 @@ class Trial:
 
     # Transactions -------------------------------------------------------------------------------------------
 
-    async def _producer(self, patience: float) -> tuple[_At, int, int] | None:
+    async def _producer(self, max_wait: float) -> tuple[_At, int, int] | None:
         """Be given a producer; None where that is not permitted: each shard's own id may be."""
-        return await self._lasting(self._producer_once, patience)
+        return await self._lasting(self._producer_once, max_wait)
 
     async def _producer_once(self) -> tuple[_At, int, int] | None:
         name = self._topics.trial_id
@@ -363,7 +363,7 @@ def transaction_refused(transaction: float, by: str = "Kafka") -> ActionRequired
     )
 
 
-def meant(error: BaseException, *, session: float = 0.0, transaction: float = 0.0) -> ActionRequired | None:
+def timeout_refusal(error: BaseException, *, session: float = 0.0, transaction: float = 0.0) -> ActionRequired | None:
     """Return what a person must mend, where a start failed for a time that the brokers do not give."""
     if isinstance(error, kafka.InvalidSessionTimeoutError):
         return session_refused(session)

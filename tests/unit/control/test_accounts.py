@@ -96,12 +96,12 @@ def test_nearest_of_20000_names_costs_less_than_a_quarter_of_comparing_all(name:
 
 def test_nearest_of_many_finds_an_error_at_either_end() -> None:
     names = [f"account-{number:05d}" for number in range(20_000)]
-    for meant, typed in (
+    for expected, typed in (
         ("account-12345", "ccount-12345"),
         ("account-12345", "acocunt-12345"),
         ("account-12345", "account-12345x"),
     ):
-        assert nearest(typed, names) == meant
+        assert nearest(typed, names) == expected
 
 
 async def test_lists_are_sorted_worst_first_then_by_lag(api: Api) -> None:

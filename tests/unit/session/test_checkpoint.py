@@ -99,7 +99,7 @@ def test_a_record_of_version_1_is_read() -> None:
 
 def test_what_version_1_learned_later_is_read_and_written_to_the_letter() -> None:
     later = b',"passed":[5,30,2,1],"sightings":[[60,17640000000000000,17640000100000000],[61,17640000200000000,null]]}'
-    meant = replace(
+    expected = replace(
         MEANT,
         passed=Passed(began=5, floor=30, holes=((32, 32),)),
         sightings=(
@@ -107,8 +107,8 @@ def test_what_version_1_learned_later_is_read_and_written_to_the_letter() -> Non
             Sighting(61, Moment(17_640_000_200_000_000)),
         ),
     )
-    assert encode_checkpoint(meant) == RECORDED[:-1] + later
-    assert decode_checkpoint(RECORDED[:-1] + later) == meant
+    assert encode_checkpoint(expected) == RECORDED[:-1] + later
+    assert decode_checkpoint(RECORDED[:-1] + later) == expected
 
 
 @pytest.mark.parametrize("passed", [[5], [31, 30], [5, 42], [5, 30, 2, 40], [-1, 30], [5, 30, 2]])

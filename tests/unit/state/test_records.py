@@ -137,32 +137,34 @@ RECORDS = [
 Read, Write = Callable[[bytes], Any], Callable[[Any], bytes]
 
 
-@pytest.mark.parametrize(("name", "meant", "read", "write"), RECORDS)
-def test_version_1_is_read_and_written(name: str, meant: object, read: Read, write: Write) -> None:
-    assert read(WRITTEN[name].encode()) == meant
-    assert write(meant).decode() == WRITTEN[name]
+@pytest.mark.parametrize(("name", "expected", "read", "write"), RECORDS)
+def test_version_1_is_read_and_written(name: str, expected: object, read: Read, write: Write) -> None:
+    assert read(WRITTEN[name].encode()) == expected
+    assert write(expected).decode() == WRITTEN[name]
 
 
-@pytest.mark.parametrize(("name", "meant", "read", "write"), RECORDS)
-def test_members_that_a_later_release_adds_are_passed_over(name: str, meant: object, read: Read, write: Write) -> None:
-    assert write(meant)
+@pytest.mark.parametrize(("name", "expected", "read", "write"), RECORDS)
+def test_members_that_a_later_release_adds_are_passed_over(
+    name: str, expected: object, read: Read, write: Write
+) -> None:
+    assert write(expected)
     later = json.loads(WRITTEN[name]) | {"moon": {"phase": ["full"]}}
-    assert read(json.dumps(later).encode()) == meant
+    assert read(json.dumps(later).encode()) == expected
 
 
-@pytest.mark.parametrize(("name", "meant", "read", "write"), RECORDS)
-def test_a_later_version_is_refused_in_words(name: str, meant: object, read: Read, write: Write) -> None:
-    assert write(meant)
+@pytest.mark.parametrize(("name", "expected", "read", "write"), RECORDS)
+def test_a_later_version_is_refused_in_words(name: str, expected: object, read: Read, write: Write) -> None:
+    assert write(expected)
     later = json.loads(WRITTEN[name]) | {"version": 2, "verified": "somewhere", "state": 7}
     with pytest.raises(GatewayError, match="has version 2, this release reads up to version 1: run the release"):
         read(json.dumps(later).encode())
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"[]", b"{}", b'{"version":0}', b'{"version":"1"}', b"\xff", b"[" * 5000])
-@pytest.mark.parametrize(("name", "meant", "read", "write"), RECORDS)
-def test_what_is_no_record_is_refused(name: str, meant: object, read: Read, write: Write, value: bytes) -> None:
+@pytest.mark.parametrize(("name", "expected", "read", "write"), RECORDS)
+def test_what_is_no_record_is_refused(name: str, expected: object, read: Read, write: Write, value: bytes) -> None:
     assert name
-    assert write(meant)
+    assert write(expected)
     with pytest.raises((CheckpointUnreadable, RecordUnreadable)):
         read(value)
 
