@@ -42,7 +42,8 @@ async def look_back(  # noqa: PLR0917 - in one place
     before = [(one, {tp: one.last(tp) for tp in one.of_events()}) for one in every]  # they may write meanwhile
     known = {tp for _, lasts in before for tp in lasts} | {*ends.doubted()}
     with permissions_may_return():
-        now = {tp: end or 0 for tp, end in (await cluster.places(connection, await led(connection, known))).items()}
+        with_leader = await partitions_with_leader(connection, known)
+        now = {tp: end or 0 for tp, end in (await cluster.places(connection, with_leader)).items()}
         doubtful = {tp for _, lasts in before for tp in lasts.keys() & now.keys() if now[tp] <= lasts[tp]}
         doubtful |= ends.short(now).keys()
         if doubtful:
@@ -76,7 +77,7 @@ async def _proven(
     return {one.topic_partition: one.offset for one in stored if one.offset >= 0}
 
 
-async def led(connection: Connection, known: Collection[TopicPartition]) -> list[TopicPartition]:
+async def partitions_with_leader(connection: Connection, known: Collection[TopicPartition]) -> list[TopicPartition]:
     """Return those of the partitions that are there and have a leader; raises Unavailable."""
     if not known:
         return []

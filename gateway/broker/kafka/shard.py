@@ -29,7 +29,7 @@ from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.errors import describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.fence import Claim, read_shard, superseded
-from gateway.broker.kafka.losses import led
+from gateway.broker.kafka.losses import partitions_with_leader
 from gateway.broker.kafka.topics import CLAIM, Headers, Topics, headers_of, partition_of
 from gateway.broker.ports import Commit, Limits, Lost, check_limits
 from gateway.errors import ActionRequired, BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
@@ -149,7 +149,7 @@ class KafkaShard:
         deadline, is_good = clock() + _MARKED_S, False
         while not is_good:
             with permissions_may_return():
-                events = await led(self._connection, self.ends.of_events())
+                events = await partitions_with_leader(self._connection, self.ends.of_events())
                 found = await cluster.places(self._connection, [self._own, *events])
             ends = {tp: end or 0 for tp, end in found.items()}
             try:
