@@ -1,15 +1,16 @@
-"""Check what Python files say: how docstrings begin, how long tests' names are, and whom tests import.
+"""Check what Python files say: how docstrings begin, the words of names, the length of tests' names, whom tests import.
 
     python tools/check_language.py gateway tests
 
-A function's docstring says what it returns or does, in the words that every reader knows. A test's name is a sentence
-that a line of pytest's report holds. It prints each that is not so, and its exit code is then 1. See "How to write" and
-"Tests" in CONTRIBUTING.md.
+A function's docstring says what it returns or does, in the words that every reader knows. A name is made of the field's
+terms. A test's name is a sentence that a line of pytest's report holds. It prints each that is not so, and its exit
+code is then 1. See "How to write" and "Tests" in CONTRIBUTING.md.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +24,21 @@ INSTEAD: Final = {
     "Tells": "Return whether",
 }
 """Words that no docstring of a function may begin with, and what to write."""
+TERMS: Final = {
+    "buried": "dead_lettered",
+    "ear": "inbox",
+    "filling": "pending",
+    "innards": "client_internals",
+    "meant": "expected",
+    "tally": "counters",
+    "wish": "desired",
+    "wished": "desired",
+    "wishes": "desired_state",
+}
+"""Words that no name may hold, and the term of the field in their place."""
 LONGEST: Final = 70
 """Characters of a test's name, without its parameters."""
+_WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
 def complaints(source: str) -> Iterator[tuple[int, str]]:
@@ -36,6 +50,7 @@ def complaints(source: str) -> Iterator[tuple[int, str]]:
 
 def _complaints_of(node: ast.AST) -> Iterator[str]:
     """Yield what is wrong with one node."""
+    yield from map(_of_another_language, _names_in(node))
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             first, _, _ = (ast.get_docstring(node) or "").partition(" ")
@@ -47,6 +62,27 @@ def _complaints_of(node: ast.AST) -> Iterator[str]:
             yield from map(_shared, filter(_is_test, [f"{module}.{one.name}" for one in names]))
         case ast.Import(names=names):
             yield from map(_shared, filter(_is_test, [one.name for one in names]))
+
+
+def _names_in(node: ast.AST) -> Iterator[tuple[str, str]]:
+    """Yield each name that a node gives to something, with each of its words that is no term."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            pass
+        case ast.arg(arg=name) | ast.alias(asname=str(name)):
+            pass
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            pass
+        case _:
+            return
+    for word in _WORD.findall(name):
+        if word.lower() in TERMS:
+            yield name, word.lower()
+
+
+def _of_another_language(found: tuple[str, str]) -> str:
+    name, word = found
+    return f"{name} holds the word {word}: the field says {TERMS[word]}"
 
 
 def _is_test(module: str) -> bool:

@@ -194,7 +194,7 @@ class _ReportingExporter(SpanExporter):
         """Spans that wait no more: only the exporting thread counts them."""
         self._inner = inner
         self._shown = shown
-        self._ear = _capture_errors()
+        self._capture = _capture_errors()
         self._log = get_logger()
         self._seen = 0  # of those that were dropped
         self._lost = 0  # since the trouble began
@@ -203,7 +203,7 @@ class _ReportingExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
-        self._ear.heard.clear()
+        self._capture.heard.clear()
         result = self._inner.export(spans)
         is_refused = result is not SpanExportResult.SUCCESS
         dropped = self.dropped
@@ -212,7 +212,7 @@ class _ReportingExporter(SpanExporter):
         if lost:
             if self._lost_at is None:
                 words = (
-                    self._shown(self._ear.cause)
+                    self._shown(self._capture.cause)
                     if is_refused
                     else "the collector takes them more slowly than they come"
                 )

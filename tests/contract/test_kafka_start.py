@@ -104,7 +104,7 @@ async def test_a_topic_that_would_break_a_promise_is_refused_in_words(
     assert f"{wanted.topics.message(topic)}: {said}" in str(refused.value)
 
 
-async def test_a_bound_by_size_is_taken_where_it_is_meant(kafka_address: str, wanted: ClusterSettings) -> None:
+async def test_a_bound_by_size_is_taken_where_it_is_set(kafka_address: str, wanted: ClusterSettings) -> None:
     await made(kafka_address, wanted.topics.message("error"), retention_bytes="1000")
     await prepared(kafka_address, replace(wanted, retention=3600.0, retention_bytes=1000))
     with pytest.raises(ConfigurationError, match=r"to 2000, or topics\.retention_bytes to 1000 if that is meant"):

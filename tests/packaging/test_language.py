@@ -1,4 +1,4 @@
-"""The check of docstrings, of tests' names and of what they import finds what it is for, and nothing else."""
+"""The check of docstrings, of names and of what tests import finds what it is for, and nothing else."""
 
 from __future__ import annotations
 
@@ -61,3 +61,23 @@ def test_name_of_a_test_that_is_too_long_is_found(kind: str, length: int, found:
 def test_import_of_a_test_is_found(line: str, imported: str, tmp_path: Path) -> None:
     says = f"one.py:2: {imported} is a test or a part of one: what tests share stands in a module without tests"
     assert check(tmp_path, f"def two():\n    {line}\n") == ([says] if imported else [])
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("wish = 1", "wish"),
+        ("def one(of, new_wish): ...", "new_wish"),
+        ("async def wish_of(): ...", "wish_of"),
+        ("class WishBook: ...", "WishBook"),
+        ("self._wish: int = 1", "_wish"),
+        ("for LAST_WISH in (): ...", "LAST_WISH"),
+        ("import one as wish", "wish"),
+        ("wished_for = wishful = swish = 1", "wished_for"),
+        ("print(wish, one.wish, 'wish', wish=1)", ""),
+    ],
+)
+def test_name_with_a_word_that_is_no_term_is_found(line: str, name: str, tmp_path: Path) -> None:
+    (complaint,) = check(tmp_path, f"if True:\n    {line}\n") or [""]
+    assert complaint.startswith(f"one.py:2: {name} holds the word wish" if name else "")
+    assert bool(complaint) is bool(name)

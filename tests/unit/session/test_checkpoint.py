@@ -35,7 +35,7 @@ RECORDED = (
 )
 """What version 1 looks like. Checkpoints in brokers look like this: a change here is a new version."""
 
-MEANT = Checkpoint(
+EXPECTED = Checkpoint(
     verified=41,
     anchor=Anchor(40, "10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0", "2026-11-22T13:32:25.0923668Z"),
     settled=((43, 45), (56, 56)),
@@ -94,13 +94,13 @@ def test_what_is_written_is_read_again(checkpoint: Checkpoint) -> None:
 
 
 def test_a_record_of_version_1_is_read() -> None:
-    assert decode_checkpoint(RECORDED) == MEANT
+    assert decode_checkpoint(RECORDED) == EXPECTED
 
 
 def test_what_version_1_learned_later_is_read_and_written_to_the_letter() -> None:
     later = b',"passed":[5,30,2,1],"sightings":[[60,17640000000000000,17640000100000000],[61,17640000200000000,null]]}'
     expected = replace(
-        MEANT,
+        EXPECTED,
         passed=Passed(began=5, floor=30, holes=((32, 32),)),
         sightings=(
             Sighting(60, Moment(17_640_000_000_000_000, 17_640_000_100_000_000)),
@@ -118,7 +118,7 @@ def test_holes_that_cannot_be_are_refused(passed: list[int]) -> None:
 
 
 def test_version_1_is_written_to_the_letter() -> None:
-    assert encode_checkpoint(MEANT) == RECORDED
+    assert encode_checkpoint(EXPECTED) == RECORDED
 
 
 def test_a_new_account_takes_a_few_bytes() -> None:
@@ -128,7 +128,7 @@ def test_a_new_account_takes_a_few_bytes() -> None:
 def test_members_of_a_later_release_do_not_disturb() -> None:
     value = RECORDED[:-1] + b',"invented":{"later":true}}'
 
-    assert decode_checkpoint(value) == MEANT
+    assert decode_checkpoint(value) == EXPECTED
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_what_is_no_checkpoint_is_refused_in_words(value: bytes) -> None:
 
 
 def test_a_checkpoint_is_json_that_an_operator_can_read() -> None:
-    assert json.loads(encode_checkpoint(MEANT))["verified"] == 41
+    assert json.loads(encode_checkpoint(EXPECTED))["verified"] == 41
 
 
 # Another history -------------------------------------------------------------------------------------------
