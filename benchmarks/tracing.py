@@ -29,7 +29,8 @@ from benchmarks.report import machine
 from benchmarks.task import Result
 from gateway.bootstrap.event_loop import tune_garbage_collector
 from gateway.events.event import Event
-from gateway.replica.sink.pending_commit import PendingCommit, to_message
+from gateway.replica.sink.message_maker import to_message
+from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.session.types import OutgoingItem
 from gateway.settings.sections import TracingSettings
 from gateway.telemetry.tracer import Broker, Tracer, tracing

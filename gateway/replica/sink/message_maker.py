@@ -6,9 +6,15 @@ from typing import Final
 
 from gateway.broker.ports import Limits
 from gateway.events.dead_letter_reasons import DeadLetterReason
-from gateway.events.event import DeadLetter, Notification
-from gateway.publication import Message, dead_letter_message, with_account_in_key
-from gateway.replica.sink.pending_commit import to_message
+from gateway.events.event import DeadLetter, Event, Notification
+from gateway.publication import (
+    Message,
+    dead_letter_message,
+    event_message,
+    notification_message,
+    on_topic,
+    with_account_in_key,
+)
 from gateway.session.types import OutgoingItem
 from gateway.telemetry.logs import get_logger
 
@@ -74,3 +80,22 @@ class PreparedMessages:
         message = self._make(item)
         self.messages.append(message)
         return message.size
+
+
+def to_message(item: OutgoingItem) -> Message:
+    """Return the message of an item."""
+    reissue = item.replay
+    if reissue is None:
+        return _message(item, None)
+    message = _message(item, reissue.replay)
+    return message if reissue.topic is None else on_topic(message, reissue.topic)
+
+
+def _message(item: OutgoingItem, replay: str | None) -> Message:
+    match item.content:
+        case Event() as event:
+            return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
+        case DeadLetter() as letter:
+            return dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
+        case Notification() as notification:
+            return notification_message(notification, incarnation=item.incarnation)

@@ -13,10 +13,6 @@ from gateway.publication import (
     DEAD_LETTER,
     NOTIFICATIONS,
     Message,
-    dead_letter_message,
-    event_message,
-    notification_message,
-    on_topic,
     with_trace,
 )
 from gateway.session.checkpoint import Checkpoint
@@ -103,25 +99,6 @@ class PendingCommit:
         counts.update((account, kind, "filtered") for account, kind in self.filtered.elements())
         latencies = (now - at for at in seconds(event.time for event, _ in events))
         return counts, [min(max(latency, 0), _LONGEST_KEPT) for latency in latencies]
-
-
-def to_message(item: OutgoingItem) -> Message:
-    """Return the message of an item."""
-    reissue = item.replay
-    if reissue is None:
-        return _message(item, None)
-    message = _message(item, reissue.replay)
-    return message if reissue.topic is None else on_topic(message, reissue.topic)
-
-
-def _message(item: OutgoingItem, replay: str | None) -> Message:
-    match item.content:
-        case Event() as event:
-            return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
-        case DeadLetter() as letter:
-            return dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
-        case Notification() as notification:
-            return notification_message(notification, incarnation=item.incarnation)
 
 
 def _other(content: Event | DeadLetter | Notification) -> tuple[str, str, str]:

@@ -13,7 +13,8 @@ from gateway.events.event import DeadLetter, Event, Notification
 from gateway.events.times import TICKS_PER_SECOND, ticks
 from gateway.publication import dead_letter_message
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.replica.sink.pending_commit import PendingCommit, to_message
+from gateway.replica.sink.message_maker import to_message
+from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.session.types import OutgoingItem, ReplayMark
 from tests.support.in_process import Build
 
