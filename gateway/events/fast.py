@@ -40,7 +40,7 @@ class DecodePlan:
 
     def __init__(self, model: type[EventPayload], names: EnumNames) -> None:
         """Derive the structs; `names` says what the numbers of enums mean."""
-        self._camel, self._pascal = _reads(model)
+        self._camel, self._pascal, self._is_open = _reads(model)
         self._write_plain = _of_members(model, _plain_amount, "as it is")
         self._finish = _of_members(model, _canonical(names), "canonical", but=_HEADER)
         self._has_strategy = "StrategyId" in model.model_fields
@@ -50,10 +50,10 @@ class DecodePlan:
         try:
             kept = self._pascal(data) if data[2:3].isupper() else self._camel(data)
             counted = _write(kept).translate(None, _NEITHER_COUNTED_NOR_E)
-            if counted.find(b"E-") >= 0 or counted.find(b"E+") >= 0:
+            if self._is_open and (counted.find(b"E-") >= 0 or counted.find(b"E+") >= 0):
                 self._write_plain(kept)
                 counted = _write(kept).translate(None, _NEITHER_COUNTED_NOR_E)
-            _check(data, counted)
+            _check(data, counted, is_open=self._is_open)
             id_, time = kept.EventId, kept.EventTime
             if id_ is not None and _is_canonical_uuid(id_) is None:
                 kept.EventId = id_ = canonical_uuid(id_)
@@ -76,38 +76,21 @@ class DecodePlan:
             raise FallBack from error
 
 
-def members_of(data: bytes) -> dict[str, Raw]:
-    """Return the members of an object, each as it came, when it has no spaces and each of them once; else FallBack."""
-    if len(data) > MAX_PARTS:
-        raise FallBack
-    try:
-        if not data.isascii():
-            data.decode()
-        members = _members(data)
-    except _UNUSUAL as error:
-        raise FallBack from error
-    # Two braces, and for each member two quotes, a colon and a comma, but for one comma: a sum that is right leaves
-    # no room for spaces, escapes in names, and what was overwritten by a second member of the same name.
-    size = 1 + 4 * len(members) if members else 2
-    for name, value in members.items():
-        size += (len(name) if name.isascii() else len(name.encode())) + len(value)
-    if size != len(data):
-        raise FallBack
-    return members
-
-
 # The proof ---------------------------------------------------------------------------------------------------
 
 
-def _check(data: bytes, counted: bytes) -> None:
+def _check(data: bytes, counted: bytes, *, is_open: bool) -> None:
     """Refuse what the same members written again show to be unusual; `counted` is what is counted of these."""
     if data.find(b"\\") >= 0 and data.find(b"\\u00") >= 0:
         data = _ESCAPE.sub(_respelled, data)
     if len(counted) - counted.count(b"E") != len(data.translate(None, _UNCOUNTED)):
         raise FallBack
-    if len(counted) > MAX_DEPTH and counted.count(b"{") + counted.count(b"[") > MAX_DEPTH and _is_too_deep(data):
+    if len(data) > MAX_PARTS:
         raise FallBack
-    if len(data) > MAX_DIGITS and (len(data) > MAX_PARTS or _may_hold_long_number(data)):
+    if is_open and (
+        (len(counted) > MAX_DEPTH and counted.count(b"{") + counted.count(b"[") > MAX_DEPTH and _is_too_deep(data))
+        or (len(data) > MAX_DIGITS and _may_hold_long_number(data))
+    ):
         raise FallBack
 
 
@@ -162,13 +145,21 @@ def _hints(model: type[Part]) -> dict[str, Any]:
 
 
 @cache
-def _reads(model: type[Part]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any]]:
-    """Return what reads a payload in camelCase and in PascalCase."""
+def _reads(model: type[Part]) -> tuple[Callable[[bytes], Any], Callable[[bytes], Any], bool]:
+    """Return what reads a payload in camelCase and in PascalCase, and whether it may hold any depth or number."""
     camel, pascal = _struct(model, "camel"), _struct(model, "pascal")
     return (
         msgspec.json.Decoder(camel, float_hook=_bare).decode,
         msgspec.json.Decoder(pascal, float_hook=_bare).decode,
+        not _leaves(pascal).isdisjoint({Decimal, Any}),
     )
+
+
+def _leaves(type_: Any) -> set[Any]:  # noqa: ANN401 - a type
+    """Return the types of the values in a struct or in any other type."""
+    if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+        return set().union(*(_leaves(hint) for hint in type_.__annotations__.values()))
+    return {type_}.union(*map(_leaves, get_args(type_)))
 
 
 @cache
@@ -347,7 +338,6 @@ class _Names(dict[int | str, int | str]):
 _UNUSUAL: Final = (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError)
 _write: Final = msgspec.json.Encoder(decimal_format="number", enc_hook=lambda plain: Raw(plain.text.encode())).encode
 _encode: Final = msgspec.json.Encoder(decimal_format="string", enc_hook=lambda plain: plain.text).encode
-_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 _Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-fields.INT64_MAX - 1, le=fields.INT64_MAX)]
 _Number: TypeAlias = Annotated[int, msgspec.Meta(ge=-fields.INT64_MAX, le=fields.INT64_MAX)]
