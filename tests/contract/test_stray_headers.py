@@ -8,9 +8,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.kafka.control import KafkaControl
 from gateway.broker.kafka.topics import partition_of
 from gateway.broker.ports import Commit
 from tests.support.event_log_suite import messages
@@ -93,13 +96,47 @@ async def test_no_reader_on_kafka_stops_at_a_header_without_a_value(
     assert await numbers_of_ours(kafka) == [1, 2, 3, 4, 5, 6]
 
 
-async def store_batch(kafka: KafkaRig, headers: list[tuple[str, bytes | None]], compression: str | None = None) -> None:
-    """Let a producer of somebody else write a record among the orders of `demo`."""
+class _NoText(str):
+    """A header's name that is sent as bytes which are not UTF-8."""
+
+    __slots__ = ()
+
+    def encode(self, *_: str) -> bytes:
+        return b"ce_\xff\xfe"
+
+
+@pytest.mark.parametrize("codec", [None, "gzip", "zstd"])
+async def test_no_reader_on_kafka_stops_at_a_header_whose_name_is_no_text(
+    kafka: KafkaRig, codec: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control = KafkaControl(kafka.connection, kafka.topics)
+    stray: list[tuple[str, bytes | None]] = [("ce_account", b"demo"), (_NoText(), b"1")]
+    async with kafka.log("a").open(1) as shard, watching(control) as view:
+        await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
+        with monkeypatch.context() as patch:  # the compiled one writes text alone
+            for module in (producer, message_accumulator):
+                patch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+            await store_batch(kafka, stray, codec)
+            await store_batch(kafka, stray, codec, topic=kafka.topics.control)
+        await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
+        await control.write("account.main", b"1", 0)
+        await view.reaches("account.main", 1)
+    found = [
+        one.message async for one in kafka.reader.read(topics=None, accounts=["demo"], start="first", follow=False)
+    ]
+    assert [one.key for one in found] == [b"1", b"2", b"3", b"stray", b"4", b"5", b"6"]
+    assert found[3].attributes == {"account": "demo", "\ufffd\ufffd": "1"}
+
+
+async def store_batch(
+    kafka: KafkaRig, headers: list[tuple[str, bytes | None]], compression: str | None = None, topic: str | None = None
+) -> None:
+    """Let a producer of somebody else write a record among the orders of `demo`, or in partition 0 of a topic."""
     servers = list(kafka.connection.options.servers)
-    async with AIOKafkaProducer(bootstrap_servers=servers, compression_type=compression) as producer:
-        topic = kafka.topics.message("order-update")
-        partition = partition_of("demo", len(await producer.partitions_for(topic)))
-        await producer.send_and_wait(topic, b"{}", key=b"stray", headers=headers, partition=partition)
+    async with AIOKafkaProducer(bootstrap_servers=servers, compression_type=compression) as other:
+        orders = kafka.topics.message("order-update")
+        partition = 0 if topic else partition_of("demo", len(await other.partitions_for(orders)))
+        await other.send_and_wait(topic or orders, b"{}", key=b"stray", headers=headers, partition=partition)
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])

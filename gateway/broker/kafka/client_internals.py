@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, Final
 
 import aiokafka.client
+import aiokafka.consumer.fetcher
 import aiokafka.producer.sender
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, ConnectionGroup
@@ -34,6 +35,7 @@ from aiokafka.structs import TopicPartition
 
 from gateway.broker.kafka.client_connection import ClientConnection
 from gateway.broker.kafka.connection_limit import CLOSED, ConnectionLimit
+from gateway.broker.kafka.lenient_records import LenientRecords
 from gateway.broker.peers import HEAD_START, PeerRace, resolve
 from gateway.broker.traffic import drop
 from gateway.tasks import retrieve_exception
@@ -43,7 +45,7 @@ _PAUSE: Final = 0.001
 
 
 def apply_patches() -> None:
-    """Change five things in the library, once a process; raises AttributeError where they are no more.
+    """Change six things in the library, once a process; raises AttributeError where they are no more.
 
     A transaction begun right after another waits until the first one's markers are written: 20 ms by aiokafka's
     choice, which makes 24 ms a commit of 1.6. And its metadata requests let the broker create a topic that
@@ -51,8 +53,10 @@ def apply_patches() -> None:
     the cluster, which are megabytes where others have many. And it tries servers one after another, each
     client by itself, with one limit for all that a connection does; a client that is cancelled in its first request
     never closes that connection, and while it waits for one broker it connects to no other. And where a commit gave
-    up waiting, nobody is left to ask why its batches failed.
+    up waiting, nobody is left to ask why its batches failed. And it reads nothing of a partition behind a record with a
+    header whose name is not UTF-8.
     """
+    aiokafka.consumer.fetcher.MemoryRecords = LenientRecords
     sender, client, batch = aiokafka.producer.sender, aiokafka.client, message_accumulator.MessageBatch
     sender.BACKOFF_OVERRIDE = min(sender.BACKOFF_OVERRIDE, _PAUSE)
     if client.MetadataRequest is not _metadata:
