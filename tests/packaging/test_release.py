@@ -60,6 +60,14 @@ def test_each_job_has_the_permissions_that_it_needs_alone() -> None:
             assert step["with"] == {"persist-credentials": False}
 
 
+def test_the_image_for_another_processor_is_built_by_an_emulator() -> None:
+    steps = JOBS["image"]["steps"]
+    uses = [step.get("uses", "").partition("@")[0] for step in steps]
+    build = uses.index("docker/build-push-action")
+    assert "linux/arm64" in steps[build]["with"]["platforms"]  # and the runner is amd64
+    assert "docker/setup-qemu-action" in uses[:build]
+
+
 def test_no_expression_is_put_into_a_script() -> None:
     assert [step["run"] for step in STEPS if "${{" in step.get("run", "")] == []
 
