@@ -15,6 +15,7 @@ from gateway.broker.ports import ControlStore
 from gateway.control import models
 from gateway.control.auditing import Intent, of_replay
 from gateway.control.auth.callers import RequestCaller
+from gateway.control.auth.principals import AccountScope
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.desired_state import (
     APPLY_TIMEOUT_S,
@@ -128,7 +129,7 @@ class ReplayRequests:
         if not await wait_until(lambda: id_ in view.replays, READ_TIMEOUT_S):
             raise _unknown(f"replay {id_}")
         self._check_same(id_, wanted, account)
-        await self._forget_oldest(view)
+        await self._forget_oldest(view, caller.who.accounts)
         return id_
 
     def _check_same(self, id_: str, wanted: models.ReplayWanted, account: str) -> None:
@@ -183,10 +184,15 @@ class ReplayRequests:
             auditing.put(intent.record("made", written))
             await auditing.settle()
 
-    async def _forget_oldest(self, view: View) -> None:
-        """Let go of those that ended longest ago, beyond as many as are kept."""
+    async def _forget_oldest(self, view: View, scope: AccountScope) -> None:
+        """Let go of those that ended longest ago, beyond as many as are kept, of the accounts in the caller's scope.
+
+        With a replay its Idempotency-Key is free again.
+        """
         ended = [
-            (one.written, id_) for id_, one in view.replay_states.items() if one.value and one.value.phase.is_final
+            (one.written, id_)
+            for id_, one in view.replay_states.items()
+            if one.value and one.value.phase.is_final and (scope.is_all or _account_of(view, id_) in scope)
         ]
         ended.sort(reverse=True)
         await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep_finished :]])
@@ -198,6 +204,11 @@ class ReplayRequests:
                 await self._deployment.writable_store().forget([REPLAY + id_ for id_ in ids])
             except (BrokerError, OutcomeUnknown) as error:  # the next one tries again
                 get_logger().warning("failed to delete old finished replays", error=str(error))
+
+
+def _account_of(view: View, id_: str) -> str:
+    sighting = view.replays.get(id_)
+    return "" if sighting is None or sighting.value is None else sighting.value.account
 
 
 def phase_of(view: View, id_: str) -> Phase:

@@ -24,7 +24,7 @@ from gateway.control.listener.server import bind, serving, url_of
 from gateway.control.middleware import AdmissionMiddleware, Limits
 from gateway.errors import GatewayError
 from gateway.settings.sections import ReplaysSettings
-from gateway.state import Observed, encode_record
+from gateway.state import Observed, Phase, ReplayState, encode_record
 from gateway.telemetry.control_counts import ControlCounters
 
 FEW = ReplaysSettings(max_open=3, keep_finished=2)
@@ -157,3 +157,10 @@ async def api() -> AsyncIterator[Api]:
 def tokens_file(tmp_path: Path) -> Path:
     """Name a file of tokens."""
     return tmp_path / "tokens"
+
+
+async def reported(api: Api, id_: str, phase: Phase, **facts: Any) -> None:  # noqa: ANN401 - members of ReplayState
+    """Let the owner of a replay report how far it is, and wait until that is heard."""
+    said = ReplayState(owner="gateway-0/1", phase=phase, **facts)
+    await api.store.publish_observed({f"replay.{id_}": encode_record(said)})
+    await api.heard(lambda view: id_ in view.replay_states and view.replay_states[id_].value == said)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.errors import OutcomeUnknown, Unavailable
-from gateway.state import Destination, Phase, Replay, ReplayState, decode_record, encode_record
-from tests.unit.control.conftest import Answer, Api
+from gateway.state import Destination, Phase, Replay, decode_record
+from tests.unit.control.conftest import Answer, Api, reported
 
 ASK = "POST /v1/accounts/main/replays"
 
@@ -24,12 +24,6 @@ async def asked(api: Api, **wanted: Any) -> str:  # noqa: ANN401 - JSON
 
 def written(api: Api, id_: str) -> Replay:
     return decode_record(Replay, api.store.records[False, f"replay.{id_}"][0].value)
-
-
-async def reported(api: Api, id_: str, phase: Phase, **facts: Any) -> None:  # noqa: ANN401 - members of ReplayState
-    said = ReplayState(owner="gateway-0/1", phase=phase, **facts)
-    await api.store.publish_observed({f"replay.{id_}": encode_record(said)})
-    await api.heard(lambda view: id_ in view.replay_states and view.replay_states[id_].value == said)
 
 
 async def test_what_is_asked_for_is_written_and_shown(api: Api) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from gateway.control.app import openapi_text
 from gateway.control.auth.principals import Role
 from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens
-from tests.unit.control.conftest import Answer, Api
+from gateway.state import Phase
+from tests.unit.control.conftest import Answer, Api, reported
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 HOLDERS = {
@@ -128,6 +130,21 @@ async def test_replays_are_in_scope_with_their_accounts(scoped: Api) -> None:
     assert (answer.status, answer.problem) == (nobodys.status, nobodys.problem) == (404, "unknown-replay")
     assert (await ask(scoped, "all", f"GET /v1/replays/{made['us-1']}")).body["cancel_requested"] is False
     assert (await ask(scoped, "eu", f"POST /v1/replays/{made['eu-1']}/cancel")).status == 200
+
+
+async def test_a_token_for_some_accounts_lets_go_of_their_replays_alone(scoped: Api) -> None:
+    """Two that have ended are kept: a third of theirs let go of another account's, whose key was then free again."""
+    theirs = (await ask(scoped, "all", "POST /v1/accounts/us-1/replays", {"until": 40})).body["id"]
+    await reported(scoped, theirs, Phase.COMPLETED)
+    mine = []
+    for _ in range(4):
+        answer = await ask(scoped, "eu", "POST /v1/accounts/eu-1/replays", {"until": 40})
+        assert answer.status == 202
+        mine.append(answer.body["id"])
+        await reported(scoped, mine[-1], Phase.COMPLETED)
+        await asyncio.sleep(0.01)
+    await scoped.heard(lambda view: mine[0] not in view.replays)
+    assert (await ask(scoped, "all", f"GET /v1/replays/{theirs}")).status == 200
 
 
 async def test_a_token_that_has_expired_is_nobodys(scoped: Api) -> None:
