@@ -42,7 +42,7 @@ class Reloaded(Generic[_Made]):
         self._files = files
         self._make = make
         self._clock = clock
-        self._trouble = ""
+        self._last_error = ""
         self._digest, self._made = self._build()
         self._looked = clock()
 
@@ -59,13 +59,13 @@ class Reloaded(Generic[_Made]):
             if _digest(self._read()) != self._digest:
                 self._digest, self._made = self._build()
                 _log.info("%s: files reloaded", self._what)
-            elif self._trouble:
+            elif self._last_error:
                 _log.info("%s: files are again the ones in use", self._what)
-            self._trouble = ""
+            self._last_error = ""
         except ConfigurationError as error:
-            if str(error) != self._trouble:
+            if str(error) != self._last_error:
                 _log.error("%s: new files are invalid, keeping the previous ones: %s", self._what, error)
-            self._trouble = str(error)
+            self._last_error = str(error)
 
     def _build(self) -> tuple[bytes, _Made]:
         """Make it of files that are the same before and after: libraries read them by their names, one by one."""

@@ -198,8 +198,8 @@ class View:
             return Versioned(None, record.revision, written)
 
 
-def _is_final(said: Observed | ShardState | ReplayState) -> bool:
-    return isinstance(said, ReplayState) and said.phase.is_final
+def _is_final(observed: Observed | ShardState | ReplayState) -> bool:
+    return isinstance(observed, ReplayState) and observed.phase.is_final
 
 
 def _ignore(_: str) -> None:

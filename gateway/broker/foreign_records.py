@@ -9,10 +9,10 @@ from typing import Any
 def parsed_object(value: bytes) -> dict[str, Any]:
     """Return the JSON object that `value` is; an empty one where it is something else."""
     try:
-        said = json.loads(value)
+        parsed = json.loads(value)
     except (ValueError, RecursionError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def name_of(key: bytes | None) -> str | None:

@@ -81,8 +81,8 @@ def is_applied(view: View, name: str) -> bool:
 def checkpoint_position_of(view: View, name: str) -> state.CheckpointPosition:
     """Return what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
     sighting = view.observed.get(name)
-    said = None if sighting is None else sighting.value
-    return state.CheckpointPosition(0, 0) if said is None or said.checkpoint is UNSET else said.checkpoint
+    observed = None if sighting is None else sighting.value
+    return state.CheckpointPosition(0, 0) if observed is None or observed.checkpoint is UNSET else observed.checkpoint
 
 
 def _is_stale(view: View, sighting: Versioned[state.Observed]) -> bool:
@@ -106,10 +106,10 @@ def _places(view: View, asked: AccountQuery) -> Iterator[Place]:
         if not name.startswith(asked.prefix) or name not in asked.scope:
             continue
         sighting = view.observed.get(name)
-        said = None if sighting is None else sighting.value
-        if asked.states and (said is None or said.state not in asked.states):
+        observed = None if sighting is None else sighting.value
+        if asked.states and (observed is None or observed.state not in asked.states):
             continue
-        if asked.owner is not None and (said is None or said.owner != asked.owner):
+        if asked.owner is not None and (observed is None or observed.owner != asked.owner):
             continue
         yield (0, 0, name) if asked.sort == "name" else (*_badness(view, sighting), name)
 
@@ -123,8 +123,8 @@ def _badness(view: View, sighting: Versioned[state.Observed] | None) -> tuple[in
     return rank, -_lag(sighting.value)
 
 
-def _lag(said: state.Observed) -> int:
-    return max(0, said.latest - said.settled)
+def _lag(observed: state.Observed) -> int:
+    return max(0, observed.latest - observed.settled)
 
 
 def _desired(view: View, name: str) -> models.Desired | None:
@@ -144,31 +144,33 @@ def _observed(view: View, name: str) -> models.Observed | None:
     sighting = view.observed.get(name)
     if sighting is None or sighting.value is None:
         return None
-    said, age = sighting.value, view.age(sighting)
+    observed, age = sighting.value, view.age(sighting)
     return models.Observed(
-        state=said.state,
-        since=said.since or None,
-        owner=said.owner,
-        settled=said.settled,
-        latest=said.latest,
-        lag=models.Lag(sequences=_lag(said), seconds=0.0 if said.lag_seconds is UNSET else said.lag_seconds),
-        published=said.published,
-        connects=said.connects,
-        last_error=said.last_error,
-        subscription=_effective(said),
-        enums=models.Enums(
-            forms=[] if said.enum_forms is UNSET else list(said.enum_forms),
-            unnamed=[] if said.unnamed_enums is UNSET else list(said.unnamed_enums),
+        state=observed.state,
+        since=observed.since or None,
+        owner=observed.owner,
+        settled=observed.settled,
+        latest=observed.latest,
+        lag=models.Lag(
+            sequences=_lag(observed), seconds=0.0 if observed.lag_seconds is UNSET else observed.lag_seconds
         ),
-        applied=said.applied,
+        published=observed.published,
+        connects=observed.connects,
+        last_error=observed.last_error,
+        subscription=_effective(observed),
+        enums=models.Enums(
+            forms=[] if observed.enum_forms is UNSET else list(observed.enum_forms),
+            unnamed=[] if observed.unnamed_enums is UNSET else list(observed.unnamed_enums),
+        ),
+        applied=observed.applied,
         age_seconds=round(age, 3),
         is_stale=age > STALE_AFTER_S,
     )
 
 
-def _effective(said: state.Observed) -> models.EffectiveSubscription:
+def _effective(observed: state.Observed) -> models.EffectiveSubscription:
     return models.EffectiveSubscription(
-        strategies=as_list(said.strategies), failed_strategies=list(said.failed_strategies)
+        strategies=as_list(observed.strategies), failed_strategies=list(observed.failed_strategies)
     )
 
 

@@ -39,11 +39,11 @@ def responses(
 ) -> Responses:
     """Say what an operation answers: `example`, 202 besides where it may hold `later`, and problems."""
     headers = _REQUEST_ID | (_ETAG if etag else {}) | (_LOCATION if location else {})
-    said = {"headers": headers, "content": {"application/json": {"example": example}}}
-    found: Responses = {status: {**said, "description": "Success." if later is None else "Stored and applied."}}
+    response = {"headers": headers, "content": {"application/json": {"example": example}}}
+    found: Responses = {status: {**response, "description": "Success." if later is None else "Stored and applied."}}
     if later is not None:
         found[202] = {
-            **said,
+            **response,
             "model": later,
             "description": "Stored; the account's owner will apply it.",
             "content": {"application/json": {"example": {**example, **(later_says or {"is_applied": False})}}},

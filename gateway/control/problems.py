@@ -103,7 +103,7 @@ class Problem(GatewayError):
 
     def body(self, instance: str, request_id: str) -> bytes:
         """Return the JSON of the answer."""
-        said: dict[str, Any] = {
+        body: dict[str, Any] = {
             "type": self.kind.type,
             "title": self.kind.value[2],
             "status": self.kind.status,
@@ -112,10 +112,10 @@ class Problem(GatewayError):
             "request_id": request_id,
         }
         if self.nearest is not None:
-            said["nearest"] = self.nearest
+            body["nearest"] = self.nearest
         if self.errors:
-            said["errors"] = [{"where": fault.where, "problem": fault.problem} for fault in self.errors]
-        return msgspec.json.encode(said)
+            body["errors"] = [{"where": fault.where, "problem": fault.problem} for fault in self.errors]
+        return msgspec.json.encode(body)
 
     @property
     def all_headers(self) -> dict[str, str]:

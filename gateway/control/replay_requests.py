@@ -41,12 +41,13 @@ _TOO_MANY: Final = 30
 def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: RequestCaller) -> Replay:
     """Return the record of what is asked for; raises Problem, in words, for what cannot be."""
     sighting = view.observed.get(account)
-    said = None if sighting is None else sighting.value
-    last = 0 if said is None else said.settled
+    observed = None if sighting is None else sighting.value
+    last = 0 if observed is None else observed.settled
     until_ = last if wanted.until is None else wanted.until
-    if wanted.until is not None and said is not None and wanted.until > max(said.latest, last):
+    if wanted.until is not None and observed is not None and wanted.until > max(observed.latest, last):
         raise _invalid(
-            "body.until", f"{wanted.until} is beyond the hub's latest event, {said.latest}: nothing to replay is there"
+            "body.until",
+            f"{wanted.until} is beyond the hub's latest event, {observed.latest}: nothing to replay is there",
         )
     since = wanted.since
     if since is not None and since >= until_:
@@ -213,13 +214,13 @@ def _account_of(view: View, id_: str) -> str:
 
 def phase_of(view: View, id_: str) -> Phase:
     """Return how far it is: one that nobody carries out is cancelled at once."""
-    said, wanted = state_of(view, id_), view.replays[id_].value
-    if wanted is not None and wanted.cancel_requested and (said is None or not said.phase.is_final):
+    observed, wanted = state_of(view, id_), view.replays[id_].value
+    if wanted is not None and wanted.cancel_requested and (observed is None or not observed.phase.is_final):
         seen = view.observed.get(wanted.account)
         is_key_missing = seen is None or (seen.value is not None and seen.value.state == "key_missing")
-        if said is None or is_key_missing:  # should the key come back, the owner's first step is to end it
+        if observed is None or is_key_missing:  # should the key come back, the owner's first step is to end it
             return Phase.CANCELLED
-    return Phase.PENDING if said is None else said.phase
+    return Phase.PENDING if observed is None else observed.phase
 
 
 def state_of(view: View, id_: str) -> ReplayState | None:

@@ -218,8 +218,8 @@ def read_envelope(method: str, result: bytes, *names: str) -> _Members:
             return _fold(method, envelope[name], f"the result's {name}")
     if not succeeded and not _is_null(envelope.get("error")):
         raise _rejection(method, "missing", envelope)
-    said = f"Status {status}" if succeeded else "no Status"
-    raise CallFailed(method, f"the result has {said} and no data, only {_listed(envelope)}")
+    status_text = f"Status {status}" if succeeded else "no Status"
+    raise CallFailed(method, f"the result has {status_text} and no data, only {_listed(envelope)}")
 
 
 def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:

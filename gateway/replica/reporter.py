@@ -75,7 +75,7 @@ class _Reported:
     observed: Observed
     record: bytes
     at: float
-    heard: int
+    revision: int
     """The revision of the last report that was heard of when this one was sent."""
 
 
@@ -83,7 +83,7 @@ class _Reported:
 class _SentState:
     fact: StateReport
     at: float
-    heard: int
+    revision: int
     """As of an account."""
 
 
@@ -117,46 +117,47 @@ class Reporter:
     async def run(self, stop: asyncio.Event) -> None:
         """Report until `stop`."""
         log = get_logger()
-        trouble = ""
+        last_error = ""
         while not stop.is_set():
             try:
                 await self._report()
-                trouble = ""
+                last_error = ""
             except Unavailable as error:
-                if str(error) != trouble:
+                if str(error) != last_error:
                     log.warning("failed to report observed state", error=str(error))
-                trouble = str(error)
+                last_error = str(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_INTERVAL_S):
                     await stop.wait()
 
     async def withdraw(self) -> None:
         """Say that nobody serves what was reported last, unless a later owner has spoken; never raises."""
-        said: dict[str, bytes] = {}
+        records: dict[str, bytes] = {}
         for name, last in self._reported.items():
             key = ACCOUNT + name
-            word = self._last_writer(key)
-            if word.revision and word.epoch <= epoch_of(last.observed):  # else it is forgotten, or another's
-                said[key] = encode_record(self._with_time(name, _withdrawn(last.observed)))
-        if said:
+            last_writer = self._last_writer(key)
+            is_ours = last_writer.epoch <= epoch_of(last.observed)
+            if last_writer.revision and is_ours:  # else it is forgotten, or another's
+                records[key] = encode_record(self._with_time(name, _withdrawn(last.observed)))
+        if records:
             with suppress(Unavailable, TimeoutError):
                 async with asyncio.timeout(_WITHDRAW_TIMEOUT_S):
-                    await self._store.publish_observed(said)
+                    await self._store.publish_observed(records)
 
     async def _report(self) -> None:
         now = asyncio.get_running_loop().time()
         waiting: dict[str, Callable[[], None]] = {}
         try:
             due = await self._changes(now, waiting)
-            said = {ACCOUNT + name: news.record for name, news in due.items()}
+            records = {ACCOUNT + name: news.record for name, news in due.items()}
             facts = {fact.key: fact for fact in self._state_reports()}
-            self._sent = {key: told for key, told in self._sent.items() if key in facts}
+            self._sent = {key: sent for key, sent in self._sent.items() if key in facts}
             fresh = [fact for fact in facts.values() if self._is_due(fact, now)][:_BATCH_ACCOUNTS]
-            said |= {fact.key: encode_record(fact.record) for fact in fresh}
-            told = {fact.key: _SentState(fact, now, self._last_writer(fact.key).revision) for fact in fresh}
-            if said:
-                await self._store.publish_observed(said)
-            self._sent |= told
+            records |= {fact.key: encode_record(fact.record) for fact in fresh}
+            sent = {fact.key: _SentState(fact, now, self._last_writer(fact.key).revision) for fact in fresh}
+            if records:
+                await self._store.publish_observed(records)
+            self._sent |= sent
             self._reported |= due
             for name in due:
                 del waiting[name]
@@ -178,12 +179,12 @@ class Reporter:
             name = subject.account
             present.add(name)
             waiting[name] = subject.repeat_after
-            word = self._last_writer(ACCOUNT + name)
-            last = self._standing_report(name, word)
+            last_writer = self._last_writer(ACCOUNT + name)
+            last = self._last_report(name, last_writer)
             if strangers >= _BATCH_ACCOUNTS:
                 continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
             strangers += last is None
-            if (news := self._pending(subject, last, now, word.revision)) is not None:
+            if (news := self._pending(subject, last, now, last_writer.revision)) is not None:
                 urgency = _urgency(last, news)
                 if urgency is not None:
                     due.append((urgency, name, news))
@@ -196,12 +197,12 @@ class Reporter:
         self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
         return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
 
-    def _standing_report(self, name: str, word: LastWriter) -> _Reported | None:
+    def _last_report(self, name: str, last_writer: LastWriter) -> _Reported | None:
         """Return what was reported of an account last; None where somebody else's report stands over it."""
         last = self._reported.get(name)
-        return None if last is None or _is_overwritten(last.heard, epoch_of(last.observed), word) else last
+        return None if last is None or _is_overwritten(last.revision, epoch_of(last.observed), last_writer) else last
 
-    def _pending(self, subject: AccountReport, last: _Reported | None, now: float, heard: int) -> _Reported | None:
+    def _pending(self, subject: AccountReport, last: _Reported | None, now: float, revision: int) -> _Reported | None:
         """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
         name = subject.account
         is_old = last is not None and last.mark == subject.fingerprint and now - last.at < _RETRY_DELAY_S
@@ -209,16 +210,16 @@ class Reporter:
             return None
         try:
             observed = self._with_time(name, subject.record())
-            return _Reported(subject.fingerprint, observed, encode_record(observed), now, heard)
+            return _Reported(subject.fingerprint, observed, encode_record(observed), now, revision)
         except Exception as error:  # noqa: BLE001 - the others are told of
             self._resting[name] = now + self._failed(name, error)
             return None
 
     def _is_due(self, fact: StateReport, now: float) -> bool:
-        told = self._sent.get(fact.key)
-        if told is None or told.fact.record != fact.record or now - told.at >= fact.repeat_after:
+        sent = self._sent.get(fact.key)
+        if sent is None or sent.fact.record != fact.record or now - sent.at >= fact.repeat_after:
             return True
-        return _is_overwritten(told.heard, epoch_of(fact.record), self._last_writer(fact.key))
+        return _is_overwritten(sent.revision, epoch_of(fact.record), self._last_writer(fact.key))
 
     def _with_time(self, name: str, observed: Observed) -> Observed:
         state, since = self._since.get(name, ("", ""))
@@ -228,9 +229,9 @@ class Reporter:
         return replace(observed, since=since)
 
 
-def _is_overwritten(heard: int, epoch: int, word: LastWriter) -> bool:
-    """Return whether a former owner overwrote what was reported under `epoch`, when `heard` was the last word."""
-    return word.revision != heard and word.epoch < epoch
+def _is_overwritten(revision: int, epoch: int, last_writer: LastWriter) -> bool:
+    """Return whether a former owner overwrote what was reported under `epoch`, when `revision` was the last word."""
+    return last_writer.revision != revision and last_writer.epoch < epoch
 
 
 def _withdrawn(observed: Observed) -> Observed:

@@ -112,8 +112,8 @@ class LogRateLimiter(logging.Filter):
 
     def _judge(self, record: logging.LogRecord) -> tuple[_Cause | None, bool]:
         """Return whether the line is written, and what is to be summed up before it."""
-        now, said = self._clock(), _sentence_of(record)
-        key = record.levelno, _cause_of(record, said)
+        now, fields = self._clock(), _sentence_of(record)
+        key = record.levelno, _cause_of(record, fields)
         cause = self._causes.get(key)
         due = None
         if cause is None or now >= cause.until:
@@ -122,7 +122,7 @@ class LogRateLimiter(logging.Filter):
             due = cause if cause is not None and cause.held else None
             cause = self._causes[key] = _Cause(now + self._rest)
         cause.lines += 1
-        account, shard = said.get("account"), said.get("shard")
+        account, shard = fields.get("account"), fields.get("shard")
         is_new = account is not None and str(account) not in cause.accounts and len(cause.accounts) < _NAMED
         if is_new:
             cause.accounts.add(str(account))
@@ -139,13 +139,13 @@ class LogRateLimiter(logging.Filter):
     def _sum_up(self, cause: _Cause) -> None:
         assert cause.last is not None  # noqa: S101 - some were held back
         with suppress(Exception):  # as the standard library does with a line that cannot be written
-            line, said = copy(cause.last), dict(_sentence_of(cause.last))
+            line, fields = copy(cause.last), dict(_sentence_of(cause.last))
             for name, values in (("account", cause.held_accounts), ("shard", cause.held_shards)):
                 if len(values) > 1:
-                    said.pop(name, None)
-                    said[f"{name}s"] = len(values)
-            if said:
-                line.msg = said | {"repeated": cause.held, "in_seconds": self._rest}
+                    fields.pop(name, None)
+                    fields[f"{name}s"] = len(values)
+            if fields:
+                line.msg = fields | {"repeated": cause.held, "in_seconds": self._rest}
             else:
                 line.msg, line.args = f"{line.getMessage()} (repeated: {cause.held})", ()
             self._write(line)
@@ -156,8 +156,8 @@ def _sentence_of(record: logging.LogRecord) -> Mapping[str, Any]:
     return record.msg if isinstance(record.msg, dict) else {}
 
 
-def _cause_of(record: logging.LogRecord, said: Mapping[str, Any]) -> str:
-    if not said:
+def _cause_of(record: logging.LogRecord, fields: Mapping[str, Any]) -> str:
+    if not fields:
         return f"{record.name}: {_NUMBERS.sub('#', str(record.msg))}"
-    why = said.get("reason") or said.get("error") or said.get("state") or ""
-    return f"{said.get('event')}: {_NUMBERS.sub('#', str(why))}"
+    why = fields.get("reason") or fields.get("error") or fields.get("state") or ""
+    return f"{fields.get('event')}: {_NUMBERS.sub('#', str(why))}"

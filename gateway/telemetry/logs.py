@@ -38,10 +38,10 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
     Each line names the `replica`, where one is given.
     """
 
-    def add_replica(_: object, __: str, said: structlog.types.EventDict) -> structlog.types.EventDict:
+    def add_replica(_: object, __: str, event_dict: structlog.types.EventDict) -> structlog.types.EventDict:
         if replica:
-            said.setdefault("replica", replica)
-        return said
+            event_dict.setdefault("replica", replica)
+        return event_dict
 
     for_people = form == "console" or (form == "auto" and sys.stderr.isatty())
     renderer: structlog.types.Processor = (
@@ -90,28 +90,28 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
 
 
 def add_traceback(
-    logger: structlog.types.WrappedLogger, name: str, said: structlog.types.EventDict
+    logger: structlog.types.WrappedLogger, name: str, event_dict: structlog.types.EventDict
 ) -> structlog.types.EventDict:
     """Write out the error of a line: with its traceback, or alone where the interpreter ends.
 
     Destructors still log then, but since Python 3.13 the standard library imports what a traceback needs only when it
     is written, and nothing can be imported any more.
     """
-    exc_info = said.get("exc_info")
+    exc_info = event_dict.get("exc_info")
     try:
-        return structlog.processors.format_exc_info(logger, name, said)
+        return structlog.processors.format_exc_info(logger, name, event_dict)
     except ImportError:
         error = exc_info[1] if isinstance(exc_info, tuple) else exc_info
-        said["exception"] = f"{type(error).__name__}: {error}"
-        return said
+        event_dict["exception"] = f"{type(error).__name__}: {error}"
+        return event_dict
 
 
-def make_printable(_: object, __: str, said: structlog.types.EventDict) -> structlog.types.EventDict:
+def make_printable(_: object, __: str, event_dict: structlog.types.EventDict) -> structlog.types.EventDict:
     """Make all of a line printable, as the last processor before one that writes for people.
 
     Tracebacks stay on lines of their own, each behind a margin: a line break in an error's text begins no log line.
     """
-    return {printable(str(key)): _printable_value(key, value) for key, value in said.items()}
+    return {printable(str(key)): _printable_value(key, value) for key, value in event_dict.items()}
 
 
 def _printable_value(key: str, value: object) -> object:

@@ -86,7 +86,7 @@ class Tracer:
         attributes = message.own  # what it shares with others, the destination says
         if self._source is None:
             return NO_SPAN
-        said = {
+        span_attributes = {
             **self._about("create", message.topic, message.account),
             "messaging.message.id": attributes.get("id"),
             "messaging.kafka.message.key": message.key.decode() if self._broker.system == "kafka" else None,
@@ -95,7 +95,7 @@ class Tracer:
             "mesolive.event.time": attributes.get("time"),
             "mesolive.replay": message.shared.attributes.get("replayid"),
         }
-        return Span(self._source.instant(*self._operation("create", message.topic), _known(said)))
+        return Span(self._source.instant(*self._operation("create", message.topic), _known(span_attributes)))
 
     def send(self, shard: int, messages: Sequence[Message], checkpoints: int, created: Sequence[Span]) -> Span:
         """Return the span of a commit; one that holds no sampled message has none, unless it is sampled itself."""
@@ -165,9 +165,9 @@ class Tracer:
         if not is_sampled:
             return NO_SPAN
         known = method if method in _METHODS else "_OTHER"
-        said = _known({**about, "http.request.method": known})
+        span_attributes = _known({**about, "http.request.method": known})
         name = known if known != "_OTHER" else "HTTP"
-        return Span(self._source.start(name, Kind.SERVER, said, parent, []))
+        return Span(self._source.start(name, Kind.SERVER, span_attributes, parent, []))
 
 
 def _known(attributes: Attributes) -> Known:

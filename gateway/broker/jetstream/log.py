@@ -321,13 +321,13 @@ def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tu
     """Return the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
     if has_no_responders(answer):
         return 0, OutcomeUnknown("no stream takes the commit's messages")
-    said = _parsed(answer)
-    problem = _problem(said, stream)
+    reply = _parsed(answer)
+    problem = _problem(reply, stream)
     if problem is not None:
         return 0, problem
-    if said.get("batch") != made.id or said.get("count") != len(made.frames):
-        return 0, OutcomeUnknown(f"the acknowledgement is not of this batch: {said}")
-    sequence = int(said.get("seq", 0))
+    if reply.get("batch") != made.id or reply.get("count") != len(made.frames):
+        return 0, OutcomeUnknown(f"the acknowledgement is not of this batch: {reply}")
+    sequence = int(reply.get("seq", 0))
     if sequence < stored_up_to + len(made.frames):
         return 0, OutcomeUnknown(f"the stream went back to {sequence} from {stored_up_to}: it was made anew")
     return sequence, None
@@ -335,15 +335,15 @@ def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tu
 
 def _parsed(answer: Msg) -> dict[str, Any]:
     try:
-        said = json.loads(answer.data)
+        reply = json.loads(answer.data)
     except ValueError:
-        said = None
-    return said if isinstance(said, dict) else {"error": {"description": f"unclear answer {answer.data[:100]!r}"}}
+        reply = None
+    return reply if isinstance(reply, dict) else {"error": {"description": f"unclear answer {answer.data[:100]!r}"}}
 
 
-def _problem(said: dict[str, Any], stream: str) -> BrokerError | None:
+def _problem(reply: dict[str, Any], stream: str) -> BrokerError | None:
     """Sort what JetStream says to a publish; Fenced here means that the fence is to be looked at."""
-    error = said.get("error")
+    error = reply.get("error")
     if error is None:
         return None
     return problem_of(int(error.get("err_code", 0)), str(error.get("description")), stream=stream)

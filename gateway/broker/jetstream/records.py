@@ -138,10 +138,10 @@ async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str]
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
     try:
-        said = json.loads(answer.data)
-        refused = said.get("error")
+        answered = json.loads(answer.data)
+        refused = answered.get("error")
         if refused is None:
-            return Stored(str(said["stream"]), int(said["seq"]))
+            return Stored(str(answered["stream"]), int(answered["seq"]))
         refusal = JetStreamApiError(subject, refused)
     except (ValueError, AttributeError, KeyError, TypeError) as unclear:
         raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear

@@ -66,9 +66,9 @@ class JetStreamRegistry:
 
     async def _allow(self, settings: Sequence[str], config: dict[str, Any], *, may_edit: bool) -> None:
         """Edit a stream that was made by a release that needed less, or say that somebody must."""
-        said = "; ".join(f"{setting} is off: {_ALLOWED[setting]}" for setting in settings)
+        missing = "; ".join(f"{setting} is off: {_ALLOWED[setting]}" for setting in settings)
         remedy = f"Set {' and '.join(settings)} on it, or permit $JS.API.STREAM.UPDATE.{self._stream} for one start."
-        problem = ConfigurationError(f"stream {self._stream}", said, remedy)
+        problem = ConfigurationError(f"stream {self._stream}", missing, remedy)
         if not may_edit:
             raise problem
         try:

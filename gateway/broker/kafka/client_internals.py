@@ -77,8 +77,8 @@ class Unreached(KafkaConnectionError):  # type: ignore[misc]  # it has no annota
 
     def __init__(self, failures: Mapping[str, Exception]) -> None:
         """Take the failures by address."""
-        said = "; ".join(f"{at}: {str(why) or type(why).__name__}" for at, why in failures.items())
-        super().__init__(f"cannot connect to Kafka: {said}")
+        failed = "; ".join(f"{at}: {str(why) or type(why).__name__}" for at, why in failures.items())
+        super().__init__(f"cannot connect to Kafka: {failed}")
         self.failures = failures
 
     def __str__(self) -> str:

@@ -244,13 +244,13 @@ async def _configs(
     deadline = asyncio.get_running_loop().time() + _HEARSAY
     while left := [name for name in names if name not in found]:
         answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in left]))
-        for code, said, _, name, entries in answer.resources:
+        for code, message, _, name, entries in answer.resources:
             if code in _DENIED:
                 raise _denied(name, "DescribeConfigs")
             if code == 0:
                 found[name] = {entry[0]: entry[1] for entry in entries}
             elif code != _UNKNOWN or asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(f"the configuration of {name} cannot be read: {said or for_code(code).__name__}")
+                raise Unavailable(f"the configuration of {name} cannot be read: {message or for_code(code).__name__}")
         if len(found) < len(names):
             await asyncio.sleep(_TRANSIENT)
     return found
@@ -270,8 +270,8 @@ async def _create(connection: Connection, settings: ClusterSettings, missing: li
         ]
         errors = [one for one in errors if one[0] not in unsafe]
         errors += await _asked_for(connection, settings, plain)
-    for name, code, said in errors:
-        problem = said or for_code(code).__name__
+    for name, code, message in errors:
+        problem = message or for_code(code).__name__
         if code in _DENIED:
             raise _denied(name, "Create")
         if code in _OPERATORS:
@@ -290,7 +290,7 @@ async def _asked_for(
         False,  # noqa: FBT003 - not only validated
     )
     answer = await connection.ask(request)
-    return [(name, code, said) for name, code, said in answer.topic_errors]
+    return [(name, code, message) for name, code, message in answer.topic_errors]
 
 
 def _too_few(count: int, wanted: int) -> str:

@@ -75,5 +75,5 @@ def superseded(shard: int, newest: Claim | None) -> BrokerError:
 
 
 def _claim_of(value: bytes) -> Claim:
-    said = parsed_object(value)
-    return Claim(str(said.get("owner", "somebody whose record is no claim of a gateway")), str(said.get("token", "")))
+    claim = parsed_object(value)
+    return Claim(str(claim.get("owner", "somebody whose record is no claim of a gateway")), str(claim.get("token", "")))

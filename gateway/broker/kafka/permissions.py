@@ -89,7 +89,7 @@ async def missing_permissions(connection: Connection, topics: Topics, shards: in
     """
     own = [topics.checkpoints, topics.accounts, topics.control]
     answer = (await connection.ask(_AuthorizedOperationsRequest([*topics.events, *own, topics.audit]))).to_object()
-    said = [
+    missing = [
         f"topic {one['topic']}: Kafka does not permit {name}"
         for one in answer["topics"]
         for name, bit in _OPERATIONS.items()
@@ -98,8 +98,8 @@ async def missing_permissions(connection: Connection, topics: Topics, shards: in
     for name in [*map(topics.transactional_id, range(shards)), topics.control_id]:
         ended = await connection.ask(EndTxnRequest(name, _NOBODY, 0, False))  # noqa: FBT003 - an abort
         if ended.error_code == _ID_DENIED:
-            said.append(f"transactional id {name}: Kafka does not permit Write")
-    return said
+            missing.append(f"transactional id {name}: Kafka does not permit Write")
+    return missing
 
 
 def _may(operations: int | None, bit: int) -> bool:

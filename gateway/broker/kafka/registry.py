@@ -39,9 +39,9 @@ async def started_with(connection: Connection, topics: Topics) -> int | None:
     end = (await cluster.places(connection, [tp]))[tp] or 0
     async with aclosing(read_all(connection, {tp: 0}, {tp: end})) as records:  # type: ignore[type-var]
         async for record in records:
-            said = parsed_object(record.value or b"") if record.key == _DEPLOYMENT else {}
-            if isinstance(said.get("partitions"), int):  # it never changes
-                return int(said["partitions"])
+            deployment = parsed_object(record.value or b"") if record.key == _DEPLOYMENT else {}
+            if isinstance(deployment.get("partitions"), int):  # it never changes
+                return int(deployment["partitions"])
     return None
 
 
@@ -158,8 +158,8 @@ class KafkaRegistry:
                 async for record in records:
                     name = name_of(record.key) or ""
                     if record.key == _DEPLOYMENT and record.value is not None:
-                        said = parsed_object(record.value)
-                        self._deployment = said if "shards" in said else self._deployment or {}
+                        deployment = parsed_object(record.value)
+                        self._deployment = deployment if "shards" in deployment else self._deployment or {}
                     elif name.startswith(_ACCOUNT):
                         account = name.removeprefix(_ACCOUNT)
                         (accounts.discard if record.value is None else accounts.add)(account)

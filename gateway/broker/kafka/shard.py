@@ -173,8 +173,8 @@ class KafkaShard:
                 await self.producer.commit_transaction()
         except TimeoutError:
             why = await repair.problems(self._connection, self._topics, self._facts)
-            said = f"Kafka did not answer within {limit:g} s{why}"
-            problem = OutcomeUnknown(said) if is_ending else self._too_late(said, size, batches)
+            what = f"Kafka did not answer within {limit:g} s{why}"
+            problem = OutcomeUnknown(what) if is_ending else self._too_late(what, size, batches)
         except _FENCED as error:
             problem = await self._who_fenced(error)
         except BrokerError as error:
@@ -191,18 +191,18 @@ class KafkaShard:
             self.ends.on_stored()
         raise self._spend(problem)
 
-    def _too_late(self, said: str, size: int, batches: Sequence[_Batch]) -> BrokerError:
+    def _too_late(self, what: str, size: int, batches: Sequence[_Batch]) -> BrokerError:
         """Return the error of a commit that was not stored in time: where it was large, it is given longer once more.
 
         Where it was given the longest time, a person must see to it.
         """
-        said = f"{said}; nothing was stored"
+        what = f"{what}; nothing was stored"
         if size < LARGE:
-            return Unavailable(said)
-        said = f"{said} of {size} bytes{largest(message for batch in batches for message in batch.messages)}"
+            return Unavailable(what)
+        what = f"{what} of {size} bytes{largest(message for batch in batches for message in batch.messages)}"
         if not self._limits.came_too_late(size):
-            return Unavailable(said)
-        return ActionRequired(f"the line to Kafka is too slow: {said}. Mend it, or raise broker.commit_timeout")
+            return Unavailable(what)
+        return ActionRequired(f"the line to Kafka is too slow: {what}. Mend it, or raise broker.commit_timeout")
 
     async def _store(self, batches: Sequence[_Batch]) -> None:
         """Send all batches, in order within each partition, and wait until all of them are stored."""

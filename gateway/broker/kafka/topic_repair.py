@@ -32,19 +32,19 @@ async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) 
             found = await cluster.described(connection, list(facts.in_sync))
     except (TimeoutError, GatewayError) as error:
         return f"; {error}" if isinstance(error, GatewayError) else ""
-    said = [f"there is no topic {name}" for name in facts.in_sync if name not in found]
+    faults = [f"there is no topic {name}" for name in facts.in_sync if name not in found]
     for name, partitions in found.items():
         for number, one in partitions.items():
             if one.leader < 0:
-                said.append(f"{name} has no leader for partition {number}")
+                faults.append(f"{name} has no leader for partition {number}")
             elif one.in_sync < facts.in_sync[name]:
-                said.append(
+                faults.append(
                     f"{name} has {one.in_sync} of the {facts.in_sync[name]} replicas in sync that its "
                     f"min.insync.replicas asks for, in partition {number}"
                 )
-    said.sort(key=lambda words: not words.startswith(topics.checkpoints))
-    more = f"; and {len(said) - _NAMED} partitions more" if len(said) > _NAMED else ""
-    return "".join(f"; {words}" for words in said[:_NAMED]) + more
+    faults.sort(key=lambda words: not words.startswith(topics.checkpoints))
+    more = f"; and {len(faults) - _NAMED} partitions more" if len(faults) > _NAMED else ""
+    return "".join(f"; {words}" for words in faults[:_NAMED]) + more
 
 
 async def restore(connection: Connection, settings: ClusterSettings, missing: MissingTopics) -> None:

@@ -150,9 +150,9 @@ class Trial:
 
         Raises as `begin`.
         """
-        said, _ = await unreachable(self._connection)
-        if said:
-            raise ActionRequired("; ".join(said))
+        unreached, _ = await unreachable(self._connection)
+        if unreached:
+            raise ActionRequired("; ".join(unreached))
         _, producer = await _all(self.group(max_wait), self._producer(max_wait))
         left_out = [await self._lasting(self._member, max_wait)]
         if producer is None:

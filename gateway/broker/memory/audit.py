@@ -14,12 +14,12 @@ class MemoryAudit:
 
     records: list[bytes] = field(default_factory=list)
     """In the order in which they were stored."""
-    trouble: BrokerError | None = None
+    failure: BrokerError | None = None
     """What each call raises."""
 
     async def append(self, id_: str, account: str, record: bytes) -> None:  # noqa: ARG002 - the record says both
         """Store a record; see the contract."""
         await asyncio.sleep(0)
-        if self.trouble is not None:
-            raise self.trouble
+        if self.failure is not None:
+            raise self.failure
         self.records.append(record)

@@ -60,7 +60,7 @@ class MemoryControl:
     def _changes(self, since: int) -> list[tuple[int, Record]]:
         """Return the last word on every key that was said after the revision `since`, in that order."""
         now = asyncio.get_running_loop().time()
-        said = [
+        changed = [
             (record.revision, replace(record, age=now - written))
             for record, written in self.records.values()
             if record.revision > since
@@ -68,7 +68,7 @@ class MemoryControl:
         ended = [
             (end, Record(key, b"", 0, space, age=0.0)) for (space, key), end in self._forgotten.items() if end > since
         ]
-        return sorted([*said, *ended], key=lambda one: one[0])
+        return sorted([*changed, *ended], key=lambda one: one[0])
 
     def _write(self, key: str, value: bytes, *, is_observed: bool) -> int:
         record = Record(key, value, self._next(), is_observed, age=0.0)

@@ -87,9 +87,9 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     if _tag(position) not in tags_of(if_match):
         words = f"The checkpoint of account {account} has the ETag {_tag(position)}. Read it again, decide again."
         raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(position)})
-    said = _at_rest(view, account, "reset")
+    observed = _at_rest(view, account, "reset")
     _check_replays(view, account)
-    known = 0 if said is None else max(said.latest, said.settled, position.verified)
+    known = 0 if observed is None else max(observed.latest, observed.settled, position.verified)
     if body.verified > known:
         words = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
         raise Problem(ProblemType.INVALID, f"body.verified: {words}.", errors=(FieldError("body.verified", words),))
@@ -137,8 +137,8 @@ async def delete_account(
     """
     view = _until_observed(deployment, account)
     sighting = view.observed.get(account)
-    said = None if sighting is None or view.is_abandoned(sighting) else sighting.value
-    must_be_paused = said is not None and said.state != "key_missing"
+    observed = None if sighting is None or view.is_abandoned(sighting) else sighting.value
+    must_be_paused = observed is not None and observed.state != "key_missing"
     if must_be_paused:
         _at_rest(view, account, "forgotten")
     _check_replays(view, account)
@@ -185,11 +185,11 @@ def _tag(position: CheckpointPosition) -> str:
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
     """Return what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
     desired, sighting = view.desired_of(account), view.observed.get(account)
-    said = None if sighting is None else sighting.value
+    observed = None if sighting is None else sighting.value
     is_wanted = desired.desired is None or desired.desired.state is TargetState.PAUSED
-    if not is_wanted or said is None or said.state != "paused" or said.applied < desired.revision:
+    if not is_wanted or observed is None or observed.state != "paused" or observed.applied < desired.revision:
         raise _not_paused(account, what)
-    return said
+    return observed
 
 
 def _not_paused(account: str, what: str) -> Problem:

@@ -123,7 +123,7 @@ async def test_a_record_that_the_broker_refuses_is_an_error_and_written_later(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.1)
-    api.audit.trouble = Unavailable("no such stream")
+    api.audit.failure = Unavailable("no such stream")
     with capture_logs() as logs:
         for state in ("paused", "running"):
             assert (await api.ask(f"PUT {TARGET}", json={"state": state})).status == 200
@@ -132,7 +132,7 @@ async def test_a_record_that_the_broker_refuses_is_an_error_and_written_later(
     assert (errors[0]["log_level"], errors[0]["error"], errors[0]["account"]) == ("error", "no such stream", "main")
     assert (api.counts.audit_waiting, api.audit.records) == (2, [])
     assert api.counts.audit_failures >= len(errors)
-    api.audit.trouble = None
+    api.audit.failure = None
     async with asyncio.timeout(20):
         while api.counts.audit_waiting:
             await asyncio.sleep(0.01)
@@ -141,9 +141,9 @@ async def test_a_record_that_the_broker_refuses_is_an_error_and_written_later(
 
 async def test_an_unexpected_fault_is_tried_again_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.1)
-    api.audit.trouble = ValueError("a bug")  # type: ignore[assignment]
+    api.audit.failure = ValueError("a bug")  # type: ignore[assignment]
     await api.ask(f"PUT {TARGET}", json={"state": "paused"})
-    api.audit.trouble = None
+    api.audit.failure = None
     async with asyncio.timeout(20):
         while api.counts.audit_waiting:
             await asyncio.sleep(0.01)
@@ -153,7 +153,7 @@ async def test_an_unexpected_fault_is_tried_again_too(api: Api, monkeypatch: pyt
 async def test_nothing_is_changed_while_too_many_records_wait(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.control.auditing._WRITE_TIMEOUT_S", 0.01)
     monkeypatch.setattr("gateway.control.auditing._MAX_WAITING", 2)
-    api.audit.trouble = Unavailable("full")
+    api.audit.failure = Unavailable("full")
     for state in ("paused", "running"):
         assert (await api.ask(f"PUT {TARGET}", json={"state": state})).status == 200
     for request, body in ((f"PUT {TARGET}", {"state": "paused"}), ("POST /v1/accounts/main/replays", {"until": 40})):
@@ -165,7 +165,7 @@ async def test_nothing_is_changed_while_too_many_records_wait(api: Api, monkeypa
 
 
 async def test_what_cannot_be_written_before_the_end_is_in_the_log(api: Api) -> None:
-    api.audit.trouble = Unavailable("gone")
+    api.audit.failure = Unavailable("gone")
     auditing = Auditing(api.counts, api.audit)
     intent = of_desired(RequestCaller(LOCAL, "the-request"), "reconnect", "main", Desired(), Desired(reconnects=1))
     auditing.put(intent.record("made", 5))
