@@ -77,7 +77,7 @@ class Passed:
     floor: int
     """Above it every sequence is settled but those in `holes`; of those up to it nothing is known any more."""
     holes: tuple[tuple[int, int], ...] = ()
-    """Inclusive intervals that were never settled."""
+    """Inclusive intervals of sequences that were never settled."""
 
 
 @dataclass(frozen=True, slots=True)

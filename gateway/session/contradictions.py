@@ -1,4 +1,4 @@
-"""What is published though it is not as it should be: for consumers it is marked, and people hear of it."""
+"""What is published although it contradicts the history: marked for consumers, and logged for operators."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SETTLED_SIZE: Final = 160
 
 
 class Contradictions:
-    """Queues those of one account, and keeps a list for whoever tells of them."""
+    """Queues the contradictions of one account, and keeps a list for the log."""
 
     __slots__ = ("_incarnation", "_queue", "_queued", "_subscriptions", "_window")
 

@@ -39,7 +39,7 @@ class DigestRing:
         return None if at < 0 else at
 
     def append(self, identity: bytes) -> bool:
-        """Remember it as the newest; return True where there was no room, and the oldest is forgotten."""
+        """Remember a digest as the newest; return True where there was no room, and the oldest is forgotten."""
         self.bytes += identity
         is_full = len(self.bytes) > self._size
         if is_full:
@@ -47,7 +47,7 @@ class DigestRing:
         return is_full
 
     def discard(self, identity: bytes) -> bool:
-        """Forget it; return False where it was not there."""
+        """Forget a digest; return False where it was not there."""
         at = self._find(identity)
         if at is not None:
             del self.bytes[at : at + DIGEST_BYTES]
@@ -92,14 +92,14 @@ class DedupWindow:
         return True
 
     def on_queued(self, identity: str, *, sequenced: bool) -> None:
-        """It is in the queue."""
+        """Note that an event of this identity is queued."""
         if sequenced:
             self._queued[identity] = self._queued.get(identity, 0) + 1
         else:
             self._queued_unsequenced.add(identity)
 
     def on_taken(self, identity: str, *, sequenced: bool) -> None:
-        """It left the queue in a batch."""
+        """Note that an event of this identity left the queue in a batch."""
         if sequenced:
             others = self._queued.pop(identity) - 1
             if others:
@@ -110,7 +110,7 @@ class DedupWindow:
             self.forgotten += self._unsequenced.append(digest8(identity))
 
     def on_claimed(self, identity: str) -> None:
-        """The sequence of what was published without one left the queue: it is known by that from here on."""
+        """Note that an event published without a sequence is known by its sequence from here on."""
         self._claimed.discard(identity)
         self._unsequenced.discard(digest8(identity))
         self._newest.append(identity)

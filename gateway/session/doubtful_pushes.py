@@ -1,4 +1,4 @@
-"""Pushes that are doubtful, held aside until the hub has said more.
+"""Doubtful pushes, which are held aside until the hub has told more.
 
 There are three: one whose number another push has that still waits; one whose number is far above all that the hub
 told; and one that cannot be decoded, though the history may have it whole.
@@ -19,7 +19,7 @@ _FAR: Final = 10_000
 _STEPS: Final = 16
 """How many of the largest step that was confirmed may lie there, else."""
 _LOOKS: Final = 3
-"""Walks to the end of the history that must not have shown a garbled push: a page may be empty by mistake."""
+"""Passes to the end of the history that must not have shown a garbled push: a page may be empty by mistake."""
 _QUESTIONS: Final = 3
 """How often the hub is asked at once what its latest is, for one whose number is far; then the audits ask."""
 
@@ -52,17 +52,17 @@ class Doubtful:
     since: Moment | None = None
     """When the hub told its latest for the second time since it came."""
     is_sought: bool = False
-    """Whether a walk through the history has begun since it came."""
+    """Whether a pass over the history has begun since it came."""
     is_due: bool = False
-    """Whether a walk began after the grace."""
+    """Whether a pass over the history began after the grace."""
     looks: int = 0
-    """Walks that began after the grace and came to an end without it."""
+    """Passes that began after the grace and came to the end of the history without it."""
     is_overdue: bool = False
     """Whether the history has had its chance to show it."""
 
     @property
     def name(self) -> tuple[int, Doubt, str]:
-        """What tells it from the others."""
+        """What distinguishes it from the other pushes that are held."""
         return self.sequence, self.doubt, "" if self.doubt is Doubt.GARBLED else self.content.identity
 
 
@@ -117,11 +117,11 @@ class DoubtfulPushes:
         return sequence > max(self._known, high) + max(_FAR, _STEPS * self._step)
 
     def on_connected(self) -> None:
-        """A new connection: the hub tells anew how far its history must be read."""
+        """Note a new connection: the hub tells once more how far its history must be read."""
         self._let_go.clear()
 
     def let_go(self, sequence: int) -> None:
-        """There was no room for a push whose number is far: only history may have it."""
+        """Note that there was no room for a push whose number is far: only history may have it."""
         if len(self._let_go) < _MOST_LET_GO:
             self._let_go.add(sequence)
 
@@ -144,14 +144,14 @@ class DoubtfulPushes:
         return self._unsought > 0
 
     def look(self, clock: HubClock) -> None:
-        """A walk begins."""
+        """Note that a pass over the history begins."""
         self._unsought = 0
         for held in self._held:
             held.is_sought = True
             held.is_due = held.since is not None and clock.has_passed(held.since)
 
     def on_look(self, reached: int) -> None:
-        """The walk has come to what seems to be the end of the history, after the sequence `reached`."""
+        """Note that the pass has come to what seems to be the end of the history, after the sequence `reached`."""
         for held in self._held:
             if held.is_due:
                 held.is_due, held.looks = False, held.looks + 1

@@ -1,6 +1,6 @@
 """Where the paging of the history stands: the next question, what the answers prove, and what they may not.
 
-Every walk begins just before the last event that is known to be final, the anchor, and checks that the
+Each pass over the history begins just before the last event that is known to be final, the anchor, and checks that the
 history still has it. That is how a hub that started again, another user's key and a history that lost its
 beginning are told apart from holes, which prove nothing.
 """
@@ -24,21 +24,21 @@ _LOOKS: Final = 8
 
 
 class CursorPhase(Enum):
-    """What a walk is about."""
+    """What a pass over the history looks for."""
 
     ANCHOR = "anchor"
-    """It looks for the anchor."""
+    """The cursor looks for the anchor."""
     ORIGIN = "origin"
-    """The anchor is gone: it looks whether the history begins after it, or is another."""
+    """The anchor is gone: the cursor looks whether the history begins after it, or is another."""
     FORWARD = "onward"
-    """It reads what is new."""
+    """The cursor reads what is new."""
 
 
 class HistoryCursor:
-    """One way through the history, from the anchor on."""
+    """The position of one pass over the history, from the anchor on."""
 
     def __init__(self, clock: HubClock, was_published: Callable[[Content], bool] = lambda _: False) -> None:
-        """`clock` tells for how long something is so, `was_published` whether an event certainly was published."""
+        """`clock` tells how long a condition has lasted, `was_published` whether an event certainly was published."""
         self._clock = clock
         self._was_published = was_published
         self._missed: tuple[Moment, int] | None = None
@@ -48,7 +48,7 @@ class HistoryCursor:
         self.begin(0, None)
 
     def on_connected(self) -> None:
-        """A new connection stands: since when the former one lagged, or missed the anchor, says nothing of it."""
+        """Note a new connection: since when the former one lagged, or missed the anchor, says nothing of it."""
         self._missed = self._behind_since = None
 
     def begin(self, marked: int, anchor: Anchor | None) -> None:
@@ -111,7 +111,7 @@ class HistoryCursor:
         self._go_to(self.reached)
 
     def forget_token(self) -> None:
-        """The hub no longer takes the cursor's token: go on from the last event taken in.
+        """Go on from the last event taken in: the hub no longer takes the cursor's token.
 
         While the anchor is looked for, nothing is: the same question is asked again from its beginning.
         """
@@ -133,7 +133,7 @@ class HistoryCursor:
     def check(self, contents: Sequence[Content], *, ended: bool) -> bool:
         """Look for the anchor in a page; return True where the page goes on from it and can be taken in.
 
-        Else the walk asks for something else now (or `waits` first), or for more of the same. Only where it has
+        Else the cursor asks for something else now (or `waits` first), or for more of the same. Only where it has
         `ended` and still looks for the ORIGIN is there nothing to ask for: the whole history is empty.
 
         Raises Diverged when the history is not the one that the checkpoint was made from.

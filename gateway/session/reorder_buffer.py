@@ -63,13 +63,13 @@ class ReorderBuffer:
         waiting.content = content
 
     def pop(self, sequence: int) -> Content:
-        """Let `sequence` go."""
+        """Remove the push of `sequence`."""
         waiting = self._by_sequence.pop(sequence)
         self.bytes -= size_of(waiting.content)
         return waiting.content
 
     def clear(self) -> None:
-        """Let go of all that history gives again."""
+        """Drop all that history gives again."""
         self._by_sequence.clear()
         self._sequences.clear()
         self.bytes = sum(size_of(content) for content, _ in self._unsequenced.values())
@@ -83,14 +83,14 @@ class ReorderBuffer:
         return True
 
     def release(self) -> list[Content]:
-        """Let go of what has no sequence, and return it in the order of arrival."""
+        """Remove what has no sequence, and return it in the order of arrival."""
         released = [content for content, _ in self._unsequenced.values()]
         self._unsequenced.clear()
         self.bytes -= sum(map(size_of, released))
         return released
 
     def discard_since(self, trial: int) -> int:
-        """Let go of all that came in `trial` or later, and return how many that were."""
+        """Drop all that came in `trial` or later, and return how many that were."""
         numbers = [number for number, waiting in self._by_sequence.items() if waiting.trial >= trial]
         for number in numbers:
             self.pop(number)
@@ -102,7 +102,7 @@ class ReorderBuffer:
         return len(numbers) + len(names)
 
     def drop_through(self, sequence: int) -> None:
-        """Let go of `sequence` and what is below."""
+        """Drop `sequence` and what is below."""
         for lowest in self.through(sequence):
             self.pop(lowest)
 
@@ -145,7 +145,7 @@ class ReorderBuffer:
             waiting.arrived = now
 
     def invalidate_proofs(self) -> None:
-        """What waits came over another connection than the one that stands now."""
+        """Note that what waits came over a former connection."""
         for waiting in self._by_sequence.values():
             waiting.proves = False
 

@@ -109,7 +109,7 @@ class ReplayQueue:
         return len(contents), False
 
     def pass_to(self, sequence: int) -> None:
-        """There is nothing more up to `sequence`."""
+        """Note that there is nothing more up to `sequence`."""
         assert self.seen is not None  # noqa: S101 - it has begun
         if sequence > self.seen:
             self.seen = sequence
@@ -192,7 +192,7 @@ class ReplayQueue:
         return items, encode_record(self.progress)
 
     def end(self, phase: Phase, detail: str | None, now: str) -> None:
-        """Publish nothing more: what waits is let go, and the progress says how it ended."""
+        """Publish nothing more: what waits is dropped, and the progress says how the replay ended."""
         self._looked.clear()
         self.waiting = self.waiting_bytes = 0
         started = self.progress.started

@@ -99,7 +99,7 @@ class Session:
 
     @property
     def state(self) -> State:
-        """Where it stands: offline, catching up or live."""
+        """The state of the session: offline, catching up or live."""
         return self._lifecycle.state
 
     @property
@@ -114,7 +114,7 @@ class Session:
 
     @property
     def counts(self) -> SessionCounts:
-        """What happened to the account since its session began that somebody counts."""
+        """The counters of what happened to the account since its session began."""
         return SessionCounts(
             self._pushes.dropped,
             self._merger.strays,
@@ -216,7 +216,7 @@ class Session:
     # What the hub tells ---------------------------------------------------------------------------------
 
     def on_connected(self, subject: str | None = None) -> None:
-        """A connection stands: from here on pushes may come. `subject` is the key's, where it is a JWT.
+        """Note a new connection: from here on pushes may come. `subject` is the key's, where it is a JWT.
 
         Raises Diverged when the checkpoint of a known account is gone, or was made with another subject's key.
         """
@@ -228,11 +228,11 @@ class Session:
         self._lifecycle.on_connected(subject)
 
     def on_subscribed(self) -> None:
-        """The hub confirmed the subscription: a push from here on proves that all after it is pushed."""
+        """Note that the hub confirmed the subscription: a push from here on proves that all after it is pushed."""
         self._lifecycle.is_subscribed = True
 
     def on_latest(self, sequence: int, time: str, ours: float | None = None) -> None:
-        """GetLatestEventSeqId answered; `time` is its SnapshotTime. Call it before paging and before an audit.
+        """Take the answer of GetLatestEventSeqId, with its SnapshotTime. Call this before paging and before an audit.
 
         `ours` is our own time in seconds since 1970, by which a hub's clock that jumps or stands still is noticed.
         Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
@@ -278,9 +278,9 @@ class Session:
         self._cursor.begin(verified, None)
 
     def on_disconnected(self) -> int:
-        """The connection is gone. What is held stays, since history may never show it, where it can be trusted.
+        """Note that the connection is gone. What is held and trusted stays, since history may never show it.
 
-        Returns how many pushes were discarded because the history of their connection was never proven.
+        Return how many pushes were discarded because the history of their connection was never proven.
         """
         self._lifecycle.state = State.OFFLINE
         return self._lifecycle.end_trial()
@@ -288,9 +288,9 @@ class Session:
     # Pushes ---------------------------------------------------------------------------------------------
 
     def on_push(self, content: Content, now: float, *, room: bool = True) -> Outcome:
-        """The hub pushed `content`; `now` is a monotonic time in seconds.
+        """Take a push; `now` is a monotonic time in seconds.
 
-        Without `room`, it is let go as if the buffer were full: history gives it again.
+        Without `room`, it is dropped as if the buffer were full: history gives it again.
         """
         sequence, outbox, lifecycle = content.sequence, self._outbox, self._lifecycle
         waiting = self._waiting.bytes + self._doubtful.bytes

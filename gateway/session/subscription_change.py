@@ -48,7 +48,7 @@ class SubscriptionChange:
         )
 
     def on_latest(self, known: int) -> None:
-        """The hub told its latest; `known` is the highest sequence that anything is known of."""
+        """Take the hub's latest; `known` is the highest sequence that anything is known of."""
         self._answers += 1
         if self._wanted is not None and self.is_possible and self._answers > 1:
             self._outbox.subscribe(Subscription(known + 1, self._wanted.strategies))

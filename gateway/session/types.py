@@ -16,7 +16,7 @@ Content = Event | DeadLetter
 
 
 class State(Enum):
-    """Where a session stands."""
+    """The state of a session."""
 
     OFFLINE = "offline"
     CATCHING_UP = "catching_up"
