@@ -1,4 +1,4 @@
-"""Where an error that nobody expected ends: in the part of the gateway in which it happened.
+"""Where an unexpected error ends: in the part of the gateway in which it happened.
 
 One account, shard, replay or watch that fails so is begun again after a while, and its neighbours go on. Each time it
 is an ERROR with its cause, since it is a fault of the gateway that a person must hear of. Only a wrong configuration
@@ -47,10 +47,10 @@ class RestartDelays:
 
 
 class SupervisedTasks:
-    """Tasks of one group, by name, each of which is run anew where it is cancelled though nobody asked for that."""
+    """Tasks of one group, by name, each restarted where it is cancelled though the gateway did not ask for that."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        """To be made by the task whose group it is: once that is asked to end, nothing is run anew."""
+        """To be made by the task whose group it is: once that is asked to end, nothing is restarted."""
         self.group = tasks
         self._parent = asyncio.current_task()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -58,7 +58,7 @@ class SupervisedTasks:
     def run(
         self, name: str, work: Callable[[], Coroutine[Any, Any, None]], lost: Callable[[BaseException], object]
     ) -> None:
-        """Run `work` as a task; `lost` is called, with the cancellation, before it is run anew."""
+        """Run `work` as a task; `lost` is called, with the cancellation, before it is restarted."""
 
         def look(task: asyncio.Task[None]) -> None:
             is_ending = self._parent is not None and self._parent.cancelling()
@@ -84,7 +84,7 @@ class SupervisedTasks:
 def report_unexpected(
     counters: Counters | None, part: str, error: BaseException, *, retry_in: float | None = None, **where: object
 ) -> None:
-    """Log an error that nobody expected, with its traceback, and count it for its `part` of the gateway.
+    """Log an unexpected error, with its traceback, and count it for its `part` of the gateway.
 
     `part` is one of those that the metric `unexpected_errors_total` names. Raises the ConfigurationError that the error
     is, or that a group has: that ends the process.

@@ -1,4 +1,4 @@
-"""Accounts that nobody serves, although there is a key: the replica that has their shard has none.
+"""Orphaned accounts, which no replica serves although there is a key: the replica that has their shard has none.
 
 Who serves a shard is decided without a look at anybody's keys, so such an account is told of, and nothing moves.
 """

@@ -38,7 +38,7 @@ class LogThrottle:
         self._logged_at: dict[str, float] = {}
 
     def should_log(self, words: str) -> bool:
-        """Return whether nobody said so lately; then it counts as said."""
+        """Return whether these words were not logged lately; then they count as logged."""
         now, cause = self._clock(), _NUMBERS.sub("#", words)
         if now - self._logged_at.get(cause, float("-inf")) < _LOG_INTERVAL_S:
             return False

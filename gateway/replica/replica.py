@@ -174,7 +174,7 @@ class Replica:
                 await reporter.withdraw()
 
     def _run_background_tasks(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do `work` until the end: neither an error that nobody expected nor a stray cancellation ends it."""
+        """Do `work` until the end: neither an unexpected error nor a stray cancellation ends it."""
         assert self._background is not None  # noqa: S101 - it is run
         counters = self._source.counters
         self._background.run(part, lambda: contained(counters, part, work), partial(report_unexpected, counters, part))
@@ -337,7 +337,7 @@ class Replica:
         return await self._reports.metrics()
 
     def statuses(self) -> list[AccountStatus]:
-        """Say what is so for each account, in the order of their names."""
+        """Return the status of each account, in the order of their names."""
         return [status_of(self._shards.accounts[name]) for name in sorted(self._shards.accounts)]
 
     def commits(self) -> int:

@@ -25,7 +25,7 @@ from gateway.state import ACCOUNT, Observed, ReplayState, ShardState, encode_rec
 from gateway.telemetry.logs import get_logger
 
 _POLL_INTERVAL_S: Final = 1.0
-"""Seconds between two looks at what is so."""
+"""Seconds between two looks at the observed state."""
 _NUMBERS: Final = 5.0
 """Seconds between two reports of an account of which only numbers changed."""
 REPEAT_INTERVAL_S: Final = 10.0
@@ -47,20 +47,20 @@ def _nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class AccountReport:
-    """Somebody of whom something is so."""
+    """An account whose observed state is reported."""
 
     account: str
     fingerprint: Hashable
     """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
     record: Callable[[], Observed]
-    """Says what is so; `since` is filled in later."""
+    """Returns the observed state; `since` is filled in later."""
     repeat_after: Callable[[], None] = _nothing
     """Called where something is to be reported and is not yet: it wants another look."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateReport:
-    """Something else that is so."""
+    """The observed state of something else."""
 
     key: str
     """Of the record."""
@@ -203,7 +203,7 @@ class Reporter:
         return None if last is None or _is_overwritten(last.revision, epoch_of(last.observed), last_writer) else last
 
     def _pending(self, subject: AccountReport, last: _Reported | None, now: float, revision: int) -> _Reported | None:
-        """Return what is so of an account; None where nothing of it changed, or where that cannot be said now."""
+        """Return the observed state of an account; None where nothing of it changed, or where it cannot be read now."""
         name = subject.account
         is_old = last is not None and last.mark == subject.fingerprint and now - last.at < _RETRY_DELAY_S
         if is_old or self._resting.get(name, now) > now:
@@ -235,7 +235,7 @@ def _is_overwritten(revision: int, epoch: int, last_writer: LastWriter) -> bool:
 
 
 def _withdrawn(observed: Observed) -> Observed:
-    """Say what is so of an account once the replica is gone that told of it."""
+    """Return the observed state of an account once the replica that reported it is gone."""
     if observed.state in {KEY_MISSING, ORPHANED}:
         return replace(observed, state=KEY_MISSING)
     return replace(observed, state=AccountState.OFFLINE.value, last_error="the gateway that served it has ended")

@@ -1,4 +1,4 @@
-"""What is so in a replica: for its metrics, and as its accounts, shards and replays are reported to others."""
+"""The observed state of a replica: for its metrics, and as its accounts, shards and replays are reported to others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is so for one account, for people, for other replicas and for the control plane."""
+"""The observed state of one account, for people, for other replicas and for the control plane."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gateway.state import CheckpointPosition, Observed
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """What is so for one account, for people and machines."""
+    """The observed state of one account, for people and machines."""
 
     account: str
     state: AccountState
@@ -33,7 +33,7 @@ class AccountStatus:
 
 
 def status_of(account: Account) -> AccountStatus:
-    """Return what is so for `account`."""
+    """Return the observed state of `account`."""
     return AccountStatus(
         account=account.name,
         state=account.state,

@@ -126,7 +126,7 @@ class ReplayJob:
             self._offered = None
 
     def state(self) -> ReplayState:
-        """Say what is so."""
+        """Return the observed state."""
         progress = self._queue.progress
         rate, left = self._speed()
         is_shown = self.is_over or not progress.phase.is_final
@@ -184,7 +184,7 @@ class ReplayJob:
         await self._end(*await self._replay_range())
 
     async def cancel(self) -> None:
-        """End it where it is; nobody may be in `run` any more."""
+        """End it where it is; `run` must have returned."""
         if self._queue.progress.phase.is_final:
             await self._offer()  # it had ended, and only its commit is missing
         else:

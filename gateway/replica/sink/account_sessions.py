@@ -26,7 +26,7 @@ class AccountSessions:
         has_work: Callable[[Account], None],
         fail: Callable[[Account, BaseException], object],
     ) -> None:
-        """`accounts` are those that are served; `fail` hears of an error that nobody expected of one."""
+        """`accounts` are those that are served; `fail` is called with an unexpected error of one."""
         self.newcomers: set[str] = set()
         """Accounts that are to begin from the checkpoint that is read next."""
         self.unregistered: set[str] = set()
@@ -89,7 +89,7 @@ class AccountSessions:
         self.forgetter.start([name for name, checkpoint in renewed.items() if checkpoint is None], tasks)
 
     def on_forgotten(self, names: Collection[str]) -> None:
-        """Nothing is known of these accounts any more: those that are served begin anew."""
+        """Note that nothing is known of these accounts any more: those that are served begin from nothing."""
         for name in names:
             self.unregistered.add(name)
             account = self._accounts.get(name)

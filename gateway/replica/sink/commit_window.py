@@ -130,7 +130,7 @@ class Window:
             self._change(1.25, now)
 
     def failed(self, size: int, began: float) -> None:
-        """Take a commit into account that began then, and of which nobody knows that it was stored."""
+        """Take a commit into account that began then, and is not known to be stored."""
         now = self._clock()
         if began < (self._succeeded_at if self.is_small(size) else self._large_at):
             return  # others as large came through meanwhile: it is not the line

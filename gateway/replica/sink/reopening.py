@@ -8,7 +8,7 @@ from gateway.backoff import Backoff
 from gateway.errors import ActionRequired, BrokerError, CommitRejected, StorageFull, TooManyMessages
 
 _RELEASE_HUB_AFTER_S: Final = 30.0
-"""Seconds without a log after which the connections to the hub are let go: another replica may need them."""
+"""Seconds without a log after which the connections to the hub are released: another replica may need them."""
 
 
 class Reopening:

@@ -245,7 +245,7 @@ class Shard:
             account.disconnect("there is no log to write to")
 
     def _log_failure(self, error: BrokerError, delay: float) -> None:
-        """Say why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
+        """Log why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
         provisioning, needs_person = self._settings.provisioning, isinstance(error, ActionRequired)
         provisioning.request_check()
         if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):

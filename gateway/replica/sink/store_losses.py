@@ -67,7 +67,7 @@ def _gaps(account: str, incarnation: int, sequences: Iterable[int]) -> list[Outg
 
 
 def log_gaps(gaps: Iterable[Notification]) -> None:
-    """Say at ERROR which events can be published by nobody any more."""
+    """Log at ERROR which events no replica can publish any more."""
     for gap in gaps:
         first, last = gap.detail["FirstSeqId"], gap.detail["LastSeqId"]
         get_logger().error(_GAP, account=gap.account, first=first, last=last)
@@ -114,7 +114,7 @@ class CommittedHighWater:
         return frozenset(self._highest)
 
     def on_taken_back(self, taken: Mapping[str, Taken], gaps: Collection[Notification]) -> None:
-        """Say at ERROR which events are lost that checkpoints covered, which they do not any more, and count that.
+        """Log at ERROR which events are lost that checkpoints covered, which they do not any more, and count that.
 
         `gaps` are those of them that can be published by nobody.
         """
@@ -128,7 +128,7 @@ class CommittedHighWater:
                 get_logger().error(_WENT_BACK, account=account, first=first, last=last, events=events, then=_AGAIN)
 
     def compare(self, account: str, session: Session) -> None:
-        """Say at ERROR where `session`, which begins from what the store has, begins with less than was committed."""
+        """Log at ERROR where `session`, which begins from what the store has, begins with less than was committed."""
         incarnation, highest = self._before.pop(account, (0, 0))
         expected = self._highest.pop(account, None)
         if expected is None and session.is_begun and session.incarnation == incarnation:

@@ -118,7 +118,7 @@ class Account:
         self._changed.set()
 
     def on_unexpected_error(self, error: BaseException) -> None:
-        """Let the session go after an error that nobody expected: nothing that it holds can be relied upon."""
+        """Let the session go after an unexpected error: nothing that it holds can be relied upon."""
         self.touch()
         self.last_error = f"an unexpected error, see the log: {error!r}"
         self.detach()
@@ -136,7 +136,7 @@ class Account:
 
     @property
     def is_applied(self) -> bool:
-        """Whether everything that operators want is so."""
+        """Whether the desired state is applied."""
         session, desired = self.session, self.desired.desired
         if not self._runs.is_set():
             return not self.link.is_up
@@ -197,7 +197,7 @@ class Account:
                 self.lag_seconds()
 
     def refresh_fingerprint(self) -> None:
-        """Be looked at soon, though nothing changes: what was seen is to be told yet."""
+        """Let the account be looked at soon, though nothing changed: what was seen is still to be reported."""
         self.is_touched = True
 
     def fingerprint(self) -> Hashable:
@@ -258,7 +258,7 @@ class Account:
                 return
 
     def on_connected(self, connection: Connection) -> None:
-        """A connection stands; nothing is subscribed over it."""
+        """Note a new connection: nothing is subscribed over it."""
         self.touch()
         self.counters.on_connected()
         self.link.on_up(connection)
@@ -267,14 +267,14 @@ class Account:
             self._state = None
 
     def on_disconnected(self) -> None:
-        """It is gone; what the session holds of it is another matter."""
+        """Note that the connection is gone; what the session holds of it is another matter."""
         self.touch()
         self.link.on_down()
         self.memory.on_disconnected()
         self.timer.cancel()
 
     def on_connection_failed(self, error: Exception, reason: str, state: AccountState | None) -> None:
-        """It is gone because of an error, or could not be made."""
+        """Note that the connection is gone because of an error, or could not be made."""
         self.touch()
         self.counters.on_disconnected(reason)
         self.last_error = str(error)
@@ -349,7 +349,7 @@ class Account:
         self._has_work(self)
 
     def on_session_state(self, session: Session) -> None:
-        """Note where the session stands now; whatever went wrong before is over."""
+        """Note the state of the session; whatever went wrong before is over."""
         self.touch()
         self.last_error = self._state = None
         state, latest = session.state.value, session.latest

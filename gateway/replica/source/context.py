@@ -142,7 +142,7 @@ class AccountPageSize:
 
 
 class RateLimiter:
-    """So many turns a second, first come, first served; fewer while the hub takes nobody."""
+    """A rate limiter: so many turns a second, first come, first served; fewer while the hub takes no connection."""
 
     def __init__(self, most: float) -> None:
         """`most` is turns a second, where all goes well."""

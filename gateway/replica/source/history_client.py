@@ -181,7 +181,7 @@ class HistoryClient:
         return self._search
 
     def _log_skipped(self, since: int, error: HubError) -> None:
-        """Say once which event it is that the hub does not give, alone as it is asked for."""
+        """Log once which event the hub does not give, although it is asked for alone."""
         if self._told_of == since or self._is_replay:
             return
         self._told_of = since

@@ -1,4 +1,4 @@
-"""Calls that are made again until the hub answers, over the connection that stands."""
+"""Calls that are repeated until the hub answers, over the present connection."""
 
 from __future__ import annotations
 

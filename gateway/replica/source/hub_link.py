@@ -1,4 +1,4 @@
-"""The connection of one account while there is one, and whether it is to be let go."""
+"""The connection of one account while there is one, and whether it is to be released."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.telemetry.span import NO_SPAN, Span
 
 
 class Released(HubError):
-    """The connection was let go on purpose; the message says why."""
+    """The connection was released on purpose; the message says why."""
 
 
 class HubLink:
@@ -81,7 +81,7 @@ class HubLink:
 
     @property
     def is_released(self) -> bool:
-        """Whether the connection is to be let go, and none was made since."""
+        """Whether the connection is to be released, and none was made since."""
         return self._release.is_set()
 
     def release(self, why: str) -> None:
@@ -104,7 +104,7 @@ class HubLink:
         self._release.clear()
 
     async def until_released(self) -> NoReturn:
-        """Wait until the connection is to be let go, and raise why."""
+        """Wait until the connection is to be released, and raise why."""
         await self._release.wait()
         if (failure := self._failure) is not None:
             self._failure = None

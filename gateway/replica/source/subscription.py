@@ -38,7 +38,7 @@ class HubSubscription:
         self._renew_at = 0.0
 
     def on_connected(self) -> None:
-        """A new connection stands: nothing is pushed over it yet."""
+        """Note a new connection: nothing is pushed over it yet."""
         self._pushed = frozenset()
         self._renew_at = 0.0
 
