@@ -141,7 +141,7 @@ class HistoryReader:
         return self._latest.sequence if self._cursor.phase is CursorPhase.FORWARD else None
 
     def pass_over(self, since: int, through: int) -> None:
-        """The hub cannot give what follows `since`, up to `through`: go on behind it.
+        """Go on behind `through`: the hub cannot give what follows `since`.
 
         What of it is not known otherwise is announced as a gap once what follows is final.
         """
@@ -149,6 +149,6 @@ class HistoryReader:
             self._cursor.pass_over(since, through)
 
     def on_token_refused(self) -> None:
-        """The hub no longer takes the continuation token of the page that was asked for."""
+        """Drop the continuation token of the page that was asked for: the hub no longer takes it."""
         if self.wants() is not None and self._cursor.request.token is not None:
             self._cursor.forget_token()

@@ -20,7 +20,7 @@ _GRACES: Final = 4
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """When the hub said something; in ticks of 100 ns."""
+    """When the hub told something, in ticks of 100 ns."""
 
     hub: int
     """By the hub's clock."""

@@ -7,7 +7,7 @@ from gateway.session.hub_clock import HubClock, Moment
 
 
 class LatestSequence:
-    """What the hub said of its latest sequence, over the connection that stands."""
+    """What the hub told of its latest sequence, over the present connection."""
 
     __slots__ = ("_claim", "_clock", "_paged_since", "accounted_through", "is_old", "sequence", "told_at")
 
@@ -22,18 +22,18 @@ class LatestSequence:
         self.ask_anew()
 
     def on_connected(self, known: int) -> None:
-        """A connection stands, and the hub has said nothing over it; `known` is settled already."""
+        """Note a new connection, over which the hub has told nothing; `known` is settled already."""
         self.sequence, self._claim = known, None
 
     def ask_anew(self) -> None:
-        """Take what was told for nothing: the hub must be asked before the next page."""
+        """Forget what was told: the hub must be asked before the next page."""
         self.told_at: Moment | None = None
         self._paged_since: float | None = None  # our monotonic clock at the first page after that
         self.is_old = False
         """Whether it was told so long ago that what is read now would never be final."""
 
     def on_told(self, sequence: int) -> Sighting:
-        """The hub told its latest sequence; return it with the hub's time."""
+        """Take the latest sequence that the hub told; return it with the hub's time."""
         sighting = Sighting(sequence, self._clock.now)
         self.sequence = max(self.sequence, sequence)
         self.told_at, self._paged_since, self.is_old = sighting.moment, None, False
@@ -46,12 +46,12 @@ class LatestSequence:
         return self.told_at is None or self.is_old
 
     def on_all_shown(self) -> None:
-        """History has shown all that it has: what the hub claimed longer than the grace ago will never come."""
+        """Note that history has shown all it has: what the hub claimed longer than the grace ago will never come."""
         if self._claim is not None and self._clock.has_passed(self._claim.moment):
             self.accounted_through, self._claim = max(self.accounted_through, self._claim.latest), None
 
     def on_page(self, now: float, grace: float) -> None:
-        """A page was read: on a long way the hub must tell its latest again, once a grace has passed since it did."""
+        """Note a page: the hub must tell its latest again once a grace has passed since it did."""
         if self._paged_since is None:
             self._paged_since = now
         elif now - self._paged_since > grace:

@@ -1,4 +1,4 @@
-"""Where a session stands with the hub: offline, catching up or live, and whether the history there is trusted.
+"""The state of a session at the hub: offline, catching up or live, and whether the history there is trusted.
 
 Trust belongs to a connection: what came over one is published only once its history was found to be the one that
 the checkpoint was made from. Where a connection ends before that, or diverges, all that came over it is discarded.
@@ -59,9 +59,9 @@ class SessionLifecycle:
         self._clock = parts.clock
         self.state = State.OFFLINE
         self.is_subscribed = False
-        """Whether the hub confirmed the subscription over the connection that stands."""
+        """Whether the hub confirmed the subscription over the present connection."""
         self.is_trusted = False
-        """Whether the history was proven in the trial that stands."""
+        """Whether the history was proven in the present trial."""
         self.subject: str | None = None
         """Of the key that the connection was made with, where it is a JWT."""
         self._first_trial = 0  # of the connection that stands
@@ -90,7 +90,7 @@ class SessionLifecycle:
         return self.state is State.CATCHING_UP or (self.state is State.LIVE and self.is_auditing)
 
     def on_connected(self, subject: str | None) -> None:
-        """A connection stands: its history is proven anew. Raises Diverged for a key of another subject."""
+        """Note a new connection, whose history must be proven again. Raises Diverged for a key of another subject."""
         subject = subject if subject is None or len(subject) <= _MAX_SUBJECT else digest(subject.encode())
         pinned = self._outbox.draft.subject
         if subject is not None and pinned is not None and subject != pinned:
@@ -123,7 +123,7 @@ class SessionLifecycle:
         self._look_from_the_anchor()
 
     def doubt(self) -> None:
-        """The history may be another one since a moment ago: what comes now waits until that is clear."""
+        """Distrust the history, which may be another one now: what comes from here on waits until that is clear."""
         if self.is_trusted:
             self.end_trial()
         self.catch_up_again()

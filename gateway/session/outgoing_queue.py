@@ -86,7 +86,7 @@ class OutgoingQueue:
         self._entries: deque[Settled | Mark | Change] = deque()
         self._limit = limit
         self.bytes = 0
-        """Of all entries."""
+        """Bytes of all entries."""
         self.is_full = False
         """Whether pages must wait: from the limit on, until half of it is taken."""
         self.dead_letters = 0

@@ -23,7 +23,7 @@ class Overlap:
         """By the hub's clock, told since the proof came."""
 
     def on_connected(self, highest: int) -> None:
-        """A new connection: its pushes prove nothing about those of an older one; `highest` is known already."""
+        """Note a new connection: its pushes prove nothing about those of an older one; `highest` is known already."""
         self._floor = self._proof = self._proven_at = None
         self._target = highest
         self._began = None
@@ -34,12 +34,12 @@ class Overlap:
         self._began = None
 
     def must_reach(self, sequence: int) -> None:
-        """A push was let go: only history has it now, and has its grace from now on to show it."""
+        """Note a push that was dropped: only history has it now, and has its grace from now on to show it."""
         if sequence > self._target:
             self._target, self._began = sequence, None
 
     def on_latest(self, latest: int) -> bool:
-        """The hub told its latest sequence; return True when that is the first time over this connection."""
+        """Take the hub's latest sequence; return True when that is the first time over this connection."""
         now = self._clock.now
         if self._proof is not None and self._proven_at is None:
             self._proven_at = now
@@ -53,7 +53,7 @@ class Overlap:
         return True
 
     def proves(self, sequence: int) -> None:
-        """A push came after the subscription; the first one counts. A lower one may be an old event shown again."""
+        """Note a push that came after the subscription: the first counts. A lower one may be an old event again."""
         if self._floor is not None and sequence > self._floor and self._proof is None:
             self._proof, self._proven_at = sequence, None
 

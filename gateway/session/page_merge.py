@@ -64,7 +64,7 @@ class PageMerger:
         return False
 
     def _found_nothing(self, latest: int) -> bool:
-        """The whole history is empty. Where it has to have something it may lag, but not longer than its grace."""
+        """Take an empty history. Where it has to have something it may lag, but not longer than its grace."""
         if latest > self._outbox.marked:
             self._empty_since = self._empty_since or (self._clock.now, latest)
             since, last = self._empty_since

@@ -161,7 +161,7 @@ class PushMerger:
         return is_passed or held.is_overdue
 
     def _retreat(self, sequence: int) -> None:
-        """There is no room for a push: let go of all that wait, and page history when there is room again."""
+        """Drop all pushes that wait, since there is no room, and page history when there is room again."""
         self._overlap.must_reach(max(sequence, self._waiting.highest))
         self.dropped += len(self._waiting) + (sequence > 0)
         self._waiting.clear()
