@@ -34,7 +34,7 @@ _OUT_OF_DATE: Final = frozenset({9, 10})
 
 
 def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | Unavailable:
-    """Return what a person has to mend, and Unavailable where it may pass by itself."""
+    """Return the error that an operator must fix, and Unavailable where it may pass by itself."""
     if isinstance(error, ConfigurationError):
         return error
     if isinstance(error, nats.errors.SecureConnWantedError):

@@ -60,7 +60,7 @@ class ConnectionOptions:
     ping_interval: float = 2.0
     """Seconds between two pings, and until a missing answer means that the connection is dead."""
     discover: bool = True
-    """Whether to connect also to the servers of which a server tells: behind a NAT nobody reaches those."""
+    """Whether to connect also to the servers that a server announces: behind a NAT those cannot be reached."""
 
 
 class Connection:

@@ -123,19 +123,19 @@ class JetStreamControl:
                 await asyncio.sleep(_BEHIND_S)
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key`; see the contract."""
+        """Replace the desired state of `key`; see the contract."""
         link, subject = self._connection.link, self._topics.desired(key)
         if expect == 0:
             return await records.write_first(link, self._topics.control, subject, value)
         return await records.write(link, subject, value, expect)
 
     async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
-        """Say what is so; see the contract."""
+        """Publish the observed state; see the contract."""
         subjects = {self._topics.observed(key): value for key, value in observed.items()}
         await records.write_all(self._connection.link, subjects)
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Erase what is wanted and what is observed of `keys`; see the contract."""
+        """Erase the desired and the observed state of `keys`; see the contract."""
         subjects = [subject for key in keys for subject in (self._topics.desired(key), self._topics.observed(key))]
         await records.forget(self._connection.link, subjects, _FORGOTTEN_FOR)
 

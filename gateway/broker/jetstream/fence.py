@@ -13,7 +13,7 @@ from gateway.errors import BrokerError, Fenced, OutcomeUnknown
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What stands in the fence of a shard."""
+    """The claim in the fence of a shard."""
 
     sequence: int
     """The stream sequence of the claim, which batches expect."""
@@ -25,7 +25,7 @@ class Claim:
 
 
 async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
-    """Return the claim that stands, as the stream's leader has it; None where there never was one.
+    """Return the present claim, as the stream's leader has it; None where there never was one.
 
     A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a
     claim of somebody unknown. Raises Unavailable.

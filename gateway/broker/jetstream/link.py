@@ -86,12 +86,12 @@ class ReplyInbox:
         self._received.put_nowait(message)
 
     def refusals(self) -> list[str]:
-        """Return the refusals heard so far that nobody waited for."""
+        """Return the refusals so far for which no caller waited."""
         heard = [self._received.get_nowait() for _ in range(self._received.qsize())]
         return [str(one) for one in heard if isinstance(one, PermissionDenied)]
 
     def denied(self, subject: str) -> None:
-        """Hear that a subject is refused (as nats-py has it, in small letters), if it is one of this inbox's."""
+        """Note that a subject is refused (as nats-py has it, in small letters), if it is one of this inbox's."""
         if subject == self.subject.lower():
             self.received(PermissionDenied(f'NATS refuses to let this user subscribe to "{self.subject}"'))
         elif subject in self._expected:
@@ -346,7 +346,7 @@ class Link:
                 inbox.received(Unavailable(why))
 
     def violated(self, violation: str) -> None:
-        """Hear that the server refused a publish or a subscription, now or after its permissions changed."""
+        """Note that the server refused a publish or a subscription, now or after its permissions changed."""
         found = _REFUSED.search(violation)
         subject = found[1] if found else ""
         if subject == f"{self._inbox}.*".lower():  # no answer can come any more
@@ -356,7 +356,7 @@ class Link:
             inbox.denied(subject)
 
     async def close(self) -> None:
-        """Say farewell and drop the socket; never waits for long."""
+        """Close the connection and drop the socket; never waits for long."""
         self.lose("the connection to NATS was closed")
         limit = _CLOSING if self.client.is_connected else _CLOSING_UNGREETED
         try:

@@ -195,7 +195,7 @@ class JetStreamShard:
         return found
 
     async def check(self) -> None:
-        """Ask whether what this writer stored last is there; see the contract."""
+        """Check whether what this writer stored last is there; see the contract."""
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
         link = self._connection.link
@@ -209,7 +209,7 @@ class JetStreamShard:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is spent though nobody else is known to own the shard."""
+        """Whether it is spent though no other owner of the shard is known."""
         return self._spent is not None and not isinstance(self._spent, Fenced)
 
     async def commit(self, commit: Commit) -> None:

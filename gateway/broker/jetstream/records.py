@@ -33,7 +33,7 @@ _MOVED: Final = frozenset({10071, 10164})
 _GONE: Final = 10057
 """The message could not be deleted: it is not there."""
 _OPERATORS: Final = 4
-"""The first digit of a status that is the caller's to mend, as in HTTP."""
+"""The first digit of a status that is the caller's to fix, as in HTTP."""
 _TRANSIENT: Final = frozenset({10005})
 """No suitable servers for as many replicas: one may be down."""
 _ATTEMPTS: Final = 3
@@ -224,7 +224,7 @@ async def _write_batch(link: Link, values: Sequence[tuple[str, bytes]], own: Map
 
 
 async def erase(link: Link, stream: str, sequence: int) -> None:
-    """Take one message out of the stream; none is there any more is as good. Raises Unavailable."""
+    """Delete one message of the stream, if it is still there. Raises Unavailable."""
     try:
         await link.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
     except JetStreamApiError as refusal:

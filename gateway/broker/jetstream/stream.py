@@ -31,7 +31,7 @@ _TRANSIENT: Final = frozenset({10005})
 """No suitable servers for as many replicas: one may be down."""
 _NOT_CLUSTERED: Final = 10074
 _OPERATORS: Final = 4
-"""The first digit of a status that is the caller's to mend, as in HTTP."""
+"""The first digit of a status that is the caller's to fix, as in HTTP."""
 _NOT_ENABLED: Final = frozenset({10039, 10076})
 _REMEDY: Final = (
     "Mend it with `nats stream edit {stream}`. What that cannot change (storage, retention workqueue, sealed) is "

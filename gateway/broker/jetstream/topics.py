@@ -107,7 +107,7 @@ class Topics:
         return f"{self.prefix}.gateway.control.state.desired.{key}"
 
     def observed(self, key: str) -> str:
-        """Return the subject of what is so of `key`."""
+        """Return the subject of the observed state of `key`."""
         return f"{self.prefix}.gateway.control.state.observed.{key}"
 
     def message(self, topic: str, account: str) -> str:

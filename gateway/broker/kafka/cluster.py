@@ -46,7 +46,7 @@ _OPERATORS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
 _TRANSIENT: Final = 0.05
 _HEARSAY: Final = 1.0
-"""Seconds after which every broker has heard of a topic that another one has made."""
+"""Seconds after which every broker knows a topic that another one has made."""
 _NOT_TAKEN: Final = frozenset({40, 44})
 """Of CreateTopics: a configuration, or a policy of the cluster."""
 

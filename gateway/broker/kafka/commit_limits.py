@@ -62,7 +62,7 @@ class CommitLimits:
 
 
 def largest(messages: Iterable[Message]) -> str:
-    """Say which message is the largest, behind a semicolon; nothing where there is none."""
+    """Return which message is the largest, behind a semicolon; nothing where there is none."""
     found = max(messages, key=lambda one: one.size, default=None)
     if found is None:
         return ""

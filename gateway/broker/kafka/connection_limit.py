@@ -82,7 +82,7 @@ class CallTimeLimit:
         """Whether the call has ended; openings that it began may go on."""
 
     def began(self) -> None:
-        """Hear that the client opens a connection."""
+        """Note that the client opens a connection."""
         when = self._limit.when()
         if self._openings == 0 and when is not None and self._is_on():
             self._left = when - self._clock()
@@ -90,7 +90,7 @@ class CallTimeLimit:
         self._openings += 1
 
     def ended(self, wasted: float) -> None:
-        """Hear that it has opened one, or wasted some seconds."""
+        """Note that the client has opened one, or wasted some seconds."""
         self._openings -= 1
         self._left -= wasted
         if (self._openings == 0 or self._left <= 0) and self._is_on():

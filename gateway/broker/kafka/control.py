@@ -46,7 +46,7 @@ class _Change:
     """Whether the end of its transaction was asked for: from then on it may be stored."""
 
     def failed(self, why: str) -> BrokerError:
-        """Say what has become of it."""
+        """Return the error that says what became of the write."""
         return OutcomeUnknown(why) if self.is_ending else Unavailable(f"{why}; nothing was written")
 
 
@@ -135,7 +135,7 @@ class KafkaControl:
     # Writing ------------------------------------------------------------------------------------------------
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key`; see the contract.
+        """Replace the desired state of `key`; see the contract.
 
         The start of a transactional producer keeps every other writer from ending its transaction; so what is read
         then stays true until this one has ended its own. Two at once overtake each other until one comes through.
@@ -143,7 +143,7 @@ class KafkaControl:
         return await self._carry_out(_Change({(self._desired, key): value}, {key: expect}))
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Erase what is wanted and what is observed of `keys`; see the contract.
+        """Erase the desired and the observed state of `keys`; see the contract.
 
         It is one transaction of the same producer, so whoever has compared before it cannot write after it. A gateway
         that dies in it holds up the readers of both partitions.
@@ -212,7 +212,7 @@ class KafkaControl:
         return revision
 
     async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
-        """Say what is so; see the contract."""
+        """Publish the observed state; see the contract."""
         if observed:
             records = {key.encode(): value for key, value in observed.items()}
             with permissions_may_return():

@@ -56,13 +56,13 @@ def permissions_may_return() -> Iterator[None]:
 
 
 def permission_error(what: str, operation: str) -> ConfigurationError:
-    """Say that a permission is missing for a topic or a transactional id."""
+    """Return the error of a permission that is missing for a topic or a transactional id."""
     remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
     return ConfigurationError(what, f"Kafka does not permit {operation}", remedy)
 
 
 def as_action_required(error: BaseException, operation: str = "Write") -> ActionRequired | None:
-    """Return what a person must mend, where aiokafka means that a permission is missing."""
+    """Return the error that an operator must fix, where aiokafka means that a permission is missing."""
     if isinstance(error, TopicAuthorizationFailedError):
         (named,) = error.args or ("its name is not told",)
         names = ", ".join(sorted(named)) if isinstance(named, set) else str(named)
@@ -77,7 +77,7 @@ def as_action_required(error: BaseException, operation: str = "Write") -> Action
 
 
 def describe(error: BaseException) -> str:
-    """Say what aiokafka means."""
+    """Return an error of aiokafka in words."""
     text = str(error)
     name = type(error).__name__
     return (

@@ -68,7 +68,7 @@ async def read_shard(connection: Connection, own: TopicPartition, start: int) ->
 
 
 def superseded(shard: int, newest: Claim | None) -> BrokerError:
-    """Say whose the shard is, or that nobody knows any more."""
+    """Return the error that says who owns the shard, or that no claim tells it any more."""
     if newest is None:
         return OutcomeUnknown(f"the claim of shard {shard} is gone from the checkpoint topic: it was made anew")
     return Fenced(f"shard {shard} was claimed by {newest.owner}")

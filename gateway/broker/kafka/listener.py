@@ -116,7 +116,7 @@ async def _visited(connection: Connection, number: int, host: str, port: int) ->
 
 
 async def _explained(options: ConnectionOptions) -> ConfigurationError | None:
-    """Say which setting is not what a listener wants; None where that is not known."""
+    """Return which setting is not what a listener wants; None where that is not known."""
     for server in options.servers:
         host, _, port = server.rpartition(":")
         found = await _found(host.strip("[]"), int(port), tls_first=options.tls is not None)

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _POLL_INTERVAL_S: Final = 0.1
 """Seconds between two polls: by them a new assignment is seen, and a consumer that is not polled is taken for dead."""
 _RETRY_DELAY_S: Final = 1.0
-"""Seconds before a member that failed joins anew."""
+"""Seconds before a member that failed joins again."""
 _CONFIRM: Final = 5.0
 """Seconds for the answer to a confirmation."""
 _REFUSED: Final = (
@@ -194,7 +194,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             await self._trial.group(0)
 
     async def _is_there(self) -> bool:
-        """Return whether Kafka can be reached, if only to be refused: an outage is no reason to join anew.
+        """Return whether Kafka can be reached, if only to be refused: an outage is no reason to join again.
 
         The group would wait for the old self after it, for as long as a session lasts.
         """

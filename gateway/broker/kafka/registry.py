@@ -123,7 +123,7 @@ class KafkaRegistry:
         self._accounts.difference_update(accounts)
 
     async def _check_first(self) -> None:
-        """Refuse to begin where events are, and both topics that tell how far they go were made anew."""
+        """Refuse to begin where events are, and both topics that tell how far they go were re-created."""
         tps = await cluster.partitions(self._connection, [*self._topics.events, self._topics.checkpoints])
         ends = await cluster.places(self._connection, tps)
         written = sorted({tp.topic for tp, end in ends.items() if end})

@@ -142,7 +142,7 @@ class KafkaShard:
         self.ends.knows(commit.checkpoints)
 
     async def check(self) -> None:
-        """Ask whether what this writer stored last is there; see the contract."""
+        """Check whether what this writer stored last is there; see the contract."""
         if self._spent is not None:
             raise type(self._spent)(f"this log is spent: {self._spent}") from self._spent
         clock = asyncio.get_running_loop().time
@@ -233,7 +233,7 @@ class KafkaShard:
         )
 
     async def _check_partitions(self, topic: str) -> None:
-        """Refuse a topic that was made anew with fewer partitions than are used; more do no harm."""
+        """Refuse a topic that was re-created with fewer partitions than are used; more do no harm."""
         with map_aiokafka_errors(topic, "Describe"):
             count = len(await self.producer.partitions_for(topic))
         expected = self._facts.shards if topic == self._own.topic else self._facts.partitions

@@ -23,7 +23,7 @@ Kafka compacts all but the newest segment, and takes none below 1 MiB. A takeove
 0.12 s of CPU on each shard, which is several seconds beside busy processes (measured).
 """
 _TOMBSTONES: Final = 24 * 3600 * 1000
-"""Milliseconds for which a replica that was cut off still hears of what was forgotten."""
+"""Milliseconds for which a replica that was cut off still sees what was forgotten."""
 SAFE_ELECTION: Final = {"unclean.leader.election.enable": "false"}
 """A copy that lacks messages must not become the leader. Some managed clusters do not let it be set at all."""
 _TIMED: Final = {"message.timestamp.type": "LogAppendTime"}
@@ -106,12 +106,12 @@ def shape_problems(wanted: DesiredTopic, settings: ClusterSettings, replicas: li
 
 
 def how_to_add(name: str, partitions: int) -> str:
-    """Say how partitions are added."""
+    """Return how partitions are added."""
     return f"add partitions with `kafka-topics --alter --topic {name} --partitions {partitions}`"
 
 
 def surplus(wanted: DesiredTopic, count: int) -> str:
-    """Say that a topic has more partitions than are used."""
+    """Return the words for a topic that has more partitions than are used."""
     return f"{wanted.name} has {count} partitions, and the gateway goes on with the first {wanted.partitions}"
 
 

@@ -53,7 +53,7 @@ _BROKER: Final = 4
 _GROUP, _TRANSACTION = 0, 1
 
 _NO_COORDINATOR: Final = frozenset({14, 15, 16})
-"""It loads, is not there, or is another broker by now."""
+"""The coordinator loads, is not there, or is another broker by now."""
 _BUSY: Final = 51
 """The last transaction of this id is being ended."""
 _SESSION: Final = 26
@@ -345,7 +345,7 @@ class Trial:
 
 
 def session_refused(session: float, by: str = "Kafka") -> ActionRequired:
-    """Say that members may not have the session that the gateway asks for."""
+    """Return the error of brokers that refuse members the session that the gateway asks for."""
     asked = round(session * 1000)
     return ActionRequired(
         f"{by} refuses a session of {session:g} s (InvalidSessionTimeout): group.min.session.timeout.ms is above it, "
@@ -355,7 +355,7 @@ def session_refused(session: float, by: str = "Kafka") -> ActionRequired:
 
 
 def transaction_refused(transaction: float, by: str = "Kafka") -> ActionRequired:
-    """Say that transactions may not have the time that the gateway asks for."""
+    """Return the error of brokers that refuse transactions the time that the gateway asks for."""
     asked = round(transaction * 1000)
     return ActionRequired(
         f"{by} refuses a transaction of {transaction:g} s (InvalidTransactionTimeout): transaction.max.timeout.ms is "
@@ -364,7 +364,7 @@ def transaction_refused(transaction: float, by: str = "Kafka") -> ActionRequired
 
 
 def timeout_refusal(error: BaseException, *, session: float = 0.0, transaction: float = 0.0) -> ActionRequired | None:
-    """Return what a person must mend, where a start failed for a time that the brokers do not give."""
+    """Return the error that an operator must fix, where a start failed for a time that the brokers refuse."""
     if isinstance(error, kafka.InvalidSessionTimeoutError):
         return session_refused(session)
     if isinstance(error, kafka.InvalidTransactionTimeout):

@@ -37,7 +37,7 @@ class MemoryControl:
                 await changed.wait()
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key`; see the contract."""
+        """Replace the desired state of `key`; see the contract."""
         await asyncio.sleep(0)
         current = self.records.get((False, key))
         if expect != (current[0].revision if current else 0):
@@ -45,13 +45,13 @@ class MemoryControl:
         return self._write(key, value, is_observed=False)
 
     async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
-        """Say what is so; see the contract."""
+        """Publish the observed state; see the contract."""
         await asyncio.sleep(0)
         for key, value in observed.items():
             self._write(key, value, is_observed=True)
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Erase what is wanted and what is observed of `keys`; see the contract."""
+        """Erase the desired and the observed state of `keys`; see the contract."""
         await asyncio.sleep(0)
         for which in [(is_observed, key) for key in keys for is_observed in (False, True)]:
             if self.records.pop(which, None) is not None:

@@ -218,7 +218,7 @@ class MemoryShard:
         self._spent = None
 
     async def check(self) -> None:
-        """Ask whether what this writer stored last is there; see the contract."""
+        """Check whether what this writer stored last is there; see the contract."""
         await self._broker.faults(Edge("check", "before", self._owner, self._shard, no_effect))
         if self._broker.states.get(self._shard, 0) != self._state:
             raise self._spend(self._problem())
@@ -230,7 +230,7 @@ class MemoryShard:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is spent though nobody else is known to own the shard."""
+        """Whether it is spent though no other owner of the shard is known."""
         return self._spent is not None and not isinstance(self._spent, Fenced)
 
     def _spend(self, error: BrokerError) -> BrokerError:
