@@ -6,7 +6,6 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
@@ -14,8 +13,6 @@ import aiohttp
 
 from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.redaction import shown_path
-from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 _LIMIT: Final = 30.0
 """Seconds for each answer."""
@@ -148,8 +145,9 @@ def as_promised(url: str) -> Iterator[None]:
 @asynccontextmanager
 async def api_at(target: Target) -> AsyncIterator[Api]:
     """Yield the API of a replica; raises ConfigurationError for options that are wrong."""
-    headers = _headers(target.token_file)
+    token = target.token()
     target.check()
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=_LIMIT)
     connector = aiohttp.TCPConnector(ssl=target.context() or True)
     # An answer is as large as it comes: nothing that is compressed is asked for, or unpacked.
@@ -158,15 +156,3 @@ async def api_at(target: Target) -> AsyncIterator[Api]:
         headers=headers, timeout=timeout, connector=connector, auto_decompress=False
     ) as http:
         yield Api(target.url.rstrip("/"), http)
-
-
-def _headers(token_file: Path | None) -> dict[str, str]:
-    if token_file is None:
-        return {}
-    try:
-        token = read_small_text(token_file, SECRET_BYTES).strip()
-    except UnreadableFile as error:
-        raise ConfigurationError("--token-file", f"{shown_path(token_file)} {error.problem}", error.remedy) from None
-    if not token or not (token.isascii() and token.isprintable()) or " " in token:
-        raise ConfigurationError("--token-file", f"{token_file} holds no token", "Write the token into it, alone.")
-    return {"Authorization": f"Bearer {token}"}

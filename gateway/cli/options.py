@@ -7,14 +7,24 @@ from typing import Annotated
 
 import typer
 
+from gateway.settings.option_variables import CONFIG_VARIABLE, URL_VARIABLE
+
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="YAML file with settings; GATEWAY_… in the environment wins over it."),
+    typer.Option(
+        "--config",
+        "-c",
+        envvar=CONFIG_VARIABLE,
+        help="YAML file with settings; GATEWAY_… in the environment wins over it.",
+    ),
 ]
 AccountsOption = Annotated[list[str] | None, typer.Option("--account", help="Only this account; repeatable.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON, one item a line, for scripts.")]
-UrlOption = Annotated[str, typer.Option(help="Where the control plane of a replica listens.")]
-TokenOption = Annotated[Path | None, typer.Option("--token-file", help="A file that holds the token, if it wants one.")]
+UrlOption = Annotated[str, typer.Option(envvar=URL_VARIABLE, help="Where the control plane of a replica listens.")]
+TokenOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", help="A file that holds the token, if it wants one; else GATEWAY_TOKEN holds it."),
+]
 CaFileOption = Annotated[
     Path | None, typer.Option("--ca-file", help="PEM file of the CA that signed its certificate; else the system's.")
 ]

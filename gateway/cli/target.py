@@ -5,6 +5,7 @@ A token is sent over TLS, or to this machine alone: whoever reads it on the way 
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ import yarl
 from gateway.addresses import is_loopback
 from gateway.certificates import PemFiles, client_context
 from gateway.errors import ConfigurationError, GatewayError
+from gateway.redaction import shown_path
+from gateway.settings.option_variables import TOKEN_VARIABLE
+from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 URL: Final = "http://127.0.0.1:8080"
 _PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
@@ -41,13 +45,30 @@ class Target:
             raise ConfigurationError(
                 "--url", f"is plain http, and {given} is for TLS", "Write https://, or leave it out."
             )
-        if self.token_file is not None and not is_loopback(url.host or ""):
+        if self.token() is not None and not is_loopback(url.host or ""):
             problem = f"{url.origin()} is plain http, and whoever reads the token on the way could use it"
             remedy = (
                 "Write https:// (control.tls gives the gateway a certificate; --ca-file names its CA), or reach the "
                 "gateway through a tunnel to 127.0.0.1, such as kubectl port-forward."
             )
             raise ConfigurationError("--url", problem, remedy)
+
+    def token(self) -> str | None:
+        """Return the token of the file, else of GATEWAY_TOKEN, or None; raises ConfigurationError for what is none."""
+        if self.token_file is None:
+            found = os.environ.get(TOKEN_VARIABLE, "").strip()
+            if found and not _is_token(found):
+                raise ConfigurationError(TOKEN_VARIABLE, "it holds no token", "Set it to the token, alone.")
+            return found or None
+        try:
+            found = read_small_text(self.token_file, SECRET_BYTES).strip()
+        except UnreadableFile as error:
+            problem = f"{shown_path(self.token_file)} {error.problem}"
+            raise ConfigurationError("--token-file", problem, error.remedy) from None
+        if not _is_token(found):
+            remedy = "Write the token into it, alone."
+            raise ConfigurationError("--token-file", f"{self.token_file} holds no token", remedy)
+        return found
 
     def context(self) -> ssl.SSLContext | None:
         """Return the TLS context, None where the system's authorities are enough; raises ConfigurationError."""
@@ -86,6 +107,10 @@ def of_tls(url: str, error: Exception) -> GatewayError | None:
         remedy = "Name by --cert-file and --key-file a certificate of the CA in its control.tls.client_ca_file."
         return ConfigurationError("--cert-file", f"{url} wants a client's certificate that it knows", remedy)
     return None
+
+
+def _is_token(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def _parsed(text: str) -> yarl.URL:

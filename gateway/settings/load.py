@@ -17,6 +17,7 @@ from gateway.errors import ConfigurationError
 from gateway.redaction import may_hold_secret, shown_value
 from gateway.settings.file import check_variable, cut, read_yaml
 from gateway.settings.model import ENVIRONMENT_PREFIX, BrokerAlone, Settings, SourcedSettings, fields
+from gateway.settings.option_variables import OPTION_VARIABLES
 from gateway.settings.sections import BrokerSettings
 
 _KUBERNETES: Final = re.compile(r"_(PORT|SERVICE_HOST|SERVICE_PORT)(_|$)")
@@ -86,7 +87,9 @@ def _check_environment(environment: Mapping[str, str]) -> None:
     known = {name for setting, _ in fields() for name in _and_its_sections(setting)}
     for variable in environment:
         upper = variable.upper()
-        if not upper.startswith(ENVIRONMENT_PREFIX) or ("__" not in upper and _KUBERNETES.search(upper)):
+        if not upper.startswith(ENVIRONMENT_PREFIX) or upper in OPTION_VARIABLES:
+            continue
+        if "__" not in upper and _KUBERNETES.search(upper):
             continue
         setting = upper.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
         if setting not in known and not setting.startswith("hub.headers."):

@@ -98,6 +98,32 @@ def test_a_token_in_the_place_of_its_file_is_not_shown(
     assert TOKEN not in capsys.readouterr().err
 
 
+def test_a_token_of_the_environment_is_one_like_that_of_a_file(monkeypatch: pytest.MonkeyPatch, token: Path) -> None:
+    monkeypatch.setenv("GATEWAY_TOKEN", "from-the-environment")
+    assert Target("http://127.0.0.1:8080").token() == "from-the-environment"
+    assert Target("http://127.0.0.1:8080", token).token() == TOKEN
+    with pytest.raises(ConfigurationError, match="is plain http"):
+        Target("http://gateway.example.com:8080").check()
+    monkeypatch.setenv("GATEWAY_TOKEN", "two words")
+    with pytest.raises(ConfigurationError, match="GATEWAY_TOKEN"):
+        Target("http://127.0.0.1:8080").check()
+    monkeypatch.setenv("GATEWAY_TOKEN", "")
+    assert Target("http://127.0.0.1:8080").token() is None
+
+
+def test_the_environment_names_url_and_settings_for_all_commands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GATEWAY_URL", "gateway.example.com")
+    monkeypatch.setenv("GATEWAY_CONFIG", str(tmp_path / "missing.yaml"))
+    for arguments, said in ((["accounts"], "--url: gateway.example.com is no URL"), (["check"], "missing.yaml")):
+        monkeypatch.setattr("sys.argv", ["gateway", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--ca-file", "--cert-file", "--key-file"])
 def test_files_for_tls_and_plain_http_do_not_go_together(option: str, token: Path) -> None:
     name = option.removeprefix("--").replace("-", "_")
