@@ -222,7 +222,7 @@ async def test_check_finds_a_missing_permission_to_write_and_writes_nothing(
     )
     assert f'FAIL  broker: broker: NATS refuses to let this user publish to "{subject}"' in said
     code, said = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
-    assert (code, said) == (0, "")
+    assert (code, said) == (0, "no message from first on\n")
 
 
 @dataclass
