@@ -121,7 +121,7 @@ async def test_check_names_a_broker_and_a_hub_that_are_down(place: Place) -> Non
     assert code == 1
     broker, hub = [line for line in lines if line.startswith("FAIL")]
     assert f"broker.servers: cannot connect to NATS: nats://127.0.0.1:{nothing}" in broker
-    assert f"hub.url: http://127.0.0.1:{nothing}: negotiate: Cannot connect" in hub
+    assert f"hub.url: http://127.0.0.1:{nothing}: negotiate: cannot connect to 127.0.0.1:{nothing}" in hub
     assert broker.endswith("mend the setting.")
     assert "Mend the setting" in hub
 
