@@ -63,6 +63,8 @@ class Receiver:
     mood: Mood = "takes"
     scheme: str = "http"
     spans: list[Received] = field(default_factory=list)
+    refused: list[Received] = field(default_factory=list)
+    """What it answered that it does not take; the same again where somebody tries again."""
     requests: int = 0
     """All that came, whatever it answered."""
     headers: list[Mapping[str, str]] = field(default_factory=list)
@@ -135,8 +137,11 @@ class _Answers(BaseHTTPRequestHandler):
             return self._reset()
         if made.mood == "resets":
             return self._reset()
+        found = _spans(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
         if made.mood == "takes":
-            made.spans += _spans(gzip.decompress(body) if self.headers["Content-Encoding"] == "gzip" else body)
+            made.spans += found
+        else:
+            made.refused += found
         with suppress(OSError):
             self.send_response(200 if made.mood == "takes" else 503)
             self.send_header("Content-Length", "0")
