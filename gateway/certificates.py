@@ -6,13 +6,21 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from gateway.errors import ConfigurationError
 from gateway.pem import load_pair, trusting
 from gateway.redaction import shown_path
 from gateway.reloaded import LiveContext, Reloaded, read_file
 from gateway.small_files import UnreadableFile
+
+_NO_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
+"""What OpenSSL calls an answer that is no TLS."""
+
+
+def is_answer_without_tls(error: ssl.SSLError) -> bool:
+    """Return whether OpenSSL failed over an answer that is no TLS, as of a port that speaks plain HTTP."""
+    return error.reason in _NO_TLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,8 +145,7 @@ def as_promised(url: str) -> Iterator[None]:
 @asynccontextmanager
 async def api_at(target: Target) -> AsyncIterator[Api]:
     """Yield the API of a replica; raises ConfigurationError for options that are wrong."""
-    token = target.token()
-    target.check()
+    token = target.check()
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=_LIMIT)
     connector = aiohttp.TCPConnector(ssl=target.context() or True)

@@ -14,15 +14,13 @@ from typing import Final
 import yarl
 
 from gateway.addresses import is_loopback
-from gateway.certificates import PemFiles, client_context
+from gateway.certificates import PemFiles, client_context, is_answer_without_tls
 from gateway.errors import ConfigurationError, GatewayError
 from gateway.redaction import shown_path
 from gateway.settings.option_variables import TOKEN_VARIABLE
 from gateway.small_files import SECRET_BYTES, UnreadableFile, read_small_text
 
 URL: Final = "http://127.0.0.1:8080"
-_PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
-"""What OpenSSL calls an answer that is no TLS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +33,24 @@ class Target:
     cert_file: Path | None = None
     key_file: Path | None = None
 
-    def check(self) -> None:
-        """Refuse what is no URL, and what would send a secret in clear; raises ConfigurationError."""
-        url = _parsed(self.url)
+    def check(self) -> str | None:
+        """Return the token to send, or None; raises ConfigurationError for what is no URL or would show it in clear."""
+        url, token = _parsed(self.url), self.token()
         if url.scheme == "https":
-            return
+            return token
         if self._files.files:
             given = ", ".join(self._files.files)
             raise ConfigurationError(
                 "--url", f"is plain http, and {given} is for TLS", "Write https://, or leave it out."
             )
-        if self.token() is not None and not is_loopback(url.host or ""):
+        if token is not None and not is_loopback(url.host or ""):
             problem = f"{url.origin()} is plain http, and whoever reads the token on the way could use it"
             remedy = (
                 "Write https:// (control.tls gives the gateway a certificate; --ca-file names its CA), or reach the "
                 "gateway through a tunnel to 127.0.0.1, such as kubectl port-forward."
             )
             raise ConfigurationError("--url", problem, remedy)
+        return token
 
     def token(self) -> str | None:
         """Return the token of the file, else of GATEWAY_TOKEN, or None; raises ConfigurationError for what is none."""
@@ -100,7 +99,7 @@ def of_tls(url: str, error: Exception) -> GatewayError | None:
         return ConfigurationError(
             "--ca-file", f"the certificate of {url} is refused: {cause.verify_message.rstrip('.')}", remedy
         )
-    if cause is not None and cause.reason in _PLAIN:
+    if cause is not None and is_answer_without_tls(cause):
         return ConfigurationError("--url", f"{url} does not speak TLS", "Write http:// where it is on this machine.")
     reason = "" if cause is None else cause.reason or ""
     if "ALERT" in reason and ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason):

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
+from gateway.certificates import is_answer_without_tls
 from gateway.errors import ConnectFailed, Unauthorized, forget_frames
 from gateway.printable import printable
 from gateway.signalr import protocol
@@ -27,8 +28,6 @@ MAX_RETRY_AFTER: Final = 600.0
 
 _REFUSALS: Final = {401, 403}
 _NOT_FOUND: Final = 404
-_PLAIN: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"}
-"""What OpenSSL calls an answer that is no TLS."""
 _SWITCHING: Final = 101
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 _MIN_SECRET: Final = 6
@@ -198,7 +197,7 @@ def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransp
 
 def _why(error: OSError) -> str:
     """Say why there is no connection; what OpenSSL says of an answer that is no TLS leads nobody to the cause."""
-    if isinstance(error, ssl.SSLError) and error.reason in _PLAIN:
+    if isinstance(error, ssl.SSLError) and is_answer_without_tls(error):
         return f"the port does not speak TLS ({error.reason}); write http:// where it is meant to be without"
     if error.errno is not None and (error.strerror or "").startswith("Connect call failed"):  # asyncio's own words
         return os.strerror(error.errno)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from gateway.broker.ports import Commit, Limits, ShardLog
-from gateway.errors import CommitRejected, TooLarge, TooManyMessages, Unavailable
+from gateway.errors import CommitRejected, OutcomeUnknown, TooLarge, TooManyMessages, Unavailable
 from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.replica.sink.large_turns import LargeTurns
 from gateway.replica.sink.message_maker import DEAD_LETTER_HEAD_BYTES, MessageMaker
@@ -86,7 +86,7 @@ class Committer:
                 self._has_failed = True
                 began = loop.time()
                 await self._store_fitting(writer, pending)
-        except Exception:
+        except (Unavailable, OutcomeUnknown):  # a refusal or a rival says nothing of the line
             self.large.on_failed(pending.largest(above=self._commits.aim), loop.time() - began)
             raise
         self._has_failed = False
