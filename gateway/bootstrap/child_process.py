@@ -22,7 +22,10 @@ from typing import Final, NoReturn, TypeVar
 from gateway.backoff import Backoff
 from gateway.telemetry.logs import get_logger
 
-_PROGRAM: Final = "import os; os.nice(10); from {} import main; main()"
+_FIRST_PROGRAM: Final = "import os; from {} import main; os.nice(10); main()"
+"""Events go first; when the gateway starts there are none yet, and on a busy machine loading takes four times as long
+behind everything else (measured: 8 s against 3)."""
+_NEXT_PROGRAM: Final = "import os; os.nice(10); from {} import main; main()"
 """Events go first, also while all of it is loaded."""
 LISTENS: Final = b"listens\n"
 """What the process says, once, when it answers."""
@@ -55,7 +58,8 @@ class ChildProcess:
         """To its standard input."""
         self._about = about
         self._is_listening = False
-        self._program = _PROGRAM.format(module)
+        self._module = module
+        self._program = _FIRST_PROGRAM
         self._listener = listener
         self._settings = settings
         self._process: Process | None = None
@@ -79,7 +83,8 @@ class ChildProcess:
     async def _run(self) -> int:
         fd = self._listener.fileno()
         # -P: nothing is imported from where it is started
-        command = (sys.executable, "-P", "-c", self._program, str(fd))
+        command = (sys.executable, "-P", "-c", self._program.format(self._module), str(fd))
+        self._program = _NEXT_PROGRAM
         # The settings come whole on standard input, without the hub's secrets, which it has no use for.
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("GATEWAY_")}
         process = await asyncio.create_subprocess_exec(

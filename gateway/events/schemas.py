@@ -16,12 +16,20 @@ from gateway.events.models.fields import INT64_MAX
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
+SCHEMA_NAMES: Final = (*CATALOGUE, "dead-letter", "notifications")
+"""What a value can be: one of the kinds of event, or one of the gateway's own two."""
+
+
 def schema_files() -> dict[str, str]:
     """Return path → text of every schema file, in a fixed order and form: `events/order-update.v1.schema.json`."""
-    files = {f"events/{kind}.v1.schema.json": _event_schema(entry) for kind, entry in CATALOGUE.items()}
-    files["dead-letter.v1.schema.json"] = _schema("dead-letter", _DEAD_LETTER)
-    files["notifications.v1.schema.json"] = _schema("notifications", _NOTIFICATION)
-    return {path: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for path, schema in files.items()}
+    return {f"{'events/' * (name in CATALOGUE)}{name}.v1.schema.json": schema_text(name) for name in SCHEMA_NAMES}
+
+
+def schema_text(name: str) -> str:
+    """Return the JSON Schema of one of SCHEMA_NAMES, as its file has it."""
+    own = {"dead-letter": _DEAD_LETTER, "notifications": _NOTIFICATION}
+    schema = _schema(name, own[name]) if name in own else _event_schema(CATALOGUE[name])
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def _schema(name: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -286,16 +286,27 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
         await until(nobody_listens, "nothing is left that listens")
 
 
+def events_go_first(gateway: int, process: int) -> bool:
+    """Return whether every thread of a process has less of a busy processor than the gateway itself."""
+    own = os.getpriority(os.PRIO_PROCESS, gateway)
+    threads = (int(thread.name) for thread in Path(f"/proc/{process}/task").iterdir())
+    return all(os.getpriority(os.PRIO_PROCESS, thread) == min(own + 10, 19) for thread in threads)
+
+
 async def test_what_answers_probes_may_die_or_hang_and_no_event_waits_for_it(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=2) as here:
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
         await control.ready()
-        os.kill(child(gateway.popen.pid, "gateway.bootstrap.monitor_main"), signal.SIGKILL)
+        first = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")
+        assert events_go_first(gateway.popen.pid, first)
+        os.kill(first, signal.SIGKILL)
         await gateway.complains('"code": -9, .*"event": "monitoring process ended, restarting it"')
         for path in ("/healthz", "/readyz", "/metrics"):
             assert await control.probe(path) == 200  # it waits until the next one is there
         process = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")
+        assert events_go_first(gateway.popen.pid, process)
+        assert events_go_first(gateway.popen.pid, child(gateway.popen.pid, "gateway.bootstrap.control_main"))
         os.kill(process, signal.SIGSTOP)
         await here.emit(200, 100)
         await here.settled(200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from msgspec import UNSET
 from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,11 +18,18 @@ from gateway.control.etags import etag, read_condition
 from gateway.control.middleware import add_audit_fields
 from gateway.control.openapi import responses
 from gateway.control.problems import FieldError, Problem, ProblemType
-from gateway.control.routes.dependencies import AccountName, DeploymentDep, IdempotencyKey, check_json, deployment_of
+from gateway.control.routes.dependencies import (
+    AccountName,
+    DeploymentDep,
+    IdempotencyKey,
+    check_json,
+    deployment_of,
+    resource_router,
+)
 from gateway.session.subscriptions import check_strategies
 from gateway.state import Desired, IdempotencyRecord, TargetState
 
-router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
+router: Final = resource_router("/v1/accounts", "accounts")
 
 _READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
 READS_ONE: Final = (*_READS, ProblemType.UNKNOWN_ACCOUNT)

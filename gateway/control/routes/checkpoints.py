@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import Depends, Header, Request, Response
 from msgspec import UNSET
 from msgspec.structs import replace
 from pydantic.json_schema import SkipJsonSchema
@@ -24,10 +24,10 @@ from gateway.control.openapi import responses
 from gateway.control.problems import FieldError, Problem, ProblemType
 from gateway.control.replay_requests import phase_of
 from gateway.control.routes.accounts import ACCEPTED, BODIES, CHANGES, READS_ONE, DesiredStateDep
-from gateway.control.routes.dependencies import AccountName, DeploymentDep, check_json
+from gateway.control.routes.dependencies import AccountName, DeploymentDep, check_json, resource_router
 from gateway.state import CheckpointPosition, Desired, Observed, Reset, TargetState
 
-router: Final = APIRouter(prefix="/v1/accounts", tags=["accounts"])
+router: Final = resource_router("/v1/accounts", "accounts")
 
 _CHECKPOINT: Final[dict[str, Any]] = {"account": "main", "verified": 181000, "incarnation": 2, "is_applied": True}
 

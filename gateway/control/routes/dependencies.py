@@ -1,15 +1,21 @@
-"""What several operations take: the deployment they tell of, names in paths, headers."""
+"""What several operations share: routers, and what they take (the deployment they tell of, names in paths, headers)."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import APIRouter, Depends, Header, Path, Request
 from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.problems import Problem, ProblemType
+from gateway.control.scoping import check_scope
+
+
+def resource_router(prefix: str, tag: str) -> APIRouter:
+    """Return a router for the operations of a resource: each of them keeps callers to the accounts in their scope."""
+    return APIRouter(prefix=prefix, tags=[tag], dependencies=[Depends(check_scope)])
 
 
 async def deployment_of(request: Request) -> DeploymentView:

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Response
+from fastapi import Path, Response
 
 from gateway.control import models
 from gateway.control.openapi import responses
 from gateway.control.problems import ProblemType, unknown
-from gateway.control.routes.dependencies import DeploymentDep
-from gateway.events.schemas import schema_files
+from gateway.control.routes.dependencies import DeploymentDep, resource_router
+from gateway.events.schemas import SCHEMA_NAMES, schema_text
 from gateway.publication import REPLAY
 
-router: Final = APIRouter(prefix="/v1", tags=["reference"])
+router: Final = resource_router("/v1", "reference")
 
-_SUFFIX: Final = ".v1.schema.json"
-_SCHEMAS: Final = {
-    path.rpartition("/")[2].removesuffix(_SUFFIX): text.encode() for path, text in schema_files().items()
-}
-"""By kind, as `schemas/` has them."""
 _TOPICS: Final[dict[str, Any]] = {
     "items": [
         {
@@ -46,9 +42,9 @@ class _Schema(Response):
 async def list_topics(deployment: DeploymentDep) -> models.Topics:
     """On Kafka names, on NATS subject filters; each with the place of its schema."""
     items = [
-        models.Topic(kind=kind, topic=topic, schema_url=f"/v1/schemas/{kind}" if kind in _SCHEMAS else None)
+        models.Topic(kind=kind, topic=topic, schema_url=f"/v1/schemas/{kind}" if kind in SCHEMA_NAMES else None)
         for kind, topic in deployment.topics.items()
-        if kind in _SCHEMAS or kind == REPLAY
+        if kind in SCHEMA_NAMES or kind == REPLAY
     ]
     return models.Topics(items=items, next=None)
 
@@ -65,7 +61,7 @@ async def list_topics(deployment: DeploymentDep) -> models.Topics:
             "content": {
                 _Schema.media_type: {
                     "schema": {"type": "object"},
-                    "example": json.loads(_SCHEMAS["notifications"]),
+                    "example": json.loads(schema_text("notifications")),
                 }
             },
         },
@@ -75,6 +71,12 @@ async def show_schema(
     kind: Annotated[str, Path(description="Such as order-update, or dead-letter.", examples=["order-update"])],
 ) -> Response:
     """As in the folder schemas/ of the gateway's source."""
-    if kind not in _SCHEMAS:
-        raise unknown(ProblemType.UNKNOWN_KIND, "kind", kind, _SCHEMAS)
-    return _Schema(_SCHEMAS[kind])
+    if kind not in SCHEMA_NAMES:
+        raise unknown(ProblemType.UNKNOWN_KIND, "kind", kind, SCHEMA_NAMES)
+    return _Schema(_written(kind))
+
+
+@cache
+def _written(kind: str) -> bytes:
+    """Write it when it is first asked for: all of them take 30 ms, and few ask."""
+    return schema_text(kind).encode()

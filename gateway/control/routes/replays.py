@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import SkipJsonSchema
 
@@ -15,10 +15,10 @@ from gateway.control.openapi import responses
 from gateway.control.pagination import read_cursor, write_cursor
 from gateway.control.problems import Problem, ProblemType
 from gateway.control.replay_requests import ReplayRequests, phase_of, state_of
-from gateway.control.routes.dependencies import AccountName, DeploymentDep, IdempotencyKey, check_json
+from gateway.control.routes.dependencies import AccountName, DeploymentDep, IdempotencyKey, check_json, resource_router
 from gateway.state import Phase, Replay, ReplayState
 
-router: Final = APIRouter(prefix="/v1", tags=["replays"])
+router: Final = resource_router("/v1", "replays")
 
 _READS: Final = (ProblemType.INVALID, ProblemType.NOT_READY)
 _WRITES: Final = (
