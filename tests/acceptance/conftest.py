@@ -10,9 +10,19 @@ from tools import chaos
 
 
 @pytest.fixture(params=["jetstream", "kafka"])
+def each_broker(request: pytest.FixtureRequest) -> Scenes:
+    """Return each broker in turn, where what is tested has a part of its own for each."""
+    return _scenes(request.param)
+
+
+@pytest.fixture(params=["jetstream", pytest.param("kafka", marks=pytest.mark.long)])
 def broker(request: pytest.FixtureRequest) -> Scenes:
-    """Return each broker in turn."""
-    if request.param == "kafka":
+    """Return each broker in turn; what is tested reaches it through ports that the contract suite proves on both."""
+    return _scenes(request.param)
+
+
+def _scenes(broker: str) -> Scenes:
+    if broker == "kafka":
         kafka_server.require_java()
         return lambda folder, accounts: chaos.kafka(folder, seed=9, accounts=accounts)
     return lambda folder, accounts: chaos.jetstream(folder, seed=9, accounts=accounts)

@@ -1,7 +1,8 @@
 """Blows on three replicas, on each broker: the short form of `make chaos`.
 
 The short run deals what has no test of its own; takeovers from what is frozen or cut off are in test_cut_off.py,
-test_kafka.py and test_replicas.py. `make test-long` deals a whole round.
+test_kafka.py and test_replicas.py, and Kafka's own bad days in test_kafka_cluster.py, test_kafka_topics.py and
+test_going_back.py. `make test-long` deals a whole round.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ SLACK: Final = 2.5
 ABRUPT: Final[tuple[Kind, ...]] = ("kill", "freeze", "cut")
 POLITE: Final[tuple[Kind, ...]] = ("end", "to 1", "to 4", "to 3", "nap")
 SOME: Final[tuple[Kind, ...]] = ("kill", "end", "nap", "broker", "hub", "back", "edit")
-ROUNDS: Final = [pytest.param(SOME, id="some"), pytest.param(tuple(chaos.SECONDS), id="all", marks=pytest.mark.long)]
+FEW: Final[tuple[Kind, ...]] = ("kill", "end", "nap")
+ROUND: Final = pytest.param(tuple(chaos.SECONDS), id="all", marks=pytest.mark.long)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("kinds", ROUNDS)
+@pytest.mark.parametrize("kinds", [pytest.param(SOME, id="some"), ROUND])
 async def test_three_replicas_are_exact_on_jetstream_through_blows(tmp_path: Path, kinds: tuple[Kind, ...]) -> None:
     async with chaos.jetstream(tmp_path, seed=60) as scene:
         outcome = await chaos.storm(scene, one_round(60, kinds))
@@ -34,7 +36,7 @@ async def test_three_replicas_are_exact_on_jetstream_through_blows(tmp_path: Pat
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("kinds", ROUNDS)
+@pytest.mark.parametrize("kinds", [pytest.param(FEW, id="few"), ROUND])
 async def test_three_replicas_are_exact_on_kafka_through_blows(tmp_path: Path, kinds: tuple[Kind, ...]) -> None:
     kafka_server.require_java()
     async with chaos.kafka(tmp_path, seed=61) as scene:

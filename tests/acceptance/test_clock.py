@@ -31,6 +31,7 @@ async def test_on_jetstream_nothing_heeds_a_clock_that_jumps(tmp_path: Path) -> 
         await the_clock_of_one_jumps(scene)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_on_kafka_nothing_heeds_a_clock_that_jumps(tmp_path: Path) -> None:
     kafka_server.require_java()

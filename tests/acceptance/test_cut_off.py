@@ -29,6 +29,7 @@ async def test_on_jetstream_another_takes_over_from_one_that_is_cut_off(tmp_path
         await one_is_cut_off_for_long(scene, takeover=5)
 
 
+@pytest.mark.long  # the short run has what is frozen or killed on Kafka in test_kafka.py
 @pytest.mark.timeout(240)
 async def test_on_kafka_another_takes_over_from_one_that_is_cut_off(tmp_path: Path) -> None:
     kafka_server.require_java()

@@ -79,7 +79,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
         yield server
 
 
-@pytest.fixture(params=["jetstream", "kafka"])
+@pytest.fixture(params=["jetstream", pytest.param("kafka", marks=pytest.mark.long)])
 async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     """Yield everything but gateways, on each broker."""
     if request.param == "jetstream":

@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import pytest
+
 from tests.support.fault_injection import RATE, cut_connections, cuts_of, has_cut, strike, summary, were_in_flight
 from tests.support.gateway_process import house, meanwhile
 from tests.support.nats_proxy import Catch, How
@@ -21,6 +23,7 @@ from tests.support.nats_proxy import Catch, How
 log = logging.getLogger(__name__)
 
 
+@pytest.mark.long  # the short run has the same beside a bad hub in test_jetstream.py
 async def test_20000_events_of_5_accounts_are_exact_through_5_kills_and_cuts(tmp_path: Path) -> None:
     dice = Random(20_000)
     async with house(tmp_path, seed=1) as here:

@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
@@ -38,8 +39,18 @@ async def on_kafka(folder: Path) -> AsyncIterator[tuple[Scene, Stoppable]]:
             yield here, server
 
 
-@pytest.mark.parametrize("then", ["events come", "nothing comes"])
-@pytest.mark.parametrize("on", [on_nats, on_kafka], ids=["nats", "kafka"])
+IDLE: Final = "nothing comes"
+
+
+@pytest.mark.parametrize(
+    ("on", "then"),
+    [
+        pytest.param(on_nats, "events come", id="nats-events come"),
+        pytest.param(on_nats, IDLE, id="nats-nothing comes"),
+        pytest.param(on_kafka, "events come", id="kafka-events come"),
+        pytest.param(on_kafka, IDLE, id="kafka-nothing comes", marks=pytest.mark.long),
+    ],
+)
 async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
     tmp_path: Path,
     on: type,  # a function that gives a scene
@@ -67,7 +78,7 @@ async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
     assert ranges(gateway) == dict.fromkeys(here.accounts, (1001, 1200))
 
 
-@pytest.mark.parametrize("then", ["events come", "nothing comes"])
+@pytest.mark.parametrize("then", [pytest.param("events come", marks=pytest.mark.long), IDLE])
 async def test_what_a_topic_of_events_lost_is_published_again_and_no_more(tmp_path: Path, then: str) -> None:
     """The checkpoints stand, and say that its events are stored."""
     async with on_kafka(tmp_path) as (here, server):

@@ -24,6 +24,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[KafkaServ
         yield made_
 
 
+@pytest.mark.long  # the short run has the port alone, in tests/contract/test_kafka_start.py
 @pytest.mark.timeout(180)
 async def test_too_few_replicas_in_sync_are_said_and_waited_for(tmp_path: Path, servers: list[KafkaServer]) -> None:
     async with made(tmp_path, *servers, broker=", commit_timeout: 4") as place:

@@ -201,7 +201,7 @@ async def test_replicas_come_and_go_and_die_and_freeze_and_every_event_is_exact(
     )
 
 
-@pytest.mark.parametrize("seconds", [0.0, 4.0])
+@pytest.mark.parametrize("seconds", [pytest.param(0.0, marks=pytest.mark.long), 4.0])
 async def test_after_an_outage_of_the_broker_all_go_on_with_what_they_had(tmp_path: Path, seconds: float) -> None:
     async with house(tmp_path, accounts=8, seed=9) as here:
         gateways = [await here.gateway() for _ in range(2)]

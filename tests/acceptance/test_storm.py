@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 REPLICAS: Final = 2
 SIZES: Final = [
-    pytest.param(300, 30, 20.0, id="300"),
+    pytest.param(200, 20, 15.0, id="200"),
     pytest.param(5_000, 300, 60.0, id="5000", marks=[pytest.mark.long, pytest.mark.alone]),
 ]
 """Accounts, the connections a second that a replica may begin, and the seconds for which the hub refuses everybody."""

@@ -243,7 +243,10 @@ def told(running: Process) -> list[dict[str, Any]]:
     return [line for line in running.lines() if "trace" in line["event"] or "opentelemetry" in str(line)]
 
 
-@pytest.mark.parametrize("mood", ["refuses", "hangs", "resets", "is away"])
+LONG: Final = [pytest.param(mood, marks=pytest.mark.long) for mood in ("resets", "is away")]
+
+
+@pytest.mark.parametrize("mood", ["refuses", "hangs", *LONG])
 async def test_a_collector_that_fails_delays_nothing_and_nothing_grows(tmp_path: Path, mood: Any) -> None:  # noqa: ANN401
     with receiver("takes" if mood == "is away" else mood) as collector:
         env = collector.env() if mood != "is away" else {**collector.env(), "GATEWAY_TRACING__ENDPOINT": _nowhere()}

@@ -121,7 +121,9 @@ def _next(form: str) -> Commit:
             return Commit([], {"other": b"1", "demo": b"12"})
 
 
-@pytest.mark.parametrize("form", ["events", "no event", "two checkpoints and no event"])
+@pytest.mark.parametrize(
+    "form", ["events", "no event", pytest.param("two checkpoints and no event", marks=pytest.mark.long)]
+)
 async def test_a_commit_that_builds_on_what_is_lost_stores_nothing(
     house: tuple[Rig, ControlStore, PutBack], form: str
 ) -> None:
