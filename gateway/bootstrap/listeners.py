@@ -14,7 +14,7 @@ from gateway.bootstrap.child_process import ChildLog, kept
 from gateway.bootstrap.control_process import ControlProcess
 from gateway.bootstrap.heartbeat import Heartbeat, ListenerTls, Scraped, Task
 from gateway.control.auth.tokens import check_tokens_file
-from gateway.control.listener.server import bind, url_of
+from gateway.control.listener.sockets import bind, url_of
 from gateway.control.listener.tls import listener_context, scheme_of
 from gateway.replica.replica import Replica
 from gateway.settings.model import Settings

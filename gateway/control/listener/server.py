@@ -16,57 +16,13 @@ from starlette.types import ASGIApp
 from gateway.control.listener.connection import LARGEST_HEAD, Connection, ConnectionLimits
 from gateway.control.listener.handshake import shake_hands
 from gateway.control.listener.pieces import SplitLargeResponses
-from gateway.errors import ConfigurationError
+from gateway.control.listener.sockets import BACKLOG
 from gateway.telemetry.logs import get_logger
 
-_BACKLOG: Final = 256
-"""Connections that wait to be accepted."""
-_BUFFER: Final = 32 * 1024
-"""Bytes that the system buffers for a connection, each way; Linux takes twice that. Requests here are small."""
 _TICK: Final = 1.0
 """Seconds between two looks at the clock, for the header Date."""
 _ENDING: Final = 1
 """Seconds that answers in the making get at the end."""
-
-
-def bind(section: str, host: str, port: int) -> socket.socket:
-    """Take the port, without answering yet; raises ConfigurationError that names the setting of `section`."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except (OSError, UnicodeError) as error:
-        remedy = "Name an address of this machine, or 0.0.0.0 for all."
-        words = getattr(error, "strerror", None) or "it is no name"
-        raise ConfigurationError(f"{section}.host", f"{host!r} is no address ({words})", remedy) from error
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        for buffer in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            listener.setsockopt(socket.SOL_SOCKET, buffer, _BUFFER)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        words = getattr(error, "strerror", None) or str(error)
-        problem = f"{host}:{port} cannot be listened on ({words})"
-        remedy = f"Choose a port that is free, or 0 for any, and an address of this machine in {section}.host."
-        raise ConfigurationError(f"{section}.port", problem, remedy) from error
-    listener.setblocking(False)  # noqa: FBT003 - the library's name for it
-    return listener
-
-
-def address_of(listener: socket.socket) -> tuple[str, int]:
-    """Return the address that it listens on."""
-    host, port = listener.getsockname()[:2]
-    return str(host), int(port)
-
-
-def url_of(listener: socket.socket, scheme: str = "http") -> str:
-    """Return a URL to reach it from this machine."""
-    host, port = address_of(listener)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - it is compared, not bound
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @asynccontextmanager
@@ -122,7 +78,7 @@ class _Server(uvicorn.Server):
         self.servers = []
         for listener in sockets or ():
             if self._tls is None:
-                self.servers.append(await loop.create_server(create, sock=listener, backlog=_BACKLOG))
+                self.servers.append(await loop.create_server(create, sock=listener, backlog=BACKLOG))
             else:
                 self._accepting.append(asyncio.create_task(self._accept(listener, self._tls, create), name="accept"))
         self.started = True

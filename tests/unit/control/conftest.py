@@ -20,7 +20,8 @@ from gateway.control.app import create_app
 from gateway.control.auditing import Auditing
 from gateway.control.auth.tokens import Tokens
 from gateway.control.deployment_view import DeploymentView
-from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.listener.server import serving
+from gateway.control.listener.sockets import bind, url_of
 from gateway.control.middleware import AdmissionMiddleware, Limits
 from gateway.errors import GatewayError
 from gateway.settings.sections import ReplaysSettings

@@ -16,7 +16,8 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from gateway.control.listener.connection import ConnectionLimits
-from gateway.control.listener.server import address_of, bind, serving, url_of
+from gateway.control.listener.server import serving
+from gateway.control.listener.sockets import address_of, bind, url_of
 from tests.support.certificates import Authority, Pair
 
 PATIENCE = 10.0

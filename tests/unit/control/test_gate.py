@@ -16,7 +16,8 @@ from structlog.testing import capture_logs
 from gateway.control.auth.principals import Role
 from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens, new_token
-from gateway.control.listener.server import address_of, bind, serving
+from gateway.control.listener.server import serving
+from gateway.control.listener.sockets import address_of, bind
 from gateway.control.middleware import BODY, AdmissionMiddleware, Limits
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api

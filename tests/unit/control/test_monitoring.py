@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from gateway.control.app import openapi_text
-from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.listener.server import serving
+from gateway.control.listener.sockets import bind, url_of
 from gateway.control.probes import ProbesApp
 from gateway.control.problems import ProblemType
 

@@ -16,7 +16,8 @@ from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.listener.refused import RefusedRequests
-from gateway.control.listener.server import bind, serving, url_of
+from gateway.control.listener.server import serving
+from gateway.control.listener.sockets import bind, url_of
 from gateway.control.middleware import AdmissionMiddleware
 from gateway.control.tracing_middleware import TracingMiddleware
 from gateway.telemetry.control_counts import ControlCounters, decode_counts
