@@ -29,7 +29,7 @@ from gateway.events.catalogue import KINDS
 from tests.support import leftovers
 
 _HERE = Path(__file__).parent
-_PATIENCE = 120
+_TIMEOUT_S = 120
 """Seconds for one measurement."""
 
 
@@ -97,7 +97,7 @@ class House:
             **more,  # type: ignore[arg-type]
         )
         command = [sys.executable, "-m", "benchmarks.worker", msgspec.json.encode(task).decode()]
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_PATIENCE)  # noqa: S603
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_TIMEOUT_S)  # noqa: S603
         return msgspec.json.decode(done.stdout.splitlines()[-1], type=Result)
 
 
@@ -143,9 +143,9 @@ def main() -> None:
                 for contender in scenario.contenders:
                     if arguments.contender and contender not in arguments.contender:
                         continue
-                    words = f"round {round_ + 1}/{arguments.rounds}, {scenario.name}: {contender}"
-                    print(f"{time.monotonic() - began:4.0f} s  {words}", file=sys.stderr, flush=True)
-                    profile = arguments.profile and str(arguments.profile / f"{words.replace('/', ' of ')}.prof")
+                    message = f"round {round_ + 1}/{arguments.rounds}, {scenario.name}: {contender}"
+                    print(f"{time.monotonic() - began:4.0f} s  {message}", file=sys.stderr, flush=True)
+                    profile = arguments.profile and str(arguments.profile / f"{message.replace('/', ' of ')}.prof")
                     result = house.measure(scenario, contender, profile)
                     results[scenario.name].setdefault(contender, []).append(result)
     table = [row for scenario in chosen for row in rows(scenario.name, scenario.budgets, results[scenario.name])]

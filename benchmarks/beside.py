@@ -63,9 +63,9 @@ async def reading(url: str, seconds: float) -> dict[str, float]:
     """Read in a process of its own."""
     command = (sys.executable, "-m", "benchmarks.beside", "--read", url, "--seconds", str(seconds))
     running = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    said, _ = await running.communicate()
+    result, _ = await running.communicate()
     assert running.returncode == 0
-    found: dict[str, float] = json.loads(said)
+    found: dict[str, float] = json.loads(result)
     return found
 
 
@@ -91,15 +91,15 @@ async def measured(
         await asyncio.sleep(1)
     began = time.time()
     await here.ask(f"POST /users/{live}/emit", count=round(rate * seconds), rate=rate)
-    words = ""
+    message = ""
     if reads:
-        said = await reading(f"{control.url}/v1/accounts/{live}", seconds)
-        words = f"{said['rate']:.0f} reads/s, p50 {1000 * said['p50']:.1f} ms, p99 {1000 * said['p99']:.1f} ms"
+        result = await reading(f"{control.url}/v1/accounts/{live}", seconds)
+        message = f"{result['rate']:.0f} reads/s, p50 {1000 * result['p50']:.1f} ms, p99 {1000 * result['p99']:.1f} ms"
     else:
         await asyncio.sleep(seconds)
     if id_ is not None:
         progress = (await control.ask(f"GET /v1/replays/{id_}")).body["progress"]
-        words = f"a replay of {progress['events_per_second']:.0f} events/s"
+        message = f"a replay of {progress['events_per_second']:.0f} events/s"
         await control.ask(f"POST /v1/replays/{id_}/cancel")
         await ended(control, id_, "cancelled")
 
@@ -112,7 +112,7 @@ async def measured(
     found, _ = apart(await here.log())
     seen = delays(found, began)
     return (
-        f"| {rate:g} | {words or 'nothing'} | {len(seen) / seconds:.0f} | {statistics.median(seen):.1f} "
+        f"| {rate:g} | {message or 'nothing'} | {len(seen) / seconds:.0f} | {statistics.median(seen):.1f} "
         f"| {at(0.99, seen):.1f} |"
     )
 

@@ -108,10 +108,10 @@ async def live(task: Task) -> Result:
         await asyncio.to_thread(ask, task.hub, "begin")
         await watched.done.wait()
         result = stopwatch.result(watched.messages, commits=watched.commits)
-        told = await asyncio.to_thread(ask, task.hub, "told")
-        result.pushes = max(0, watched.messages - told["paged"])  # the rest found no room when it was pushed
+        reported = await asyncio.to_thread(ask, task.hub, "told")
+        result.pushes = max(0, watched.messages - reported["paged"])  # the rest found no room when it was pushed
         if task.rate:
-            result.latencies = [watched.times[number] - moment for number, moment in enumerate(told["sent"], 1)]
+            result.latencies = [watched.times[number] - moment for number, moment in enumerate(reported["sent"], 1)]
         return result
 
 

@@ -36,7 +36,7 @@ from tests.support.metrics_client import Metrics, metrics_of
 FEW = 10
 """Accounts of the gateway that tells what a process takes without many."""
 _CONNECTED = "all are connected"
-_PATIENCE = 300.0
+_TIMEOUT_S = 300.0
 _TICK = os.sysconf("SC_CLK_TCK")
 _QUIET = {"GATEWAY_METRICS__PER_ACCOUNT": "false", "GATEWAY_LOG__FORMAT": "json"}
 
@@ -121,7 +121,7 @@ async def running(folder: Path, accounts: int, *, tls: bool) -> AsyncIterator[tu
         server = await stack.enter_async_context(EmbeddedServer(folder / "nats", config=config))
         hub = await stack.enter_async_context(process(folder, *command, name="hub", cwd=ROOT))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        url = (await hub.hears(r"hub: (\S+)\n"))[1]
+        url = (await hub.wait_for_output(r"hub: (\S+)\n"))[1]
         file = folder / "gateway.yaml"
         file.write_text(
             f"hub: {{url: '{url}'{trusted}}}\n"
@@ -143,8 +143,9 @@ async def measured(folder: Path, accounts: int, settle: float, seconds: float, *
             await asyncio.sleep(0.1)
             return (await metrics.scrape()).get(("accounts", "live"), 0) == accounts
 
-        await until(lambda: _CONNECTED in hub.said, _CONNECTED, _PATIENCE)  # a scrape looks at each account: not before
-        await until(are_live, "all are live", _PATIENCE)
+        # A scrape looks at each account: not before.
+        await until(lambda: _CONNECTED in hub.stdout, _CONNECTED, _TIMEOUT_S)
+        await until(are_live, "all are live", _TIMEOUT_S)
         live_after = time.clock_gettime(time.CLOCK_BOOTTIME) - began
         starting, hub_starting = cpu(gateway.popen.pid), cpu(hub.popen.pid)
         await asyncio.sleep(settle)

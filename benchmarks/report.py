@@ -70,17 +70,17 @@ def markdown(table: list[dict[str, Any]]) -> str:
             names = [name for name in columns if name not in _UNITS or name in row]
             lines += ["", f"**{scenario}**", "", f"| {' | '.join(names)} |", f"|---{'|---:' * (len(names) - 1)}|"]
         cells = [row["contender"]]
-        cells += [_cell(row[name], words) if name in row else "" for name, words in _UNITS.items() if name in names]
+        cells += [_cell(row[name], message) if name in row else "" for name, message in _UNITS.items() if name in names]
         cells.append(f"{row['ratio']:.2f}" if "ratio" in row else "")
         cells.append(_budget(row))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines[1:])
 
 
-def _cell(figure: dict[str, Any], words: str) -> str:
+def _cell(figure: dict[str, Any], form: str) -> str:
     runs = figure["runs"]
-    spread = f" ({words.format(min(runs))} to {words.format(max(runs))})" if len(runs) > 1 else ""
-    return words.format(figure["median"]) + spread
+    spread = f" ({form.format(min(runs))} to {form.format(max(runs))})" if len(runs) > 1 else ""
+    return form.format(figure["median"]) + spread
 
 
 def _budget(row: dict[str, Any]) -> str:

@@ -41,7 +41,7 @@ class _Taker:
         while not self.done.is_set():  # noqa: ASYNC110 - of another thread, or of this one
             await asyncio.sleep(0.01)
 
-    def tell(self) -> None:
+    def print_result(self) -> None:
         """Print what was measured, and end without waiting for threads that never end."""
         truth = Hub()
         truth.load(Load(_EVENTS, kind="order-update"))
@@ -73,7 +73,7 @@ async def ours(hub: str) -> None:
         await asyncio.to_thread(ask, hub, "begin")
         await taker.wait()
         reading.cancel()
-        taker.tell()
+        taker.print_result()
 
 
 def signalrcore(hub: str) -> None:
@@ -87,7 +87,7 @@ def signalrcore(hub: str) -> None:
     taker.stopwatch.start()
     ask(hub, "begin")
     taker.done.wait()
-    taker.tell()
+    taker.print_result()
 
 
 async def pysignalr(hub: str) -> None:
@@ -110,7 +110,7 @@ async def pysignalr(hub: str) -> None:
     await asyncio.to_thread(ask, hub, "begin")
     await taker.wait()
     running.cancel()
-    taker.tell()
+    taker.print_result()
 
 
 def main() -> None:
@@ -132,8 +132,8 @@ def main() -> None:
         ask(hub, "load", {"events": _EVENTS, "kind": "order-update"})
         command = [sys.executable, "-m", "benchmarks.signalr_clients", client, hub]
         done = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=120)  # noqa: S603
-        told = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {client} | {told['cpu']:.1f} | {told['spoilt']:.1%} |")
+        reported = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {client} | {reported['cpu']:.1f} | {reported['spoilt']:.1%} |")
     source.stdin.close()
 
 

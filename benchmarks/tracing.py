@@ -134,8 +134,8 @@ def commit(tracer: Tracer, items: list[OutgoingItem]) -> None:
     span.end()
 
 
-def shown(values: Sequence[float], words: str) -> str:
-    median, least, most = (words.format(one) for one in (statistics.median(values), min(values), max(values)))
+def shown(values: Sequence[float], form: str) -> str:
+    median, least, most = (form.format(one) for one in (statistics.median(values), min(values), max(values)))
     return f"{median} ({least} to {most})"
 
 

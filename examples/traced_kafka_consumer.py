@@ -37,7 +37,7 @@ def process(tracer: Tracer, message: Message) -> None:
         handle(message.value())
         return
     created = TraceContextTextMapPropagator().extract(headers)
-    said = {
+    span_attributes = {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
@@ -49,7 +49,7 @@ def process(tracer: Tracer, message: Message) -> None:
     # The conventions ask for a link, always; the parent, which they allow, keeps both in one trace.
     links = [Link(get_current_span(created).get_span_context())]
     with tracer.start_as_current_span(
-        f"process {message.topic()}", created, SpanKind.CONSUMER, attributes=said, links=links
+        f"process {message.topic()}", created, SpanKind.CONSUMER, attributes=span_attributes, links=links
     ):
         handle(message.value())
 

@@ -42,7 +42,7 @@ def process(tracer: Tracer, message: nats.aio.msg.Msg) -> None:
         handle(message.data)
         return
     created = TraceContextTextMapPropagator().extract(message.headers)
-    said = {
+    span_attributes = {
         "messaging.system": "nats",
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
@@ -52,7 +52,7 @@ def process(tracer: Tracer, message: nats.aio.msg.Msg) -> None:
     # The conventions ask for a link, always; the parent, which they allow, keeps both in one trace.
     links = [Link(get_current_span(created).get_span_context())]
     with tracer.start_as_current_span(
-        f"process {ORDERS_OF_ALL_ACCOUNTS}", created, SpanKind.CONSUMER, attributes=said, links=links
+        f"process {ORDERS_OF_ALL_ACCOUNTS}", created, SpanKind.CONSUMER, attributes=span_attributes, links=links
     ):
         handle(message.data)
 

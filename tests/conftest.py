@@ -43,8 +43,8 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if left:
         reporter = session.config.pluginmanager.getplugin("terminalreporter")
         for leftover in left:
-            words = f"left behind by {leftover.worker or 'the run'}: {leftover.pid} {leftover.command[:200]}"
+            message = f"left behind by {leftover.worker or 'the run'}: {leftover.pid} {leftover.command[:200]}"
             if reporter is not None:
-                reporter.write_line(words, red=True)
+                reporter.write_line(message, red=True)
         leftovers.kill(mark)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

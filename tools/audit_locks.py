@@ -18,11 +18,11 @@ def audit(program: Path, lock: str) -> int:
     """Audit one lock; return the exit code."""
     command = [program, "--disable-pip", "--require-hashes", "--strict", "--progress-spinner", "off", "-r", lock]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the Makefile's locks
-    told = done.stderr.strip().splitlines()
+    errors = done.stderr.strip().splitlines()
     if done.returncode == 0 or done.stdout.strip():  # it lists what it found on standard output
-        print(f"{lock}: {' '.join(told)}\n{done.stdout}".rstrip())
+        print(f"{lock}: {' '.join(errors)}\n{done.stdout}".rstrip())
         return VULNERABLE if done.returncode else 0
-    why = told[-1].removeprefix("ERROR:pip_audit._cli:") if told else f"pip-audit ended with {done.returncode}"
+    why = errors[-1].removeprefix("ERROR:pip_audit._cli:") if errors else f"pip-audit ended with {done.returncode}"
     print(
         f"{lock} was not audited, and nothing is known of its packages: pip-audit could not ask its database ({why}). "
         "Run `make audit` where the internet can be reached.",

@@ -60,7 +60,7 @@ SECONDS: Final[dict[Kind, tuple[float, float]]] = {
 ROUND: Final = len(SECONDS)
 SLOW: Final = 30_000.0
 """Bytes a second of a line that is slow."""
-TOLD: Final[dict[Kind, tuple[str, ...]]] = {
+EXPECTED_ERRORS: Final[dict[Kind, tuple[str, ...]]] = {
     "back": ("went back", "lost its end"),
     "edit": ("Mend it", "does not meet the requirements"),
 }
@@ -190,10 +190,10 @@ class Storm:
             longest[kind] = max(longest[kind], *silences(found, accounts, began, ended).values())
         return dict(sorted(longest.items()))
 
-    def complaints(self) -> list[str]:
-        """Return what gateways complained of, but for what they must say of the blows."""
-        told = [words for kind, _, _ in self.spans for words in TOLD.get(kind, ())]
-        return [line for line in self.scene.complaints() if not any(words in line for words in told)]
+    def errors(self) -> list[str]:
+        """Return what gateways logged as errors, except those that the blows must cause."""
+        expected = [text for kind, _, _ in self.spans for text in EXPECTED_ERRORS.get(kind, ())]
+        return [line for line in self.scene.errors() if not any(text in line for text in expected)]
 
     def _in_flight(self, victim: Process, kind: Kind) -> int:
         struck = self.alive if kind in {"broker", "hub", "slow", "hang", "back", "edit"} else [victim]
@@ -202,8 +202,8 @@ class Storm:
     def _nothing(self, victim: Process, blow: Blow) -> str:
         """Say what is missing, and what the victim does instead."""
         found = {running.name: self.scene.in_flight(running.popen.pid) for running in self.alive}
-        said = victim.complained[-2000:]
-        return f"events are in flight where {blow} is to land, {victim.name}; there are {found}; it said {said}"
+        stderr = victim.stderr[-2000:]
+        return f"events are in flight where {blow} is to land, {victim.name}; there are {found}; it said {stderr}"
 
     async def _recovered(self) -> None:
         await self.scene.reached(await self.scene.latest(), settled_of)
@@ -211,14 +211,14 @@ class Storm:
     async def _end(self, running: Process) -> None:
         self.alive.remove(running)
         running.signal(signal.SIGTERM)
-        assert await running.ended(10) == 0, running.complained
+        assert await running.ended(10) == 0, running.stderr
 
     async def scale(self, to: int) -> None:
         """Let so many replicas run."""
         await asyncio.gather(*(self._end(running) for running in self.alive[to:]))
         more = [await self.scene.gateway() for _ in range(to - len(self.alive))]
         for running in more:
-            await running.complains("gateway started")  # before that SIGTERM is nobody's to heed
+            await running.wait_for_log("gateway started")  # before that SIGTERM is nobody's to heed
         self.alive += more
 
     async def _has_one_connection_each(self) -> bool:
@@ -248,14 +248,14 @@ class Outcome:
     """What came of a storm."""
 
     verdict: Verdict
-    complaints: list[str]
+    errors: list[str]
     longest: dict[Kind, float]
     """Seconds in which an account had nothing new in the log, by kind of blow."""
 
     @property
     def is_exact(self) -> bool:
         """Whether everything is in the log, once and in order, and no gateway said that it lost something."""
-        return not self.verdict.faults and self.verdict.emitted == self.verdict.found > 0 and not self.complaints
+        return not self.verdict.faults and self.verdict.emitted == self.verdict.found > 0 and not self.errors
 
 
 async def storm(scene: House | Place, blows: Iterable[Blow]) -> Outcome:
@@ -264,11 +264,11 @@ async def storm(scene: House | Place, blows: Iterable[Blow]) -> Outcome:
     await struck.begin()
     for blow in blows:
         await struck.strike(blow)
-    outcome = Outcome(await struck.end(), struck.complaints(), await struck.longest())
+    outcome = Outcome(await struck.end(), struck.errors(), await struck.longest())
     log.info("%d blows; verdict: %s", len(struck.spans), outcome.verdict)
     for kind, seconds in outcome.longest.items():
         log.info("%s: the longest silence of an account was %.2f s", kind, seconds)
-    for line in outcome.complaints:
+    for line in outcome.errors:
         log.error("a gateway complained: %.300s", line)
     return outcome
 

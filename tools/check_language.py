@@ -41,14 +41,14 @@ LONGEST: Final = 70
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-def complaints(source: str) -> Iterator[tuple[int, str]]:
-    """Yield the line and the complaint of each node of a module that breaks a rule."""
+def violations(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the violation of each node of a module that breaks a rule."""
     for node in ast.walk(ast.parse(source)):
-        for complaint in _complaints_of(node):
-            yield getattr(node, "lineno", 1), complaint
+        for violation in _violations_of(node):
+            yield getattr(node, "lineno", 1), violation
 
 
-def _complaints_of(node: ast.AST) -> Iterator[str]:
+def _violations_of(node: ast.AST) -> Iterator[str]:
     """Yield what is wrong with one node."""
     yield from map(_of_another_language, _names_in(node))
     match node:
@@ -98,10 +98,10 @@ def _shared(module: str) -> str:
 def main(folders: list[str]) -> int:
     """Print what is wrong in the Python files of `folders`; return the exit code."""
     found = [
-        f"{file}:{line}: {complaint}"
+        f"{file}:{line}: {violation}"
         for folder in folders
         for file in sorted(Path(folder).rglob("*.py"))
-        for line, complaint in complaints(file.read_text("utf-8"))
+        for line, violation in violations(file.read_text("utf-8"))
     ]
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0

@@ -23,14 +23,14 @@ EXCEPTIONS: Final[Mapping[str, str]] = {
     "gateway/replica/source/account.py: Account methods": "all that both sides share; its parts are cut out already",
     "gateway/session/session.py: Session methods": "the state machine; half of them show a part in one line",
 }
-"""What is larger, and why, named as in the complaint: `gateway/one.py: lines`, `gateway/one.py: One.run complexity`."""
+"""What is larger, and why, named as in the violation: `gateway/one.py: lines`, `gateway/one.py: One.run complexity`."""
 
 _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef)
 _NESTING: Final = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.IfExp, ast.Match)
 
 
-def complaints(files: Mapping[str, str], exceptions: Mapping[str, str]) -> Iterator[str]:
-    """Yield a complaint for all that is too large in files, by name, and for each exception that is not needed."""
+def violations(files: Mapping[str, str], exceptions: Mapping[str, str]) -> Iterator[str]:
+    """Yield a violation for all that is too large in files, by name, and for each exception that is not needed."""
     found = {
         f"{file}: {what}": (size, LIMITS[what.rpartition(" ")[2]])
         for file, source in files.items()
@@ -127,7 +127,7 @@ def _cost_of_if(node: ast.If, depth: int) -> int:
 def main(folders: list[str]) -> int:
     """Print what is too large in the Python files of `folders`; return the exit code."""
     files = {str(file): file.read_text("utf-8") for folder in folders for file in sorted(Path(folder).rglob("*.py"))}
-    found = list(complaints(files, EXCEPTIONS))
+    found = list(violations(files, EXCEPTIONS))
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
 

@@ -77,9 +77,9 @@ def _range(url: str, query: str, begin: float, end: float) -> list[tuple[str, li
     with urllib.request.urlopen(f"{url}/api/v1/query_range", body, timeout=30) as answer:  # noqa: S310 - our own server
         found = json.loads(answer.read())["data"]["result"]
     quantile = re.search(r"histogram_quantile\(([\d.]+)", query)
-    told = f"p{float(quantile[1]) * 100:g}" if quantile else "all"
+    label = f"p{float(quantile[1]) * 100:g}" if quantile else "all"
     named = [
-        (", ".join(one["metric"].values()) or told, [(float(at), float(value)) for at, value in one["values"]])
+        (", ".join(one["metric"].values()) or label, [(float(at), float(value)) for at, value in one["values"]])
         for one in found
     ]
     return [(name, points) for name, points in named if any(value for _, value in points)]
@@ -127,11 +127,11 @@ def _observe(prometheus: Prometheus) -> dict[str, Seen]:
     """Run the demo for a while, with a pause and a replay, and return what each panel shows then."""
     demo = subprocess.Popen([_GATEWAY, "demo"], stdout=subprocess.PIPE, text=True)  # noqa: S603 - ours
     try:
-        said = ""
-        while "Ctrl-C" not in said and demo.stdout is not None:
-            said += demo.stdout.readline()
-        control = re.findall(r"control: (\S+)", said)[0]
-        prometheus.scrape([re.findall(r"metrics on http://([\d.:]+)", said)[0]])
+        output = ""
+        while "Ctrl-C" not in output and demo.stdout is not None:
+            output += demo.stdout.readline()
+        control = re.findall(r"control: (\S+)", output)[0]
+        prometheus.scrape([re.findall(r"metrics on http://([\d.:]+)", output)[0]])
         begin = time.time()
         for share, path, body in _MEANWHILE:
             time.sleep(max(0.0, begin + share * _RUN_S - time.time()))

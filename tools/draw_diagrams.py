@@ -28,24 +28,24 @@ class Drawing:
             f'<rect width="{width}" height="{height}" rx="10" fill="#fbfcff" stroke="#d5dcec"/>',
         ]
 
-    def box(self, x: int, y: int, width: int, height: int, words: str, fill: str = "plain") -> None:
+    def box(self, x: int, y: int, width: int, height: int, label: str, fill: str = "plain") -> None:
         """Draw a box with words, of which the first line is bold."""
         self._parts.append(
             f'<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="7" fill="{_FILLS[fill]}" stroke="{_LINE}"/>'
         )
-        lines = words.split("\n")
+        lines = label.split("\n")
         top = y + height / 2 - (len(lines) - 1) * 8.5 + 4.5
         for index, line in enumerate(lines):
             weight = ' font-weight="600"' if index == 0 else ' font-size="12"'
             self.text(x + width / 2, top + index * 17, line, weight)
 
-    def text(self, x: float, y: float, words: str, more: str = "", anchor: str = "middle") -> None:
+    def text(self, x: float, y: float, label: str, more: str = "", anchor: str = "middle") -> None:
         """Write one line."""
         self._parts.append(
-            f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{_INK}"{more}>{escape(words)}</text>'
+            f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="{_INK}"{more}>{escape(label)}</text>'
         )
 
-    def arrow(self, start: tuple[int, int], end: tuple[int, int], words: str = "", *, dashed: bool = False) -> None:
+    def arrow(self, start: tuple[int, int], end: tuple[int, int], label: str = "", *, dashed: bool = False) -> None:
         """Draw an arrow with words above its middle."""
         dash = ' stroke-dasharray="5 4"' if dashed else ""
         (x, y), (to_x, to_y) = start, end
@@ -53,7 +53,7 @@ class Drawing:
             f'<path d="M{x} {y} L{to_x} {to_y}" stroke="{_LINE}" stroke-width="1.4" fill="none"{dash} '
             'marker-end="url(#tip)"/>'
         )
-        lines = words.split("\n") if words else []
+        lines = label.split("\n") if label else []
         for index, line in enumerate(lines):
             at = (y + to_y) / 2 - 6 - 15 * (len(lines) - 1 - index)
             width = len(line) * _CHARACTER
@@ -62,10 +62,10 @@ class Drawing:
             )
             self.text((x + to_x) / 2, at, line, ' font-size="12"')
 
-    def lane(self, x: int, y: int, height: int, words: str) -> None:
+    def lane(self, x: int, y: int, height: int, label: str) -> None:
         """Draw one who takes part in a sequence, with a line down."""
         self._parts.append(f'<path d="M{x} {y + 34} V{y + height}" stroke="#b9c4da" stroke-width="1.2"/>')
-        self.box(x - 75, y, 150, 34, words, "ours")
+        self.box(x - 75, y, 150, 34, label, "ours")
 
     def save(self, name: str) -> None:
         """Write the picture."""
@@ -95,8 +95,8 @@ def flow() -> None:
 def catch_up() -> None:
     drawing = Drawing(760, 430, "From history to live without a hole")
     hub, session, log = 120, 390, 650
-    for x, words in ((hub, "hub"), (session, "session"), (log, "log")):
-        drawing.lane(x, 15, 400, words)
+    for x, label in ((hub, "hub"), (session, "session"), (log, "log")):
+        drawing.lane(x, 15, 400, label)
     steps = (
         (session, hub, "SubscribeToStrategies", False),
         (hub, session, "push 105 (held)", True),
@@ -108,8 +108,8 @@ def catch_up() -> None:
         (hub, session, "104, 105", True),
     )
     y = 85
-    for start, end, words, dashed in steps:
-        drawing.arrow((start, y), (end, y), words, dashed=dashed)
+    for start, end, label, dashed in steps:
+        drawing.arrow((start, y), (end, y), label, dashed=dashed)
         y += 35
     drawing.box(250, y - 20, 280, 30, "passed 104 and overlaps 105: live", "note")
     drawing.arrow((session, y + 38), (log, y + 38), "104 105 + checkpoint")
@@ -119,8 +119,8 @@ def catch_up() -> None:
 def replay() -> None:
     drawing = Drawing(900, 350, "A replay")
     lanes = {"operator": 95, "control plane": 275, "broker": 455, "owner of the shard": 635, "hub": 805}
-    for words, x in lanes.items():
-        drawing.lane(x, 15, 320, words)
+    for label, x in lanes.items():
+        drawing.lane(x, 15, 320, label)
     operator, control, broker, owner, hub = lanes.values()
     steps = (
         (operator, control, "POST …/replays", False),
@@ -132,9 +132,9 @@ def replay() -> None:
         (owner, broker, "observed: 102 of 200", False),
     )
     y = 85
-    for start, end, words, dashed in steps:
-        drawing.arrow((start, y), (end, y), words, dashed=dashed)
-        y += 50 if "\n" not in words and end == hub else 37
+    for start, end, label, dashed in steps:
+        drawing.arrow((start, y), (end, y), label, dashed=dashed)
+        y += 50 if "\n" not in label and end == hub else 37
     drawing.save("replay")
 
 

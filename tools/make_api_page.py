@@ -44,8 +44,8 @@ def _type(schema: dict[str, Any]) -> str:
     if kind == "object" and isinstance(schema.get("additionalProperties"), dict):
         return f"object of {_type(schema['additionalProperties'])}"
     bounds = f"{schema['minimum']} to {schema['maximum']}" if schema.get("maximum", _MANY) < _MANY else ""
-    words = {"string": schema.get("format", "text"), "integer": f"integer {bounds}".strip()}.get(kind, kind)
-    return words if isinstance(words, str) else " or ".join(words)
+    names = {"string": schema.get("format", "text"), "integer": f"integer {bounds}".strip()}.get(kind, kind)
+    return names if isinstance(names, str) else " or ".join(names)
 
 
 def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
@@ -58,8 +58,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
         yield "| parameter | in | type | |\n|---|---|---|---|"
         for one in parameters:
             default = one["schema"].get("default")
-            said = _cell(one.get("description", "")) + (f" Default: `{default}`." if default not in {None, ""} else "")
-            yield f"| `{one['name']}` | {one['in']} | {_type(one['schema'])} | {said} |"
+            text = _cell(one.get("description", "")) + (f" Default: `{default}`." if default not in {None, ""} else "")
+            yield f"| `{one['name']}` | {one['in']} | {_type(one['schema'])} | {text} |"
         yield ""
     if "requestBody" in operation:
         yield f"Body: {_type(operation['requestBody']['content']['application/json']['schema'])}.\n"
@@ -70,8 +70,8 @@ def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[st
         schema = response.get("content", {}).get("application/json", {}).get("schema", {})
         named = re.findall(r"problem:([a-z-]+)", response.get("description", ""))
         answer = f" {_type(schema)}" if "$ref" in schema else ""
-        said = ", ".join(f"`{one}`" for one in named) or _cell(response.get("description", "")) + answer
-        yield f"| {status} | {said} |"
+        text = ", ".join(f"`{one}`" for one in named) or _cell(response.get("description", "")) + answer
+        yield f"| {status} | {text} |"
 
 
 def _object(name: str, schema: dict[str, Any]) -> Iterator[str]:
@@ -81,8 +81,8 @@ def _object(name: str, schema: dict[str, Any]) -> Iterator[str]:
     required = schema.get("required", [])
     yield "| member | type | |\n|---|---|---|"
     for member, one in schema.get("properties", {}).items():
-        said = _cell(one.get("description", "")) + ("" if member in required else " May be left out.")
-        yield f"| `{member}` | {_type(one)} | {said.strip()} |"
+        text = _cell(one.get("description", "")) + ("" if member in required else " May be left out.")
+        yield f"| `{member}` | {_type(one)} | {text.strip()} |"
 
 
 def main() -> None:

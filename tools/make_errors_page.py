@@ -175,9 +175,13 @@ def _meanings() -> Iterator[tuple[str, str]]:
     body = next(
         one.body for one in module.body if isinstance(one, ast.ClassDef) and one.name == DeadLetterReason.__name__
     )
-    for member, said in pairwise(body):
-        if isinstance(member, ast.Assign) and isinstance(said, ast.Expr) and isinstance(member.value, ast.Constant):
-            yield str(member.value.value), ast.literal_eval(said.value)
+    for member, docstring in pairwise(body):
+        if (
+            isinstance(member, ast.Assign)
+            and isinstance(docstring, ast.Expr)
+            and isinstance(member.value, ast.Constant)
+        ):
+            yield str(member.value.value), ast.literal_eval(docstring.value)
 
 
 if __name__ == "__main__":

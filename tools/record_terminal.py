@@ -80,9 +80,9 @@ def main() -> None:
         if servers is None:
             sys.exit("the demo named no broker")
         tail = [str(_GATEWAY), "tail", "--servers", servers[0], "--from", "first", "--no-follow"]
-        said = subprocess.run(tail, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603 - ours
+        printed = subprocess.run(tail, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603 - ours
         shown = " ".join(["$ .venv/bin/gateway", *tail[1:]])
-        draw("tail", "gateway tail", [shown, *(line[:_COLUMNS] for line in said[:14])])
+        draw("tail", "gateway tail", [shown, *(line[:_COLUMNS] for line in printed[:14])])
     finally:
         demo.send_signal(signal.SIGINT)
         demo.wait()

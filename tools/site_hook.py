@@ -46,7 +46,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     here = page.file.src_uri
 
     def relinked(found: re.Match[str]) -> str:
-        words, link = found.groups()
+        message, link = found.groups()
         path = _target(here, link)
         if path is None:
             return found[0]
@@ -55,9 +55,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             name = "index.md"
         in_site = name.removeprefix("docs/")
         if files.get_file_from_path(in_site) is None:
-            return found[0] if not path.is_dir() else words
+            return found[0] if not path.is_dir() else message
         _, mark, anchor = link.partition("#")
-        return f"[{words}]({posixpath.relpath(in_site, posixpath.dirname(here) or '.')}{mark}{anchor})"
+        return f"[{message}]({posixpath.relpath(in_site, posixpath.dirname(here) or '.')}{mark}{anchor})"
 
     return _LINK.sub(relinked, markdown)
 

@@ -37,7 +37,7 @@ STUCK: Final = 5.0
 """Seconds without a beat after which the loop that serves events counts as stuck."""
 _SILENT: Final = 1.5
 """Seconds without a beat after which a scrape does not wait for it."""
-_PATIENCE: Final = 8.0
+_TIMEOUT_S: Final = 8.0
 """Seconds for the numbers of a loop that is busy: Prometheus gives a scrape 10 by default."""
 _SHARE: Final = 20
 """Numbers serve all scrapes for so many times as long as they took: scrapers get a twentieth of the loop."""
@@ -134,7 +134,7 @@ class HeartbeatReader:
             self._answer, self._asked_at = self._loop.create_future(), self._loop.time()
             self._ask()
         answer = self._answer
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT_S):
             while not answer.done():
                 async with asyncio.timeout(_SILENT):
                     await self._next.wait()

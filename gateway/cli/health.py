@@ -18,7 +18,7 @@ from gateway.certificates import PemFiles, client_context
 from gateway.cli.options import CertFileOption, KeyFileOption, command_app
 from gateway.errors import ConfigurationError, GatewayError
 
-_PATIENCE: Final = 5.0
+_TIMEOUT_S: Final = 5.0
 
 
 app = command_app()
@@ -55,7 +55,7 @@ def health(
         handlers.append(urllib.request.HTTPSHandler(context=_context(url, files)))
     direct = urllib.request.build_opener(*handlers)
     try:
-        with direct.open(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}", timeout=_PATIENCE):
+        with direct.open(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}", timeout=_TIMEOUT_S):
             terminal.say("ok")
     except urllib.error.HTTPError as error:
         error.close()

@@ -27,8 +27,8 @@ LOST = "audit records lost: the control plane ended before it stored them"
 
 
 def lines(control: Control, event: str) -> list[dict[str, Any]]:
-    said = [json.loads(line) for line in control.running.complained.splitlines() if line.startswith("{")]
-    return [line for line in said if line["event"] == event]
+    logged = [json.loads(line) for line in control.running.stderr.splitlines() if line.startswith("{")]
+    return [line for line in logged if line["event"] == event]
 
 
 async def recorded(here: House) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ async def test_a_change_names_its_author_in_topic_record_and_log_of_the_owner(tm
         assert (record["by"], record["action"], record["request_id"]) == ("otto", "target-state", own)
         assert (record["before"], record["after"]) == ({"state": "running"}, {"state": "paused"})
         assert (record["client_request_id"], record["revision"]) == ("ticket-4711", answer.body["revision"])
-        await until(lambda: _is_told(control, "otto", own), "the owner says whom it obeys")
+        await until(lambda: _is_logged(control, "otto", own), "the owner says whom it obeys")
 
         client = await nats.connect(here.server.url, allow_reconnect=False)
         subject = "mesolive.gateway.control.state.desired.account.account-1"
@@ -71,13 +71,13 @@ async def test_a_change_names_its_author_in_topic_record_and_log_of_the_owner(tm
         await client.publish(subject, json.dumps(desired | {"state": "running"}).encode())  # by no API
         await client.flush()
         await client.close()
-        await until(lambda: _is_told(control, "unknown writer", None), "the owner says that it does not know whom")
+        await until(lambda: _is_logged(control, "unknown writer", None), "the owner says that it does not know whom")
         assert len(await recorded(here)) == 1
 
 
-async def _is_told(control: Control, by: str, request_id: str | None) -> bool:
-    told = lines(control, "applied a change") + lines(control, "applied a change that did not come through the API")
-    return (by, request_id) in {(one["by"], one.get("request_id")) for one in told}
+async def _is_logged(control: Control, by: str, request_id: str | None) -> bool:
+    applied = lines(control, "applied a change") + lines(control, "applied a change that did not come through the API")
+    return (by, request_id) in {(one["by"], one.get("request_id")) for one in applied}
 
 
 async def test_a_record_that_cannot_be_written_is_told_and_written_once_it_can(tmp_path: Path) -> None:

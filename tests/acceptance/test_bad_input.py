@@ -31,7 +31,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 Way = Literal["pushed", "found at the start", "found by the audit", "found as a text"]
 WAYS: Final[tuple[Way, ...]] = ("pushed", "found at the start", "found by the audit", "found as a text")
-PATIENCE: Final = 10.0
+TIMEOUT_S: Final = 10.0
 ORDER: Final = (
     '{"OrderId":7,"BrokerAccountId":"U1000","ExecPlanId":null,"LegGroupId":null,"StrategyId":1,"StrategyName":"S1",'
     '"State":1,"FilledQty":0.10,"RemainingQty":null,"FillPrice":null,"AvgFillPrice":null,"Rejection":null,'
@@ -187,13 +187,13 @@ class House:
             return events <= set(await self.events(account)) and len(await self.letters(account)) >= letters
 
         try:
-            await until(holds, "the log is complete", PATIENCE)
+            await until(holds, "the log is complete", TIMEOUT_S)
         except AssertionError:
             found = [(kind, value.get("EventSeqId"), value.get("Reason")) for kind, _, value in await self.log(account)]
-            complaints = [line for line in self.gateway.complained.splitlines() if f'"{account}"' in line]
+            logged = [line for line in self.gateway.stderr.splitlines() if f'"{account}"' in line]
             raise AssertionError(
                 f"{account}: wanted events {events} and {letters} dead letters, found {found}; "
-                f"{dict(self.hub.user(account).counts)}; the gateway said {complaints[-4:]}"
+                f"{dict(self.hub.user(account).counts)}; the gateway said {logged[-4:]}"
             ) from None
 
     async def is_live(self, account: str) -> None:
@@ -210,7 +210,7 @@ class House:
         """Wait until the gateway has looked at the hub twice more, so that it could have published something again."""
         user = self.hub.user(account)
         seen = user.counts["GetLatestEventSeqId"]
-        await until(lambda: user.counts["GetLatestEventSeqId"] >= seen + 2, "two audits", PATIENCE)
+        await until(lambda: user.counts["GetLatestEventSeqId"] >= seen + 2, "two audits", TIMEOUT_S)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -348,11 +348,11 @@ async def test_check_names_a_file_that_is_no_account_with_fault_and_remedy(
 async def test_run_serves_the_others_and_says_which_file_is_no_account(house: House) -> None:
     house.hub.user("healthy").emit(1)
     await house.has("healthy", {1}, 0)
-    complaints = [json.loads(line) for line in house.gateway.complained.splitlines() if line.startswith("{")]
-    said = {line["entry"]: line["problem"] for line in complaints if "entry" in line}
-    assert set(said) == set(BAD_FILES)
-    assert [name for name, (wrong, _) in BAD_FILES.items() if wrong not in said[name]] == []
-    assert "a-secret-key" not in house.gateway.complained + house.gateway.said
+    logged = [json.loads(line) for line in house.gateway.stderr.splitlines() if line.startswith("{")]
+    problems = {line["entry"]: line["problem"] for line in logged if "entry" in line}
+    assert set(problems) == set(BAD_FILES)
+    assert [name for name, (wrong, _) in BAD_FILES.items() if wrong not in problems[name]] == []
+    assert "a-secret-key" not in house.gateway.stderr + house.gateway.stdout
 
 
 # What the hub says ----------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ async def test_what_cannot_be_decoded_becomes_one_dead_letter_and_that_is_all(
         is_push = way == "pushed"
         user.inject(Injection(bad.raw, bad.callback, push=is_push, history="no" if is_push else "payload"))
         user.emit(2)
-    said = base64.b64decode(next(line["raw"] for line in map(json.loads, user.emitted()) if "raw" in line))
+    sent = base64.b64decode(next(line["raw"] for line in map(json.loads, user.emitted()) if "raw" in line))
 
     await house.has(account, {1, 2, 4, 5}, 1)
     await house.is_live(account)  # which takes two audits at least
@@ -381,9 +381,9 @@ async def test_what_cannot_be_decoded_becomes_one_dead_letter_and_that_is_all(
     ((headers, letter),) = letters
     raw = base64.b64decode(letter["Raw"])
     if way == "found as a text":
-        words = said.decode(errors="surrogateescape")
-        said = json.dumps(words, ensure_ascii=False).encode(errors="surrogateescape")
-    assert said in raw  # the argument or the record, the entry or the page: whatever it took
+        text = sent.decode(errors="surrogateescape")
+        sent = json.dumps(text, ensure_ascii=False).encode(errors="surrogateescape")
+    assert sent in raw  # the argument or the record, the entry or the page: whatever it took
     assert letter["Reason"] == headers["ce-reason"]
     assert letter["Reason"] in ((way != "pushed" and bad.in_history) or (bad.reason,))
     assert bad.right in letter["Detail"]
@@ -413,9 +413,9 @@ async def test_a_text_of_5_megabytes_is_a_dead_letter_with_digest_and_prefix(hou
     assert 1_000 < len(prefix) < 1_000_000
     assert prefix.startswith(b"{")
     if sound == "not":  # nothing but what the hub said is there to be kept
-        (said,) = [base64.b64decode(line["raw"]) for line in map(json.loads, user.emitted()) if "raw" in line]
-        assert said[:1_000] in prefix  # as the history has it, in an envelope: the push waited for that
-        assert letter["Size"] > len(said)
+        (sent,) = [base64.b64decode(line["raw"]) for line in map(json.loads, user.emitted()) if "raw" in line]
+        assert sent[:1_000] in prefix  # as the history has it, in an envelope: the push waited for that
+        assert letter["Size"] > len(sent)
 
 
 async def test_an_entry_of_the_history_that_is_no_envelope_becomes_a_dead_letter(house: House) -> None:
@@ -477,5 +477,5 @@ async def test_an_error_as_answer_costs_patience_but_no_connection_and_no_event(
     await house.is_live(way)
     assert user.failures == []
     assert await house.letters(way) == []
-    words = "status 4, code INTERNAL: try again" if way == "status" else "the hub is unwell"
-    assert any(words in line and f'"{way}"' in line for line in house.gateway.complained.splitlines())
+    text = "status 4, code INTERNAL: try again" if way == "status" else "the hub is unwell"
+    assert any(text in line and f'"{way}"' in line for line in house.gateway.stderr.splitlines())

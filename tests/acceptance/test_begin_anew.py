@@ -80,9 +80,9 @@ async def test_a_history_that_began_anew_goes_on_once_an_operator_says_so(broker
         anew = [one for one in found if one.headers["ce-incarnation"] == "2"]
         assert sorted(sequences(anew)) == list(range(1, 31))
         assert {one.headers["ce-incarnation"] for one in found} == {"1", "2"}
-        said = [one for one in await of_account(scene, one) if ".notifications." in one.subject]
-        told = [json.loads(one.value) for one in said]
-        assert [(one["Incarnation"], one["SinceSeqId"]) for one in told if one["Type"] == "checkpoint-reset"] == [
+        notifications = [one for one in await of_account(scene, one) if ".notifications." in one.subject]
+        bodies = [json.loads(one.value) for one in notifications]
+        assert [(one["Incarnation"], one["SinceSeqId"]) for one in bodies if one["Type"] == "checkpoint-reset"] == [
             (2, 0)
         ]
         assert len(await further(scene, two, 100)) == 100
@@ -136,7 +136,7 @@ async def test_an_account_is_taken_away_for_good_and_comes_again_as_a_new_one(br
         await again.live([goes])
         await further(scene, goes, 200)
         assert len(await further(scene, stays, 100)) == 100
-        assert "account halted" not in again.running.complained
+        assert "account halted" not in again.running.stderr
 
 
 @pytest.mark.timeout(240)

@@ -49,7 +49,7 @@ def one_round(seed: int, kinds: Iterable[Kind]) -> list[Blow]:
 
 
 def all_is_well(outcome: Outcome, kinds: Collection[Kind], *, takeover: float, handover: float) -> None:
-    assert outcome.is_exact, (outcome.verdict, outcome.complaints)
+    assert outcome.is_exact, (outcome.verdict, outcome.errors)
     assert outcome.longest.keys() == set(kinds)
     for kind, silence in outcome.longest.items():
         if kind in ABRUPT:

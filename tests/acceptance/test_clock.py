@@ -67,7 +67,7 @@ async def the_clock_of_one_jumps(scene: House | Place) -> None:
     log.info("%s", verdict)
     assert verdict.faults == {}
     assert verdict.emitted == verdict.found > 0
-    assert scene.complaints() == []
+    assert scene.errors() == []
 
 
 def turmoil(gateway: Process) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ class Place:
         """Run a command to its end; give its exit code and all lines that it wrote."""
         command = await self.start(*arguments, **env)
         code = await command.ended(30)
-        text = command.said + command.complained
+        text = command.stdout + command.stderr
         assert SECRET not in text
         assert "Traceback" not in text
         return code, text.splitlines()
@@ -59,7 +59,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         simulate = (GATEWAY, "simulate", "--user", f"alpha={SECRET}", "--rate", "0", "--prefill", "3")
         hub = await stack.enter_async_context(process(tmp_path, *simulate, name="hub"))
         env = {
-            "GATEWAY_HUB__URL": (await hub.hears(r"hub: (\S+)\n"))[1],
+            "GATEWAY_HUB__URL": (await hub.wait_for_output(r"hub: (\S+)\n"))[1],
             "GATEWAY_ACCOUNTS__DIRECTORY": str(accounts),
             "GATEWAY_BROKER__SERVERS": server.url,
         }
@@ -139,18 +139,18 @@ async def test_a_wrong_setting_ends_a_command_with_one_line_and_exit_code_2(plac
 
 async def test_run_waits_for_a_broker_that_is_away_and_ends_at_once_when_asked(place: Place) -> None:
     gateway = await place.start("run", GATEWAY_BROKER__SERVERS=f"nats://127.0.0.1:{free_port()}")
-    await gateway.complains("broker unavailable, retrying")
+    await gateway.wait_for_log("broker unavailable, retrying")
     gateway.signal(signal.SIGTERM)
 
     assert await gateway.ended(2) == 0
-    assert SECRET not in gateway.complained
+    assert SECRET not in gateway.stderr
 
 
 async def test_of_two_gateways_one_serves_the_only_account_and_nobody_fights(place: Place) -> None:
     first = await place.start("run")
-    await first.complains("account state changed")
+    await first.wait_for_log("account state changed")
     second = await place.start("run")
-    await second.complains("shard assignment received")
+    await second.wait_for_log("shard assignment received")
     emit = f"{place.env['GATEWAY_HUB__URL']}/simulator/users/alpha/emit"
     async with aiohttp.ClientSession() as http, http.post(emit, json={"count": 1}) as answer:
         assert answer.status == 200
@@ -158,10 +158,10 @@ async def test_of_two_gateways_one_serves_the_only_account_and_nobody_fights(pla
     first.signal(signal.SIGTERM)
 
     assert (await second.ended(10), await first.ended(10)) == (0, 0)
-    said = first.complained + second.complained
-    assert "Traceback" not in said
-    assert "shard log failed, reopening" not in said
-    assert "error" not in said
+    output = first.stderr + second.stderr
+    assert "Traceback" not in output
+    assert "shard log failed, reopening" not in output
+    assert "error" not in output
 
 
 # simulate ------------------------------------------------------------------------------------------------
@@ -170,15 +170,15 @@ async def test_of_two_gateways_one_serves_the_only_account_and_nobody_fights(pla
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_simulate_prints_its_url_and_ends_when_asked(place: Place, number: signal.Signals) -> None:
     hub = await place.start("simulate", "--user", f"me={SECRET}", "--rate", "0", "--prefill", "5")
-    url = (await hub.hears(r"hub: (http://127\.0\.0\.1:\d+)\n"))[1]
+    url = (await hub.wait_for_output(r"hub: (http://127\.0\.0\.1:\d+)\n"))[1]
     async with aiohttp.ClientSession() as http, http.get(f"{url}/simulator/users/me") as answer:
         assert (await answer.json())["emitted"] == 5
-    await hub.hears("users: me\n")
+    await hub.wait_for_output("users: me\n")
     hub.signal(number)
 
     assert await hub.ended(10) == 0
-    assert SECRET not in hub.said + hub.complained
-    assert hub.complained == ""
+    assert SECRET not in hub.stdout + hub.stderr
+    assert hub.stderr == ""
 
 
 # tail ----------------------------------------------------------------------------------------------------
@@ -195,8 +195,8 @@ async def test_tail_shows_the_log_by_kind_and_account_from_any_position(tmp_path
             runs += 1
             command = (str(GATEWAY), "tail", "--servers", here.server.url, "--no-follow", *arguments)
             running = await stack.enter_async_context(process(tmp_path, *command, name=f"tail-{runs}"))
-            assert await running.ended() == 0, running.complained
-            return running.said.splitlines()
+            assert await running.ended() == 0, running.stderr
+            return running.stdout.splitlines()
 
         log = await here.log()
         everything, orders, both, later, last, since_ever, in_future, new = await asyncio.gather(
@@ -228,12 +228,12 @@ async def test_tail_that_finds_nothing_says_so(tmp_path: Path) -> None:
     async with house(tmp_path, accounts=1, prefill=5) as here:
         await here.gateway()
         await here.settled(5)
-        for account, said in (("acount-1", ""), ("account-1", "account-1")):
+        for account, expected in (("acount-1", ""), ("account-1", "account-1")):
             command = (GATEWAY, "tail", "--servers", here.server.url, "--no-follow", "--from", "first")
             async with process(tmp_path, *command, "--account", account, name=f"tail-{account}") as tail:
                 assert await tail.ended() == 0
-            assert tail.complained == ("" if said else f"no message of {account} from first on\n")
-            assert said in tail.said
+            assert tail.stderr == ("" if expected else f"no message of {account} from first on\n")
+            assert expected in tail.stdout
 
 
 async def test_tail_that_follows_shows_what_comes_and_ends_when_interrupted(tmp_path: Path) -> None:
@@ -242,14 +242,14 @@ async def test_tail_that_follows_shows_what_comes_and_ends_when_interrupted(tmp_
         await here.settled(5)
         command = (GATEWAY, "tail", "--servers", here.server.url, "--from", "first")
         async with process(tmp_path, *command, name="tail") as tail:
-            await tail.hears(r"account-1 \S+ 5 ")
+            await tail.wait_for_output(r"account-1 \S+ 5 ")
             await here.emit(count=3, rate=1000)
-            await tail.hears(r"account-1 \S+ 8 ")
+            await tail.wait_for_output(r"account-1 \S+ 8 ")
             tail.signal(signal.SIGINT)
             assert await tail.ended(10) == 130
 
-    assert tail.complained == ""
-    assert len(tail.said.splitlines()) == 8
+    assert tail.stderr == ""
+    assert len(tail.stdout.splitlines()) == 8
 
 
 async def test_tail_ends_quietly_when_its_reader_has_seen_enough(tmp_path: Path) -> None:
@@ -260,8 +260,8 @@ async def test_tail_ends_quietly_when_its_reader_has_seen_enough(tmp_path: Path)
         async with process(tmp_path, "/bin/sh", "-c", line, name="tail") as tail:
             assert await tail.ended() == 0
 
-    assert len(tail.said.splitlines()) == 1
-    assert tail.complained == ""
+    assert len(tail.stdout.splitlines()) == 1
+    assert tail.stderr == ""
 
 
 async def test_tail_without_a_log_says_so(place: Place) -> None:

@@ -21,8 +21,8 @@ async def verdict(world: House) -> tuple[int, str]:
     command = (GATEWAY, "verify", "--config", world.config, "--wait", "0")
     async with process(world.folder, *command, name="verify") as verify:
         code = await verify.ended()
-        assert "Traceback" not in verify.complained
-        return code, verify.said
+        assert "Traceback" not in verify.stderr
+        return code, verify.stdout
 
 
 async def test_verify_says_exact_or_names_skipped_altered_repeated_and_unordered(tmp_path: Path) -> None:
@@ -30,9 +30,9 @@ async def test_verify_says_exact_or_names_skipped_altered_repeated_and_unordered
         gateway = await world.gateway()
         await world.settled(300)
         gateway.kill()
-        code, said = await verdict(world)
-        assert (code, said.splitlines()[-1]) == (0, "verdict: exact")
-        assert "account-1: exact: 300 of 300" in said
+        code, output = await verdict(world)
+        assert (code, output.splitlines()[-1]) == (0, "verdict: exact")
+        assert "account-1: exact: 300 of 300" in output
 
         client = await nats.connect(world.server.url, allow_reconnect=False)
         stream = client.jetstream()
@@ -43,19 +43,19 @@ async def test_verify_says_exact_or_names_skipped_altered_repeated_and_unordered
         assert two.headers is not None
         await stream.delete_msg("mesolive-gateway", one.seq)
         skipped = int(one.headers["ce-sequence"])
-        code, said = await verdict(world)
+        code, output = await verdict(world)
         assert code == 1
-        assert f"account-1: NOT exact: 1 lost ({skipped})" in said
+        assert f"account-1: NOT exact: 1 lost ({skipped})" in output
 
         assert one.data is not None
         await stream.publish(one.subject or "", one.data.replace(b"1", b"2", 1), headers=_own(one.headers))
-        code, said = await verdict(world)
-        assert f"1 out of order ({skipped})" in said
-        assert "1 altered" in said
+        code, output = await verdict(world)
+        assert f"1 out of order ({skipped})" in output
+        assert "1 altered" in output
 
         await stream.publish(two.subject or "", two.data or b"", headers=_own(two.headers))
-        code, said = await verdict(world)
-        assert f"account-2: NOT exact: 1 repeated ({int(two.headers['ce-sequence'])})" in said
+        code, output = await verdict(world)
+        assert f"account-2: NOT exact: 1 repeated ({int(two.headers['ce-sequence'])})" in output
         await client.close()
 
 

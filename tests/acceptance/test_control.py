@@ -176,7 +176,7 @@ async def test_it_is_ready_from_its_joining_until_it_is_asked_to_end(tmp_path: P
         seen = [await control.probe("/readyz") for _ in range(20)]
         assert 200 not in seen[3:]
         assert await control.running.ended(10) == 0
-        assert here.complaints() == []
+        assert here.errors() == []
 
 
 async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path) -> None:
@@ -188,14 +188,14 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
         tokens = tmp_path / "tokens"
         tokens.write_text(f"{first}\n")
         without = await here.gateway()
-        assert (await without.complains(r"the control plane listens on loopback only"))[0]
-        await without.complains('"address": "127.0.0.1", "event": "control plane')
+        assert (await without.wait_for_log(r"the control plane listens on loopback only"))[0]
+        await without.wait_for_log('"address": "127.0.0.1", "event": "control plane')
         without.signal(signal.SIGTERM)
         assert await without.ended(10) == 0
 
         here.config.write_text(here.config.read_text() + f"control: {{tokens_file: '{tokens}'}}\n")
         control = await control_of(await here.gateway(), here.http)
-        assert '"address": "0.0.0.0", "event": "control plane' in control.running.complained
+        assert '"address": "0.0.0.0", "event": "control plane' in control.running.stderr
         await control.ready()
         assert (await control.ask("GET /v1/accounts")).status == 401
         assert (await control.ask("GET /v1/accounts", token=viewer)).status == 200
@@ -209,18 +209,18 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
 
         await until(is_let_in, "the new token is known")
 
-        def is_told() -> bool:
-            lines = [json.loads(line) for line in control.running.complained.splitlines()]
+        def is_logged() -> bool:
+            lines = [json.loads(line) for line in control.running.stderr.splitlines()]
             audit = [(line["who"], line["status"]) for line in lines if line["event"] == "change requested"]
             return ("vera", 403) in audit and audit[-1][0] == "otto"
 
-        await until(is_told, "the log says who asked for what")
+        await until(is_logged, "the log says who asked for what")
         for secret in (viewer, operator):
-            assert secret not in control.running.complained
+            assert secret not in control.running.stderr
             assert secret not in tokens.read_text()
 
         (tmp_path / "mine").write_text(f"{viewer}\n")
-        for options, code, words in (
+        for options, code, message in (
             (["--token-file", "mine"], 0, "account-1"),
             (["--token-file", "mine", "--json"], 0, '"account": "account-1"'),
             ([], 2, "There is no token"),
@@ -229,7 +229,7 @@ async def test_roles_and_where_it_listens_with_and_without_tokens(tmp_path: Path
             command = (GATEWAY, "accounts", "--url", control.url, *options)
             async with process(tmp_path, *command, name="accounts") as listing:
                 assert await listing.ended() == code
-                assert words in listing.said + listing.complained
+                assert message in listing.stdout + listing.stderr
 
 
 async def test_a_taken_port_and_a_tokens_file_that_is_none_end_it_at_once(tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ async def test_a_taken_port_and_a_tokens_file_that_is_none_end_it_at_once(tmp_pa
                 command = (GATEWAY, "run", "--config", here.config)
                 async with process(tmp_path, *command, name="gateway", env=env) as running:
                     assert await running.ended(20) == 2
-                    assert f"gateway: {setting}: " in running.complained
-                    assert "Traceback" not in running.complained
+                    assert f"gateway: {setting}: " in running.stderr
+                    assert "Traceback" not in running.stderr
 
 
 async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ async def test_the_control_plane_may_die_and_no_event_waits_for_it(tmp_path: Pat
             apart = child(gateway.popen.pid, "gateway.bootstrap.control_main")
             os.kill(apart, number)
             if number == signal.SIGKILL:
-                await gateway.complains('"code": -9, .*"event": "control plane ended, restarting it"')
+                await gateway.wait_for_log('"code": -9, .*"event": "control plane ended, restarting it"')
 
                 async def answers() -> bool:
                     return (await control.ask("GET /v1/accounts")).status == 200
@@ -301,7 +301,7 @@ async def test_what_answers_probes_may_die_or_hang_and_no_event_waits_for_it(tmp
         first = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")
         assert events_go_first(gateway.popen.pid, first)
         os.kill(first, signal.SIGKILL)
-        await gateway.complains('"code": -9, .*"event": "monitoring process ended, restarting it"')
+        await gateway.wait_for_log('"code": -9, .*"event": "monitoring process ended, restarting it"')
         for path in ("/healthz", "/readyz", "/metrics"):
             assert await control.probe(path) == 200  # it waits until the next one is there
         process = child(gateway.popen.pid, "gateway.bootstrap.monitor_main")

@@ -174,7 +174,7 @@ class Scene:
         user.emit(1, [CALLBACKS.index("OnOrderUpdate")])
         sequence = user.history.sequences[-1]
         if name == LAST:
-            await self.gateway.complains("too many dead letters")
+            await self.gateway.wait_for_log("too many dead letters")
         elif name in PAGES:
             await until(lambda: self._reaches(COSTLY_ONE, sequence, is_final=True), f"{name}: it is final")
         else:
@@ -198,9 +198,9 @@ class Scene:
 
     async def _reaches(self, name: str, sequence: int, *, is_final: bool = False) -> bool:
         stored = await self.client.jetstream().get_last_msg("mesolive-gateway", f"mesolive.gateway.checkpoint.*.{name}")
-        said = json.loads(stored.data or b"")
-        settled = 0 if is_final else max(0, sum(said.get("settled", ())) - 1)
-        return bool(said["verified"] + settled >= sequence)
+        checkpoint = json.loads(stored.data or b"")
+        settled = 0 if is_final else max(0, sum(checkpoint.get("settled", ())) - 1)
+        return bool(checkpoint["verified"] + settled >= sequence)
 
     def _ended(self, phase: Phase) -> None:
         phase.ended = time.time()
@@ -252,13 +252,13 @@ async def scene(folder: Path) -> AsyncIterator[Scene]:
         try:
             async with process(folder, GATEWAY, "run", "--config", folder / "gateway.yaml") as gateway:
                 for name in users:
-                    words = f'"account": "{name}", "state": "live"'
-                    await gateway.complains(words)
+                    fields = f'"account": "{name}", "state": "live"'
+                    await gateway.wait_for_log(fields)
                 for name in CALM:
                     hub.user(name).begin(Emission(RATE, None))
                 yield Scene(hub, server, client, gateway)
                 gateway.popen.send_signal(SIGTERM)
-                assert await gateway.ended() == 0, gateway.complained
+                assert await gateway.ended() == 0, gateway.stderr
         finally:
             await client.close()
 
@@ -291,7 +291,9 @@ def disturbed(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 async def test_what_a_hub_sends_to_one_account_does_not_hold_up_the_others(tmp_path: Path) -> None:
     async with scene(tmp_path) as here:
         url = (
-            await here.gateway.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics')
+            await here.gateway.wait_for_log(
+                r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics'
+            )
         )[1]
         ready = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -80,7 +80,7 @@ async def one_is_cut_off_for_long(scene: House | Place, *, takeover: float) -> N
     assert doubled & set(idle)
     assert waited > 30
     assert longest < SLACK * takeover
-    assert scene.complaints() == []
+    assert scene.errors() == []
 
 
 async def flows_through(scene: House | Place, *gateways: Process) -> None:

@@ -62,12 +62,12 @@ class Stage:
         async def is_so() -> bool:
             return bool(await asyncio.to_thread(self.prometheus.query, expression, time.time()))
 
-        def words() -> str:
+        def description() -> str:
             metric = re.search(r"\w+_gateway_\w+(\{[^}]*\})?", expression)
             shown = self.prometheus.query(metric[0], time.time()) if metric else ""
             return f"{expression}: {shown}"
 
-        await until(is_so, words)
+        await until(is_so, description)
 
     @asynccontextmanager
     async def episode(self, name: str) -> AsyncIterator[None]:
@@ -416,7 +416,7 @@ def test_variables_offer_what_there_is(stage: Stage, board: str) -> None:
 def test_alerts_were_quiet_before_and_then_told_what_happened(stage: Stage) -> None:
     """How long each must hold is tested with promtool; here, that the rules meet what real gateways tell."""
 
-    def told(*names: str) -> set[str]:
+    def alerts(*names: str) -> set[str]:
         found = [
             one
             for name in names
@@ -424,8 +424,8 @@ def test_alerts_were_quiet_before_and_then_told_what_happened(stage: Stage) -> N
         ]
         return {one.labels["alertname"].removeprefix("MesoliveGateway") for one in found}
 
-    assert told("calm") == set()
-    assert told(*stage.episodes) >= {
+    assert alerts("calm") == set()
+    assert alerts(*stage.episodes) >= {
         "AccountUnauthorized",
         "AccountNotLive",
         "AccountDiverged",
@@ -450,5 +450,5 @@ async def test_where_accounts_are_not_told_of_one_by_one_the_worst_still_is(tmp_
                 if board == "overview" and title != "Accounts that need a look":
                     for query in panel.queries.values():
                         await stage.sees(asked(query))
-            told = await asyncio.to_thread(prometheus.query, '{account!="", __name__=~"mesolive.*"}', time.time())
-            assert told == []
+            series = await asyncio.to_thread(prometheus.query, '{account!="", __name__=~"mesolive.*"}', time.time())
+            assert series == []

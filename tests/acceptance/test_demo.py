@@ -32,24 +32,24 @@ def left_behind(attic: Path) -> list[str]:
 
 
 async def broker_of(demo: Process) -> str:
-    return (await demo.hears(r"broker: +(nats://\S+)"))[1]
+    return (await demo.wait_for_output(r"broker: +(nats://\S+)"))[1]
 
 
 async def test_a_demo_with_an_end_shows_where_everything_is_and_its_verdict(tmp_path: Path, attic: Path) -> None:
     env = {"TMPDIR": str(attic)}
     async with process(tmp_path, GATEWAY, "demo", "--events", "2000", env=env) as demo:
-        assert await demo.ended() == 0, demo.complained
+        assert await demo.ended() == 0, demo.stderr
 
-    assert re.search(r"hub: +http://127\.0\.0\.1:\d+/hubs/event/v1", demo.said)
-    assert re.search(r"broker: +nats://127\.0\.0\.1:\d+", demo.said)
-    assert re.search(r"gateway tail --servers nats://127\.0\.0\.1:\d+ --kind order-update", demo.said)
-    assert re.findall(r"^(\w+): exact: (\d+) of \d+ events once and in order", demo.said, re.MULTILINE) == [
+    assert re.search(r"hub: +http://127\.0\.0\.1:\d+/hubs/event/v1", demo.stdout)
+    assert re.search(r"broker: +nats://127\.0\.0\.1:\d+", demo.stdout)
+    assert re.search(r"gateway tail --servers nats://127\.0\.0\.1:\d+ --kind order-update", demo.stdout)
+    assert re.findall(r"^(\w+): exact: (\d+) of \d+ events once and in order", demo.stdout, re.MULTILINE) == [
         ("alpha", "667"),
         ("beta", "667"),
         ("gamma", "666"),
     ]
-    assert demo.said.endswith("verdict: exact: 2000 events in the log, 2000 asked for\n")
-    assert demo.complained == ""
+    assert demo.stdout.endswith("verdict: exact: 2000 events in the log, 2000 asked for\n")
+    assert demo.stderr == ""
     assert left_behind(attic) == []
 
 
@@ -72,9 +72,9 @@ async def test_a_demo_whose_log_lacks_an_event_names_it_and_fails(tmp_path: Path
         assert await demo.ended() == 1
 
     lost = int(victim.headers["ce-sequence"])
-    assert f"beta: NOT exact: 1 lost ({lost})\n" in demo.said
-    assert "verdict: NOT exact: 899 events in the log, 900 asked for\n" in demo.said
-    assert demo.complained == ""
+    assert f"beta: NOT exact: 1 lost ({lost})\n" in demo.stdout
+    assert "verdict: NOT exact: 899 events in the log, 900 asked for\n" in demo.stdout
+    assert demo.stderr == ""
     assert left_behind(attic) == []
 
 
@@ -83,10 +83,10 @@ async def test_a_demo_without_an_end_leaves_nothing_behind_when_interrupted(
     tmp_path: Path, attic: Path, number: signal.Signals
 ) -> None:
     async with process(tmp_path, GATEWAY, "demo", env={"TMPDIR": str(attic)}) as demo:
-        await demo.hears(r"alpha live [1-9]")
+        await demo.wait_for_output(r"alpha live [1-9]")
         assert len(left_behind(attic)) > 1
         demo.signal(number)
         assert await demo.ended(10) == 0
 
-    assert demo.complained == ""
+    assert demo.stderr == ""
     assert left_behind(attic) == []

@@ -35,8 +35,8 @@ async def test_numbers_stay_until_the_operator_names_them_and_verify_knows(tmp_p
         check = await here.start("check")
         assert await check.ended() == 0
         await here.ask(faults, max_events_limit=None)
-        assert "published as numbers, since hub.enums does not name them: AgentConnector, " in check.said
-        assert "SignalState" in check.said
+        assert "published as numbers, since hub.enums does not name them: AgentConnector, " in check.stdout
+        assert "SignalState" in check.stdout
         gateway.kill()
 
         plain = here.config.read_text()
@@ -53,11 +53,11 @@ async def test_numbers_stay_until_the_operator_names_them_and_verify_knows(tmp_p
         }
         assert named == {sequence: MEANS[number] for sequence, number in truth.items()}
         verify = await here.start("verify", "--since", str(before))
-        assert await verify.ended() == 0, verify.said
+        assert await verify.ended() == 0, verify.stdout
         here.config.write_text(plain)
         verify = await here.start("verify", "--since", str(before))
         assert await verify.ended() == 1
-        assert f"{len(named)} altered" in verify.said
+        assert f"{len(named)} altered" in verify.stdout
 
 
 async def test_a_hub_of_other_serializer_options_is_published_exactly(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ async def test_a_hub_of_other_serializer_options_is_published_exactly(tmp_path: 
         await here.emit(100, 1_000)  # live
         await here.settled(200)
         verify = await here.start("verify")
-        assert await verify.ended() == 0, verify.said
-        assert f"{account}: exact: 200 of 200 events once and in order" in verify.said
+        assert await verify.ended() == 0, verify.stdout
+        assert f"{account}: exact: 200 of 200 events once and in order" in verify.stdout
         truth = {
             event.sequence: json.loads(event.payload)["state"]
             for event in (await here.truth())[account]
@@ -81,8 +81,8 @@ async def test_a_hub_of_other_serializer_options_is_published_exactly(tmp_path: 
         }
         assert await signals(here) == truth
 
-        async def is_told() -> bool:
+        async def is_reported() -> bool:
             enums = (await control.accounts())[account]["observed"]["enums"]
             return "numbers" in enums["forms"] and "SignalState" in enums["unnamed"]
 
-        await until(is_told, "the API says how the hub writes enums")
+        await until(is_reported, "the API says how the hub writes enums")

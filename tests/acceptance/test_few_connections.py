@@ -47,7 +47,7 @@ async def stored(here: Scene, number: int) -> None:
     """Let each account have one event more, and wait until that is in the log."""
     for name in ACCOUNTS:
         await here.ask(f"POST /users/{name}/emit", count=1)
-    await here.reached(dict.fromkeys(ACCOUNTS, number), settled_of, patience=PATIENT)
+    await here.reached(dict.fromkeys(ACCOUNTS, number), settled_of, timeout_s=PATIENT)
 
 
 def live(gateway: Process) -> int:

@@ -46,7 +46,7 @@ async def test_20000_events_of_5_accounts_are_exact_through_5_kills_and_cuts(tmp
     log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found, verdict.late) == (20_000, 20_000, 0)
-    assert here.complaints() == []
+    assert here.errors() == []
     were_in_flight(catches, [*KILLS, "unanswered"])
 
 
@@ -68,7 +68,7 @@ async def test_sigterm_under_load_ends_in_10_s_and_nothing_is_lost_or_doubled(tm
     log.info("%s; ended %s s after SIGTERM", verdict, ", ".join(f"{one:.2f}" for one in seconds))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.late) == (6000, 0)
-    assert here.complaints() == []
+    assert here.errors() == []
 
 
 async def test_a_nats_server_killed_under_load_loses_and_doubles_nothing(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ async def test_a_nats_server_killed_under_load_loses_and_doubles_nothing(tmp_pat
     log.info("%s; struck in flight: %s", verdict, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.late) == (7500, 0)
-    assert here.complaints() == []
+    assert here.errors() == []
     were_in_flight(catches, kills)
 
 
@@ -104,7 +104,7 @@ async def test_two_kills_during_the_first_catch_up_lose_and_double_nothing(tmp_p
     log.info("%s; struck in flight: %s", verdict, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.late) == (15_000, 0)
-    assert here.complaints() == []
+    assert here.errors() == []
     were_in_flight(catches, kills)
 
 

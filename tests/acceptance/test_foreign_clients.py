@@ -25,16 +25,16 @@ class Visit:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
 
-    async def hear(self, name: str) -> Any:
+    async def receive(self, name: str) -> Any:
         assert self.process.stdout is not None
         async with asyncio.timeout(LIMIT):
             line = await self.process.stdout.readline()
         if not line:
             assert self.process.stderr is not None
             raise AssertionError(f"it ended before {name!r}: {(await self.process.stderr.read()).decode()}")
-        said = parsed(line)
-        assert name in said, f"expected {name!r}, heard {line.decode()}"
-        return said if name == "callback" else said[name]
+        message = parsed(line)
+        assert name in message, f"expected {name!r}, received {line.decode()}"
+        return message if name == "callback" else message[name]
 
 
 @asynccontextmanager
@@ -72,43 +72,43 @@ async def _spends_a_session_at_the_hub(*command: str) -> Any:
     config = SimulatorConfig(users={"foreign": KEY}, form=Form.CAMEL_INT, seed=7)
     async with simulator(config) as hub, visit(hub, *command) as client:
         user = hub.user("foreign")
-        subscribed = await client.hear("subscribed")
+        subscribed = await client.receive("subscribed")
         assert subscribed["data"] == {"successfulStrategies": [1, 2, 3, 4, 5], "failedStrategies": []}
 
         user.failures.append(Failure("GetLatestEventSeqId", hub_exception="the hub is unwell"))
         user.failures.append(Failure("GetLatestEventSeqId", detail="try again"))
         user.emit(len(CALLBACKS))
         truth = [parsed(line) for line in user.emitted()]
-        pushed = [await client.hear("callback") for _ in CALLBACKS]
+        pushed = [await client.receive("callback") for _ in CALLBACKS]
         assert [(event["callback"], event["payload"]) for event in pushed] == [
             (event["callback"], event["payload"]) for event in truth
         ]
 
         paged: list[Any] = []
         for size in (5, 5, 5, 2):
-            page = (await client.hear("page"))["data"]
+            page = (await client.receive("page"))["data"]
             assert len(page["events"]) == size
             paged += page["events"]
         assert page["continuationToken"] is None
         assert [event["payload"] for event in paged] == [event["payload"] for event in truth]
 
-        assert "HubException: the hub is unwell" in await client.hear("error")
-        refused = await client.hear("refused")
+        assert "HubException: the hub is unwell" in await client.receive("error")
+        refused = await client.receive("refused")
         assert (refused["status"], refused["error"]["detail"], refused["data"]) == (4, "try again", None)
-        assert (await client.hear("latest"))["data"]["latestEventSeqId"] == len(CALLBACKS)
+        assert (await client.receive("latest"))["data"]["latestEventSeqId"] == len(CALLBACKS)
 
         for connection in hub.server.of(user):
             connection.end("the test is over", b'{"type":7,"error":"good night"}\x1e')
-        last_words = await client.hear("closed")
+        close_error = await client.receive("closed")
         async with asyncio.timeout(LIMIT):
             assert await client.process.wait() == 0
-        return last_words
+        return close_error
 
 
 async def test_microsofts_javascript_client_spends_a_session_at_the_simulator(node: str) -> None:
-    last_words = await _spends_a_session_at_the_hub(node, "client.mjs")
+    close_error = await _spends_a_session_at_the_hub(node, "client.mjs")
 
-    assert last_words == "Server returned an error on close: good night"
+    assert close_error == "Server returned an error on close: good night"
 
 
 async def test_signalrcore_spends_a_whole_session_at_the_simulator() -> None:

@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.support import kafka_cluster, kafka_server
-from tests.support.gateway_process import PATIENCE, Process, Scene, house, until
+from tests.support.gateway_process import TIMEOUT_S, Process, Scene, house, until
 from tests.support.kafka_server import KafkaServer
 from tests.support.putting_back import Stoppable, keep, put_back, put_back_only
 
@@ -67,7 +67,7 @@ async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
         if then == "events come":
             await here.emit(100, 100)
             total = 1300
-        await until(lambda: "broker store went back in time" in gateway.complained, "it is told")
+        await until(lambda: "broker store went back in time" in gateway.stderr, "it is told")
         await here.settled(total)
         await asyncio.sleep(1)
         verdict = await here.verdict()
@@ -92,7 +92,7 @@ async def test_what_a_topic_of_events_lost_is_published_again_and_no_more(tmp_pa
         if then == "events come":
             await here.emit(100, 100)
             total = 1300
-        await until(lambda: "broker store went back in time" in gateway.complained, "it is told")
+        await until(lambda: "broker store went back in time" in gateway.stderr, "it is told")
         await here.settled(total)
         await until_found(here, 2 * total)
         await asyncio.sleep(1)
@@ -108,14 +108,14 @@ async def test_what_a_topic_of_events_lost_is_published_again_and_no_more(tmp_pa
 
 async def until_found(here: Scene, count: int) -> None:
     """Wait until so many events are in the log: the checkpoints do not tell when what was lost is there again."""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_S):
         while (await here.verdict()).found < count:
             await asyncio.sleep(0.5)
 
 
 def ranges(gateway: Process) -> dict[str, tuple[int, int]]:
     """Return what the gateway says at ERROR of what was lost, by account."""
-    lines = [line for line in gateway.complained.splitlines() if "broker store went back in time" in line]
+    lines = [line for line in gateway.stderr.splitlines() if "broker store went back in time" in line]
     assert all('"level":"error"' in re.sub(r"\s", "", line) for line in lines)
     found = [re.search(r'"account": ?"([\w-]+)".*"first": ?(\d+), ?"last": ?(\d+)', line) for line in lines]
     return {one[1]: (int(one[2]), int(one[3])) for one in found if one}

@@ -62,9 +62,9 @@ SHARDS: Final = {shard_of(f"account-{number}", 16) for number in range(1, 6)}
 """What five accounts fall into."""
 
 
-def fenced(words: str) -> int:
+def fenced(text: str) -> int:
     """Count the shards of which a gateway says that a stranger has claimed them."""
-    return words.count("was claimed by a stranger")
+    return text.count("was claimed by a stranger")
 
 
 @pytest.mark.timeout(240)
@@ -96,7 +96,7 @@ async def test_events_are_exact_through_a_bad_hub_and_gateway_and_broker_kills(
     log.info("%s; %d connections to the hub cut; struck in flight: %s", verdict, cuts, summary(catches))
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found) == (5 * events, 5 * events)
-    assert here.complaints() == []
+    assert here.errors() == []
     were_in_flight(catches, [how for _, how in blows])
 
 
@@ -109,7 +109,7 @@ async def test_a_strangers_claim_loses_nothing_and_the_owner_takes_shards_back(
         await here.emit(count=2_000, rate=RATE)
         await here.acknowledged(2_000)
         await claim(here.server.url, SHARDS)
-        await until(lambda: fenced(gateway.complained) == len(SHARDS), "the gateway is fenced")
+        await until(lambda: fenced(gateway.stderr) == len(SHARDS), "the gateway is fenced")
         await here.settled(2_000)
         verdict = await here.verdict()
         connections = [user["counts"]["connects"] for user in (await here.ask("GET /status"))["users"]]
@@ -132,7 +132,7 @@ async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(
         await client.close()
         await here.ask("POST /users/account-1/inject", text=LARGE, history="payload")
         await here.emit(count=300, rate=RATE)
-        await gateway.complains("message replaced by a dead letter")
+        await gateway.wait_for_log("message replaced by a dead letter")
         await here.settled(600)
         truth, found = await here.truth(), await here.log()
 
@@ -145,4 +145,4 @@ async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(
     (letter,) = letters
     assert letter["Reason"] == "too-large"  # opened again after the refusal, the log knows the stream's new limit
     assert letter["Size"] > 20_000
-    assert gateway.complained.count("message replaced by a dead letter") == 1
+    assert gateway.stderr.count("message replaced by a dead letter") == 1

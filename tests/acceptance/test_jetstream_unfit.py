@@ -32,19 +32,19 @@ async def test_a_control_stream_that_allows_no_direct_get(tmp_path: Path) -> Non
         await place.emit(10, 100)
         await place.settled(10)
         await edit(place, allow_direct=False)
-        await gateway.complains(NOT_READABLE)
+        await gateway.wait_for_log(NOT_READABLE)
         lines = [line for line in gateway.lines() if NOT_READABLE in line["event"]]
         assert {line["level"] for line in lines} == {"error"}
 
         checked = await place.start("check", env={"GATEWAY_TOPICS__CREATE": "false"})
         assert await checked.ended() == 1
-        (failed,) = [line for line in checked.said.splitlines() if line.startswith("FAIL")]
+        (failed,) = [line for line in checked.stdout.splitlines() if line.startswith("FAIL")]
         assert failed.startswith(f"FAIL  broker: stream {CONTROL}: allow_direct is off: nothing could be read")
 
         await place.emit(10, 100)
         await place.settled(20)
         checked = await place.start("check")  # what makes the stream may edit it, too
         assert await checked.ended() == 0
-        (said,) = [line for line in checked.said.splitlines() if line.startswith("ok    broker")]
-        assert said.endswith("stream mesolive-gateway as it must be; 2.14.0 is the oldest server that is supported")
+        (passed,) = [line for line in checked.stdout.splitlines() if line.startswith("ok    broker")]
+        assert passed.endswith("stream mesolive-gateway as it must be; 2.14.0 is the oldest server that is supported")
         assert (await place.verdict()).faults == {}

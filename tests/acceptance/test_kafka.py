@@ -56,16 +56,16 @@ async def test_events_are_exact_through_kills_that_meet_transactions_in_flight(
             await asyncio.wait_for(snag.caught.wait(), 20)
             gateway.kill()
             gateway = await place.gateway()
-            await gateway.complains("shard log opened")
+            await gateway.wait_for_log("shard log opened")
             snag.let_go()  # what the dead one asked for arrives now, too late to end anything
         await reached(place, 1601)
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended(10) == 0
         verdict = await place.verdict()
-        code, said = await place.run("verify", "--wait", "0")
+        code, output = await place.run("verify", "--wait", "0")
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found) == (4803, 4803)
-    assert (code, said[-1]) == (0, "verdict: exact")
+    assert (code, output[-1]) == (0, "verdict: exact")
 
 
 async def test_replicas_share_and_take_over_from_a_frozen_and_from_a_killed_one(
@@ -77,21 +77,21 @@ async def test_replicas_share_and_take_over_from_a_frozen_and_from_a_killed_one(
         await reached(place, 1)
         await place.emit(3000, 60)
         two = await place.gateway()
-        await two.complains("shard log opened")
+        await two.wait_for_log("shard log opened")
         spans = {}
 
         async def takes_over(what: str, blow: signal.Signals) -> None:
-            opened = one.complained.count("shard log opened")
+            opened = one.stderr.count("shard log opened")
             began = time.time()
             two.signal(blow)
-            await until(lambda: one.complained.count("shard log opened") > opened, what)
+            await until(lambda: one.stderr.count("shard log opened") > opened, what)
             spans[what] = (began, time.time() + 1)
             await asyncio.sleep(1)
 
         await takes_over("one is frozen", signal.SIGSTOP)
-        shared = two.complained.count('"shards": 1,')
+        shared = two.stderr.count('"shards": 1,')
         two.signal(signal.SIGCONT)
-        await until(lambda: two.complained.count('"shards": 1,') > shared, "the frozen one is given a shard again")
+        await until(lambda: two.stderr.count('"shards": 1,') > shared, "the frozen one is given a shard again")
         await takes_over("one is killed", signal.SIGKILL)
         await reached(place, 3001)
         truth, found = await place.truth(), await place.log()

@@ -134,7 +134,7 @@ async def test_events_are_exact_through_a_bad_hub_and_gateway_and_brokers_kills(
     assert all(late.code for late in place.flights.late)
     assert place.flights.late
     assert uncommitted >= 5 * events + sum(one.events for one in catches if one.how == "ending")
-    assert place.complaints() == []
+    assert place.errors() == []
 
 
 async def test_a_gateway_frozen_past_its_transactions_time_writes_nothing_more(
@@ -161,20 +161,20 @@ async def test_a_gateway_frozen_past_its_transactions_time_writes_nothing_more(
     assert catch.events
     assert place.flights.late
     assert all(late.code for late in place.flights.late)  # refused, each of them
-    assert "shard log failed, reopening" not in heir.complained
+    assert "shard log failed, reopening" not in heir.stderr
 
 
 async def has_every_shard(gateway: Process) -> None:
     """Wait until a gateway has opened the logs of all shards."""
-    await until(lambda: gateway.complained.count("shard log opened") == SHARDS, "every shard is open")
+    await until(lambda: gateway.stderr.count("shard log opened") == SHARDS, "every shard is open")
 
 
 def rolled_back(servers: list[KafkaServer], name: str) -> bool:
     """Return whether a coordinator has ended a transaction because its time was up."""
-    words = f"Completed rollback of ongoing transaction for transactionalId {name} due to timeout"
-    return any(words in server.words() for server in servers)
+    message = f"Completed rollback of ongoing transaction for transactionalId {name} due to timeout"
+    return any(message in server.output() for server in servers)
 
 
 def given(gateway: Process) -> int:
     """Return how many shards a gateway was told to serve last."""
-    return int(re.findall(r'"shards": (\d+), "of"', gateway.complained)[-1])
+    return int(re.findall(r'"shards": (\d+), "of"', gateway.stderr)[-1])

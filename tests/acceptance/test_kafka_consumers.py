@@ -114,7 +114,7 @@ async def test_who_reads_uncommitted_sees_what_was_aborted_and_so_events_twice(
 ) -> None:
     async with made(tmp_path, server) as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(300, 300)
         catch = await place.flights.strike("ending", lambda _: gateway.kill(), skip=2)
         open_now = len(await place.log("read_uncommitted")) - len(await place.log())

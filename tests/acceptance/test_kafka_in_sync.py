@@ -29,21 +29,21 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[KafkaServ
 async def test_too_few_replicas_in_sync_are_said_and_waited_for(tmp_path: Path, servers: list[KafkaServer]) -> None:
     async with made(tmp_path, *servers, broker=", commit_timeout: 4") as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(50, 300)
         await place.settled(50)
         for number in (1, 2):
             servers[number].kill()
             place.wires[number].cut()
         await place.emit(200, 300)
-        words = "1 of the 2 replicas in sync that its min.insync.replicas asks for, in partition "
-        said = await gateway.complains(rf".*{place.prefix}\S* has {words}.*")
-        assert '"level": "warning"' in said[0]
-        await gateway.complains(rf"(?s)({words}.*){{2}}")  # it keeps trying
+        message = "1 of the 2 replicas in sync that its min.insync.replicas asks for, in partition "
+        logged = await gateway.wait_for_log(rf".*{place.prefix}\S* has {message}.*")
+        assert '"level": "warning"' in logged[0]
+        await gateway.wait_for_log(rf"(?s)({message}.*){{2}}")  # it keeps trying
         await asyncio.to_thread(servers[1].start)
         await place.settled(250)
         verdict = await place.verdict()
-        tries = gateway.complained.count("shard log failed, reopening")
+        tries = gateway.stderr.count("shard log failed, reopening")
         await asyncio.to_thread(servers[2].start)
     assert verdict.faults == {}
     assert verdict.found == 750

@@ -170,7 +170,7 @@ async def test_where_nobody_listens_is_said_and_waited_for(tmp_path: Path, guard
         config = place.config.read_text()
         place.config.write_text(config.replace(str(place.wire.port), str(nobody)))
         gateway = await place.gateway()
-        await gateway.complains(f"cannot connect to Kafka: 127.0.0.1:{nobody}: .*broker unavailable, retrying")
+        await gateway.wait_for_log(f"cannot connect to Kafka: 127.0.0.1:{nobody}: .*broker unavailable, retrying")
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended(10) == 0
 
@@ -182,32 +182,32 @@ async def test_where_nobody_listens_is_said_and_waited_for(tmp_path: Path, guard
 async def test_a_wrong_password_ends_run_and_check_says_the_same(tmp_path: Path, guarded: Guarded) -> None:
     async with place_at(tmp_path, guarded) as place:
         (tmp_path / "password").write_text("wr0ng")
-        code, said = await place.run("run")
-        failed, told = await place.run("check")
+        code, output = await place.run("run")
+        failed, checked = await place.run("check")
     assert code == 2
-    assert any("broker.sasl: Kafka refused the login" in line for line in said)
+    assert any("broker.sasl: Kafka refused the login" in line for line in output)
     assert failed == 1
-    assert any(line.startswith("FAIL  broker: broker.sasl: Kafka refused the login") for line in told)
-    assert not any("wr0ng" in line for line in said + told)
+    assert any(line.startswith("FAIL  broker: broker.sasl: Kafka refused the login") for line in checked)
+    assert not any("wr0ng" in line for line in output + checked)
 
 
 async def test_a_password_that_becomes_wrong_is_said_and_waited_for(tmp_path: Path, guarded: Guarded) -> None:
     async with place_at(tmp_path, guarded) as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(300, RATE)
         await guarded.set_password("renewed-s3cret")
         place.wire.cut()
         await place.emit(100, RATE)
-        await gateway.complains("broker.sasl: Kafka refused the login")
+        await gateway.wait_for_log("broker.sasl: Kafka refused the login")
         (tmp_path / "password").unlink()
-        await gateway.complains("broker.sasl.password_file: .* cannot be read")
+        await gateway.wait_for_log("broker.sasl.password_file: .* cannot be read")
         (tmp_path / "password").write_text("renewed-s3cret")
         try:
             assert await is_exact(place, 400)
         finally:
             await guarded.set_password(PASSWORD)
-        assert PASSWORD not in gateway.complained
+        assert PASSWORD not in gateway.stderr
 
 
 @pytest.mark.parametrize("operation", [AclOperation.CREATE, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS])
@@ -218,10 +218,10 @@ async def test_a_topic_without_permission_ends_run_at_its_start(
         topic = place.topic("leg-update")
         guarded.deny(topic, operation)
         for command, expected in (("run", 2), ("check", 1)):
-            code, said = await place.run(command)
+            code, output = await place.run(command)
             assert code == expected
             wanted = operation.name.title().replace("_C", "C")
-            assert any(f"topic {topic}: Kafka does not permit {wanted}" in line for line in said), said
+            assert any(f"topic {topic}: Kafka does not permit {wanted}" in line for line in output), output
 
 
 @pytest.mark.parametrize(
@@ -238,30 +238,30 @@ async def test_check_names_a_missing_permission_and_writes_nothing_to_find_out(
     tmp_path: Path, guarded: Guarded, what: str, operation: AclOperation
 ) -> None:
     async with place_at(tmp_path, guarded) as place:
-        code, said = await place.run("check")
+        code, output = await place.run("check")
         assert code == 0
         name = f"{place.prefix}.{what}"
         kind = ResourceType.TOPIC if "." in what else ResourceType.TRANSACTIONAL_ID
         guarded.deny(name, operation, kind)
-        code, said = await place.run("check")
-        words = f"{kind.name.lower().replace('_', ' ')} {name}: Kafka does not permit {operation.name.title()}"
-        (failed,) = [line for line in said if line.startswith("FAIL")]
+        code, output = await place.run("check")
+        message = f"{kind.name.lower().replace('_', ' ')} {name}: Kafka does not permit {operation.name.title()}"
+        (failed,) = [line for line in output if line.startswith("FAIL")]
         guarded.permit(name)
         assert (await place.run("check"))[0] == 0
     assert code == 1
-    assert failed.startswith(f"FAIL  broker: broker: {words}. ")
+    assert failed.startswith(f"FAIL  broker: broker: {message}. ")
     assert failed.endswith("Give the user the permissions that docs/operate/kafka.md lists.")
 
 
 async def test_check_disturbs_no_gateway_that_works(tmp_path: Path, guarded: Guarded) -> None:
     async with place_at(tmp_path, guarded) as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(600, RATE)
         for _ in range(2):
             assert (await place.run("check"))[0] == 0
         assert await is_exact(place, 600)
-    assert "shard log failed, reopening" not in gateway.complained
+    assert "shard log failed, reopening" not in gateway.stderr
 
 
 async def cuts(place: Place) -> None:
@@ -286,7 +286,7 @@ async def test_a_permission_that_is_taken_away_is_said_and_waited_for(
 ) -> None:
     async with place_at(tmp_path, guarded) as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(50, RATE)
         await place.settled(50)
         name = f"{place.prefix}.{what}"
@@ -299,10 +299,10 @@ async def test_a_permission_that_is_taken_away_is_said_and_waited_for(
         await place.emit(300, RATE)
         thing = kind.name.lower().replace("_", " ")
         async with meanwhile(cuts(place)) if operation is AclOperation.DESCRIBE else nullcontext():
-            said = await gateway.complains(f".*{thing} {name}: Kafka does not permit {operation.name.title()}.*")
+            logged = await gateway.wait_for_log(f".*{thing} {name}: Kafka does not permit {operation.name.title()}.*")
         assert asyncio.get_running_loop().time() - denied < SOON
-        assert '"level": "error"' in said[0]
-        tries = gateway.complained.count(said[0][:40])
+        assert '"level": "error"' in logged[0]
+        tries = gateway.stderr.count(logged[0][:40])
         guarded.permit(name)
         assert await is_exact(place, 350)
         assert tries < 20
@@ -323,13 +323,13 @@ async def test_a_message_above_the_topics_limit_is_a_dead_letter_the_rest_exact(
 ) -> None:
     async with place_at(tmp_path, guarded) as place:
         gateway = await place.gateway()
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await place.emit(100, RATE)
         await set_largest(guarded, place.topic("order-update"), 16 * 1024)
         await set_largest(guarded, place.topic("dead-letter"), 16 * 1024)
         await place.ask("POST /users/alpha/inject", text=LARGE, history="payload")
         await place.emit(100, RATE)
-        await gateway.complains("message replaced by a dead letter")
+        await gateway.wait_for_log("message replaced by a dead letter")
         await place.settled(200)
         truth, found = await place.truth(), await place.log()
     letters = [json.loads(one.value) for one in found if ".dead-letter." in one.subject]

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 
 from tests.support import kafka_server
 from tests.support.checker import judge
-from tests.support.gateway_process import PATIENCE, Process, until
+from tests.support.gateway_process import TIMEOUT_S, Process, until
 from tests.support.kafka_cluster import Place, made
 from tests.support.kafka_server import KafkaServer
 from tests.support.sockets import free_port
@@ -58,7 +58,7 @@ async def delete(place: Place, *topics: str) -> None:
 async def serving(place: Place) -> Process:
     """Start a gateway, and wait until it has published something."""
     gateway = await place.gateway()
-    await gateway.complains('"state": "live"')
+    await gateway.wait_for_log('"state": "live"')
     await place.emit(100, RATE)
     await place.settled(100)
     return gateway
@@ -66,9 +66,9 @@ async def serving(place: Place) -> Process:
 
 async def is_exact(place: Place, gateway: Process) -> None:
     """Judge the log: what was lost with the topic is there again, once, and is told by account."""
-    await until(lambda: gateway.complained.count("broker store went back in time") >= len(place.accounts), "it is told")
+    await until(lambda: gateway.stderr.count("broker store went back in time") >= len(place.accounts), "it is told")
     verdict = await place.verdict()
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    deadline = asyncio.get_running_loop().time() + TIMEOUT_S
     while verdict.found < verdict.emitted and asyncio.get_running_loop().time() < deadline:
         await asyncio.sleep(0.5)
         verdict = await place.verdict()
@@ -83,9 +83,9 @@ async def test_a_deleted_topic_of_events_is_made_again_and_so_are_its_events(
         topic = place.topic(KIND)
         await delete(place, topic)
         await place.emit(200, RATE)
-        said = await gateway.complains(".*topic was deleted, re-creating it.*")
-        assert f'"topic": "{topic}", "went_with_it": "its events: what this process wrote there last is' in said[0]
-        assert '"level": "error"' in said[0]
+        logged = await gateway.wait_for_log(".*topic was deleted, re-creating it.*")
+        assert f'"topic": "{topic}", "went_with_it": "its events: what this process wrote there last is' in logged[0]
+        assert '"level": "error"' in logged[0]
         await place.settled(300)
         await is_exact(place, gateway)
         client = admin(place)
@@ -104,9 +104,9 @@ async def test_a_topic_of_events_that_others_must_make_is_waited_for(tmp_path: P
         topic = place.topic(KIND)
         await delete(place, topic)
         await place.emit(200, RATE)
-        said = await gateway.complains(".*topics.create is false: somebody else must make .*")
-        assert f"{topic} with 4 partitions and {{'cleanup.policy': 'delete', 'retention.ms'" in said[0]
-        assert '"level": "error"' in said[0]
+        logged = await gateway.wait_for_log(".*topics.create is false: somebody else must make .*")
+        assert f"{topic} with 4 partitions and {{'cleanup.policy': 'delete', 'retention.ms'" in logged[0]
+        assert '"level": "error"' in logged[0]
         client = admin(place)
         assert topic not in (await asyncio.to_thread(client.list_topics, timeout=10)).topics
         (made_,) = client.create_topics([NewTopic(topic, 4, 1, config={"retention.ms": "-1"})]).values()
@@ -123,16 +123,16 @@ async def test_without_its_checkpoints_nothing_is_published_again_nor_begun_anew
         checkpoints = f"{place.prefix}.gateway.checkpoints"
         await delete(place, checkpoints)
         await place.emit(50, RATE)
-        said = await gateway.complains(f".*there is no topic {checkpoints} any more.*Put it back from a copy.*")
-        assert '"level": "error"' in said[0]
+        logged = await gateway.wait_for_log(f".*there is no topic {checkpoints} any more.*Put it back from a copy.*")
+        assert '"level": "error"' in logged[0]
         assert checkpoints not in (await asyncio.to_thread(admin(place).list_topics, timeout=10)).topics
         assert (await place.run("check"))[0] == 0  # which makes it anew
         for _ in range(2):
             for account in place.accounts:
-                await gateway.complains(STILL.format(account=account))
+                await gateway.wait_for_log(STILL.format(account=account))
             gateway.kill()
             gateway = await place.gateway()
-        assert "will not claim it again" not in place.gateways[0].complained
+        assert "will not claim it again" not in place.gateways[0].stderr
         log, truth = await place.log(), await place.truth()
     known = {account: events[:100] for account, events in truth.items()}
     assert judge(known, log, by_kind=True).faults == {}
@@ -145,14 +145,14 @@ async def test_accounts_that_are_forgotten_are_written_again(tmp_path: Path, ser
         accounts, checkpoints = (f"{place.prefix}.gateway.{name}" for name in ("accounts", "checkpoints"))
         await delete(place, accounts, place.topic(KIND))  # the latter lets the shards look
         await place.emit(50, RATE)
-        await gateway.complains('"topic": "[^"]*accounts", "went_with_it": "the accounts, which are written again"')
-        await gateway.complains("account registry lost, rewriting it from memory")
+        await gateway.wait_for_log('"topic": "[^"]*accounts", "went_with_it": "the accounts, which are written again"')
+        await gateway.wait_for_log("account registry lost, rewriting it from memory")
         await place.settled(150)
         gateway.kill()
         await delete(place, checkpoints)
         gateway = await place.gateway()
         for account in place.accounts:  # they are known, so their checkpoints are missed
-            await gateway.complains(STILL.format(account=account))
+            await gateway.wait_for_log(STILL.format(account=account))
 
 
 async def test_events_without_any_word_of_how_far_they_go_end_run_at_its_start(
@@ -168,11 +168,11 @@ async def test_events_without_any_word_of_how_far_they_go_end_run_at_its_start(
         gateway.signal(15)
         assert await gateway.ended(10) == 0
         await delete(place, accounts, checkpoints)
-        code, said = await place.run("run")
+        code, output = await place.run("run")
         log = await place.verdict()
     assert code == 2
-    words = f"topic {checkpoints}: is empty, and so is {accounts}, although events were written"
-    assert any(words in one for one in said)
+    message = f"topic {checkpoints}: is empty, and so is {accounts}, although events were written"
+    assert any(message in one for one in output)
     assert log.faults == {}
     assert log.found == 600
 
@@ -199,12 +199,12 @@ async def test_partitions_that_were_added_are_a_warning_and_every_event_is_exact
         await place.settled(200)
         gateway.signal(15)
         assert await gateway.ended(10) == 0
-        code, said = await place.run("check")
+        code, output = await place.run("check")
         assert code == 0
-        words = f"{topic} has 6 partitions, and the gateway goes on with the first 4"
-        assert any(line.startswith("ok    broker: Kafka") and words in line for line in said), said
+        message = f"{topic} has 6 partitions, and the gateway goes on with the first 4"
+        assert any(line.startswith("ok    broker: Kafka") and message in line for line in output), output
         gateway = await serving_again(place, 300)
-        (warning,) = [line for line in gateway.lines() if words in str(line.get("found"))]
+        (warning,) = [line for line in gateway.lines() if message in str(line.get("found"))]
         assert warning["level"] == "warning"
         verdict = await place.verdict()
     assert verdict.faults == {}

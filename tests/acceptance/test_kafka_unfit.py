@@ -46,34 +46,34 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[KafkaServe
         yield server, bound, gone
 
 
-async def is_said_by_both(place: Place, *words: str) -> None:
+async def is_reported_by_both(place: Place, *texts: str) -> None:
     """See that `check` fails over it and `run` waits, at ERROR, and that neither says anything besides."""
-    code, said = await place.run("check")
+    code, output = await place.run("check")
     assert code == 1
-    (failed,) = [line for line in said if line.startswith("FAIL")]
+    (failed,) = [line for line in output if line.startswith("FAIL")]
     assert failed.startswith("FAIL  broker: ")
-    for one in words:
+    for one in texts:
         assert one in failed
     assert "Start Kafka there" not in failed
     gateway = await place.gateway()
-    await gateway.complains("broker unusable: action required")
+    await gateway.wait_for_log("broker unusable: action required")
     lines = [line for line in gateway.lines() if line["level"] == "error"]
     assert {line["event"] for line in lines} == {"broker unusable: action required"}
-    for one in words:
+    for one in texts:
         assert one in lines[0]["error"]
-    assert "Future exception was never retrieved" not in gateway.complained + "".join(said)
+    assert "Future exception was never retrieved" not in gateway.stderr + "".join(output)
 
 
 async def test_times_that_the_brokers_do_not_give(tmp_path: Path, short: tuple[KafkaServer, int, int]) -> None:
     async with made(tmp_path, short[0]) as place:
-        await is_said_by_both(place, TIMES.format(at=place.wire.port))
+        await is_reported_by_both(place, TIMES.format(at=place.wire.port))
 
 
 async def test_an_advertised_address_that_leads_nowhere(tmp_path: Path, short: tuple[KafkaServer, int, int]) -> None:
     server, bound, gone = short
     async with made(tmp_path, server) as place:
         place.config.write_text(place.config.read_text().replace(f":{place.wire.port}", f":{bound}"))
-        await is_said_by_both(place, NOWHERE.format(gone=gone))
+        await is_reported_by_both(place, NOWHERE.format(gone=gone))
 
 
 async def test_settings_of_three_brokers_on_one(tmp_path: Path) -> None:
@@ -87,13 +87,13 @@ async def test_settings_of_three_brokers_on_one(tmp_path: Path) -> None:
     with KafkaServer(tmp_path / "kafka", config=config) as server:
         server.wire_port = wire
         async with made(tmp_path, server, broker=", commit_timeout: 3") as place:
-            code, said = await place.run("check")
+            code, output = await place.run("check")
             assert code == 1
-            (failed,) = [line for line in said if line.startswith("FAIL")]
-            for words in NO_COORDINATORS:
-                assert words in failed
+            (failed,) = [line for line in output if line.startswith("FAIL")]
+            for text in NO_COORDINATORS:
+                assert text in failed
             gateway = await place.gateway()
             (warning, _) = [
-                await gateway.complains(f".*no coordinator of {one}.*") for one in ("groups", "transactions")
+                await gateway.wait_for_log(f".*no coordinator of {one}.*") for one in ("groups", "transactions")
             ]
             assert '"level": "warning"' in warning[0]

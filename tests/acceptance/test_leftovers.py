@@ -21,7 +21,7 @@ from tests.support.gateway_process import house
 async def test_that_never_ends(tmp_path):
     async with house(tmp_path, accounts=1, prefill=10) as made:
         gateway = await made.gateway()
-        await gateway.complains("control plane is listening")
+        await gateway.wait_for_log("control plane is listening")
         await made.acknowledged(1)
         print("working", flush=True)
         await asyncio.sleep(600)
@@ -65,7 +65,10 @@ def is_there(pid: int) -> bool:
 
 async def at_work(run: Process) -> dict[int, str]:
     """Wait until the run's test has everything at work, and return the processes of it."""
-    await run.hears("working") if "xdist" not in run.name else await until(lambda: has_control(run), "it is at work")
+    if "xdist" in run.name:
+        await until(lambda: has_control(run), "it is at work")
+    else:
+        await run.wait_for_output("working")
     found = children(run.popen.pid)
     for part in ("nats-server", "gateway simulate", "gateway run", "gateway.bootstrap.control_main"):
         assert any(part in command for command in found.values()), f"no {part} among {found}"
@@ -113,8 +116,8 @@ async def test_a_run_that_leaves_something_behind_has_failed_and_names_it(tmp_pa
     (tmp_path / "test_run.py").write_text(LEAK)
     async with process(tmp_path, *PYTEST, tmp_path / "test_run.py", name="run", cwd=ROOT) as run:
         assert await run.ended() == pytest.ExitCode.TESTS_FAILED
-    assert "1 passed" in run.said
-    left = next(line for line in run.said.splitlines() if "left behind by the run" in line)
+    assert "1 passed" in run.stdout
+    left = next(line for line in run.stdout.splitlines() if "left behind by the run" in line)
     assert left.endswith("sleep 600")
     assert not is_there(int(left.split()[-3]))
 

@@ -46,7 +46,7 @@ class Secured:
         name = f"command-{self.here.runs}"
         self.here.runs += 1
         async with process(self.folder, GATEWAY, *arguments, name=name, env=env) as running:
-            return await running.ended(), running.said + running.complained
+            return await running.ended(), running.stdout + running.stderr
 
 
 def put(pair: Pair, folder: Path, *, only: str = "both") -> None:
@@ -260,22 +260,22 @@ async def test_the_commands_reach_it_with_the_files_that_their_options_name(tmp_
         known = (*trusting, "--cert-file", mine.certificate, "--key-file", mine.key)
         with_token = ("--url", control, "--token-file", token)
 
-        code, said = await there.command("accounts", *with_token, *known, "--json")
-        assert code == 0, said
-        assert json.loads(said)["account"] == "account-1"
-        code, said = await there.command("replay", "list", *with_token, *known, "--json")
-        assert (code, said) == (0, "")
-        code, said = await there.command("accounts", *with_token)
+        code, output = await there.command("accounts", *with_token, *known, "--json")
+        assert code == 0, output
+        assert json.loads(output)["account"] == "account-1"
+        code, output = await there.command("replay", "list", *with_token, *known, "--json")
+        assert (code, output) == (0, "")
+        code, output = await there.command("accounts", *with_token)
         assert code == 2
-        assert said.startswith(f"gateway: --ca-file: the certificate of {control} is refused: ")
-        code, said = await there.command("accounts", *with_token, *trusting)
+        assert output.startswith(f"gateway: --ca-file: the certificate of {control} is refused: ")
+        code, output = await there.command("accounts", *with_token, *trusting)
         assert code == 2
-        assert said.startswith(f"gateway: --cert-file: {control} wants a client's certificate that it knows. ")
-        code, said = await there.command("health", "--url", monitoring)
+        assert output.startswith(f"gateway: --cert-file: {control} wants a client's certificate that it knows. ")
+        code, output = await there.command("health", "--url", monitoring)
         assert code == 1
         for identity in (known, known[2:]):
             assert await there.command("health", "--url", monitoring, *identity) == (0, "ok\n")
-        code, said = await there.command("health", "--url", monitoring, "--ca-file", clients.file, *known[2:])
+        code, output = await there.command("health", "--url", monitoring, "--ca-file", clients.file, *known[2:])
         assert code == 1
 
 

@@ -17,9 +17,9 @@ from tests.support.gateway_process import Process, house, until
 EVENTS = "mesolive-gateway"
 
 
-def lines(gateway: Process, words: str) -> list[dict[str, Any]]:
+def lines(gateway: Process, text: str) -> list[dict[str, Any]]:
     """Return what the gateway logged that has these words in it."""
-    return [line for line in gateway.lines() if words in json.dumps(line)]
+    return [line for line in gateway.lines() if text in json.dumps(line)]
 
 
 async def last_errors(control: Control) -> list[str | None]:
@@ -48,10 +48,10 @@ async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set
         await here.spoil(is_spoiled=True)
         await until(lambda: len(lines(gateway, "set allow_atomic to true")) > 0, "it is told")
 
-        async def all_say_so() -> bool:
+        async def all_report_it() -> bool:
             return all("allow_atomic" in (error or "") for error in await last_errors(control))
 
-        await until(all_say_so, "the accounts say why they stand still")
+        await until(all_report_it, "the accounts say why they stand still")
 
         async def is_not_ready() -> bool:
             return await control.probe("/readyz") == 503
@@ -66,11 +66,11 @@ async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set
 
         await until(is_well, "all is well again")
         verdict = await here.verdict()
-        told = [line for line in gateway.lines() if line["level"] in {"error", "warning"}]
+        logged = [line for line in gateway.lines() if line["level"] in {"error", "warning"}]
 
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found) == (400, 400)
-    assert len(told) < 20, "not thousands of lines"
+    assert len(logged) < 20, "not thousands of lines"
 
 
 async def test_a_deleted_stream_is_made_again_and_its_accounts_stop_and_say_so(tmp_path: Path) -> None:
@@ -106,5 +106,5 @@ async def test_an_empty_server_is_furnished_and_its_accounts_stop_and_say_so(
 
         await stand_still(control, here.accounts)
         assert await control.probe("/readyz") == 200
-        told = [line for line in gateway.lines() if line["level"] in {"error", "warning"}]
-    assert len(told) < 60
+        logged = [line for line in gateway.lines() if line["level"] in {"error", "warning"}]
+    assert len(logged) < 60

@@ -24,11 +24,11 @@ async def test_check_and_run_tell_of_a_plain_secret_and_control_gets_none(tmp_pa
     }
     async with process(tmp_path, GATEWAY, "check", name="check", env=env) as check:
         assert await check.ended() == 1
-    assert "warn  hub.url: API keys and the headers go in clear to 192.0.2.1. Write https://" in check.said
-    assert SECRET not in check.said + check.complained
+    assert "warn  hub.url: API keys and the headers go in clear to 192.0.2.1. Write https://" in check.stdout
+    assert SECRET not in check.stdout + check.stderr
 
     async with process(tmp_path, GATEWAY, "run", name="run", env=env) as run:
-        await run.complains("control plane is listening")
+        await run.wait_for_log("control plane is listening")
         (warning,) = [line for line in run.lines() if line["event"] == "secret is sent in plain text"]
         assert (warning["level"], warning["setting"], warning["to"]) == ("warning", "hub.url", "192.0.2.1")
         children = Path(f"/proc/{run.popen.pid}/task/{run.popen.pid}/children")
@@ -46,4 +46,4 @@ async def test_check_and_run_tell_of_a_plain_secret_and_control_gets_none(tmp_pa
         assert SECRET.encode() in Path(f"/proc/{run.popen.pid}/environ").read_bytes()  # else it would prove nothing
         run.popen.terminate()
         assert await run.ended() == 0
-    assert SECRET not in run.said + run.complained
+    assert SECRET not in run.stdout + run.stderr

@@ -77,19 +77,19 @@ async def test_each_event_comes_once_however_often_its_owner_is_killed(each_brok
     async with each_broker(tmp_path, 4) as scene, at_work(scene, rate=300) as first:
         await scene.emit(1_000, 25)
         account = scene.accounts[0]
-        standing = {first.running.popen.pid: first}
+        alive = {first.running.popen.pid: first}
         for _ in range(2):
             other = await control_of(await scene.gateway(), scene.http)
             await other.ready()
-            standing[other.running.popen.pid] = other
+            alive[other.running.popen.pid] = other
         id_ = await asked(first, account, key="once")
         position = 0
-        while len(standing) > 1:
-            owner = await further(next(iter(standing.values())), id_, position, standing)
-            victim = standing.pop(owner)
+        while len(alive) > 1:
+            owner = await further(next(iter(alive.values())), id_, position, alive)
+            victim = alive.pop(owner)
             await until(lambda owner=owner: scene.in_flight(owner) > 0, "a commit is in flight")  # type: ignore[misc]
             victim.running.kill()
-            last = next(iter(standing.values()))
+            last = next(iter(alive.values()))
             position = (await shown(last, id_))["progress"]["position"]
         assert await asked(last, account, key="once") == id_
         found = await ended(last, id_)
@@ -100,7 +100,7 @@ async def test_each_event_comes_once_however_often_its_owner_is_killed(each_brok
         assert found["progress"]["published"] == found["progress"]["read"] == len(replayed[id_])
 
 
-async def further(control: Control, id_: str, position: int, standing: Collection[int] | None = None) -> int:
+async def further(control: Control, id_: str, position: int, alive: Collection[int] | None = None) -> int:
     """Wait until a replay has gone on from `position`, by one of these; give its owner's process."""
 
     async def is_so() -> bool:
@@ -109,7 +109,7 @@ async def further(control: Control, id_: str, position: int, standing: Collectio
         if (found["progress"]["position"] or 0) <= position or (found["age_seconds"] or 9) >= 2:
             return False
         owners.append(int(found["owner"].rpartition("/")[2]))
-        return standing is None or owners[-1] in standing
+        return alive is None or owners[-1] in alive
 
     owners: list[int] = []
     await until(is_so, f"replay {id_} goes on from {position}")
@@ -198,10 +198,10 @@ async def test_it_waits_for_an_account_that_is_paused_and_for_what_is_final(tmp_
         await control.ask(target, json={"state": "paused"})
         id_ = await asked(control, account, until=10)
 
-        async def says_so() -> bool:
+        async def is_reported() -> bool:
             return (await shown(control, id_))["detail"] == "the account is paused: it goes on when that is live"
 
-        await until(says_so, "it says what it waits for")
+        await until(is_reported, "it says what it waits for")
         await control.ask(target, json={"state": "running"})
         await ended(control, id_)
 
@@ -215,26 +215,26 @@ async def test_the_command_asks_watches_lists_and_cancels(tmp_path: Path) -> Non
             command = [str(GATEWAY), "replay", *arguments, *at]
             async with process(tmp_path, *command, name=f"replay-{len(here.gateways)}-{hash(arguments)}") as running:
                 code = await asyncio.to_thread(running.popen.wait, 60)
-                return code, running.said, running.complained
+                return code, running.stdout, running.stderr
 
-        code, said, _ = await gateway(
+        code, output, _ = await gateway(
             "start", account, "--until", "60", "--kind", "order-update", "--destination", "topics", "--json"
         )
-        found = json.loads(said)
+        found = json.loads(output)
         assert (code, found["state"], found["kinds"]) == (0, "completed", ["order-update"])
-        code, said, _ = await gateway("start", account, "--detach", "--key", "k")
+        code, output, _ = await gateway("start", account, "--detach", "--key", "k")
         again = await gateway("start", account, "--detach", "--key", "k", "--json")
         id_ = json.loads(again[1])["id"]
-        assert id_ in said
-        code, said, _ = await gateway("cancel", id_)
-        assert (code, "cancelled" in said) == (0, True)
+        assert id_ in output
+        code, output, _ = await gateway("cancel", id_)
+        assert (code, "cancelled" in output) == (0, True)
         assert (await gateway("watch", id_))[0] == 1
-        code, said, _ = await gateway("list")
-        assert (code, said.count("cancelled"), said.count("completed")) == (0, 1, 1)
+        code, output, _ = await gateway("list")
+        assert (code, output.count("cancelled"), output.count("completed")) == (0, 1, 1)
         verifying = await here.start("verify")  # which leaves out what is published again
-        assert await asyncio.to_thread(verifying.popen.wait, 60) == 0, verifying.said
-        code, _, complained = await gateway("start", account, "--kind", "order-updates")
-        assert (code, complained.count("\n")) == (2, 1)
-        assert "did you mean order-update?" in complained
-        code, _, complained = await gateway("watch", "0" * 32)
-        assert (code, "There is no replay" in complained) == (2, True)
+        assert await asyncio.to_thread(verifying.popen.wait, 60) == 0, verifying.stdout
+        code, _, stderr = await gateway("start", account, "--kind", "order-updates")
+        assert (code, stderr.count("\n")) == (2, 1)
+        assert "did you mean order-update?" in stderr
+        code, _, stderr = await gateway("watch", "0" * 32)
+        assert (code, "There is no replay" in stderr) == (2, True)

@@ -156,7 +156,7 @@ async def one_freezes_and_wakes(here: House, shift: Shift, one: Process) -> None
     four = await here.gateway()
     await shift.ended("another comes", one, four)
     shared = shift.owners
-    opened_again = one.complained.count("shard log failed, reopening")
+    opened_again = one.stderr.count("shard log failed, reopening")
 
     async def is_replaced() -> bool:
         found = await owners(here)
@@ -173,7 +173,7 @@ async def one_freezes_and_wakes(here: House, shift: Shift, one: Process) -> None
     await shift.ended("the frozen one wakes", one, four)
     assert shift.owners == shared
     # It claimed nothing before it knew, by asking or by being told, what is its own.
-    assert one.complained.count("shard log failed, reopening") == opened_again == 0
+    assert one.stderr.count("shard log failed, reopening") == opened_again == 0
 
 
 @pytest.mark.timeout(240)
@@ -194,7 +194,7 @@ async def test_replicas_come_and_go_and_die_and_freeze_and_every_event_is_exact(
     log.info("%s", verdict)
     assert verdict.faults == {}
     assert verdict.emitted == verdict.found > 1000
-    assert here.complaints() == []
+    assert here.errors() == []
     abrupt = {"one is killed", "one is frozen"}
     assert all(seconds < SLACK * (TAKEOVER if what in abrupt else HANDOVER) for what, seconds in longest.items()), (
         longest
@@ -220,4 +220,4 @@ async def test_after_an_outage_of_the_broker_all_go_on_with_what_they_had(tmp_pa
     assert verdict.emitted == 6_400
     assert after == before
     assert remade == made  # nobody even reconnected
-    assert here.complaints() == []
+    assert here.errors() == []

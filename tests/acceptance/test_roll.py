@@ -86,6 +86,6 @@ async def test_an_upgrade_silences_no_account_for_two_seconds_and_is_exact(tmp_p
     )
     assert verdict.faults == {}
     assert verdict.emitted == verdict.found > RATE
-    assert here.complaints() == []
+    assert here.errors() == []
     # Beside other loads half as much again, which is still less than a lease: who hands nothing over is found.
     assert max(longest.values()) < HANDOVER * min(max(crowd, 1.5), SLACK), longest

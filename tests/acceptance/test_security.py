@@ -70,7 +70,7 @@ class Fortress:
         """Run a command to its end; give its exit code and all that it said."""
         running = await self.start(command, config, *arguments)
         code = await running.ended(30)
-        return code, running.said + running.complained
+        return code, running.stdout + running.stderr
 
     async def emit(self, count: int) -> None:
         """Let the hub emit events for `alpha`."""
@@ -79,11 +79,11 @@ class Fortress:
 
     async def is_exact(self) -> bool:
         """Ask `gateway verify`, as the reader, whether the log is what the hub emitted."""
-        code, said = await self.run("verify", self.config("reader"), "--wait", "20")
-        assert code == 0, said
-        return "verdict: exact" in said
+        code, output = await self.run("verify", self.config("reader"), "--wait", "20")
+        assert code == 0, output
+        return "verdict: exact" in output
 
-    def said(self) -> str:
+    def output(self) -> str:
         """Return everything that any command said."""
         return "".join(file.read_text() for pattern in ("*.out", "*.err") for file in self.folder.glob(pattern))
 
@@ -108,31 +108,31 @@ async def fortress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         simulate = (GATEWAY, "simulate", "--user", f"alpha={KEY}", "--rate", "0", "--prefill", "40")
         hub = await stack.enter_async_context(process(tmp_path, *simulate, name="hub"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        made = Fortress(tmp_path, (await hub.hears(r"hub: (\S+)\n"))[1], server, stack, http)
+        made = Fortress(tmp_path, (await hub.wait_for_output(r"hub: (\S+)\n"))[1], server, stack, http)
         yield made
         secrets = [*PASSWORDS.values(), KEY, "PRIVATE KEY", "renewed-s3cret"]
-        assert [secret for secret in secrets if secret in made.said()] == []
-        assert "Traceback" not in made.said()
+        assert [secret for secret in secrets if secret in made.output()] == []
+        assert "Traceback" not in made.output()
 
 
 async def test_check_run_verify_and_tail_need_no_more_than_the_docs_give_them(fortress: Fortress) -> None:
-    code, said = await fortress.run("check", fortress.config("gateway"))
-    assert (code, said.count("ok    ")) == (0, 4), said
+    code, output = await fortress.run("check", fortress.config("gateway"))
+    assert (code, output.count("ok    ")) == (0, 4), output
     for create in (True, False):  # the streams are there now
         gateway = await fortress.start("run", fortress.config("gateway", create=create))
-        await gateway.complains('"state": "live"')
+        await gateway.wait_for_log('"state": "live"')
         await fortress.emit(20)
         assert await fortress.is_exact()
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended(10) == 0
-        assert "NATS refuses" not in gateway.complained
-    code, said = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
-    assert (code, len(said.splitlines())) == (0, 80)
+        assert "NATS refuses" not in gateway.stderr
+    code, output = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
+    assert (code, len(output.splitlines())) == (0, 80)
 
 
 async def test_a_revoked_permission_stops_the_account_in_words_until_it_is_back(fortress: Fortress) -> None:
     gateway = await fortress.start("run", fortress.config("gateway"))
-    await gateway.complains('"state": "live"')
+    await gateway.wait_for_log('"state": "live"')
     assert await fortress.is_exact()
 
     text = fortress.server.text
@@ -141,7 +141,7 @@ async def test_a_revoked_permission_stops_the_account_in_words_until_it_is_back(
         fortress.server.reload()
         await fortress.emit(20)
         refused = permission.replace(".*.v1.*", r"\.\S+\.v1\.alpha").replace(".*.*", r"\.\d+\.alpha")
-        await gateway.complains(rf'"error": "NATS refuses to let this user publish to \\"{refused}\\"')
+        await gateway.wait_for_log(rf'"error": "NATS refuses to let this user publish to \\"{refused}\\"')
 
         fortress.server.text = text
         fortress.server.reload()
@@ -152,20 +152,20 @@ async def test_a_revoked_permission_stops_the_account_in_words_until_it_is_back(
 
 async def test_a_running_gateway_waits_for_its_files_to_be_mended(fortress: Fortress) -> None:
     gateway = await fortress.start("run", fortress.config("gateway"))
-    await gateway.complains('"state": "live"')
+    await gateway.wait_for_log('"state": "live"')
     password_file, client_key = fortress.folder / "password-of-gateway", fortress.folder / "tls" / "client.key"
     key = client_key.read_bytes()
 
     fortress.server.text = fortress.server.text.replace("$GATEWAY_PASSWORD", "renewed-s3cret")
     fortress.server.reload()
-    await gateway.complains(
+    await gateway.wait_for_log(
         f"broker.sasl.password_file: NATS refused the login .* with the password in {password_file}"
     )
     client_key.unlink()
-    await gateway.complains(f"broker.tls.key_file: {client_key} cannot be read")
+    await gateway.wait_for_log(f"broker.tls.key_file: {client_key} cannot be read")
     client_key.write_bytes(key)
     password_file.write_text("renewed-s3cret\n")
-    await gateway.complains("reconnected to NATS")
+    await gateway.wait_for_log("reconnected to NATS")
     await fortress.emit(20)
     assert await fortress.is_exact()
 
@@ -193,17 +193,17 @@ async def test_a_wrong_file_or_login_ends_run_with_2_and_check_says_the_same(for
         ({"api_prefix": API}, f"broker.api_prefix: {API} is the API of another account's streams"),
         ({"prefix": "other"}, 'broker: NATS refuses to let this user publish to "$JS.API.STREAM.INFO.other-gateway"'),
     ]
-    for broker, words in wrong:
-        code, said = await fortress.run("run", fortress.config("gateway", **broker))
-        assert (code, said.splitlines()[-1].startswith(f"gateway: {words}")) == (2, True), said
-    code, said = await fortress.run("check", fortress.config("gateway", **wrong[1][0]))
-    assert (code, f"FAIL  broker: {wrong[1][1]}" in said) == (1, True), said
-    code, said = await fortress.run("check", fortress.config("gateway", api_prefix=API))
-    assert (code, said.startswith(f"gateway: broker.api_prefix: {API} is the API of another")) == (2, True), said
+    for broker, message in wrong:
+        code, output = await fortress.run("run", fortress.config("gateway", **broker))
+        assert (code, output.splitlines()[-1].startswith(f"gateway: {message}")) == (2, True), output
+    code, output = await fortress.run("check", fortress.config("gateway", **wrong[1][0]))
+    assert (code, f"FAIL  broker: {wrong[1][1]}" in output) == (1, True), output
+    code, output = await fortress.run("check", fortress.config("gateway", api_prefix=API))
+    assert (code, output.startswith(f"gateway: broker.api_prefix: {API} is the API of another")) == (2, True), output
     for servers in ("nats://u:wr0ng@127.0.0.1", '["nats://u:wr0ng@127.0.0.1'):
-        code, said = await fortress.run("tail", fortress.config("reader"), "--servers", servers)
-        assert (code, "Traceback" in said) == (2, False), said
-    assert "wr0ng" not in fortress.said()
+        code, output = await fortress.run("tail", fortress.config("reader"), "--servers", servers)
+        assert (code, "Traceback" in output) == (2, False), output
+    assert "wr0ng" not in fortress.output()
 
 
 @pytest.mark.parametrize(
@@ -214,15 +214,15 @@ async def test_check_finds_a_missing_permission_to_write_and_writes_nothing(
 ) -> None:
     fortress.server.text = lacking(fortress.server.text, "gateway", permission)
     fortress.server.reload()
-    code, said = await fortress.run("check", fortress.config("gateway"))
+    code, output = await fortress.run("check", fortress.config("gateway"))
 
     assert code == 1
     subject = (
         permission.replace(".*.v1.*", ".entry-signal.v1.alpha").replace("*", "alpha").replace(">", "desired.alpha")
     )
-    assert f'FAIL  broker: broker: NATS refuses to let this user publish to "{subject}"' in said
-    code, said = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
-    assert (code, said) == (0, "no message from first on\n")
+    assert f'FAIL  broker: broker: NATS refuses to let this user publish to "{subject}"' in output
+    code, output = await fortress.run("tail", fortress.config("reader"), "--no-follow", "--from", "first")
+    assert (code, output) == (0, "no message from first on\n")
 
 
 @dataclass
@@ -282,7 +282,7 @@ async def test_nothing_that_a_run_writes_anywhere_holds_a_key_or_a_password(fort
     written = Written(
         secrets=(*PASSWORDS.values(), KEY, "an0ther-key", token, "c0llector-s3cret", "passp0rt-s3cret", "PRIVATE KEY"),
         places={
-            "logs": gateway.complained.encode(),
+            "logs": gateway.stderr.encode(),
             "topics": b"".join(file.read_bytes() for file in (folder / "nats").rglob("*.blk")),
             "traces": traces,
             "metrics": metrics,
@@ -317,7 +317,7 @@ async def misadventures(fortress: Fortress, control: Control) -> list[object]:
     async with http.put(user, json={"key": "an0ther-key"}) as answer:
         assert answer.status == 200
     assert (await ask("POST /v1/accounts/alpha/reconnect")).status == 200
-    await control.running.complains("hub rejected the account's key")
+    await control.running.wait_for_log("hub rejected the account's key")
     (fortress.folder / "accounts" / "alpha").write_text("an0ther-key\n")
     await control.live(["alpha"])
     return answers

@@ -83,10 +83,10 @@ async def test_a_slow_line_carries_all_that_waits_and_live_events_go_beside_it(
     async with over(tmp_path, RATE, delay) as (here, line):
         await here.ask("POST /users/alpha/emit", count=waiting)
         gateway = await here.gateway()
-        await until(lambda: gateway.complained.count('"state": "live"') == 2, "the accounts are live")
+        await until(lambda: gateway.stderr.count('"state": "live"') == 2, "the accounts are live")
         began, carried = time.monotonic(), line.carried
         await here.ask("POST /users/beta/emit", count=LIVE, rate=2)
-        await here.reached({"alpha": waiting}, verified_of, patience=SLACK * 120)
+        await here.reached({"alpha": waiting}, verified_of, timeout_s=SLACK * 120)
         seconds = time.monotonic() - began
         carried = line.carried - carried
         await here.reached({"beta": LIVE}, verified_of)
@@ -105,8 +105,8 @@ async def test_a_slow_line_carries_all_that_waits_and_live_events_go_beside_it(
     )
     assert verdict.faults == {}
     assert verdict.found == waiting + LIVE
-    assert here.complaints() == []
-    assert "shard log failed, reopening" not in gateway.complained
-    assert "reconnected to NATS" not in gateway.complained
+    assert here.errors() == []
+    assert "shard log failed, reopening" not in gateway.stderr
+    assert "reconnected to NATS" not in gateway.stderr
     assert seconds < SLACK * least
     assert worst < SLACK * LATE

@@ -45,10 +45,10 @@ class Place:
         """Run a command to its end; give its exit code and all that it wrote."""
         command = await self.start(*arguments, **env)
         code = await command.ended(_SOON)
-        said = command.said + command.complained
-        assert SECRET not in said
-        assert "Traceback" not in said
-        return code, said
+        output = command.stdout + command.stderr
+        assert SECRET not in output
+        assert "Traceback" not in output
+        return code, output
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
         simulate = (GATEWAY, "simulate", "--user", f"main={SECRET}", "--rate", "0")
         hub = await stack.enter_async_context(process(tmp_path, *simulate, name="hub"))
         env = {
-            "GATEWAY_HUB__URL": (await hub.hears(r"hub: (\S+)\n"))[1],
+            "GATEWAY_HUB__URL": (await hub.wait_for_output(r"hub: (\S+)\n"))[1],
             "GATEWAY_ACCOUNTS__DIRECTORY": str(keys),
             "GATEWAY_BROKER__SERVERS": server.url,
             "GATEWAY_LOG__FORMAT": "json",
@@ -88,19 +88,19 @@ async def test_a_file_that_is_none_is_told_at_once_by_check_and_run(what: str, p
         os.mkfifo(file)
     else:
         file.symlink_to("/dev/zero")
-    words = {"fifo": "cannot be read (it is a FIFO)", "zero": "cannot be read (it is a device)"}[what]
+    message = {"fifo": "cannot be read (it is a FIFO)", "zero": "cannot be read (it is a device)"}[what]
     tracing = {"GATEWAY_TRACING__ENDPOINT": "http://127.0.0.1:9"}
     for variable, setting in list(FILES.items())[what == "zero" :: 2]:
-        code, said = await place.run("check", **tracing, **{variable: str(file)})
+        code, output = await place.run("check", **tracing, **{variable: str(file)})
         assert code in {1, 2}
-        assert f"{setting}: {file} {words}" in said, said
-    code, said = await place.run("run", **tracing, GATEWAY_CONTROL__TOKENS_FILE=str(file))
-    assert (code, f"control.tokens_file: {file} {words}" in said) == (2, True)
+        assert f"{setting}: {file} {message}" in output, output
+    code, output = await place.run("run", **tracing, GATEWAY_CONTROL__TOKENS_FILE=str(file))
+    assert (code, f"control.tokens_file: {file} {message}" in output) == (2, True)
     for command in ("run", "tail"):
-        code, said = await place.run(command, "--config", str(file))
-        assert (code, said) == (2, f"gateway: --config: {file} {words}. Name a readable YAML file.\n")
-    code, said = await place.run("accounts", "--token-file", str(file))
-    assert (code, f"--token-file: {file} {words}" in said) == (2, True)
+        code, output = await place.run(command, "--config", str(file))
+        assert (code, output) == (2, f"gateway: --config: {file} {message}. Name a readable YAML file.\n")
+    code, output = await place.run("accounts", "--token-file", str(file))
+    assert (code, f"--token-file: {file} {message}" in output) == (2, True)
 
 
 async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Place) -> None:
@@ -109,8 +109,8 @@ async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Pla
     tokens.write_text(line_of("op", Role.OPERATOR, token) + "\n")
     tokens.chmod(0o600)
     gateway = await place.start("run", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
-    await gateway.complains('"state": "live"')
-    await gateway.complains("control plane is listening")
+    await gateway.wait_for_log('"state": "live"')
+    await gateway.wait_for_log("control plane is listening")
     at = next(line["url"] for line in gateway.lines() if line["event"] == "control plane is listening")
     headers = {"Authorization": f"Bearer {token}"}
 
@@ -126,25 +126,25 @@ async def test_a_gateway_goes_on_while_a_key_and_the_tokens_are_fifos(place: Pla
         for path in (place.keys / "main", tokens):
             os.mkfifo(place.folder / "fifo")
             (place.folder / "fifo").replace(path)
-        while "control.tokens_file is unreadable" not in gateway.complained:
+        while "control.tokens_file is unreadable" not in gateway.stderr:
             assert await answers()  # with the tokens that it had: nothing stands still
     (place.keys / "other").write_text(SECRET)  # it looks at the folder, and serves what it finds
-    await gateway.complains('"account": "other"')
+    await gateway.wait_for_log('"account": "other"')
     gateway.signal(signal.SIGTERM)
     assert await gateway.ended(_SOON) == 0
-    assert '"account": "main"' in gateway.complained
+    assert '"account": "main"' in gateway.stderr
 
 
 async def test_check_reads_the_tokens_as_run_does(place: Place) -> None:
     tokens = place.folder / "tokens"
     tokens.write_text(f"op operator sha256:{'0' * 64}\nviewer s3cret-key-of-main\n")
     tokens.chmod(0o600)
-    code, said = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
+    code, output = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
     assert code == 1
-    assert f"FAIL  control.tokens_file: control.tokens_file: {tokens}, line 2: it has 2 words" in said
+    assert f"FAIL  control.tokens_file: control.tokens_file: {tokens}, line 2: it has 2 words" in output
     tokens.write_text(f"op operator sha256:{'0' * 64}\n")
-    code, said = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
-    assert (code, "ok    control.tokens_file: 1 token\n" in said) == (0, True)
+    code, output = await place.run("check", GATEWAY_CONTROL__TOKENS_FILE=str(tokens))
+    assert (code, "ok    control.tokens_file: 1 token\n" in output) == (0, True)
 
 
 async def test_files_that_others_may_use_are_a_warning(place: Place) -> None:
@@ -153,19 +153,19 @@ async def test_files_that_others_may_use_are_a_warning(place: Place) -> None:
     tokens.chmod(0o664)
     (place.keys / "main").chmod(0o604)
     env = {"GATEWAY_CONTROL__TOKENS_FILE": str(tokens)}
-    code, said = await place.run("check", **env)
+    code, output = await place.run("check", **env)
     assert code == 0
-    assert "warn  accounts.directory/main: can be read by others (mode 0604)" in said
-    assert f"warn  control.tokens_file: {tokens} can be read and written by others (mode 0664)" in said
+    assert "warn  accounts.directory/main: can be read by others (mode 0604)" in output
+    assert f"warn  control.tokens_file: {tokens} can be read and written by others (mode 0664)" in output
     gateway = await place.start("run", **env)
-    await gateway.complains(r'"setting": "control.tokens_file"')
+    await gateway.wait_for_log(r'"setting": "control.tokens_file"')
     named = {line["setting"]: line["level"] for line in gateway.lines() if "secret file" in line["event"]}
     assert named == {"accounts.directory/main": "warning", "control.tokens_file": "warning"}
 
     tokens.chmod(0o440)  # as Kubernetes makes the files of a Secret, with an fsGroup
     (place.keys / "main").chmod(0o440)
-    code, said = await place.run("check", **env)
-    assert (code, "warn" in said) == (0, False)
+    code, output = await place.run("check", **env)
+    assert (code, "warn" in output) == (0, False)
 
 
 async def test_a_bomb_and_a_pit_in_the_settings_are_a_line(place: Place) -> None:
@@ -175,9 +175,9 @@ async def test_a_bomb_and_a_pit_in_the_settings_are_a_line(place: Place) -> None
     for text in (bomb, "hub: " + "[" * 5000, "hub: {url: x}\nhub: {url: y}\n"):
         file.write_text(text)
         for command in ("check", "tail"):
-            code, said = await place.run(command, "--config", str(file))
-            assert (code, said.count("\n")) == (2, 1)
-            assert len(said) < 500
+            code, output = await place.run(command, "--config", str(file))
+            assert (code, output.count("\n")) == (2, 1)
+            assert len(output) < 500
 
 
 async def test_the_reader_of_a_fifo_never_waits_though_there_is_a_writer(place: Place) -> None:
@@ -185,7 +185,7 @@ async def test_the_reader_of_a_fifo_never_waits_though_there_is_a_writer(place: 
     os.mkfifo(file)
     writer = os.open(file, os.O_RDWR | os.O_NONBLOCK)
     try:
-        code, said = await asyncio.wait_for(place.run("check", "--config", str(file)), _SOON)
+        code, output = await asyncio.wait_for(place.run("check", "--config", str(file)), _SOON)
     finally:
         os.close(writer)
-    assert (code, "it is a FIFO" in said) == (2, True)
+    assert (code, "it is a FIFO" in output) == (2, True)

@@ -23,7 +23,7 @@ SIZES: Final = [
     pytest.param(5_000, 300, 60.0, id="5000", marks=[pytest.mark.long, pytest.mark.alone]),
 ]
 """Accounts, the connections a second that a replica may begin, and the seconds for which the hub refuses everybody."""
-PATIENCE: Final = 120.0
+TIMEOUT_S: Final = 120.0
 
 
 async def steps(here: House, since: float) -> list[dict[str, Any]]:
@@ -50,7 +50,7 @@ async def test_many_begin_within_the_limits_and_a_refusing_hub_is_asked_gently(
         began = time.time()
         gateways = [await here.gateway(settings) for _ in range(REPLICAS)]
         replicas = [await metrics_of(gateway, here.http) for gateway in gateways]
-        await until(lambda: are_live(replicas, accounts), "all are live", PATIENCE)
+        await until(lambda: are_live(replicas, accounts), "all are live", TIMEOUT_S)
         took = time.time() - began
         begun = await steps(here, began)
 
@@ -63,7 +63,7 @@ async def test_many_begin_within_the_limits_and_a_refusing_hub_is_asked_gently(
             refused += await steps(here, refused[-1]["time"] if refused else refused_from)
         tries = [entry for entry in refused if entry["step"] == "negotiate" and entry["status"] == 503]
         assert not await are_live(replicas, accounts)
-        await until(lambda: are_live(replicas, accounts), "all are live again", PATIENCE)
+        await until(lambda: are_live(replicas, accounts), "all are live again", TIMEOUT_S)
         again = time.time() - refused_from - refusing
         await here.emit(2, 1_000_000)
         await here.settled(2)

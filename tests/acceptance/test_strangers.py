@@ -62,8 +62,8 @@ async def asked(control: Control, phase: Phase, token: str) -> None:
         ):
             began = time.monotonic()
             async with asyncio.timeout(HANGS), control.http.request(method, url, json=body, headers=headers) as answer:
-                said = await answer.read()
-            assert answer.status in {200, 202}, (phase.attack, url, answer.status, said)
+                content = await answer.read()
+            assert answer.status in {200, 202}, (phase.attack, url, answer.status, content)
             phase.answers.append(time.monotonic() - began)
         number += 1
         await asyncio.sleep(0.2)
@@ -77,7 +77,7 @@ async def suffer(here: House, control: Control, attack: str, at: str, token: str
     command = (sys.executable, str(strangers.__file__), attack, where.hostname or "", str(where.port), str(SECONDS))
     async with process(here.folder, *command, name="stranger") as stranger, asyncio.TaskGroup() as tasks:
         asking = tasks.create_task(asked(control, phase, token))
-        assert await stranger.ended() == 0, stranger.complained
+        assert await stranger.ended() == 0, stranger.stderr
         asking.cancel()
     phase.ended = time.time()
     return phase
@@ -108,11 +108,11 @@ async def test_events_probes_and_operators_do_not_notice_strangers(tmp_path: Pat
         delays = {
             when: one.stored_at - when
             for one in await here.log()
-            if "EventTime" in (said := json.loads(one.value))
-            for when in [datetime.fromisoformat(said["EventTime"]).timestamp()]
+            if "EventTime" in (event := json.loads(one.value))
+            for when in [datetime.fromisoformat(event["EventTime"]).timestamp()]
         }
         verdict = await here.verdict()
-        complaints = here.complaints()
+        errors = here.errors()
     found = [[delay for at, delay in delays.items() if phase.began < at < phase.ended] for phase in phases]
     quiet = [delay for phase, part in zip(phases, found, strict=True) if phase.attack == "innocent" for delay in part]
     bound = 2 * p99(quiet) + FLOOR
@@ -126,4 +126,4 @@ async def test_events_probes_and_operators_do_not_notice_strangers(tmp_path: Pat
     assert all(len(part) > SECONDS * RATE / 2 for part in found)
     assert all(len(phase.answers) >= 3 for phase in phases)
     assert verdict.faults == {}
-    assert complaints == []
+    assert errors == []

@@ -79,8 +79,8 @@ def account(text: str) -> dict[str, Any]:
 def replay(text: str, state: str = "completed") -> dict[str, Any]:
     """Return a replay likewise."""
     progress = {"fraction": 0.5, "published": 1, "seconds_left": None, "events_per_second": 1.0}
-    said = dict.fromkeys(("id", "account", "until", "requested_by", "requested_at", "detail"), text)
-    return said | {"state": state, "since": 1, "progress": progress}
+    record = dict.fromkeys(("id", "account", "until", "requested_by", "requested_at", "detail"), text)
+    return record | {"state": state, "since": 1, "progress": progress}
 
 
 def gateway(
@@ -88,11 +88,11 @@ def gateway(
 ) -> tuple[int, str]:
     """Run a command; nothing that it writes is obeyed, and there is no traceback."""
     command = [GATEWAY, *arguments]
-    code, said = run(command, is_terminal=is_terminal, folder=folder, env={**PORTS, **env}, until=until)
-    said = said.replace("\r\n", "\n") if is_terminal else said
-    assert judge(said, is_terminal=is_terminal) == []
-    assert "Traceback" not in said
-    return code, said
+    code, output = run(command, is_terminal=is_terminal, folder=folder, env={**PORTS, **env}, until=until)
+    output = output.replace("\r\n", "\n") if is_terminal else output
+    assert judge(output, is_terminal=is_terminal) == []
+    assert "Traceback" not in output
+    return code, output
 
 
 # The API's words ---------------------------------------------------------------------------------------------
@@ -101,31 +101,31 @@ def gateway(
 def test_accounts(is_terminal: bool, tmp_path: Path) -> None:
     page = {"items": [account(text) for text in ALL], "next": None}
     with answering({"GET /v1/accounts": page}) as url:
-        code, said = gateway("accounts", "--url", url, is_terminal=is_terminal, folder=tmp_path)
+        code, output = gateway("accounts", "--url", url, is_terminal=is_terminal, folder=tmp_path)
         assert code == 0
         for shown in ("\\x1b]0;n4sty\\x07", "n4sty\\[/x]", "[link=http://evil.example]n4sty[/link]", "n4sty:smile:"):
-            assert shown in said
-        code, said = gateway("accounts", "--url", url, "--json", is_terminal=is_terminal, folder=tmp_path)
-        assert [json.loads(line)["account"] for line in said.splitlines()] == ALL
+            assert shown in output
+        code, output = gateway("accounts", "--url", url, "--json", is_terminal=is_terminal, folder=tmp_path)
+        assert [json.loads(line)["account"] for line in output.splitlines()] == ALL
 
 
 @pytest.mark.parametrize("status", [200, 401, 404, 422, 500])
 def test_the_words_of_an_answer_that_is_none(status: int, is_terminal: bool, tmp_path: Path) -> None:
     problem = {"type": "x", "detail": "".join(ALL), "title": "".join(ALL)}
     with answering({"GET /v1/accounts": problem}, status) as url:
-        code, said = gateway("accounts", "--url", url, is_terminal=is_terminal, folder=tmp_path)
+        code, output = gateway("accounts", "--url", url, is_terminal=is_terminal, folder=tmp_path)
     assert code in {1, 2}
-    assert said.count("\n") == 1
+    assert output.count("\n") == 1
 
 
 def test_an_answer_of_another_shape_is_no_traceback(is_terminal: bool, tmp_path: Path) -> None:
     page = {"items": [{"account": "n4sty" + AS_ARGUMENT, "observed": {AS_ARGUMENT: 1}, "desired": AS_ARGUMENT}]}
     with answering({"GET /v1/accounts": page | {"next": None}, "GET /v1/replays": page | {"next": None}}) as url:
         for command in (("accounts",), ("replay", "list")):
-            code, said = run([GATEWAY, *command, "--url", url], is_terminal=is_terminal, folder=tmp_path)
+            code, output = run([GATEWAY, *command, "--url", url], is_terminal=is_terminal, folder=tmp_path)
             assert code == 1
-            assert "does not answer as a gateway's control plane" in said
-            assert "Traceback" not in said
+            assert "does not answer as a gateway's control plane" in output
+            assert "Traceback" not in output
 
 
 def test_replays(is_terminal: bool, tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_the_bar_of_a_replay(tmp_path: Path) -> None:
     timer = threading.Timer(3, lambda: answers.update({"GET /v1/replays/": replay(AS_ARGUMENT)}))
     with answering(answers) as url:
         timer.start()
-        code, said = gateway("replay", "watch", "x[/y]", "--url", url, is_terminal=True, folder=tmp_path)
+        code, output = gateway("replay", "watch", "x[/y]", "--url", url, is_terminal=True, folder=tmp_path)
         timer.join()
     assert code == 0
-    assert "running: \\x1b]0;n4sty" in said
+    assert "running: \\x1b]0;n4sty" in output
 
 
 # Arguments ---------------------------------------------------------------------------------------------------
@@ -202,15 +202,15 @@ def brief(arguments: Sequence[str]) -> str:
 @pytest.mark.parametrize("arguments", WRONG, ids=brief)
 def test_a_wrong_argument(arguments: Sequence[str], tmp_path: Path) -> None:
     for is_terminal in (True, False):
-        code, said = run([GATEWAY, *arguments], is_terminal=is_terminal, folder=tmp_path, env=PORTS)
-        assert code in {1, 2}, said
-        assert judge(f"{said} n4sty", is_terminal=is_terminal) == []  # Typer does not always quote what it refuses
-        assert "Traceback" not in said
+        code, output = run([GATEWAY, *arguments], is_terminal=is_terminal, folder=tmp_path, env=PORTS)
+        assert code in {1, 2}, output
+        assert judge(f"{output} n4sty", is_terminal=is_terminal) == []  # Typer does not always quote what it refuses
+        assert "Traceback" not in output
 
 
 def test_bytes_that_are_no_text_in_an_argument(is_terminal: bool, tmp_path: Path) -> None:
-    _, said = gateway("tail", "--account", os.fsdecode(b"n4sty\x9b2J\xff"), is_terminal=is_terminal, folder=tmp_path)
-    assert "\\udc9b2J\\udcff" in said
+    _, output = gateway("tail", "--account", os.fsdecode(b"n4sty\x9b2J\xff"), is_terminal=is_terminal, folder=tmp_path)
+    assert "\\udc9b2J\\udcff" in output
 
 
 def test_schemas_into_a_folder_with_such_a_name(is_terminal: bool, tmp_path: Path) -> None:
@@ -219,11 +219,11 @@ def test_schemas_into_a_folder_with_such_a_name(is_terminal: bool, tmp_path: Pat
 
 
 def test_simulate(is_terminal: bool, tmp_path: Path) -> None:
-    code, said = gateway(
+    code, output = gateway(
         "simulate", "--user", f"{NASTY}=key", is_terminal=is_terminal, folder=tmp_path, until="users: "
     )
     assert code == 0
-    assert "users: \\x1b]0;n4sty" in said
+    assert "users: \\x1b]0;n4sty" in output
 
 
 # Settings and file names -------------------------------------------------------------------------------------
@@ -244,11 +244,11 @@ def test_settings(place: str, is_terminal: bool, tmp_path: Path) -> None:
         env = {"GATEWAY_TOPICS__RETENTION": NASTY}
     for command in ("check", "run", "verify"):
         settings = (command, "--config", file)
-        code, said = run([GATEWAY, *settings], is_terminal=is_terminal, folder=tmp_path, env={**PORTS, **env})
+        code, output = run([GATEWAY, *settings], is_terminal=is_terminal, folder=tmp_path, env={**PORTS, **env})
         assert code == 2
-        assert judge(f"{said} n4sty", is_terminal=is_terminal) == []
-        assert "Traceback" not in said
-        assert "Traceback" not in said
+        assert judge(f"{output} n4sty", is_terminal=is_terminal) == []
+        assert "Traceback" not in output
+        assert "Traceback" not in output
 
 
 def names(folder: Path) -> None:
@@ -273,16 +273,16 @@ async def test_names_and_words_of_the_hub(is_terminal: bool, tmp_path: Path) -> 
             def go(*arguments: str, until: str | None = None) -> tuple[int, str]:
                 return gateway(*arguments, is_terminal=is_terminal, folder=tmp_path, until=until, **env)
 
-            code, said = await asyncio.to_thread(go, "check")
+            code, output = await asyncio.to_thread(go, "check")
             assert code == 1
-            assert "FAIL  accounts.directory/\\x1b]0;n4sty\\x07: is not an account's name" in said
-            assert "negotiate: \\x1b]0;n4sty" in said
-            code, said = await asyncio.to_thread(go, "verify")
+            assert "FAIL  accounts.directory/\\x1b]0;n4sty\\x07: is not an account's name" in output
+            assert "negotiate: \\x1b]0;n4sty" in output
+            code, output = await asyncio.to_thread(go, "verify")
             assert code == 1
-            assert "main: cannot be compared: negotiate: \\x1b]0;n4sty" in said
-            code, said = await asyncio.to_thread(go, "run", until="negotiate: ")
+            assert "main: cannot be compared: negotiate: \\x1b]0;n4sty" in output
+            code, output = await asyncio.to_thread(go, "run", until="negotiate: ")
             assert code == 0
-            assert "invalid entry in accounts.directory" in said
+            assert "invalid entry in accounts.directory" in output
 
 
 # Records of the broker ---------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ async def test_records(is_terminal: bool, tmp_path: Path) -> None:
         env = {
             "GATEWAY_ACCOUNTS__DIRECTORY": str(keys),
             "GATEWAY_BROKER__SERVERS": server.url,
-            "GATEWAY_HUB__URL": (await hub.hears(r"hub: (\S+)\n"))[1],
+            "GATEWAY_HUB__URL": (await hub.wait_for_output(r"hub: (\S+)\n"))[1],
         }
 
         def go(*arguments: str) -> tuple[int, str]:
@@ -328,10 +328,10 @@ async def test_records(is_terminal: bool, tmp_path: Path) -> None:
         values.append(b"[1")
         await stream.publish("mesolive.events.order-update.v1.main", b"[1", headers=odd)
         read = ("tail", "--from", "first", "--no-follow")
-        code, said = await asyncio.to_thread(go, *read)
-        assert (code, len(said.splitlines())) == (0, len(values))
-        code, said = await asyncio.to_thread(go, *read, "--output", "json")
-        lines = said.splitlines()
+        code, output = await asyncio.to_thread(go, *read)
+        assert (code, len(output.splitlines())) == (0, len(values))
+        code, output = await asyncio.to_thread(go, *read, "--output", "json")
+        lines = output.splitlines()
         assert (code, len(lines)) == (0, len(values))
         for line, value in zip(lines, values, strict=True):
             found = json.loads(line)
@@ -339,10 +339,10 @@ async def test_records(is_terminal: bool, tmp_path: Path) -> None:
                 assert found["value"] == json.loads(value)
             else:
                 assert base64.b64decode(found["value_base64"]) == value
-        code, said = await asyncio.to_thread(go, "verify")
-        assert (code, "has no number as its sequence, but '\\x1b]0;n4sty" in said) == (1, True)
+        code, output = await asyncio.to_thread(go, "verify")
+        assert (code, "has no number as its sequence, but '\\x1b]0;n4sty" in output) == (1, True)
         notes = "mesolive.events.notifications.v1.main"
         await stream.publish(notes, json.dumps(AS_ARGUMENT).encode(), headers={"Gateway-Key": "1"})
         await client.close()
-        code, said = await asyncio.to_thread(run, [GATEWAY, "verify"], is_terminal=False, folder=tmp_path, env=env)
-        assert (code, "main: cannot be compared: a notification in the log cannot be read" in said) == (1, True)
+        code, output = await asyncio.to_thread(run, [GATEWAY, "verify"], is_terminal=False, folder=tmp_path, env=env)
+        assert (code, "main: cannot be compared: a notification in the log cannot be read" in output) == (1, True)

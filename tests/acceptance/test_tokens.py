@@ -108,7 +108,7 @@ async def test_a_flood_of_unknown_tokens_is_counted_and_fills_no_log(tmp_path: P
     flood = 500
     _, line = await new_token(tmp_path, "one", "operator")
     async with guarded(tmp_path, line) as (control, tokens):
-        before = control.running.complained
+        before = control.running.stderr
         for _ in range(flood):
             assert (await control.ask(request_, token="gateway_wrong", X_Request_Id="a" * 128)).status == 401
 
@@ -119,17 +119,17 @@ async def test_a_flood_of_unknown_tokens_is_counted_and_fills_no_log(tmp_path: P
             return counted in text and f'_requests_total{{role="anonymous",status="401"}} {float(flood)}' in text
 
         await until(is_counted, "all are counted")
-        told = control.running.complained.removeprefix(before).splitlines()
+        logged = control.running.stderr.removeprefix(before).splitlines()
         minutes = 2  # in which they may have been, on a machine that is busy
-        assert len([one for one in told if "rejected" in one or "requested" in one]) <= 2 * minutes
-        assert len(told) < 50
+        assert len([one for one in logged if "rejected" in one or "requested" in one]) <= 2 * minutes
+        assert len(logged) < 50
         tokens.write_text(f"{line}\nwrong\n")
 
-        async def is_told() -> bool:
+        async def is_line_counted() -> bool:
             async with control.http.get(f"{control.monitoring}/metrics") as answer:
                 return "mesolive_gateway_tokens_file_problems 1.0" in await answer.text()
 
-        await until(is_told, "the wrong line is counted without a request")
+        await until(is_line_counted, "the wrong line is counted without a request")
 
 
 async def _lists(control: Control, token: str, accounts: list[str]) -> bool:

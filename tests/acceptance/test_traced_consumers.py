@@ -23,20 +23,20 @@ async def consumed(folder: Path, collector: Receiver, *command: str | Path) -> N
     """Run an example to the end of what there is."""
     env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     async with process(folder, sys.executable, *command, name="consumer", env=env) as consumer:
-        assert await consumer.ended() == 0, consumer.complained
+        assert await consumer.ended() == 0, consumer.stderr
 
 
 def go_on(collector: Receiver, log: Sequence[Found], system: str) -> None:
     """Compare what the consumer did with what the gateway wrote."""
     orders = [one for one in log if ".order-update." in one.subject]
     sampled = {one.headers["ce-id"]: one for one in orders if "traceparent" in one.headers}
-    creates = {span.said["messaging.message.id"]: span for span in collector.named("create")}
-    processes = {span.said["messaging.message.id"]: span for span in collector.named("process")}
+    creates = {span.attributes["messaging.message.id"]: span for span in collector.named("create")}
+    processes = {span.attributes["messaging.message.id"]: span for span in collector.named("process")}
     assert 0 < len(sampled) < len(orders)
     assert processes.keys() == sampled.keys()
     for id_, span in processes.items():
         assert span.kind == "consumer"
-        assert span.said["messaging.system"] == system
+        assert span.attributes["messaging.system"] == system
         assert (span.trace, span.parent) == creates[id_].place
         assert span.links == (creates[id_].place,)
         assert span.resource["service.name"] == "orders"

@@ -45,17 +45,17 @@ def linked(sends: Sequence[Received]) -> list[tuple[str, str]]:
     return sorted(link for send in sends for link in send.links)
 
 
-def like(**said: Any) -> Callable[[Received], bool]:  # noqa: ANN401 - values of attributes
+def like(**attributes: Any) -> Callable[[Received], bool]:  # noqa: ANN401 - values of attributes
     """Return spans that say this; `_` stands for a dot."""
-    wanted = {name.replace("_", "."): value for name, value in said.items()}
-    return lambda span: all(span.said.get(name) == value for name, value in wanted.items())
+    wanted = {name.replace("_", "."): value for name, value in attributes.items()}
+    return lambda span: all(span.attributes.get(name) == value for name, value in wanted.items())
 
 
 async def test_each_message_leads_to_its_span_and_to_the_commit_that_it_was_in(tmp_path: Path) -> None:
     with receiver() as collector:
         async with nats_house(tmp_path, accounts=["alpha", "beta"], prefill=150) as here:
             gateway = await here.gateway(collector.env())
-            await gateway.complains('"state": "live"')
+            await gateway.wait_for_log('"state": "live"')
             await here.emit(count=50, rate=500)
             await here.settled(200)
             await _ends(gateway)
@@ -68,16 +68,20 @@ async def test_each_message_leads_to_its_span_and_to_the_commit_that_it_was_in(t
     for create in creates:
         message = messages[create.place]
         assert (create.kind, create.parent) == ("producer", "")
-        assert create.said["messaging.system"] == "nats"
-        assert create.said["messaging.operation.type"] == create.said["messaging.operation.name"] == "create"
-        assert create.said["messaging.destination.name"] == message.subject
+        assert create.attributes["messaging.system"] == "nats"
+        assert (
+            create.attributes["messaging.operation.type"] == create.attributes["messaging.operation.name"] == "create"
+        )
+        assert create.attributes["messaging.destination.name"] == message.subject
         assert create.name == "create " + re.sub(r"\.(alpha|beta)$", ".*", message.subject)
-        assert create.said["messaging.message.id"] == message.headers["ce-id"]
+        assert create.attributes["messaging.message.id"] == message.headers["ce-id"]
     by_place = {create.place: create for create in creates}
     for send in (one for one in sends if one.links):
         assert (send.kind, send.parent, send.is_failed) == ("client", "", False)
-        assert send.said["messaging.batch.message_count"] == send.said["mesolive.sampled"] == len(send.links)
-        assert 0 <= send.said["mesolive.shard"] < 16
+        assert (
+            send.attributes["messaging.batch.message_count"] == send.attributes["mesolive.sampled"] == len(send.links)
+        )
+        assert 0 <= send.attributes["mesolive.shard"] < 16
         assert all(by_place[link].end <= send.start < send.end for link in send.links)
     assert {span.schema for span in collector.spans} == {"https://opentelemetry.io/schemas/1.44.0"}
     assert {span.resource["service.name"] for span in collector.spans} == {"mesolive-gateway"}
@@ -94,16 +98,16 @@ async def test_a_catch_up_belongs_to_the_connect_before_it_and_the_log_says_so(t
         (connect,) = of_account(collector, "connect", account)
         assert (connect.kind, connect.parent, connect.is_failed) == ("client", "", False)
         assert connect.events == ("negotiate", "upgrade", "handshake")
-        assert connect.said["server.address"] == "127.0.0.1"
-        assert here.hub.endswith(f":{connect.said['server.port']}")
+        assert connect.attributes["server.address"] == "127.0.0.1"
+        assert here.hub.endswith(f":{connect.attributes['server.port']}")
         (catch_up,) = of_account(collector, "catch-up", account)
         assert (catch_up.trace, catch_up.parent) == connect.place
         assert connect.end <= catch_up.start < catch_up.end
-        assert catch_up.said["mesolive.outcome"] == "live"
-        assert catch_up.said["mesolive.events"] >= 150
-        assert catch_up.said["mesolive.pages"] >= 1
-        (said,) = [one for one in lines if one.get("account") == account and one.get("state") == "live"]
-        assert (said["trace_id"], said["span_id"]) == catch_up.place
+        assert catch_up.attributes["mesolive.outcome"] == "live"
+        assert catch_up.attributes["mesolive.events"] >= 150
+        assert catch_up.attributes["mesolive.pages"] >= 1
+        (logged,) = [one for one in lines if one.get("account") == account and one.get("state") == "live"]
+        assert (logged["trace_id"], logged["span_id"]) == catch_up.place
     assert [one for one in lines if one["event"] == "gateway started" and "trace_id" in one] == []
 
 
@@ -133,11 +137,11 @@ async def test_requests_continue_the_trace_of_who_asks_and_a_replay_has_a_span(t
 
     refused, unknown = [span for span in collector.spans if span.trace == SENDER[0]]
     assert (refused.name, refused.kind, refused.parent) == ("GET /v1/accounts", "server", SENDER[1])
-    assert (refused.said["http.route"], refused.said["http.response.status_code"]) == ("/v1/accounts", 422)
-    assert (unknown.name, unknown.said["http.response.status_code"]) == ("GET", 404)
+    assert (refused.attributes["http.route"], refused.attributes["http.response.status_code"]) == ("/v1/accounts", 422)
+    assert (unknown.name, unknown.attributes["http.response.status_code"]) == ("GET", 404)
     (posted,) = collector.named("POST")
     assert posted.name == "POST /v1/accounts/{account}/replays"
-    assert (posted.said["http.response.status_code"], posted.parent) == (202, "")
+    assert (posted.attributes["http.response.status_code"], posted.parent) == (202, "")
     roles = {span.resource["mesolive.role"]: span.resource["service.instance.id"] for span in collector.spans}
     assert roles.keys() == {"replica", "control"}
     assert len(set(roles.values())) == 2
@@ -151,7 +155,7 @@ async def _ends(gateway: Process) -> None:
 
 
 def of_account(collector: Receiver, name: str, account: str) -> list[Received]:
-    return [span for span in collector.named(name) if span.said["mesolive.account"] == account]
+    return [span for span in collector.named(name) if span.attributes["mesolive.account"] == account]
 
 
 async def test_a_part_of_the_messages_is_sampled_and_the_others_carry_nothing(tmp_path: Path) -> None:
@@ -190,12 +194,12 @@ async def test_a_connect_that_fails_says_why_and_so_does_the_log_under_its_ids(t
             (tmp_path / "accounts" / "alpha").write_text("a-wrong-secret")
             gateway = await here.gateway(collector.env())
             (connect,) = await collector.has("connect")
-            await gateway.complains("hub rejected the account's key")
+            await gateway.wait_for_log("hub rejected the account's key")
             (line,) = [one for one in gateway.lines() if one["event"] == "hub rejected the account's key"]
     assert connect.is_failed
-    assert connect.said["error.type"] == "unauthorized"
+    assert connect.attributes["error.type"] == "unauthorized"
     assert connect.events == ()
-    assert "401" in connect.words
+    assert "401" in connect.description
     assert (line["trace_id"], line["span_id"]) == connect.place
     assert "a-wrong-secret" not in repr(connect)
 
@@ -221,10 +225,10 @@ async def test_on_kafka_each_message_leads_to_its_span_and_its_commit(tmp_path: 
     for create in creates:
         message = messages[create.place]
         kind = message.subject.split(".")[2]
-        assert create.said["messaging.system"] == "kafka"
-        assert create.said["messaging.destination.name"] == f"{prefix}.{kind}.v1"
+        assert create.attributes["messaging.system"] == "kafka"
+        assert create.attributes["messaging.destination.name"] == f"{prefix}.{kind}.v1"
         assert create.name == f"create {prefix}.{kind}.v1"
-        assert create.said["messaging.kafka.message.key"] == message.headers["Gateway-Key"]
+        assert create.attributes["messaging.kafka.message.key"] == message.headers["Gateway-Key"]
 
 
 # A collector that fails ---------------------------------------------------------------------------------
@@ -238,7 +242,7 @@ def status(running: Process, name: str) -> int:
     return int(found[1])
 
 
-def told(running: Process) -> list[dict[str, Any]]:
+def trace_lines(running: Process) -> list[dict[str, Any]]:
     """Return the lines about traces of the replica's process."""
     return [line for line in running.lines() if "trace" in line["event"] or "opentelemetry" in str(line)]
 
@@ -261,14 +265,14 @@ async def test_a_collector_that_fails_delays_nothing_and_nothing_grows(tmp_path:
             await here.emit(count=4500, rate=1500)
             await here.settled(6000)
             took = time.monotonic() - began
-            await gateway.complains("traces lost, events are not affected")
+            await gateway.wait_for_log("traces lost, events are not affected")
             assert status(gateway, "Threads") <= threads
             assert status(gateway, "VmRSS") - memory < 40_000
             asked_at = time.monotonic()
             await _ends(gateway)
             assert time.monotonic() - asked_at < 8
             verdict = await here.verdict()
-            lines = told(gateway)
+            lines = trace_lines(gateway)
     assert verdict.faults == {}
     assert (verdict.emitted, verdict.found, verdict.late) == (12_000, 12_000, 0)
     assert took < 30  # 3 s of events, and the grace and the audits until they are final
@@ -290,16 +294,16 @@ async def test_a_collector_that_comes_back_gets_spans_and_the_log_counts_losses(
         async with nats_house(tmp_path, accounts=1, prefill=200) as here:
             gateway = await here.gateway(collector.env())
             await here.settled(200)
-            await gateway.complains("traces lost, events are not affected")
+            await gateway.wait_for_log("traces lost, events are not affected")
             await until(lambda: len(created(collector.refused)) >= 200, "all that was published is refused")
             collector.change("takes")
 
             async def is_over() -> bool:
                 await here.emit(count=1, rate=100)
-                return "trace export recovered" in gateway.complained
+                return "trace export recovered" in gateway.stderr
 
             await until(is_over, "it says that traces are exported again")
-            first, last = told(gateway)
+            first, last = trace_lines(gateway)
             await until(lambda: bool(collector.named("create")), "spans come")
     assert "Service Unavailable" in first["error"]
     assert last["lost"] >= len(created(collector.refused) - created(collector.spans)) > 0
@@ -319,16 +323,16 @@ async def test_the_collector_gets_headers_of_a_file_read_anew_and_never_logged(t
             await collector.has("create", count=15)
             headers.write_text("Authorization: Bearer third-secret\x07\n")
             await here.emit(count=5, rate=100)
-            await gateway.complains("traces lost, events are not affected")
+            await gateway.wait_for_log("traces lost, events are not affected")
             await here.settled(20)
-            said = gateway.complained
+            logged = gateway.stderr
     assert (collector.headers[0]["Authorization"], collector.headers[0]["X-Scope-OrgID"]) == (
         "Bearer first-secret",
         "desk",
     )
     assert collector.headers[-1]["Authorization"] == "Bearer second-secret"
-    assert "line 1 is no header" in said
-    assert "-secret" not in said
+    assert "line 1 is no header" in logged
+    assert "-secret" not in logged
 
 
 async def test_a_collector_of_a_private_ca_is_trusted_by_its_file_alone(tmp_path: Path) -> None:
@@ -339,10 +343,10 @@ async def test_a_collector_of_a_private_ca_is_trusted_by_its_file_alone(tmp_path
     with receiver(tls=context) as collector:
         async with nats_house(tmp_path, accounts=1, prefill=10) as here:
             stranger = await here.gateway(collector.env())
-            await stranger.complains("traces lost, events are not affected")
+            await stranger.wait_for_log("traces lost, events are not affected")
             stranger.signal(signal.SIGTERM)
             assert await stranger.ended(10) == 0
             assert collector.spans == []
             await here.gateway({**collector.env(), "GATEWAY_TRACING__CA_FILE": str(authority.file)})
             await collector.has("connect")
-    assert "certificate" in told(stranger)[0]["error"].lower()
+    assert "certificate" in trace_lines(stranger)[0]["error"].lower()

@@ -14,7 +14,7 @@ from tests.support.replay_client import Scene, Scenes, at_work
 async def verified(scene: Scene, *options: str) -> tuple[int, str]:
     """Run `gateway verify`, and return its exit code and what it said; it waits for nothing but what is lost."""
     running = await scene.start("verify", "--wait", "600", *options)
-    return await running.ended(), running.said
+    return await running.ended(), running.stdout
 
 
 @pytest.mark.timeout(300)
@@ -33,9 +33,9 @@ async def test_what_is_not_subscribed_or_of_an_older_incarnation_is_no_fault(bro
         ]
         assert len(unwanted) > 20
         of_all = f"{account}: exact: {200 - len(unwanted)} of 200 events once and in order"
-        code, said = await verified(scene)
-        assert code == 0, said
-        assert f"{of_all}; {len(unwanted)} more are not subscribed" in said
+        code, output = await verified(scene)
+        assert code == 0, output
+        assert f"{of_all}; {len(unwanted)} more are not subscribed" in output
 
         await put(control, account, "paused")
         answer = await control.ask(f"DELETE {subscription}")  # is not in force while the account is paused
@@ -45,16 +45,16 @@ async def test_what_is_not_subscribed_or_of_an_older_incarnation_is_no_fault(bro
         answer = await control.ask(f"PUT {checkpoint}", json={"verified": 40}, If_Match=seen)
         assert answer.status in {200, 202}, answer
         await put(control, account, "running")
-        code, said = await verified(scene)
-        assert code == 0, said
-        assert f"{account}: exact: 160 of 160 events once and in order" in said  # what is wanted then holds
+        code, output = await verified(scene)
+        assert code == 0, output
+        assert f"{account}: exact: 160 of 160 events once and in order" in output  # what is wanted then holds
 
-        code, said = await verified(scene, "--incarnation", "1")
-        assert code == 0, said
-        assert of_all in said
-        code, said = await verified(scene, "--incarnation", "1", "--strategies", "1")
-        assert code == 1, said
-        assert "which was not subscribed" in said
+        code, output = await verified(scene, "--incarnation", "1")
+        assert code == 0, output
+        assert of_all in output
+        code, output = await verified(scene, "--incarnation", "1", "--strategies", "1")
+        assert code == 1, output
+        assert "which was not subscribed" in output
 
 
 async def test_a_subscription_that_was_there_before_the_account_is_known(broker: Scenes, tmp_path: Path) -> None:
@@ -75,6 +75,6 @@ async def test_a_subscription_that_was_there_before_the_account_is_known(broker:
         await scene.ask(f"POST /users/{account}/emit", count=100)
         assert answer.status in {200, 202}, answer
         await control.live(scene.accounts)
-        code, said = await verified(scene)
-        assert code == 0, said
-        assert "more are not subscribed" in said
+        code, output = await verified(scene)
+        assert code == 0, output
+        assert "more are not subscribed" in output

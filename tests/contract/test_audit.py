@@ -137,7 +137,7 @@ async def test_nothing_can_be_taken_out_of_the_stream(nats: NatsRig) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"max_age": 3600 * 10**9}, "max_age is 3600 s: records would leave before topics.audit_retention"),
         ({"max_bytes": 10_000}, "max_bytes is 10000"),
@@ -151,7 +151,7 @@ async def test_nothing_can_be_taken_out_of_the_stream(nats: NatsRig) -> None:
     ],
 )
 async def test_a_stream_that_could_lose_records_is_refused(
-    nats: NatsRig, change: dict[str, object], words: str
+    nats: NatsRig, change: dict[str, object], message: str
 ) -> None:
     topics, prefix = nats.topics, nats.topics.prefix
     config: dict[str, object] = {
@@ -168,7 +168,7 @@ async def test_a_stream_that_could_lose_records_is_refused(
     }
     await nats.connection.link.api(f"STREAM.CREATE.{topics.audit_stream}", config | changed)
     trail = JetStreamAudit(nats.connection, topics)
-    with pytest.raises(ConfigurationError, match=words.format(prefix=prefix)):
+    with pytest.raises(ConfigurationError, match=message.format(prefix=prefix)):
         await trail.prepare(replicas=1, create=True, retention=DAY)
 
 
@@ -206,7 +206,7 @@ async def test_on_kafka_the_retention_is_the_settings_and_a_shorter_one_refused(
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
+    ("config", "message"),
     [
         ({"cleanup_policy": "compact"}, "cleanup.policy is compact"),
         ({"cleanup_policy": "compact,delete"}, "cleanup.policy is compact,delete"),
@@ -215,10 +215,10 @@ async def test_on_kafka_the_retention_is_the_settings_and_a_shorter_one_refused(
 )
 @pytest.mark.parametrize("account_in_key", [True, False])
 async def test_on_kafka_a_topic_that_could_lose_records_is_refused(
-    kafka_address: str, kafka: KafkaRig, config: dict[str, str], words: str, account_in_key: bool
+    kafka_address: str, kafka: KafkaRig, config: dict[str, str], message: str, account_in_key: bool
 ) -> None:
     topics = replace(kafka.topics, prefix=f"t{uuid4().hex[:12]}", kinds=KINDS[:1])
     await made(kafka_address, topics.audit, 1, retention_ms="-1", **config)
     settings = topic_rules.ClusterSettings(topics, partitions=1, shards=1, account_in_key=account_in_key)
-    with pytest.raises(ConfigurationError, match=re.escape(words)):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         await cluster.prepare(kafka.connection, settings)

@@ -143,7 +143,7 @@ async def a_key_that_is_forgotten_was_never_written(store: ControlStore) -> None
         assert {key: value for key, value in view.values().items() if value} == {"main": b"2", "other": b"o"}
 
 
-async def whoever_heard_nothing_may_write_what_is_forgotten(store: ControlStore) -> None:
+async def a_store_that_received_nothing_may_write_what_is_forgotten(store: ControlStore) -> None:
     revisions = [await store.write("main", b"0", 0)]
     for number in range(1, 4):
         await store.forget(["main"])
@@ -169,7 +169,7 @@ Behaviour = Callable[[ControlStore], Awaitable[None]]
         a_write_that_expects_anything_else_is_refused,
         a_watch_sees_every_last_value,
         a_key_that_is_forgotten_was_never_written,
-        whoever_heard_nothing_may_write_what_is_forgotten,
+        a_store_that_received_nothing_may_write_what_is_forgotten,
     ],
 )
 async def test_the_contract(store: ControlStore, behaviour: Behaviour) -> None:
@@ -225,8 +225,8 @@ async def test_a_view_drops_what_is_forgotten_and_says_whose_it_was(store: Contr
 
 async def test_a_view_passes_over_what_a_former_owner_says_late(store: ControlStore) -> None:
     def account(owner: str, epoch: int) -> dict[str, bytes]:
-        said = Observed(owner=owner, state="live", since="2026-01-01T00:00:00Z", epoch=epoch)
-        return {"account.main": encode_record(said)}
+        observed = Observed(owner=owner, state="live", since="2026-01-01T00:00:00Z", epoch=epoch)
+        return {"account.main": encode_record(observed)}
 
     def replay(phase: Phase, epoch: int) -> dict[str, bytes]:
         return {"replay.r": encode_record(ReplayState(owner="b", phase=phase, epoch=epoch))}
@@ -236,16 +236,16 @@ async def test_a_view_passes_over_what_a_former_owner_says_late(store: ControlSt
     try:
         await store.publish_observed(account("b", 7) | replay(Phase.COMPLETED, 7))
         await until(lambda: "main" in view.observed and "r" in view.replay_states, "the owner is heard")
-        standing = view.observed["main"]
+        current = view.observed["main"]
         await store.publish_observed(account("a", 3) | replay(Phase.RUNNING, 3))
         late = [("account.main", 3), ("replay.r", 3)]
         await until(lambda: [(key, view.last_writer(key).epoch) for key, _ in late] == late, "both late ones are heard")
-        assert (view.observed["main"], view.phase("r")) == (standing, Phase.COMPLETED)
+        assert (view.observed["main"], view.phase("r")) == (current, Phase.COMPLETED)
         await store.publish_observed(account("b", 7) | replay(Phase.COMPLETED, 7))
         await until(
             lambda: view.last_writer("account.main").epoch == view.last_writer("replay.r").epoch == 7, "and again"
         )
-        assert view.observed["main"].revision > standing.revision
+        assert view.observed["main"].revision > current.revision
         await store.publish_observed(account("a", 9))
         await until(
             lambda: view.observed["main"].value == decode_record(Observed, account("a", 9)["account.main"]), "9"
@@ -307,13 +307,15 @@ async def test_thousands_of_accounts_are_reported_and_seen_in_no_time(store: Con
     observed = {f"account-{number}": b"x" * 300 for number in range(5000)}
     began = time.monotonic()
     await store.publish_observed(observed)
-    told = time.monotonic()
+    reported_at = time.monotonic()
     async with watching(store) as view:
         await until(lambda: len(view.observed) == len(observed), "all is seen")
     seen = time.monotonic()
-    log.info("%d accounts were reported in %.2f s and seen in %.2f s", len(observed), told - began, seen - told)
-    assert told - began < 5  # 0.8 s where nothing else runs
-    assert seen - told < 5
+    log.info(
+        "%d accounts were reported in %.2f s and seen in %.2f s", len(observed), reported_at - began, seen - reported_at
+    )
+    assert reported_at - began < 5  # 0.8 s where nothing else runs
+    assert seen - reported_at < 5
 
 
 async def test_a_stream_that_is_made_anew_is_read_from_its_beginning(nats: NatsRig) -> None:
@@ -408,9 +410,9 @@ class _BeginsAnew(MemoryControl):
     ("defect", "behaviour"),
     [
         (_RemembersRevisions, a_key_that_is_forgotten_was_never_written),
-        (_RemembersRevisions, whoever_heard_nothing_may_write_what_is_forgotten),
+        (_RemembersRevisions, a_store_that_received_nothing_may_write_what_is_forgotten),
         (_ForgetsDesiredStateOnly, a_key_that_is_forgotten_was_never_written),
-        (_BeginsAnew, whoever_heard_nothing_may_write_what_is_forgotten),
+        (_BeginsAnew, a_store_that_received_nothing_may_write_what_is_forgotten),
         (_NeverRefuses, of_two_writers_each_change_is_kept),
         (_NeverRefuses, a_write_that_expects_anything_else_is_refused),
         (_Forgets, a_watch_sees_every_last_value),
@@ -419,6 +421,6 @@ class _BeginsAnew(MemoryControl):
 async def test_the_suite_notices_a_store_that_breaks_its_word(
     defect: Callable[[], ControlStore], behaviour: Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.support.ownership_suite.PATIENCE", 1.0)
+    monkeypatch.setattr("tests.support.ownership_suite.TIMEOUT_S", 1.0)
     with pytest.raises((AssertionError, Conflict, pytest.fail.Exception)):
         await behaviour(defect())

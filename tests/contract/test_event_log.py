@@ -244,15 +244,15 @@ async def test_a_writer_whose_shard_is_claimed_is_either_before_or_refused(rig: 
             while acknowledged < before + 30:
                 await asyncio.sleep(0)
             async with rig.log("b").open(4) as new:
-                told = int((await new.checkpoints())["demo"])
+                stored = int((await new.checkpoints())["demo"])
                 with pytest.raises(BrokerError) as refused:
                     await writer
                 assert isinstance(refused.value, (Fenced, OutcomeUnknown, Unavailable))
-                assert told == acknowledged or (
-                    told == acknowledged + 3 and not isinstance(refused.value, Unavailable)
+                assert stored == acknowledged or (
+                    stored == acknowledged + 3 and not isinstance(refused.value, Unavailable)
                 ), "who is told that nothing was stored must be right"
-                assert await numbers(rig.reader) == list(range(1, told + 1))
-                acknowledged = told
+                assert await numbers(rig.reader) == list(range(1, stored + 1))
+                acknowledged = stored
 
 
 async def test_a_read_filters_by_topic_and_account(rig: Rig) -> None:

@@ -48,10 +48,10 @@ class Writer:
 
     async def settle(self, shard: ShardLog) -> int:
         """Learn from the checkpoint what became of the last commit, and return the number that is true."""
-        told = int((await shard.checkpoints()).get("demo", b"0"))
-        assert told in {self.settled, self.tried}
-        self.settled = told
-        return told
+        stored = int((await shard.checkpoints()).get("demo", b"0"))
+        assert stored in {self.settled, self.tried}
+        self.settled = stored
+        return stored
 
 
 async def until(writer: Writer, settled: int, task: asyncio.Task[None]) -> None:
@@ -67,8 +67,8 @@ async def reopened(log: EventLog, shard: int, writer: Writer, rig: NatsRig) -> N
     while True:
         try:
             async with log.open(shard) as opened:
-                told = await writer.settle(opened)
-                assert await numbers(rig.reader) == list(range(1, told + 1))
+                stored = await writer.settle(opened)
+                assert await numbers(rig.reader) == list(range(1, stored + 1))
                 return
         except (Unavailable, OutcomeUnknown):
             await rig.connection.connected()
@@ -309,13 +309,13 @@ async def test_a_log_is_spent_once_its_stream_is_made_anew_under_the_connection(
 
 
 @asynccontextmanager
-async def rewritten(server: NatsServer, said: bytes, instead: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
+async def rewritten(server: NatsServer, original: bytes, instead: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """Yield an address of the server, and an event: while it is set, what the server says is rewritten to its size."""
     begins = asyncio.Event()
 
     async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, rewrites: bool) -> None:
         while line := await reader.readline():
-            writer.write(re.sub(said, instead, line) if rewrites and begins.is_set() else line)
+            writer.write(re.sub(original, instead, line) if rewrites and begins.is_set() else line)
         writer.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -328,7 +328,7 @@ async def rewritten(server: NatsServer, said: bytes, instead: bytes) -> AsyncIte
 
 
 @pytest.mark.parametrize(
-    ("said", "instead", "words"),
+    ("original", "instead", "expected"),
     [
         (rb'"batch":"[\w-]{16}"', b'"batch":"%b"' % (b"0" * 16), "the acknowledgement is not of this batch"),
         (b'"count":4', b'"count":3', "the acknowledgement is not of this batch"),
@@ -337,14 +337,14 @@ async def rewritten(server: NatsServer, said: bytes, instead: bytes) -> AsyncIte
     ids=["another batch", "another count", "a place that is too low"],
 )
 async def test_only_the_exact_acknowledgement_is_a_success(
-    nats_server: NatsServer, said: bytes, instead: bytes, words: str
+    nats_server: NatsServer, original: bytes, instead: bytes, expected: str
 ) -> None:
-    async with rewritten(nats_server, said, instead) as (url, begins), nats_rig(url) as rig:
+    async with rewritten(nats_server, original, instead) as (url, begins), nats_rig(url) as rig:
         log = rig.log("a")
         async with log.open(1) as shard:
             await shard.commit(Commit(messages(1, 3), {"demo": b"3"}))
             begins.set()
-            with pytest.raises(OutcomeUnknown, match=words):
+            with pytest.raises(OutcomeUnknown, match=expected):
                 await shard.commit(Commit(messages(4, 6), {"demo": b"6"}))
         begins.clear()
         async with log.open(1) as shard:

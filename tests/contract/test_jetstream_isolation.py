@@ -79,8 +79,8 @@ def against_a_consumer(user: str, victim: str) -> Iterator[Attempt]:
     }
     for call, body in calls.items():
         yield Attempt(user, victim, f"$JS.API.{call}", json.dumps(body).encode())
-    for word in (b"+ACK", b"-NAK", b"+TERM", b"+WPI"):
-        yield Attempt(user, victim, f"$JS.ACK.{name}.1.1.1.1700000000000000000.0", word)
+    for payload in (b"+ACK", b"-NAK", b"+TERM", b"+WPI"):
+        yield Attempt(user, victim, f"$JS.ACK.{name}.1.1.1.1700000000000000000.0", payload)
 
 
 def against_all(user: str) -> Iterator[Attempt]:
@@ -173,7 +173,7 @@ async def fill(server: NatsServer, admin: JetStreamContext, folder: Path) -> Non
     await admin.add_consumer(TOPICS.audit_stream, durable_name="auditor", ack_policy="explicit")
 
 
-async def standing(admin: JetStreamContext) -> dict[str, Any]:
+async def state_of_all(admin: JetStreamContext) -> dict[str, Any]:
     """Return all that an attempt could have changed."""
     found: dict[str, Any] = {}
     for stream in STREAMS:
@@ -194,7 +194,7 @@ async def standing(admin: JetStreamContext) -> dict[str, Any]:
 async def as_user(server: NatsServer, user: str, refused: list[str]) -> AsyncIterator[Client]:
     """Connect as a user, and note each subject that the server refuses."""
 
-    async def hear(error: Exception) -> None:
+    async def on_error(error: Exception) -> None:
         found = re.search(r'permissions violation for \w+ to "([^"]*)"', str(error), re.IGNORECASE)
         if found is not None:
             refused.append(found[1].lower())
@@ -205,7 +205,7 @@ async def as_user(server: NatsServer, user: str, refused: list[str]) -> AsyncIte
         password=PASSWORDS[f"{user.upper()}_PASSWORD"],
         inbox_prefix=f"_INBOX_{user}",
         allow_reconnect=False,
-        error_cb=hear,
+        error_cb=on_error,
     )
     try:
         yield client
@@ -227,18 +227,18 @@ async def let_through(server: NatsServer, user: str) -> list[str]:
             await client.subscribe(subject)
         for _ in range(2):  # nats-py writes a first ping before what waits to be sent
             await client.flush()
-    heard = set(refused)
-    return [str(one) for one in tried if one.subject.lower() not in heard] + [
-        f"{user} listens to {subject}" for subject in inboxes if subject.lower() not in heard
+    refused_subjects = set(refused)
+    return [str(one) for one in tried if one.subject.lower() not in refused_subjects] + [
+        f"{user} listens to {subject}" for subject in inboxes if subject.lower() not in refused_subjects
     ]
 
 
 async def test_no_user_reaches_what_is_another_s(server: NatsServer, admin: JetStreamContext, tmp_path: Path) -> None:
     await made_anew(server, admin, tmp_path, TEXT)
-    before = await standing(admin)
+    before = await state_of_all(admin)
     for user in USERS:
         assert await let_through(server, user) == []
-        assert await standing(admin) == before, user
+        assert await state_of_all(admin) == before, user
 
 
 @pytest.mark.parametrize(
@@ -301,10 +301,10 @@ async def test_what_reaches_another_s_consumer_is_seen_in_its_state(
 ) -> None:
     text = TEXT.replace('CONSUMER.MSG.NEXT.mesolive-gateway.orders"', 'CONSUMER.MSG.NEXT.mesolive-gateway.*"')
     await made_anew(server, admin, tmp_path, text)
-    before = await standing(admin)
+    before = await state_of_all(admin)
     await let_through(server, "orders")
     async with asyncio.timeout(10):
-        while await standing(admin) == before:
+        while await state_of_all(admin) == before:
             await asyncio.sleep(0.01)
 
 
@@ -369,9 +369,9 @@ async def test_no_answer_of_the_server_is_stored_or_done_elsewhere(
 ) -> None:
     """A request names the subject of its answer, and NATS asks nobody whether the user may publish there."""
     await made_anew(server, admin, tmp_path, TEXT)
-    before = await standing(admin)
+    before = await state_of_all(admin)
     await redirect_answers(server, user, API)
-    after = await standing(admin)
+    after = await state_of_all(admin)
     changed = {part for part in before.keys() | after.keys() if before.get(part) != after.get(part)}
     assert changed <= {f"{TOPICS.stream}.{user}"}  # it took a message
 
@@ -389,9 +389,9 @@ async def test_an_answer_that_is_stored_elsewhere_is_found(
         client = await nats.connect(together.url, user="admin", password="admin", allow_reconnect=False)
         admin = client.jetstream()
         await fill(together, admin, tmp_path)
-        before = await standing(admin)
+        before = await state_of_all(admin)
         await redirect_answers(together, user, "$JS.API")
         async with asyncio.timeout(10):
-            while (await standing(admin))[TOPICS.stream] == before[TOPICS.stream]:
+            while (await state_of_all(admin))[TOPICS.stream] == before[TOPICS.stream]:
                 await asyncio.sleep(0.01)
         await client.close()

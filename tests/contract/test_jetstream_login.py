@@ -66,17 +66,17 @@ async def test_a_user_is_let_in_with_the_password_in_a_file(folder: Path, tmp_pa
 async def test_a_wrong_password_is_refused_by_its_file_and_never_shown(folder: Path, tmp_path: Path) -> None:
     async with NatsServer(folder, config=users()) as server:
         file = written(tmp_path, "wr0ng")
-        words = await refused(server, BrokerLogin(user="u", password_file=file))
-    assert words.startswith("broker.sasl.password_file: NATS refused the login (")
-    assert f"of u with the password in {file}. Write the user's present password into the file" in words
-    assert "wr0ng" not in words
+        problem = await refused(server, BrokerLogin(user="u", password_file=file))
+    assert problem.startswith("broker.sasl.password_file: NATS refused the login (")
+    assert f"of u with the password in {file}. Write the user's present password into the file" in problem
+    assert "wr0ng" not in problem
 
 
 async def test_a_server_that_wants_a_login_says_so_to_who_has_none(folder: Path) -> None:
     async with NatsServer(folder, config=users()) as server:
-        words = await refused(server, BrokerLogin())
-    assert words.startswith("broker: NATS refused the login (")
-    assert words.endswith("Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file.")
+        problem = await refused(server, BrokerLogin())
+    assert problem.startswith("broker: NATS refused the login (")
+    assert problem.endswith("Set broker.sasl.username and broker.sasl.password_file, or broker.credentials_file.")
 
 
 async def test_a_server_that_hangs_up_over_the_first_bytes_of_a_login_is_heard(
@@ -128,7 +128,7 @@ def _empty(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "words"),
+    ("spoiled", "message"),
     [
         (_unreadable, "cannot be read (No such file or directory). Name a file that the gateway may read."),
         (_folder, "cannot be read (Is a directory). Name a file that the gateway may read."),
@@ -137,15 +137,15 @@ def _empty(folder: Path) -> Path:
     ],
 )
 async def test_a_password_file_that_holds_none_is_named(
-    nats_server: NatsServer, tmp_path: Path, spoiled: Callable[[Path], Path], words: str
+    nats_server: NatsServer, tmp_path: Path, spoiled: Callable[[Path], Path], message: str
 ) -> None:
     file = spoiled(tmp_path)
-    said = await refused(nats_server, BrokerLogin(user="u", password_file=file))
-    assert said == f"broker.sasl.password_file: {file} {words}"
+    problem = await refused(nats_server, BrokerLogin(user="u", password_file=file))
+    assert problem == f"broker.sasl.password_file: {file} {message}"
 
 
 @pytest.mark.parametrize(
-    ("access", "words"),
+    ("access", "message"),
     [
         (BrokerLogin(user="u"), "broker.sasl.password_file: is not set, and broker.sasl.username is"),
         (BrokerLogin(password_file=Path("p")), "broker.sasl.username: is not set, and broker.sasl.password_file is"),
@@ -157,9 +157,9 @@ async def test_a_password_file_that_holds_none_is_named(
     ],
 )
 async def test_settings_that_do_not_go_together_are_refused(
-    nats_server: NatsServer, access: BrokerLogin, words: str
+    nats_server: NatsServer, access: BrokerLogin, message: str
 ) -> None:
-    assert (await refused(nats_server, access)).startswith(words)
+    assert (await refused(nats_server, access)).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,10 @@ async def test_an_nkey_is_let_in_by_its_seed_in_a_file(folder: Path, tmp_path: P
     async with NatsServer(folder, config=config) as server:
         await stores_and_reads(server, BrokerLogin(credentials_file=written(tmp_path, seed + "\n")))
         file = written(tmp_path, user_seed())
-        words = await refused(server, BrokerLogin(credentials_file=file))
-    assert words.startswith(f"broker.credentials_file: NATS refused the login (Authorization Violation) with {file}. ")
+        problem = await refused(server, BrokerLogin(credentials_file=file))
+    assert problem.startswith(
+        f"broker.credentials_file: NATS refused the login (Authorization Violation) with {file}. "
+    )
 
 
 @pytest.fixture(scope="module")
@@ -233,12 +235,12 @@ async def test_credentials_that_the_server_does_not_take_are_refused_in_words(
     gone, present, ago = user_seed(), user_seed(), int(time.time()) - 60
     async with NatsServer(folder, config=operator.config(revoked=gone)) as server:
 
-        async def words(credentials: str) -> str:
+        async def refusal(credentials: str) -> str:
             return await refused(server, BrokerLogin(credentials_file=written(tmp_path, credentials)))
 
-        expired = await words(operator.credentials(present, expires=ago))
+        expired = await refusal(operator.credentials(present, expires=ago))
         for stranger in (operator.credentials(gone), Operator().credentials(present)):
-            assert "NATS refused the login" in await words(stranger)
+            assert "NATS refused the login" in await refusal(stranger)
         assert "broker: NATS refused the login" in await refused(server, BrokerLogin())
         await stores_and_reads(server, BrokerLogin(credentials_file=written(tmp_path, operator.credentials(present))))
     moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(ago))
@@ -268,7 +270,7 @@ def _of_an_account(operator: Operator) -> str:
 
 
 @pytest.mark.parametrize(
-    ("spoiled", "words"),
+    ("spoiled", "message"),
     [
         (lambda _: "", "has no user JWT and nkey seed. Name a .creds file as nsc makes it"),
         (lambda _: "not credentials\n", "has no user JWT and nkey seed"),
@@ -281,15 +283,15 @@ def _of_an_account(operator: Operator) -> str:
     ],
 )
 async def test_an_impossible_credentials_file_is_named_before_it_is_tried(
-    nats_server: NatsServer, tmp_path: Path, operator: Operator, spoiled: Callable[[Operator], str], words: str
+    nats_server: NatsServer, tmp_path: Path, operator: Operator, spoiled: Callable[[Operator], str], message: str
 ) -> None:
     content = spoiled(operator)
     file = written(tmp_path, content)
-    said = await refused(nats_server, BrokerLogin(credentials_file=file))
-    assert said.startswith("broker.credentials_file: ")
-    assert str(file) in said
-    assert words in said
-    assert not any(line in said for line in content.splitlines() if len(line) > 20)
+    problem = await refused(nats_server, BrokerLogin(credentials_file=file))
+    assert problem.startswith("broker.credentials_file: ")
+    assert str(file) in problem
+    assert message in problem
+    assert not any(line in problem for line in content.splitlines() if len(line) > 20)
 
 
 async def test_a_jwt_that_expires_while_the_gateway_runs_is_renewed_by_its_file(
@@ -332,14 +334,14 @@ async def test_an_account_without_jetstream_is_told_apart_from_a_server_without(
     access = BrokerLogin(user="u", password_file=password_file)
     accounts = {"A": {"users": [{"user": "u", "password": PASSWORD}]}}
     async with NatsServer(folder / "accounts", config={"accounts": accounts}) as server:
-        words = await refused(server, access)
-    assert words == (
+        problem = await refused(server, access)
+    assert problem == (
         "broker: NATS says: JetStream not enabled for account. "
         "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."
     )
     credentials = written(tmp_path, operator.credentials(user_seed()), "creds")
     async with NatsServer(folder / "jwt", config=operator.config(jetstream=False)) as server:
-        assert await refused(server, BrokerLogin(credentials_file=credentials)) == words
+        assert await refused(server, BrokerLogin(credentials_file=credentials)) == problem
     async with NatsServer(folder / "off", config={**users(), "jetstream": None}) as server:
         assert await refused(server, access) == (
             "broker.servers: JetStream is not enabled on this NATS server. Enable it: `jetstream { store_dir: … }`."

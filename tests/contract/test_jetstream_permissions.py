@@ -120,7 +120,7 @@ async def live(connection: Connection, *, create: bool) -> None:
             letters = [message(4, topic="dead-letter"), message(5, topic="notifications")]
             await shard.commit(Commit([*messages(1, 3), *letters], {"demo": b"5"}))
             await registry.register("demo")
-    await steer(JetStreamControl(connection, TOPICS), patience=3)
+    await steer(JetStreamControl(connection, TOPICS), timeout_s=3)
     await connection.link.refused([])  # what was refused is told now
 
 
@@ -175,8 +175,8 @@ async def test_the_gateway_works_with_its_permissions_and_with_not_one_less(
                 await live(connection, create=create)
         except (GatewayError, TimeoutError) as error:
             refused = error
-        words = caplog.text if permission in _FOR_WATCHING else str(refused)
-        assert [subject for subject in named(words) if covers(permission, subject)], permission
+        problem = caplog.text if permission in _FOR_WATCHING else str(refused)
+        assert [subject for subject in named(problem) if covers(permission, subject)], permission
         if permission not in _FOR_WATCHING:
             assert isinstance(refused, Unavailable if permission in _NEEDED_LATER else ConfigurationError), permission
 
@@ -340,7 +340,7 @@ async def consume(
     """Let a service, with plain nats-py, take its events; return them, or the first refusal that it hears."""
     violation: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-    async def hear(error: Exception) -> None:
+    async def on_error(error: Exception) -> None:
         if "permissions violation" in str(error) and not violation.done():
             violation.set_result(str(error))
 
@@ -350,7 +350,7 @@ async def consume(
         password=PASSWORDS[f"{user.upper()}_PASSWORD"],
         inbox_prefix=f"_INBOX_{user}",
         allow_reconnect=False,
-        error_cb=hear,
+        error_cb=on_error,
     )
     working = asyncio.ensure_future(service(client.jetstream(prefix=API)))
     try:
@@ -389,9 +389,9 @@ async def test_a_service_consumes_with_its_permissions_and_with_not_one_less(
     for permission in needed:
         going_by(server, lacking(TEXT, user, permission))
         await anew()
-        words = await consume(server, user, service)
-        assert isinstance(words, str), f"{permission} is not needed"
-        assert covers(permission, named(words)[0])
+        problem = await consume(server, user, service)
+        assert isinstance(problem, str), f"{permission} is not needed"
+        assert covers(permission, named(problem)[0])
 
 
 # While it runs ---------------------------------------------------------------------------------------------

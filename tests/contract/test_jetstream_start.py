@@ -37,7 +37,7 @@ async def test_a_stream_is_made_once_and_passes_its_own_check(connection: Connec
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"max_age": 3_600_000_000_000}, "max_age is 3600 s"),
         ({"max_bytes": 1_000_000, "discard": "old"}, "max_bytes is 1000000 with discard old"),
@@ -55,11 +55,11 @@ async def test_a_stream_is_made_once_and_passes_its_own_check(connection: Connec
     ],
 )
 async def test_a_dangerous_stream_is_refused_in_words(
-    connection: Connection, settings: StreamSettings, change: dict[str, Any], words: str
+    connection: Connection, settings: StreamSettings, change: dict[str, Any], message: str
 ) -> None:
     await connection.link.api(f"STREAM.CREATE.{settings.topics.stream}", wanted(settings) | change)
 
-    with pytest.raises(ConfigurationError, match=words):
+    with pytest.raises(ConfigurationError, match=message):
         await prepare(connection, settings)
 
 
@@ -167,20 +167,20 @@ async def test_what_is_no_address_is_refused(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("allowed", "words"),
+    ("allowed", "message"),
     [
         ({"publish": "meso.>", "subscribe": "_INBOX.>"}, r'publish to "\$JS\.API\.STREAM\.INFO\.meso-gateway"'),
         ({"publish": ["meso.>", "$JS.>"], "subscribe": "meso.>"}, r'broker\.inbox_prefix: .* subscribe to "_INBOX\.'),
     ],
 )
-async def test_a_missing_permission_is_named(folder: Path, allowed: dict[str, Any], words: str) -> None:
+async def test_a_missing_permission_is_named(folder: Path, allowed: dict[str, Any], message: str) -> None:
     users = [{"user": "u", "password": "p", "permissions": allowed}]
     async with EmbeddedServer(folder, config={"authorization": {"users": users}}) as server:
         password_file = folder.with_name("password")
         password_file.write_text("p")
         access = BrokerLogin(user="u", password_file=password_file)
         options = ConnectionOptions(servers=[server.url], access=access)
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             async with connect(options) as connection:
                 await prepare(connection, StreamSettings(Topics("meso")))
 

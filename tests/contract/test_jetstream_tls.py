@@ -85,8 +85,8 @@ async def test_a_private_ca_is_trusted_where_it_is_named_and_nobody_else_is(
 
 async def test_a_certificate_that_is_out_of_date_is_refused(folder: Path, authority: Authority) -> None:
     async with NatsServer(folder, config=tls(authority.certificate("old", days=-1))) as server:
-        words = await refused(server.url, BrokerLogin(ca_file=authority.file))
-    assert words == (
+        problem = await refused(server.url, BrokerLogin(ca_file=authority.file))
+    assert problem == (
         "broker.servers: the server's certificate is refused: certificate has expired. "
         "Renew it, or set this machine's clock."
     )
@@ -145,12 +145,12 @@ async def test_a_server_without_tls_is_refused_and_never_sees_the_password(
     tmp_path: Path, authority: Authority, with_password: bool
 ) -> None:
     """The server is a bare socket here: a man in the middle who says that there is no TLS."""
-    heard = bytearray()
+    received = bytearray()
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"version":"2.15.0","max_payload":1048576,"headers":true,"auth_required":true}\r\n')
         while line := await reader.readline():
-            heard.extend(line)
+            received.extend(line)
             if line == b"PING\r\n":
                 writer.write(b"PONG\r\n")
         writer.close()
@@ -165,15 +165,15 @@ async def test_a_server_without_tls_is_refused_and_never_sees_the_password(
             (f"nats://127.0.0.1:{port}", BrokerLogin(ca_file=authority.file, **login)),
             (f"tls://127.0.0.1:{port}", BrokerLogin(**login)),
         ):
-            words = await refused(address, access)
-            assert words == "broker.tls: the server offers no TLS. Take broker.tls away, or let the server offer TLS."
-    assert b"s3cret" not in heard
-    assert (b"CONNECT" in heard) is not with_password
+            problem = await refused(address, access)
+            assert problem == "broker.tls: the server offers no TLS. Take broker.tls away, or let the server offer TLS."
+    assert b"s3cret" not in received
+    assert (b"CONNECT" in received) is not with_password
 
 
 async def test_a_websocket_without_tls_is_refused_where_tls_is_set(authority: Authority) -> None:
-    words = await refused("ws://127.0.0.1:80", BrokerLogin(ca_file=authority.file))
-    assert words.startswith("broker.servers: 'ws://127.0.0.1:80' is without TLS, and broker.tls is set")
+    problem = await refused("ws://127.0.0.1:80", BrokerLogin(ca_file=authority.file))
+    assert problem.startswith("broker.servers: 'ws://127.0.0.1:80' is without TLS, and broker.tls is set")
 
 
 # Files -----------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def own(tmp_path: Path, authority: Authority, client_pair: Pair) -> dict[str, Pa
 
 
 @pytest.mark.parametrize(
-    ("setting", "spoil", "words"),
+    ("setting", "spoil", "message"),
     [
         ("ca_file", _absent, "cannot be read (No such file or directory). Name a file that the gateway may read."),
         ("ca_file", _empty, "holds no certificate. Name a PEM file with the certificate of the authority"),
@@ -218,13 +218,13 @@ def own(tmp_path: Path, authority: Authority, client_pair: Pair) -> dict[str, Pa
     ],
 )
 async def test_a_file_that_cannot_be_right_is_named(
-    own: dict[str, Path], setting: str, spoil: Callable[[Path], None], words: str
+    own: dict[str, Path], setting: str, spoil: Callable[[Path], None], message: str
 ) -> None:
     spoil(own[setting])
-    said = await refused(f"nats://127.0.0.1:{free_port()}", BrokerLogin(**own))
-    assert said.startswith(f"broker.tls.{setting}: ")
-    assert str(own[setting]) in said
-    assert words in said
+    problem = await refused(f"nats://127.0.0.1:{free_port()}", BrokerLogin(**own))
+    assert problem.startswith(f"broker.tls.{setting}: ")
+    assert str(own[setting]) in problem
+    assert message in problem
 
 
 async def test_a_renewed_certificate_and_authority_serve_from_the_next_connect(

@@ -140,9 +140,9 @@ async def backed_up_and_restored(server: NatsServer, name: str, **change: Any) -
             ended.set()
 
     async def api(call: str, body: dict[str, Any]) -> dict[str, Any]:
-        said = json.loads((await client.request(f"$JS.API.STREAM.{call}.{name}", json.dumps(body).encode())).data)
-        assert "error" not in said, said
-        return dict(said)
+        answer = json.loads((await client.request(f"$JS.API.STREAM.{call}.{name}", json.dumps(body).encode())).data)
+        assert "error" not in answer, answer
+        return dict(answer)
 
     try:
         await client.subscribe(f"copy.{name}", cb=take)
@@ -195,7 +195,7 @@ async def test_an_overwritten_record_of_the_deployment_can_be_written_again(
     await connection.link.ask(topics.deployment, b"oops")
     with pytest.raises(ConfigurationError) as refused:
         await registry.ensure_layout(16)
-    said = '{"version": 1, "shards": 16}'
-    assert f"Publish {said} there, with the number of shards that the deployment started with" in str(refused.value)
-    await connection.link.ask(topics.deployment, said.encode())
+    text = '{"version": 1, "shards": 16}'
+    assert f"Publish {text} there, with the number of shards that the deployment started with" in str(refused.value)
+    await connection.link.ask(topics.deployment, text.encode())
     await registry.ensure_layout(16)

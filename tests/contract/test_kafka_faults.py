@@ -64,9 +64,9 @@ async def reopened(log: EventLog, rig: KafkaRig, shard: int = 1) -> int:
         while True:
             try:
                 async with log.open(shard) as opened:
-                    told = int((await opened.checkpoints()).get("demo", b"0"))
-                    assert await numbers(rig.reader) == list(range(1, told + 1))
-                    return told
+                    stored = int((await opened.checkpoints()).get("demo", b"0"))
+                    assert await numbers(rig.reader) == list(range(1, stored + 1))
+                    return stored
             except BOTH:
                 continue
 
@@ -124,7 +124,7 @@ async def test_a_transaction_that_timed_out_is_no_rival(server: KafkaServer, wir
             snag = wire.snag(Api.PRODUCE, "request")
             writing = asyncio.create_task(shard.commit(commit(4, 6)))
             await snag.caught.wait()
-            await said(
+            await wait_for_log(
                 server,
                 f"Completed rollback of ongoing transaction for transactionalId {rig.topics.transactional_id(1)}",
             )
@@ -134,10 +134,10 @@ async def test_a_transaction_that_timed_out_is_no_rival(server: KafkaServer, wir
         assert await reopened(log, rig) == 3
 
 
-async def said(server: KafkaServer, words: str) -> None:
+async def wait_for_log(server: KafkaServer, text: str) -> None:
     """Wait until the broker says something."""
     async with asyncio.timeout(20):
-        while words not in server.words():
+        while text not in server.output():
             await asyncio.sleep(0.02)
 
 

@@ -76,7 +76,7 @@ def refusal(secured: Secured, user: str, topic: str) -> int | None:
     return None if error is None else int(error.code())
 
 
-def first_word(consumer: Consumer) -> int | None:
+def first_error(consumer: Consumer) -> int | None:
     """Return the first error, or None for a record."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
@@ -103,7 +103,7 @@ def consumed(secured: Secured) -> Secured:
         consumer = consumer_of(secured, user, user)
         consumer.subscribe([topic])
         try:
-            assert first_word(consumer) is None
+            assert first_error(consumer) is None
             consumer.commit(asynchronous=False)
         finally:
             consumer.close()
@@ -119,7 +119,7 @@ async def test_a_service_reads_neither_another_s_topic_nor_in_its_group(
     in_its_group = consumer_of(consumed, user, other)
     try:
         in_its_group.subscribe([SERVICE_TOPICS[user]])
-        assert first_word(in_its_group) == KafkaError.GROUP_AUTHORIZATION_FAILED
+        assert first_error(in_its_group) == KafkaError.GROUP_AUTHORIZATION_FAILED
     finally:
         in_its_group.close()
     admin = AdminClient(login(consumed, user))

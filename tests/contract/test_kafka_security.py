@@ -172,7 +172,7 @@ async def test_a_client_without_tls_is_told_soon(secured: Secured) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"mechanism": "GSSAPI"}, "'GSSAPI' is none"),
         ({"mechanism": None}, "is not set, although there is a user"),
@@ -180,7 +180,7 @@ async def test_a_client_without_tls_is_told_soon(secured: Secured) -> None:
         ({"mechanism": "OAUTHBEARER"}, "broker.sasl.token_file: is not set"),
     ],
 )
-async def test_half_a_login_is_refused(change: dict[str, str | None], said: str) -> None:
+async def test_half_a_login_is_refused(change: dict[str, str | None], message: str) -> None:
     options = ConnectionOptions(["127.0.0.1:1"], mechanism="PLAIN", user="u", password="p")
-    with pytest.raises(ConfigurationError, match=re.escape(said)):
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
         await a_commit(replace(options, **change))  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
 
 
 @pytest.mark.parametrize(
-    ("topic", "config", "said"),
+    ("topic", "config", "expected"),
     [
         ("error", {"cleanup_policy": "compact"}, "cleanup.policy is compact: equal keys of two accounts would erase"),
         ("error", {"cleanup_policy": "compact,delete"}, "cleanup.policy is compact,delete: equal keys"),
@@ -96,12 +96,12 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
     ],
 )
 async def test_a_topic_that_would_break_a_promise_is_refused_in_words(
-    kafka_address: str, wanted: ClusterSettings, topic: str, config: dict[str, str], said: str
+    kafka_address: str, wanted: ClusterSettings, topic: str, config: dict[str, str], expected: str
 ) -> None:
     await made(kafka_address, wanted.topics.message(topic), **config)
     with pytest.raises(ConfigurationError) as refused:
         await prepared(kafka_address, replace(wanted, retention=3600.0))
-    assert f"{wanted.topics.message(topic)}: {said}" in str(refused.value)
+    assert f"{wanted.topics.message(topic)}: {expected}" in str(refused.value)
 
 
 async def test_a_bound_by_size_is_taken_where_it_is_set(kafka_address: str, wanted: ClusterSettings) -> None:
@@ -415,7 +415,7 @@ async def test_too_few_in_sync_replicas_are_waited_for_and_then_it_goes_on(kafka
             while not settled:
                 with suppress(Unavailable, OutcomeUnknown):
                     async with log.open(1) as shard:
-                        told = int((await shard.checkpoints())["demo"])
-                        await shard.commit(Commit([message(told + 1)], {"demo": b"%d" % (told + 1)}))
-                        settled = told + 1
+                        stored = int((await shard.checkpoints())["demo"])
+                        await shard.commit(Commit([message(stored + 1)], {"demo": b"%d" % (stored + 1)}))
+                        settled = stored + 1
         assert await numbers(rig.reader) == list(range(1, settled + 1))

@@ -69,12 +69,12 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Odd]:
     names = ("REFUSED", "LOST", "TLS", "MUTUAL", "LOGIN", "BOTH")
     ports = {name: free_port() for name in (*names, "GONE")}
     own = ",".join(f"{name}://{HERE}:{ports[name]}" for name in names)
-    told = own.replace(f"REFUSED://{HERE}:{ports['REFUSED']}", f"REFUSED://{HERE}:{ports['GONE']}")
-    told = told.replace(f"LOST://{HERE}:{ports['LOST']}", f"LOST://{NOWHERE}")
+    advertised = own.replace(f"REFUSED://{HERE}:{ports['REFUSED']}", f"REFUSED://{HERE}:{ports['GONE']}")
+    advertised = advertised.replace(f"LOST://{HERE}:{ports['LOST']}", f"LOST://{NOWHERE}")
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     config = {
         "listeners": f"PLAINTEXT://{HERE}:{{port}},{own},CONTROLLER://{HERE}:{{controller}}",
-        "advertised.listeners": f"PLAINTEXT://{HERE}:{{port}},{told}",
+        "advertised.listeners": f"PLAINTEXT://{HERE}:{{port}},{advertised}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,REFUSED:PLAINTEXT,LOST:PLAINTEXT,TLS:SSL,MUTUAL:SSL,"
         "LOGIN:SASL_PLAINTEXT,BOTH:SASL_SSL,CONTROLLER:PLAINTEXT",
         "inter.broker.listener.name": "PLAINTEXT",
@@ -106,7 +106,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
 
 
 @pytest.mark.parametrize(
-    ("listener", "how", "said"),
+    ("listener", "how", "expected"),
     [
         pytest.param(
             "TLS",
@@ -183,12 +183,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     ],
 )
 async def test_who_is_not_let_in_is_told_what_the_listener_wants(
-    odd: Odd, listener: str, how: dict[str, Any], said: str
+    odd: Odd, listener: str, how: dict[str, Any], expected: str
 ) -> None:
     with pytest.raises(ConfigurationError) as refused:
         async with connected(odd.at(listener, **how)):
             pass
-    assert str(refused.value).startswith(said.format(at=odd.address(listener)))
+    assert str(refused.value).startswith(expected.format(at=odd.address(listener)))
     assert "wr0ng" not in str(refused.value)
 
 
@@ -356,10 +356,10 @@ async def test_what_may_pass_is_a_warning_until_it_lasted(
         assert str(waiting.value) == NO_TRANSACTIONS
         with pytest.raises(ActionRequired):
             await trial_of(connection).begin(max_wait=1.0)
-    said = [(one.levelno, one.getMessage()) for one in caplog.records if one.name.startswith("gateway")]
-    assert (logging.ERROR, f"shard ownership unavailable: {NO_GROUPS}") in said
-    words = "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError); retrying"
-    assert (logging.WARNING, words) in said
+    logged = [(one.levelno, one.getMessage()) for one in caplog.records if one.name.startswith("gateway")]
+    assert (logging.ERROR, f"shard ownership unavailable: {NO_GROUPS}") in logged
+    message = "Kafka has no coordinator of groups now (GroupCoordinatorNotAvailableError); retrying"
+    assert (logging.WARNING, message) in logged
 
 
 # All is well -----------------------------------------------------------------------------------------------

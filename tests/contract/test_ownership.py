@@ -272,7 +272,7 @@ DEFECTS: list[tuple[Callable[[], Ownership], ownership_suite.Behaviour]] = [
 async def test_the_suite_notices_a_store_that_breaks_its_word(
     defect: Callable[[], Ownership], behaviour: ownership_suite.Behaviour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ownership_suite, "PATIENCE", 8.0)
+    monkeypatch.setattr(ownership_suite, "TIMEOUT_S", 8.0)
     async with group_of(defect()) as group:
         with pytest.raises(AssertionError):
             await behaviour(group)

@@ -11,7 +11,7 @@ from tests.support.prometheus_server import FETCHING, tool
 
 pytestmark = FETCHING
 
-WORDS = "no apt-get; no Go; apt-get install prometheus"
+MESSAGE = "no apt-get; no Go; apt-get install prometheus"
 
 
 @pytest.fixture(autouse=True)
@@ -27,13 +27,13 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def test_without_prometheus_its_tests_are_skipped() -> None:
-    with pytest.raises(pytest.skip.Exception, match=WORDS):
+    with pytest.raises(pytest.skip.Exception, match=MESSAGE):
         tool("promtool")
 
 
 def test_in_ci_a_missing_prometheus_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match=WORDS):
+    with pytest.raises(pytest.fail.Exception, match=MESSAGE):
         tool("promtool")
 
 

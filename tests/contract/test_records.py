@@ -71,8 +71,8 @@ async def test_this_release_goes_on_from_version_1_on_jetstream_and_writes_it(na
                 }.items():
                     message = await stream.get_last_msg(await stream.find_stream_name_by_subject(subject), subject)
                     assert like(like_this)(message.data), subject
-                standing = await stream.get_last_msg(topics.stream, topics.fence(SHARD))
-                assert json.loads(standing.data or b"")["epoch"] == 5
+                stored = await stream.get_last_msg(topics.stream, topics.fence(SHARD))
+                assert json.loads(stored.data or b"")["epoch"] == 5
         finally:
             await client.close()
 

@@ -121,8 +121,8 @@ async def test_a_stream_of_a_release_that_needed_less_is_edited_or_named(nats: N
     await link.api(f"STREAM.CREATE.{name}", former)
     registry = JetStreamRegistry(nats.connection, nats.topics)
     await registry.register("main")
-    said = "allow_atomic is off: nothing could be reported; allow_msg_ttl is off: nothing could be forgotten"
-    with pytest.raises(ConfigurationError, match=said):
+    message = "allow_atomic is off: nothing could be reported; allow_msg_ttl is off: nothing could be forgotten"
+    with pytest.raises(ConfigurationError, match=message):
         await registry.prepare(replicas=1, create=False)
     await registry.prepare(replicas=1, create=True)
     await registry.prepare(replicas=1, create=False)

@@ -19,7 +19,7 @@ WAIT = 30
 """Seconds for anything that the hub is about to do."""
 
 
-def say(**what: Any) -> None:  # noqa: ANN401 - any JSON
+def emit(**what: Any) -> None:  # noqa: ANN401 - any JSON
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
@@ -47,26 +47,26 @@ def main(url: str, key: str, callbacks: list[str]) -> None:
 
     connection.start()
     opened.get(timeout=WAIT)
-    say(subscribed=call("SubscribeToStrategies", {"Strategies": None}).result)
+    emit(subscribed=call("SubscribeToStrategies", {"Strategies": None}).result)
     missing = set(callbacks)
     while missing:
         name, payload = events.get(timeout=WAIT)
         missing.discard(name)
-        say(callback=name, payload=payload)
+        emit(callback=name, payload=payload)
 
     token = None
     while True:
         page = call("GetEventsSince", {"SinceEventSeqId": 0, "Limit": 5, "ContinuationToken": token}).result
-        say(page=page)
+        emit(page=page)
         token = page["data"]["continuationToken"]
         if not token:
             break
 
-    say(error=call("GetLatestEventSeqId", {}).error)
-    say(refused=call("GetLatestEventSeqId", {}).result)
-    say(latest=call("GetLatestEventSeqId", {}).result)
+    emit(error=call("GetLatestEventSeqId", {}).error)
+    emit(refused=call("GetLatestEventSeqId", {}).result)
+    emit(latest=call("GetLatestEventSeqId", {}).result)
     closed.get(timeout=WAIT)
-    say(closed=None)
+    emit(closed=None)
     sys.stdout.flush()
     os._exit(0)  # without waiting for threads that never end
 

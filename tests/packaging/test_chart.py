@@ -38,8 +38,8 @@ def settings_of(values: dict[str, Any], folder: Path, name: str = NAME) -> Setti
 
 @each_case
 def test_helm_lint_is_content(values: dict[str, Any]) -> None:
-    code, out, words = run("lint", "--strict", CHART, "--kube-version", "1.33.0", values=merged(NEEDED, values))
-    assert code == 0, out + words
+    code, out, errors = run("lint", "--strict", CHART, "--kube-version", "1.33.0", values=merged(NEEDED, values))
+    assert code == 0, out + errors
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -231,7 +231,7 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "messages"),
     [
         ({"replicaCout": 3}, ["/replicaCout", "no such name, but", "replicaCount"]),
         ({"broker": {"server": []}}, ["/broker/server'", "no such name, but", "servers"]),
@@ -267,14 +267,14 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
         ({"image": {"tag": "latest"}}, ["image.tag is latest"]),
     ],
 )
-def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], words: list[str]) -> None:
-    said = refusal(values)
-    for part in words:
-        assert part in said
+def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], messages: list[str]) -> None:
+    output = refusal(values)
+    for part in messages:
+        assert part in output
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "messages"),
     [
         ({"hub": {"headers": {"x-key": "s3cret"}}}, ["hub.headers would", "hub.headers_file"]),
         ({"hub": {"proxy": "http://user:s3cret@proxy:3128"}}, ["hub.proxy holds", "hub.proxy_file"]),
@@ -286,11 +286,11 @@ def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], words: lis
         ({"extraEnv": [{"name": "GATEWAY_HUB__PROXY", "value": "http://u:s3cret@proxy:1"}]}, ["extraEnv", "valueFrom"]),
     ],
 )
-def test_a_secret_among_the_settings_is_refused_and_not_shown(values: dict[str, Any], words: list[str]) -> None:
-    said = refusal(values)
-    assert "s3cret" not in said
-    for part in words:
-        assert part in said
+def test_a_secret_among_the_settings_is_refused_and_not_shown(values: dict[str, Any], messages: list[str]) -> None:
+    output = refusal(values)
+    assert "s3cret" not in output
+    for part in messages:
+        assert part in output
 
 
 def test_what_is_no_secret_passes() -> None:

@@ -39,8 +39,8 @@ def kubectl(*arguments: str, text: str = "") -> tuple[int, str]:
 @pytest.fixture
 def namespace() -> Iterator[str]:
     name = f"gateway-test-{secrets.token_hex(4)}"
-    code, words = kubectl("create", "namespace", name)
-    assert code == 0, words
+    code, output = kubectl("create", "namespace", name)
+    assert code == 0, output
     for mode in ("enforce", "warn"):  # as strict as Kubernetes knows: no root, no privilege, nothing of the host
         kubectl("label", "namespace", name, f"pod-security.kubernetes.io/{mode}=restricted")
     try:
@@ -52,14 +52,14 @@ def namespace() -> Iterator[str]:
 def release(namespace: str, command: str, *arguments: str, values: dict[str, Any] | None = None) -> tuple[int, str]:
     """Do something with the release; return the exit code and Helm's words."""
     given = None if values is None else merged(NEEDED, values)
-    code, out, words = run(command, "gateway", *arguments, "--namespace", namespace, values=given, seconds=300)
-    return code, out + words
+    code, out, errors = run(command, "gateway", *arguments, "--namespace", namespace, values=given, seconds=300)
+    return code, out + errors
 
 
 def found(namespace: str, kind: str, name: str) -> dict[str, Any]:
-    code, words = kubectl("--namespace", namespace, "get", kind, name, "--output", "json")
-    assert code == 0, words
-    return dict(json.loads(words))
+    code, output = kubectl("--namespace", namespace, "get", kind, name, "--output", "json")
+    assert code == 0, output
+    return dict(json.loads(output))
 
 
 @pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
@@ -68,9 +68,9 @@ def test_the_api_server_takes_every_object(namespace: str, values: dict[str, Any
     if not kubectl("api-resources", f"--api-group={OPERATED}", "--no-headers")[1].strip():
         made = [one for one in made if not one["apiVersion"].startswith(OPERATED)]
     text = yaml.safe_dump_all(made)
-    code, words = kubectl("-n", namespace, "apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
-    assert code == 0, words
-    assert "arning" not in words  # of the pods' security among others
+    code, output = kubectl("-n", namespace, "apply", "--dry-run=server", "--validate=strict", "-f", "-", text=text)
+    assert code == 0, output
+    assert "arning" not in output  # of the pods' security among others
 
 
 @pytest.mark.parametrize("change", [{"enableServiceLink": False}, {"terminationGracePeriodSeconds": "soon"}])
@@ -91,8 +91,8 @@ def test_a_port_that_there_is_not_is_refused(namespace: str) -> None:
 @pytest.mark.parametrize("overlay", ["jetstream", "kafka"])
 def test_the_api_server_takes_an_overlay(namespace: str, overlay: str) -> None:
     folder = str(ROOT / "k8s" / "overlays" / overlay)
-    code, words = kubectl("-n", namespace, "apply", "--dry-run=server", "--validate=strict", "-k", folder)
-    assert code == 0, words
+    code, output = kubectl("-n", namespace, "apply", "--dry-run=server", "--validate=strict", "-k", folder)
+    assert code == 0, output
 
 
 def surroundings() -> dict[str, Any]:
@@ -108,47 +108,47 @@ def surroundings() -> dict[str, Any]:
 
 def rolled(namespace: str) -> int:
     """Wait until no old pod is left; return the number of pods that are ready."""
-    code, words = kubectl("-n", namespace, "rollout", "status", f"deployment/{NAME}", "--timeout=100s")
-    assert code == 0, words
+    code, output = kubectl("-n", namespace, "rollout", "status", f"deployment/{NAME}", "--timeout=100s")
+    assert code == 0, output
     return int(found(namespace, "deployment", NAME)["status"]["updatedReplicas"])
 
 
 def test_a_release_from_its_install_to_its_end(namespace: str, tmp_path: Path) -> None:
     small = merged(surroundings(), {"resources": {"requests": {"cpu": "50m", "memory": "128Mi"}}})
-    code, words = release(namespace, "install", str(CHART), values=small)
-    assert code == 0, words
-    assert f"create secret generic {NAME}-accounts" in words  # what is not there yet
+    code, output = release(namespace, "install", str(CHART), values=small)
+    assert code == 0, output
+    assert f"create secret generic {NAME}-accounts" in output  # what is not there yet
     (tmp_path / "main").write_text("a-key")
     create = ("create", "secret", "generic", f"{NAME}-accounts", f"--from-file={tmp_path / 'main'}")
     assert kubectl("-n", namespace, *create)[0] == 0
 
     upgraded = merged(small, {"hub": {"call_timeout": 20}, "replicaCount": 3})
-    code, words = release(namespace, "upgrade", str(CHART), "--wait", "--timeout", "4m", values=upgraded)
-    assert code == 0, words
-    assert "create secret" not in words
+    code, output = release(namespace, "upgrade", str(CHART), "--wait", "--timeout", "4m", values=upgraded)
+    assert code == 0, output
+    assert "create secret" not in output
     assert rolled(namespace) == 3
     assert "call_timeout: 20" in found(namespace, "configmap", NAME)["data"]["gateway.yaml"]
     revisions = kubectl("-n", namespace, "get", "replicasets", "--output", "name")[1].split()
     assert len(revisions) == 2  # the settings rolled the pods
 
-    code, words = release(namespace, "upgrade", str(CHART), values=merged(upgraded, {"shards": 32}))
+    code, output = release(namespace, "upgrade", str(CHART), values=merged(upgraded, {"shards": 32}))
     assert code != 0
-    assert "shards is 32 in the values and 16 in the installation that runs" in words
-    code, words = release(namespace, "upgrade", str(CHART), values=merged(upgraded, {"shards": 16}))
-    assert code == 0, words
+    assert "shards is 32 in the values and 16 in the installation that runs" in output
+    code, output = release(namespace, "upgrade", str(CHART), values=merged(upgraded, {"shards": 16}))
+    assert code == 0, output
 
-    code, words = release(namespace, "rollback", "1", "--wait", "--timeout", "4m")
-    assert code == 0, words
+    code, output = release(namespace, "rollback", "1", "--wait", "--timeout", "4m")
+    assert code == 0, output
     assert rolled(namespace) == 2
     assert "call_timeout" not in found(namespace, "configmap", NAME)["data"]["gateway.yaml"]
 
     assert found(namespace, "poddisruptionbudget", NAME)["status"]["disruptionsAllowed"] == 1
-    code, words = release(namespace, "test", "--timeout", "2m")
-    assert code == 0, words
-    assert "Succeeded" in words
+    code, output = release(namespace, "test", "--timeout", "2m")
+    assert code == 0, output
+    assert "Succeeded" in output
 
-    code, words = release(namespace, "uninstall", "--wait")
-    assert code == 0, words
+    code, output = release(namespace, "uninstall", "--wait")
+    assert code == 0, output
     left = kubectl("-n", namespace, "get", "deployment,service,networkpolicy,pdb,configmap", "-o", "name")[1].split()
     assert [one for one in left if "gateway" in one] == []
 
@@ -156,6 +156,6 @@ def test_a_release_from_its_install_to_its_end(namespace: str, tmp_path: Path) -
 def test_other_partitions_are_refused_on_kafka_alone(namespace: str) -> None:
     kafka = MATRIX["kafka"]
     assert release(namespace, "install", str(CHART), values=kafka)[0] == 0
-    code, words = release(namespace, "upgrade", str(CHART), values=merged(kafka, {"topics": {"partitions": 9}}))
+    code, output = release(namespace, "upgrade", str(CHART), values=merged(kafka, {"topics": {"partitions": 9}}))
     assert code != 0
-    assert "topics.partitions is 9 in the values and 8 in the installation that runs" in words
+    assert "topics.partitions is 9 in the values and 8 in the installation that runs" in output

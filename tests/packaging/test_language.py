@@ -12,7 +12,7 @@ CHECK = Path(__file__).parents[2] / "tools" / "check_language.py"
 
 
 def check(folder: Path, source: str) -> list[str]:
-    """Return the complaints about a file of this source, one.py, beside one that is as it should be."""
+    """Return the violations in a file of this source, one.py, beside one that is as it should be."""
     (folder / "one.py").write_text(source, "utf-8")
     (folder / "two.py").write_text('"""Give a module."""\n', "utf-8")
     run = subprocess.run([sys.executable, CHECK, folder], capture_output=True, text=True, check=False)
@@ -32,9 +32,9 @@ def check(folder: Path, source: str) -> list[str]:
 )
 def test_docstring_that_begins_with_a_word_of_the_list_is_found(docstring: str, found: str, tmp_path: Path) -> None:
     inner = f'    async def number(self) -> int:\n        """{docstring}"""\n        return 1\n'
-    complaints = check(tmp_path, f"class One:\n{inner}")
-    assert len(complaints) == (1 if found else 0)
-    assert all(one.startswith("one.py:2: the docstring of number ") and found in one for one in complaints)
+    violations = check(tmp_path, f"class One:\n{inner}")
+    assert len(violations) == (1 if found else 0)
+    assert all(one.startswith("one.py:2: the docstring of number ") and found in one for one in violations)
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
@@ -59,8 +59,8 @@ def test_name_of_a_test_that_is_too_long_is_found(kind: str, length: int, found:
     ],
 )
 def test_import_of_a_test_is_found(line: str, imported: str, tmp_path: Path) -> None:
-    says = f"one.py:2: {imported} is a test or a part of one: what tests share stands in a module without tests"
-    assert check(tmp_path, f"def two():\n    {line}\n") == ([says] if imported else [])
+    message = f"one.py:2: {imported} is a test or a part of one: what tests share stands in a module without tests"
+    assert check(tmp_path, f"def two():\n    {line}\n") == ([message] if imported else [])
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,6 @@ def test_import_of_a_test_is_found(line: str, imported: str, tmp_path: Path) -> 
     ],
 )
 def test_name_with_a_word_that_is_no_term_is_found(line: str, name: str, tmp_path: Path) -> None:
-    (complaint,) = check(tmp_path, f"if True:\n    {line}\n") or [""]
-    assert complaint.startswith(f"one.py:2: {name} holds the word wish" if name else "")
-    assert bool(complaint) is bool(name)
+    (violation,) = check(tmp_path, f"if True:\n    {line}\n") or [""]
+    assert violation.startswith(f"one.py:2: {name} holds the word wish" if name else "")
+    assert bool(violation) is bool(name)

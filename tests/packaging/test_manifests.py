@@ -31,10 +31,10 @@ def built(overlay: str) -> dict[str, dict[str, Any]]:
     """Return what kustomize makes of an overlay, by kind; skips, or fails in CI, without kubectl or kustomize."""
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     if shutil.which(command[0]) is None:
-        words = "neither kustomize nor kubectl is here to test the manifests with"
+        message = "neither kustomize nor kubectl is here to test the manifests with"
         if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(message)
+        pytest.skip(message)
     done = subprocess.run([*command, K8S / "overlays" / overlay], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return {one["kind"]: one for one in yaml.safe_load_all(done.stdout)}

@@ -18,16 +18,18 @@ VALUES: Final = set(re.findall(r"^\| `([\w.]+)` \|", (CHART / "README.md").read_
 
 def test_it_cites_what_the_gateway_logs() -> None:
     code = "".join(file.read_text("utf-8") for file in (ROOT / "gateway").rglob("*.py"))
-    cited = {re.sub(r"\s+", " ", words) for words in re.findall(r'"([a-z][^"]+)"', PAGE)}
+    cited = {re.sub(r"\s+", " ", text) for text in re.findall(r'"([a-z][^"]+)"', PAGE)}
     assert len(cited) > 8
-    assert [words for words in sorted(cited) if words not in code] == []
+    assert [text for text in sorted(cited) if text not in code] == []
 
 
 def test_it_names_settings_and_values_that_there_are() -> None:
     settings = {name for name, _ in fields()} | VALUES
     sections = {name.partition(".")[0] for name in settings if "." in name}
-    told = set(re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?:: [^`]*)?`", PAGE)) | set(re.findall(r"--set '?([\w.]+)=", PAGE))
-    ours = {name for name in told if name.partition(".")[0] in sections}
+    known_names = set(re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?:: [^`]*)?`", PAGE)) | set(
+        re.findall(r"--set '?([\w.]+)=", PAGE)
+    )
+    ours = {name for name in known_names if name.partition(".")[0] in sections}
     known = settings | {name.rpartition(".")[0] for name in settings}
     assert len(ours) > 10
     assert sorted(ours - known) == []
@@ -36,11 +38,13 @@ def test_it_names_settings_and_values_that_there_are() -> None:
 def test_it_names_commands_and_options_that_there_are() -> None:
     lines = re.findall(r"^ {4}gateway (.+)$|`gateway ([^`]+)`", PAGE, re.MULTILINE)
     assert lines
-    for words in (first or second for first, second in lines):
-        command = words.split(" --")[0].split()
+    for text in (first or second for first, second in lines):
+        command = text.split(" --")[0].split()
         name = command[:2] if command[0] == "replay" else command[:1]
-        said = CliRunner().invoke(app, [*name, "--help"]).output
-        assert [option for option in re.findall(r"--[a-z-]+", words) if option.replace("--no-", "--") not in said] == []
+        output = CliRunner().invoke(app, [*name, "--help"]).output
+        assert [
+            option for option in re.findall(r"--[a-z-]+", text) if option.replace("--no-", "--") not in output
+        ] == []
 
 
 def test_its_links_lead_somewhere() -> None:

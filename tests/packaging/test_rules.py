@@ -51,15 +51,15 @@ def expected() -> Iterator[tuple[str, bool]]:
 
 
 def test_prometheus_takes_the_rules() -> None:
-    code, words = promtool("check", "rules", RULES)
-    assert code == 0, words
-    assert "duplicate" not in words
+    code, output = promtool("check", "rules", RULES)
+    assert code == 0, output
+    assert "duplicate" not in output
 
 
 @pytest.mark.parametrize("file", TESTS, ids=lambda file: file.name)
 def test_alerts_fire_when_they_should_and_only_then(file: Path) -> None:
-    code, words = promtool("test", "rules", file)
-    assert code == 0, words
+    code, output = promtool("test", "rules", file)
+    assert code == 0, output
 
 
 @pytest.mark.parametrize("always", [True, False])
@@ -71,9 +71,9 @@ def test_the_tests_notice_an_alert_that_never_fires_or_always_does(tmp_path: Pat
     (tmp_path / "rules.yaml").write_text(json.dumps(rules))
     tests = yaml.safe_load(TESTS[0].read_text("utf-8")) | {"rule_files": ["rules.yaml"]}
     (tmp_path / "test.yaml").write_text(json.dumps(tests))
-    code, words = promtool("test", "rules", tmp_path / "test.yaml")
+    code, output = promtool("test", "rules", tmp_path / "test.yaml")
     assert code != 0
-    assert {alert for alert in ALERTS if f"alertname: {alert}," in words} == set(ALERTS)
+    assert {alert for alert in ALERTS if f"alertname: {alert}," in output} == set(ALERTS)
 
 
 @each_alert
@@ -105,10 +105,10 @@ def test_records_are_named_by_level_metric_and_operation_and_are_used() -> None:
 
 def test_rules_and_runbook_name_metrics_labels_settings_panels_that_exist() -> None:
     rules = RULES.read_text("utf-8")
-    told = {PREFIX + name for name in FAMILIES} | {f"{PREFIX}{name}_bucket" for name in FAMILIES}
+    known = {PREFIX + name for name in FAMILIES} | {f"{PREFIX}{name}_bucket" for name in FAMILIES}
     named = set(re.findall(rf"(?<![:\w]){PREFIX}\w+\b(?!:)", "".join(rule["expr"] for rule in _rules())))
-    assert named <= told | {"mesolive_gateway"}
-    assert set(re.findall(rf"`({PREFIX}\w+)`", RUNBOOK)) <= told
+    assert named <= known | {"mesolive_gateway"}
+    assert set(re.findall(rf"`({PREFIX}\w+)`", RUNBOOK)) <= known
     states = {state.value for state in AccountState} | {KEY_MISSING, ORPHANED}
     for several in re.findall(r'state!?=~?"([^"]+)"', rules):
         assert set(several.split("|")) <= states | {"failed"}
@@ -129,20 +129,20 @@ def test_rules_and_runbook_name_metrics_labels_settings_panels_that_exist() -> N
 
 def test_the_runbook_cites_what_the_gateway_logs() -> None:
     code = "".join(file.read_text("utf-8") for file in (ROOT / "gateway").rglob("*.py"))
-    cited = {re.sub(r"\s+", " ", words) for words in re.findall(r'"([a-z][^"]+)"', RUNBOOK)}
+    cited = {re.sub(r"\s+", " ", text) for text in re.findall(r'"([a-z][^"]+)"', RUNBOOK)}
     assert len(cited) > 5
-    assert [words for words in sorted(cited) if words not in code] == []
+    assert [text for text in sorted(cited) if text not in code] == []
 
 
 def test_the_runbook_names_commands_and_paths_of_the_api_that_there_are() -> None:
-    commands = {re.sub(r"\s+", " ", words) for words in re.findall(r"`gateway ([^`]+)`", RUNBOOK)}
+    commands = {re.sub(r"\s+", " ", text) for text in re.findall(r"`gateway ([^`]+)`", RUNBOOK)}
     assert commands
     helps: dict[str, str] = {}
-    for words in commands:
-        name = words.split(" --")[0]
+    for text in commands:
+        name = text.split(" --")[0]
         if name not in helps:
             helps[name] = CliRunner().invoke(app, [*name.split(), "--help"]).output
-        assert [option for option in re.findall(r"--[a-z-]+", words) if option not in helps[name]] == []
+        assert [option for option in re.findall(r"--[a-z-]+", text) if option not in helps[name]] == []
     paths = json.loads((ROOT / "schemas" / "openapi.json").read_text("utf-8"))["paths"]
     asked = re.findall(r"`(GET|PUT|POST|DELETE) (/v1/[^`]+)`", RUNBOOK)
     assert asked

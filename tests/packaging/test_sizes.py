@@ -21,7 +21,7 @@ NESTED = "def run(x):\n" + "".join(f"{'    ' * depth}if x:\n" for depth in range
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"),
+    ("source", "violation"),
     [
         ("\n" * 401, "one.py: lines 401, at most 400"),
         ("\n" * 400, ""),
@@ -36,8 +36,8 @@ NESTED = "def run(x):\n" + "".join(f"{'    ' * depth}if x:\n" for depth in range
         ("if True:\n" + indent(f"async {NESTED}", "    "), "one.py: run complexity 21, at most 20"),
     ],
 )
-def test_what_is_too_large_is_found_and_nothing_else(source: str, complaint: str) -> None:
-    assert list(check_sizes.complaints({"one.py": source}, {})) == ([complaint] if complaint else [])
+def test_what_is_too_large_is_found_and_nothing_else(source: str, violation: str) -> None:
+    assert list(check_sizes.violations({"one.py": source}, {})) == ([violation] if violation else [])
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_cognitive_complexity_is_that_of_its_definition(body: str, expected: int
 def test_an_exception_hides_one_thing_and_must_be_needed() -> None:
     files = {"one.py": NESTED, "two.py": NESTED}
     exceptions = {"one.py: run complexity": "a test says so", "three.py: lines": "it was long once"}
-    assert list(check_sizes.complaints(files, exceptions)) == [
+    assert list(check_sizes.violations(files, exceptions)) == [
         "two.py: run complexity 21, at most 20",
         "three.py: lines: is no exception any more, take it out of the list",
     ]

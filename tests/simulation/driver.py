@@ -167,7 +167,7 @@ class Life:
         """The hub that connections reach now: `hub`, or a stranger for a while."""
         self.strangers: list[HubModel] = []
         self._strange = self.fate.strange
-        self._heard: list[int] = []
+        self._delivered: list[int] = []
         """The happenings that were pushed over the connection that stands."""
         self._was_live = False
         """Whether the session was live over it."""
@@ -306,8 +306,10 @@ class Life:
             self.peer.happen(self.now)
         for hub in (self.hub, self.peer) if self.peer is not self.hub else (self.hub,):
             for happening in hub.due(self.now):
-                hears = self._listens and (self._hears is None or happening.strategy in {None, *self._hears})
-                if hears and hub is self.peer:
+                is_subscribed = self._listens and (
+                    self._subscribed is None or happening.strategy in {None, *self._subscribed}
+                )
+                if is_subscribed and hub is self.peer:
                     self._deliver(happening)
         session = self.session
         if session.deadline is not None and session.deadline <= self.now:
@@ -317,7 +319,7 @@ class Life:
         if self.session.state is State.OFFLINE:
             return
         outcome = self.session.on_push(happening.as_push, self.now)
-        self._heard.append(happening.number)
+        self._delivered.append(happening.number)
         self.outcomes.setdefault(happening.number, set()).add(outcome)
         self.accepted[happening.number] = self.session
 
@@ -326,14 +328,14 @@ class Life:
     def _disconnect(self) -> None:
         self._phase = "away"
         self._listens = False
-        self._hears: tuple[int, ...] | None = None
+        self._subscribed: tuple[int, ...] | None = None
         self._flight = None
         self._pause_until = self.now + self.random.choice([0.0, 0.1, 1.0, 3.0])
         self.session.on_disconnected()
         if not self._was_live:  # nothing of it need be trusted: as if there had been no room
-            for number in self._heard:
+            for number in self._delivered:
                 self.outcomes[number].add(Outcome.OVERFLOW)
-        self._heard, self._was_live = [], False
+        self._delivered, self._was_live = [], False
 
     def _account_step(self) -> None:
         if self.now < self._pause_until:
@@ -351,7 +353,7 @@ class Life:
             self._show_again()
         elif self._phase == "connected":
             if not self._fails():
-                self._listens, self._hears = True, self._desired
+                self._listens, self._subscribed = True, self._desired
                 self._phase = "asked"
         elif self._phase == "asked":
             session.on_subscribed()
@@ -429,7 +431,7 @@ class Life:
     def _fails(self) -> bool:
         return not self.quiet and self.random.random() < self.weather.failing
 
-    def _diverge(self, words: str) -> None:
+    def _diverge(self, reason: str) -> None:
         if self.peer is not self.hub:
             self._disconnect()  # and it is looked at again later, with the same session
         elif len(self.hubs) > 1 and self.fate.is_mended and self.incarnation == 0:
@@ -444,7 +446,7 @@ class Life:
             self._disconnect()
             self._attach()
         else:
-            self.diverged = words
+            self.diverged = reason
 
     # The shard ------------------------------------------------------------------------------------------
 
@@ -454,7 +456,7 @@ class Life:
         if self.session.strategies != (None if self._desired is None else frozenset(self._desired)):
             self._change(self._desired)
         self._flight = None
-        self._heard, self._was_live = [], False
+        self._delivered, self._was_live = [], False
 
     def _shard_step(self) -> None:
         if self._commit is None:
@@ -481,8 +483,8 @@ class Life:
             first = decode_checkpoint(batch.checkpoint)
             self.began_at, self.began_time = first.verified, self.now
             self.initial.append(first.subscriptions[0].strategies)
-            told = [item for item in batch.items if not isinstance(item.content, Notification)]
-            assert not told, "the first checkpoint is committed before anything else"
+            sent = [item for item in batch.items if not isinstance(item.content, Notification)]
+            assert not sent, "the first checkpoint is committed before anything else"
         self.published += [Published(item, self.incarnation) for item in batch.items]
         self.stored = batch.checkpoint
         self.largest_checkpoint = max(self.largest_checkpoint, len(batch.checkpoint))
@@ -523,11 +525,11 @@ class Life:
 
     def _change(self, desired: tuple[int, ...] | None) -> None:
         self.change_bounds.append((self.hub.latest(self.now), desired))
-        self._hears = desired
+        self._subscribed = desired
         self.session.subscribe(desired)
 
 
-def tells_hubs_apart(life: Life) -> bool:
+def can_distinguish_hubs(life: Life) -> bool:
     """Return whether a hub that started again can be known: what it shows first is at or below the anchor."""
     anchor, shown = life.anchor_at_reset, [h for h in life.hub.happenings[life.hub.cut :] if h.visible_at < NEVER]
     begins = next((h.in_history.sequence for h in shown if h.in_history.sequence), None)

@@ -257,8 +257,8 @@ class HubModel:
         return [happening for happening in self.happenings[self.cut :] if happening.visible_at <= now]
 
     def latest(self, now: float) -> int:
-        told = [h for h in self.happenings if h.at + self.weather.latest_lag <= now and not h.is_bogus]
-        sequences = [h.sequence or 0 for h in told]
+        reported = [h for h in self.happenings if h.at + self.weather.latest_lag <= now and not h.is_bogus]
+        sequences = [h.sequence or 0 for h in reported]
         return max(sequences, default=0)
 
     def true_latest(self) -> int:

@@ -24,7 +24,7 @@ _EACH: Final = 0.03
 """The part of the seeds in which each scene is played."""
 _HAUNT: Final = f"{0xF0:032x}"
 """The id of the replay whose replica freezes."""
-_WORD: Final = "\N{GRINNING FACE}" * 100
+_TEXT: Final = "\N{GRINNING FACE}" * 100
 """A callback that nobody knows: few bytes in the payload, and many in the dead letter that tells of it."""
 
 
@@ -67,12 +67,12 @@ class Deleted(Scene):
 
         def were_there() -> None:
             for name in world.deleted:
-                standing = world.broker.stored_checkpoints.setdefault(shard_of(name, world.shards), {})
-                standing[name] = encode_checkpoint(reset_checkpoint(1, 0, None))
+                stored = world.broker.stored_checkpoints.setdefault(shard_of(name, world.shards), {})
+                stored[name] = encode_checkpoint(reset_checkpoint(1, 0, None))
                 world.registry.registered.add(name)
 
         def delete() -> None:
-            world.tell(f"{len(world.deleted)} accounts are deleted")
+            world.note(f"{len(world.deleted)} accounts are deleted")
             desired = encode_record(Desired(state=TargetState.PAUSED, forget=True))
             for name in world.deleted:
                 world.write(ACCOUNT + name, desired, 0)
@@ -99,7 +99,7 @@ class Flooded(Scene):
         names = dice.sample(world.names, self._ACCOUNTS - self._WELL)
 
         def fill() -> None:
-            world.tell("most accounts are flooded")
+            world.note("most accounts are flooded")
             for name in names:
                 user = world.hub.users[name]
                 user.emit(is_pushed=False)
@@ -107,7 +107,7 @@ class Flooded(Scene):
                     user.emit(1_900)
 
         def drop() -> None:
-            world.tell("and dropped")
+            world.note("and dropped")
             for name in names:
                 world.hub.users[name].drop()
 
@@ -164,7 +164,7 @@ class Wordy(Scene):
         events: Events = []
         for name in dice.sample(world.names, min(len(world.names), dice.randint(1, 2))):
             at, count = dice.uniform(8, 35), dice.randint(800, 1_000)
-            events.append((at, partial(world.hub.users[name].cry, _WORD, count)))
+            events.append((at, partial(world.hub.users[name].cry, _TEXT, count)))
         return events
 
 

@@ -18,10 +18,10 @@ BOUND: Final = 20.0
 """Seconds within which an event of a healthy account is in the log: a lost push waits for an audit and a grace."""
 
 
-def complaints(world: World) -> list[str]:
+def violations(world: World) -> list[str]:
     """Return everything that is wrong; nothing where promises 1, 3, 6 and 7 were kept."""
     judges = (_exactness, _dead_letters, _progress, _replays, _rest, _views, _deleted, _unexpected)
-    return [*world.ended, *(complaint for judge in judges for complaint in judge(world))]
+    return [*world.ended, *(violation for judge in judges for violation in judge(world))]
 
 
 def _exactness(world: World) -> list[str]:
@@ -137,9 +137,9 @@ def _views(world: World) -> list[str]:
         }
     found = []
     for who, accounts in world.shown.items():
-        for account, said in accounts.items():
-            if said is None or (said.state, said.owner) != (AccountState.LIVE.value, owners.get(account)):
-                known = None if said is None else f"{said.state} at {said.owner}"
+        for account, observed in accounts.items():
+            if observed is None or (observed.state, observed.owner) != (AccountState.LIVE.value, owners.get(account)):
+                known = None if observed is None else f"{observed.state} at {observed.owner}"
                 found.append(f"{account} is live at {owners.get(account)}, and {who} knows: {known}")
     return found
 

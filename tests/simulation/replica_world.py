@@ -353,7 +353,7 @@ class World:
     def freeze(self, name: str, seconds: float) -> None:
         """Let a replica stand still for a while, and go on as if nothing had been."""
         loop, machine = asyncio.get_running_loop(), self.replicas[name][0]
-        self.tell(f"{name} freezes for {seconds:.1f} s")
+        self.note(f"{name} freezes for {seconds:.1f} s")
         self.busy_until = max(self.busy_until, loop.time() + seconds)
         machine.freeze()
         loop.call_later(seconds, machine.wake)
@@ -431,7 +431,7 @@ class World:
 
     def _refuse(self, shard: int, refusing: Refusing) -> None:
         loop = asyncio.get_running_loop()
-        self.tell(f"shard {shard} {refusing} for {refusing.seconds:.1f} s")
+        self.note(f"shard {shard} {refusing} for {refusing.seconds:.1f} s")
         self.busy_until = max(self.busy_until, loop.time() + refusing.seconds)
         self.shard_refusals[shard] = refusing
         loop.call_later(refusing.seconds, self.shard_refusals.pop, shard)
@@ -460,7 +460,7 @@ class World:
                 break
             self.broker.go_back(1)
             lost += 1
-        self.tell(f"the broker loses its last {lost} commits")
+        self.note(f"the broker loses its last {lost} commits")
         self.lost += lost
 
     def _can_lose(self, name: str, before: bytes, after: bytes) -> bool:
@@ -490,17 +490,17 @@ class World:
 
     def ask_for(self, id_: str, name: str, *, is_cancelled: bool = False) -> None:
         """Let an operator ask for a replay of all that an account has now, or cancel it."""
-        standing = self.control.records.get((False, REPLAY + id_))
+        stored = self.control.records.get((False, REPLAY + id_))
         until = len(self.hub.users[name].happenings)
         if is_cancelled and id_ in self.replays:
             until = self.replays[id_].until
         elif is_cancelled or until == 0:
             return
-        self.tell(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
+        self.note(f"a replay of {name} up to {until}: {'cancelled' if is_cancelled else 'asked for'}")
         wanted = self.replays[id_] = Replay(
             account=name, until=until, requested_at="", requested_by="", cancel_requested=is_cancelled
         )
-        self.write(REPLAY + id_, encode_record(wanted), standing[0].revision if standing else 0)
+        self.write(REPLAY + id_, encode_record(wanted), stored[0].revision if stored else 0)
 
     def write(self, key: str, value: bytes, revision: int) -> None:
         """Let an operator want something."""
@@ -528,7 +528,7 @@ class World:
                 self.excuse(name, since, until + CALM - 30, f"a bug of {account or shard}")
 
         def set_to(now: Bug | None) -> None:
-            self.tell(f"a bug of {account or f'shard {shard}'}: {'begins' if now else 'ends'}")
+            self.note(f"a bug of {account or f'shard {shard}'}: {'begins' if now else 'ends'}")
             if account is not None:
                 self.hub.users[account].bug = now
             elif shard is not None and now is not None:
@@ -571,7 +571,7 @@ class World:
                 self.excuse(name, since, until + 30, f"shard {kind}")
 
         def begin() -> None:
-            self.tell(f"shard {shard} {kind}")
+            self.note(f"shard {shard} {kind}")
             self.shard_troubles[shard] = kind
 
         def end() -> None:
@@ -589,11 +589,11 @@ class World:
         def act() -> None:
             running = [name for name, (machine, _) in self.replicas.items() if not machine.is_stopped]
             if kind == "join" or not running:
-                self.tell("a replica joins")
+                self.note("a replica joins")
                 self.start()
                 return
             name = dice.choice(running)
-            self.tell(f"{name}: {kind} for {seconds:.1f} s")
+            self.note(f"{name}: {kind} for {seconds:.1f} s")
             loop = asyncio.get_running_loop()
             self.busy_until = max(self.busy_until, loop.time() + seconds)
             match kind:
@@ -612,7 +612,7 @@ class World:
         user = self.hub.users[name]
         if kind == "diverges" and not self._has_begun(name):
             return  # whose history it is, nobody can tell yet
-        self.tell(f"{name}: {kind or 'well again'}")
+        self.note(f"{name}: {kind or 'well again'}")
         user.trouble = Trouble() if kind is None else _TROUBLES[kind]()
         if kind in {"diverges", "refuses", "away"}:
             user.drop()
@@ -625,7 +625,7 @@ class World:
         """Let an account stand still for a while."""
         self.excuses[name].append(Excuse(since, until, why))
 
-    def tell(self, what: str) -> None:
+    def note(self, what: str) -> None:
         """Note what was done to the world."""
         self.story.append(f"{asyncio.get_running_loop().time():8.3f} {what}")
 
@@ -696,14 +696,14 @@ def repeat(seed: int, certain: str = "") -> str:
 
 def judged(seed: int, *, certain: str = "", is_whole: bool = False) -> str:
     """Return what is wrong with a seed, and its story; nothing where nothing is. `is_whole` wants it anyway."""
-    from tests.simulation.replica_verdict import complaints  # noqa: PLC0415 - it judges what is here
+    from tests.simulation.replica_verdict import violations  # noqa: PLC0415 - it judges what is here
 
     world = lived(seed, certain=certain)
-    found = complaints(world)
+    found = violations(world)
     if not found and not is_whole:
         return ""
-    told = [*world.story, *map(str, world.lines if is_whole else []), *found[:20]]
-    return "\n  ".join([f"seed {seed}: {len(found)} complaints; {repeat(seed, certain)}", *told])
+    lines = [*world.story, *map(str, world.lines if is_whole else []), *found[:20]]
+    return "\n  ".join([f"seed {seed}: {len(found)} violations; {repeat(seed, certain)}", *lines])
 
 
 def main(arguments: list[str]) -> int:
@@ -719,16 +719,16 @@ def main(arguments: list[str]) -> int:
     if certain not in {"", "power", "refusals"}:
         raise SystemExit(f"there is no fault {certain}: it is power or refusals")
     if count == 1:
-        told = judged(first, certain=certain, is_whole=True)
-        sys.stdout.write(f"{told}\n")
-        return int(": 0 complaints" not in told)
+        report = judged(first, certain=certain, is_whole=True)
+        sys.stdout.write(f"{report}\n")
+        return int(": 0 violations" not in report)
     wrong = 0
     with ProcessPoolExecutor(int(arguments[2]) if len(arguments) > 2 else os.cpu_count()) as workers:
-        for told in workers.map(
+        for report in workers.map(
             partial(judged, certain=certain), range(first, first + count), chunksize=max(1, min(50, count // 8))
         ):
-            wrong += bool(told)
-            sys.stdout.write(f"{told}\n" if told else "")
+            wrong += bool(report)
+            sys.stdout.write(f"{report}\n" if report else "")
             sys.stdout.flush()
     sys.stdout.write(f"{wrong} of {count} seeds are wrong\n")
     return int(wrong > 0)

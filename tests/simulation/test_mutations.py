@@ -27,7 +27,7 @@ from gateway.session.session import Session
 from gateway.session.subscriptions import Subscription, Subscriptions
 from gateway.session.types import Batch, Content, Outcome, OutgoingItem
 from tests.simulation.driver import Life
-from tests.simulation.verdict import complaints
+from tests.simulation.verdict import violations
 
 ENOUGH = 2000
 """Seeds within which a fault must show."""
@@ -258,6 +258,6 @@ def test_the_simulation_notices(fault: str) -> None:
             life.live()
         except AssertionError:
             return
-        if complaints(life):
+        if violations(life):
             return
     raise AssertionError(f"{ENOUGH} seeds did not notice: {fault}")

@@ -28,7 +28,7 @@ from gateway.session.session import Session
 from gateway.session.types import OutgoingItem, size_of
 from gateway.state import Phase
 from tests.simulation.replica_hub import Bug
-from tests.simulation.replica_verdict import complaints
+from tests.simulation.replica_verdict import violations
 from tests.simulation.replica_world import FLOW, World, lived, repeat
 
 SEEDS = 96
@@ -39,7 +39,7 @@ _EACH = 12
 @pytest.mark.parametrize("first", range(0, SEEDS, _EACH))
 def test_every_event_is_there_once_and_in_time_whatever_happens_to_others(first: int) -> None:
     for seed in range(first, first + _EACH):
-        found = complaints(lived(seed))
+        found = violations(lived(seed))
         assert not found, f"{repeat(seed)}: {found[:5]}"
 
 
@@ -61,7 +61,7 @@ def test_a_seed_is_repeated_to_the_letter() -> None:
 def test_a_calm_world_has_nothing_to_complain_of() -> None:
     for seed in range(3):
         world = lived(seed, calm=True)
-        assert complaints(world) == []
+        assert violations(world) == []
         assert world.story == []
         assert world.lines == []
 
@@ -87,7 +87,7 @@ def unexpected(world: World) -> list[str]:
 def test_an_error_where_an_account_waits_is_told_once_and_hits_nobody_else(first: int) -> None:
     for at in range(first, first + 15):
         world = struck(5, at, account="account-0")
-        assert complaints(world) == [], at
+        assert violations(world) == [], at
         assert unexpected(world) == ["account"], at
         assert len(world.lines) == 1, at
 
@@ -96,7 +96,7 @@ def test_an_error_where_an_account_waits_is_told_once_and_hits_nobody_else(first
 def test_an_error_where_a_shard_waits_is_told_once_and_hits_nobody_else(first: int) -> None:
     for at in range(first, first + 15):
         world = struck(5, at, shard=0)
-        assert complaints(world) == [], at
+        assert violations(world) == [], at
         assert unexpected(world) == ["shard"], at
 
 
@@ -105,7 +105,7 @@ def test_an_error_where_a_shard_waits_is_told_once_and_hits_nobody_else(first: i
 
 def found_in(*seeds: int) -> str:
     """Return what is wrong with these seeds, in one text."""
-    return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed)))
+    return "\n".join(violation for seed in seeds for violation in violations(lived(seed)))
 
 
 def test_an_account_that_does_not_hear_that_it_is_to_end_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_a_sound_message_that_is_dead_lettered_is_noticed(monkeypatch: pytest.Mo
 
 def refused_in(*seeds: int) -> str:
     """Return what is wrong with these seeds where the broker also refuses commits, with codes of real ones."""
-    return "\n".join(complaint for seed in seeds for complaint in complaints(lived(seed, certain="refusals")))
+    return "\n".join(violation for seed in seeds for violation in violations(lived(seed, certain="refusals")))
 
 
 def test_no_code_of_a_broker_makes_a_sound_message_a_dead_letter() -> None:
@@ -234,10 +234,10 @@ def test_accounts_that_are_deleted_and_not_forgotten_are_noticed(monkeypatch: py
 def test_late_reports_of_a_zombie_that_stand_for_good_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = found_in(88, 94, 177)
     monkeypatch.setattr("gateway.replica.reporter._is_overwritten", lambda *_: False)
-    not_said_again = found_in(94)
+    not_reported_again = found_in(94)
     monkeypatch.setattr(View, "_holds", lambda *_: True)
     assert not sound
-    assert "and a new listener knows: live at" in not_said_again
+    assert "and a new listener knows: live at" in not_reported_again
     for seed in (88, 94, 177):
         assert "ended as {<Phase.RUNNING: 'running'>}" in found_in(seed)
 
@@ -271,7 +271,7 @@ def test_commits_that_do_not_build_on_what_is_there_are_noticed(monkeypatch: pyt
 
 def spoil(world: World, how: Callable[[MemoryBroker], None]) -> list[str]:
     how(world.broker)
-    return complaints(world)
+    return violations(world)
 
 
 def test_missing_doubled_late_unordered_and_strange_in_the_log_are_noticed() -> None:
@@ -287,13 +287,13 @@ def test_missing_doubled_late_unordered_and_strange_in_the_log_are_noticed() -> 
     def turns(broker: MemoryBroker) -> None:
         broker.entries.reverse()
 
-    for how, words in (
+    for how, message in (
         (loses, "never published"),
         (doubles, "published twice"),
         (delays, "s after it happened"),
         (turns, "not marked late"),
     ):
-        assert words in "\n".join(spoil(lived(1, calm=True), how)), how
+        assert message in "\n".join(spoil(lived(1, calm=True), how)), how
 
 
 def test_a_process_that_ends_by_itself_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,14 +310,14 @@ def test_a_replay_incomplete_or_with_an_end_unknown_to_some_is_noticed(
 ) -> None:
     monkeypatch.setattr("tests.simulation.replica_world._REPLAYING", 1.0)
     world = lived(11)
-    assert complaints(world) == []
+    assert violations(world) == []
     (id_,) = world.replays
     entries = [entry for entry in world.broker.entries if entry.stored.message.attributes.get("replayid") == id_]
     assert len(entries) == world.replays[id_].until > 1
 
     world.broker.entries.remove(entries[-1])
-    assert "complete with" in "\n".join(complaints(world))
+    assert "complete with" in "\n".join(violations(world))
     world.broker.entries += [entries[0], entries[-1]]
-    assert "not once" in "\n".join(complaints(world))
+    assert "not once" in "\n".join(violations(world))
     world.phases[id_] = {Phase.COMPLETED, Phase.RUNNING}
-    assert "ended as" in "\n".join(complaints(world))
+    assert "ended as" in "\n".join(violations(world))

@@ -16,7 +16,7 @@ from gateway.events.event import Event, Notification
 from gateway.session.checkpoint import decode_checkpoint
 from gateway.session.types import OutgoingItem
 from tests.simulation.driver import Life
-from tests.simulation.verdict import complaints
+from tests.simulation.verdict import violations
 
 RUNS = int(os.environ.get("SIMULATION_RUNS", "1500"))
 FIRST = int(os.environ.get("SIMULATION_SEED", "0"))
@@ -31,7 +31,7 @@ def test_the_published_list_is_exact_or_the_account_says_why_not(part: int) -> N
 
         life.live()
 
-        found = complaints(life)
+        found = violations(life)
         assert not found, f"repeat with SIMULATION_SEED={seed} SIMULATION_RUNS=1: {found}\n{life.weather}\n{life.fate}"
         assert life.largest_checkpoint < 128 * 1024
 
@@ -97,7 +97,7 @@ def test_the_checker_notices_an_event_that_is_skipped() -> None:
 
     del life.published[10]
 
-    assert any("lost" in complaint for complaint in complaints(life))
+    assert any("lost" in violation for violation in violations(life))
 
 
 def test_the_checker_notices_an_event_that_is_repeated() -> None:
@@ -105,7 +105,7 @@ def test_the_checker_notices_an_event_that_is_repeated() -> None:
 
     life.published.append(life.published[10])
 
-    assert any("2 times" in complaint for complaint in complaints(life))
+    assert any("2 times" in violation for violation in violations(life))
 
 
 def test_the_checker_notices_two_events_that_are_swapped() -> None:
@@ -117,7 +117,7 @@ def test_the_checker_notices_two_events_that_are_swapped() -> None:
 
     life.published[first], life.published[second] = life.published[second], life.published[first]
 
-    assert any("not marked late" in complaint for complaint in complaints(life))
+    assert any("not marked late" in violation for violation in violations(life))
 
 
 def test_the_checker_notices_a_byte_that_is_changed() -> None:
@@ -129,7 +129,7 @@ def test_the_checker_notices_a_byte_that_is_changed() -> None:
     changed = msgspec.structs.replace(content, body=b"9" + content.body)
     life.published[place] = replace(life.published[place], item=OutgoingItem(changed))
 
-    assert any("never happened" in complaint for complaint in complaints(life))
+    assert any("never happened" in violation for violation in violations(life))
 
 
 def test_the_stored_checkpoint_covers_exactly_what_is_published() -> None:

@@ -6,14 +6,14 @@ from collections import Counter
 
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.session.types import Outcome
-from tests.simulation.driver import Life, Published, tells_hubs_apart
+from tests.simulation.driver import Life, Published, can_distinguish_hubs
 from tests.simulation.hub_model import Happening, HubModel
 
 Change = tuple[int, frozenset[int] | None]
 """From which sequence on which strategies are wanted."""
 
 
-def complaints(life: Life) -> list[str]:
+def violations(life: Life) -> list[str]:
     """Say everything that is wrong with the published list of a run; nothing when it keeps the promises."""
     found: list[str] = []
     for incarnation in range(life.incarnation + 1):
@@ -27,7 +27,7 @@ def complaints(life: Life) -> list[str]:
         ]
     if life.diverged is not None and len(life.hubs) == 1:
         found.append(f"stands still for no reason: {life.diverged}")
-    if len(life.hubs) > 1 and life.incarnation == 0 and life.diverged is None and tells_hubs_apart(life):
+    if len(life.hubs) > 1 and life.incarnation == 0 and life.diverged is None and can_distinguish_hubs(life):
         found.append("took another history for its own")
     if life.diverged is None and not life._is_settled():
         found.append(f"never came to rest: {life.session.state}")
@@ -85,7 +85,7 @@ def _content(life: Life, hub: HubModel, published: list[Published], incarnation:
     strange = {happening.number for one in life.strangers for happening in one.happenings}
     found += [f"published {number}, which happened in a stranger's hub" for number in counts if number in strange]
     found += [f"published {number}, which never happened" for number in counts if number not in happened | strange]
-    if tells_hubs_apart(life) or incarnation:
+    if can_distinguish_hubs(life) or incarnation:
         found += [f"published {number} of another history" for number in counts if number not in numbers]
     found += _garbled(life, hub, published)
     uses = _uses(hub)
@@ -149,7 +149,7 @@ def _notified(published: list[Published]) -> tuple[list[tuple[int, int]], list[C
 
 
 def _gaps(life: Life, hub: HubModel, gaps: list[tuple[int, int]]) -> list[str]:
-    if len(life.hubs) > 1 and not tells_hubs_apart(life):
+    if len(life.hubs) > 1 and not can_distinguish_hubs(life):
         return []  # a hub that starts again behind the anchor looks like one that lost its beginning
     gone = max((h.sequence or 0 for h in hub.happenings[: hub.cut]), default=0)
     shown = [h for h in hub.happenings[hub.cut :] if h.visible_at <= life.now and not h.is_tardy]

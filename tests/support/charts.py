@@ -107,7 +107,7 @@ def merged(*parts: dict[str, Any]) -> dict[str, Any]:
 
 def template(values: dict[str, Any]) -> str:
     """Render the chart, with what is needed besides `values`; fails in Helm's words."""
-    code, out, words = run(
+    code, out, errors = run(
         "template",
         "gateway",
         CHART,
@@ -117,7 +117,7 @@ def template(values: dict[str, Any]) -> str:
         "trading",
         values=merged(NEEDED, values),
     )
-    assert code == 0, words
+    assert code == 0, errors
     return out
 
 
@@ -132,6 +132,6 @@ def objects(values: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
 def refusal(values: dict[str, Any]) -> str:
     """Return the words in which Helm refuses to render these values."""
     command = ("template", "gateway", CHART, "--kube-version", KUBERNETES)
-    code, _, words = run(*command, values=merged(NEEDED, values))
+    code, _, errors = run(*command, values=merged(NEEDED, values))
     assert code != 0
-    return words
+    return errors

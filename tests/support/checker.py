@@ -76,8 +76,8 @@ class Verdict:
 
     def __str__(self) -> str:
         """Say it in a line, with the first few of each fault."""
-        words = [f"{len(found)} {name} ({'; '.join(found[:_SHOWN])})" for name, found in self.faults.items()]
-        return f"{self.found} messages of {self.emitted} events, {self.late} late: {', '.join(words) or 'exact'}"
+        parts = [f"{len(found)} {name} ({'; '.join(found[:_SHOWN])})" for name, found in self.faults.items()]
+        return f"{self.found} messages of {self.emitted} events, {self.late} late: {', '.join(parts) or 'exact'}"
 
 
 # Reading -------------------------------------------------------------------------------------------------
@@ -164,9 +164,9 @@ def judge(
         if key != str(sequence):
             verdict.wrong_key.append(f"{name}: {key!r}")
         raw = _parsed(event.payload)
-        verdict.altered += [f"{name}: {words}" for words in _alterations(event.callback, raw, value)]
+        verdict.altered += [f"{name}: {text}" for text in _alterations(event.callback, raw, value)]
         wrong = _wrong_headers(account, kind, raw, message.headers)
-        verdict.wrong_headers += [f"{name}: {words}" for words in wrong]
+        verdict.wrong_headers += [f"{name}: {text}" for text in wrong]
     verdict.lost = [
         f"{account}/{one}" for account, all_ in emitted.items() for one in sorted(all_.keys() - seen[account])
     ]

@@ -45,12 +45,12 @@ class Control:
     async def ask(self, request: str, *, json: Any = None, token: str | None = None, **headers: str) -> Answer:  # noqa: ANN401 - JSON
         """Ask, as in `GET /v1/accounts`; `If_Match` becomes the header If-Match."""
         method, path = request.split()
-        said = {name.replace("_", "-"): value for name, value in headers.items()}
-        said.setdefault("X-Requested-With", "a test")  # which no web form sends: else a POST is refused
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent.setdefault("X-Requested-With", "a test")  # which no web form sends: else a POST is refused
         token = token or self.token
         if token is not None:
-            said["Authorization"] = f"Bearer {token}"
-        async with self.http.request(method, self.url + path, json=json, headers=said, timeout=LIMIT) as answer:
+            sent["Authorization"] = f"Bearer {token}"
+        async with self.http.request(method, self.url + path, json=json, headers=sent, timeout=LIMIT) as answer:
             return Answer(answer.status, answer.headers, await answer.json(content_type=None))
 
     async def probe(self, path: str) -> int:
@@ -88,9 +88,10 @@ class Control:
 
 async def control_of(running: Process, http: aiohttp.ClientSession, token: str | None = None) -> Control:
     """Find the listeners of a gateway by what it logs."""
-    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "control plane is listening"'))[1]
+    listens = await running.wait_for_log(r'"url": "([^"]+)", "address": "[^"]+", "event": "control plane is listening"')
+    url = listens[1]
     monitoring = (
-        await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics')
+        await running.wait_for_log(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics')
     )[1]
     return Control(running, http, url, monitoring, token)
 

@@ -104,10 +104,10 @@ async def a_cancelled_commit_is_all_or_nothing(log: EventLog, reader: LogReader)
             commit.cancel()
             await asyncio.wait({commit})
         async with log.open(2) as shard:
-            told = int((await shard.checkpoints()).get("demo", b"0"))
-            assert told == last if not commit.cancelled() else told in {settled, last}
-            assert await numbers(reader) == list(range(1, told + 1))
-            settled = told
+            stored = int((await shard.checkpoints()).get("demo", b"0"))
+            assert stored == last if not commit.cancelled() else stored in {settled, last}
+            assert await numbers(reader) == list(range(1, stored + 1))
+            settled = stored
 
 
 async def of_racing_writers_only_the_newest_goes_on(log: EventLog, reader: LogReader) -> None:

@@ -31,7 +31,7 @@ from tests.support.slow_line import SlowLine, slow_line
 
 GATEWAY: Final = Path(sys.executable).with_name("gateway")
 ROOT: Final = Path(__file__).parents[2]
-PATIENCE: Final = 60.0
+TIMEOUT_S: Final = 60.0
 """Seconds until what must happen has not."""
 _POLL: Final = 0.02
 _FREE_PORTS: Final = {"GATEWAY_CONTROL__PORT": "0", "GATEWAY_MONITORING__PORT": "0"}
@@ -39,17 +39,17 @@ _FREE_PORTS: Final = {"GATEWAY_CONTROL__PORT": "0", "GATEWAY_MONITORING__PORT": 
 
 
 async def until(
-    condition: Callable[[], Awaitable[bool] | bool], what: str | Callable[[], str], patience: float = PATIENCE
+    condition: Callable[[], Awaitable[bool] | bool], what: str | Callable[[], str], timeout_s: float = TIMEOUT_S
 ) -> None:
     """Wait until `condition` holds; fail in the words of `what`, asked for then, when it does not in time."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout_s
     while True:
         holds = condition()
         if holds if isinstance(holds, bool) else await holds:
             return
         if time.monotonic() >= deadline:
-            words = what if isinstance(what, str) else what()
-            raise AssertionError(f"it did not happen within {patience:g} s: {words}")
+            message = what if isinstance(what, str) else what()
+            raise AssertionError(f"it did not happen within {timeout_s:g} s: {message}")
         await asyncio.sleep(_POLL)
 
 
@@ -63,12 +63,12 @@ class Process:
     err: Path
 
     @property
-    def said(self) -> str:
+    def stdout(self) -> str:
         """Everything on standard output so far."""
         return self.out.read_text("utf-8")
 
     @property
-    def complained(self) -> str:
+    def stderr(self) -> str:
         """Everything on standard error so far."""
         return self.err.read_text("utf-8")
 
@@ -77,11 +77,11 @@ class Process:
         lines = self.err.read_bytes().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.startswith(b"{") and line.endswith(b"\n")]
 
-    async def hears(self, pattern: str) -> re.Match[str]:
+    async def wait_for_output(self, pattern: str) -> re.Match[str]:
         """Wait until standard output matches, and return the match."""
         return await self._matches(self.out, pattern)
 
-    async def complains(self, pattern: str) -> re.Match[str]:
+    async def wait_for_log(self, pattern: str) -> re.Match[str]:
         """Wait until standard error matches, and return the match."""
         return await self._matches(self.err, pattern)
 
@@ -91,16 +91,16 @@ class Process:
         def matches() -> bool:
             has_ended = self.popen.poll() is not None
             found.extend(re.finditer(pattern, file.read_text("utf-8")))
-            assert found or not has_ended, f"{self.name} ended ({self.popen.returncode}): {self.complained}"
+            assert found or not has_ended, f"{self.name} ended ({self.popen.returncode}): {self.stderr}"
             return bool(found)
 
-        await until(matches, lambda: f"{self.name} says {pattern!r}; it said {self.complained}")
+        await until(matches, lambda: f"{self.name} says {pattern!r}; it said {self.stderr}")
         return found[0]
 
-    async def ended(self, patience: float = PATIENCE) -> int:
+    async def ended(self, timeout_s: float = TIMEOUT_S) -> int:
         """Wait until it has ended, and give its exit code."""
-        words = lambda: f"{self.name} ends; it said {self.complained}"  # noqa: E731 - what it said until then
-        await until(lambda: self.popen.poll() is not None, words, patience)
+        message = lambda: f"{self.name} ends; it said {self.stderr}"  # noqa: E731 - what it said until then
+        await until(lambda: self.popen.poll() is not None, message, timeout_s)
         return int(self.popen.returncode)
 
     def signal(self, number: signal.Signals) -> None:
@@ -151,9 +151,9 @@ async def process(
         running.kill()
 
 
-def complaints(gateways: Iterable[Process]) -> list[str]:
+def errors(gateways: Iterable[Process]) -> list[str]:
     """Return what gateways logged as an error, and tracebacks."""
-    lines = [line for running in gateways for line in running.complained.splitlines()]
+    lines = [line for running in gateways for line in running.stderr.splitlines()]
     return [line for line in lines if "Traceback" in line or '"level": "error"' in line]
 
 
@@ -164,8 +164,8 @@ def verified_of(checkpoint: bytes) -> int:
 
 def settled_of(checkpoint: bytes) -> int:
     """Return the highest sequence that is in the log."""
-    said = json.loads(checkpoint)
-    return int(said["verified"]) + max(0, sum(said.get("settled", ())) - 1)
+    stored = json.loads(checkpoint)
+    return int(stored["verified"]) + max(0, sum(stored.get("settled", ())) - 1)
 
 
 @dataclass(kw_only=True)
@@ -229,7 +229,9 @@ class Scene(ABC):
         return {user["name"]: user["latest"] for user in await self.users()}
 
     @abstractmethod
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
+    async def reached(
+        self, last: Mapping[str, int], read: Callable[[bytes], int], timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Wait until each account's checkpoint, as `read` has it, has reached this sequence."""
 
     @abstractmethod
@@ -240,9 +242,9 @@ class Scene(ABC):
         """Return what the hub emitted."""
         return {account: await read_truth(self.hub, account) for account in self.accounts}
 
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Return what gateways logged as an error, and tracebacks."""
-        return complaints(self.gateways)
+        return errors(self.gateways)
 
 
 @dataclass(kw_only=True)
@@ -253,7 +255,9 @@ class House(Scene):
     server: NatsServer
     wire: Wire
 
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
+    async def reached(
+        self, last: Mapping[str, int], read: Callable[[bytes], int], timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Wait for the checkpoints; see `Scene`."""
         client = await nats.connect(self.server.url, allow_reconnect=False)
         behind = dict(last)
@@ -269,7 +273,7 @@ class House(Scene):
                             del behind[account]
                 return not behind
 
-            await until(have_reached, f"the checkpoints of all accounts reach {last}", patience)
+            await until(have_reached, f"the checkpoints of all accounts reach {last}", timeout_s)
         finally:
             await client.close()
 
@@ -354,7 +358,7 @@ async def house(
         http = await stack.enter_async_context(aiohttp.ClientSession())
         line = await stack.enter_async_context(slow_line(lambda: server.port or 0))
         wire = await stack.enter_async_context(Wire(lambda: line.port if has_line else server.port or 0))
-        url = (await hub.hears(r"hub: (\S+)\n"))[1]
+        url = (await hub.wait_for_output(r"hub: (\S+)\n"))[1]
         house = House(
             folder=folder,
             hub=url,

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from tests.support.checker import Found, Verdict, judge
-from tests.support.gateway_process import GATEWAY, PATIENCE, Scene, process, until
+from tests.support.gateway_process import GATEWAY, TIMEOUT_S, Scene, process, until
 from tests.support.kafka_proxy import Wire
 from tests.support.kafka_server import KafkaServer
 from tests.support.kafka_transactions import Flights
@@ -60,7 +60,7 @@ class Place(Scene):
         """Run a command to its end; give its exit code and all lines that it wrote."""
         command = await self.start(*arguments)
         code = await command.ended()
-        text = command.said + command.complained
+        text = command.stdout + command.stderr
         assert "Traceback" not in text
         return code, text.splitlines()
 
@@ -72,9 +72,11 @@ class Place(Scene):
         """Judge the whole log, as such a consumer sees it."""
         return judge(await self.truth(), await self.log(isolation), by_kind=True)
 
-    async def reached(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float = PATIENCE) -> None:
+    async def reached(
+        self, last: Mapping[str, int], read: Callable[[bytes], int], timeout_s: float = TIMEOUT_S
+    ) -> None:
         """Wait for the checkpoints; see `Scene`."""
-        await asyncio.to_thread(self.checkpoints.reach, last, read, patience)
+        await asyncio.to_thread(self.checkpoints.reach, last, read, timeout_s)
 
     def in_flight(self, process: int) -> int:
         """Count the events of a process in transactions whose outcome it does not know."""
@@ -137,11 +139,11 @@ def read_topics(address: str, prefix: str, isolation: str = "read_committed") ->
                 continue
             headers = {name: value.decode() for name, value in record.headers() or []}
             headers["ce_datacontenttype"] = headers.pop("content-type")
-            said = {name.replace("ce_", "ce-"): quote(text) for name, text in headers.items()}
+            decoded = {name.replace("ce_", "ce-"): quote(text) for name, text in headers.items()}
             kind = record.topic().removeprefix(f"{prefix}.").removesuffix(".v1")
             subject = f"mesolive.events.{kind}.v1.{headers['ce_account']}"
-            said["Gateway-Key"] = record.key().decode()
-            found.append(Found(record.offset(), subject, said, record.value(), record.timestamp()[1] / 1000))
+            decoded["Gateway-Key"] = record.key().decode()
+            found.append(Found(record.offset(), subject, decoded, record.value(), record.timestamp()[1] / 1000))
         return found
     finally:
         consumer.close()
@@ -156,9 +158,9 @@ class Checkpoints:
         self._newest: dict[str, bytes] = {}
         self._is_assigned = False
 
-    def reach(self, last: Mapping[str, int], read: Callable[[bytes], int], patience: float) -> None:
+    def reach(self, last: Mapping[str, int], read: Callable[[bytes], int], timeout_s: float) -> None:
         """Block until each account's, as `read` has it, has reached this sequence."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout_s
         while not self._is_assigned:
             assert time.monotonic() < deadline, f"there is no {self._topic}"
             with suppress(KafkaException):
@@ -247,7 +249,7 @@ async def made(
         stack.callback(flights.let_go)
         hub = await stack.enter_async_context(process(folder, *simulate, name="hub"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        url = (await hub.hears(r"hub: (\S+)\n"))[1]
+        url = (await hub.wait_for_output(r"hub: (\S+)\n"))[1]
         inner = inner or ",".join(f"127.0.0.1:{wire.port}" for wire in wires)
         prefix = f"t{uuid4().hex[:8]}"
         checkpoints = Checkpoints(inner, prefix)

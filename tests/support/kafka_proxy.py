@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol, Self
 
 from tests.support.sockets import Gates
 
-_LAST_WORDS: Final = 1.0
+_DRAIN_LIMIT_S: Final = 1.0
 """Seconds that a broker has for the last requests of who is gone."""
 _PIECE: Final = 64 * 1024
 
@@ -118,7 +118,7 @@ class Wire:
             self._writers |= ends
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(self._ask(client, reader, server, answers))
-                ways.create_task(self._tell(client, answers, writer))
+                ways.create_task(self._send_answers(client, answers, writer))
         except* (OSError, asyncio.IncompleteReadError):
             pass  # one side hung up, and so does the other
         finally:
@@ -137,12 +137,12 @@ class Wire:
         try:
             await _pump(client, reader, server, lambda frame: self._request(client, frame))
         except (OSError, asyncio.IncompleteReadError):  # the last words of who is gone are answered all the same
-            deadline = time.monotonic() + _LAST_WORDS
+            deadline = time.monotonic() + _DRAIN_LIMIT_S
             while client.asked and not answers.at_eof() and time.monotonic() < deadline:
                 await asyncio.sleep(0.01)
             raise
 
-    async def _tell(self, client: _Client, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _send_answers(self, client: _Client, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass on answers. One to a read goes on as it comes: who reads sees that something does."""
 
         def whole(head: bytes) -> bool:

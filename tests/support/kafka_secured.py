@@ -57,15 +57,15 @@ def documented() -> list[AclBinding]:
     parser.add_argument("--add", action="store_true")
     found = []
     for line in re.findall(r"^kafka-acls\.sh (.*)$", DOCS.read_text().replace("\\\n", " "), re.MULTILINE):
-        said = parser.parse_args(shlex.split(line))
-        kind = ResourceType.TOPIC if said.topic else ResourceType.TRANSACTIONAL_ID
-        kind = ResourceType.GROUP if said.group else kind
-        kind = ResourceType.BROKER if said.cluster else kind  # so librdkafka calls the cluster
-        operation = AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", said.operation).upper()]
-        pattern = ResourcePatternType[said.resource_pattern_type.upper()]
+        options = parser.parse_args(shlex.split(line))
+        kind = ResourceType.TOPIC if options.topic else ResourceType.TRANSACTIONAL_ID
+        kind = ResourceType.GROUP if options.group else kind
+        kind = ResourceType.BROKER if options.cluster else kind  # so librdkafka calls the cluster
+        operation = AclOperation[re.sub(r"(?<!^)(?=[A-Z])", "_", options.operation).upper()]
+        pattern = ResourcePatternType[options.resource_pattern_type.upper()]
         found += [
-            AclBinding(kind, name, pattern, said.allow_principal, "*", operation, AclPermissionType.ALLOW)
-            for name in said.topic or [said.transactional_id or said.group or said.cluster]
+            AclBinding(kind, name, pattern, options.allow_principal, "*", operation, AclPermissionType.ALLOW)
+            for name in options.topic or [options.transactional_id or options.group or options.cluster]
         ]
     return found
 

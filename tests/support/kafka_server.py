@@ -120,29 +120,29 @@ class KafkaServer(Freezable):
         if not (self.folder / "log").exists():
             self._format()
         logging = self.folder / "log4j2.properties"
-        with self._words.open("ab") as words:
-            self._since = words.tell()
+        with self._log_file.open("ab") as output:
+            self._since = output.tell()
             self.process = subprocess.Popen(
                 [*_java(), *self._options, f"-Dlog4j2.configurationFile={logging}", "kafka.Kafka", self._file],
                 stdin=subprocess.DEVNULL,
-                stdout=words,
-                stderr=words,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
 
     def wait(self) -> None:
         """Block until the broker serves."""
         deadline = time.monotonic() + _READY
-        while _STARTED not in (words := self.words()):
+        while _STARTED not in (output := self.output()):
             assert self.process is not None
             if self.process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"Kafka did not start:\n{words[-4000:]}")
+                raise AssertionError(f"Kafka did not start:\n{output[-4000:]}")
             time.sleep(0.05)
 
-    def words(self) -> str:
+    def output(self) -> str:
         """Return what the broker said of itself since its last start."""
-        return self._words.read_bytes()[self._since :].decode(errors="replace")
+        return self._log_file.read_bytes()[self._since :].decode(errors="replace")
 
     def kill(self) -> None:
         """SIGKILL: no farewell, nothing flushed."""
@@ -174,7 +174,7 @@ class KafkaServer(Freezable):
         return self.folder / "server.properties"
 
     @property
-    def _words(self) -> Path:
+    def _log_file(self) -> Path:
         return self.folder / "server.log"
 
     def _format(self) -> None:

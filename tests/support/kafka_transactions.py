@@ -16,7 +16,7 @@ from typing import Final, Literal
 from tests.support.kafka_proxy import Api, Wire
 
 How = Literal["stored", "ending", "ended"]
-PATIENCE: Final = 60.0
+TIMEOUT_S: Final = 60.0
 """Seconds until a transaction must have come by to be struck."""
 _LOG_START: Final = 5
 _DETAILS: Final = 8
@@ -88,7 +88,7 @@ class Flights:
         """Let `strike` happen to a transaction, once `skip` others have gone by; return what it hit."""
         caught: asyncio.Future[Catch] = asyncio.get_running_loop().create_future()
         self._trap = _Trap(how, strike, skip, caught)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             return await caught
 
     def in_flight(self, process: int) -> int:

@@ -42,15 +42,15 @@ class Metrics:
             last.update(await self.scrape())
             return holds(last)
 
-        def words() -> str:
+        def description() -> str:
             shown = {key: value for key, value in last.items() if value and "bucket" not in key[0]}
             return f"{what}: {shown}"
 
-        await until(is_so, words)
+        await until(is_so, description)
         return dict(last)
 
 
 async def metrics_of(running: Process, http: aiohttp.ClientSession) -> Metrics:
     """Wait until a gateway tells where it is scraped."""
-    url = (await running.complains(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics'))[1]
+    url = (await running.wait_for_log(r'"url": "([^"]+)", "address": "[^"]+", "event": "serving probes and metrics'))[1]
     return Metrics(http, f"{url}/metrics")

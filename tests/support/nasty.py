@@ -31,12 +31,12 @@ _OWN: Final = re.compile(r"\x1b\[[0-9;]*m|\x1b\[\?25[lh]|\x1b\[2K|\x1b\[\d*[AG]|
 _BAD: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
-def judge(said: str, *, is_terminal: bool) -> list[str]:
+def judge(output: str, *, is_terminal: bool) -> list[str]:
     """Return what is wrong with everything that a command wrote; `said` has surrogates for bytes that are no UTF-8."""
-    said = _OWN.sub("", said) if is_terminal else said
-    bad = {ascii(character) for character in said if character != "\n" and unicodedata.category(character) in _BAD}
+    output = _OWN.sub("", output) if is_terminal else output
+    bad = {ascii(character) for character in output if character != "\n" and unicodedata.category(character) in _BAD}
     faults = [f"it wrote {character}" for character in sorted(bad)]
-    faults += [f"a forged line: {line!r}" for line in said.splitlines() if line.lstrip().startswith(FORGED)]
-    if "n4sty" not in said:
-        faults.append(f"it did not show the text at all: {said!r}")
+    faults += [f"a forged line: {line!r}" for line in output.splitlines() if line.lstrip().startswith(FORGED)]
+    if "n4sty" not in output:
+        faults.append(f"it did not show the text at all: {output!r}")
     return faults

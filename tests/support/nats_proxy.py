@@ -19,7 +19,7 @@ from typing import Final, Literal, Self
 from tests.support.sockets import Gates
 
 How = Literal["half", "unanswered"]
-PATIENCE: Final = 30.0
+TIMEOUT_S: Final = 30.0
 """Seconds until a commit must have come by to be struck."""
 
 
@@ -122,11 +122,11 @@ class Wire:
         trap = _Trap(how, skip, strike, asyncio.get_running_loop().create_future())
         self._trap = trap
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 return await trap.caught
         except TimeoutError:
             flying = f"{self.acknowledged} events are acknowledged, in flight are {list(self.flights.values())}"
-            raise AssertionError(f"no commit to strike within {PATIENCE:g} s: {flying}") from None
+            raise AssertionError(f"no commit to strike within {TIMEOUT_S:g} s: {flying}") from None
         finally:
             self._trap = None
 
@@ -300,5 +300,5 @@ def _stored_at(frame: bytes, batch: str) -> int | None:
     """Return the stream sequence of the acknowledgement of `batch`; None for any other answer."""
     if b'"batch"' not in frame:
         return None
-    said = json.loads(frame[frame.index(b"{") :].rstrip())
-    return None if "error" in said or said.get("batch") != batch else int(said["seq"])
+    reply = json.loads(frame[frame.index(b"{") :].rstrip())
+    return None if "error" in reply or reply.get("batch") != batch else int(reply["seq"])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-_PATIENCE = 60.0
+_TIMEOUT_S = 60.0
 
 
 def run(
@@ -34,11 +34,11 @@ def run(
         env={**clean, "COLUMNS": "4000", "TERM": "xterm", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", **(env or {})},
     )
     os.close(theirs)
-    said, deadline = b"", time.monotonic() + _PATIENCE
+    output, deadline = b"", time.monotonic() + _TIMEOUT_S
     try:
         while True:
             left = deadline - time.monotonic()
-            assert left > 0, f"it does not end: {said!r}"
+            assert left > 0, f"it does not end: {output!r}"
             if not select.select([ours], [], [], left)[0]:
                 continue
             try:
@@ -47,13 +47,13 @@ def run(
                 break
             if not part:
                 break
-            said += part
-            if until is not None and until.encode() in said:
+            output += part
+            if until is not None and until.encode() in output:
                 until = None
                 popen.send_signal(signal.SIGTERM)
-        code = popen.wait(_PATIENCE)
+        code = popen.wait(_TIMEOUT_S)
     finally:
         os.close(ours)
         popen.kill()
         popen.wait()
-    return code, said.decode("utf-8", "surrogateescape")
+    return code, output.decode("utf-8", "surrogateescape")

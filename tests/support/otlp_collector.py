@@ -39,12 +39,12 @@ class Received:
     start: int
     """Nanoseconds since 1970."""
     end: int
-    said: Mapping[str, Any]
+    attributes: Mapping[str, Any]
     events: tuple[str, ...]
     links: tuple[tuple[str, str], ...]
     """Of each its trace and its span."""
     is_failed: bool
-    words: str
+    description: str
     resource: Mapping[str, Any]
     scope: str
     schema: str
@@ -176,11 +176,11 @@ def _spans(body: bytes) -> Iterator[Received]:
                     kind=KINDS[span.kind],
                     start=span.start_time_unix_nano,
                     end=span.end_time_unix_nano,
-                    said=_attributes(span.attributes),
+                    attributes=_attributes(span.attributes),
                     events=tuple(event.name for event in span.events),
                     links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
                     is_failed=span.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
-                    words=span.status.message,
+                    description=span.status.message,
                     resource=resource,
                     scope=of_scope.scope.name,
                     schema=of_scope.schema_url,

@@ -14,7 +14,7 @@ from gateway.broker.ports import Membership, Ownership
 log = logging.getLogger(__name__)
 
 SHARDS = 16
-PATIENCE = 20.0
+TIMEOUT_S = 20.0
 TAKEOVER = 10.0  # 2.8 to 3.4 s where nothing else runs
 """Seconds within which a member that died is replaced."""
 
@@ -108,7 +108,7 @@ class Group:
 
     async def quiet(self) -> dict[int, str]:
         """Wait until each shard has exactly one owner and that stays so for a while; return the owners."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_S
         while True:
             await until(self._is_shared, "each shard has one owner", self)
             before = self.changes()
@@ -121,7 +121,7 @@ class Group:
 async def until(condition: Callable[[], bool], what: str, group: Group | None = None) -> None:
     """Wait until `condition` holds."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             while not condition():
                 await asyncio.sleep(0.01)
     except TimeoutError:

@@ -89,9 +89,9 @@ def covers(permission: str, subject: str) -> bool:
     return re.fullmatch(pattern, subject.lower()) is not None
 
 
-def named(words: str) -> list[str]:
+def named(text: str) -> list[str]:
     """Return the subjects whose refusal the words speak of."""
-    return re.findall(r'(?:publish|subscribe|subscription) to "([^"]+)"', words)
+    return re.findall(r'(?:publish|subscribe|subscription) to "([^"]+)"', text)
 
 
 def documented_consumers() -> dict[str, dict[str, str]]:

@@ -132,7 +132,7 @@ class Prometheus:
         self.folder = folder
         self.url = f"http://127.0.0.1:{free_port()}"
         self._rules = rules
-        self._words = folder / "prometheus.log"
+        self._log_file = folder / "prometheus.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def scrape(self, targets: Sequence[str]) -> None:
@@ -171,8 +171,8 @@ class Prometheus:
             "--web.enable-lifecycle",
             "--scrape.discovery-reload-interval=100ms",  # hidden, 5 s else
         ]
-        with self._words.open("wb") as words:
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=words, stderr=words)
+        with self._log_file.open("wb") as output:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
         try:
             self._wait()
         except BaseException:
@@ -202,7 +202,7 @@ class Prometheus:
         while not self._is_ready():
             assert self._process is not None
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"Prometheus did not start:\n{self._words.read_text()[-4000:]}")
+                raise AssertionError(f"Prometheus did not start:\n{self._log_file.read_text()[-4000:]}")
             time.sleep(0.05)
 
     def _write(self, targets: Sequence[str]) -> None:

@@ -44,8 +44,8 @@ async def again_on_topics(scene: Scene, control: Control) -> int:
     last = max(event.sequence for event in (await scene.truth())[account])
 
     async def is_known() -> bool:
-        said = (await control.accounts())[account]["observed"] or {}
-        return bool(said.get("settled", 0) >= last)
+        observed = (await control.accounts())[account]["observed"] or {}
+        return bool(observed.get("settled", 0) >= last)
 
     await control.ready()
     await until(is_known, "the API says that all of it is published")

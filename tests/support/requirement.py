@@ -33,10 +33,10 @@ class Requirement:
 
     def lacking(self, problem: str) -> NoReturn:
         """Skip the test that needs it; with CI set, fail it."""
-        words = f"no {self.name} to test with: {problem}; {self.remedy}"
+        message = f"no {self.name} to test with: {problem}; {self.remedy}"
         if os.environ.get("CI"):
-            pytest.fail(words)
-        pytest.skip(words)
+            pytest.fail(message)
+        pytest.skip(message)
 
 
 def cache() -> Path:

@@ -43,7 +43,7 @@ def report() -> tuple[list[str], list[str]]:
 def main() -> int:
     """Say what is there and what is not, and fetch the rest; return 1 where something lacks in CI."""
     there, lacking = report()
-    _say(*there, *lacking)
+    _print(*there, *lacking)
     problems = len(lacking)
     for one in ALL:
         if one.look() is None:
@@ -53,13 +53,13 @@ def main() -> int:
             one.fetch()
         except (pytest.skip.Exception, pytest.fail.Exception) as error:
             problems += 1
-            _say(str(error))
+            _print(str(error))
         if (seconds := time.monotonic() - began) > 1:
-            _say(f"fetched {one.name} in {seconds:.0f} s, once for all runs")
+            _print(f"fetched {one.name} in {seconds:.0f} s, once for all runs")
     return 1 if problems and os.environ.get("CI") else 0
 
 
-def _say(*lines: str) -> None:
+def _print(*lines: str) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
 

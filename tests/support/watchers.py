@@ -51,12 +51,12 @@ async def watching(store: ControlStore) -> AsyncIterator[View]:
         await asyncio.wait({following})
 
 
-async def steer(control: ControlStore, *, patience: float = 10.0) -> None:
+async def steer(control: ControlStore, *, timeout_s: float = 10.0) -> None:
     """Say what is so, and change what is wanted, whatever it was."""
     token = uuid4().hex.encode()
     await control.publish_observed({"demo": token})
     revision, observed, written = 0, b"", 0
-    async with asyncio.timeout(patience), aclosing(control.watch()) as records:  # type: ignore[type-var]
+    async with asyncio.timeout(timeout_s), aclosing(control.watch()) as records:  # type: ignore[type-var]
         async for record in records:
             if record is None:
                 continue

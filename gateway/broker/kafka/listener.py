@@ -24,7 +24,7 @@ from gateway.broker.kafka.connection import Connection, ConnectionOptions, conne
 from gateway.broker.kafka.errors import describe
 from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
 
-_PATIENCE: Final = 2.0
+_TIMEOUT_S: Final = 2.0
 """Seconds for an answer to such a question."""
 _SETTLES: Final = 3.0
 """Seconds for which all advertised addresses may fail: a broker may have gone since it was asked."""
@@ -66,7 +66,7 @@ async def connected(options: ConnectionOptions) -> AsyncIterator[Connection]:
                 raise
             explained: ConfigurationError | None = None
             with suppress(TimeoutError):
-                async with asyncio.timeout(2 * _PATIENCE):
+                async with asyncio.timeout(2 * _TIMEOUT_S):
                     explained = await _explained(options)
             raise explained or error from error.__cause__
         await _check_advertised(connection)
@@ -158,7 +158,7 @@ async def _found(host: str, port: int, *, tls_first: bool) -> _Listener | None:
     """Ask a listener, with TLS and without; None where it answers neither."""
     for tls in (tls_first, not tls_first):
         with suppress(OSError, EOFError, TimeoutError, ValueError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT_S):
                 return await _asked(host, port, tls=tls)
     return None
 

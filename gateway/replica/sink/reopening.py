@@ -14,11 +14,11 @@ _RELEASE_HUB_AFTER_S: Final = 30.0
 class Reopening:
     """The tries of one shard to have a log."""
 
-    __slots__ = ("_away_since", "_backoff", "_patience")
+    __slots__ = ("_away_since", "_backoff", "_when_full")
 
     def __init__(self) -> None:
         self._backoff = Backoff(cap=5.0)
-        self._patience = Backoff(first=1.0)  # where the broker has no room
+        self._when_full = Backoff(first=1.0)  # where the broker has no room
         self._away_since: float | None = None
 
     def delay_after(self, error: BrokerError, *, lasted: float, has_committed: bool, can_halve: bool) -> float:
@@ -32,7 +32,7 @@ class Reopening:
             lasted = self._backoff.stable_after
         if isinstance(error, (TooManyMessages, CommitRejected)) and can_halve:
             return 0.0
-        waiting = self._patience if isinstance(error, StorageFull) else self._backoff
+        waiting = self._when_full if isinstance(error, StorageFull) else self._backoff
         return waiting.next_delay(lasted=lasted)
 
     def is_away_for_long(self, now: float, *, was_open: bool) -> bool:

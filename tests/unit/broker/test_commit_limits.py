@@ -7,8 +7,8 @@ from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
 
 def test_a_late_commit_is_given_twice_as_long_and_smaller_ones_are_not() -> None:
     limits = CommitLimits(10.0)
-    told = [limits.came_too_late(4 * LARGE) for _ in range(5)]
-    assert told == [False, False, False, True, True]
+    reported = [limits.came_too_late(4 * LARGE) for _ in range(5)]
+    assert reported == [False, False, False, True, True]
     assert (limits.seconds(4 * LARGE), limits.factor) == (80.0, 8)
     assert limits.seconds(4 * LARGE - 1) == 10.0
 

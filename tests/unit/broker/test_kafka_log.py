@@ -42,7 +42,7 @@ class Producer:
         self.ended = 0
         """Transactions that were committed."""
         self.aborted = 0
-        self.tells_places = True
+        self.reports_offsets = True
         self.is_silent = False
         """Whether it answers nothing any more."""
         self.client = SimpleNamespace()
@@ -57,7 +57,7 @@ class Producer:
         pass
 
     async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> asyncio.Future[RecordMetadata]:
-        offset = self.ends[topic] if self.tells_places else -1
+        offset = self.ends[topic] if self.reports_offsets else -1
         self.ends[topic] += batch.record_count()
         stored: asyncio.Future[RecordMetadata] = asyncio.get_running_loop().create_future()
         if self.is_silent:
@@ -271,10 +271,10 @@ async def test_a_place_that_kafka_does_not_tell_is_none_that_went_back() -> None
     producer = Producer()
     shard = await opened(producer)
 
-    producer.tells_places = False
+    producer.reports_offsets = False
     await shard.commit(commit(3, 4))
 
-    producer.tells_places, producer.ends[CHECKPOINTS] = True, 1
+    producer.reports_offsets, producer.ends[CHECKPOINTS] = True, 1
     with pytest.raises(Unavailable, match="went back to 1"):
         await shard.commit(commit(5, 6))
 
@@ -287,12 +287,12 @@ async def test_a_large_commit_that_is_never_in_time_is_named_in_the_end() -> Non
         producer = Producer()
         shard = await opened(producer, Cluster(producer), limits)
         producer.is_silent = True
-        with pytest.raises(Unavailable, match="the largest message, 3 of demo for order-update, has 13") as told:
+        with pytest.raises(Unavailable, match="the largest message, 3 of demo for order-update, has 13") as raised:
             await shard.commit(commit_)
-        seconds.append(float(str(told.value).split(" within ")[1].split(" s")[0]))
-        assert isinstance(told.value, ActionRequired) is (len(seconds) > 3)
+        seconds.append(float(str(raised.value).split(" within ")[1].split(" s")[0]))
+        assert isinstance(raised.value, ActionRequired) is (len(seconds) > 3)
     assert seconds == [0.02, 0.04, 0.08, 0.16, 0.16]
-    assert "raise broker.commit_timeout" in str(told.value)
+    assert "raise broker.commit_timeout" in str(raised.value)
     shard = await opened(producer := Producer(), Cluster(producer), limits)
     producer.is_silent = True
     with pytest.raises(Unavailable, match=r"within 0\.02 s; nothing was stored$"):

@@ -18,7 +18,7 @@ from gateway.cli.api_client import Api, api_at
 from gateway.cli.target import Target
 from gateway.errors import GatewayError
 
-PATIENCE = 20.0
+TIMEOUT_S = 20.0
 """Seconds that only a hang exceeds."""
 PLAIN = {"Content-Type": "application/json"}
 
@@ -56,7 +56,7 @@ async def asking(stranger: Stranger) -> AsyncIterator[Api]:
     await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
         host, port = runner.addresses[0]
-        async with asyncio.timeout(PATIENCE), api_at(Target(f"http://{host}:{port}")) as asked:
+        async with asyncio.timeout(TIMEOUT_S), api_at(Target(f"http://{host}:{port}")) as asked:
             yield asked
     finally:
         await runner.cleanup()

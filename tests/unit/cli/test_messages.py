@@ -50,31 +50,31 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     structlog.reset_defaults()  # a command configured them for the standard error of this test
 
 
-Say = Callable[..., tuple[int, str]]
+RunCommand = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+def run_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> RunCommand:
     """Run a command in this process; give its exit code and what it wrote."""
 
-    def say(*arguments: str, **environment: str) -> tuple[int, str]:
+    def run_command(*arguments: str, **environment: str) -> tuple[int, str]:
         monkeypatch.setattr("sys.argv", ["gateway", *arguments])
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
             main()
-        said = capsys.readouterr()
+        output = capsys.readouterr()
         assert isinstance(ended.value.code, int)
-        return ended.value.code, said.out + said.err
+        return ended.value.code, output.out + output.err
 
-    return say
+    return run_command
 
 
 def test_the_help_names_every_command_with_a_whole_sentence() -> None:
-    said = CliRunner().invoke(app, ["--help"]).output
+    output = CliRunner().invoke(app, ["--help"]).output
 
     for command in OPTIONS:
-        (line,) = [line for line in said.splitlines() if line.startswith(f"  {command} ")]
+        (line,) = [line for line in output.splitlines() if line.startswith(f"  {command} ")]
         assert line.endswith(".")
         assert not line.endswith("...")
 
@@ -87,8 +87,8 @@ def test_the_help_of_a_command_names_its_options_and_says_what_each_does(command
     for option in OPTIONS[command]:
         lines = [line for line in result.output.splitlines() if f"{option} " in line and line.startswith("  -")]
         assert lines, f"{option} is not in the help of {command}"
-    said = " ".join(result.output.lower().split())
-    assert ("exit code" in said) == (command in {"demo", "run", "check", "accounts", "health"})
+    output = " ".join(result.output.lower().split())
+    assert ("exit code" in output) == (command in {"demo", "run", "check", "accounts", "health"})
 
 
 @pytest.mark.parametrize("command", REPLAYS)
@@ -104,12 +104,12 @@ def test_the_help_of_a_command_of_replays_names_its_options_and_exit_codes(comma
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "nowhere"])
 @pytest.mark.parametrize("arguments", [("start", "main"), ("watch", "x"), ("cancel", "x"), ("list",)])
 def test_a_control_plane_that_is_not_there_is_one_line(
-    say: Say, arguments: tuple[str, ...], url: str, monkeypatch: pytest.MonkeyPatch
+    run_command: RunCommand, arguments: tuple[str, ...], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.cli.replay._TRIES", 1)
-    code, said = say("replay", *arguments, "--url", url)
-    assert (code, said.count("\n")) == (2 if url == "nowhere" else 1, 1), said
-    assert url in said
+    code, output = run_command("replay", *arguments, "--url", url)
+    assert (code, output.count("\n")) == (2 if url == "nowhere" else 1, 1), output
+    assert url in output
 
 
 def test_the_version_is_printed() -> None:
@@ -118,7 +118,7 @@ def test_the_version_is_printed() -> None:
 
 @pytest.mark.parametrize("command", ["run", "check"])
 @pytest.mark.parametrize(
-    ("variable", "value", "words"),
+    ("variable", "value", "message"),
     [
         ("GATEWAY_HUB__URL", "ftp://hub", "hub.url: 'ftp://hub' is no http or https URL"),
         ("GATEWAY_HUB__URL", f"http://h/?access_token={SECRET}", "hub.url: must not have a query"),
@@ -137,30 +137,32 @@ def test_the_version_is_printed() -> None:
         ("GATEWAY_HUB__PROXY_FILE", "/no/proxy", "hub.proxy_file: /no/proxy cannot be read"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_line(say: Say, command: str, variable: str, value: str, words: str) -> None:
-    code, said = say(command, **{variable: value})
+def test_a_wrong_setting_is_told_in_one_line(
+    run_command: RunCommand, command: str, variable: str, value: str, message: str
+) -> None:
+    code, output = run_command(command, **{variable: value})
 
-    (line,) = [line for line in said.splitlines() if not line.startswith("ok ")]
+    (line,) = [line for line in output.splitlines() if not line.startswith("ok ")]
     assert code == 2
     assert line.startswith("gateway: ")
-    assert words in line
-    assert SECRET not in said
+    assert message in line
+    assert SECRET not in output
 
 
-def test_a_yaml_mistake_is_told_with_its_place(say: Say, tmp_path: Path) -> None:
+def test_a_yaml_mistake_is_told_with_its_place(run_command: RunCommand, tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("hub:\n  url: http://h\n bad: [\n")
-    code, said = say("run", "--config", str(file))
+    code, output = run_command("run", "--config", str(file))
 
     assert code == 2
-    assert said == (
+    assert output == (
         f"gateway: --config: {file} is not YAML: line 3, column 2: "
         "expected <block end>, but found '<block mapping start>'. Mend the file.\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         (["tail", "--kind", "order-updat"], "--kind: 'order-updat' is no kind; did you mean order-update?"),
         (["tail", "--kind", "OnOrderUpdate"], "--kind: 'OnOrderUpdate' is no kind"),
@@ -178,11 +180,11 @@ def test_a_yaml_mistake_is_told_with_its_place(say: Say, tmp_path: Path) -> None
         (["frobnicate"], "No such command 'frobnicate'"),
     ],
 )
-def test_a_wrong_argument_is_a_usage_error_that_says_what_would_be_right(arguments: list[str], words: str) -> None:
+def test_a_wrong_argument_is_a_usage_error_that_says_what_would_be_right(arguments: list[str], message: str) -> None:
     result = CliRunner().invoke(app, arguments)
 
     assert result.exit_code == 2
-    assert words in result.output
+    assert message in result.output
 
 
 def test_fresh_schemas_pass_and_a_stale_or_a_left_over_file_fails(tmp_path: Path) -> None:
@@ -208,7 +210,7 @@ def test_fresh_schemas_pass_and_a_stale_or_a_left_over_file_fails(tmp_path: Path
     assert runner.invoke(app, ["schemas", "--directory", str(tmp_path), "--check"]).exit_code == 0
 
 
-def test_schemas_deletes_nothing_and_writes_over_no_file_of_others(say: Say, tmp_path: Path) -> None:
+def test_schemas_deletes_nothing_and_writes_over_no_file_of_others(run_command: RunCommand, tmp_path: Path) -> None:
     others = {
         "mine/customer.schema.json": "{}",
         "vendor/a/b.schema.json": '{"$id": "urn:mesolive:b:v1"}',
@@ -218,26 +220,28 @@ def test_schemas_deletes_nothing_and_writes_over_no_file_of_others(say: Say, tmp
     for path, text in others.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    code, said = say("schemas", "--directory", str(tmp_path))
-    assert (code, said.count("\n")) == (0, 1)
+    code, output = run_command("schemas", "--directory", str(tmp_path))
+    assert (code, output.count("\n")) == (0, 1)
     assert {path: (tmp_path / path).read_text() for path in others} == others
-    assert say("schemas", "--directory", str(tmp_path), "--check")[0] == 0
+    assert run_command("schemas", "--directory", str(tmp_path), "--check")[0] == 0
 
     (tmp_path / "openapi.json").write_text('{"info": {"title": "Mine"}}')
     for _ in range(2):
-        code, said = say("schemas", "--directory", str(tmp_path))
+        code, output = run_command("schemas", "--directory", str(tmp_path))
         assert code == 2
-        assert f"{tmp_path}/openapi.json is there, and is none that this command wrote" in said
+        assert f"{tmp_path}/openapi.json is there, and is none that this command wrote" in output
     assert (tmp_path / "openapi.json").read_text() == '{"info": {"title": "Mine"}}'
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to(path.name)])
-def test_schemas_writes_into_nothing_but_files(make: Callable[[Path], None], say: Say, tmp_path: Path) -> None:
+def test_schemas_writes_into_nothing_but_files(
+    make: Callable[[Path], None], run_command: RunCommand, tmp_path: Path
+) -> None:
     make(tmp_path / "openapi.json")
-    code, said = say("schemas", "--directory", str(tmp_path))
-    assert (code, said.count("\n")) == (2, 1)
-    code, said = say("schemas", "--directory", "/dev/null")
-    assert (code, said.count("\n")) == (2, 1)
+    code, output = run_command("schemas", "--directory", str(tmp_path))
+    assert (code, output.count("\n")) == (2, 1)
+    code, output = run_command("schemas", "--directory", "/dev/null")
+    assert (code, output.count("\n")) == (2, 1)
 
 
 def test_strategies_that_are_no_numbers_are_refused_in_words() -> None:
@@ -270,10 +274,10 @@ def test_the_table_of_the_demo_reads_no_markup_and_shows_the_unprintable(
         for text in TEXTS.values()
     ]
     terminal.show(demo._table(statuses, 1.0))  # type: ignore[arg-type]
-    said = capsys.readouterr().out
-    assert judge(said, is_terminal=False) == []
-    assert "[link=http://evil.example]n4sty[/link]" in said
-    assert "n4sty:smile:" in said
+    output = capsys.readouterr().out
+    assert judge(output, is_terminal=False) == []
+    assert "[link=http://evil.example]n4sty[/link]" in output
+    assert "n4sty:smile:" in output
 
 
 def test_a_table_into_a_pipe_has_a_line_for_each_row_with_its_cells_whole(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,7 +297,7 @@ def test_a_table_on_a_narrow_terminal_loses_nothing_and_breaks_no_name(
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     cells = ["a" * 32, *(f"{number}" * 20 for number in range(1, 9))]
     terminal.show(terminal.table("1 replay", [f"c{number}" for number in range(9)], [cells]))
-    said = capsys.readouterr().out
-    assert "a" * 32 in said
-    assert all(said.count(str(number)) >= 20 for number in range(1, 9))
-    assert "…" not in said
+    output = capsys.readouterr().out
+    assert "a" * 32 in output
+    assert all(output.count(str(number)) >= 20 for number in range(1, 9))
+    assert "…" not in output

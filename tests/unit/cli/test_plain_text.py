@@ -29,13 +29,13 @@ def hub(url: str, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - settings
     return {"hub": {"url": url, **more}}
 
 
-def told(settings: dict[str, Any]) -> list[str]:
+def warnings_of(settings: dict[str, Any]) -> list[str]:
     whole = {"hub": {"url": "https://hub"}, "accounts": {"directory": "/keys"}, **settings}
     return [str(one) for one in plain_text_secrets(Settings.model_validate(whole))]
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
         (hub("http://hub.example.com"), "hub.url: API keys go in clear to hub.example.com"),
         (hub("HTTP://10.0.0.1:80", headers={"x": "y"}), "hub.url: API keys and the headers go in clear to 10.0.0.1"),
@@ -49,13 +49,15 @@ def told(settings: dict[str, Any]) -> list[str]:
         (tracing("http://collector:4318"), "tracing.endpoint: the headers of tracing.headers_file go in clear"),
     ],
 )
-def test_a_secret_in_clear_is_told_of_with_its_remedy_and_can_be_allowed(settings: dict[str, Any], words: str) -> None:
-    (line,) = told(settings)
-    assert line.startswith(words)
+def test_a_secret_in_clear_is_told_of_with_its_remedy_and_can_be_allowed(
+    settings: dict[str, Any], message: str
+) -> None:
+    (line,) = warnings_of(settings)
+    assert line.startswith(message)
     assert "s3cret" not in line
     (section,) = settings
     assert f"{section}.allow_plain" in line
-    assert told({section: {**settings[section], "allow_plain": True}}) == []
+    assert warnings_of({section: {**settings[section], "allow_plain": True}}) == []
 
 
 @pytest.mark.parametrize(
@@ -82,12 +84,12 @@ def test_a_secret_in_clear_is_told_of_with_its_remedy_and_can_be_allowed(setting
     ],
 )
 def test_what_is_encrypted_or_stays_here_or_is_no_secret_is_not_told_of(settings: dict[str, Any]) -> None:
-    assert told(settings) == []
+    assert warnings_of(settings) == []
 
 
 def test_the_password_of_a_proxy_in_a_file_counts(tmp_path: Path) -> None:
     file = tmp_path / "proxy"
     file.write_text("http://u:s3cret@proxy:3128")
-    (line,) = told(hub("https://h", proxy_file=file))
+    (line,) = warnings_of(hub("https://h", proxy_file=file))
     assert line.startswith("hub.proxy: the proxy's password goes in clear to proxy.")
     assert "s3cret" not in line

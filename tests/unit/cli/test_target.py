@@ -82,10 +82,10 @@ def test_each_command_refuses_it_before_it_connects(
     monkeypatch.setattr("sys.argv", ["gateway", *command, "--url", url, "--token-file", str(token)])
     with pytest.raises(SystemExit) as ended:
         main()
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     assert ended.value.code == 2
-    assert said.startswith(f"gateway: --url: {url} is plain http")
-    assert TOKEN not in said
+    assert output.startswith(f"gateway: --url: {url} is plain http")
+    assert TOKEN not in output
 
 
 def test_a_token_in_the_place_of_its_file_is_not_shown(
@@ -116,12 +116,12 @@ def test_the_environment_names_url_and_settings_for_all_commands(
 ) -> None:
     monkeypatch.setenv("GATEWAY_URL", "gateway.example.com")
     monkeypatch.setenv("GATEWAY_CONFIG", str(tmp_path / "missing.yaml"))
-    for arguments, said in ((["accounts"], "--url: gateway.example.com is no URL"), (["check"], "missing.yaml")):
+    for arguments, expected in ((["accounts"], "--url: gateway.example.com is no URL"), (["check"], "missing.yaml")):
         monkeypatch.setattr("sys.argv", ["gateway", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
         assert ended.value.code == 2
-        assert said in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--ca-file", "--cert-file", "--key-file"])
@@ -163,9 +163,9 @@ async def test_a_redirect_is_not_followed(
     status: int, token: Path, run_gateway: Callable[..., tuple[int, str]]
 ) -> None:
     async with redirecting(status) as (url, asked):
-        code, said = await asyncio.to_thread(run_gateway, "accounts", "--url", url, "--token-file", token)
+        code, output = await asyncio.to_thread(run_gateway, "accounts", "--url", url, "--token-file", token)
     assert code == 1
-    assert said == f"gateway: {url} answers {status}, a redirect: name in --url where it leads\n"
+    assert output == f"gateway: {url} answers {status}, a redirect: name in --url where it leads\n"
     assert asked == []
 
 

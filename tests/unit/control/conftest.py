@@ -107,11 +107,11 @@ class Api:
 
     async def observed(self, account: str, **facts: Any) -> None:  # noqa: ANN401 - members of Observed
         """Report what is so."""
-        said = Observed(**{"owner": "gateway-0/1", "state": "live", "since": "2026-11-22T13:32:25.092Z", **facts})
-        await self.store.publish_observed({f"account.{account}": encode_record(said)})
-        await self.heard(lambda view: account in view.observed and view.observed[account].value == said)
+        report = Observed(**{"owner": "gateway-0/1", "state": "live", "since": "2026-11-22T13:32:25.092Z", **facts})
+        await self.store.publish_observed({f"account.{account}": encode_record(report)})
+        await self.wait_for_views(lambda view: account in view.observed and view.observed[account].value == report)
 
-    async def heard(self, condition: Callable[[View], bool]) -> None:
+    async def wait_for_views(self, condition: Callable[[View], bool]) -> None:
         """Wait until every view says so."""
         async with asyncio.timeout(5):
             while not all(condition(view) for view in self.views if view.has_synced.is_set()):
@@ -124,8 +124,8 @@ class Api:
                 await self._apply(record)
 
     async def _apply(self, record: Record) -> None:
-        said = Observed(owner="gateway-0/1", state="live", since="", applied=record.revision)
-        await self.store.publish_observed({record.key: encode_record(said)})
+        report = Observed(owner="gateway-0/1", state="live", since="", applied=record.revision)
+        await self.store.publish_observed({record.key: encode_record(report)})
 
     async def ask(self, request: str, *, at: int = 0, json: Any = None, **more: Any) -> Answer:  # noqa: ANN401 - JSON
         """Ask, as in `GET /v1/accounts`."""
@@ -162,6 +162,6 @@ def tokens_file(tmp_path: Path) -> Path:
 
 async def reported(api: Api, id_: str, phase: Phase, **facts: Any) -> None:  # noqa: ANN401 - members of ReplayState
     """Let the owner of a replay report how far it is, and wait until that is heard."""
-    said = ReplayState(owner="gateway-0/1", phase=phase, **facts)
-    await api.store.publish_observed({f"replay.{id_}": encode_record(said)})
-    await api.heard(lambda view: id_ in view.replay_states and view.replay_states[id_].value == said)
+    report = ReplayState(owner="gateway-0/1", phase=phase, **facts)
+    await api.store.publish_observed({f"replay.{id_}": encode_record(report)})
+    await api.wait_for_views(lambda view: id_ in view.replay_states and view.replay_states[id_].value == report)

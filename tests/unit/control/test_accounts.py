@@ -160,7 +160,7 @@ async def test_a_query_that_cannot_be_is_refused_and_says_where(api: Api, query:
 
 async def test_a_record_of_a_later_release_is_shown_as_unknown_never_overwritten(api: Api) -> None:
     await api.store.write("account.main", b'{"version":2,"moon":"full"}', 0)
-    await api.heard(lambda view: "main" in view.desired)
+    await api.wait_for_views(lambda view: "main" in view.desired)
     answer = await api.ask("GET /v1/accounts/main")
     assert answer.body["desired"] is None
     for request, body in (("PUT", {"strategies": None}), ("GET", None), ("DELETE", None)):
@@ -193,7 +193,7 @@ async def test_topics_and_schemas_are_looked_up(api: Api) -> None:
 
 async def test_the_list_of_thousands_does_not_hold_up_the_loop(api: Api) -> None:
     await api.store.publish_observed({key: value for number in range(3000) for key, value in _report(number).items()})
-    await api.heard(lambda view: len(view.observed) == 3001)
+    await api.wait_for_views(lambda view: len(view.observed) == 3001)
     longest, ended = 0.0, False
 
     async def watch() -> None:

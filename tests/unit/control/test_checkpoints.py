@@ -26,9 +26,9 @@ async def paused(api: Api, **facts: Any) -> None:  # noqa: ANN401 - members of O
     desired, before = (Desired(), 0) if record is None else (wanted(api), record[0].revision)
     paused = encode_record(replace(desired, state=TargetState.PAUSED))
     revision = await api.store.write("account.main", paused, before)
-    await api.heard(lambda view: view.desired_of("main").revision == revision)
-    said = {"checkpoint": CheckpointPosition(40, 1), "settled": 40, "latest": 42, "applied": revision, **facts}
-    await api.observed("main", state="paused", **said)
+    await api.wait_for_views(lambda view: view.desired_of("main").revision == revision)
+    report = {"checkpoint": CheckpointPosition(40, 1), "settled": 40, "latest": 42, "applied": revision, **facts}
+    await api.observed("main", state="paused", **report)
 
 
 async def test_a_checkpoint_is_shown_with_its_tag(api: Api) -> None:
@@ -102,7 +102,7 @@ async def test_an_account_without_a_key_need_not_be_paused_and_leaves_nothing(ap
     answer = await api.ask("DELETE /v1/accounts/main")
     assert answer.status == 202
     await api.store.forget(["account.main"])  # as the owner of its shard does
-    await api.heard(lambda view: "main" not in view.observed)
+    await api.wait_for_views(lambda view: "main" not in view.observed)
     assert (await api.ask("GET /v1/accounts/main")).problem == "unknown-account"
 
 
@@ -110,7 +110,7 @@ async def test_replays_that_have_not_ended_keep_an_account(api: Api) -> None:
     await paused(api)
     record = Replay(account="main", until=9, requested_at="", requested_by="")
     await api.store.write("replay.1", encode_record(record), 0)
-    await api.heard(lambda view: "1" in view.replays)
+    await api.wait_for_views(lambda view: "1" in view.replays)
     answer = await api.ask("DELETE /v1/accounts/main")
     assert (answer.status, answer.problem) == (409, "has-replays")
     assert "Replay 1 of account main is pending" in answer.body["detail"]

@@ -20,7 +20,7 @@ from gateway.control.listener.server import serving
 from gateway.control.listener.sockets import address_of, bind, url_of
 from tests.support.certificates import Authority, Pair
 
-PATIENCE = 10.0
+TIMEOUT_S = 10.0
 """Seconds that only a hang exceeds."""
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -67,14 +67,14 @@ async def listening(
 async def all_of(reader: asyncio.StreamReader) -> bytes:
     """Read until the peer ends the connection, by a FIN or a reset."""
     found = b""
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_S):
         with suppress(ConnectionError):
             while piece := await reader.read(65536):
                 found += piece
     return found
 
 
-async def said(address: tuple[str, int], sent: bytes) -> bytes:
+async def exchange(address: tuple[str, int], sent: bytes) -> bytes:
     """Send something, and give everything that comes until the server ends the connection."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(sent)
@@ -122,7 +122,7 @@ REFUSED = {
 async def test_malformed_request_gets_400_and_no_other_request_is_read(name: str) -> None:
     app = App()
     async with listening(app) as address:
-        answer = await said(address, REFUSED[name] + GET)
+        answer = await exchange(address, REFUSED[name] + GET)
     assert answer.startswith(b"HTTP/1.1 400 "), answer
     assert b"connection: close" in answer.lower()
     assert (answer.count(b"HTTP/1.1 400 "), answer.count(b"HTTP/1.1 200 ")) == (1, 0)
@@ -160,7 +160,7 @@ async def test_proper_requests_pass_whatever_their_body_and_path() -> None:
             b"DELETE /?q=%2f HTTP/1.1\r\nHost: a\r\n\r\n",
         ):
             writer.write(request)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 200 "), head
                 if not request.startswith(b"HEAD"):
@@ -175,7 +175,7 @@ async def test_body_in_too_many_pieces_ends_the_connection(count: int) -> None:
     async with listening(app, ConnectionLimits(pieces=20)) as address:
         chunks = b"1\r\nx\r\n" * count
         sent = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + CHUNKED + chunks + b"0\r\n\r\n"
-        answer = await said(address, sent)
+        answer = await exchange(address, sent)
     assert answer.startswith(b"HTTP/1.1 200 " if count == 20 else b"HTTP/1.1 400 "), answer
 
 
@@ -184,7 +184,7 @@ async def test_nothing_is_parsed_behind_an_answer_that_did_not_wait_for_the_body
     async with listening(app) as address:
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\n" + CHUNKED + b"1\r\nx\r\n")
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
             writer.write(b"0\r\n\r\n" + GET)  # after the answer
             assert await reader.read() == b"xx"
@@ -196,8 +196,10 @@ async def test_port_without_bodies_refuses_every_body() -> None:
     app = App()
     async with listening(app, ConnectionLimits(has_bodies=False)) as address:
         for request in (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx", REFUSED["GET in chunks"]):
-            assert (await said(address, request)).startswith(b"HTTP/1.1 400 ")
-        assert (await said(address, GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))).startswith(b"HTTP/1.1 200 ")
+            assert (await exchange(address, request)).startswith(b"HTTP/1.1 400 ")
+        assert (await exchange(address, GET.replace(b"a\r\n", b"a\r\nConnection: close\r\n"))).startswith(
+            b"HTTP/1.1 200 "
+        )
 
 
 async def test_client_may_read_the_refusal_while_it_still_sends() -> None:
@@ -226,7 +228,7 @@ async def test_connection_idle_longest_makes_room_never_a_new_or_answered_one() 
     async with listening(app, ConnectionLimits(connections=4), answers=False) as address:
         busy = await asyncio.open_connection(*address)
         busy[1].write(GET)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             while not app.seen:
                 await asyncio.sleep(0.01)
         idle = []
@@ -236,7 +238,7 @@ async def test_connection_idle_longest_makes_room_never_a_new_or_answered_one() 
         idle[0][1].write(b"GE")  # half a head is no request
         for gone in range(3):
             new = await asyncio.open_connection(*address)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 while await is_open(idle[gone][0]):
                     pass
             idle.append(new)
@@ -244,7 +246,7 @@ async def test_connection_idle_longest_makes_room_never_a_new_or_answered_one() 
         app.may_answer.set()
         for reader, writer in (busy, *idle[3:]):
             writer.write(GET)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
         for _, writer in (busy, *idle):
             writer.close()
@@ -257,7 +259,7 @@ async def test_address_with_most_connections_makes_room_for_others() -> None:
         await asyncio.sleep(0.02)
         others = [await asyncio.open_connection(*address) for _ in range(20)]
         honest[1].write(GET)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             assert (await honest[0].readline()).startswith(b"HTTP/1.1 200 ")
         for _, writer in (honest, *others):
             writer.close()
@@ -282,7 +284,7 @@ async def test_peer_that_does_not_read_is_reset_and_little_is_queued_for_it(requ
             await loop.sock_sendall(peer, GET * requests)
             await asyncio.sleep(0.2)
             assert len(app.seen) <= 30
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 with pytest.raises(ConnectionResetError):
                     await send_on(peer)
             assert len(app.seen) <= 30
@@ -303,7 +305,7 @@ async def test_large_answer_is_held_once_however_many_peers_leave_it_unread() ->
                 peer.setblocking(False)  # noqa: FBT003 - the library's name for it
                 await loop.sock_connect(peer, address)
                 await loop.sock_sendall(peer, GET)
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT_S):
                     while len(app.seen) < number:
                         await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
@@ -330,13 +332,13 @@ def test_connections_whose_last_answer_is_unread_are_limited_too(how: str, size:
                 peer.setblocking(False)  # noqa: FBT003 - the library's name for it
                 await loop.sock_connect(peer, address)
                 await loop.sock_sendall(peer, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT_S):
                     while len(app.seen) < number:
                         await asyncio.sleep(0.001)
                 most = max(most, open_files() - before - number)
             honest = await asyncio.open_connection(*address)
             honest[1].write(GET)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 assert (await honest[0].readline()).startswith(b"HTTP/1.1 200 ")
             honest[1].transport.abort()
             for peer in peers:
@@ -352,7 +354,7 @@ async def test_slow_head_is_cut_however_it_drips() -> None:
         for _ in range(2):
             reader, writer = await asyncio.open_connection(*address)
             with suppress(ConnectionError):
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT_S):
                     while not reader.at_eof():
                         writer.write(b"G")
                         await asyncio.sleep(0.05)
@@ -389,13 +391,13 @@ async def speak_tls(pair: Pair, authority: Authority) -> None:
                 writer.write(sent)
             reader, writer = await asyncio.open_connection(*address, ssl=client)
             writer.write(GET)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_S):
                 assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
                 for one, _ in silent[:8]:  # at most four stay, as long as they may
                     with suppress(ConnectionError):
                         assert (await one.read())[:1] in {b"", b"\x15"}  # nothing, or an alert of TLS
             for one in (writer, *(writer for _, writer in silent)):
                 one.close()
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_S):
             while open_files() > before + 8:
                 await asyncio.sleep(0.05)

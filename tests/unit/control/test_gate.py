@@ -220,9 +220,9 @@ async def test_a_caller_who_reads_slowly_may_take_longer_than_the_answer() -> No
             writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             await asyncio.sleep(0.6)
             async with asyncio.timeout(10):
-                said = await reader.read()
+                response = await reader.read()
             writer.close()
-    assert said.partition(b"\r\n\r\n")[2] == body
+    assert response.partition(b"\r\n\r\n")[2] == body
 
 
 async def test_a_body_that_does_not_come_is_given_up(api: Api) -> None:
@@ -236,9 +236,9 @@ async def test_a_body_that_does_not_come_is_given_up(api: Api) -> None:
 async def test_what_is_no_http_is_answered_by_a_problem(api: Api) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.urls[0].rpartition(":")[2]))
     writer.write(b"\x16\x03\x01 hello\r\n\r\n")
-    said = await reader.read()
-    assert said.startswith(b"HTTP/1.1 400 ")
-    assert b"application/problem+json" in said
+    response = await reader.read()
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in response
     writer.close()
 
 

@@ -82,8 +82,8 @@ async def test_the_command_asks_for_the_same_destination(
     command = [sys.executable, "-c", "from gateway.cli.main import main; main()", "replay", "start", "main"]
     more = ["--detach", "--json", "--url", api.urls[0], *options]
     program = await asyncio.create_subprocess_exec(*command, *more, stdout=asyncio.subprocess.PIPE)
-    said, _ = await program.communicate()
-    assert (program.returncode, written(api, json.loads(said)["id"]).destination) == (0, destination)
+    output, _ = await program.communicate()
+    assert (program.returncode, written(api, json.loads(output)["id"]).destination) == (0, destination)
 
 
 async def test_without_an_end_it_ends_with_what_is_published_now(api: Api) -> None:
@@ -91,7 +91,7 @@ async def test_without_an_end_it_ends_with_what_is_published_now(api: Api) -> No
 
 
 @pytest.mark.parametrize(
-    ("wanted", "words"),
+    ("wanted", "message"),
     [
         ({"since": 20, "until": 20}, "body.since: the range is empty: it begins after 20 and ends with until 20."),
         ({"since": 40}, "the range is empty: it begins after 40 and ends with 40, the last event that is published."),
@@ -109,10 +109,10 @@ async def test_without_an_end_it_ends_with_what_is_published_now(api: Api) -> No
         ({"form": "2026-11-22T13:00:00Z"}, "body.form: is not known here"),
     ],
 )
-async def test_what_cannot_be_is_refused_in_words(api: Api, wanted: dict[str, Any], words: str) -> None:
+async def test_what_cannot_be_is_refused_in_words(api: Api, wanted: dict[str, Any], message: str) -> None:
     answer = await api.ask(ASK, json=wanted)
     assert (answer.status, answer.problem) == (422, "invalid")
-    assert words in answer.body["detail"], answer.body["detail"]
+    assert message in answer.body["detail"], answer.body["detail"]
     assert answer.body["errors"][0]["where"] == f"body.{'.'.join(list(wanted)[:1])}"
     assert [key for _, key in api.store.records if key.startswith("replay.")] == []
 
@@ -216,7 +216,7 @@ async def test_no_more_wait_than_may_and_old_ones_are_forgotten(api: Api) -> Non
         await reported(api, id_, Phase.COMPLETED)
         await asyncio.sleep(0.01)
     fourth = await asked(api)
-    await api.heard(lambda view: ids[0] not in view.replays)
+    await api.wait_for_views(lambda view: ids[0] not in view.replays)
     found = (await api.ask("GET /v1/replays")).body["items"]
     assert [one["id"] for one in found] == [fourth, ids[2], ids[1]]
 

@@ -52,8 +52,8 @@ async def scoped(api: Api, tokens_file: Path) -> Api:
 
 
 async def ask(api: Api, token: str, request: str, json: object = None, **headers: str) -> Answer:
-    said = {"Authorization": f"Bearer {token}", **headers}
-    return await api.ask(request, at=1, json=json, headers=said)
+    sent = {"Authorization": f"Bearer {token}", **headers}
+    return await api.ask(request, at=1, json=json, headers=sent)
 
 
 def test_every_operation_on_an_account_is_tried_here() -> None:
@@ -143,7 +143,7 @@ async def test_a_token_for_some_accounts_lets_go_of_their_replays_alone(scoped: 
         mine.append(answer.body["id"])
         await reported(scoped, mine[-1], Phase.COMPLETED)
         await asyncio.sleep(0.01)
-    await scoped.heard(lambda view: mine[0] not in view.replays)
+    await scoped.wait_for_views(lambda view: mine[0] not in view.replays)
     assert (await ask(scoped, "all", f"GET /v1/replays/{theirs}")).status == 200
 
 

@@ -60,13 +60,13 @@ WRONG: dict[str, Callable[[Pair, Authority], tuple[str, Path | None]]] = {
 }
 
 
-@pytest.mark.parametrize("words", WRONG)
-def test_a_file_that_cannot_be_used_is_refused_with_its_setting(words: str, pair: Pair, authority: Authority) -> None:
-    setting, file = WRONG[words](pair, authority)
+@pytest.mark.parametrize("message", WRONG)
+def test_a_file_that_cannot_be_used_is_refused_with_its_setting(message: str, pair: Pair, authority: Authority) -> None:
+    setting, file = WRONG[message](pair, authority)
     with pytest.raises(ConfigurationError) as refused:
         context(pair, **{setting: file})
-    assert refused.value.setting == f"control.tls.{words.split(':', maxsplit=1)[0]}"
-    assert str(refused.value).startswith(f"control.tls.{words.format(file or pair.certificate)}")
+    assert refused.value.setting == f"control.tls.{message.split(':', maxsplit=1)[0]}"
+    assert str(refused.value).startswith(f"control.tls.{message.format(file or pair.certificate)}")
     assert refused.value.remedy
 
 

@@ -381,8 +381,10 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("line", "words"), WRONG)
-def test_a_wrong_line_lets_nobody_in_is_told_once_and_is_not_repeated(tokens_file: Path, line: str, words: str) -> None:
+@pytest.mark.parametrize(("line", "message"), WRONG)
+def test_a_wrong_line_lets_nobody_in_is_told_once_and_is_not_repeated(
+    tokens_file: Path, line: str, message: str
+) -> None:
     clock = Clock()
     tokens_file.write_text(f"{KEEPS}\n\n{line}\n{LEAKS}\n")
     with capture_logs() as logs:
@@ -392,9 +394,9 @@ def test_a_wrong_line_lets_nobody_in_is_told_once_and_is_not_repeated(tokens_fil
             assert tokens.authenticate(GOOD) is not None
             assert tokens.authenticate("x") is tokens.authenticate("") is None
             assert tokens.authenticate(LEAKED) is not None
-    (told,) = [log for log in logs if log["log_level"] == "error"]
-    assert (told["line"], tokens.problems) == (3, 1)
-    assert words in told["error"]
+    (logged,) = [log for log in logs if log["log_level"] == "error"]
+    assert (logged["line"], tokens.problems) == (3, 1)
+    assert message in logged["error"]
     for word in line.split():
         assert len(word) < 20 or word not in str(logs)
 
@@ -512,7 +514,7 @@ def test_a_line_without_accounts_is_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "accounts", "until", "words"),
+    ("name", "accounts", "until", "message"),
     [
         ("o*e", None, None, "first word"),
         ("one", "ma in", None, "space"),
@@ -522,7 +524,7 @@ def test_a_line_without_accounts_is_for_all() -> None:
     ],
 )
 def test_a_line_that_would_let_nobody_in_is_not_made(
-    name: str, accounts: str | None, until: str | None, words: str
+    name: str, accounts: str | None, until: str | None, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=message):
         line_of(name, Role.VIEWER, GOOD, accounts=accounts, until=until)

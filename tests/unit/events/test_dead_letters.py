@@ -35,7 +35,7 @@ def dead(payload: bytes, callback: str = "OnOrderUpdate") -> DeadLetter:
 
 
 @pytest.mark.parametrize(
-    ("member", "literal", "reason", "says"),
+    ("member", "literal", "reason", "message"),
     [
         ("FillPrice", "NaN", "malformed-json", "FillPrice: NaN is not JSON"),
         ("FillPrice", "-Infinity", "malformed-json", "FillPrice: -Infinity is not JSON"),
@@ -89,18 +89,18 @@ def dead(payload: bytes, callback: str = "OnOrderUpdate") -> DeadLetter:
     ],
 )
 def test_a_wrong_member_is_named_with_what_would_be_right(
-    with_literal: Literal, member: str, literal: str, reason: str, says: str
+    with_literal: Literal, member: str, literal: str, reason: str, message: str
 ) -> None:
     letter = dead(with_literal(member, literal))
     assert letter.reason == reason
-    assert says in letter.detail
+    assert message in letter.detail
     assert letter.place == "OnOrderUpdate"
     if not member.startswith("Event"):
         assert (letter.sequence, letter.id) == (4, ID)
 
 
 @pytest.mark.parametrize(
-    ("payload", "reason", "says"),
+    ("payload", "reason", "message"),
     [
         (b"", "malformed-json", "at character 0, the end"),
         (b"{", "malformed-json", "at character 1"),
@@ -119,10 +119,10 @@ def test_a_wrong_member_is_named_with_what_would_be_right(
         (b"{}", "invalid-payload", "EventTime is missing, and the reference requires it"),
     ],
 )
-def test_what_is_no_object_is_refused(payload: bytes, reason: str, says: str) -> None:
+def test_what_is_no_object_is_refused(payload: bytes, reason: str, message: str) -> None:
     letter = dead(payload)
     assert letter.reason == reason
-    assert says in letter.detail
+    assert message in letter.detail
 
 
 def test_every_required_member_must_be_there(order: dict[str, Any]) -> None:

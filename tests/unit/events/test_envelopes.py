@@ -116,7 +116,7 @@ def test_an_event_is_as_deep_from_history_as_it_may_be_live(order: dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("members", "reason", "says"),
+    ("members", "reason", "message"),
     [
         ({}, "malformed-envelope", "no member says which event it is"),
         ({"Payload": {}}, "malformed-envelope", "no member says which event it is"),
@@ -137,10 +137,10 @@ def test_an_event_is_as_deep_from_history_as_it_may_be_live(order: dict[str, Any
         ({"EventType": "Error"}, "invalid-payload", "is missing"),
     ],
 )
-def test_a_wrong_envelope_is_refused_in_words(members: dict[str, Any], reason: str, says: str) -> None:
+def test_a_wrong_envelope_is_refused_in_words(members: dict[str, Any], reason: str, message: str) -> None:
     found, detail = refused(**members)
     assert found == reason
-    assert says in detail
+    assert message in detail
 
 
 @pytest.mark.parametrize("raw", [b"", b"null", b"[]", b'"x"', b"\xff", b"[" * 10_000, b'{"EventType":' * 500])

@@ -204,8 +204,8 @@ def test_an_enum_inside_a_contract_is_named_as_well() -> None:
         assert isinstance(event, Event)
         body = json.loads(event.body)
         assert (body["Contract"]["OptionType"], body["Contract"]["ContractType"], body["Status"]) == ("Put", 1, "There")
-    words = "the hub writes enums as numbers (published as numbers, since hub.enums does not name them: ContractType)"
-    assert named.names.described() == words
+    message = "the hub writes enums as numbers (published as numbers, since hub.enums does not name them: ContractType)"
+    assert named.names.described() == message
 
 
 def test_a_hub_that_writes_numbers_and_names_in_turn_is_told_of() -> None:

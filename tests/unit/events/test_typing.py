@@ -25,13 +25,13 @@ read_event("order-update", b"{}").NoSuchMember
 
 
 def test_each_kind_is_read_as_its_own_class() -> None:
-    told = {}
+    models = {}
     for overload in get_overloads(read_event):
         hints = get_type_hints(overload)
         for kind in get_args(hints["kind"]) or [str]:
-            told[kind] = hints["return"]
-    assert told.pop(str).__name__ == "EventPayload"
-    assert told == {kind: entry.model for kind, entry in CATALOGUE.items()}
+            models[kind] = hints["return"]
+    assert models.pop(str).__name__ == "EventPayload"
+    assert models == {kind: entry.model for kind, entry in CATALOGUE.items()}
     assert get_type_hints(get_overloads(read_event)[0])["kind"] == Literal["entry-signal"]
 
 
@@ -40,8 +40,8 @@ def test_a_consumer_that_is_checked_strictly_finds_the_types(tmp_path: Path) -> 
     env = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "MYPYPATH"}}
     command = [sys.executable, "-m", "mypy", "--strict", "--config-file", os.devnull, "consumer.py"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    said = [line.partition(": ")[2] for line in done.stdout.splitlines()[:-1]]
-    assert said == [
+    revealed = [line.partition(": ")[2] for line in done.stdout.splitlines()[:-1]]
+    assert revealed == [
         'note: Revealed type is "gateway.events.models.payloads.OrderUpdateEvent"',
         'note: Revealed type is "gateway.events.models.payloads.EventPayload"',
         'error: "OrderUpdateEvent" has no attribute "NoSuchMember"  [attr-defined]',

@@ -59,7 +59,7 @@ async def test_no_token_is_no_token_however_it_is_said(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         ("null", "is not an object"),
         ("[]", "is not an object"),
@@ -78,10 +78,10 @@ async def test_no_token_is_no_token_however_it_is_said(token: str) -> None:
         ('{"Status":0,"Data":{"Events":[NaN}}', "is not an object"),
     ],
 )
-async def test_an_answer_that_makes_no_sense_fails_the_call_in_words(answer: str, words: str) -> None:
+async def test_an_answer_that_makes_no_sense_fails_the_call_in_words(answer: str, message: str) -> None:
     with pytest.raises(CallFailed) as failed:
         await hub(answer).events_since(0, 1, None)
-    assert words in str(failed.value)
+    assert message in str(failed.value)
     assert str(failed.value).startswith("GetEventsSince: ")
     assert len(str(failed.value)) < 600
 
@@ -126,7 +126,7 @@ async def test_a_sequence_may_be_a_number_or_a_text(sequence: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "words"),
+    ("payload", "message"),
     [
         (
             '"LatestEventSeqId":9223372036854775808,"SnapshotTime":"2026-11-22T13:32:24Z"',
@@ -140,10 +140,10 @@ async def test_a_sequence_may_be_a_number_or_a_text(sequence: str) -> None:
         ('"LatestEventSeqId":1,"SnapshotTime":7', "SnapshotTime: Expected `str`"),
     ],
 )
-async def test_a_latest_that_is_none_fails_the_call(payload: str, words: str) -> None:
+async def test_a_latest_that_is_none_fails_the_call(payload: str, message: str) -> None:
     with pytest.raises(CallFailed) as failed:
         await hub(f'{{"Status":0,"Data":{{{payload}}}}}').latest()
-    assert words in str(failed.value)
+    assert message in str(failed.value)
 
 
 @pytest.mark.parametrize(

@@ -193,16 +193,16 @@ async def test_an_account_only_another_replica_has_a_key_of_is_told_and_stays(bu
 
         await world.until(lambda: bool(orphans()), "somebody is not served, and it is reported")
         await asyncio.sleep(1)
-    told = [entry["account"] for entry in logs if "account orphaned" in entry["event"]]
-    await world.until(lambda: sorted(told) == sorted(orphans()), "who has the keys is heard, not who owns the shards")
+    logged = [entry["account"] for entry in logs if "account orphaned" in entry["event"]]
+    await world.until(lambda: sorted(logged) == sorted(orphans()), "who has the keys is heard, not who owns the shards")
     for name in names_:
-        assert connected(world, name) == (0 if name in told else 1)
-        assert name in told or seen[name].value.state == "live"
+        assert connected(world, name) == (0 if name in logged else 1)
+        assert name in logged or seen[name].value.state == "live"
         assert world.hub.user(name).counts["connects"] == 1  # nothing flapped
-    assert len(live := [status for status in first.statuses() if status.state is AccountState.LIVE]) == 16 - len(told)
+    assert len(live := [status for status in first.statuses() if status.state is AccountState.LIVE]) == 16 - len(logged)
     assert live
 
-    for name in told:
+    for name in logged:
         (fewer / name).write_text(f"key-of-{name}")
     await world.until(lambda: not orphans(), "with the key it is served")
 

@@ -31,7 +31,7 @@ class PlantedError(Exception):
     """Nobody expects it."""
 
 
-def told(logs: list[Any]) -> list[str]:
+def reported(logs: list[Any]) -> list[str]:
     """Return the parts in which something unexpected happened."""
     return [line["part"] for line in logs if line["event"].startswith("unexpected error")]
 
@@ -64,7 +64,7 @@ async def test_an_account_whose_event_cannot_be_taken_restarts_beside_neighbours
         await world.published("alpha", range(1, 6))
         await world.becomes("alpha", AccountState.LIVE)
 
-    assert set(told(logs)) == {"account"}
+    assert set(reported(logs)) == {"account"}
     assert all(isinstance(line["exc_info"], PlantedError) for line in logs if "part" in line)
     assert world.keys_of("alpha") == [1, 2, 3, 4, 5]
     assert world.status("alpha").last_error is None
@@ -93,7 +93,7 @@ async def test_a_failure_beyond_its_part_of_a_commit_leaves_nothing_noted(
         is_broken = False
         await world.published("alpha", range(1, 6))
 
-    assert set(told(logs)) == {"account"}
+    assert set(reported(logs)) == {"account"}
 
 
 async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +122,7 @@ async def test_a_timer_that_fails_begins_the_account_again(build: Build, monkeyp
         for account in ("alpha", "beta"):
             await world.published(account, range(1, 6))
 
-    assert told(logs) == ["account"]
+    assert reported(logs) == ["account"]
     assert failures == 0
     assert sorted(world.keys_of("alpha")) == [1, 2, 3, 4, 5]
 
@@ -223,7 +223,7 @@ async def test_a_wrong_configuration_ends_the_replica_and_nothing_is_run_anew(bu
             await world.stack.aclose()
 
     assert ended.group_contains(ConfigurationError)
-    assert told(logs) == []
+    assert reported(logs) == []
 
 
 async def test_what_is_being_committed_counts_until_it_is(build: Build) -> None:

@@ -67,13 +67,13 @@ def test_a_failed_attempt_after_a_cancelled_connection_is_no_disconnect() -> Non
 
 def test_what_is_not_published_is_told_the_1st_the_10th_and_the_100th_time() -> None:
     counts = AccountCounters("main", Counters())
-    with capture_logs() as said:
+    with capture_logs() as logs:
         counts.on_unpublished(STRAY, 0)
         for _ in range(120):
             counts.on_unpublished(STRAY, 1)
         counts.on_unpublished(STRAY, 900)
-    assert [line["count"] for line in said] == [1, 10, 100, 1020]
-    assert all(line["account"] == "main" and line["log_level"] == "warning" for line in said)
+    assert [line["count"] for line in logs] == [1, 10, 100, 1020]
+    assert all(line["account"] == "main" and line["log_level"] == "warning" for line in logs)
 
 
 class LosesAnswers:

@@ -179,13 +179,20 @@ async def test_the_owner_reports_what_is_so_and_of_an_idle_account_only_once(bui
     world = await world_with_desired_state(build, prefill=5)
     replica = await world.replica()
 
-    def said() -> Any:  # noqa: ANN401 - Observed, or nothing yet
+    def observed() -> Any:  # noqa: ANN401 - Observed, or nothing yet
         sighting = replica.view.observed.get("alpha")
         return None if sighting is None else sighting.value
 
-    await world.until(lambda: said() is not None and said().state == "live" and said().settled == 5, "it is reported")
-    assert (said().owner, said().latest, said().last_error, said().strategies) == ("replica-1", 5, None, None)
-    assert said().since.endswith("Z")
+    await world.until(
+        lambda: observed() is not None and observed().state == "live" and observed().settled == 5, "it is reported"
+    )
+    assert (observed().owner, observed().latest, observed().last_error, observed().strategies) == (
+        "replica-1",
+        5,
+        None,
+        None,
+    )
+    assert observed().since.endswith("Z")
     revision = replica.view.observed["alpha"].revision
     await asyncio.sleep(1.5)
     assert replica.view.observed["alpha"].revision == revision
@@ -206,8 +213,10 @@ async def test_the_owner_says_whom_it_obeys_and_who_came_by_another_way(build: B
             world, await set_desired(world, Desired(strategies=(4,), written=mine))
         )  # a copy of what was there
     assert world.replicas[0]._source.counters.unknown_writers == 2
-    told = [(log["log_level"], log["by"], log.get("request_id")) for log in logs if "applied a change" in log["event"]]
-    assert told == [
+    logged = [
+        (log["log_level"], log["by"], log.get("request_id")) for log in logs if "applied a change" in log["event"]
+    ]
+    assert logged == [
         ("info", "otto", "the-request"),
         ("warning", "unknown writer", None),
         ("info", "otto", "the-request"),

@@ -105,7 +105,7 @@ async def test_records_that_never_end_stay_within_the_budget_and_others_go_on(bu
 
         assert BUDGET // 2 < highest < BUDGET + SIZE // 2  # with those that have given way and are about to end
         assert shared.peak < BUDGET + ACCOUNTS * STEP
-        words = "is not complete, and memory is full"
-        assert any(words in (account.last_error or "") for account in accounts)
+        message = "is not complete, and memory is full"
+        assert any(message in (account.last_error or "") for account in accounts)
         await world.stack.aclose()
         assert shared.held == 0

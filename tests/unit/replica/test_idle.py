@@ -9,7 +9,7 @@ from gateway.replica.source.account import Account, AccountState
 from gateway.state import Desired, TargetState
 from tests.support.in_process import Build
 
-PATIENCE = 20.0
+TIMEOUT_S = 20.0
 
 
 async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Build) -> None:
@@ -24,12 +24,12 @@ async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Bu
         woken.append(one.name)
         has_work(one)
 
-    def is_told_again() -> bool:
+    def is_audited_again() -> bool:
         audits.add(account.lag.told_at)
         return len(audits) > 3
 
     account._has_work = wake
-    await world.until(is_told_again, "it audits")
+    await world.until(is_audited_again, "it audits")
     assert woken == []
     assert account.state is AccountState.LIVE
     world.hub.patch_faults("alpha", drop=1.0)
@@ -52,7 +52,7 @@ async def paused(build: Build) -> Account:
 
 async def test_a_wait_ends_where_there_is_something_to_do_or_after_its_limit(build: Build) -> None:
     account = await paused(build)
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_S):
         assert not await account.wait_for_change(0.01)
         assert not await account.wait_for_change(-1.0)
         account._changed.set()

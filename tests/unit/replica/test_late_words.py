@@ -77,7 +77,7 @@ async def hand_over(world: World, held: Held) -> Any:  # noqa: ANN401 - worlds a
     return heir
 
 
-async def said(world: World, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
+async def recorded(world: World, type_: Any, key: str) -> Any:  # noqa: ANN401 - records
     """Return what somebody hears of `key` who looks for the first time; None for nothing."""
     view = View(lambda _: None)
     following = asyncio.create_task(view.follow(world.control))
@@ -105,10 +105,10 @@ async def test_a_late_report_of_a_replay_that_ran_does_not_stand_over_its_end(bu
 
     async def is_mended() -> bool:
         phases.add(heir.view.phase(ID))
-        return bool((await said(world, ReplayState, REPLAY + ID)).phase is Phase.COMPLETED)
+        return bool((await recorded(world, ReplayState, REPLAY + ID)).phase is Phase.COMPLETED)
 
     await held.inner.publish_observed(late)
-    assert (await said(world, ReplayState, REPLAY + ID)).phase is Phase.RUNNING
+    assert (await recorded(world, ReplayState, REPLAY + ID)).phase is Phase.RUNNING
     await world.until(is_mended, "who looks for the first time sees the end as well")
     assert phases == {Phase.COMPLETED}
 
@@ -126,10 +126,10 @@ async def test_a_late_report_is_passed_over_and_said_again_by_the_owner(build: B
 
     async def is_mended() -> bool:
         states.add(state(heir))
-        return bool((await said(world, Observed, "account.alpha")).state == "paused")
+        return bool((await recorded(world, Observed, "account.alpha")).state == "paused")
 
     await held.inner.publish_observed(late)
-    assert (await said(world, Observed, "account.alpha")).state == "live"
+    assert (await recorded(world, Observed, "account.alpha")).state == "live"
     await world.until(is_mended, "who looks for the first time sees it as well")
     assert states == {"paused"}
 
@@ -170,9 +170,9 @@ async def test_an_epoch_rises_on_though_the_log_was_made_anew(build: Build) -> N
 # Who leaves ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("says_so", [True, False], ids=["says so", "dies silent"])
+@pytest.mark.parametrize("reports_it", [True, False], ids=["says so", "dies silent"])
 async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
-    build: Build, tmp_path: Path, *, says_so: bool
+    build: Build, tmp_path: Path, *, reports_it: bool
 ) -> None:
     world = await build("alpha", prefill=5)
     held = shared(world)
@@ -181,18 +181,18 @@ async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
     world.control = held.inner
     (tmp_path / ".none").mkdir()
     other = await world.replica(shards=1, keys=tmp_path / ".none")
-    held.is_frozen = not says_so
+    held.is_frozen = not reports_it
     began = asyncio.get_running_loop().time()
     first.stop()
 
-    async def is_told() -> bool:
+    async def is_reported() -> bool:
         numbers = await other.metrics()
         return state(other) == "key_missing" and numbers.orphaned == {"alpha": "key_missing"}
 
-    await world.until(is_told, "the other tells of it, in its report and in what alerts look at")
+    await world.until(is_reported, "the other tells of it, in its report and in what alerts look at")
     assert asyncio.get_running_loop().time() - began < 15
-    told = other.view.observed["alpha"]
-    assert (told.value.owner, told.value.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
+    reported = other.view.observed["alpha"]
+    assert (reported.value.owner, reported.value.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
 
 
 async def test_a_shard_opens_for_an_account_without_a_key_only_if_told_of_one(build: Build, tmp_path: Path) -> None:
@@ -213,13 +213,13 @@ async def test_a_gateway_that_ends_says_that_nobody_serves_its_accounts(build: B
     running.stop()
 
     async def states() -> list[str]:
-        return [(await said(world, Observed, f"account.{name}")).state for name in ("alpha", "beta")]
+        return [(await recorded(world, Observed, f"account.{name}")).state for name in ("alpha", "beta")]
 
     async def are_offline() -> bool:
         return await states() == ["offline", "offline"]
 
     await world.until(are_offline, "they are offline")
-    assert "the gateway that served it has ended" in (await said(world, Observed, "account.alpha")).last_error
+    assert "the gateway that served it has ended" in (await recorded(world, Observed, "account.alpha")).last_error
 
 
 async def test_with_its_key_elsewhere_that_one_tells_alone_and_finally_the_owner(

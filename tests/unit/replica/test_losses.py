@@ -84,9 +84,9 @@ async def test_an_account_that_lost_its_checkpoint_too_stops_with_a_remedy(build
         await world.becomes("beta", AccountState.DIVERGED)
     assert world.keys_of("alpha") == []
     assert world.registry.registered == {"alpha", "beta"}
-    told = [entry for entry in errors(logs) if "went back" in entry["event"]]
-    assert sorted((entry["account"], entry["last"]) for entry in told) == [("alpha", 30), ("beta", 10)]
-    assert all("reset it" in entry["remedy"] for entry in told)
+    logged = [entry for entry in errors(logs) if "went back" in entry["event"]]
+    assert sorted((entry["account"], entry["last"]) for entry in logged) == [("alpha", 30), ("beta", 10)]
+    assert all("reset it" in entry["remedy"] for entry in logged)
 
 
 class Losing:
@@ -182,8 +182,8 @@ async def test_lost_events_that_the_hub_has_no_more_are_announced_once(build: Bu
 
     assert numbers(world) == [8, 9, 10, 11]
     assert gaps(world) == [("1", 3, 10), ("2", 3, 7)]
-    told = [(entry["first"], entry["last"]) for entry in errors(logs) if "gap announced" in entry["event"]]
-    assert told == [(3, 10), (3, 7)]
+    logged = [(entry["first"], entry["last"]) for entry in errors(logs) if "gap announced" in entry["event"]]
+    assert logged == [(3, 10), (3, 7)]
     assert world.replicas[0]._source.counters.gaps == 2
 
 

@@ -91,8 +91,8 @@ async def test_a_stranger_that_claims_a_shard_does_not_keep_it(build: Build) -> 
 async def take(world: World, shard: int) -> None:
     """Take the lease of a shard for somebody who will not renew it."""
     lease = f"lease.{shard}"
-    standing = await world.ownership.read(lease)
-    await world.ownership.write(lease, "an heir", standing.revision)
+    stored = await world.ownership.read(lease)
+    await world.ownership.write(lease, "an heir", stored.revision)
 
 
 async def test_pages_are_as_small_after_a_shard_came_back_as_before(build: Build) -> None:

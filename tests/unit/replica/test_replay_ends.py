@@ -40,13 +40,15 @@ async def test_a_replay_ends_though_the_last_event_was_pushed_alone(build: Build
     await world.published("alpha", range(1, 8))
 
     await world.control.write(f"{REPLAY}r-1", encode_record(replay_until(7)), 0)
-    await world.until(lambda: (said := state(world)) is not None and said.phase is Phase.COMPLETED, "it has ended")
+    await world.until(
+        lambda: (current := state(world)) is not None and current.phase is Phase.COMPLETED, "it has ended"
+    )
     replayed = [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC]
     assert replayed == [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
-    ("until", "phase", "words"),
+    ("until", "phase", "detail"),
     [
         (9, Phase.FAILED, "the hub cannot return 5 to 6, not even alone. What is behind is replayed with since 6"),
         (5, Phase.FAILED, "the hub cannot return 5 to 6, not even alone. The rest is replayed"),
@@ -54,7 +56,7 @@ async def test_a_replay_ends_though_the_last_event_was_pushed_alone(build: Build
     ],
 )
 async def test_a_replay_that_meets_an_event_not_given_ends_and_says_why(
-    build: Build, monkeypatch: pytest.MonkeyPatch, until: int, phase: Phase, words: str | None
+    build: Build, monkeypatch: pytest.MonkeyPatch, until: int, phase: Phase, detail: str | None
 ) -> None:
     monkeypatch.setattr("gateway.replica.source.history_client.MAX_CALL_DELAY_S", 0.0)
     monkeypatch.setattr("gateway.replica.replay.job._MAX_RETRY_DELAY_S", 0.01)
@@ -65,9 +67,9 @@ async def test_a_replay_that_meets_an_event_not_given_ends_and_says_why(
     world.hub.patch_faults("alpha", unservable=[5, 6])
     await world.control.write(f"{REPLAY}r-1", encode_record(replay_until(until)), 0)
     with structlog.testing.capture_logs() as logs:
-        await world.until(lambda: (said := state(world)) is not None and said.phase.is_final, "it has ended")
-    said = state(world)
-    assert said is not None
-    assert (said.phase, said.detail) == (phase, words)
+        await world.until(lambda: (current := state(world)) is not None and current.phase.is_final, "it has ended")
+    current = state(world)
+    assert current is not None
+    assert (current.phase, current.detail) == (phase, detail)
     assert [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC] == [1, 2, 3, 4]
     assert not [entry for entry in logs if "account halted" in entry["event"]]

@@ -63,20 +63,20 @@ async def test_thousands_of_new_accounts_are_told_of_once_before_others_changes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
-    told, states, sizes = Counter[str](), dict[str, str](), list[int]()
+    reported, states, sizes = Counter[str](), dict[str, str](), list[int]()
 
     class Store(MemoryControl):
         async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
             await super().publish_observed(observed)
             sizes.append(len(observed))  # once it is stored: the end is awaited by it
 
-    def tell(name: str) -> Observed:
-        told[name] += 1
+    def report(name: str) -> Observed:
+        reported[name] += 1
         return Observed("replica", states[name], "")
 
     def accounts() -> Iterator[AccountReport]:
         for name, state in states.items():
-            yield AccountReport(name, state, partial(tell, name))
+            yield AccountReport(name, state, partial(report, name))
 
     async def until(count: int) -> None:
         async with asyncio.timeout(20):
@@ -93,8 +93,8 @@ async def test_thousands_of_new_accounts_are_told_of_once_before_others_changes(
     await until(1302)
     running.cancel()
     assert sizes == [1, 500, 500, 301]
-    assert told.pop("old") <= 4
-    assert set(told.values()) == {1}
+    assert reported.pop("old") <= 4
+    assert set(reported.values()) == {1}
     assert decode_record(Observed, store.records[True, "account.old"][0].value).state == "live"
 
 
@@ -110,9 +110,9 @@ async def test_an_account_that_goes_during_a_look_is_not_told_of(build: Build, m
     (gone, stays) = sorted({"alpha", "beta", "gamma"} - {first})
     (world.keys / gone).unlink()
     await world.until(lambda: gone not in {status.account for status in running.statuses()}, "it goes")
-    told = [(subject.account, subject.record().state) for subject in look]
-    assert stays in dict(told)
-    assert [state for account, state in told if account == gone] == [KEY_MISSING]
+    reported = [(subject.account, subject.record().state) for subject in look]
+    assert stays in dict(reported)
+    assert [state for account, state in reported if account == gone] == [KEY_MISSING]
 
 
 # Accounts that have nothing to do ---------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Fails(MemoryControl):
 
 async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
-    said, touched, store, looks = Observed("replica", "live", ""), {"alpha", "beta"}, Fails(), 0
+    observed, touched, store, looks = Observed("replica", "live", ""), {"alpha", "beta"}, Fails(), 0
 
     def accounts() -> Iterator[AccountReport | str]:
         nonlocal looks
@@ -191,7 +191,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
         for name in ("alpha", "beta"):
             if name in touched:
                 touched.discard(name)
-                yield AccountReport(name, said.latest, lambda: said, repeat_after=partial(touched.add, name))
+                yield AccountReport(name, observed.latest, lambda: observed, repeat_after=partial(touched.add, name))
             else:
                 yield name
 
@@ -210,7 +210,7 @@ async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest
     store.is_away = False
     await until(lambda: len(store.records) == 2)
     await until(lambda: not touched)
-    before, said = looks, Observed("replica", "live", "", latest=7)
+    before, observed = looks, Observed("replica", "live", "", latest=7)
     touched.add("alpha")
     await until(lambda: looks > before + 3)
     assert touched <= {"alpha"}
@@ -226,16 +226,16 @@ async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_reports
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
-    says: dict[str, Callable[[], Observed]] = {
+    sources: dict[str, Callable[[], Observed]] = {
         "alpha": lambda: Observed("replica", "live", ""),
         "beta": lambda: Observed("replica", f"{1 / 0}", ""),
         "gamma": lambda: Observed("replica", "offline", "", last_error="no UTF-8: \udc80"),
         "omega": lambda: Observed("replica", "live", ""),
     }
-    heard, store = Counter[str](), MemoryControl()
+    failures, store = Counter[str](), MemoryControl()
 
     def failed(name: str, _: Exception) -> float:
-        heard[name] += 1
+        failures[name] += 1
         return 0.2
 
     async def until(holds: Callable[[], bool]) -> None:
@@ -244,14 +244,14 @@ async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_reports
                 await asyncio.sleep(0.01)
 
     def accounts() -> Iterator[AccountReport]:
-        for name, tell in says.items():
-            yield AccountReport(name, "", tell)
+        for name, report in sources.items():
+            yield AccountReport(name, "", report)
 
     reporter = Reporter(store, accounts, list, View(lambda _: None).last_writer, failed)
     running = asyncio.create_task(reporter.run(asyncio.Event()))
     await until(lambda: len(store.records) == 2)
-    assert heard == {"beta": 1, "gamma": 1}  # not at each look
-    await until(lambda: min(heard.values()) > 1)
-    says["beta"] = says["gamma"] = says["alpha"]
+    assert failures == {"beta": 1, "gamma": 1}  # not at each look
+    await until(lambda: min(failures.values()) > 1)
+    sources["beta"] = sources["gamma"] = sources["alpha"]
     await until(lambda: len(store.records) == 4)
     running.cancel()

@@ -90,5 +90,5 @@ async def test_a_reset_and_a_change_in_one_go_publish_all_that_is_wanted_once(
 def stands(world: World) -> tuple[int, int] | None:
     """Return what the owner reports of the checkpoint: where it stands, and which incarnation it is."""
     sighting = world.replicas[-1].view.observed.get("alpha")
-    standing = None if sighting is None else sighting.value.checkpoint
-    return (standing.verified, standing.incarnation) if standing else None
+    checkpoint = None if sighting is None else sighting.value.checkpoint
+    return (checkpoint.verified, checkpoint.incarnation) if checkpoint else None

@@ -67,7 +67,7 @@ def test_a_diverged_history_is_looked_at_after_60_to_90_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("errors", "told"),
+    ("errors", "raised"),
     [
         ([CallFailed("one", "x"), Diverged("another hub"), ConnectionLost("gone", reason="dropped")], Diverged),
         ([ConnectionLost("gone", reason="dropped"), TooManyDeadLetters(5, 3, 42.0)], TooManyDeadLetters),
@@ -76,6 +76,6 @@ def test_a_diverged_history_is_looked_at_after_60_to_90_seconds() -> None:
         ([CallFailed("one", "x"), CallTimedOut("two", 1.0)], CallFailed),
     ],
 )
-def test_of_several_errors_the_most_telling_is_raised(errors: list[HubError], told: type) -> None:
+def test_of_several_errors_the_most_telling_is_raised(errors: list[HubError], raised: type) -> None:
     nested = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", errors[1:]), errors[0]])
-    assert type(_most_telling(nested)) is told
+    assert type(_most_telling(nested)) is raised

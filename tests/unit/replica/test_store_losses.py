@@ -18,14 +18,14 @@ def taken(*lost: Lost, checkpoint: bytes = STORED) -> Taken | None:
 
 
 def gaps(found: Taken) -> list[tuple[int, int, int]]:
-    told = []
+    reported = []
     for gap in found.gaps:
         assert isinstance(gap.content, Notification)
         first, last = (gap.content.detail[one] for one in ("FirstSeqId", "LastSeqId"))
         assert isinstance(first, int)
         assert isinstance(last, int)
-        told.append((gap.incarnation, first, last))
-    return told
+        reported.append((gap.incarnation, first, last))
+    return reported
 
 
 def test_gaps_of_an_earlier_incarnation_name_what_is_lost_and_no_more() -> None:

@@ -42,8 +42,8 @@ def pages(scene: Scene, *history: int, **more: Any) -> None:  # noqa: ANN401
 
 
 def test_the_end_is_lost() -> None:
-    standing = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), passed=Passed(0, 0))
-    taken, known = without(standing, {8, 9, 10})
+    checkpoint = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), passed=Passed(0, 0))
+    taken, known = without(checkpoint, {8, 9, 10})
     assert known == [8, 9, 10]
     assert (taken.verified, taken.settled, taken.passed) == (7, (), Passed(0, 0))
     scene = lived_through(taken, *range(1, 13))
@@ -52,8 +52,8 @@ def test_the_end_is_lost() -> None:
 
 
 def test_some_of_the_end_is_lost_and_is_late_behind_what_is_there() -> None:
-    standing = Checkpoint(verified=6, anchor=Anchor(6, "id-6"), settled=((8, 10),), passed=Passed(0, 2, ((4, 4),)))
-    taken, known = without(standing, {3, 4, 5, 9, 11})
+    checkpoint = Checkpoint(verified=6, anchor=Anchor(6, "id-6"), settled=((8, 10),), passed=Passed(0, 2, ((4, 4),)))
+    taken, known = without(checkpoint, {3, 4, 5, 9, 11})
     assert known == [3, 5, 9], "4 and 11 were never published"
     assert (taken.verified, taken.settled) == (2, ((6, 6), (8, 8), (10, 10)))
     assert taken.passed == Passed(0, 2)
@@ -63,17 +63,17 @@ def test_some_of_the_end_is_lost_and_is_late_behind_what_is_there() -> None:
 
 
 def test_what_is_before_the_account_began_stays_unpublished() -> None:
-    standing = Checkpoint(verified=9, anchor=Anchor(9, "id-9"), passed=Passed(5, 7))
-    assert without(standing, {4, 5}) == (standing, [])
-    taken, known = without(standing, {4, 6, 8})
+    checkpoint = Checkpoint(verified=9, anchor=Anchor(9, "id-9"), passed=Passed(5, 7))
+    assert without(checkpoint, {4, 5}) == (checkpoint, [])
+    taken, known = without(checkpoint, {4, 6, 8})
     assert known == [6, 8]
     assert lived_through(taken, *range(1, 10)).published() == [6, 8]
 
 
 def test_what_was_wanted_once_is_wanted_again_whatever_is_wanted_now() -> None:
     subscriptions = (Subscription(9, frozenset({2})),)
-    standing = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), subscriptions=subscriptions, passed=Passed(0, 0))
-    taken, _ = without(standing, {7})
+    checkpoint = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), subscriptions=subscriptions, passed=Passed(0, 0))
+    taken, _ = without(checkpoint, {7})
     assert taken.subscriptions == (Subscription(0), *subscriptions)
     assert lived_through(taken, *range(1, 13), strategy=1).published() == [7]
 
@@ -95,8 +95,10 @@ def test_many_published_again_do_not_let_others_pass_for_strangers() -> None:
 
 def test_what_the_hub_has_no_more_is_announced_once_and_nothing_besides() -> None:
     """Its history begins behind the first that are lost, and still has the anchor. 8 never was."""
-    standing = Checkpoint(verified=10, anchor=Anchor(10, "id-10"), settled=((12, 13),), passed=Passed(0, 2, ((8, 8),)))
-    taken, known = without(standing, {4, 5, 7, 9, 12})
+    checkpoint = Checkpoint(
+        verified=10, anchor=Anchor(10, "id-10"), settled=((12, 13),), passed=Passed(0, 2, ((8, 8),))
+    )
+    taken, known = without(checkpoint, {4, 5, 7, 9, 12})
     assert known == [4, 5, 7, 9, 12]
     scene = lived_through(taken, 9, 10, 13, 14)
     assert scene.published() == [9, 14]
@@ -121,9 +123,9 @@ def test_what_is_announced_is_so_with_the_commit_that_passes_it() -> None:
         scene.answers(*events([one for one in (4, 5, 7, 8, 9, 10) if one > since]))
     scene.commits(messages=1)
     (first, *_) = [batch for batch in scene.batches if batch.items]
-    standing = decode_checkpoint(first.checkpoint)
-    assert (standing.verified, standing.lost) == (3, ((6, 6),))
-    again = lived_through(standing, 4, 5, 7, 8, 9, 10)
+    checkpoint = decode_checkpoint(first.checkpoint)
+    assert (checkpoint.verified, checkpoint.lost) == (3, ((6, 6),))
+    again = lived_through(checkpoint, 4, 5, 7, 8, 9, 10)
     looks_again(again, 4, 5, 7, 8, 9, 10)
     assert again.notifications("gap") == [{"FirstSeqId": 6, "LastSeqId": 6}]
 
@@ -148,9 +150,9 @@ def test_a_second_loss_forgets_nothing_of_the_first() -> None:
 
 def test_what_is_known_of_a_scattered_loss_takes_little() -> None:
     """Some that never were are announced then, too."""
-    standing = Checkpoint(verified=10**15 + 10**5, passed=Passed(0, 0))
+    checkpoint = Checkpoint(verified=10**15 + 10**5, passed=Passed(0, 0))
     lost = set(range(10**15, 10**15 + 10**4, 2))
-    taken, _ = without(standing, lost)
+    taken, _ = without(checkpoint, lost)
     assert len(encode_checkpoint(taken)) - len(encode_checkpoint(replace(taken, lost=()))) < LOST_BYTES
     kept = IntervalSet(taken.lost)
     assert all(number in kept for number in lost)
@@ -167,16 +169,16 @@ def test_history_gives_again_exactly_what_was_published_and_is_lost(
     holes = [number for number in range(1, verified + 1) if number not in published]
     above = [number for number in sorted(published) if number > verified]
     last = max((one for one in published if one <= verified), default=None)
-    standing = Checkpoint(
+    checkpoint = Checkpoint(
         verified=verified,
         anchor=None if last is None else Anchor.of(event(last)),
         settled=joined(above),
         passed=Passed(0, 0, joined(holes)),
     )
-    taken, known = without(standing, lost)
+    taken, known = without(checkpoint, lost)
     assert known == sorted(lost & published)
     assert decode_checkpoint(encode_checkpoint(taken)) == taken
-    if taken != standing:
+    if taken != checkpoint:
         assert lived_through(taken, *sorted(published)).published() == known
 
 
@@ -188,20 +190,20 @@ def test_what_is_lost_is_given_again_or_announced(
     above = [number for number in sorted(published) if number > verified]
     holes = [number for number in range(1, verified + 1) if number not in published]
     anchor = max((one for one in published if one <= verified), default=None)
-    standing = Checkpoint(
+    checkpoint = Checkpoint(
         verified=verified,
         anchor=None if anchor is None else Anchor.of(event(anchor)),
         settled=joined(above),
         passed=Passed(0, 0, joined(holes)),
     )
-    taken, known = without(standing, lost)
+    taken, known = without(checkpoint, lost)
     if not known:
         return
     history = sorted((published & left) | ({anchor} if anchor else set()) | {31})
     scene = lived_through(taken, *history)
     looks_again(scene, *history)
-    told = scene.notifications("gap")
-    named = {number for gap in told for number in range(int(gap["FirstSeqId"] or 0), int(gap["LastSeqId"] or 0) + 1)}
+    gaps = scene.notifications("gap")
+    named = {number for gap in gaps for number in range(int(gap["FirstSeqId"] or 0), int(gap["LastSeqId"] or 0) + 1)}
     assert named == set(known) - set(history)
     assert set(scene.published()) == (set(known) & set(history)) | {31}
 

@@ -62,7 +62,7 @@ def settings_with(name: str, value: Any) -> dict[str, Any]:  # noqa: ANN401 - wh
     return whole
 
 
-def said(name: str, value: Any, folder: Path) -> str:  # noqa: ANN401 - likewise
+def problem_of(name: str, value: Any, folder: Path) -> str:  # noqa: ANN401 - likewise
     """Load settings with this value; give all that anybody could see of it."""
     file = folder / "gateway.yaml"
     file.write_text(yaml.safe_dump(settings_with(name, value)))
@@ -80,9 +80,9 @@ def said(name: str, value: Any, folder: Path) -> str:  # noqa: ANN401 - likewise
 @pytest.mark.parametrize("name", [one for one in SECRETIVE if one != "hub.headers"])
 @pytest.mark.parametrize("value", WRONG, ids=repr)
 def test_a_setting_that_may_bear_a_secret_never_shows_it_in_an_error(name: str, value: object, tmp_path: Path) -> None:
-    words = said(name, value, tmp_path)
-    if "hub=HubSettings" not in words:  # else it was taken: a file may have any name
-        assert MARKER not in words
+    problem = problem_of(name, value, tmp_path)
+    if "hub=HubSettings" not in problem:  # else it was taken: a file may have any name
+        assert MARKER not in problem
 
 
 @pytest.mark.parametrize(
@@ -92,8 +92,8 @@ def test_a_setting_that_may_bear_a_secret_never_shows_it_in_an_error(name: str, 
     ids=repr,
 )
 def test_headers_are_never_shown_also_where_they_are_right(value: object, tmp_path: Path) -> None:
-    words = said("hub.headers", value, tmp_path)
-    assert MARKER not in words
+    problem = problem_of("hub.headers", value, tmp_path)
+    assert MARKER not in problem
 
 
 @pytest.mark.parametrize("name", [name for name, _ in every_field()])
@@ -101,13 +101,13 @@ def test_headers_are_never_shown_also_where_they_are_right(value: object, tmp_pa
     "value", [one for one in WRONG if "user" in repr(one)] + [f"user:{MARKER * 100}@{'x' * 300}"], ids=short
 )
 def test_what_looks_like_a_user_and_a_password_is_shown_of_no_setting(name: str, value: object, tmp_path: Path) -> None:
-    words = said(name, value, tmp_path)
-    if "hub=HubSettings" not in words:
-        assert MARKER not in words
+    problem = problem_of(name, value, tmp_path)
+    if "hub=HubSettings" not in problem:
+        assert MARKER not in problem
 
 
 def test_a_proxy_that_is_right_is_not_shown_either(tmp_path: Path) -> None:
-    assert MARKER not in said("hub.proxy", f"http://user:{MARKER}@proxy:3128", tmp_path)
+    assert MARKER not in problem_of("hub.proxy", f"http://user:{MARKER}@proxy:3128", tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(URLS | {"hub.proxy"}))

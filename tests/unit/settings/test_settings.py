@@ -96,7 +96,7 @@ def test_a_missing_directory_is_asked_for(refuse: Refuse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         ("hub.example.com", "'hub.example.com' is no http or https URL"),
         ("ws://hub", "'ws://hub' is no http or https URL"),
@@ -107,16 +107,16 @@ def test_a_missing_directory_is_asked_for(refuse: Refuse) -> None:
         ("https://s3cret@h", "must not hold credentials"),
     ],
 )
-def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str, words: str) -> None:
+def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str, message: str) -> None:
     error = refuse(GATEWAY_HUB__URL=url)
 
     assert error.setting == "hub.url"
-    assert words in error.problem
+    assert message in error.problem
     assert "s3cret" not in str(error)
 
 
 @pytest.mark.parametrize(
-    ("proxy", "words"),
+    ("proxy", "message"),
     [
         ("127.0.0.1:3128", "is no http or https URL; write it as http://proxy.example.com:3128"),
         ("proxy:3128", "is no http or https URL"),
@@ -131,11 +131,11 @@ def test_a_wrong_url_is_named_but_never_a_secret_in_it(refuse: Refuse, url: str,
         ("", "is no http or https URL"),
     ],
 )
-def test_a_proxy_is_checked_as_the_hub_is_and_never_shown(refuse: Refuse, proxy: str, words: str) -> None:
+def test_a_proxy_is_checked_as_the_hub_is_and_never_shown(refuse: Refuse, proxy: str, message: str) -> None:
     error = refuse(GATEWAY_HUB__PROXY=proxy)
 
     assert error.setting == "hub.proxy"
-    assert error.problem.startswith(words)
+    assert error.problem.startswith(message)
     assert "s3cret" not in str(error)
 
 
@@ -160,7 +160,7 @@ def test_redirect_hosts_are_names_or_all_names_below_one(load: Load, refuse: Ref
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "setting", "words"),
+    ("variable", "value", "setting", "message"),
     [
         ("GATEWAY_SHARDS", "0", "shards", "'0' should be greater than or equal to 1"),
         ("GATEWAY_SHARDS", "many", "shards", "'many' should be a valid integer"),
@@ -179,12 +179,12 @@ def test_redirect_hosts_are_names_or_all_names_below_one(load: Load, refuse: Ref
     ],
 )
 def test_a_wrong_value_is_named_with_its_setting_and_meaning(
-    refuse: Refuse, variable: str, value: str, setting: str, words: str
+    refuse: Refuse, variable: str, value: str, setting: str, message: str
 ) -> None:
     error = refuse(**{variable: value})
 
     assert error.setting == setting
-    assert words in error.problem
+    assert message in error.problem
     assert error.remedy.startswith("It says: ")
 
 
@@ -272,7 +272,7 @@ def test_headers_of_the_hub_can_be_set_one_by_one_in_the_environment(load: Load)
 
 
 @pytest.mark.parametrize(
-    ("yaml", "words"),
+    ("yaml", "message"),
     [
         ("hub:\n  url: x\n bad: [\n", "is not YAML: line 3, column 2: expected <block end>"),
         ("a: b: c\n", "is not YAML: line 1, column 5: mapping values are not allowed here"),
@@ -283,11 +283,11 @@ def test_headers_of_the_hub_can_be_set_one_by_one_in_the_environment(load: Load)
         (b"\xff\xfe", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_settings_is_refused_in_one_line(refuse: Refuse, yaml: str | bytes, words: str) -> None:
+def test_a_file_that_is_no_settings_is_refused_in_one_line(refuse: Refuse, yaml: str | bytes, message: str) -> None:
     error = refuse(yaml)
 
     assert error.setting == "--config"
-    assert words in error.problem
+    assert message in error.problem
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_the_collectors_url_is_a_base_that_may_be_written_with_its_path(load: Lo
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "message"),
     [
         ("collector:4318", "is no http or https URL; write it as http://collector:4318"),
         ("grpc://collector:4317", "is no http or https URL"),
@@ -316,10 +316,10 @@ def test_the_collectors_url_is_a_base_that_may_be_written_with_its_path(load: Lo
         ("http://collector?token=s3cret", "must not have a query"),
     ],
 )
-def test_what_is_no_url_of_a_collector_is_refused_without_its_secrets(refuse: Refuse, url: str, words: str) -> None:
+def test_what_is_no_url_of_a_collector_is_refused_without_its_secrets(refuse: Refuse, url: str, message: str) -> None:
     error = refuse(GATEWAY_TRACING__ENDPOINT=url)
     assert error.setting == "tracing.endpoint"
-    assert words in error.problem
+    assert message in error.problem
     assert "s3cret" not in str(error)
 
 
@@ -329,7 +329,7 @@ def test_a_ratio_is_from_none_to_all(refuse: Refuse, ratio: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("enums", "words"),
+    ("enums", "message"),
     [
         ("{SignalStat: [Off, On]}", "'SignalStat' is no enum of the hub; did you mean SignalState?"),
         ("{Weather: [Fair]}", "'Weather' is no enum of the hub; there are SignalState, OrderState,"),
@@ -340,10 +340,10 @@ def test_a_ratio_is_from_none_to_all(refuse: Refuse, ratio: str) -> None:
         ("[SignalState]", "dictionary"),
     ],
 )
-def test_names_for_an_enum_s_numbers_that_cannot_be_are_refused(refuse: Refuse, enums: str, words: str) -> None:
+def test_names_for_an_enum_s_numbers_that_cannot_be_are_refused(refuse: Refuse, enums: str, message: str) -> None:
     refused = refuse(GOOD.replace("hub: {", f"hub: {{enums: {enums}, "))
     assert refused.setting.startswith("hub.enums")
-    assert words in str(refused)
+    assert message in str(refused)
 
 
 def test_off_and_on_are_names_in_the_file_and_true_and_false_are_not(load: Load) -> None:

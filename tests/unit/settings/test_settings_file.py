@@ -31,7 +31,7 @@ def refusal(folder: Path, text: str | bytes) -> ConfigurationError:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (f"hub: {{url: {BOMB!r}}}", "is no http or https URL"),
         (BOMB, "line 1: has an anchor or an alias"),
@@ -65,8 +65,8 @@ def refusal(folder: Path, text: str | bytes) -> ConfigurationError:
         ("hub: {redirect_hosts: ['" + "/" * 5000 + "']}\n", "is no host name"),
     ],
 )
-def test_what_no_settings_need_is_refused_in_a_short_line(text: str, words: str, tmp_path: Path) -> None:
-    assert words in str(refusal(tmp_path, text))
+def test_what_no_settings_need_is_refused_in_a_short_line(text: str, message: str, tmp_path: Path) -> None:
+    assert message in str(refusal(tmp_path, text))
 
 
 @pytest.mark.parametrize("number", ["0x" + "F" * 200_000, "0b" + "1" * 200_000, "1" + ":1" * 100_000, "9" * 5000])
@@ -75,11 +75,11 @@ def test_number_of_many_digits_is_refused_before_it_is_computed(number: str, tmp
 
 
 @pytest.mark.parametrize(
-    ("key", "words"), [("<<", "control.<<: there is no such setting"), ("!!merge a", "is not YAML")]
+    ("key", "message"), [("<<", "control.<<: there is no such setting"), ("!!merge a", "is not YAML")]
 )
-def test_section_takes_nothing_over_from_another(key: str, words: str, tmp_path: Path) -> None:
+def test_section_takes_nothing_over_from_another(key: str, message: str, tmp_path: Path) -> None:
     """A merge key would let a name stand twice without a word: in the section, and in what it takes over."""
-    assert words in str(refusal(tmp_path, f"{GOOD}control:\n  port: 8080\n  {key}: {{port: 8081}}\n"))
+    assert message in str(refusal(tmp_path, f"{GOOD}control:\n  port: 8080\n  {key}: {{port: 8081}}\n"))
 
 
 def test_lists_and_sections_that_stand_in_several_places_are_no_repetition(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_signs_that_anchors_have_are_texts_in_quotes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variable", "value", "words"),
+    ("variable", "value", "message"),
     [
         ("GATEWAY_BROKER", "[" * 100_000, "longer than"),
         ("GATEWAY_BROKER", "[" * 10_000, "is nested deeper than"),
@@ -108,14 +108,14 @@ def test_signs_that_anchors_have_are_texts_in_quotes(tmp_path: Path) -> None:
         ("GATEWAY_TOPICS__RETENTION", "u" * 5000, "should be a valid number"),
     ],
 )
-def test_a_variable_gets_the_same_care(variable: str, value: str, words: str) -> None:
+def test_a_variable_gets_the_same_care(variable: str, value: str, message: str) -> None:
     environment = {"GATEWAY_HUB__URL": "http://h", "GATEWAY_ACCOUNTS__DIRECTORY": "/keys", variable: value}
     with pytest.MonkeyPatch.context() as patch:
         for name, text in environment.items():
             patch.setenv(name, text)
         with pytest.raises(ConfigurationError) as refused:
             load_settings(None, environment)
-    assert words in str(refused.value)
+    assert message in str(refused.value)
     assert len(str(refused.value)) < 1000
 
 

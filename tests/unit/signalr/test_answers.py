@@ -152,12 +152,12 @@ async def test_an_invocation_that_waits_for_an_answer_gets_one(
     answer: dict[str, Any],
 ) -> None:
     answers: list[str] = []
-    heard = asyncio.Event()
+    received = asyncio.Event()
 
     async def speak(peer: Any) -> None:  # noqa: ANN401 - a hub's side
         await peer.send(record, '{"type":1,"target":"OnOrderUpdate","arguments":[{"a":2}]}')
         answers.append(await peer.next())
-        heard.set()
+        received.set()
         await peer.gone()
 
     hub = await start(speak)
@@ -170,7 +170,7 @@ async def test_an_invocation_that_waits_for_an_answer_gets_one(
 
     reading = asyncio.create_task(connection.run(on_push))
     async with asyncio.timeout(10):
-        await heard.wait()
+        await received.wait()
     reading.cancel()
     await asyncio.wait({reading})
     await connection.close()

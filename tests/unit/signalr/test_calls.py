@@ -154,8 +154,8 @@ async def test_calls_in_flight_fail_at_the_end_however_it_comes(way: str, start:
 
 
 async def test_no_error_of_a_lost_call_is_left_unretrieved(start: Start, open_to: Start) -> None:
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     connection = await open_to(hub := await start())
     running = asyncio.create_task(following(connection))
     call = asyncio.create_task(connection.call("M", {}))
@@ -166,4 +166,4 @@ async def test_no_error_of_a_lost_call_is_left_unretrieved(start: Start, open_to
     await asyncio.wait({call})
     del call, running
     gc.collect()
-    assert complaints == []
+    assert errors == []

@@ -49,7 +49,7 @@ async def test_negotiation_may_be_skipped(start: Start, open_to: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "message"),
     [
         ("<html><title>Sign in</title>", "begins b'<html><title>Sign in"),
         ("", "is no SignalR negotiation"),
@@ -70,11 +70,11 @@ async def test_negotiation_may_be_skipped(start: Start, open_to: Start) -> None:
     ],
 )
 async def test_an_answer_that_leads_nowhere_is_told_in_words(
-    body: str, words: str, start: Start, failure: Failing
+    body: str, message: str, start: Start, failure: Failing
 ) -> None:
     hub = await start(negotiate=answering(body))
     error = await failure(hub.url)
-    assert words in str(error)
+    assert message in str(error)
     assert error.reason == "negotiate"
     assert len(str(error)) < 500
 
@@ -181,7 +181,7 @@ async def test_an_upgrade_that_is_none_is_told_in_words(start: Start, failure: F
 
 
 @pytest.mark.parametrize(
-    ("record", "words"),
+    ("record", "message"),
     [
         ('{"error":"no"}', "handshake: no"),
         ('{"error":"bad key the-key-of-an-account"}', "handshake: bad key …"),
@@ -191,13 +191,13 @@ async def test_an_upgrade_that_is_none_is_told_in_words(start: Start, failure: F
         ("", "handshake: not a handshake response"),
     ],
 )
-async def test_a_handshake_that_fails_says_why(record: str, words: str, start: Start, failure: Failing) -> None:
+async def test_a_handshake_that_fails_says_why(record: str, message: str, start: Start, failure: Failing) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         await peer.send(record)
         await peer.gone()
 
     error = await failure((await start(speak, shake=False)).url)
-    assert str(error).startswith(words)
+    assert str(error).startswith(message)
     assert error.reason == "handshake"
 
 

@@ -19,7 +19,7 @@ Transports = Callable[..., Any]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
-def saying(*messages: bytes) -> Callable[[Any], Awaitable[None]]:
+def sending(*messages: bytes) -> Callable[[Any], Awaitable[None]]:
     """Speak these WebSocket messages as they are, then wait."""
 
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
@@ -42,7 +42,7 @@ async def test_a_record_that_is_known_at_sight_is_not_decoded(start: Start, open
         seen.append(raw)
         return raw == known
 
-    connection = await open_to(await start(saying(b"\x1e".join((known, other, b'{"type":7}', b"")))))
+    connection = await open_to(await start(sending(b"\x1e".join((known, other, b'{"type":7}', b"")))))
     with pytest.raises(ConnectionLost):
         await connection.run(lambda *push: pushed.append(push), at_sight=at_sight)
 
@@ -65,7 +65,7 @@ async def test_records_may_be_joined_and_split_over_messages_and_frames(start: S
 
 
 async def test_a_malformed_record_spoils_only_itself(start: Start, open_to: Start) -> None:
-    speak = saying(
+    speak = sending(
         b'{"type":1,"target":"A","arguments":[1]}\x1enot json\x1e \x1e',
         b'{"type":1,"target":"\xff\xfe","arguments":[]}\x1e{"type":11}\x1e{"type":2,"item":1}\x1e',
         b'{"type":3,"invocationId":"99","result":1}\x1e{"type":1,"target":"B","arguments":[]}\x1e{"type":7}\x1e',
@@ -82,7 +82,7 @@ async def test_a_malformed_record_spoils_only_itself(start: Start, open_to: Star
 
 
 async def test_nothing_after_a_close_record_is_taken(start: Start, open_to: Start) -> None:
-    speak = saying(b'{"type":7,"error":"why"}\x1e{"type":1,"target":"A","arguments":[]}\x1e')
+    speak = sending(b'{"type":7,"error":"why"}\x1e{"type":1,"target":"A","arguments":[]}\x1e')
     pushed, lost = await following(await open_to(await start(speak)))
     assert (pushed, lost.reason, str(lost)) == ([], "closed", "the hub closed the connection: why")
 
@@ -92,7 +92,7 @@ async def test_several_megabytes_in_a_record_come_whole_and_soon(start: Start, o
     record = b'{"type":1,"target":"A","arguments":[' + payload + b"]}\x1e"
     pieces = [record[at : at + 1000] for at in range(0, len(record), 1000)]
     began = time.perf_counter()
-    pushed, _ = await following(await open_to(await start(saying(record, *pieces, b'{"type":7}\x1e'))))
+    pushed, _ = await following(await open_to(await start(sending(record, *pieces, b'{"type":7}\x1e'))))
     assert [arguments for _, arguments in pushed] == [[payload], [payload]]
     assert time.perf_counter() - began < 5
 
@@ -102,7 +102,7 @@ async def test_what_a_callback_raises_comes_out_of_run_as_it_is(error: Exception
     def fail(_target: str, _arguments: list[bytes]) -> None:
         raise error
 
-    connection = await open_to(await start(saying(b'{"type":1,"target":"A","arguments":[]}\x1e')))
+    connection = await open_to(await start(sending(b'{"type":1,"target":"A","arguments":[]}\x1e')))
     calling = asyncio.create_task(connection.call("M", {}))
     with pytest.raises(type(error)) as raised:
         await connection.run(fail)
@@ -116,13 +116,13 @@ async def test_what_a_callback_raises_comes_out_of_run_as_it_is(error: Exception
 
 async def test_it_pings_at_its_interval(start: Start, open_to: Start) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
-        heard.extend([await peer.next() for _ in range(3)])
+        received.extend([await peer.next() for _ in range(3)])
         await peer.send('{"type":7}')
 
-    heard: list[str] = []
+    received: list[str] = []
     began = time.monotonic()
     await following(await open_to(await start(speak), ping_interval=0.05))
-    assert heard == ['{"type":6}\x1e'] * 3
+    assert received == ['{"type":6}\x1e'] * 3
     assert 0.15 <= time.monotonic() - began < 5
 
 
@@ -210,7 +210,7 @@ async def test_a_peer_that_takes_nothing_holds_up_nobody(
 
 
 @pytest.mark.parametrize(
-    ("frames", "reason", "words"),
+    ("frames", "reason", "message"),
     [
         ([(b"\x03\xe8bye", 8)], "closed", "with code 1000: bye"),
         ([(b"\x03\xf0", 8)], "closed", "with code 1008"),
@@ -224,7 +224,7 @@ async def test_a_peer_that_takes_nothing_holds_up_nobody(
     ],
 )
 async def test_each_end_of_a_websocket_has_its_words(
-    frames: list[tuple[Any, ...]], reason: str, words: str, start: Start, open_to: Start
+    frames: list[tuple[Any, ...]], reason: str, message: str, start: Start, open_to: Start
 ) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
         for data, opcode, *flags in frames:
@@ -232,7 +232,7 @@ async def test_each_end_of_a_websocket_has_its_words(
         await peer.gone()
 
     _, lost = await following(await open_to(await start(speak)))
-    assert (lost.reason, words in str(lost)) == (reason, True), str(lost)
+    assert (lost.reason, message in str(lost)) == (reason, True), str(lost)
     assert KEY not in str(lost)
 
 
@@ -284,23 +284,23 @@ async def test_what_is_above_the_limit_ends_the_connection_with_a_clear_reason(
 
 async def test_many_records_in_a_message_longer_than_one_record_are_no_fault(start: Start, open_to: Start) -> None:
     record = b'{"type":1,"target":"A","arguments":["' + b"x" * 60_000 + b'"]}\x1e'
-    speak = saying(record * 10 + b'{"type":7}\x1e')
+    speak = sending(record * 10 + b'{"type":7}\x1e')
     pushed, lost = await following(await open_to(await start(speak), max_record=64 * 1024))
     assert (len(pushed), lost.reason) == (10, "closed")
 
 
 async def test_a_goodbye_is_said_and_answered(start: Start, transports: Transports) -> None:
     async def speak(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
-        heard.append(await peer.next())
+        received.append(await peer.next())
         message = await peer.socket.receive()
-        heard.append(f"{message.type.name} {message.data}")
+        received.append(f"{message.type.name} {message.data}")
 
-    heard: list[str] = []
+    received: list[str] = []
     hub = await start(speak)
     connection = await connect(transports(), hub.url, KEY)
     await connection.close()
     await connection.close()
-    assert heard == ['{"type":7}\x1e', "CLOSE 1000"]
+    assert received == ['{"type":7}\x1e', "CLOSE 1000"]
 
 
 async def test_a_hub_that_chatters_on_cannot_delay_the_goodbye(start: Start, transports: Transports) -> None:

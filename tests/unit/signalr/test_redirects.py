@@ -86,8 +86,8 @@ async def test_negotiation_leads_to_named_hosts_alone(start: Start, transports: 
     first = await start(negotiate=answering(json.dumps({"url": elsewhere, "accessToken": "SECRET"})))
 
     error = await failure(first.url, redirect_hosts=("*.service.signalr.net",))
-    words = "redirected to localhost, which is not the hub's host and not in hub.redirect_hosts"
-    assert (error.reason, str(error)) == ("negotiate", f"negotiate: {words}")
+    message = "redirected to localhost, which is not the hub's host and not in hub.redirect_hosts"
+    assert (error.reason, str(error)) == ("negotiate", f"negotiate: {message}")
     assert second.requests == []
 
     connection = await connect(transports(redirect_hosts=("localhost",)), first.url, KEY)

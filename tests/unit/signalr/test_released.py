@@ -48,7 +48,7 @@ async def closed(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
     await peer.socket.close()
 
 
-async def said_goodbye(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
+async def sent_close(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
     await peer.send('{"type":7,"error":"enough"}')
     await peer.gone()
 
@@ -88,7 +88,7 @@ async def is_never_read(_connection: Connection) -> None:
 
 
 WAYS = [
-    *((speak, ends_by_itself) for speak in (dropped, closed, said_goodbye, broke_off, nonsense)),
+    *((speak, ends_by_itself) for speak in (dropped, closed, sent_close, broke_off, nonsense)),
     (is_silent, is_cancelled),
     (is_silent, is_never_read),
 ]

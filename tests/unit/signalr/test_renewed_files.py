@@ -119,7 +119,7 @@ async def test_a_proxy_of_a_file_is_used_and_renewed(start: Start, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("setting", "content", "words"),
+    ("setting", "content", "message"),
     [
         ("headers_file", b"X-Key s3cret", "line 1 of {} is no header"),
         ("headers_file", b"X-Key: one\nx-key: s3cret", "line 2 of {} says a header again"),
@@ -134,7 +134,7 @@ async def test_a_proxy_of_a_file_is_used_and_renewed(start: Start, tmp_path: Pat
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_without_a_word_of_it(
-    setting: str, content: bytes | None, words: str, tmp_path: Path
+    setting: str, content: bytes | None, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"
     if content is not None:
@@ -143,7 +143,7 @@ def test_a_file_that_cannot_be_used_is_refused_without_a_word_of_it(
     with pytest.raises(ConfigurationError) as refused:
         check_files(settings)
     assert refused.value.setting == f"hub.{setting}"
-    assert refused.value.problem.startswith(words.format(file))
+    assert refused.value.problem.startswith(message.format(file))
     assert "s3cret" not in str(refused.value)
 
 

@@ -72,9 +72,9 @@ async def replay(start: Start, frames: Scene) -> Any:  # noqa: ANN401, C901 - co
             elif '"arguments":[]' in frame.get("out", ""):
                 pass  # a call that the gateway never makes; its answer is one to nobody
             elif '"type":1' in frame.get("out", "") or '"protocol":"json"' in frame.get("out", ""):
-                while (heard := await peer.next()) == '{"type":6}\x1e':
+                while (received := await peer.next()) == '{"type":6}\x1e':
                     pass
-                assert heard == frame["out"]
+                assert received == frame["out"]
             elif frame.get("closed") == 1006:
                 peer.tcp.abort()
             elif "closed" in frame:
@@ -116,9 +116,9 @@ async def test_a_recorded_session_is_taken_to_its_recorded_end(name: str, start:
     await calling
     await connection.close()
 
-    reason, words = ENDED[name.partition(": ")[2]]
+    reason, message = ENDED[name.partition(": ")[2]]
     assert lost.value.reason == reason
-    assert words in str(lost.value)
+    assert message in str(lost.value)
     assert pushed == [(each.target, each.arguments) for each in received if isinstance(each, records.Invocation)]
 
 
@@ -126,7 +126,7 @@ async def test_a_recorded_session_is_taken_to_its_recorded_end(name: str, start:
 async def test_a_recorded_refusal_is_told_apart(name: str, start: Start, transports: Transports) -> None:
     frames = [frame for frame in SCENES[name] if "out" not in frame]
     hub = await replay(start, frames)
-    error, reason, words = FAILED[name.partition(": ")[2]]
+    error, reason, message = FAILED[name.partition(": ")[2]]
     with pytest.raises(ConnectFailed) as failed:
         await connect(transports(skip_negotiation="http" not in frames[0]), hub.url, KEY)
-    assert (type(failed.value), failed.value.reason, str(failed.value)) == (error, reason, words)
+    assert (type(failed.value), failed.value.reason, str(failed.value)) == (error, reason, message)

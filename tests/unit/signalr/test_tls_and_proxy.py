@@ -129,7 +129,7 @@ async def test_a_hub_is_reached_through_a_tunnel(
 
 @pytest.mark.parametrize("skips", [True, False])
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "message"),
     [
         (b"HTTP/1.1 407 Proxy Authentication Required\r\n", "hub.proxy answered 407 Proxy Authentication Required"),
         (b"HTTP/1.1 403 Forbidden\r\n", "hub.proxy answered 403 Forbidden"),
@@ -139,14 +139,18 @@ async def test_a_hub_is_reached_through_a_tunnel(
     ],
 )
 async def test_what_a_proxy_refuses_is_no_refusal_of_the_hub(
-    start: Start, answer: bytes, words: str, skips: bool
+    start: Start, answer: bytes, message: str, skips: bool
 ) -> None:
     hub = await start()
     async with proxy(answer + b"Content-Length: 0\r\n\r\n") as (_, port):
         with pytest.raises(ConnectFailed) as failed:
             await through(f"http://user:SECRET@127.0.0.1:{port}", hub.url, skip_negotiation=skips)
     stage = "upgrade" if skips else "negotiate"
-    assert (type(failed.value), failed.value.reason, str(failed.value)) == (ConnectFailed, "proxy", f"{stage}: {words}")
+    assert (type(failed.value), failed.value.reason, str(failed.value)) == (
+        ConnectFailed,
+        "proxy",
+        f"{stage}: {message}",
+    )
     assert hub.requests == []
 
 

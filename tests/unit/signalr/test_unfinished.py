@@ -43,17 +43,17 @@ async def test_what_is_not_complete_is_counted_and_told(
         await way(peer)
         await peer.gone()
 
-    told: list[int] = []
+    sizes: list[int] = []
     connection: Connection = await open_to(await start(speak))
 
-    def tell() -> None:
-        told.append(connection.unfinished)
+    def on_growth() -> None:
+        sizes.append(connection.unfinished)
 
-    connection.on_growth = tell
-    running = asyncio.create_task(connection.run(lambda *_: None, tell))
+    connection.on_growth = on_growth
+    running = asyncio.create_task(connection.run(lambda *_: None, on_growth))
     await until(lambda: connection.unfinished >= 20 * len(PIECE))
     assert connection.unfinished < 20 * len(PIECE) + 10_000
-    assert any(300_000 < size < 900_000 for size in told)
+    assert any(300_000 < size < 900_000 for size in sizes)
     running.cancel()
     await asyncio.wait({running})
 

@@ -320,7 +320,7 @@ async def test_an_enum_may_be_declared_in_another_order(look: Look) -> None:
 
 
 @pytest.mark.parametrize(
-    ("enums", "words"),
+    ("enums", "message"),
     [
         ({"SignalStates": ["On", "Off"]}, "enums.SignalStates: there is no such enum"),
         ({"SignalState": ["On"]}, "enums.SignalState: Off, On, in any order, would be right"),
@@ -328,8 +328,8 @@ async def test_an_enum_may_be_declared_in_another_order(look: Look) -> None:
         ({"SignalState": "On"}, "Expected `array`, got `str`"),
     ],
 )
-def test_an_order_that_is_none_is_refused_in_words(enums: dict[str, object], words: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(words)):
+def test_an_order_that_is_none_is_refused_in_words(enums: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         Scope().patch({"enums": enums})
 
 

@@ -92,10 +92,10 @@ def made(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
 
 
 def test_it_is_refused_with_path_problem_and_remedy(made: tuple[Path, str]) -> None:
-    path, words = made
+    path, message = made
     with pytest.raises(UnreadableFile) as refused:
         read_small(path, LIMIT)
-    assert words in refused.value.problem
+    assert message in refused.value.problem
     assert (refused.value.path, str(refused.value)) == (
         path,
         f"{path} {refused.value.problem}. Name a file that the gateway may read.",
@@ -103,7 +103,7 @@ def test_it_is_refused_with_path_problem_and_remedy(made: tuple[Path, str]) -> N
 
 
 def test_wherever_the_gateway_reads_one(made: tuple[Path, str]) -> None:
-    path, words = made
+    path, message = made
     for read in (
         lambda: AccountsDirectory(path.parent).key(path.name),
         lambda: Tokens(path),
@@ -118,7 +118,7 @@ def test_wherever_the_gateway_reads_one(made: tuple[Path, str]) -> None:
         with pytest.raises(ConfigurationError) as refused:
             read()
         if path.exists() or path.is_symlink() or "No such" in refused.value.problem:
-            assert words in str(refused.value)
+            assert message in str(refused.value)
 
 
 def test_a_file_at_the_limit_is_read_and_one_above_it_is_not(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_key_that_is_swapped_for_a_fifo_again_and_again_never_blocks(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("mode", "words"),
+    ("mode", "message"),
     [
         (0o600, None),
         (0o400, None),
@@ -214,12 +214,12 @@ def test_a_key_that_is_swapped_for_a_fifo_again_and_again_never_blocks(tmp_path:
         (0o666, "can be read and written by others"),
     ],
 )
-def test_others_may_not_read_or_write_a_secret(mode: int, words: str | None, tmp_path: Path) -> None:
+def test_others_may_not_read_or_write_a_secret(mode: int, message: str | None, tmp_path: Path) -> None:
     path = tmp_path / "main"
     path.write_text("key")
     path.chmod(mode)
     found = exposure_of(path)
-    assert (found is None) if words is None else (found is not None and found.startswith(words))
+    assert (found is None) if message is None else (found is not None and found.startswith(message))
     faults = AccountsDirectory(tmp_path).exposed()
     assert [fault.problem for fault in faults] == ([] if found is None else [found])
 

@@ -171,19 +171,19 @@ def test_what_is_no_record_is_refused(name: str, expected: object, read: Read, w
 
 def test_a_report_names_an_epoch_and_a_reader_of_version_1_ignores_it() -> None:
     reports = (OBSERVED, REPLAY_STATE, ShardState("host/7", 5))
-    for said in reports:
-        assert (epoch_of(said), "epoch" in json.loads(encode_record(said))) == (0, False)
-        told = replace(said, epoch=7)
-        assert epoch_of(decode_record(type(told), encode_record(told))) == 7
-        members = json.loads(encode_record(told))
+    for report in reports:
+        assert (epoch_of(report), "epoch" in json.loads(encode_record(report))) == (0, False)
+        changed = replace(report, epoch=7)
+        assert epoch_of(decode_record(type(changed), encode_record(changed))) == 7
+        members = json.loads(encode_record(changed))
         assert members.pop("epoch") == 7
-        assert members == json.loads(encode_record(said))
+        assert members == json.loads(encode_record(report))
 
 
 def test_desired_state_has_requests_that_a_reader_of_version_1_ignores() -> None:
-    told = Desired(reconnects=4, idempotency=(IdempotencyRecord("5f0e", "reconnect", 4),))
-    assert decode_record(Desired, encode_record(told)) == told
-    members = json.loads(encode_record(told))
+    desired = Desired(reconnects=4, idempotency=(IdempotencyRecord("5f0e", "reconnect", 4),))
+    assert decode_record(Desired, encode_record(desired)) == desired
+    members = json.loads(encode_record(desired))
     del members["idempotency"]
     assert decode_record(Desired, json.dumps(members).encode()) == Desired(reconnects=4)
     assert "idempotency" not in json.loads(encode_record(Desired()))

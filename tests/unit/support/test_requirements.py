@@ -40,10 +40,10 @@ def test_what_is_there_and_what_lacks_is_said(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_test_that_lacks_something_is_skipped_and_fails_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
-    words = "no Another to test with: it is not found; apt-get install another"
-    with pytest.raises(pytest.skip.Exception, match=words):
+    message = "no Another to test with: it is not found; apt-get install another"
+    with pytest.raises(pytest.skip.Exception, match=message):
         AWAY.require()
     monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match=words):
+    with pytest.raises(pytest.fail.Exception, match=message):
         AWAY.require()
     HERE.require()

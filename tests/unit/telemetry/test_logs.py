@@ -46,7 +46,7 @@ asyncio.run(forgotten())
 """
 
 
-def say(form: str) -> str:
+def rendered(form: str) -> str:
     """Let a process log all nasty texts, on standard error; return what came."""
     texts = json.dumps([*TEXTS.values(), SURROGATE])
     command = [sys.executable, "-W", "always", "-c", _SCRIPT, form, texts]
@@ -56,21 +56,21 @@ def say(form: str) -> str:
 
 
 def test_for_people_all_of_a_line_is_printable_and_no_line_is_forged() -> None:
-    said = say("console")
-    assert judge(said, is_terminal=False) == []
-    assert "\\x1b]0;n4sty\\x07" in said
-    assert "ValueError: n4sty\\x1b[2J\\x1b[H" in said  # a traceback stays readable
-    for line in said.splitlines():
+    output = rendered("console")
+    assert judge(output, is_terminal=False) == []
+    assert "\\x1b]0;n4sty\\x07" in output
+    assert "ValueError: n4sty\\x1b[2J\\x1b[H" in output  # a traceback stays readable
+    for line in output.splitlines():
         assert line.startswith(("20", "  | ", "====")) or not line, line
-    for begun in (line for line in said.splitlines() if line.startswith("20")):
+    for begun in (line for line in output.splitlines() if line.startswith("20")):
         assert f" {FORGED}" not in begun.split("]", 1)[0]
 
 
 def test_for_machines_a_line_is_ascii_and_one_object() -> None:
-    said = say("json")
-    assert said.isascii()
-    lines = said.splitlines()
-    assert said.count("\n") == len(lines)
+    output = rendered("json")
+    assert output.isascii()
+    lines = output.splitlines()
+    assert output.count("\n") == len(lines)
     assert len([json.loads(line) for line in lines]) > len(TEXTS)
     assert "".join(lines).isprintable()
 

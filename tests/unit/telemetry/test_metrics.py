@@ -73,7 +73,7 @@ NUMBERS = ReplicaMetrics(
 )
 
 
-def told(numbers: ReplicaMetrics | None = NUMBERS, *, per_account: bool = True) -> dict[tuple[str, ...], float]:
+def reported(numbers: ReplicaMetrics | None = NUMBERS, *, per_account: bool = True) -> dict[tuple[str, ...], float]:
     """Return each sample by its name without the prefix and the values of its labels."""
     media_type, text = Metrics(64, per_account=per_account).text(numbers, "")
     assert media_type.startswith("text/plain; version=0.0.4")
@@ -131,7 +131,7 @@ def test_whatever_a_scraper_asks_for_there_are_two_forms_in_fixed_words() -> Non
 
 
 def test_each_value_of_a_label_of_the_process_is_there_from_the_start() -> None:
-    now = told()
+    now = reported()
     assert [now["events_total", kind, outcome] for kind in NUMBERS.kinds for outcome in OUTCOMES] == [0] * 12
     assert {now["hub_disconnects_total", reason] for reason in DISCONNECT_REASONS} == {0}
     assert {now["hub_connect_failures_total", reason] for reason in CONNECT_FAILURE_REASONS} == {0}
@@ -147,7 +147,7 @@ def test_what_is_counted_of_the_process_is_told() -> None:
     counters.replays["failed"] += 7
     counters.commit_messages.observe(3)
     counters.latencies.observe_all([0.005, 0.02, 4_000.0])
-    now = told(replace(NUMBERS, counters=counters))
+    now = reported(replace(NUMBERS, counters=counters))
     assert now["events_total", "order-update", "published"] == 5
     assert now["hub_disconnects_total", "silent"] == 8
     assert now["hub_connect_failures_total", "http-503"] == 6
@@ -164,7 +164,7 @@ def test_what_is_counted_of_the_process_is_told() -> None:
 
 
 def test_accounts_are_told_of_one_by_one() -> None:
-    now = told()
+    now = reported()
     assert (now["accounts", "live"], now["accounts", "paused"], now["accounts", "key_missing"]) == (2, 1, 1)
     assert now["hub_connections",] == 2
     assert (now["lag_sequences", "behind"], now["lag_seconds", "behind"]) == (7, 3.5)
@@ -177,7 +177,7 @@ def test_accounts_are_told_of_one_by_one() -> None:
 
 
 def test_without_accounts_the_worst_is_told_and_none_is_named() -> None:
-    now = told(per_account=False)
+    now = reported(per_account=False)
     assert (now["lag_sequences",], now["lag_seconds",]) == (7, 3.5)  # the paused one is not waited for
     assert now["hub_last_record_timestamp_seconds",] == 1_000  # of those that are connected
     assert not {"calm", "behind", "paused", "lonely"} & {
@@ -188,13 +188,13 @@ def test_without_accounts_the_worst_is_told_and_none_is_named() -> None:
 
 
 def test_without_any_account_nobody_is_behind() -> None:
-    now = told(replace(NUMBERS, accounts=[]), per_account=False)
+    now = reported(replace(NUMBERS, accounts=[]), per_account=False)
     assert (now["lag_sequences",], now["lag_seconds",]) == (0, 0)
     assert ("hub_last_record_timestamp_seconds",) not in now
 
 
 def test_before_anything_runs_only_the_process_is_told_of() -> None:
-    now = told(None)
+    now = reported(None)
     control = {family.name for family in CONTROL_FAMILIES}
     found = {key[0] for key in now if not key[0].startswith("process_")}
     assert found == {"build_info", "shards", "shards_owned"} | control
@@ -203,7 +203,7 @@ def test_before_anything_runs_only_the_process_is_told_of() -> None:
 
 
 def test_replays_are_told_of_once_they_are_known() -> None:
-    assert not [key for key in told(replace(NUMBERS, replays=None)) if key[0] == "replays"]
+    assert not [key for key in reported(replace(NUMBERS, replays=None)) if key[0] == "replays"]
 
 
 def test_series_of_thousands_of_accounts_are_as_many_as_the_page_says() -> None:
@@ -219,7 +219,7 @@ def test_series_of_thousands_of_accounts_are_as_many_as_the_page_says() -> None:
 
 def test_values_of_labels_are_quoted() -> None:
     odd = 'a"b\\c\nd'
-    assert told(replace(NUMBERS, accounts=[replace(CALM, account=odd)]))["lag_sequences", odd] == 0
+    assert reported(replace(NUMBERS, accounts=[replace(CALM, account=odd)]))["lag_sequences", odd] == 0
 
 
 def test_a_value_is_counted_up_to_the_bound_that_it_equals() -> None:

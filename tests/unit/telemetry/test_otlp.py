@@ -47,7 +47,7 @@ def collector() -> Collector:
 
 @pytest.fixture
 def watched(collector: Collector) -> otlp._ReportingExporter:
-    return otlp._ReportingExporter(collector, lambda words: words.replace("hush", "…"))  # type: ignore[arg-type]
+    return otlp._ReportingExporter(collector, lambda text: text.replace("hush", "…"))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -87,16 +87,16 @@ def test_trouble_is_said_when_it_begins_and_ends_ever_more_seldom(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(otlp.time, "monotonic", lambda: now)
-    said: list[tuple[float, str]] = []
+    logged: list[tuple[float, str]] = []
     with capture_logs() as lines:
         for second in range(600):  # every other request is refused
             now, collector.takes = float(second), second % 20 > 9
             before = len(lines)
             watched.export([None] * 3)  # type: ignore[list-item]
-            said += [(now, line["event"]) for line in lines[before:]]
+            logged += [(now, line["event"]) for line in lines[before:]]
     assert [line.get("lost") for line in lines[:4]] == [None, 30, None, 30]
-    assert len(said) <= 12
-    assert [event for _, event in said[:4]] == ["traces lost, events are not affected", "trace export recovered"] * 2
+    assert len(logged) <= 12
+    assert [event for _, event in logged[:4]] == ["traces lost, events are not affected", "trace export recovered"] * 2
 
 
 def test_what_a_collector_repeats_of_the_headers_is_not_logged(tmp_path: Path) -> None:

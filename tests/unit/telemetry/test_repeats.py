@@ -22,9 +22,9 @@ class Scene:
         self.summed: list[logging.LogRecord] = []
         self.repeats = LogRateLimiter(self.summed.append, lambda: self.now, rest=10.0)
 
-    def say(self, event: str, level: int = logging.WARNING, name: str = "gateway", **said: Any) -> bool:  # noqa: ANN401
+    def log(self, event: str, level: int = logging.WARNING, name: str = "gateway", **fields: Any) -> bool:  # noqa: ANN401
         """Write a line; give whether it passed."""
-        message: object = {"event": event, **said}
+        message: object = {"event": event, **fields}
         return self.repeats.filter(logging.LogRecord(name, level, "", 0, message, (), None))
 
     def sums(self) -> list[dict[str, Any]]:
@@ -41,7 +41,7 @@ def scene() -> Scene:
 
 def test_the_first_of_a_cause_pass_and_the_rest_is_summed_up(scene: Scene) -> None:
     passed = [
-        scene.say("hub unavailable, reconnecting", reason="silent", account=f"a-{n % 50}", shard=n % 4)
+        scene.log("hub unavailable, reconnecting", reason="silent", account=f"a-{n % 50}", shard=n % 4)
         for n in range(500)
     ]
     assert passed == [True] * 20 + [False] * 480
@@ -61,16 +61,16 @@ def test_the_first_of_a_cause_pass_and_the_rest_is_summed_up(scene: Scene) -> No
 
 def test_each_cause_has_its_own_first_lines_and_numbers_make_no_cause(scene: Scene) -> None:
     for number in range(25):
-        scene.say("the log is opened again", error=f"no answer within {number} s")
-        assert scene.say("the log is opened again", error="refused") == (number < 20)
-    assert scene.say("the log is opened again", error="no answer within 99 s") is False
+        scene.log("the log is opened again", error=f"no answer within {number} s")
+        assert scene.log("the log is opened again", error="refused") == (number < 20)
+    assert scene.log("the log is opened again", error="no answer within 99 s") is False
 
 
 def test_after_a_while_they_pass_again_behind_the_sum(scene: Scene) -> None:
     for _ in range(30):
-        scene.say("hub unavailable, reconnecting", account="main")
+        scene.log("hub unavailable, reconnecting", account="main")
     scene.now = 10.0
-    assert scene.say("hub unavailable, reconnecting", account="main")
+    assert scene.log("hub unavailable, reconnecting", account="main")
     assert scene.sums() == [
         {"event": "hub unavailable, reconnecting", "account": "main", "repeated": 10, "in_seconds": 10.0}
     ]
@@ -79,27 +79,27 @@ def test_after_a_while_they_pass_again_behind_the_sum(scene: Scene) -> None:
 
 
 def test_who_changed_what_is_never_held_back(scene: Scene) -> None:
-    assert all(scene.say("paused", level=logging.INFO, name=AUDIT) for _ in range(1_000))
+    assert all(scene.log("paused", level=logging.INFO, name=AUDIT) for _ in range(1_000))
 
 
 def test_what_is_only_said_may_be_said_more_often(scene: Scene) -> None:
-    passed = [scene.say("account state changed", level=logging.INFO, state="live") for _ in range(150)]
+    passed = [scene.log("account state changed", level=logging.INFO, state="live") for _ in range(150)]
     assert sum(passed) == 100
-    assert scene.say("account state changed", level=logging.INFO, state="offline")
+    assert scene.log("account state changed", level=logging.INFO, state="offline")
 
 
 def test_lines_of_libraries_are_summed_up_in_their_own_words(scene: Scene) -> None:
-    def say(number: int) -> bool:
+    def log(number: int) -> bool:
         record = logging.LogRecord("aiokafka", logging.ERROR, "", 0, "node %s is away", (number,), None)
         return scene.repeats.filter(record)
 
-    assert sum(say(number) for number in range(100)) == 20
+    assert sum(log(number) for number in range(100)) == 20
     scene.repeats.flush()
     assert [record.getMessage() for record in scene.summed] == ["node 99 is away (repeated: 80)"]
 
 
 def test_causes_without_end_take_no_memory_without_end_and_are_written(scene: Scene) -> None:
-    assert all(scene.say(f"cause {'x' * number}") for number in range(3_000))
+    assert all(scene.log(f"cause {'x' * number}") for number in range(3_000))
     assert len(scene.repeats._causes) == 1_000
     scene.now = 10.0
     scene.repeats.flush()
@@ -107,7 +107,7 @@ def test_causes_without_end_take_no_memory_without_end_and_are_written(scene: Sc
 
 
 def test_of_an_error_the_first_line_of_each_account_is_written(scene: Scene) -> None:
-    passed = [scene.say("the key is refused", logging.ERROR, account=f"a-{n % 300}") for n in range(600)]
+    passed = [scene.log("the key is refused", logging.ERROR, account=f"a-{n % 300}") for n in range(600)]
     assert sum(passed) == 200
     scene.repeats.flush()
     assert scene.sums()[0]["accounts"] == 300
@@ -116,8 +116,8 @@ def test_of_an_error_the_first_line_of_each_account_is_written(scene: Scene) -> 
 def test_a_line_that_cannot_be_written_harms_no_caller_and_no_other_line(scene: Scene) -> None:
     for _ in range(30):
         scene.repeats.filter(logging.LogRecord("lib", logging.ERROR, "", 0, "%s %s", ("one",), None))
-        scene.say("sane")
-        assert scene.say("odd", account=["a", "list"]) in {True, False}
+        scene.log("sane")
+        assert scene.log("odd", account=["a", "list"]) in {True, False}
     scene.repeats.flush()
     assert [one["event"] for one in scene.sums()] == ["sane", "odd"]
     scene.repeats.flush()
@@ -125,23 +125,23 @@ def test_a_line_that_cannot_be_written_harms_no_caller_and_no_other_line(scene: 
 
 
 def test_a_destructor_that_logs_meanwhile_does_not_stop_everything(scene: Scene) -> None:
-    said: list[bool] = []
+    nested: list[bool] = []
 
     class Loud:
         def __str__(self) -> str:
-            said.append(scene.say("from within"))  # as a destructor may, whenever memory is looked through
+            nested.append(scene.log("from within"))  # as a destructor may, whenever memory is looked through
             return "loud"
 
-    assert scene.say("outside", error=Loud())
-    assert said == [True]
+    assert scene.log("outside", error=Loud())
+    assert nested == [True]
 
 
 def test_after_its_end_everything_passes_and_no_thread_is_needed(scene: Scene) -> None:
     for _ in range(30):
-        scene.say("hub unavailable, reconnecting")
+        scene.log("hub unavailable, reconnecting")
     scene.repeats.close()
     assert [one["repeated"] for one in scene.sums()] == [10]
-    assert all(scene.say("hub unavailable, reconnecting") for _ in range(100))
+    assert all(scene.log("hub unavailable, reconnecting") for _ in range(100))
 
 
 def test_the_sum_comes_though_nothing_is_written_any_more() -> None:

@@ -116,8 +116,8 @@ def test_a_commit_links_to_its_messages_and_a_failed_one_says_so(tracer: Make, s
         StatusCode.ERROR,
         "no answer to a commit within 10 s",
     )
-    said = dict(span.attributes or {})
-    assert (said["messaging.batch.message_count"], said["mesolive.shard"], said["error.type"]) == (
+    attributes = dict(span.attributes or {})
+    assert (attributes["messaging.batch.message_count"], attributes["mesolive.shard"], attributes["error.type"]) == (
         5,
         3,
         "OutcomeUnknown",

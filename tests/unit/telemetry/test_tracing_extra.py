@@ -69,7 +69,7 @@ def test_an_endpoint_without_the_extra_is_said_with_the_install_command(tmp_path
         GATEWAY_BROKER__SERVERS="nats://127.0.0.1:1",
         GATEWAY_TRACING__ENDPOINT="http://127.0.0.1:4318",
     )
-    said = done.stdout + done.stderr
-    assert "Traceback" not in said
-    assert (done.returncode, "tracing.endpoint: is set, and the package " in said) == (2, True), said
-    assert "pip install 'mesolive-gateway[tracing]'" in said
+    output = done.stdout + done.stderr
+    assert "Traceback" not in output
+    assert (done.returncode, "tracing.endpoint: is set, and the package " in output) == (2, True), output
+    assert "pip install 'mesolive-gateway[tracing]'" in output

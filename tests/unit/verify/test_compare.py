@@ -41,7 +41,7 @@ def test_nothing_emitted_and_nothing_logged_is_exact() -> None:
 
 
 @pytest.mark.parametrize(
-    ("log", "fault", "words"),
+    ("log", "fault", "message"),
     [
         ([LOG[0], LOG[2]], "lost", "acme: NOT exact: 1 lost (2)"),
         ([*LOG, LOG[0]], "repeated", "acme: NOT exact: 1 repeated (1)"),
@@ -64,12 +64,12 @@ def test_nothing_emitted_and_nothing_logged_is_exact() -> None:
         (changed("{", "["), "altered", "2: not JSON"),
     ],
 )
-def test_a_planted_defect_is_found_and_named(log: list[Logged], fault: str, words: str) -> None:
+def test_a_planted_defect_is_found_and_named(log: list[Logged], fault: str, message: str) -> None:
     verdict = verdict_of(log)
 
     assert not verdict.exact
     assert len(getattr(verdict, fault)) == 1
-    assert words in str(verdict)
+    assert message in str(verdict)
 
 
 def test_only_the_first_few_of_many_faults_are_shown() -> None:

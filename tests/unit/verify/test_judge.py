@@ -123,10 +123,10 @@ async def test_a_history_that_ends_before_the_latest_event_is_said(build: Build)
     world = await published(build, 20)
     world.hub.user("alpha").inject(Injection(ORDER, history="no", sequence=21))
     await world.published("alpha", [21])
-    said = (
+    expected = (
         "alpha: exact: 20 of 20 events once and in order; the hub's history shows nothing after 20, though its latest"
     )
-    assert str(await judged(world)) == f"{said} event is 21"
+    assert str(await judged(world)) == f"{expected} event is 21"
 
 
 async def test_a_history_that_shows_nothing_is_no_proof(build: Build) -> None:
