@@ -26,31 +26,55 @@ INSTEAD: Final = {
 """Words that no docstring of a function may begin with, and what to write."""
 TERMS: Final = {
     "buried": "dead_lettered",
+    "complained": "stderr, or logged",
+    "complains": "wait_for_log, or logs",
+    "complaint": "violation, or error",
+    "complaints": "violations, or errors",
     "ear": "inbox",
     "filling": "pending",
     "innards": "client_internals",
     "meant": "expected",
+    "patience": "timeout",
     "tally": "counters",
     "wish": "desired",
     "wished": "desired",
     "wishes": "desired_state",
 }
 """Words that no name may hold, and the term of the field in their place."""
+TERMS_BESIDE: Final = {
+    "hear": "receive",
+    "heard": "received",
+    "hears": "receives, or wait_for_output",
+    "said": "stdout, output or message",
+    "say": "log, print or run",
+    "saying": "sending",
+    "says": "message",
+    "standing": "stored, or current",
+    "tell": "report, or note",
+    "tells": "reports",
+    "told": "reported, or logged",
+}
+"""Words that no name may hold beside the product, in tests and tools, but for a test's own: that is a sentence."""
+PRODUCT: Final = "gateway"
 LONGEST: Final = 70
 """Characters of a test's name, without its parameters."""
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-def violations(source: str) -> Iterator[tuple[int, str]]:
+def violations(source: str, *, is_product: bool) -> Iterator[tuple[int, str]]:
     """Yield the line and the violation of each node of a module that breaks a rule."""
     for node in ast.walk(ast.parse(source)):
-        for violation in _violations_of(node):
+        for violation in _violations_of(node, is_product=is_product):
             yield getattr(node, "lineno", 1), violation
 
 
-def _violations_of(node: ast.AST) -> Iterator[str]:
+def _violations_of(node: ast.AST, *, is_product: bool) -> Iterator[str]:
     """Yield what is wrong with one node."""
-    yield from map(_of_another_language, _names_in(node))
+    for name in _names_in(node):
+        terms = TERMS if is_product or name.startswith("test_") else TERMS | TERMS_BESIDE
+        for word in map(str.lower, _WORD.findall(name)):
+            if word in terms:
+                yield f"{name} holds the word {word}: the field says {terms[word]}"
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
             first, _, _ = (ast.get_docstring(node) or "").partition(" ")
@@ -64,8 +88,8 @@ def _violations_of(node: ast.AST) -> Iterator[str]:
             yield from map(_shared, filter(_is_test, [one.name for one in names]))
 
 
-def _names_in(node: ast.AST) -> Iterator[tuple[str, str]]:
-    """Yield each name that a node gives to something, with each of its words that is no term."""
+def _names_in(node: ast.AST) -> Iterator[str]:
+    """Yield the name that a node gives to something."""
     match node:
         case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
             pass
@@ -75,14 +99,7 @@ def _names_in(node: ast.AST) -> Iterator[tuple[str, str]]:
             pass
         case _:
             return
-    for word in _WORD.findall(name):
-        if word.lower() in TERMS:
-            yield name, word.lower()
-
-
-def _of_another_language(found: tuple[str, str]) -> str:
-    name, word = found
-    return f"{name} holds the word {word}: the field says {TERMS[word]}"
+    yield name
 
 
 def _is_test(module: str) -> bool:
@@ -101,7 +118,7 @@ def main(folders: list[str]) -> int:
         f"{file}:{line}: {violation}"
         for folder in folders
         for file in sorted(Path(folder).rglob("*.py"))
-        for line, violation in violations(file.read_text("utf-8"))
+        for line, violation in violations(file.read_text("utf-8"), is_product=Path(folder).name == PRODUCT)
     ]
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0

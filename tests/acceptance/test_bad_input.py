@@ -462,7 +462,7 @@ async def test_a_record_that_is_none_becomes_a_dead_letter(house: House) -> None
 
 
 @pytest.mark.parametrize("way", ["status", "exception"])
-async def test_an_error_as_answer_costs_patience_but_no_connection_and_no_event(house: House, way: str) -> None:
+async def test_an_error_as_answer_costs_time_but_no_connection_and_no_event(house: House, way: str) -> None:
     user = house.hub.user(way)
     user.emit(2)
     await house.has(way, {1, 2}, 0)

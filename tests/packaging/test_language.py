@@ -81,3 +81,34 @@ def test_name_with_a_word_that_is_no_term_is_found(line: str, name: str, tmp_pat
     (violation,) = check(tmp_path, f"if True:\n    {line}\n") or [""]
     assert violation.startswith(f"one.py:2: {name} holds the word wish" if name else "")
     assert bool(violation) is bool(name)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("async def until(patience): ...", "patience holds the word patience: the field says timeout"),
+        ("complaints, words = 1, 2", "complaints holds the word complaints: the field says violations, or errors"),
+        ("def test_of_patience(): ...", "test_of_patience holds the word patience: the field says timeout"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["gateway", "tests"])
+def test_word_that_has_a_term_is_found_everywhere(line: str, found: str, folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    assert check(tmp_path / folder, line) == [f"one.py:1: {found}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("TOLD = 1", ["TOLD holds the word told: the field says reported, or logged"]),
+        ("def hears(): ...", ["hears holds the word hears: the field says receives, or wait_for_output"]),
+        ("self._said = 1", ["_said holds the word said: the field says stdout, output or message"]),
+        ("standings = 1", []),
+        ("def test_it_is_told(): ...", []),
+    ],
+)
+def test_word_of_talk_is_found_in_tests_and_tools_alone(line: str, found: list[str], tmp_path: Path) -> None:
+    for folder in ("gateway", "tools"):
+        (tmp_path / folder).mkdir()
+    assert check(tmp_path / "tools", line) == [f"one.py:1: {one}" for one in found]
+    assert check(tmp_path / "gateway", line) == []
