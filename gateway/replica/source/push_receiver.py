@@ -1,16 +1,25 @@
-"""What comes over a connection, into the session: from a record to an event, and what follows from its outcome."""
+"""What comes over a connection, into the session: from a record to an event, and what follows from its outcome.
+
+Nearly all that a hub pushes are events written always alike. Of those neither the record nor its argument needs to be
+looked at twice: how the record begins says which event it is, and what is left of it is one JSON object or none.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Final
 
-from gateway.events.catalogue import find
-from gateway.events.event import DeadLetter
-from gateway.replica.source import pushes
+from gateway.events.catalogue import CATALOGUE, find
+from gateway.events.dead_letter_reasons import DeadLetterReason
+from gateway.events.decode import Decoder
+from gateway.events.event import DeadLetter, Event
 from gateway.replica.source.account import Account
 from gateway.session.types import Content, Outcome, State, dead_letters_of, size_of
 from gateway.signalr.large_records import decode_aside
+from gateway.signalr.protocol import PUSH_TAIL, push_head
+
+_HEADS: Final = {push_head(entry.callback): entry for entry in CATALOGUE.values()}
 
 
 class PushReceiver:
@@ -27,19 +36,19 @@ class PushReceiver:
 
     def on_record(self, record: bytes) -> bool:
         """Take a record as hubs usually write a push; return False for anything else."""
-        event = pushes.match(self._decoder, self._name, record)
+        event = match(self._decoder, self._name, record)
         if event is not None:
             self._on_event(event)
         return event is not None
 
     def on_push(self, target: str, arguments: list[bytes]) -> bool:
         """Take any push; return whether it is of a known kind."""
-        self._on_event(pushes.decoded(self._decoder, self._name, target, arguments))
+        self._on_event(decoded(self._decoder, self._name, target, arguments))
         return find(target) is not None
 
     async def on_large(self, target: str, arguments: list[bytes]) -> bool:
         """Take a push that is so large that others must have their turn while it is decoded."""
-        self._on_event(await decode_aside(pushes.decoded, self._decoder, self._name, target, arguments))
+        self._on_event(await decode_aside(decoded, self._decoder, self._name, target, arguments))
         return find(target) is not None
 
     def _on_event(self, content: Content) -> None:
@@ -78,3 +87,27 @@ class PushReceiver:
     def measure(self) -> None:
         """Let the budget know of a record that is not complete; raises ConnectionLost where there is no room for it."""
         self._memory.measure_unfinished(self._link.unfinished)
+
+
+def match(decoder: Decoder, account: str, record: bytes) -> Event | None:
+    """Return the event of a record that is a push as hubs usually write them; None for anything else."""
+    head = record[: record.find(b"[") + 1]
+    entry = _HEADS.get(head)
+    if entry is None or not record.endswith(PUSH_TAIL):
+        return None
+    return decoder.match(account, entry, record[len(head) : -len(PUSH_TAIL)])
+
+
+def decoded(decoder: Decoder, account: str, target: str, arguments: list[bytes]) -> Content:
+    """Return what was pushed, as `signalr.connection.OnPush` has it."""
+    if len(arguments) == 1 and target:
+        return decoder.push(account, target, arguments[0])
+    if not target:
+        return DeadLetter(
+            account, DeadLetterReason.MALFORMED_JSON, "not a SignalR record", "record", b"".join(arguments)
+        )
+    raw = b"[" + b",".join(arguments) + b"]"
+    detail = f"{len(arguments)} arguments instead of one"
+    first = decoder.push(account, target, arguments[0]) if arguments else None
+    sequence, id_ = (None, None) if first is None else (first.sequence, first.id)
+    return DeadLetter(account, DeadLetterReason.INVALID_PAYLOAD, detail, target, raw, sequence, id_)

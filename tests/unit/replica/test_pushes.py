@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.events.decode import Decoder
-from gateway.replica.source import pushes
+from gateway.replica.source import push_receiver
 from gateway.signalr.protocol import decode
 from gateway.signalr.records import Invocation
 from gateway.simulator.events import CALLBACKS, EventSource
@@ -29,8 +29,8 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
     for record in records(600):
         push = decode(record)
         assert isinstance(push, Invocation)
-        content = pushes.decoded(DECODER, "acme", push.target, push.arguments)
-        event = pushes.match(DECODER, "acme", record)
+        content = push_receiver.decoded(DECODER, "acme", push.target, push.arguments)
+        event = push_receiver.match(DECODER, "acme", record)
         known += event is not None
         assert event in {None, content}
     assert known > 0
@@ -50,4 +50,4 @@ def test_what_is_known_at_sight_is_what_is_decoded() -> None:
 )
 def test_anything_else_is_not_known_at_sight(old: bytes, new: bytes) -> None:
     for record in records(100):
-        assert pushes.match(DECODER, "acme", record.replace(old, new)) is None
+        assert push_receiver.match(DECODER, "acme", record.replace(old, new)) is None

@@ -16,7 +16,7 @@ import pytest
 from gateway.errors import ConnectionLost
 from gateway.events.decode import Decoder
 from gateway.events.lossless_json import MAX_PARTS
-from gateway.replica.source import pushes
+from gateway.replica.source import push_receiver
 from gateway.signalr.connection import Connection
 from gateway.signalr.large_records import decode_aside
 from tests.support.costly import COSTLY, ROOM
@@ -58,19 +58,19 @@ class Taken:
         self.targets.append(what)
 
     def at_sight(self, record: bytes) -> bool:
-        event = pushes.match(self.decoder, "account", record)
+        event = push_receiver.match(self.decoder, "account", record)
         if event is not None:
             self._take(event.kind)
         return event is not None
 
     def on_push(self, target: str, arguments: list[bytes]) -> None:
-        pushes.decoded(self.decoder, "account", target, arguments)
+        push_receiver.decoded(self.decoder, "account", target, arguments)
         self._take(target)
 
     async def on_large(self, target: str, arguments: list[bytes]) -> None:
         self._take(target)
         self.is_busy = True
-        await decode_aside(pushes.decoded, self.decoder, "account", target, arguments)
+        await decode_aside(push_receiver.decoded, self.decoder, "account", target, arguments)
         self.is_busy = False
 
     async def until_lost(self, connection: Connection) -> ConnectionLost:
