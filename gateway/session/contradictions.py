@@ -10,7 +10,7 @@ from gateway.session.dead_letters import reused, too_late
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.outgoing_queue import OutgoingQueue, Settled
 from gateway.session.subscriptions import Subscriptions
-from gateway.session.types import Content, Outcome, OutgoingItem, dead_letters_of, size_of
+from gateway.session.types import Content, Outcome, OutgoingItem, size_of
 
 SETTLED_SIZE: Final = 160
 """Bytes in memory of a settled sequence that waits for a checkpoint."""
@@ -52,7 +52,6 @@ class Contradictions:
             return Outcome.DUPLICATE
         self._window.on_queued(known, sequenced=True)
         item = OutgoingItem(letter, late=True, incarnation=self._incarnation)
-        self._queue.dead_letters += dead_letters_of(letter)
         self._queue.append(Settled(item, size_of(letter), None, known, is_apart=True))
         self._queued.append((outcome, content))
         return outcome
@@ -66,7 +65,6 @@ class Contradictions:
             self._queue.append(Settled(None, SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))
             return Outcome.FILTERED
         item = OutgoingItem(content, late=True, incarnation=self._incarnation)
-        self._queue.dead_letters += dead_letters_of(content)
         self._queue.append(Settled(item, size_of(content), None, content.identity))
         self._queued.append((Outcome.UNCONFIRMED, content))
         return Outcome.LATE

@@ -21,7 +21,7 @@ from gateway.session.interval_set import IntervalSet
 from gateway.session.outgoing_queue import Change, Mark, OutgoingQueue, Settled
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
-from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings, dead_letters_of, size_of
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings, size_of
 
 _SLACK: Final = 128
 """Bytes that intervals may grow by one number: two intervals of 20 digits each, and the first gap."""
@@ -124,7 +124,6 @@ class Outbox:
             )
             return Outcome.FILTERED
         item = OutgoingItem(content, late, incarnation=self.incarnation)
-        queue.dead_letters += dead_letters_of(content)
         queue.append(Settled(item, size_of(content), sequence, identity, is_unidentified=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import msgspec
 
+from gateway.events.event import DeadLetter
 from gateway.session.checkpoint import Anchor
 from gateway.session.checkpoint_draft import CheckpointDraft
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.subscriptions import Subscription
-from gateway.session.types import OutgoingItem
+from gateway.session.types import OutgoingItem, dead_letters_of
 
 
 class Settled(msgspec.Struct, gc=False):
@@ -100,6 +101,9 @@ class OutgoingQueue:
         self._entries.append(entry)
         self.bytes += entry.size
         self.is_full = self.is_full or self.bytes > self._limit
+        item = entry.item
+        if item is not None and type(item.content) is DeadLetter:
+            self.dead_letters += dead_letters_of(item.content)
 
     def take(
         self,

@@ -15,6 +15,7 @@ from gateway.events.dead_letter_reasons import DeadLetterReason
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
 from gateway.replica.source.account import Account
+from gateway.session.session import Session
 from gateway.session.types import Content, Outcome, State, dead_letters_of, size_of
 from gateway.signalr.large_records import decode_aside
 from gateway.signalr.protocol import PUSH_TAIL, push_head
@@ -63,20 +64,27 @@ class PushReceiver:
         room = self._memory.share.has_room(size_of(content))
         outcome = session.on_push(content, asyncio.get_running_loop().time(), room=room)
         self._memory.measure(session)
-        account.counters.on_push(content, outcome)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
-            account.has_work()
-        elif outcome is not Outcome.DUPLICATE:
-            account.log_contradictions(session)
-            if session.state is State.LIVE:
-                account.timer.set(session)
-                if session.wants_latest or session.history.wants_audit:
-                    account.wake()
+            account.has_work()  # it is counted once it is committed
+        else:
+            self._on_unqueued(session, content, outcome)
         if state is State.LIVE and session.state is not State.LIVE:
             account.wake()
         if type(content) is DeadLetter:
             is_kept = outcome is Outcome.HELD and content.sequence is None
             account.count_dead_letters(session, waiting=dead_letters_of(content) if is_kept else 0)
+
+    def _on_unqueued(self, session: Session, content: Content, outcome: Outcome) -> None:
+        """Count a push that is not queued, and see to what that it waits, or found no room, makes necessary."""
+        account = self._account
+        account.counters.on_push(content, outcome)
+        if outcome is Outcome.DUPLICATE:
+            return
+        account.log_contradictions(session)
+        if session.state is State.LIVE:
+            account.timer.set(session)
+            if session.wants_latest or session.history.wants_audit:
+                account.wake()
 
     def pause(self) -> Awaitable[None] | None:
         """Look at what came after each message; raises ConnectionLost where an unfinished record finds no room."""
