@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from gateway.errors import ConnectionLost
+from gateway.session.session import Session
 
 _FAIR_ABOVE: Final = 0.75
 """The part of the budget below which nobody counts what is fair."""
@@ -129,7 +130,7 @@ class MemoryShare:
 
     __slots__ = (
         *("_budget", "_gives_way", "_size", "_blocked", "_unfinished"),
-        *("blocked_on_history", "held", "on_give_way", "reserved"),
+        *("blocked_on_history", "held", "in_flight", "on_give_way", "reserved"),
     )
 
     def __init__(self, budget: MemoryBudget) -> None:
@@ -138,10 +139,16 @@ class MemoryShare:
         self.blocked_on_history = 0
         self.reserved = 0
         """Bytes that its own pages under way are expected to bring."""
+        self.in_flight = 0
+        """Bytes of the batch that the shard is about to commit."""
         self.on_give_way: Callable[[int], None] | None = None
         """Called with the bytes of a record that is not complete, which must be let go: another needs the room."""
         self._gives_way = False
         self._size = self._blocked = self._unfinished = 0
+
+    def measure(self, session: Session) -> None:
+        """Say what the account holds now: in its session, and in flight."""
+        self.hold(session.queued_bytes + self.in_flight, session.waiting_bytes)
 
     def hold(self, size: int, stuck: int = 0) -> None:
         """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
@@ -159,6 +166,11 @@ class MemoryShare:
         self._unfinished = unfinished
         self._count()
         return self.beside == 0 or self._budget._is_fair(self)  # noqa: SLF001 - likewise
+
+    def measure_unfinished(self, unfinished: int) -> None:
+        """Say it where that has changed; raises ConnectionLost where there is no room."""
+        if (unfinished != self._unfinished or self._gives_way) and not self.hold_unfinished(unfinished):
+            raise memory_exhausted(unfinished)
 
     @property
     def beside(self) -> int:

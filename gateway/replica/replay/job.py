@@ -265,7 +265,7 @@ class ReplayJob:
         cursor = HistoryCursor(HubClock(0))
         cursor.begin(queue.seen, None)
         cursor.read_forward()
-        share = self.account.memory.share
+        share = self.account.memory
         while not await self._page(hub, cursor, share, through, min(through, shown)):
             if not self._is_trusted(hub):
                 return False

@@ -20,13 +20,13 @@ from msgspec import UNSET
 
 from gateway.broker.control_view import VersionedDesired
 from gateway.errors import HubError, TooManyDeadLetters
+from gateway.replica.memory import MemoryShare
 from gateway.replica.source.context import SourceContext
 from gateway.replica.source.counts import FORGOTTEN, STRAY, AccountCounters
 from gateway.replica.source.dead_letter_limit import DeadLetterLimit
 from gateway.replica.source.hub_calls import until_answered
 from gateway.replica.source.hub_link import HubLink
 from gateway.replica.source.lag import Lag
-from gateway.replica.source.memory_use import MemoryUse
 from gateway.replica.source.reorder_timer import ReorderTimer
 from gateway.replica.source.subscription import HubSubscription, subscription_of
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
@@ -82,7 +82,7 @@ class Account:
     counters: AccountCounters = field(init=False)
     subscription: HubSubscription = field(init=False)
     """At the hub."""
-    memory: MemoryUse = field(init=False)
+    memory: MemoryShare = field(init=False)
     """What it holds of the memory that all accounts have together."""
     timer: ReorderTimer = field(init=False)
     """Of the session's reorder window."""
@@ -91,8 +91,8 @@ class Account:
     def __post_init__(self) -> None:
         """Take part in the budget."""
         self.counters = AccountCounters(self.name, self.source.counters)
-        self.memory = MemoryUse(self.source.budget.share())
-        self.memory.share.on_give_way = self.link.give_way
+        self.memory = self.source.budget.share()
+        self.memory.on_give_way = self.link.give_way
         self.timer = ReorderTimer(self._expire)
         self.dead_letters = DeadLetterLimit(self.source.max_dead_letters)
         call = partial(until_answered, note=self.on_call_failed)
@@ -244,7 +244,9 @@ class Account:
             self.lag.latest = self._latest(self.session)
         self.session = None
         self.timer.cancel()
-        self.memory.on_detached()
+        self.memory.in_flight = 0
+        self.memory.hold(0)
+        self.link.backpressure.on_batch_taken()
         self._state = state
         self._attached.clear()
         self._changed.set()
@@ -270,7 +272,7 @@ class Account:
         """Note that the connection is gone; what the session holds of it is another matter."""
         self.touch()
         self.link.on_down()
-        self.memory.on_disconnected()
+        self.memory.hold_unfinished(0)
         self.timer.cancel()
 
     def on_connection_failed(self, error: Exception, reason: str, state: AccountState | None) -> None:
@@ -285,7 +287,8 @@ class Account:
 
         They are held until they are committed, which may be long where the broker hangs.
         """
-        self.memory.on_batch_taken(size)
+        self.memory.in_flight += size
+        self.link.backpressure.on_batch_taken()
         if self.session is not None and batch is not None:
             self.touch()
             self.lag.on_taken(self._latest(self.session), now)

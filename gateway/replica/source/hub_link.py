@@ -9,6 +9,7 @@ from typing import NoReturn
 from gateway.errors import HubError
 from gateway.hub.methods import Hub
 from gateway.replica.memory import memory_exhausted
+from gateway.replica.source.backpressure import Backpressure
 from gateway.signalr.connection import Connection
 from gateway.telemetry.span import NO_SPAN, Span
 
@@ -26,6 +27,7 @@ class HubLink:
         "_heard_at",
         "_release",
         "_released_for",
+        "backpressure",
         "connect_span",
         "deaf_connections",
         "hub",
@@ -39,6 +41,8 @@ class HubLink:
         """That came, over all connections."""
         self.deaf_connections = 0
         """Connections in a row that were given up because the hub pushed nothing over them."""
+        self.backpressure = Backpressure()
+        """When its socket is not read for a moment."""
         self.connect_span: Span = NO_SPAN
         """Of the last try to connect."""
         self._connection: Connection | None = None

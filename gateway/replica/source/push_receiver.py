@@ -61,7 +61,7 @@ class PushReceiver:
             account.counters.on_push(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
             return
         self._link.pushes += 1
-        room = self._memory.share.has_room(size_of(content))
+        room = self._memory.has_room(size_of(content))
         outcome = session.on_push(content, asyncio.get_running_loop().time(), room=room)
         self._memory.measure(session)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
@@ -90,7 +90,7 @@ class PushReceiver:
         """Look at what came after each message; raises ConnectionLost where an unfinished record finds no room."""
         self.measure()
         session = self._account.session
-        return self._memory.wait(pressed=session is not None and session.is_backpressured)
+        return self._link.backpressure.wait(pressed=session is not None and session.is_backpressured)
 
     def measure(self) -> None:
         """Let the budget know of a record that is not complete; raises ConnectionLost where there is no room for it."""

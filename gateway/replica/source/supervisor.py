@@ -157,7 +157,7 @@ class Supervisor:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(connection.run(receiver.on_push, receiver.pause, receiver.on_record))
                 link.hub = hub = Hub(connection)
-                pages = PagePrefetcher(self._history, hub, account.memory.share, tasks)
+                pages = PagePrefetcher(self._history, hub, account.memory, tasks)
                 tasks.create_task(sync(account, hub, pages, subject_of(key)))
                 tasks.create_task(link.until_released())
         except* (HubError, Diverged) as group:
