@@ -104,6 +104,8 @@ class CommitBuilder:
 
     def _take_one_alone(self, pending: PendingCommit, limits: Limits, now: float) -> bool:
         """Take of an account that shares no commit with others, if there is one whose turn it is."""
+        if not self._ready:
+            return False
         if (name := self._rejections.is_due(now, self._ready)) is not None:
             self._take(name, pending, limits, most=1)
         elif (name := self._large.due(self._ready)) is not None:
@@ -117,7 +119,7 @@ class CommitBuilder:
         """
         for place, name in enumerate(names):
             room = limits.messages - len(pending.messages) - len(pending.checkpoints)
-            # Room for an item and its checkpoint, and for the largest message that `fitting` lets through.
+            # Room for an item and its checkpoint, and for the largest message that `add` lets through.
             space = limits.bytes - pending.size - LARGEST
             is_enough = room < 2 or space < limits.bytes // 4 or pending.size >= pending.aim  # noqa: PLR2004
             if pending.checkpoints and is_enough:
@@ -147,7 +149,8 @@ class CommitBuilder:
         if batch is None:
             return
         self.add(pending, name, batch.checkpoint, limits, batch.items, made.messages)
-        self._ready[name] = account
+        if account.session.has_batch:
+            self._ready[name] = account
         if len(made.messages) > len(batch.items):  # one more was measured, and was too large for its part
             pending.cut.append(name)
         pending.progress[name] = account.session.highest, account.session.verified
@@ -163,11 +166,15 @@ class CommitBuilder:
         messages: Sequence[Message] = (),
     ) -> None:
         """Add the checkpoint `value`, and the items that it covers with their messages: all of it or nothing."""
-        fitting = [self._maker.fitting(item, message, limits) for item, message in zip(items, messages, strict=False)]
+        most, fitting, total = limits.bytes // 4, [], len(value or b"") + len(key)
+        for item, message in zip(items, messages, strict=False):
+            size = message.size
+            fits = message if size <= most else self._maker.too_large(item, size, limits)
+            fitting.append(fits)
+            total += size if fits is message else fits.size
         pending.items += items
         pending.messages += fitting
-        pending.size += sum(message.size for message in fitting)
-        pending.size += len(value or b"") + len(key)
+        pending.size += total
         if key in pending.checkpoints:  # a second part of the same account: the newer checkpoint stands for both
             pending.size -= len(pending.checkpoints[key] or b"") + len(key)
         pending.checkpoints[key] = value

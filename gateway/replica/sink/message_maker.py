@@ -37,11 +37,8 @@ class MessageMaker:
         message = to_message(item)
         return with_account_in_key(message) if self._account_in_key else message
 
-    def fitting(self, item: OutgoingItem, message: Message, limits: Limits) -> Message:
-        """Return the message of an item, or a dead letter where that is larger than a commit can well hold."""
-        size = message.size
-        if size <= limits.bytes // 4:
-            return message
+    def too_large(self, item: OutgoingItem, size: int, limits: Limits) -> Message:
+        """Return the dead letter of what is larger, as a message of `size` bytes, than a commit can well hold."""
         words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
         return self.dead_letter(item, DeadLetterReason.TOO_LARGE, words)
 
@@ -84,18 +81,13 @@ class PreparedMessages:
 
 def to_message(item: OutgoingItem) -> Message:
     """Return the message of an item."""
-    reissue = item.replay
-    if reissue is None:
-        return _message(item, None)
-    message = _message(item, reissue.replay)
-    return message if reissue.topic is None else on_topic(message, reissue.topic)
-
-
-def _message(item: OutgoingItem, replay: str | None) -> Message:
+    mark = item.replay
+    replay = None if mark is None else mark.replay
     match item.content:
         case Event() as event:
-            return event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
+            message = event_message(event, late=item.late, replay=replay, incarnation=item.incarnation)
         case DeadLetter() as letter:
-            return dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
+            message = dead_letter_message(letter, replay=replay, incarnation=item.incarnation)
         case Notification() as notification:
-            return notification_message(notification, incarnation=item.incarnation)
+            message = notification_message(notification, incarnation=item.incarnation)
+    return message if mark is None or mark.topic is None else on_topic(message, mark.topic)
