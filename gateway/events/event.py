@@ -7,6 +7,9 @@ from typing import Final
 
 import msgspec
 
+_AROUND: Final = 512
+"""Bytes in memory of what surrounds a body."""
+
 
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One callback of the hub, decoded and in its canonical form."""
@@ -25,6 +28,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """StrategyId, None where the kind has none or it is null."""
     body: bytes
     """Canonical JSON, UTF-8: the message's value."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory, roughly: its body and what surrounds it."""
+        return len(self.body) + _AROUND
 
     @property
     def identity(self) -> str:
@@ -54,6 +62,11 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     id: str | None = None
 
     @property
+    def size(self) -> int:
+        """Bytes that it holds in memory, roughly."""
+        return len(self.raw) + _AROUND
+
+    @property
     def identity(self) -> str:
         """EventId where it could be read, else `anonymous`."""
         return self.id or self.anonymous
@@ -76,6 +89,11 @@ class Notification(msgspec.Struct, frozen=True):
     """`gap`, `diverged`, `subscription-changed`, `checkpoint-reset`."""
     detail: dict[str, str | int | None]
     """Facts, JSON-ready; the keys depend on the type and are in the schema of notifications."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds in memory, roughly."""
+        return 2 * _AROUND
 
 
 def digest(data: bytes) -> str:

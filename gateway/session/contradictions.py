@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.events.catalogue import kind_of
 from gateway.events.event import DeadLetter
 from gateway.session.dead_letters import reused, too_late
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.outgoing_queue import OutgoingQueue, Settled
 from gateway.session.subscriptions import Subscriptions
-from gateway.session.types import Content, Outcome, OutgoingItem, size_of
-
-SETTLED_SIZE: Final = 160
-"""Bytes in memory of a settled sequence that waits for a checkpoint."""
+from gateway.session.types import Content, Outcome, OutgoingItem
 
 
 class Contradictions:
@@ -52,7 +47,7 @@ class Contradictions:
             return Outcome.DUPLICATE
         self._window.on_queued(known, sequenced=True)
         item = OutgoingItem(letter, late=True, incarnation=self._incarnation)
-        self._queue.append(Settled(item, size_of(letter), None, known, is_apart=True))
+        self._queue.append(Settled(item, None, known, is_apart=True))
         self._queued.append((outcome, content))
         return outcome
 
@@ -62,9 +57,9 @@ class Contradictions:
             return Outcome.DUPLICATE
         self._window.on_queued(content.identity, sequenced=False)
         if not self._subscriptions.wants(content):
-            self._queue.append(Settled(None, SETTLED_SIZE, None, content.identity, filtered=kind_of(content)))
+            self._queue.append(Settled(None, None, content.identity, filtered=kind_of(content)))
             return Outcome.FILTERED
         item = OutgoingItem(content, late=True, incarnation=self._incarnation)
-        self._queue.append(Settled(item, size_of(content), None, content.identity))
+        self._queue.append(Settled(item, None, content.identity))
         self._queued.append((Outcome.UNCONFIRMED, content))
         return Outcome.LATE

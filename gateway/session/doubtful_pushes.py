@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from gateway.session.hub_clock import HubClock, Moment
-from gateway.session.types import Content, size_of
+from gateway.session.types import Content
 
 _FAR: Final = 10_000
 """Numbers that may lie between what is known and a push, at the least: a database may skip as many when it starts."""
@@ -90,7 +90,7 @@ class DoubtfulPushes:
             return False
         self._held.append(held)
         self._names.add(held.name)
-        self.bytes += size_of(held.content)
+        self.bytes += held.content.size
         if held.doubt is Doubt.FAR:
             self._far += 1
             self._questions = _QUESTIONS
@@ -167,7 +167,7 @@ class DoubtfulPushes:
         self._held = kept
         self._names.difference_update(held.name for held in released)
         for held in released:
-            self.bytes -= size_of(held.content)
+            self.bytes -= held.content.size
             self._far -= held.doubt is Doubt.FAR
             self._unsought -= held.doubt is Doubt.GARBLED and not held.is_sought
         return released

@@ -14,14 +14,14 @@ from gateway.events.catalogue import kind_of
 from gateway.events.event import GAP, DeadLetter, Event, Notification
 from gateway.session.checkpoint import Anchor, Checkpoint, encode_checkpoint
 from gateway.session.checkpoint_draft import CheckpointDraft
-from gateway.session.contradictions import SETTLED_SIZE, Contradictions
+from gateway.session.contradictions import Contradictions
 from gateway.session.dedup_window import DedupWindow
 from gateway.session.finality import Sightings
 from gateway.session.interval_set import IntervalSet
 from gateway.session.outgoing_queue import Change, Mark, OutgoingQueue, Settled
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
-from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings, size_of
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings
 
 _SLACK: Final = 128
 """Bytes that intervals may grow by one number: two intervals of 20 digits each, and the first gap."""
@@ -119,12 +119,10 @@ class Outbox:
         if nameless is not None:
             identities.on_queued(nameless, sequenced=True)
         if not self.subscriptions.wants(content):
-            queue.append(
-                Settled(None, SETTLED_SIZE, sequence, identity, is_unidentified=nameless, filtered=kind_of(content))
-            )
+            queue.append(Settled(None, sequence, identity, is_unidentified=nameless, filtered=kind_of(content)))
             return Outcome.FILTERED
         item = OutgoingItem(content, late, incarnation=self.incarnation)
-        queue.append(Settled(item, size_of(content), sequence, identity, is_unidentified=nameless))
+        queue.append(Settled(item, sequence, identity, is_unidentified=nameless))
         return Outcome.LATE if late else Outcome.QUEUED
 
     def _take_number(self, sequence: int, content: Content) -> bool:
@@ -143,7 +141,7 @@ class Outbox:
         """Settle a number whose event was published before it was known."""
         for known in (identity, nameless):
             if known is not None and self.dedup_window.claim(known):
-                self.queue.append(Settled(None, SETTLED_SIZE, sequence, known, claims=True))
+                self.queue.append(Settled(None, sequence, known, claims=True))
                 return True
         return False
 
@@ -199,7 +197,7 @@ class Outbox:
         self.marked = self.high = verified
         subscription = self.subscriptions.held()[-1]
         item = None if subscription.strategies is None else _announcement(self._account, self.incarnation, subscription)
-        self.queue.append(Mark(item, 0 if item is None else size_of(item.content), verified, None, alone=True))
+        self.queue.append(Mark(item, verified, None, alone=True))
 
     def mark(self, verified: int, anchor: Anchor | None) -> None:
         """Let everything up to `verified` be final; all of it that is known is queued, and announced what is lost."""
@@ -208,7 +206,7 @@ class Outbox:
             self._announce([one for low, high in lost for one in self._placed.missing(low, high)])
             self._unannounced.drop_through(verified)
             self.marked, self.anchor = verified, anchor
-            self.queue.append(Mark(None, 0, verified, anchor))
+            self.queue.append(Mark(None, verified, anchor))
 
     def pass_gap(self, last: int) -> None:
         """Move past what the hub no longer has, up to `last`, and announce what of it is missing."""
@@ -219,7 +217,7 @@ class Outbox:
     def _announce(self, missing: list[tuple[int, int]]) -> None:
         """Announce as gaps what is missing; all before each is final."""
         for item, final in gaps_of(self._account, self.incarnation, missing):
-            self.queue.append(Mark(item, size_of(item.content), final, self.anchor))
+            self.queue.append(Mark(item, final, self.anchor))
 
     def gaps_of_losses(self) -> list[OutgoingItem]:
         """Return the gaps of what the broker lost and nobody published again, for a checkpoint that ends this one."""
@@ -230,7 +228,7 @@ class Outbox:
         """Let `subscription` hold from its sequence on, and say so."""
         self.subscriptions.change(subscription)
         item = _announcement(self._account, self.incarnation, subscription)
-        self.queue.append(Change(item, size_of(item.content), subscription))
+        self.queue.append(Change(item, subscription))
 
     def subscribe_from_the_beginning(self, subscription: Subscription) -> None:
         """Let `subscription` hold for an account that has not begun."""
@@ -249,9 +247,11 @@ class Outbox:
         if not self.queue:
             return None
         draft = self.draft
+        known = draft.verified, draft.judged_after
         items, filtered = self.queue.take(messages, size, measure, draft, self.dedup_window)
-        self._placed.drop_through(draft.verified)
-        self.subscriptions.forget_through(draft.judged_after)
+        if (draft.verified, draft.judged_after) != known:
+            self._placed.drop_through(draft.verified)
+            self.subscriptions.forget_through(draft.judged_after)
         self._traces = self._events.trim(is_level=draft.verified >= self.high)
         return Batch(tuple(items), encode_checkpoint(draft.checkpoint()), tuple(filtered))
 

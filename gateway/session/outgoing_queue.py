@@ -20,8 +20,9 @@ class Settled(msgspec.Struct, gc=False):
     """An event or dead letter to publish, or, without an item, one that is settled without that."""
 
     alone: ClassVar[bool] = False
+    bare_size: ClassVar[int] = 160
+    """Bytes in memory of a settled sequence that waits for a checkpoint."""
     item: OutgoingItem | None
-    size: int
     sequence: int | None
     identity: str
     claims: bool = False
@@ -32,6 +33,8 @@ class Settled(msgspec.Struct, gc=False):
     """The kind of an event that no subscription wanted."""
     is_apart: bool = False
     """A dead letter that settles no sequence, though it has one."""
+    size: int = 0
+    """Bytes, once it is queued."""
 
     def apply(self, draft: CheckpointDraft, window: DedupWindow) -> None:
         """Note in the checkpoint that this is taken."""
@@ -50,13 +53,14 @@ class Mark(msgspec.Struct, gc=False):
     """Once all before it is taken, everything up to `verified` is settled and final."""
 
     filtered: ClassVar[str] = ""
+    bare_size: ClassVar[int] = 0
     item: OutgoingItem | None
     """A gap that ends at `verified`."""
-    size: int
     verified: int
     anchor: Anchor | None
     alone: bool = False
     """Nothing may stand in the same commit: it makes the account known."""
+    size: int = 0
 
     def apply(self, draft: CheckpointDraft, window: DedupWindow) -> None:  # noqa: ARG002 - one call for all entries
         """Note in the checkpoint that this is taken."""
@@ -68,9 +72,10 @@ class Change(msgspec.Struct, gc=False):
 
     filtered: ClassVar[str] = ""
     alone: ClassVar[bool] = False
+    bare_size: ClassVar[int] = 0
     item: OutgoingItem
-    size: int
     subscription: Subscription
+    size: int = 0
 
     def apply(self, draft: CheckpointDraft, window: DedupWindow) -> None:  # noqa: ARG002 - one call for all entries
         """Note in the checkpoint that this is taken."""
@@ -98,12 +103,16 @@ class OutgoingQueue:
 
     def append(self, entry: Settled | Mark | Change) -> None:
         """Queue `entry` behind all others."""
+        item = entry.item
+        if item is None:
+            entry.size = entry.bare_size
+        else:
+            entry.size = item.content.size
+            if type(item.content) is DeadLetter:
+                self.dead_letters += dead_letters_of(item.content)
         self._entries.append(entry)
         self.bytes += entry.size
         self.is_full = self.is_full or self.bytes > self._limit
-        item = entry.item
-        if item is not None and type(item.content) is DeadLetter:
-            self.dead_letters += dead_letters_of(item.content)
 
     def take(
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from gateway.events.event import DeadLetter
-from gateway.session.types import Content, size_of
+from gateway.session.types import Content
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class ReorderBuffer:
         """Hold `content`; it `proves` that all after it is pushed where it came after the subscription."""
         self._by_sequence[sequence] = _Waiting(content, arrived, proves, self.trial)
         heappush(self._sequences, sequence)
-        self.bytes += size_of(content)
+        self.bytes += content.size
 
     def __getitem__(self, sequence: int) -> Content:
         return self._by_sequence[sequence].content
@@ -59,34 +59,34 @@ class ReorderBuffer:
     def replace(self, sequence: int, content: Content) -> None:
         """Let `content` wait in the place of what waits with its number."""
         waiting = self._by_sequence[sequence]
-        self.bytes += size_of(content) - size_of(waiting.content)
+        self.bytes += content.size - waiting.content.size
         waiting.content = content
 
     def pop(self, sequence: int) -> Content:
         """Remove the push of `sequence`."""
         waiting = self._by_sequence.pop(sequence)
-        self.bytes -= size_of(waiting.content)
+        self.bytes -= waiting.content.size
         return waiting.content
 
     def clear(self) -> None:
         """Drop all that history gives again."""
         self._by_sequence.clear()
         self._sequences.clear()
-        self.bytes = sum(size_of(content) for content, _ in self._unsequenced.values())
+        self.bytes = sum(content.size for content, _ in self._unsequenced.values())
 
     def hold(self, content: Content) -> bool:
         """Hold what has no sequence; return False where it is held already."""
         if content.identity in self._unsequenced:
             return False
         self._unsequenced[content.identity] = content, self.trial
-        self.bytes += size_of(content)
+        self.bytes += content.size
         return True
 
     def release(self) -> list[Content]:
         """Remove what has no sequence, and return it in the order of arrival."""
         released = [content for content, _ in self._unsequenced.values()]
         self._unsequenced.clear()
-        self.bytes -= sum(map(size_of, released))
+        self.bytes -= sum(content.size for content in released)
         return released
 
     def discard_since(self, trial: int) -> int:
@@ -97,7 +97,7 @@ class ReorderBuffer:
         names = [name for name, (_, came_in) in self._unsequenced.items() if came_in >= trial]
         for name in names:
             content = self._unsequenced.pop(name)[0]
-            self.bytes -= size_of(content)
+            self.bytes -= content.size
             self.lost_letters += isinstance(content, DeadLetter)
         return len(numbers) + len(names)
 

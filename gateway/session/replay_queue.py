@@ -18,7 +18,7 @@ from gateway.events.event import Event
 from gateway.events.times import ticks
 from gateway.publication import DEAD_LETTER, REPLAY
 from gateway.session.dedup_window import DIGEST_BYTES, digest8
-from gateway.session.types import Content, OutgoingItem, ReplayMark, size_of
+from gateway.session.types import Content, OutgoingItem, ReplayMark
 from gateway.state import VERSION, Destination, Phase, Replay, encode_record
 
 KEY: Final = "~"
@@ -119,7 +119,7 @@ class ReplayQueue:
         last = self._looked[-1] if self._looked else None
         if looked.item is not None:
             self.waiting += 1
-            self.waiting_bytes += size_of(content)
+            self.waiting_bytes += content.size
         elif last is not None and last.item is None and looked.sequence is not None:
             last.sequence, last.digest, last.count = looked.sequence, None, last.count + 1
             return
@@ -164,7 +164,7 @@ class ReplayQueue:
         while self._looked:
             looked = self._looked[0]
             if looked.item is not None:
-                size = size_of(looked.item.content)
+                size = looked.item.content.size
                 if len(items) >= most:
                     break
                 cost = size if measure is None else measure(looked.item)

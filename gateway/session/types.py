@@ -143,13 +143,6 @@ class Page:
         return [content for _, content in ordered]
 
 
-def size_of(content: Content | Notification) -> int:
-    """Bytes that `content` holds in memory, roughly: its body and what surrounds it."""
-    if type(content) is Event:
-        return len(content.body) + 512
-    return len(content.raw) + 512 if isinstance(content, DeadLetter) else 1024
-
-
 def dead_letters_of(content: Content) -> int:
     """How many dead letters `content` counts for: none for an event, and one more for each 16 KiB of a large one."""
     return 1 + len(content.raw) // _LETTER if type(content) is DeadLetter else 0

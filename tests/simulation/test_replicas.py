@@ -25,7 +25,7 @@ from gateway.replica.source.history_client import HistoryClient
 from gateway.replica.source.supervisor import Supervisor
 from gateway.session.page_merge import PageMerger
 from gateway.session.session import Session
-from gateway.session.types import OutgoingItem, size_of
+from gateway.session.types import OutgoingItem
 from gateway.state import Phase
 from tests.simulation.replica_hub import Bug
 from tests.simulation.replica_verdict import violations
@@ -247,7 +247,7 @@ def test_a_commit_that_is_not_bounded_by_what_its_messages_take_is_noticed(monke
 
     def measure(self: PreparedMessages, item: OutgoingItem) -> int:
         self.messages.append(self._make(item))
-        return size_of(item.content)
+        return item.content.size
 
     monkeypatch.setattr(PreparedMessages, "measure", measure)
     assert not sound

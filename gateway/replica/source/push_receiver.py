@@ -16,7 +16,7 @@ from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
 from gateway.replica.source.account import Account
 from gateway.session.session import Session
-from gateway.session.types import Content, Outcome, State, dead_letters_of, size_of
+from gateway.session.types import Content, Outcome, State, dead_letters_of
 from gateway.signalr.large_records import decode_aside
 from gateway.signalr.protocol import PUSH_TAIL, push_head
 
@@ -61,7 +61,7 @@ class PushReceiver:
             account.counters.on_push(content, Outcome.OVERFLOW)  # history will give it, where it has a sequence
             return
         self._link.pushes += 1
-        room = self._memory.has_room(size_of(content))
+        room = self._memory.has_room(content.size)
         outcome = session.on_push(content, asyncio.get_running_loop().time(), room=room)
         self._memory.measure(session)
         if outcome is Outcome.QUEUED or outcome is Outcome.LATE:
