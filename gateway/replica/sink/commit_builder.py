@@ -88,9 +88,9 @@ class CommitBuilder:
             if pending.checkpoints:
                 return pending
         now = asyncio.get_running_loop().time()
-        aside = {*self._rejections.is_set_aside(now), *self._large.names()}
         if self._take_one_alone(pending, limits, now):
             return pending
+        aside = {*self._rejections.is_set_aside(now), *self._large.names()}
         self._take_in_turn([name for name in self._ready if name not in aside], pending, limits)
         self._take_in_turn(pending.cut.copy(), pending, limits)  # what those have left who need less than their part
         if not pending.checkpoints and self._take_one_alone(pending, limits, now):

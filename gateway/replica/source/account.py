@@ -288,10 +288,10 @@ class Account:
         They are held until they are committed, which may be long where the broker hangs.
         """
         self.memory.in_flight += size
-        self.link.backpressure.on_batch_taken()
         if self.session is not None and batch is not None:
             self.touch()
             self.lag.on_taken(self._latest(self.session), now)
+        self.link.backpressure.on_batch_taken()
 
     def on_committed(self, settled: int, verified: int) -> None:
         """A batch is committed, up to these sequences: there may be room for a page."""

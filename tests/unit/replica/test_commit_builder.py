@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,9 @@ from gateway.publication import dead_letter_message
 from gateway.replica.sink.commit_slots import CommitSlots
 from gateway.replica.sink.message_maker import to_message
 from gateway.replica.sink.pending_commit import PendingCommit
-from gateway.session.types import OutgoingItem, ReplayMark
+from gateway.replica.source.account import AccountState
+from gateway.session.session import Session
+from gateway.session.types import Batch, OutgoingItem, ReplayMark
 from tests.support.in_process import Build
 
 
@@ -43,6 +46,29 @@ async def test_a_message_larger_than_a_commit_is_a_dead_letter_and_all_go_on(bui
     assert main.outcomes == {"published": 9, "dead_letter": 1}  # by what is in the log, not by what the hub sent
     assert sum(count for (_, outcome), count in numbers.counters.events.items() if outcome == "dead_letter") == 1
     assert numbers.counters.events["position-update", "dead_letter"] == 1
+
+
+async def test_an_account_is_taken_from_again_only_while_it_has_a_batch(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where one event is pushed at a time, each commit was followed by a look that found nothing."""
+    taken: list[Batch | None] = []
+    take = Session.take
+
+    def noted(self: Session, *arguments: Any) -> Batch | None:  # noqa: ANN401 - as it is called
+        batch = take(self, *arguments)
+        taken.append(batch)
+        return batch
+
+    monkeypatch.setattr(Session, "take", noted)
+    world = await build("main", prefill=10)
+    await world.replica()
+    await world.becomes("main", AccountState.LIVE)
+    for sequence in range(11, 16):
+        world.hub.user("main").emit(1)
+        await world.published("main", [sequence])
+    assert len(taken) >= 6
+    assert None not in taken
 
 
 async def test_who_catches_up_leaves_room_in_the_next_commit_for_who_is_live(
