@@ -261,11 +261,16 @@ class PartitionEnds:
         if gone or end <= self.marker(tp):
             parts = [part for _, _, part in gone]
             self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
-        for one in forgotten:
-            self._recent.remove(one)
-            self._count(one[2], -1)
+        self._drop(forgotten)
         self._last[tp] = max(-1, end - 2)  # so that what comes next may stand at its end
         self._short.pop(tp, None)
+
+    def _drop(self, forgotten: Collection[tuple[TopicPartition, int, Part]]) -> None:
+        """Remember these entries no more; a few thousand are remembered, and most of them may go."""
+        dropped = {id(one) for one in forgotten}
+        for one in forgotten:
+            self._count(one[2], -1)
+        self._recent = deque(one for one in self._recent if id(one) not in dropped)
 
     def knows(self, accounts: Iterable[str]) -> None:
         """Checkpoints are committed that know what those accounts lost."""

@@ -19,7 +19,7 @@ Record: TypeAlias = Any
 """aiokafka's ConsumerRecord, which has no published types."""
 
 _AT_ONCE: Final = 8 * 1024 * 1024
-"""Bytes of one partition that a broker gives at once."""
+"""Bytes that a broker gives at once, of one partition as of all."""
 _WAIT: Final = 10
 """Milliseconds to wait for records before looking whether the end is reached: what ends a transaction is none."""
 _LONG_WAIT: Final = 500
@@ -86,7 +86,8 @@ async def _consumer(
 ) -> AsyncIterator[AIOKafkaConsumer]:
     """Yield a consumer of these partitions from these places on, which waits up to so many milliseconds for records."""
     topics = {tp.topic for tp in begin}
-    async with connection.consumer(topics, max_partition_fetch_bytes=_AT_ONCE, fetch_max_wait_ms=longest) as consumer:
+    limits = {"max_partition_fetch_bytes": _AT_ONCE, "fetch_max_bytes": _AT_ONCE}
+    async with connection.consumer(topics, **limits, fetch_max_wait_ms=longest) as consumer:
         consumer.assign(list(begin))
         for tp, place in begin.items():
             consumer.seek(tp, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import aclosing
 from typing import Final
 
@@ -52,11 +52,14 @@ async def look_back(  # noqa: PLR0917 - in one place
             for tp in lasts.keys() & now.keys():
                 if one.last(tp) == lasts[tp] >= ends.ended(tp, now[tp]):  # it may have looked itself meanwhile
                     one.doubt(tp, ends.ended(tp, now[tp]))
-        for tp, end in ends.short(now).items():
-            begin = max(await _oldest(connection, tp), ends.first(tp, now[tp]))
-            left = await _events(connection, topics, tp, begin, now[tp], ends.sought(tp))
-            oldest = await _oldest(connection, tp)  # again: some may have grown too old meanwhile
-            ends.lose(tp, end, oldest, left, now=now[tp])
+        short = ends.short(now)
+        oldest = await _oldest(connection, short)
+        begin = {tp: max(oldest[tp], ends.first(tp, now[tp])) for tp in short}
+        left = await _events(connection, topics, begin, now, {tp: ends.sought(tp) for tp in short})
+        oldest = await _oldest(connection, short)  # again: some may have grown too old meanwhile
+        for tp, end in short.items():
+            ends.lose(tp, end, oldest[tp], left[tp], now=now[tp])
+            await asyncio.sleep(0)  # others have their turn: each takes some milliseconds
 
 
 async def _proven(
@@ -85,20 +88,30 @@ async def partitions_with_leader(connection: Connection, known: Collection[Topic
     return [tp for tp in known if tp.partition in (at := found.get(tp.topic, {})) and at[tp.partition].leader >= 0]
 
 
-async def _oldest(connection: Connection, tp: TopicPartition) -> int:
-    """Return the place in a partition before which everything was too old to be kept; raises Unavailable."""
-    return (await cluster.places(connection, [tp], cluster.FIRST))[tp] or 0
+async def _oldest(connection: Connection, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+    """Return the place in each partition before which everything was too old to be kept; raises Unavailable."""
+    return {tp: first or 0 for tp, first in (await cluster.places(connection, [*partitions], cluster.FIRST)).items()}
 
 
-async def _events(  # noqa: PLR0917 - in one place
-    connection: Connection, topics: Topics, tp: TopicPartition, begin: int, end: int, sought: Collection[Found]
-) -> set[Found]:
-    """Return which of the events that are sought are in a partition from a place up to another."""
-    found, kind = set(), topics.kind(tp.topic)
-    async with aclosing(read_all(connection, {tp: begin}, {tp: end})) as records:  # type: ignore[type-var]
+async def _events(
+    connection: Connection,
+    topics: Topics,
+    begin: Mapping[TopicPartition, int],
+    end: Mapping[TopicPartition, int],
+    sought: Mapping[TopicPartition, Collection[Found]],
+) -> dict[TopicPartition, set[Found]]:
+    """Return which of the events that are sought are in each partition, from where it is to begin up to its end.
+
+    All partitions are read at once. With a consumer for each, a replica whose broker was put back took a minute for
+    some hundred of them.
+    """
+    found: dict[TopicPartition, set[Found]] = {tp: set() for tp in begin}
+    kinds = {topic: topics.kind(topic) for topic in {tp.topic for tp in begin}}
+    async with aclosing(read_all(connection, begin, end)) as records:  # type: ignore[type-var]
         async for record in records:
-            message = message_of(kind, record.key, record.value, record.headers)
+            tp = TopicPartition(record.topic, record.partition)
+            message = message_of(kinds[tp.topic], record.key, record.value, record.headers)
             event = None if message is None else numbered(message)
-            if message is not None and event is not None and (message.account, event) in sought:
-                found.add((message.account, event))
+            if message is not None and event is not None and (message.account, event) in sought[tp]:
+                found[tp].add((message.account, event))
     return found

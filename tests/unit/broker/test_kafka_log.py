@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from msgspec.structs import replace
 from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
-from gateway.broker.kafka.ends import PartitionEnds
+from gateway.broker.kafka.ends import Batch, Part, PartitionEnds
 from gateway.broker.kafka.fence import Claim, ShardRecords
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.shard import KafkaShard
@@ -203,13 +205,43 @@ async def test_what_grows_too_old_while_it_is_looked_for_is_not_lost(monkeypatch
     cluster.firsts = [0, place + 1]
     connection: Any = cluster
 
-    async def events(*_: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401
-        return set()
+    async def events(*_: Any) -> defaultdict[TopicPartition, set[tuple[str, Lost]]]:  # noqa: ANN401
+        return defaultdict(set)
 
     monkeypatch.setattr(losses, "_events", events)
 
     await look_back(connection, shard.producer, TOPICS, shard.ends, [shard.ends], 1.0)
     assert (shard.lost, cluster.firsts) == ({}, [])
+
+
+async def test_all_partitions_that_lost_their_ends_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A consumer and two questions for each made a replica of 24 partitions a shard wait for a minute."""
+    producer = Producer()
+    cluster = Cluster(producer)
+    shard = await opened(producer, cluster)
+    kinds = ("order-update", "error", "leg-update")
+    topics = Topics("meso", kinds)
+    for kind in kinds:
+        tp = TopicPartition(topics.message(kind), 1)
+        part = Part("demo", b"8", b"9", 1, array("Q", [8, 9]))
+        shard.ends.on_placed([Batch(tp, 10, 2, [part])])
+        shard.ends.on_stored()
+        producer.ends[tp.topic] = 5
+    cluster.firsts = [0, 0]
+    reads: list[set[str]] = []
+
+    async def read_all(_: Any, begin: Any, end: Any) -> AsyncIterator[Any]:  # noqa: ANN401
+        reads.append({tp.topic for tp in begin})
+        assert begin.keys() <= end.keys()
+        for record in ():
+            yield record
+
+    monkeypatch.setattr(losses, "read_all", read_all)
+    connection: Any = cluster
+    await look_back(connection, shard.producer, topics, shard.ends, [shard.ends], 1.0)
+    assert reads == [{topics.message(kind) for kind in kinds}]
+    assert cluster.firsts == []
+    assert {Lost(1, 8), Lost(1, 9)} <= shard.lost["demo"]
 
 
 async def test_each_shard_of_the_process_hears_that_a_shared_partition_went_back() -> None:
@@ -238,9 +270,10 @@ async def test_the_end_that_a_broker_tells_which_leads_no_more_loses_nothing(mon
         await shard.check()
     asked: list[tuple[int, int]] = []
 
-    async def events(*arguments: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401
-        asked.append((arguments[3], arguments[4]))
-        return {("demo", Lost(1, 1)), ("demo", Lost(1, 2))}
+    async def events(*arguments: Any) -> dict[TopicPartition, set[tuple[str, Lost]]]:  # noqa: ANN401
+        begin, end = arguments[2:4]
+        asked.extend((place, end[tp]) for tp, place in begin.items())
+        return {tp: {("demo", Lost(1, 1)), ("demo", Lost(1, 2))} for tp in begin}
 
     monkeypatch.setattr(losses, "_events", events)
     end = producer.ends[EVENTS]
@@ -303,8 +336,8 @@ async def test_a_large_commit_that_is_never_in_time_is_named_in_the_end() -> Non
 def nothing_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing of what is sought be in the topics."""
 
-    async def events(*_: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401 - of no use here
-        return set()
+    async def events(*_: Any) -> defaultdict[TopicPartition, set[tuple[str, Lost]]]:  # noqa: ANN401 - of no use here
+        return defaultdict(set)
 
     monkeypatch.setattr(losses, "_events", events)
 
@@ -365,8 +398,8 @@ async def test_what_comes_back_to_a_topic_that_lost_all_is_lost_no_more(monkeypa
     shard = await opened(producer, cluster := Cluster(producer))
     there = set[tuple[str, Lost]]()
 
-    async def events(*_: Any) -> set[tuple[str, Lost]]:  # noqa: ANN401
-        return there
+    async def events(*_: Any) -> defaultdict[TopicPartition, set[tuple[str, Lost]]]:  # noqa: ANN401
+        return defaultdict(lambda: there)
 
     monkeypatch.setattr(losses, "_events", events)
     connection: Any = cluster
