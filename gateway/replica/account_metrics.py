@@ -1,4 +1,4 @@
-"""What is counted of an account, in the words of the metrics."""
+"""The metrics of each account."""
 
 from __future__ import annotations
 

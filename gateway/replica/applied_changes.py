@@ -1,6 +1,6 @@
-"""Tells whom the owner of an account obeys: whoever may write to the broker may change what is wanted, without the API.
+"""Logs who changed the desired state that an owner applies: a writer to the broker can change it without the API.
 
-A record that names nobody, or the same request as the one before, was not written through the API.
+A record without an author, or with the same request as the one before, was not written through the API.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ UNKNOWN_WRITER: Final = "unknown writer"
 
 
 def log_applied_change(counters: Counters, account: str, before: VersionedDesired, now: VersionedDesired) -> None:
-    """Log and count who changed what is wanted of `account`; nothing where it did not change."""
+    """Log and count who changed the desired state of `account`; do nothing where it did not change."""
     if now.revision != before.revision and now.desired is not None:
         written_before = UNSET if before.desired is None else before.desired.written
         _log(counters, "a change of what is wanted", written_before, now.desired.written, account=account)
 
 
 def log_applied_replay_change(counters: Counters, id_: str, before: Replay | None, now: Replay) -> None:
-    """Log and count who asked for a replay, or cancelled it; nothing where nobody changed it."""
+    """Log and count who requested or cancelled a replay; do nothing where the record did not change."""
     if now != before:
         what = "the end of a replay" if now.cancel_requested else "a replay"
         _log(counters, what, UNSET if before is None else before.written, now.written, account=now.account, replay=id_)

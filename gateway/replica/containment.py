@@ -1,7 +1,7 @@
-"""Where an unexpected error ends: in the part of the gateway in which it happened.
+"""Containment of unexpected errors: an error ends only the part of the gateway in which it happened.
 
-One account, shard, replay or watch that fails so is begun again after a while, and its neighbours go on. Each time it
-is an ERROR with its cause, since it is a fault of the gateway that a person must hear of. Only a wrong configuration
+An account, shard, replay or watch that fails is restarted after a delay, and its neighbours go on. Each failure is
+logged at ERROR with its cause, since it is a fault of the gateway that a person must see. Only a wrong configuration
 ends the process.
 """
 
@@ -18,7 +18,7 @@ from gateway.telemetry.counters import Counters
 from gateway.telemetry.logs import get_logger
 
 MAX_DELAY_S: Final = 60.0
-"""Seconds between two tries of what fails each time, at the most."""
+"""Maximum seconds between two tries of what fails each time."""
 
 _Result = TypeVar("_Result")
 
@@ -30,9 +30,9 @@ class RestartDelays:
         self._backoffs: dict[str, tuple[Backoff, float]] = {}
 
     def after_failure(self, name: str = "") -> float:
-        """Return the seconds until `name` is begun again: longer with each failure soon after the last one.
+        """Return the seconds until `name` is restarted: longer with each failure soon after the last one.
 
-        Without a name it is whoever keeps these.
+        Without a name it is the object that keeps these delays.
         """
         now = asyncio.get_running_loop().time()
         backoff, last = self._backoffs.get(
@@ -50,7 +50,7 @@ class SupervisedTasks:
     """Tasks of one group, by name, each restarted where it is cancelled though the gateway did not ask for that."""
 
     def __init__(self, tasks: asyncio.TaskGroup) -> None:
-        """To be made by the task whose group it is: once that is asked to end, nothing is restarted."""
+        """Must be called by the task whose group it is: once that task is asked to end, nothing is restarted."""
         self.group = tasks
         self._parent = asyncio.current_task()
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -123,9 +123,9 @@ def raise_if_cancelled() -> None:
 
 
 async def contained(counters: Counters, part: str, work: Callable[[], Awaitable[_Result]]) -> _Result:
-    """Return what `work` returns; where it fails unexpectedly, say so and do it again, for ever.
+    """Return what `work` returns; where it fails unexpectedly, log the error and repeat it without limit.
 
-    A cancellation that nobody asked for counts as such a failure. Raises ConfigurationError.
+    A cancellation that the gateway did not request counts as such a failure. Raises ConfigurationError.
     """
     rests = RestartDelays()
     while True:

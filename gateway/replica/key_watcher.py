@@ -1,4 +1,4 @@
-"""Which accounts have keys now: a file that appears adds its account, one that is gone takes it away."""
+"""The accounts that have keys now: a new file adds its account, and a deleted file removes it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from gateway.telemetry.logs import get_logger
 SCAN_INTERVAL_S: Final = 2.0
 """Seconds between two looks at the directory."""
 _FULL_SCAN_INTERVAL_S: Final = 30.0
-"""Seconds between two looks at every file, where the directory says that none came or went."""
+"""Seconds between two looks at every file, where the directory shows that no file was added or deleted."""
 _GUARD_S: Final = 300.0
 """Seconds for which nothing is taken away when over half of the keys vanish at once: a mount may be gone."""
 
 
 class KeyWatcher:
-    """The accounts that have keys, as they come and go.
+    """The accounts that have keys, as they are added and removed.
 
-    An account whose file is there and holds no key, perhaps because it is being written, stays if it was there; it
-    is the account's own matter to say so.
+    An account whose file exists and holds no key, perhaps because the file is being written, stays if it was there. The
+    account itself reports that.
     """
 
     def __init__(self, directory: AccountsDirectory, clock: Callable[[], float], *, guard: float = _GUARD_S) -> None:

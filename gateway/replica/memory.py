@@ -1,9 +1,9 @@
 """The bytes that all accounts of a process may hold together, shared fairly.
 
-What is counted: pushes and pages that wait for the broker or are being committed, pages that were asked for and are not
-here yet, and what came of records that are not complete, as far as no page is expected.
-Full means page history later, never lose: a push that finds no room is let go, since history gives it again;
-a page that finds no room is asked for later.
+The budget counts pushes and pages that wait for the broker or are being committed, pages that were requested and have
+not arrived, and the received bytes of incomplete records, as far as no page is expected. A full budget delays the
+history and never loses an event: a push that finds no room is dropped, since the history returns it; a page that finds
+no room is requested later.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.errors import ConnectionLost
 from gateway.session.session import Session
 
 _FAIR_ABOVE: Final = 0.75
-"""The part of the budget below which nobody counts what is fair."""
+"""The part of the budget below which fair shares are not enforced."""
 
 
 class MemoryBudget:
@@ -30,14 +30,14 @@ class MemoryBudget:
         self.held = 0
         """Bytes that are there."""
         self.blocked_on_history = 0
-        """Bytes of them that only a page can let go on: pushes that wait for history."""
+        """Bytes of them that only a page can release: pushes that wait for history."""
         self.reserved = 0
         """Bytes that pages under way are expected to bring."""
         self.peak = 0
         """The most that was ever in use."""
         self._relaxed = total * _FAIR_ABOVE
         self._holders = 0
-        self._unfinished: set[MemoryShare] = set()  # those that have bytes of what is not complete
+        self._unfinished: set[MemoryShare] = set()  # the accounts that have bytes of incomplete records
         self._waiting: deque[tuple[int, asyncio.Future[None], float]] = deque()  # size, turn, since when
 
     def share(self) -> MemoryShare:
@@ -88,7 +88,7 @@ class MemoryBudget:
 
     def _on_change(self) -> None:
         self.peak = max(self.peak, self.used)
-        while self._waiting:  # those go on who waited longest, as far as there is room
+        while self._waiting:  # the accounts that waited longest go first, as far as there is room
             size, turn, _ = self._waiting[0]
             given_up = turn.done()
             if not given_up and not self._has_room(size):
@@ -99,7 +99,7 @@ class MemoryBudget:
                 turn.set_result(None)
 
     def _has_room(self, size: int) -> bool:
-        """Return whether a page may be asked for: one always may where nothing else would ever make room."""
+        """Return whether a page may be requested: always where nothing else would ever make room."""
         return self.used + size <= self.total or self.used == self.blocked_on_history
 
     def _is_fair(self, share: MemoryShare) -> bool:
@@ -142,7 +142,7 @@ class MemoryShare:
         self.in_flight = 0
         """Bytes of the batch that the shard is about to commit."""
         self.on_give_way: Callable[[int], None] | None = None
-        """Called with the bytes of a record that is not complete, which must be let go: another needs the room."""
+        """Called with the bytes of an incomplete record, which must be dropped: another account needs the room."""
         self._gives_way = False
         self._size = self._blocked = self._unfinished = 0
 
@@ -151,14 +151,14 @@ class MemoryShare:
         self.hold(session.queued_bytes + self.in_flight, session.waiting_bytes)
 
     def hold(self, size: int, stuck: int = 0) -> None:
-        """Say that the account holds `size` bytes now, `stuck` of them until a page has come."""
+        """Record that the account holds `size` bytes now, `stuck` of them until a page has arrived."""
         self._size, self._blocked = size, stuck
         self._count()
 
     def hold_unfinished(self, unfinished: int) -> bool:
-        """Say how many bytes there are of a record that is not complete; return False where there is no room for them.
+        """Record how many bytes an incomplete record has; return False where there is no room for them.
 
-        Of a page that was asked for they are counted already.
+        Those of a requested page are counted already.
         """
         if self._gives_way and unfinished:
             return True  # it is about to end
@@ -174,11 +174,11 @@ class MemoryShare:
 
     @property
     def beside(self) -> int:
-        """Bytes of a record that is not complete, but for those of a page that was asked for."""
+        """Bytes of an incomplete record, except those of a requested page."""
         return max(0, self._unfinished - self.reserved)
 
     def give_way(self) -> None:
-        """Let go of the record that is not complete."""
+        """Drop the incomplete record."""
         unfinished, self._unfinished, self._gives_way = self._unfinished, 0, True
         self._count()
         if self.on_give_way is not None:
@@ -190,7 +190,7 @@ class MemoryShare:
             unfinished.add(self)
         else:
             unfinished.discard(self)
-        size, stuck = self._size + beside, self._blocked + beside  # no commit lets go of what is not complete
+        size, stuck = self._size + beside, self._blocked + beside  # no commit releases an incomplete record
         held, was_stuck = self.held, self.blocked_on_history
         if size != held or stuck != was_stuck:
             self.held, self.blocked_on_history = size, stuck
@@ -198,11 +198,11 @@ class MemoryShare:
             self._budget._add_held(size - held, stuck - was_stuck, holders)  # noqa: SLF001 - a budget and its shares are one thing
 
     def has_room(self, more: int) -> bool:
-        """Return whether the account may hold `more` bytes besides."""
+        """Return whether the account may hold `more` bytes in addition."""
         return self._budget._fits(self.held, more)  # noqa: SLF001 - likewise
 
     def reserve_at_once(self, size: int) -> Reservation | None:
-        """Keep `size` bytes until released, where they are free and nobody waits for them."""
+        """Keep `size` bytes until released, where they are free and no other account waits for them."""
         budget = self._budget
         if budget._waiting or budget.used + size > budget.total:  # noqa: SLF001 - likewise
             return None
@@ -225,7 +225,7 @@ class Reservation:
         share.reserved += size
 
     async def renew(self, size: int) -> None:
-        """Wait for `size` bytes anew, after a release."""
+        """Wait for `size` bytes again, after a release."""
         await self._budget._until_reserved(size)  # noqa: SLF001 - likewise
         self._size = size
         self._share.reserved += size
@@ -246,6 +246,6 @@ class Reservation:
 
 
 def memory_exhausted(unfinished: int) -> ConnectionLost:
-    """Return why a connection ends that holds so many bytes of what is not complete."""
+    """Return why a connection ends that holds so many bytes of an incomplete record."""
     words = f"a record of {unfinished} bytes so far is not complete, and memory is full (memory_bytes)"
     return ConnectionLost(words, reason="too-large")

@@ -1,6 +1,6 @@
-"""Orphaned accounts, which no replica serves although there is a key: the replica that has their shard has none.
+"""Orphaned accounts, which no replica serves although a key exists: the owner of their shard has none.
 
-Who serves a shard is decided without a look at anybody's keys, so such an account is told of, and nothing moves.
+Shard ownership ignores key files, so such an account is reported, and nothing moves.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ ORPHANED: Final = "orphaned"
 _ORPHANED_AFTER_S: Final = 15.0
 """Seconds for which it must be so: keys reach replicas one after the other, and shards move."""
 _OWNER_STALE_AFTER_S: Final = 20.0
-"""Seconds after which a report is too old to tell whose a shard is; owners repeat it each 5 s."""
+"""Seconds after which a report is too old to show who owns a shard; owners repeat it each 5 s."""
 
 
 class OrphanedAccounts:
-    """Tells of each such account once."""
+    """Reports each such account once."""
 
     def __init__(self, view: View, member: str) -> None:
         self._view = view
@@ -32,7 +32,7 @@ class OrphanedAccounts:
         """Of them, as last updated."""
 
     def update(self, elsewhere: Iterable[tuple[str, int]], now: float) -> frozenset[str]:
-        """Find those of the accounts `elsewhere`, with keys here and shards that are others', that nobody serves."""
+        """Find the orphans among the accounts `elsewhere`, which have keys here and shards that others own."""
         missed = {name for name, shard in elsewhere if not self._is_served(name, shard)}
         self._since = {name: self._since.get(name, now) for name in missed}
         orphaned = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
@@ -45,7 +45,7 @@ class OrphanedAccounts:
         return self.names
 
     def is_reported_elsewhere(self, name: str, epoch: int) -> bool:
-        """Return whether another replica, which has a key of the account, says that nobody serves it."""
+        """Return whether another replica, which has a key of the account, reports that no replica serves it."""
         seen = self._view.observed.get(name)
         if seen is None or seen.value is None or self._view.age(seen) > STALE_AFTER_S:
             return False
@@ -56,6 +56,6 @@ class OrphanedAccounts:
         owned, seen = self._view.shards.get(str(shard)), self._view.observed.get(name)
         if owned is None or seen is None or self._view.age(owned) > _OWNER_STALE_AFTER_S:
             return False
-        if owned.value is None or seen.value is None:  # a later release wrote it: it knows better
+        if owned.value is None or seen.value is None:  # a later release wrote it, and its format is unknown here
             return True
         return seen.value.owner == owned.value.owner and seen.value.state not in {KEY_MISSING, ORPHANED}

@@ -1,8 +1,8 @@
-"""Whether the broker is as the gateway needs it, looked at while it works: somebody may change or delete what is there.
+"""Whether the broker is as the gateway needs it, checked while it works: a person may change or delete what is there.
 
-What a start does is done again wherever a shard's log fails, and each few minutes. Streams and topics that are gone are
-made again as far as the settings allow it and no promise suffers. What only a person can mend is told at ERROR,
-once a minute at the most, and by the accounts' errors, a metric and its alert.
+What a start does is repeated wherever a shard's log fails, and each few minutes. Missing streams and topics are created
+again as far as the settings allow it and no promise suffers. A problem that only a person can fix is reported by an
+ERROR, at most once a minute, by the accounts' errors, and by a metric and its alert.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _RECHECK_INTERVAL_S: Final = 15.0
 _FIRST_CHECK_DELAY_S: Final = 1.0
 """Seconds between two looks at the least, however many ask for one."""
 _LOG_INTERVAL_S: Final = 60.0
-"""Seconds for which the same words are not said again."""
+"""Seconds for which the same message is not logged again."""
 _REMEMBERED: Final = 100
 _NUMBERS: Final = re.compile(r"\d+")
 
 
 class LogThrottle:
-    """Whether words are to be said: not within a minute of the same ones, whatever numbers stand in them."""
+    """Whether a message is to be logged: not within a minute of the same one, whatever numbers stand in it."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
@@ -50,12 +50,12 @@ class LogThrottle:
 
 
 class Provisioning:
-    """What is wrong with the broker's streams or topics, as far as only a person can mend it."""
+    """What is wrong with the broker's streams or topics, as far as only a person can fix it."""
 
     def __init__(self, look: Callable[[], Awaitable[object]] | None) -> None:
-        """`look` makes what is missing and compares what is there; it raises ConfigurationError and BrokerError."""
+        """`look` creates what is missing and compares what is there; it raises ConfigurationError and BrokerError."""
         self.problem: str | None = None
-        """In words for people; None where nothing is known to be wrong."""
+        """The problem, as text for people; None where none is known."""
         self.throttle = LogThrottle()
         self._check_now = look
         self._check_requested = asyncio.Event()
@@ -65,7 +65,7 @@ class Provisioning:
         self._check_requested.set()
 
     async def run(self) -> NoReturn:
-        """Look each few minutes, and soon after somebody asks."""
+        """Check each few minutes, and soon after a request."""
         while True:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_CHECK_INTERVAL_S if self.problem is None else _RECHECK_INTERVAL_S):
@@ -85,7 +85,7 @@ class Provisioning:
             if self.throttle.should_log(self.problem):
                 get_logger().error("broker does not meet the requirements", error=self.problem)
         except BrokerError:
-            return  # it is away, or busy: whoever needs it says so
+            return  # the broker is unavailable or busy: the shard that needs it reports that
         else:
             if self.problem is not None:
                 get_logger().info("broker meets the requirements again")

@@ -1,7 +1,7 @@
-"""One process of the gateway: its accounts, dealt into shards, and what they share.
+"""One process of the gateway: its accounts, assigned to shards, and what they share.
 
-Where replicas share the shards, a change of who serves what touches only the shards that change: all others keep
-their logs, their sessions and their connections to the hub.
+Where replicas share the shards, a change of ownership touches only the shards that change owner: all others keep their
+logs, their sessions and their connections to the hub.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ class Replica:
     ) -> None:
         """Read the accounts directory; raises ConfigurationError when it cannot be read.
 
-        Without `ownership` it serves all shards; else those that fall to it, under the name `member` for people.
-        Without `control` nobody wants anything of the accounts, and nothing is reported. `connect` connects to
-        another hub than that of the settings, such as one that is simulated. `provision` makes what the broker lacks,
-        and compares what is there; without it nobody looks.
+        Without `ownership` it serves all shards; else those assigned to it, under the name `member` for people. Without
+        `control` there is no desired state of the accounts, and nothing is reported. `connect` connects to another hub
+        than that of the settings, such as a simulated one. `provision` creates what the broker lacks, and compares what
+        is there; without it neither is done.
         """
         assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
         keys = AccountsDirectory(settings.accounts.directory)
@@ -123,7 +123,7 @@ class Replica:
         self._membership: Membership | None = None
         self._background: SupervisedTasks | None = None  # what is done for all, by its name in the metrics
         self.view = View(self._on_desired_changed, self._on_replay_changed, self._on_report_rejected)
-        """What the control store says."""
+        """The records of the control store."""
         self._orphaned = OrphanedAccounts(self.view, member)
         self._shards = ServedShards(settings.shards, log, self._shard_settings)
         self._reports = ReplicaReports(
@@ -276,7 +276,7 @@ class Replica:
         desired = self.view.desired_of(name)
         is_deleted = name not in self.view.desired or (desired.desired is not None and desired.desired.forget is True)
         if is_deleted and self._shards.number_of(name) not in self._shards.serving:
-            self._shards.of(name).sessions.high_water.forget(name)  # its owner may let it begin anew
+            self._shards.of(name).sessions.high_water.forget(name)  # its owner may reset it
         if name in self._shards.accounts:
             if self.view.has_synced.is_set() and self._shards.number_of(name) in self._shards.assigned:
                 log_applied_change(self._source.counters, name, self._shards.accounts[name].desired, desired)
@@ -289,7 +289,7 @@ class Replica:
                 shard.sessions.forgets.discard(name)
 
     async def _erase(self) -> None:
-        """Erase what was wanted and reported of accounts whose checkpoints are forgotten, and that have no key."""
+        """Erase desired and observed state of accounts whose checkpoints are erased, and that have no key."""
         shards = [shard for shard in self._shards.known.values() if shard.sessions.forgotten]
         for shard in shards:
             shard.sessions.forgotten -= self._shards.accounts.keys()  # its key came back meanwhile
@@ -306,7 +306,7 @@ class Replica:
         self._logger.warning("accounts deleted", accounts=sorted(names))
 
     def _on_report_rejected(self, key: str) -> None:
-        """Let an account be looked at of which the store has what a former owner said."""
+        """Check an account again for which the store has a former owner's report."""
         account = self._shards.accounts.get(key.removeprefix(ACCOUNT)) if key.startswith(ACCOUNT) else None
         if account is not None:
             account.touch()
@@ -319,13 +319,13 @@ class Replica:
         elif sighting.value is not None:
             self._shards.of(sighting.value.account).replays.set_desired(id_, sighting.value)
 
-    # What is so -----------------------------------------------------------------------------------------
+    # Observed state -------------------------------------------------------------------------------------
 
     @property
     def is_ready(self) -> bool:
-        """Whether it has taken its place among the others, knows what is wanted and what is so, and can serve a shard.
+        """Whether it has joined the other replicas, has read desired and observed state, and can serve a shard.
 
-        It cannot where a person must mend something before any of its shards can be opened.
+        It cannot where a person must fix something before any of its shards can be opened.
         """
         shards = [self._shards.known[number] for number in self._shards.serving]
         is_stuck = bool(shards) and all(shard.needs is not None for shard in shards)

@@ -1,7 +1,7 @@
-"""What a replica tells the others: whose the shards are and what its accounts do, at a bounded rate.
+"""What a replica reports to the others: which shards it owns and what its accounts do, at a bounded rate.
 
-The store keeps the last report of each key. Where a former owner's lands there late, what is so is said again at the
-next look: others pass the late one over, but whoever begins to listen hears nothing else.
+The store keeps the last report of each key. Where a former owner's report arrives late, the owner repeats its own at
+the next look: other replicas discard the late one, but a new listener receives nothing else.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ _POLL_INTERVAL_S: Final = 1.0
 _NUMBERS: Final = 5.0
 """Seconds between two reports of an account of which only numbers changed."""
 REPEAT_INTERVAL_S: Final = 10.0
-"""Seconds between two looks at an account that nothing has touched: only time changes it, or somebody else."""
+"""Seconds between two looks at an account that nothing has touched: only time or another replica changes it."""
 _RETRY_DELAY_S: Final = 60.0 - REPEAT_INTERVAL_S
-"""Seconds between two reports of an account of which nothing changed: so its age tells whether somebody serves it. With
-the time until the next look these are a minute at most."""
+"""Seconds between two reports of an unchanged account: so the age of a report shows whether a replica serves the
+account. With the time until the next look these are a minute at most."""
 _BATCH_ACCOUNTS: Final = 500
 """Records of one look, and so of one second, that a broker is asked to take of one replica."""
 _WITHDRAW_TIMEOUT_S: Final = 1.0
@@ -51,7 +51,7 @@ class AccountReport:
 
     account: str
     fingerprint: Hashable
-    """Equal as long as nothing has changed: with thousands of idle accounts, to tell everything costs too much."""
+    """Equal as long as nothing has changed: with thousands of idle accounts, to report everything costs too much."""
     record: Callable[[], Observed]
     """Returns the observed state; `since` is filled in later."""
     repeat_after: Callable[[], None] = _nothing
@@ -76,7 +76,7 @@ class _Reported:
     record: bytes
     at: float
     revision: int
-    """The revision of the last report that was heard of when this one was sent."""
+    """The revision of the last report that was received when this one was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +98,18 @@ class Reporter:
         last_writer: Callable[[str], LastWriter],
         failed: Callable[[str, Exception], float],
     ) -> None:
-        """`accounts` and `facts` give what is so now; events are carried on while somebody goes through `accounts`.
+        """`accounts` and `facts` return the state now; events go on while a caller iterates over `accounts`.
 
-        Of an account of which nothing has changed, and of which everything was reported, `accounts` may give the name.
-        `last_writer` says who wrote the report of a key that the store has, as far as this replica has heard. `failed`
-        hears of an account of which nothing can be said, and returns the seconds until it is asked of again.
+        `accounts` may yield the name alone of an unchanged account of which everything was reported. `last_writer`
+        returns the writer of a key's report in the store, as far as this replica has received it. `failed` is called
+        for an account whose state cannot be read, and returns the seconds until the next try.
         """
         self._store = store
         self._last_writer = last_writer
         self._accounts = accounts
         self._state_reports = facts
         self._failed = failed
-        self._resting: dict[str, float] = {}  # by account: until when, since nothing could be said of it
+        self._resting: dict[str, float] = {}  # by account: until when, since its state could not be read
         self._reported: dict[str, _Reported] = {}
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
         self._sent: dict[str, _SentState] = {}
@@ -131,7 +131,7 @@ class Reporter:
                     await stop.wait()
 
     async def withdraw(self) -> None:
-        """Say that nobody serves what was reported last, unless a later owner has spoken; never raises."""
+        """Report that no replica serves what was reported last, unless a later owner has reported; never raises."""
         records: dict[str, bytes] = {}
         for name, last in self._reported.items():
             key = ACCOUNT + name
@@ -166,10 +166,10 @@ class Reporter:
                 again()
 
     async def _changes(self, now: float, waiting: dict[str, Callable[[], None]]) -> dict[str, _Reported]:
-        """Return what is to be reported now of accounts; all who wait for a report, these too, are in `waiting`."""
+        """Return what is to be reported of accounts now; `waiting` has all accounts that wait, these too."""
         present: set[str] = set()
         due: list[tuple[tuple[int, float], str, _Reported]] = []
-        strangers = 0  # of whom nothing was ever reported: nobody goes before them
+        strangers = 0  # these were never reported: no other goes before them
         for at, subject in enumerate(self._accounts(), 1):
             if at % _SLICE_ACCOUNTS == 0:
                 await asyncio.sleep(0)  # events go first
@@ -182,7 +182,7 @@ class Reporter:
             last_writer = self._last_writer(ACCOUNT + name)
             last = self._last_report(name, last_writer)
             if strangers >= _BATCH_ACCOUNTS:
-                continue  # it waits: nothing more goes into this report, and to tell of thousands costs much
+                continue  # it waits: nothing more goes into this report, and to report thousands costs much
             strangers += last is None
             if (news := self._pending(subject, last, now, last_writer.revision)) is not None:
                 urgency = _urgency(last, news)
@@ -192,13 +192,13 @@ class Reporter:
                     continue
             del waiting[name]
         for name in self._reported.keys() - present:
-            del self._reported[name]  # another replica tells of it now
+            del self._reported[name]  # another replica reports it now
             self._since.pop(name, None)
         self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
         return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
 
     def _last_report(self, name: str, last_writer: LastWriter) -> _Reported | None:
-        """Return what was reported of an account last; None where somebody else's report stands over it."""
+        """Return the last report of an account; None where another replica's report has replaced it."""
         last = self._reported.get(name)
         return None if last is None or _is_overwritten(last.revision, epoch_of(last.observed), last_writer) else last
 
@@ -246,7 +246,7 @@ def _without_counters(observed: Observed) -> Observed:
 
 
 def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:
-    """Say how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
+    """Return how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
     if last is None or _without_counters(last.observed) != _without_counters(news.observed):
         return 0, float("-inf") if last is None else last.at
     if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _RETRY_DELAY_S):

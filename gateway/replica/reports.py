@@ -27,7 +27,7 @@ from gateway.state import REPLAY, SHARD, Observed, Phase, ShardState
 from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 _SHARD_REPORT_INTERVAL_S: Final = 5.0
-"""Seconds between two reports of whose the shards are."""
+"""Seconds between two reports of the owned shards."""
 _REPLAY_REPORT_INTERVAL_S: Final = 30.0
 """Seconds between two reports of a replay that does not move."""
 _METRICS_BATCH: Final = 250
@@ -35,7 +35,7 @@ _METRICS_BATCH: Final = 250
 
 
 class ReplicaReports:
-    """Looks at what a replica serves; one account of which nothing can be said never hides the others."""
+    """Reads what a replica serves; an account whose state cannot be read never hides the others."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class ReplicaReports:
         member: str,
         is_controlled: bool,
     ) -> None:
-        """`view` is what the control store says, if it `is_controlled`; reports are written as `member`."""
+        """`view` has the control store's records, if it `is_controlled`; reports are written as `member`."""
         self._shards = shards
         self._view = view
         self._orphaned = orphaned
@@ -101,9 +101,10 @@ class ReplicaReports:
         return {phase.value: phases[phase.value] for phase in Phase}
 
     def accounts(self) -> Iterator[AccountReport | str]:
-        """Yield each account whose shard is served here, and those that nobody serves; they may change meanwhile.
+        """Yield each account whose shard is served here, and the orphaned ones; they may change meanwhile.
 
-        Of one that nothing has touched since it was looked at, which is rarely done then, the name alone.
+        Only the name is yielded where nothing has touched the account since the last look, and then a look is rarely
+        taken.
         """
         rarely = asyncio.get_running_loop().time() - REPEAT_INTERVAL_S
         for number in [*self._shards.serving]:
@@ -136,12 +137,12 @@ class ReplicaReports:
         )
 
     def on_failed(self, name: str, error: Exception) -> float:
-        """Nothing can be said of an account: tell of it, and return the seconds until it is tried again."""
+        """Log that an account's state cannot be read, and return the seconds until the next try."""
         report_unexpected(self._counters, "reports", error, retry_in=MAX_DELAY_S, account=name)
         return MAX_DELAY_S
 
     def states(self) -> Iterator[StateReport]:
-        """Yield whose the shards are, and how far replays are."""
+        """Yield the owned shards, and the progress of replays."""
         for number in self._shards.assigned:
             shard = self._shards.known[number]
             owned = ShardState(self._member, len(shard.accounts), epoch=shard.epoch or UNSET)

@@ -1,4 +1,4 @@
-"""What a replica has: its accounts, the shards that they are dealt into, and those of them that it serves."""
+"""What a replica has: its accounts, the shards they are assigned to, and the shards that it serves."""
 
 from __future__ import annotations
 

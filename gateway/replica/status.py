@@ -19,7 +19,7 @@ class AccountStatus:
     published: int
     """Messages committed since this process began."""
     latest: int
-    """The hub's latest sequence as last told."""
+    """The hub's latest sequence as last returned."""
     settled: int
     """The highest sequence that is committed: published, filtered or dead-lettered."""
     last_error: str | None

@@ -1,8 +1,8 @@
-"""One replay at work: pages of the hub's history, over the connection that the account has anyway.
+"""One running replay: it reads pages of the hub's history over the account's own connection.
 
-Only what is final is replayed: up to what the account's session has verified. Messages are offered to the shard a few
-at a time and at a pace, so that live events find room in every commit. When the log is opened again the job is thrown
-away, and another goes on from the progress that is committed.
+Only what is final is replayed: up to what the account's session has verified. The job offers messages to the shard a
+few at a time and at a pace, so that live events find room in every commit. When the log is reopened the job is
+discarded, and another goes on from the committed progress.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from gateway.session.types import Content, OutgoingItem, Page, PageRequest
 from gateway.state import Phase, Replay, ReplayState
 
 _MAX_QUEUED_EVENTS: Final = 25
-"""Messages of one replay in one commit, at the most: live events must not wait behind more."""
+"""Maximum messages of one replay in one commit: live events must not wait behind more."""
 _PAGE: Final = 100
 """Events in one page: to take in a thousand would hold up live events for longer than they usually take."""
 _MAX_QUEUED_BYTES: Final = 256 * 1024
@@ -36,7 +36,7 @@ _MAX_QUEUED_BYTES: Final = 256 * 1024
 _POLL_INTERVAL_S: Final = 0.5
 """Seconds between two looks whether the account has a connection, or history is final further on."""
 _LOOKS: Final = 8
-"""How often it must fail in a row at the same place, besides for how long: once may be a hiccup."""
+"""How often it must fail in a row at the same place, in addition to for how long: once may be a hiccup."""
 _TRIES: Final = 3
 """Failures in a row of one event alone after which it is looked for what the hub can give behind it."""
 _RETRY_DELAY_S: Final = 0.5
@@ -45,7 +45,7 @@ _MAX_RETRY_DELAY_S: Final = 10.0
 _MARK: Final = 5.0
 """Seconds after which progress is committed though nothing of it was wanted."""
 _PROBED: Final = 10
-"""Events that are asked for to find the first with a sequence."""
+"""Events that are requested to find the first with a sequence."""
 _PROBES: Final = 64
 """Pages in which that may be looked for."""
 _PASSING: Final = 0.25
@@ -290,7 +290,7 @@ class ReplayJob:
             except UnservableEvents:
                 if (queue.seen or 0) < through:
                     raise
-                answer = EventsPage([], None)  # it is beyond what is asked for
+                answer = EventsPage([], None)  # it is beyond the requested range
             if not self._is_trusted(hub):
                 return False
             if answer is None:
@@ -325,7 +325,7 @@ class ReplayJob:
         return self._replay.until if session is None else max(self._replay.until, session.latest)
 
     async def _publish(self, contents: list[Content], through: int) -> bool:
-        """Offer what is wanted, a few at a time; return True where the first after `through` was met."""
+        """Offer the events to be published, a few at a time; return True where the first after `through` was met."""
         is_there = False
         while contents and not is_there:
             looked, is_there = self._queue.look(contents, through, _MAX_QUEUED_EVENTS, _MAX_QUEUED_BYTES)

@@ -1,4 +1,4 @@
-"""The replays of one shard's accounts: begun, cancelled and forgotten as operators want, and put into its commits."""
+"""The replays of one shard's accounts: started, cancelled and erased as operators request, and added to its commits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from gateway.telemetry.logs import get_logger
 
 
 class ReplayScheduler:
-    """What a shard knows of replays; they are at work while its log is open."""
+    """The replays of a shard; they run while its log is open."""
 
     def __init__(
         self,
@@ -39,7 +39,7 @@ class ReplayScheduler:
         self._ready: set[str] = set()  # may have something to commit
         self._taken: dict[str, bytes | None] = {}  # progress in the commit that is under way
         self._forgotten: set[str] = set()
-        self._withdrawn: set[str] = set()  # of these, those whose progress is to be forgotten
+        self._withdrawn: set[str] = set()  # of these, those whose progress is to be erased
         self._restart_delays = RestartDelays()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -200,6 +200,6 @@ class ReplayScheduler:
                 self._begin(id_)  # its account came back meanwhile
 
     def states(self) -> Iterator[tuple[str, Callable[[], ReplayState]]]:
-        """Yield each that is carried out here, with what says how far it is."""
+        """Yield each replay that runs here, with the function that reports its progress."""
         for id_, job in self._jobs.items():
             yield id_, job.state

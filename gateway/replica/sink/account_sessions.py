@@ -1,4 +1,4 @@
-"""What the accounts of a shard begin from: a checkpoint of the log, one that an operator set, or none."""
+"""Where the accounts of a shard start: a checkpoint of the log, one that an operator set, or none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gateway.telemetry.logs import get_logger
 
 
 class AccountSessions:
-    """Gives the accounts of one shard their sessions, and knows whose checkpoints there are."""
+    """Creates the sessions of one shard's accounts, and keeps which checkpoints exist."""
 
     def __init__(
         self,
@@ -34,9 +34,9 @@ class AccountSessions:
         self.key_missing: set[str] = set()
         """Accounts that have a checkpoint here, and no key."""
         self.forgets: set[str] = set()
-        """Accounts without a key whose checkpoints are to be forgotten."""
+        """Accounts without a key whose checkpoints are to be erased."""
         self.forgotten: set[str] = set()
-        """Those of them that are: whoever sees to it takes them out."""
+        """Those of them whose checkpoints are erased; the caller that handles them removes them."""
         self.high_water = CommittedHighWater(settings.counters)
         self.forgetter = AccountForgetter(settings.registry, self.on_forgotten)
         self._settings = settings

@@ -1,4 +1,4 @@
-"""The next commit of a shard: of each account that has something its part, as much as one commit may hold."""
+"""The next commit of a shard: a part for each account that has work, as much as one commit may hold."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from gateway.session.replay_queue import KEY
 from gateway.session.types import OutgoingItem
 
 _TRACE_HEADER_BYTES: Final = 512
-"""Bytes that a trace may take in a message, at the most."""
+"""Maximum bytes of a trace in a message."""
 _PART: Final = 16 * 1024
-"""Bytes that an account may take of a commit, where there is room, however many others have something: each takes a
-checkpoint besides, of up to 5 kB (measured)."""
+"""Bytes that an account may take of a commit, where there is room, however many others have work: each also takes a
+checkpoint, of up to 5 kB (measured)."""
 
 
 class CommitBuilder:
@@ -44,7 +44,7 @@ class CommitBuilder:
         forgetter: AccountForgetter,
         fail: Callable[[Account, BaseException], object],
     ) -> None:
-        """`forgets` are accounts without a key whose checkpoints are to be erased; `fail` hears of a bug in one."""
+        """`forgets` are accounts without a key whose checkpoints are to be erased; `fail` gets a bug in one."""
         self._commits = settings.commits
         self._tracer = settings.tracer
         self._maker = maker
@@ -92,7 +92,7 @@ class CommitBuilder:
             return pending
         aside = {*self._rejections.is_set_aside(now), *self._large.names()}
         self._take_in_turn([name for name in self._ready if name not in aside], pending, limits)
-        self._take_in_turn(pending.cut.copy(), pending, limits)  # what those have left who need less than their part
+        self._take_in_turn(pending.cut.copy(), pending, limits)  # what is left by those that need less than their part
         if not pending.checkpoints and self._take_one_alone(pending, limits, now):
             return pending  # it was the others' turn, and they have nothing
         room = limits.messages - len(pending.messages) - len(pending.checkpoints)
@@ -103,7 +103,7 @@ class CommitBuilder:
         return pending
 
     def _take_one_alone(self, pending: PendingCommit, limits: Limits, now: float) -> bool:
-        """Take of an account that shares no commit with others, if there is one whose turn it is."""
+        """Take the work of an account that must have a commit alone, if there is one whose turn it is."""
         if not self._ready:
             return False
         if (name := self._rejections.is_due(now, self._ready)) is not None:
@@ -115,7 +115,8 @@ class CommitBuilder:
     def _take_in_turn(self, names: Sequence[str], pending: PendingCommit, limits: Limits) -> None:
         """Take of each account in turn its part of the bytes that are left.
 
-        Else who catches up would fill a commit of its own each time, and who is live would wait for one more of those.
+        Else an account that catches up would fill a commit of its own each time, and a live one would wait for one more
+        of those.
         """
         for place, name in enumerate(names):
             room = limits.messages - len(pending.messages) - len(pending.checkpoints)

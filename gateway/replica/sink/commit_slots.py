@@ -1,4 +1,4 @@
-"""How many commits of a process are in flight, and how large: what its broker and the line to it take in good time.
+"""How many commits of a process are in flight, and how large: what its broker and the line to it carry in good time.
 
 Commits of all shards share the line, and the window of bytes with it (`window.py`).
 """
@@ -15,7 +15,7 @@ from typing import Final
 from gateway.replica.sink.commit_window import LEAST, Window
 
 _LASTS: Final = 1.0
-"""Seconds for which a commit keeps its slot, at the most: one that hangs must not keep others waiting."""
+"""Maximum seconds for which a commit keeps its slot: one that hangs must not keep others waiting."""
 _FEWEST: Final = 4
 """Messages of one commit that any broker takes."""
 _KNOWN_FOR: Final = 600.0
@@ -39,7 +39,7 @@ class CommitSlots:
 
     @property
     def aim(self) -> int:
-        """The bytes that a commit is to have at the most which is made now; one message may have more."""
+        """Maximum bytes of the commit that is built now; a single message may have more."""
         return max(LEAST, self.window.size // min(1 + len(self._large) + self._queued, self._abreast))
 
     @property
@@ -49,12 +49,12 @@ class CommitSlots:
 
     @property
     def _lasts(self) -> float:
-        """Return the seconds for which a commit keeps its slot at the most: a way that is long keeps nobody busy."""
+        """Return the maximum seconds for which a commit keeps its slot: a long way uses no capacity of the broker."""
         return max(_LASTS / 4, _LASTS - self.window.way)
 
     @property
     def most_messages(self) -> int | None:
-        """The messages and checkpoints that a commit is to have at the most; None where the broker has not said."""
+        """Maximum messages and checkpoints of a commit; None where the broker has reported no limit."""
         if self._most_messages is not None and self._clock() >= self._most_messages[1]:
             self._most_messages = None
         return None if self._most_messages is None else self._most_messages[0]
@@ -68,8 +68,8 @@ class CommitSlots:
     async def slot(self, size: int, *, has_failed: bool) -> AsyncIterator[None]:
         """Wait for a slot, first come first served, and keep it for the block, or a second where that is shorter.
 
-        `size` is in bytes; `has_failed` says that the last commit of the same shard did. How long the block takes, and
-        whether it raises, tells how much is sent at once from then on.
+        `size` is in bytes; `has_failed` means that the last commit of the same shard failed. The duration of the block,
+        and whether it raises, decide how much is sent at once from then on.
         """
         if has_failed:
             await self._apart.acquire()
@@ -92,7 +92,8 @@ class CommitSlots:
     def _leaving(self, leave: Callable[[], None], land: Callable[[], None] | None) -> Iterator[None]:
         """Call both at the end of the block; earlier where it lasts, so that one that hangs does not keep others.
 
-        A commit that is long under way keeps nobody busy meanwhile, so its slot is free before its bytes have landed.
+        A commit on a long way uses no capacity of the broker meanwhile, so its slot is free before its bytes have
+        arrived.
         """
         ends = {_Once(leave): self._lasts}
         if land is not None:
@@ -123,7 +124,7 @@ class CommitSlots:
                 self._leave()
                 self._land(flight)
             else:
-                with suppress(ValueError):  # or who left meanwhile has passed over it
+                with suppress(ValueError):  # or a commit that left meanwhile has passed over it
                     self._waiting.remove((flight, admitted))
                 self._admit()
             raise
@@ -182,7 +183,7 @@ class _Flight:
 
 
 class _Once:
-    """What is called once, however often it is asked for."""
+    """A function that is called at most once, however often it is requested."""
 
     def __init__(self, call: Callable[[], None]) -> None:
         self._call: Callable[[], None] | None = call

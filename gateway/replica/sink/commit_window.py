@@ -1,16 +1,16 @@
 """How many bytes of commits may be in flight: no more than the line to the broker carries in good time.
 
 Where more is sent than the line carries, every answer comes too late: a commit of megabytes over 40 kB/s times out, and
-so does each that is tried after it; pings and leases wait behind it. So the bytes in flight are bounded by a window, as
-in TCP. It begins small, grows while it is full and commits are quick, and shrinks as soon as they wait for others in
-the line. What is quick is measured by the way: a commit may take a second longer, and over a long way three times as
-long, or one shard alone would leave the line idle (three round trips of 0.4 s on Kafka: a commit that took a second
-more used 40 % of it). Small commits of live shards tell how long the way is, and nothing else: they stay quick beside
-one of 16 MB, and the window grew by them (1 shard that caught up beside 4 live ones over 40 kB/s never did).
+so does each that is tried after it; pings and leases wait behind it. So a window bounds the bytes in flight, as in TCP.
+It begins small, grows while it is full and commits are quick, and shrinks as soon as they wait for others in the line.
+What is quick is measured by the way: a commit may take a second longer, and over a long way three times as long, or one
+shard alone would leave the line idle (three round trips of 0.4 s on Kafka: a commit that took a second more used 40 %
+of it). Small commits of live shards show how long the way is, and nothing else: they stay quick beside one of 16 MB,
+and the window grew by them (1 shard that caught up beside 4 live ones over 40 kB/s never did).
 
-A commit may also take long because the broker is busy, and then to send less helps nobody: it takes as long, and
+A commit may also take long because the broker is busy, and then sending less does not help: it takes as long, and
 carries less. So where commits seem to wait for others, an eighth is sent for a few commits. If they take as long, the
-time is the broker's, and the window opens again. Without that a broker whose commits took 0.3 to 3 s, whatever their
+broker causes the delay, and the window opens again. Without that a broker whose commits took 0.3 to 3 s, whatever their
 size, came to be sent 8 kB/s; with it at least 14 MB/s (measured in virtual time).
 """
 
@@ -22,7 +22,7 @@ from statistics import fmean
 from typing import Final
 
 _QUEUE: Final = 1.0, 2.5
-"""Seconds that a commit may take longer than the way, before less is sent at once: at the least, and at the most."""
+"""Seconds that a commit may take longer than the way, before less is sent at once: minimum and maximum."""
 _FILLED: Final = 2
 """How many times as long as the way they are: the line is in use for two thirds of the time by one shard alone."""
 _NEARLY: Final = 0.8
@@ -32,21 +32,21 @@ _TOO_LONG: Final = 1.2
 _OF_LATE: Final = 30.0
 """Seconds for which the shortest time is taken to be that of the way alone."""
 _FAR: Final = 2.0
-"""Seconds that the way to the broker and back takes at the most, as is taken for granted; more is a queue."""
+"""Maximum seconds that the way to the broker and back is assumed to take; more is a queue."""
 _TRIED: Final = 8
 """The part of the window by which is tried whether commits wait for others: so many times less."""
 _TRIES: Final = 4
-"""Commits that tell."""
+"""Commits that are measured."""
 _HELPED: Final = 0.35
 """The part of the wait that may be left where sending so much less has helped; of a wait in the line an eighth is."""
 _SLOW: Final = 1.0
 """Seconds after which a commit that fails has failed for its size, maybe."""
 _SMALL: Final = 8
-"""So many times less than the window is a small commit: it tells nothing of what more of it would do."""
+"""So many times less than the window is a small commit: it does not show what more of the window would do."""
 FIRST: Final = 32 * 1024
 LEAST: Final = 4 * 1024
 MOST: Final = 64 * 1024 * 1024
-"""Bytes in flight: at first, at the least, and at the most."""
+"""Bytes in flight: initial, minimum and maximum."""
 
 
 @dataclass(slots=True)
@@ -88,11 +88,11 @@ class Window:
         """The seconds that a commit takes that waits for no other, as far as is known; 0 where nothing is."""
         usual, until = self._usual
         known = 0.0 if self._quickest == float("inf") else min(_FAR, self._quickest)
-        return usual if usual > known and self._clock() < until else known  # it is asked for many times a commit
+        return usual if usual > known and self._clock() < until else known  # it is read many times a commit
 
     @property
     def longest(self) -> float:
-        """The seconds that a commit takes at the most, when all goes well."""
+        """Maximum seconds that a commit takes when all goes well."""
         return self.way + self._queue
 
     @property
@@ -110,8 +110,8 @@ class Window:
         is_small = self.is_small(size)
         if not is_small:
             self._large_at = now
-        if began < self._changed_at:  # it tells of another window
-            if self._trial is not None and not is_small:  # and was in the way of those that tell of this one
+        if began < self._changed_at:  # it measures another window
+            if self._trial is not None and not is_small:  # and was in the way of those that measure this one
                 self._trial.begin_again()
             return
         self._note(now, now - began, is_small=is_small)
@@ -178,7 +178,7 @@ class Window:
         self._is_known = self._is_known or is_small or seconds < _QUEUE[0] / 2
 
     def _is_to_be_measured(self, now: float) -> bool:
-        """Return whether nothing tells any more how long the way is: then little is sent, so that the next one does."""
+        """Return whether no commit shows the length of the way now: then little is sent, so that the next one does."""
         if self._is_known and self._quickest_at >= now - _OF_LATE:
             return False
         self._quickest, self._quickest_at, self._is_known = _FAR, now, True

@@ -38,7 +38,7 @@ class Committer:
         self.can_halve = False
         """Whether fewer messages can be tried than the broker refused."""
         self.large = LargeTurns(wake)
-        """Of accounts whose messages may be too large for the line."""
+        """Accounts whose messages may be too large for the line."""
         self._shard = shard
         self._commits = settings.commits
         self._counters = settings.counters
@@ -55,14 +55,14 @@ class Committer:
         return self._message_limit is not None
 
     def limits(self, writer: ShardLog) -> Limits:
-        """Return what the next commit may hold: less than the broker says where it refused that."""
+        """Return the limits of the next commit: less than the broker's where it refused that."""
         limits, broker_takes = writer.limits, self._commits.most_messages
         if self._message_limit is not None:
             limits = replace(limits, messages=min(limits.messages, self._message_limit + 1))
         return limits if broker_takes is None else replace(limits, messages=min(limits.messages, broker_takes))
 
     async def store_in_its_span(self, writer: ShardLog, pending: PendingCommit) -> None:
-        """Store it; where that fails, the line of the log that tells of it still carries the span's ids."""
+        """Store it in its span; where that fails, the log line about the failure still carries the span's ids."""
         span = self._tracer.send(self._shard, pending.messages, len(pending.checkpoints), pending.created)
         span.activate()
         try:
@@ -86,7 +86,7 @@ class Committer:
                 self._has_failed = True
                 began = loop.time()
                 await self._store_fitting(writer, pending)
-        except (Unavailable, OutcomeUnknown):  # a refusal or a rival says nothing of the line
+        except (Unavailable, OutcomeUnknown):  # a refusal or a rival does not measure the line
             self.large.on_failed(pending.largest(above=self._commits.aim), loop.time() - began)
             raise
         self._has_failed = False

@@ -1,4 +1,4 @@
-"""Accounts of one shard that the registry is to forget, beside the commits: that takes seconds."""
+"""Accounts of one shard that are to be erased from the registry, beside the commits: that takes seconds."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gateway.telemetry.logs import get_logger
 
 
 class AccountForgetter:
-    """Forgets accounts whose checkpoints are erased already, all that there are at once."""
+    """Erases the accounts whose checkpoints are erased already, all that there are at once."""
 
     def __init__(self, registry: Registry, forgotten: Callable[[Collection[str]], None]) -> None:
-        """`forgotten` is called with the names that the registry knows no more."""
+        """`forgotten` is called with the names that the registry has erased."""
         self.names: set[str] = set()
-        """Those that it may still know."""
+        """The accounts that the registry may still have."""
         self._registry = registry
         self._forgotten = forgotten
         self._running: asyncio.Task[None] | None = None
@@ -29,7 +29,7 @@ class AccountForgetter:
             self._running = tasks.create_task(self._run(), name="forgetting")
 
     def stop(self) -> None:
-        """There is no log any more: what is not forgotten yet is found again from what operators want."""
+        """Stop, since there is no log any more; what is not erased yet is found again in the desired state."""
         self.names.clear()
         if self._running is not None:
             self._running.cancel()

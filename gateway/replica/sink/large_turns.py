@@ -1,8 +1,8 @@
-"""When messages have their turn that were in a commit which failed, and are larger than what is sent at once.
+"""The turns of messages that were in a failed commit, and are larger than what is sent at once.
 
-A message is one piece, however slow the line to the broker is. One that never fits is tried again and again, for up to
-80 s on Kafka, and what is beside it in a commit fails with it. So its account goes alone, and the neighbours first have
-as long as the failed commit took: each waits for one such commit at the most, and has half of the time.
+A message is one piece, however slow the line to the broker is. A message that never fits is tried again and again, for
+up to 80 s on Kafka, and what is beside it in a commit fails with it. So its account goes alone, and the neighbours
+first have as long as the failed commit took: each waits for one such commit at most, and has half of the time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LargeTurns:
         return self._suspects.keys()
 
     def due(self, ready: Collection[str]) -> str | None:
-        """Return an account of those that are `ready` whose turn it is, alone; the others have each second one."""
+        """Return an account of those that are `ready` whose turn it is, alone; the others have each second turn."""
         names = [name for name in self.names() if name in ready]
         if not names or asyncio.get_running_loop().time() < self._after:
             return None
@@ -56,7 +56,7 @@ class LargeTurns:
         loop.call_later(seconds, self._wake)
 
     def on_stored(self, sizes: dict[str, int]) -> None:
-        """A commit was stored, with messages of these sizes at the most, by account."""
+        """Note that a commit was stored; `sizes` are the largest of its messages, by account."""
         for name in sizes.keys() & self._suspects.keys():
             if sizes[name] >= self._suspects[name]:
                 del self._suspects[name]

@@ -28,7 +28,7 @@ class MessageMaker:
     __slots__ = ("_account_in_key", "_shard")
 
     def __init__(self, shard: int, *, account_in_key: bool) -> None:
-        """`account_in_key` tells whether keys begin with the account."""
+        """`account_in_key` is whether keys begin with the account."""
         self._shard = shard
         self._account_in_key = account_in_key
 

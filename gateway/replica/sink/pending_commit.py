@@ -1,4 +1,4 @@
-"""A commit in the making, and what becomes of each item in it."""
+"""A commit in the making, and the outcome of each item in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PendingCommit:
     messages: list[Message] = field(default_factory=list)
     checkpoints: dict[str, bytes | None] = field(default_factory=dict)
     resets: dict[str, Checkpoint | None] = field(default_factory=dict)
-    """Accounts that begin anew once it is committed, with what they begin from; None for nothing."""
+    """Accounts that are reset once it is committed, with their new checkpoints; None for an empty one."""
     replays: list[str] = field(default_factory=list)
     """Replays of which it has something."""
     progress: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class PendingCommit:
     plain: dict[int, Message] = field(default_factory=dict)
     """Those messages by their places, as they would be otherwise."""
     aim: int = 0
-    """Bytes of accounts and replays that it is to have at the most."""
+    """Maximum bytes of accounts and replays in it."""
 
     def add_traces(self, place: int, tracer: Tracer) -> None:
         """Let the message at `place` carry a trace of its own."""
@@ -58,7 +58,7 @@ class PendingCommit:
             self.size += self.messages[place].size - plain.size
 
     def remove_traces(self, place: int) -> bool:
-        """Take that away again, and return False where there is none: it must not be what makes a message too large."""
+        """Remove the traces again, and return False where there is none: a trace must not make a message too large."""
         plain = self.plain.pop(place, None)
         if plain is not None:
             self.size += plain.size - self.messages[place].size

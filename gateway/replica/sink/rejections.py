@@ -1,7 +1,7 @@
-"""Messages that the broker refuses, each alone: set aside so that others go on, and dead letters when it is they alone.
+"""Messages that the broker refuses, each alone: set aside so that others go on, and dead letters if only they fail.
 
-A broker that changes its leader, or is wrongly set up, refuses sound messages too. So one becomes a dead letter only
-where it was refused several times, over several seconds, and once more after something else was stored.
+A broker that changes its leader, or is misconfigured, refuses sound messages too. So a message becomes a dead letter
+only where it was refused several times, over several seconds, and once more after something else was stored.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FOR: Final = 10.0
 """Seconds between the first refusal and the last before a message is dead-lettered."""
 _LONGEST_REST: Final = 5.0
 _FORGOTTEN: Final = 60.0
-"""Seconds after which a message that did not come again is no suspect any more: its account may have begun anew."""
+"""Seconds after which a message that did not return is no suspect any more: its account may have been reset."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class _Suspect:
 
 
 def _source(item: OutgoingItem) -> str:
-    """Return whose message it is: an account's, or a replay's, which has a place of its own in commits."""
+    """Return the source of a message: an account, or a replay, which has a place of its own in commits."""
     return item.content.account if item.replay is None else item.replay.replay
 
 
@@ -82,7 +82,7 @@ class Rejections:
                 suspect.others_go = True
 
     def wants_proof(self, now: float) -> list[str]:
-        """Return the accounts of messages that are refused for long enough, while nobody else had anything."""
+        """Return the accounts whose messages are refused for long enough, while no other had anything."""
         return [name for name, one in self._suspects.items() if not one.others_go and now - one.since >= _FOR]
 
     def on_proven(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""How long to wait before a shard's log is opened again, by what ended it and by what was committed until then."""
+"""How long to wait before a shard's log is reopened, by what ended it and by what was committed until then."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Reopening:
     def delay_after(self, error: BrokerError, *, lasted: float, has_committed: bool, can_halve: bool) -> float:
         """Return the seconds until the next try, after a log that `lasted`, from the first step to open it on.
 
-        `can_halve` tells whether fewer messages can be tried than the broker refused.
+        `can_halve` is whether fewer messages can be tried than the broker refused.
         """
         # A commit in between is a success, and what fails now another fault; but not where only some topics can be
         # written to.
@@ -36,7 +36,7 @@ class Reopening:
         return waiting.next_delay(lasted=lasted)
 
     def is_away_for_long(self, now: float, *, was_open: bool) -> bool:
-        """Return whether there is no log for long; `was_open` tells whether the last try had one."""
+        """Return whether the log is unavailable for long; `was_open` is whether the last try opened it."""
         is_long = not was_open and self._away_since is not None and now - self._away_since > _RELEASE_HUB_AFTER_S
         if was_open or self._away_since is None:
             self._away_since = now

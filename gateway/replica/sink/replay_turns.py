@@ -1,4 +1,4 @@
-"""When replays have their turn in commits: behind everything new, and after a failure alone and not at once."""
+"""The turns of replays in commits: behind everything new, and after a failure alone and not at once."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Final
 
 _MAX_REST_S: Final = 60.0
-"""Seconds after which replays are tried again at the latest, whose commits failed."""
+"""Maximum seconds after which replays are tried again whose commits failed."""
 
 
 class ReplayTurns:
-    """Those of one shard: what is new must not wait twice for a commit that fails because of a replay."""
+    """The turns of one shard's replays: a new event must not wait twice for a commit that fails because of a replay."""
 
     __slots__ = ("_after", "_rest", "_wake", "must_be_alone")
 
@@ -23,7 +23,7 @@ class ReplayTurns:
         """Whether a commit with something of a replay failed, maybe because of that."""
 
     def may_go(self, *, has_others: bool) -> bool:
-        """Return whether replays may have a part of a commit; `has_others` tells whether something else does."""
+        """Return whether replays may have a part of a commit; `has_others` is whether something else has one."""
         return asyncio.get_running_loop().time() >= self._after and not (self.must_be_alone and has_others)
 
     def on_failed(self) -> None:

@@ -1,11 +1,10 @@
-"""One shard at work: claim its log, give its accounts their sessions, commit what they have; every broker retry.
+"""One shard at work: it claims its log, creates its accounts' sessions and commits their work; every broker retry.
 
-Opening: the broker is asked whether the shard is still this replica's, then the claim fences every older writer,
-then the checkpoints are read, then sessions begin from them.
-One commit is in flight at a time, so batches grow with load, and a quiet shard waits for nothing. After
-anything but a clean answer the sessions are thrown away and the log is opened again: the checkpoints tell
-what was stored. Nothing is ever sent twice on a guess. Accounts come and go while it works; one that comes begins
-from the checkpoint that is read then.
+Opening has four steps. The broker confirms that this replica still owns the shard; the claim fences every older writer;
+the checkpoints are read; sessions start from them. One commit is in flight at a time, so batches grow with load, and a
+quiet shard waits for nothing. After anything but a clean answer the shard discards its sessions and reopens its log:
+the checkpoints show what was stored. Nothing is ever sent twice on a guess. Accounts are added and removed while it
+works; a new account starts from the checkpoint that is read then.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from gateway.telemetry.logs import bind, get_logger
 from gateway.telemetry.span import NO_SPAN
 
 _UNCERTAIN_AFTER_S: Final = 10.0
-"""Seconds after a commit until the broker is asked again whose the shard is: nothing else tells who is idle."""
+"""Seconds after a commit until the broker is asked again who owns the shard: an idle shard has no other sign."""
 
 
 def _task_of(account: str) -> str:
@@ -62,7 +61,7 @@ class Shard:
         self.epoch = 0
         """What reports of the shard name; once its log was open, it is above that of every earlier owner."""
         self.needs: str | None = None
-        """What a person must mend before the log can be opened; None where nothing is known."""
+        """The problem that a person must fix before the log can be opened; None where none is known."""
         self._event_log = log
         self._settings = settings
         self._work = asyncio.Event()
@@ -110,7 +109,7 @@ class Shard:
 
     async def _run(self, account: Account) -> None:
         """Run an account, again and again where it fails unexpectedly: then it begins from its checkpoint."""
-        bind(shard=self.number)  # whoever added it may be of no shard
+        bind(shard=self.number)  # the code that added it may belong to no shard
         supervisor = self._supervisors.setdefault(account.name, Supervisor(account))
         while True:
             try:
@@ -168,9 +167,9 @@ class Shard:
         self._work.set()
 
     async def run(self, membership: Membership | None = None) -> None:
-        """Serve the shard and its accounts until `stop`, or until it is another's; it may be run again.
+        """Serve the shard and its accounts until `stop`, or until another replica owns it; it may be run again.
 
-        Without a membership the newest claim is all that tells whose it is, so a writer that was fenced stays off.
+        Without a membership only the newest claim decides who owns it, so a fenced writer does not reopen.
         """
         bind(shard=self.number)
         try:
@@ -245,7 +244,7 @@ class Shard:
             account.disconnect("there is no log to write to")
 
     def _log_failure(self, error: BrokerError, delay: float) -> None:
-        """Log why the log is opened again, once a minute; and of the accounts, where only a person can mend it."""
+        """Log why the log is reopened, once a minute; and the accounts, where only a person can fix it."""
         provisioning, needs_person = self._settings.provisioning, isinstance(error, ActionRequired)
         provisioning.request_check()
         if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):
@@ -274,7 +273,7 @@ class Shard:
         loop = asyncio.get_running_loop()
         async with self._event_log.open(self.number) as writer:
             checkpoints = await self._read(writer)
-            self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was made anew counts from the beginning
+            self.epoch = max(writer.epoch, self.epoch + 1)  # a log that was created again counts from the beginning
             known = await self._settings.registry.accounts()
             begun = checkpoints.keys() | self.sessions.high_water.names()
             for name in self.accounts.keys() & begun - known:

@@ -1,7 +1,7 @@
 """What a shard's writer has committed, by account: a store that has less has lost its end, as in a power cut.
 
-The account goes on from what the store has, so the hub's history gives again what is lost. This tells a person, who may
-have consumers that have read those events already, or a broker to mend.
+The account goes on from what the store has, so the hub's history returns what is lost. The log informs a person, who
+may have consumers that have read those events already, or a broker to repair.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ class Taken(NamedTuple):
     sequences: list[int]
     """Of the present incarnation, in rising order: what the hub still has of them is published again."""
     gaps: list[OutgoingItem]
-    """What says which of earlier incarnations are lost: their history is nobody's any more."""
+    """Notifications of what is lost of earlier incarnations: no session reads their history any more."""
 
 
 def taken_back(checkpoints: Mapping[str, bytes], lost: Mapping[str, Collection[Lost]]) -> dict[str, Taken]:
-    """Return by account what is lost of it; of one whose checkpoint covers nothing of that, the same checkpoint.
+    """Return by account what is lost of it; for one whose checkpoint covers nothing of that, the same checkpoint.
 
-    So it is where the outcome of a commit was unknown that was not stored. Once the checkpoint is committed again, the
-    log looks for those events no more.
+    The same holds where the outcome of a commit was unknown that was not stored. Once the checkpoint is committed
+    again, those events are not looked for any more.
     """
     found: dict[str, Taken] = {}
     for account in lost.keys() & checkpoints.keys():
         try:
             checkpoint = decode_checkpoint(checkpoints[account])
         except CheckpointUnreadable:
-            continue  # whoever serves the account says so
+            continue  # the replica that serves the account logs it
         by_incarnation: defaultdict[int, list[int]] = defaultdict(list)
         for incarnation, sequence in sorted(lost[account]):
             by_incarnation[incarnation].append(sequence)
@@ -74,7 +74,7 @@ def log_gaps(gaps: Iterable[Notification]) -> None:
 
 
 class CommittedHighWater:
-    """How far each account of a shard is committed, as this process was told by the broker."""
+    """How far each account of a shard is committed, as the broker confirmed to this process."""
 
     def __init__(self, counters: Counters) -> None:
         self._counters = counters
@@ -102,7 +102,7 @@ class CommittedHighWater:
     def on_ownership_lost(self) -> None:
         """Expect no checkpoint any more, since another replica may change them; but none goes back by itself.
 
-        A broker that loses its power forgets who owned what as well.
+        A broker that loses its power loses the ownership records as well.
         """
         for account, highest in self._highest.items():
             if account in self._incarnations:
@@ -114,9 +114,9 @@ class CommittedHighWater:
         return frozenset(self._highest)
 
     def on_taken_back(self, taken: Mapping[str, Taken], gaps: Collection[Notification]) -> None:
-        """Log at ERROR which events are lost that checkpoints covered, which they do not any more, and count that.
+        """Log at ERROR, and count, the lost events that checkpoints covered and do not cover any more.
 
-        `gaps` are those of them that can be published by nobody.
+        `gaps` are those of them that can never be published.
         """
         log_gaps(gaps)
         self._counters.gaps += len(gaps)

@@ -1,8 +1,8 @@
-"""One account of a replica: what its source, towards the hub, and its shard, towards the broker, both work on.
+"""One account of a replica: the state that its source, towards the hub, and its shard, towards the broker, share.
 
-The session says what to do; the supervisor connects, and `sync` pages. The connection outlives a session: when the
-shard opens its log again, it attaches a new session, which pages history over the connection that stands. What
-operators want holds as soon as it can: a pause or a reconnect at once, a subscription between two calls.
+The session decides what to do; the supervisor connects, and `sync` pages. The connection outlives a session: when the
+shard reopens its log, it attaches a new session, which pages history over the open connection. Desired state is applied
+as soon as it can be: a pause or a reconnect at once, a subscription between two calls.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _QUIET_OUTAGE_S: Final = 2.5
 
 
 class AccountState(Enum):
-    """What an account is doing: the session's states, and what only the account knows."""
+    """What an account is doing: the session's states, and those that only the account has."""
 
     OFFLINE = "offline"
     CATCHING_UP = "catching_up"
@@ -170,7 +170,7 @@ class Account:
     def lag_seconds(self) -> float:
         """Return for how long the log has been behind the hub: 0 while it has everything and the account is live.
 
-        A log that was level is known to have been so until it is asked for; `touch` asks before anything changes.
+        A call extends the time for which the log is known to be level; `touch` calls it before anything changes.
         """
         session, lag, now = self.session, self.lag, time.monotonic()
         if session is not None:
@@ -186,14 +186,14 @@ class Account:
         return 0.0
 
     def _latest(self, session: Session) -> int:
-        """Return the hub's latest sequence, which a new connection knows only once it was told."""
+        """Return the hub's latest sequence, which a new connection has only once the hub returned it."""
         return session.latest if session.has_latest else max(self.lag.latest, session.latest)
 
     def touch(self) -> None:
         """Something is about to change: note for how long the log was level, and be looked at soon."""
         if not self.is_touched:
             self.is_touched = True
-            with suppress(Exception):  # the look meets the same error, and tells of it
+            with suppress(Exception):  # the look meets the same error, and reports it
                 self.lag_seconds()
 
     def refresh_fingerprint(self) -> None:
@@ -330,7 +330,7 @@ class Account:
         except Exception as error:  # noqa: BLE001 - it ends the account's task, and not only this callback
             self.link.fail(error)
 
-    # What is done over a connection ---------------------------------------------------------------------
+    # Over a connection ----------------------------------------------------------------------------------
 
     def on_page(self, session: Session, before: SessionCounts) -> None:
         """A page was taken in; `before` is what the session had counted until then."""

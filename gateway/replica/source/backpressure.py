@@ -1,8 +1,8 @@
 """When to leave further pushes to TCP for a moment: while the broker takes what waits, to read on would be in vain.
 
-A push that finds no room is let go and read again from the history, which costs three times as much, and the hub
-twice. So while a live account has more than half of its room taken, its socket is not read until the shard has taken
-a batch. Not for long: an answer of the hub may be behind, and a broker that is away takes nothing.
+A push that finds no room is dropped and read again from the history, which costs three times as much, and the hub
+twice. So while a live account has more than half of its room taken, its socket is not read until the shard has taken a
+batch. The pause is short: an answer of the hub may be behind, and an unavailable broker takes nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Backpressure:
     __slots__ = ("_hopeful", "_room")
 
     def __init__(self) -> None:
-        self._room: asyncio.Event | None = None  # while somebody waits: an unused one takes 760 bytes
+        self._room: asyncio.Event | None = None  # while a reader waits: an unused one takes 760 bytes
         self._hopeful = True
 
     def wait(self, *, pressed: bool) -> Awaitable[None] | None:
-        """Return what to wait for before more is read, if anything; `pressed` tells whether much waits already."""
+        """Return what to wait for before more is read, if anything; `pressed` is whether much waits already."""
         return self._until_room() if pressed and self._hopeful else None
 
     def on_batch_taken(self) -> None:

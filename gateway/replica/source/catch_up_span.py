@@ -1,4 +1,4 @@
-"""The span of each walk of a session through the history that ends live."""
+"""The span of each catch-up: a session's reading of the history until it is live."""
 
 from __future__ import annotations
 

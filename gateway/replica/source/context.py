@@ -40,7 +40,7 @@ class AdaptivePageSize:
     events: int
     """What the hub takes, as far as is known."""
     room: int
-    """Bytes that a page may be expected to take: events are asked for one by one, if they are that large."""
+    """Expected maximum bytes of a page: events that are as large are requested one by one."""
     most: int = field(init=False)
     """The most that settings allow."""
     event_bytes: float = 1024.0
@@ -116,9 +116,9 @@ class AccountPageSize:
         return self._shared.expected_bytes * self.size // self._shared.size
 
     def halve(self, asked: int, *, is_limit: bool) -> bool:
-        """Ask for half of what was `asked` for; return False where that is one event.
+        """Request half of what was `asked` for; return False where that is one event.
 
-        `is_limit`: the hub says that it gives no more, so that is not tried again for an hour.
+        `is_limit`: the hub reports that as its maximum, so more is not tried again for an hour.
         """
         if asked <= 1:
             return False
@@ -169,7 +169,7 @@ class RateLimiter:
 
 
 Connect = Callable[[str, str, Matched], Awaitable[Connection]]
-"""Connects to the hub at a URL with a key, and tells of each stage, as `gateway.signalr.connection.connect` does."""
+"""Connects to the hub at a URL with a key, and reports each stage, as `gateway.signalr.connection.connect` does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +193,7 @@ class SourceContext:
     counters: Counters
     """What is counted of all accounts together."""
     decoder: Decoder
-    """Reads what the hub sends; it knows what the operator says of the numbers of enums."""
+    """Reads what the hub sends, with the operator's setting for the numbers of enums."""
     max_dead_letters: int = 6000
     """In a minute, of one account."""
     skip_poison_after: int | None = None

@@ -1,4 +1,4 @@
-"""What is counted of one account since the process began; what is counted of all together is in `Counters`."""
+"""Counters of one account since the process began; those of all accounts together are in `Counters`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _UNPUBLISHED: Final = {
     LOST: "pushed events without EventSeqId are lost: no room, and the history may not return them",
     STRAY: "events of the history are out of order, below the verified sequence: not published",
 }
-"""What the log says, by what became of them."""
+"""The log messages, by the outcome of the events."""
 _CONTRADICTIONS: Final = {
     Outcome.TOO_LATE: (
         logging.ERROR,
@@ -33,9 +33,9 @@ _CONTRADICTIONS: Final = {
         "pushed event far above the hub's latest sequence: published as late, settles no sequence",
     ),
 }
-"""What the log says of what is queued though it is not as it should be."""
+"""The log messages about events that are queued although they are not as they should be."""
 _EACH: Final = 20
-"""Of how many of these the log tells one by one."""
+"""How many of these are logged one by one."""
 _NOT_IN_THE_LOG: Final = frozenset({"filtered", Outcome.DUPLICATE.value, Outcome.BEFORE_START.value})
 
 
@@ -100,7 +100,7 @@ class AccountCounters:
             get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
 
     def on_unpublished(self, what: str, more: int) -> None:
-        """Log what is not published, and should have been: the first time, the tenth, the hundredth."""
+        """Log an event that is not published, and should have been: the first time, the tenth, the hundredth."""
         before = self._said[what]
         self._said[what] = after = before + more
         if more and len(str(after)) > (len(str(before)) if before else 0):

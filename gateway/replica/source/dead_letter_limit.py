@@ -1,4 +1,4 @@
-"""How many dead letters one account may make in a minute: a hub that sends nothing else must not fill the broker."""
+"""How many dead letters an account may make in a minute: a hub that sends nothing else must not fill the broker."""
 
 from __future__ import annotations
 

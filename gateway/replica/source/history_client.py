@@ -1,4 +1,4 @@
-"""One account's questions for the hub's history: how much at once, how often, and what a refusal means."""
+"""One account's requests for the hub's history: how much at once, how often, and what a refusal means."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from gateway.telemetry.logs import get_logger
 _TOO_MUCH: Final = {"too-large", "silent"}
 """Reasons of a lost connection that a smaller page may avoid: above the record limit, or slower than a ping."""
 _AGAIN: Final = 2
-"""Failures in a row of one question, whatever their words, after which less is asked for."""
+"""Failures in a row of one request, whatever their messages, after which less is requested."""
 _PAUSE: Final = 0.02
 """Seconds between two tries, at the least: what fails at once is not to be asked in a burst."""
 _TRIES: Final = 3
@@ -52,10 +52,10 @@ class HistoryClient:
         skip_after: int | None = None,
         is_replay: bool = False,
     ) -> None:
-        """`limit` is that of all accounts; `note` hears of every call that failed; `most` events make a page.
+        """`limit` is that of all accounts; `note` is called for every failed call; `most` events make a page.
 
-        After `skip_after` failures of one event alone it may be passed, where `page` is told so. An event that cannot
-        be given halts the account, unless this is for a replay.
+        After `skip_after` failures of one event alone it may be passed, where `page` allows it. An event that the hub
+        cannot return halts the account, unless this is for a replay.
         """
         self._account = account
         self._limit = AccountPageSize(account, limit, most)
@@ -181,7 +181,7 @@ class HistoryClient:
         return self._search
 
     def _log_skipped(self, since: int, error: HubError) -> None:
-        """Log once which event the hub does not give, although it is asked for alone."""
+        """Log once which event the hub does not return, although it is requested alone."""
         if self._told_of == since or self._is_replay:
             return
         self._told_of = since

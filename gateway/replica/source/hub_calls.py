@@ -16,9 +16,9 @@ Answer = TypeVar("Answer")
 
 
 async def until_answered(call: Callable[[], Awaitable[Answer]], note: Callable[[HubError], None]) -> Answer:
-    """Call until the hub gives an answer, or the connection is given up after too many failures in a row.
+    """Call until the hub answers, or until too many failures in a row end the connection.
 
-    `note` hears of each failure.
+    `note` is called for each failure.
     """
     backoff = Backoff(cap=MAX_CALL_DELAY_S)
     while True:

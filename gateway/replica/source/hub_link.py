@@ -19,7 +19,7 @@ class Released(HubError):
 
 
 class HubLink:
-    """What an account and its shard may know, and ask, of the connection that its supervisor makes."""
+    """What an account and its shard may read, and request, of the connection that its supervisor makes."""
 
     __slots__ = (
         "_connection",
@@ -58,7 +58,7 @@ class HubLink:
 
     @property
     def heard_at(self) -> float | None:
-        """When the hub was last heard over the present or the last connection, by the loop's clock."""
+        """When the last record of the hub was received over the present or the last connection, by the loop's clock."""
         return self._heard_at if self._connection is None else self._connection.last_received_at
 
     @property
@@ -99,7 +99,7 @@ class HubLink:
         self._release.set()
 
     def give_way(self, unfinished: int) -> None:
-        """Let the connection go, whose record of so many bytes leaves no room for the others."""
+        """Release the connection, whose record of so many bytes leaves no room for the others."""
         if self._connection is not None:
             self._connection.abandon(memory_exhausted(unfinished))
 

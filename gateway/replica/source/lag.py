@@ -1,8 +1,8 @@
 """How far an account's log is behind its hub: in sequences, and for how long.
 
-What counts is what is committed. Where events flow without a pause something is always on its way, so it is not asked
-whether everything is there, but up to which moment it is: when a batch is taken, what the hub had said by then is
-remembered, and once so much is committed the log was level at that moment.
+Only committed events count. Where events flow without a pause, something is always on its way. So the lag is the time
+since the last moment up to which everything is committed. When a batch is taken, the hub's latest sequence at that time
+is remembered; once it is committed, the log was level at that moment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Lag:
 
     def __init__(self) -> None:
         self.latest = 0
-        """The hub's latest sequence, as last told or pushed; kept while there is no session."""
+        """The hub's latest sequence, as last returned or pushed; kept while there is no session."""
         self.settled = 0
         """The highest sequence that is committed - published, filtered or dead-lettered - or that will never come."""
         self.verified = 0

@@ -1,8 +1,8 @@
-"""The pages of one connection: the next one is asked for while the last is decoded.
+"""The pages of one connection: the next page is requested while the last is decoded.
 
-Asked for ahead is only what the session will most likely want, and only where there is room for it at once. What
-the session wants after all decides: an answer to anything else is let go, as is one that the hub may have given
-before it told its latest sequence, since by that the session judges what is final.
+Only the page that the session will most likely want is prefetched, and only where there is room for it at once. The
+session decides afterwards. An answer to any other request is dropped. So is an answer that the hub may have given
+before it returned its latest sequence, since by that the session judges what is final.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from gateway.session.types import Content, PageRequest
 from gateway.signalr.large_records import LARGE, ODD, TURN, decode_aside
 
 _GIVES_WAY: Final = 0.5
-"""Seconds after which a page for which there was no room is asked for again, where others go first."""
+"""Seconds after which a page for which there was no room is requested again, where others go first."""
 
 
 @dataclass(slots=True)
 class PageInFlight:
-    """A page that was asked for."""
+    """A requested page."""
 
     request: PageRequest
     reservation: Reservation
@@ -38,7 +38,7 @@ class PagePrefetcher:
     """Asks for pages over one connection, one at a time."""
 
     def __init__(self, history: HistoryClient, hub: Hub, share: MemoryShare, tasks: asyncio.TaskGroup) -> None:
-        """`tasks` are those of the connection: what was asked for ahead ends with it."""
+        """`tasks` are those of the connection: a prefetched page ends with it."""
         self._history = history
         self._hub = hub
         self._share = share
@@ -52,10 +52,10 @@ class PagePrefetcher:
         *,
         gives_way: bool = False,
     ) -> PageInFlight | None:
-        """Ask for the page that is wanted, once there is room for it; None where none is wanted any more.
+        """Return the page that the session wants, once there is room for it; None where it wants none any more.
 
-        One that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass` that the
-        hub cannot give may be passed: then the answer raises UnservableEvents.
+        A request that `gives_way` does not wait for room: None where there is none just now. Events up to `may_pass`
+        that the hub cannot return may be passed: then the answer raises UnservableEvents.
         """
         if self._ahead is not None:
             asked, _ = self._ahead
@@ -83,7 +83,7 @@ class PagePrefetcher:
             self._ahead = PageInFlight(request, reservation, task), task
 
     def discard(self) -> None:
-        """Forget what was asked for ahead."""
+        """Discard the prefetched page."""
         if self._ahead is not None:
             (asked, task), self._ahead = self._ahead, None
             task.cancel()

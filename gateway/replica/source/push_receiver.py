@@ -1,7 +1,7 @@
-"""What comes over a connection, into the session: from a record to an event, and what follows from its outcome.
+"""What arrives over a connection, into the session: from a record to an event, and the consequences of its outcome.
 
-Nearly all that a hub pushes are events written always alike. Of those neither the record nor its argument needs to be
-looked at twice: how the record begins says which event it is, and what is left of it is one JSON object or none.
+The hub writes nearly all pushed events alike. Neither the record nor its argument of these is parsed twice: the
+record's beginning identifies the event, and the rest is one JSON object or none.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class PushReceiver:
         return self._link.backpressure.wait(pressed=session is not None and session.is_backpressured)
 
     def measure(self) -> None:
-        """Let the budget know of a record that is not complete; raises ConnectionLost where there is no room for it."""
+        """Report an incomplete record to the budget; raises ConnectionLost where there is no room for it."""
         self._memory.measure_unfinished(self._link.unfinished)
 
 

@@ -1,4 +1,4 @@
-"""What follows from each error that ended a connection, or kept it from being made: when it is tried again."""
+"""What follows from each error that ended a connection, or prevented it: when the supervisor tries again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Retry:
     reason: str
     """As metrics count it."""
     state: AccountState | None = None
-    """What the account is until it is connected again; None where its session says."""
+    """The account's state until it is connected again; None where its session decides."""
     at_least: float | None = None
     """Seconds that the backoff comes on top of."""
     instead: float | None = None

@@ -1,4 +1,4 @@
-"""What the hub pushes for one account, brought to what is wanted by the difference alone."""
+"""What the hub pushes for one account, changed to the desired subscription by the difference alone."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class HubSubscription:
     """The subscription of one account at the hub."""
 
     def __init__(self, account: str, call: Call, note: Callable[[HubError], None]) -> None:
-        """`call` calls until there is an answer; `note` hears of a call that failed."""
+        """`call` calls until there is an answer; `note` is called for a failed call."""
         self._note = note
         self.failed: tuple[int, ...] = ()
         """Strategies that the hub did not give when it was asked last."""
         self._account = account
         self._call = call
-        self._pushed: frozenset[int] = frozenset()  # as far as the hub said
+        self._pushed: frozenset[int] = frozenset()  # as far as the hub reported
         self._renew_at = 0.0
 
     def on_connected(self) -> None:
@@ -43,9 +43,9 @@ class HubSubscription:
         self._renew_at = 0.0
 
     async def widen(self, hub: Hub, wanted: Strategies) -> None:
-        """Let the hub push `wanted`, besides what it pushes already.
+        """Make the hub push `wanted`, in addition to what it pushes already.
 
-        Where it refuses that a few times, it is asked again at each audit: the history is to be read meanwhile.
+        Where the hub refuses that a few times, it is asked again at each audit: the history is read meanwhile.
         """
         missing = None if wanted is None else wanted - self._pushed
         if missing is not None and not missing:
@@ -90,11 +90,11 @@ class HubSubscription:
             )
 
     def exceeds(self, wanted: Strategies) -> bool:
-        """Return whether the hub pushes more than `wanted`, as far as it said."""
+        """Return whether the hub pushes more than `wanted`, as far as it reported."""
         return wanted is not None and not self._pushed <= wanted
 
     async def narrow(self, hub: Hub, wanted: Strategies) -> None:
-        """Let the hub push no more than `wanted`; none at all is said by leaving all."""
+        """Make the hub push no more than `wanted`; an empty subscription means leaving all."""
         if wanted is not None:
             surplus = sorted(self._pushed - wanted)
             await self._call(lambda: hub.unsubscribe(surplus if wanted else None))

@@ -35,7 +35,7 @@ from gateway.telemetry.logs import bind, get_logger
 from gateway.telemetry.span import NO_SPAN
 
 _KEY_POLL_INTERVAL_S: Final = 2.0
-"""Seconds between looks at the key of an account that is refused or stands still."""
+"""Seconds between looks at the key of an account that is unauthorized or halted."""
 
 
 class Supervisor:
@@ -194,7 +194,7 @@ def _delay(retry: Retry, backoff: Backoff, *, lasted: float) -> float:
 
 
 def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | Diverged:
-    """Return what says most of what ended a connection: a divergence, else the loss that made calls fail."""
+    """Return the error that explains best why a connection ended: a divergence, else the loss that made calls fail."""
     errors: list[HubError | Diverged] = []
     pending: list[BaseException] = [group]
     while pending:

@@ -1,4 +1,4 @@
-"""What is done over one connection: subscribe, page, audit, and change the subscription when another is wanted."""
+"""The work over one connection: subscribe, page, audit, and change the subscription when the desired one changes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _POLL_INTERVAL_S: Final = 0.25
 """Seconds between pages at the end of a history that does not yet show what was pushed."""
 _DEAF: Final = 6
-"""After two to this power audits, at the latest, a hub that pushes nothing is connected to anew."""
+"""After at most two to this power audits, a hub that pushes nothing is connected to again."""
 _MISSED: Final = 3
 """Events that it must not have pushed by then: of one or two the pushes may have been lost."""
 _SOON: Final = 1.0
@@ -58,7 +58,7 @@ async def sync(account: Account, hub: Hub, pages: PagePrefetcher, subject: str |
 
 
 def _subscriptions_at_hub(account: Account) -> Strategies:
-    """Return all that must be pushed: what holds, and what is wanted instead."""
+    """Return all that must be pushed: the effective subscription, and the desired one."""
     held = None if account.session is None else account.session.strategies
     desired = held if account.desired.desired is None else subscription_of(account.desired.desired.strategies)
     return None if held is None or desired is None else held | desired
@@ -198,9 +198,9 @@ class SyncLoop:
         self._audit_at = self._next_audit()
 
     async def _wait_live(self) -> None:
-        """Subscribe again where the hub pushes nothing though it has events, and then begin anew.
+        """Subscribe again where the hub pushes nothing though it has events, and then reconnect.
 
-        One that pushes some is subscribed to again as well, ever less often: a strategy may be new there. A hub that
+        A hub that pushes some is subscribed to again as well, ever less often: a strategy may be new there. A hub that
         goes on pushing nothing is connected to ever less often: the audits find everything, only later. Raises
         ConnectionLost.
         """
@@ -251,6 +251,6 @@ class SyncLoop:
         self._account.count_dead_letters(self._session)
 
     async def _ask_latest(self) -> tuple[Latest, float]:
-        """Ask for the latest sequence; with the answer comes when it was asked for, in Unix time."""
+        """Request the latest sequence; the answer has the time of the request, in Unix time."""
         asked = time.time()
         return await self._hub.latest(), asked

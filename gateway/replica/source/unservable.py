@@ -1,4 +1,4 @@
-"""Events that the hub cannot give, not even alone: from where on it gives others again."""
+"""Events that the hub cannot return, not even alone, and the next event that it does return."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class UnservableSearch:
 
     @property
     def at(self) -> int:
-        """The sequence after which one event is to be asked for now."""
+        """The sequence after which a single event is to be requested now."""
         if self._works_at is None:
             return min(self.since + self._step, self._last)
         return (self._fails_at + self._works_at) // 2  # where they are neighbours, what failed is tried again
