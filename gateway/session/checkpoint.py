@@ -1,15 +1,15 @@
 """What is settled for an account, as it is committed together with the events that it covers.
 
-Everything up to `verified` is settled, and the history there is old enough to be final. Above it single
-sequences are settled, kept as intervals. The anchor is what the hub's history must begin with when it is
-read again from just before it: if it does not, this is another history, or one with a hole.
+Everything up to `verified` is settled, and the history there is old enough to be final. Above it single sequences are
+settled, kept as intervals. The anchor is the event with which the hub's history must begin when it is read again from
+just before it. If it does not, this is another history, or one with a hole.
 
-What `verified` passed without having seen it is kept as far as there is room: such a number was never published, so
-an event that shows up under it later can be published safely.
+Sequences that `verified` passed without an event are kept as far as there is room: such a number was never published,
+so an event that shows up under it later can be published safely.
 
-The format carries a version. This release reads and writes version 1; one that it does not know is
-refused in words and never overwritten. A checkpoint stays below 144 KiB: 64 of intervals, 24 of subscriptions,
-48 of identities, 4 of passed holes, half of what is lost, and little else.
+The format carries a version. This release reads and writes version 1; it refuses an unknown version with a clear error
+and never overwrites it. A checkpoint stays below 144 KiB: 64 of intervals, 24 of subscriptions, 48 of identities, 4 of
+passed holes, half of what is lost, and little else.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gateway.session.types import Content
 
 VERSION: Final = 1
 LARGEST: Final = 144 * 1024
-"""Bytes that an encoded checkpoint takes at the most; every broker must take a message of that size."""
+"""Maximum bytes of an encoded checkpoint; every broker must take a message of that size."""
 
 
 class CheckpointUnreadable(GatewayError):
@@ -64,13 +64,13 @@ class Anchor:
         return False
 
     def __str__(self) -> str:
-        """Say which event it is."""
+        """Return which event it is, as text."""
         return self.id or (f"one of {self.time}" if self.time else "one without EventId")
 
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What is known of the sequences up to `verified`."""
+    """The sequences up to `verified`, as far as they are known."""
 
     began: int
     """The account began after it: nothing up to it was ever to be published."""
@@ -96,13 +96,13 @@ class Checkpoint:
     incarnation: int = 1
     """Rises by one when an operator declares the hub's history to be another one."""
     subject: str | None = None
-    """Whose key this was made with, where the key is a JWT that says so."""
+    """The subject of the key with which this was made, where the key is a JWT that names it."""
     subscriptions: tuple[Subscription, ...] = ALL
     """What held at which sequence, as far as an event above `verified` may fall under it."""
     passed: Passed | None = None
     """None where nothing is known of what is below `verified`."""
     sightings: tuple[Sighting, ...] = ()
-    """Which latest sequence the hub told when, oldest first."""
+    """The latest sequences that the hub returned, with their times, oldest first."""
     again: int = 0
     """Up to here history shows again what is published, and what is published again pushes identities out of memory."""
     lost: tuple[tuple[int, int], ...] = ()
@@ -115,7 +115,7 @@ class Checkpoint:
 def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Checkpoint:
     """Return the checkpoint that begins an incarnation after sequence `start` of a history that may be another.
 
-    What was settled, remembered and pinned is forgotten; `strategies`, what is wanted now, hold from the beginning.
+    It keeps nothing that was settled, remembered or pinned; the desired `strategies` hold from the beginning.
     """
     if start < 0:
         raise ValueError(f"a history has no sequence {start}; 0 begins at its earliest event")
@@ -123,7 +123,7 @@ def reset_checkpoint(incarnation: int, start: int, strategies: Strategies) -> Ch
 
 
 def reset_notification(account: str, new: Checkpoint) -> Notification:
-    """Return what tells consumers of a reset, to be committed with it: sequences may begin again."""
+    """Return the notification of a reset, to be committed with it: sequences may begin again."""
     detail: dict[str, str | int | None] = {
         "Incarnation": new.incarnation,
         "SinceSeqId": new.verified,
@@ -148,7 +148,7 @@ class _Wire(msgspec.Struct, kw_only=True, omit_defaults=True):
     passed: list[int] = []
     """Where the account began, the floor, and from that the gap before and length of each hole in turn."""
     sightings: list[tuple[int, int, int | None]] = []
-    """The latest sequence, and when it was told: in ticks by the hub's clock and by ours."""
+    """The latest sequence, and when the hub returned it: in ticks by the hub's clock and by ours."""
     again: int = 0
     lost: list[int] = []
     """Like `settled`."""

@@ -1,4 +1,4 @@
-"""What the next checkpoint says: all that batches took, and nothing of what still waits in the queue."""
+"""The contents of the next checkpoint: all that batches took, and nothing that still waits in the queue."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class CheckpointDraft:
 
     @property
     def unknown_through(self) -> int:
-        """The sequence up to which the dedup window need not know the event that has a number."""
+        """The sequence up to which the dedup window need not have the event of a number."""
         return max(self._floor, self.began, self._again)
 
     def settled(self) -> IntervalSet:

@@ -1,4 +1,4 @@
-"""What is published although it contradicts the history: marked for consumers, and logged for operators."""
+"""Events that are published although they contradict the history: marked for consumers, and logged for operators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Contradictions:
     def __init__(
         self, queue: OutgoingQueue, window: DedupWindow, subscriptions: Subscriptions, incarnation: int
     ) -> None:
-        """Each goes through `queue`, unless `subscriptions` do not want it or `window` knows it."""
+        """Each goes through `queue`, unless `subscriptions` exclude it or `window` has it."""
         self._queue = queue
         self._window = window
         self._subscriptions = subscriptions
@@ -52,7 +52,7 @@ class Contradictions:
         return outcome
 
     def place_unconfirmed(self, content: Content) -> Outcome:
-        """Queue `content`, whose number is far above all that the hub knows, marked late: it settles no number."""
+        """Queue `content`, whose number is far above all that the hub has, marked late: it settles no number."""
         if self._window.has_seen(content.identity):
             return Outcome.DUPLICATE
         self._window.on_queued(content.identity, sequenced=False)

@@ -1,4 +1,4 @@
-"""Sound events that cannot be published under their number, as dead letters that say why."""
+"""Dead letters of sound events that cannot be published under their number, with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.session.types import Content
 
 
 def too_late(content: Content, verified: int) -> DeadLetter:
-    """Return the dead letter of an event whose number may have been published before it came into view."""
+    """Return the dead letter of an event whose number may have been published before the event came into view."""
     why = (
         f"event {content.sequence} ({_named(content.id)}) came into view after everything up to {verified} was "
         "verified, and it is not known any more whether its number was published"
@@ -19,7 +19,7 @@ def too_late(content: Content, verified: int) -> DeadLetter:
 
 
 def reused(content: Content, first: str | None, *, is_correction: bool) -> DeadLetter:
-    """Return the dead letter of an event whose number another one has, of the EventId `first` where that is known."""
+    """Return the dead letter of an event whose number another event has, with EventId `first` where it is known."""
     if is_correction:
         why = f"event {content.sequence} was published as {first} with another content, and comes again with this one"
     else:

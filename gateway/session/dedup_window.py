@@ -1,8 +1,8 @@
-"""The last identities published: what an event without a sequence is known by.
+"""The identities published last, by which an event without a sequence is recognised.
 
-Live may lack a sequence that history has, and the other way round, so events with a sequence enter their
-identity too. They are kept apart: two events with different sequences are two, whatever their EventIds, and a
-flow of sequenced events must not push out the others.
+A push may lack a sequence that history has, and the other way round, so events with a sequence enter their identity
+too. They are kept apart: two events with different sequences are two, whatever their EventIds, and a flow of sequenced
+events must not push out the others.
 """
 
 from __future__ import annotations

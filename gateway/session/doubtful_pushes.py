@@ -1,7 +1,7 @@
-"""Doubtful pushes, which are held aside until the hub has told more.
+"""Doubtful pushes, which are held aside until the hub has returned more.
 
-There are three: one whose number another push has that still waits; one whose number is far above all that the hub
-told; and one that cannot be decoded, though the history may have it whole.
+There are three kinds: one whose number another waiting push has; one whose number is far above all that the hub
+returned; and one that cannot be decoded, though the history may have it whole.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from gateway.session.hub_clock import HubClock, Moment
 from gateway.session.types import Content
 
 _FAR: Final = 10_000
-"""Numbers that may lie between what is known and a push, at the least: a database may skip as many when it starts."""
+"""Minimum numbers that may lie between the known ones and a push: a database may skip as many when it starts."""
 _STEPS: Final = 16
 """How many of the largest step that was confirmed may lie there, else."""
 _LOOKS: Final = 3
 """Passes to the end of the history that must not have shown a garbled push: a page may be empty by mistake."""
 _QUESTIONS: Final = 3
-"""How often the hub is asked at once what its latest is, for one whose number is far; then the audits ask."""
+"""How often the hub is asked at once for its latest, for a push whose number is far; then the audits ask."""
 
 _MOST_LET_GO: Final = 1_000
 """Far numbers that are remembered of pushes that found no room: what is more than that may be published late."""
@@ -48,9 +48,9 @@ class Doubtful:
     """Whether it came after the subscription."""
     trial: int
     was_asked: bool = False
-    """Whether the hub has told its latest since it came; that answer may have been under way before."""
+    """Whether the hub has returned its latest since the push arrived; that answer may have been under way before."""
     since: Moment | None = None
-    """When the hub told its latest for the second time since it came."""
+    """When the hub returned its latest for the second time since the push arrived."""
     is_sought: bool = False
     """Whether a pass over the history has begun since it came."""
     is_due: bool = False
@@ -99,7 +99,7 @@ class DoubtfulPushes:
         return True
 
     def on_latest(self, moment: Moment) -> None:
-        """Note that the hub told its latest sequence."""
+        """Note that the hub returned its latest sequence."""
         for held in self._held:
             if held.was_asked and held.since is None:
                 held.since = moment
@@ -113,11 +113,11 @@ class DoubtfulPushes:
         self._known = latest
 
     def is_far(self, sequence: int, high: int) -> bool:
-        """Return whether a number is far above what the hub told and the highest that is settled."""
+        """Return whether a number is far above the hub's latest and the highest that is settled."""
         return sequence > max(self._known, high) + max(_FAR, _STEPS * self._step)
 
     def on_connected(self) -> None:
-        """Note a new connection: the hub tells once more how far its history must be read."""
+        """Note a new connection: the hub returns once more how far its history must be read."""
         self._let_go.clear()
 
     def let_go(self, sequence: int) -> None:
@@ -126,7 +126,7 @@ class DoubtfulPushes:
             self._let_go.add(sequence)
 
     def take_confirmed(self, high: int) -> int:
-        """Return the highest number let go that is far no more, 0 for none, and forget such."""
+        """Return the highest dropped number that is far no more, 0 for none, and forget such."""
         if not self._let_go:
             return 0
         confirmed = {sequence for sequence in self._let_go if not self.is_far(sequence, high)}
@@ -135,7 +135,7 @@ class DoubtfulPushes:
 
     @property
     def asks(self) -> bool:
-        """Whether the hub should tell its latest now."""
+        """Whether the hub should be asked for its latest now."""
         return self._questions > 0 and self._far > 0
 
     @property
@@ -159,7 +159,7 @@ class DoubtfulPushes:
                 held.is_overdue = is_enough or held.looks >= _LOOKS
 
     def release(self, is_clear: Callable[[Doubtful], bool]) -> list[Doubtful]:
-        """Let go of those that `is_clear` says, and return them."""
+        """Remove those for which `is_clear` is true, and return them."""
         released: list[Doubtful] = []
         kept: list[Doubtful] = []
         for held in self._held:
@@ -173,5 +173,5 @@ class DoubtfulPushes:
         return released
 
     def discard_since(self, trial: int) -> int:
-        """Let go of all that came in `trial` or later, and return how many that were."""
+        """Drop all that arrived in `trial` or later, and return how many that were."""
         return len(self.release(lambda held: held.trial >= trial))

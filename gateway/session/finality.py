@@ -1,9 +1,9 @@
 """Up to which sequence the history is final, holes included.
 
-A hole may still be filled until the hub has said for a grace that it has something above it. When an event happened
-says nothing of that: what happened long ago may be stored now. So pairs of the latest sequence that the hub told and
-of the moment are kept, in the checkpoint too, lest each restart begin anew. Where there is no hole, old events are
-final at once; young ones are not, since something without a sequence may still come into view among them.
+A hole may still be filled until the hub has shown for a grace that it has something above it. The time of an event does
+not count for that: an old event may be stored now. So pairs of the hub's latest sequence and of the moment are kept, in
+the checkpoint too, lest each restart begin again. Where there is no hole, old events are final at once; young ones are
+not, since an event without a sequence may still come into view among them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST: Final = 8
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False):
-    """What the hub said that it has, and when."""
+    """The latest sequence that the hub returned, and when."""
 
     latest: int
     moment: Moment
@@ -37,7 +37,7 @@ class Finality:
     """The history of one account, as far as it will not change any more."""
 
     def __init__(self, clock: HubClock, sightings: Iterable[Sighting]) -> None:
-        """Go on with what a checkpoint knows, oldest first."""
+        """Go on with a checkpoint's sightings, oldest first."""
         self._clock = clock
         self._sightings = list(sightings)
         self._old_ticks = 0
@@ -51,10 +51,10 @@ class Finality:
         return tuple(self._sightings)
 
     def on_latest(self, latest: int, moment: Moment) -> None:
-        """Note that the hub told its latest sequence at a moment; it is not below what is verified."""
+        """Note that the hub returned its latest sequence at a moment; it is not below what is verified."""
         self._old_ticks = self._clock.grace_ago
         self._old_second = second_of(self._old_ticks)
-        self.through = min(self.through, latest)  # else a number far too high that it told once would stand for ever
+        self.through = min(self.through, latest)  # else a number far too high that it returned once would stay for ever
         known = [Sighting(one.latest, self._not_ahead(one.moment)) for one in self._sightings if one.latest <= latest]
         passed = [one.latest for one in known if self._clock.has_passed(one.moment)]
         self.through = max(self.through, *passed, 0)
@@ -69,8 +69,8 @@ class Finality:
     ) -> Content | None:
         """Return the last event of a page that is final, as all before it in the page are; None where none is.
 
-        `has_hole` tells whether anything between two sequences is neither settled nor queued. A dead letter, which has
-        no time, is as final as what follows.
+        `has_hole` is whether anything between two sequences is neither settled nor queued. A dead letter, which has no
+        time, is as final as what follows.
         """
         final, reached = None, verified
         for content in contents:
@@ -89,7 +89,7 @@ class Finality:
         return final
 
     def is_old(self, content: Content) -> bool:
-        """Return whether `content` says that it happened longer than the grace ago; a dead letter says nothing."""
+        """Return whether `content` happened, by its own time, longer than the grace ago; a dead letter has no time."""
         if isinstance(content, DeadLetter):
             return False
         time = content.time

@@ -1,8 +1,8 @@
-"""Where the paging of the history stands: the next question, what the answers prove, and what they may not.
+"""Where the paging of the history stands: the next request, what the answers prove, and what they may not.
 
 Each pass over the history begins just before the last event that is known to be final, the anchor, and checks that the
-history still has it. That is how a hub that started again, another user's key and a history that lost its
-beginning are told apart from holes, which prove nothing.
+history still has it. So the cursor detects a hub that started again, another user's key and a history that lost its
+beginning, and distinguishes them from holes, which prove nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.session.page_tokens import PageTokens
 from gateway.session.types import Content, Page, PageRequest
 
 _LOOKS: Final = 8
-"""How often the anchor must be missed, besides for how long, before the history counts as another."""
+"""How often the anchor must be missed, in addition to for how long, before the history counts as another."""
 
 
 class CursorPhase(Enum):
@@ -31,14 +31,14 @@ class CursorPhase(Enum):
     ORIGIN = "origin"
     """The anchor is gone: the cursor looks whether the history begins after it, or is another."""
     FORWARD = "onward"
-    """The cursor reads what is new."""
+    """The cursor reads new events."""
 
 
 class HistoryCursor:
     """The position of one pass over the history, from the anchor on."""
 
     def __init__(self, clock: HubClock, was_published: Callable[[Content], bool] = lambda _: False) -> None:
-        """`clock` tells how long a condition has lasted, `was_published` whether an event certainly was published."""
+        """`clock` has how long a condition has lasted, `was_published` whether an event certainly was published."""
         self._clock = clock
         self._was_published = was_published
         self._missed: tuple[Moment, int] | None = None
@@ -48,7 +48,7 @@ class HistoryCursor:
         self.begin(0, None)
 
     def on_connected(self) -> None:
-        """Note a new connection: since when the former one lagged, or missed the anchor, says nothing of it."""
+        """Note a new connection: the time for which the former one lagged, or missed the anchor, does not count."""
         self._missed = self._behind_since = None
 
     def begin(self, marked: int, anchor: Anchor | None) -> None:
@@ -201,7 +201,7 @@ class HistoryCursor:
         self._go_to(0)
 
     def read_forward(self) -> None:
-        """Read what is new: there is no anchor to find."""
+        """Read new events: there is no anchor to find."""
         self.phase = CursorPhase.FORWARD
         self._go_to(self.reached)
 

@@ -1,4 +1,4 @@
-"""How the history is read: page after page from the anchor, until the session is live, and again with each audit."""
+"""The reading of the history: page after page from the anchor, until the session is live, and again with each audit."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class HistoryReader:
         return self._lifecycle.state is State.LIVE and not self._lifecycle.is_auditing and self._doubtful.wants_look
 
     def wants(self) -> PageRequest | None:
-        """Return the page to ask for now; None when there is none to ask for, or no room for it."""
+        """Return the page to request now; None when there is none to request, or no room for it."""
         lifecycle = self._lifecycle
         if self._latest.must_be_told or not lifecycle.is_subscribed or self._outbox.queue.is_full:
             return None
@@ -149,6 +149,6 @@ class HistoryReader:
             self._cursor.pass_over(since, through)
 
     def on_token_refused(self) -> None:
-        """Drop the continuation token of the page that was asked for: the hub no longer takes it."""
+        """Drop the continuation token of the requested page: the hub no longer takes it."""
         if self.wants() is not None and self._cursor.request.token is not None:
             self._cursor.forget_token()

@@ -1,8 +1,8 @@
-"""How much time has passed at the hub, told by its clock and by ours together.
+"""How much time has passed at the hub, by its clock and by ours together.
 
-The hub tells its time with each answer about its latest sequence (SnapshotTime). That clock may jump, drift or stand
-still, and ours may be set: time has passed where both say so. Where the hub's stands still, ours is believed after
-several graces and several answers.
+The hub returns its time with each answer about its latest sequence (SnapshotTime). That clock may jump, drift or stop,
+and ours may be set: time has passed where both show it. Where the hub's has stopped, ours is believed after several
+graces and several answers.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _GRACES: Final = 4
 
 
 class Moment(msgspec.Struct, frozen=True, gc=False):
-    """When the hub told something, in ticks of 100 ns."""
+    """When the hub answered, in ticks of 100 ns."""
 
     hub: int
     """By the hub's clock."""
     ours: int | None = None
-    """By ours, which goes on over restarts and replicas; None where nobody told it."""
+    """By ours, which goes on over restarts and replicas; None where it is unknown."""
     look: int = 0
     """How many answers there were before, in this session; 0 for a moment of a session before."""
 
 
 class HubClock:
-    """Tells whether the grace has passed since a moment."""
+    """Measures whether the grace has passed since a moment."""
 
     def __init__(self, grace: float) -> None:
         """Take `grace` in seconds."""
@@ -49,7 +49,7 @@ class HubClock:
         return self.now.hub - self._grace
 
     def is_ahead(self, moment: Moment) -> bool:
-        """Return whether `moment` is still to come by one of the clocks: that one went back, and does not say so."""
+        """Return whether `moment` is still to come by one of the clocks: that clock went back."""
         return moment.hub > self.now.hub or (self._ours(moment) or 0) < 0
 
     def has_passed(self, since: Moment) -> bool:

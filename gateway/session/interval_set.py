@@ -1,7 +1,6 @@
 """A set of whole numbers as sorted, disjoint intervals: small where the numbers are dense.
 
-It knows how many bytes it takes in a checkpoint, where an interval is two decimal numbers: the gap before it
-and its length.
+The set has its size in a checkpoint, where an interval is two decimal numbers: the gap before it and its length.
 """
 
 from __future__ import annotations

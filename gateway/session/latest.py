@@ -1,4 +1,4 @@
-"""The latest sequence that the hub tells: how far the history must be read, and what it claims to have."""
+"""The latest sequence that the hub returns: how far the history must be read, and what the hub claims to have."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from gateway.session.hub_clock import HubClock, Moment
 
 
 class LatestSequence:
-    """What the hub told of its latest sequence, over the present connection."""
+    """The hub's latest sequence, over the present connection."""
 
     __slots__ = ("_claim", "_clock", "_paged_since", "accounted_through", "is_old", "sequence", "told_at")
 
@@ -15,25 +15,25 @@ class LatestSequence:
         """`clock` shows when the grace of a claim has passed."""
         self._clock = clock
         self.sequence = 0
-        """As last told or pushed."""
+        """As last returned or pushed."""
         self.accounted_through = 0
         """Up to here it is known what became of every sequence: some that the hub counted it never showed."""
-        self._claim: Sighting | None = None  # what the hub said is its latest, and when it did first
+        self._claim: Sighting | None = None  # the hub's latest, and when the hub returned it first
         self.ask_anew()
 
     def on_connected(self, known: int) -> None:
-        """Note a new connection, over which the hub has told nothing; `known` is settled already."""
+        """Note a new connection, over which the hub has returned nothing; `known` is settled already."""
         self.sequence, self._claim = known, None
 
     def ask_anew(self) -> None:
-        """Forget what was told: the hub must be asked before the next page."""
+        """Forget the answer: the hub must be asked before the next page."""
         self.told_at: Moment | None = None
         self._paged_since: float | None = None  # our monotonic clock at the first page after that
         self.is_old = False
-        """Whether it was told so long ago that what is read now would never be final."""
+        """Whether the answer is so old that what is read now would never be final."""
 
     def on_told(self, sequence: int) -> Sighting:
-        """Take the latest sequence that the hub told; return it with the hub's time."""
+        """Take the latest sequence that the hub returned; return it with the hub's time."""
         sighting = Sighting(sequence, self._clock.now)
         self.sequence = max(self.sequence, sequence)
         self.told_at, self._paged_since, self.is_old = sighting.moment, None, False
@@ -42,7 +42,7 @@ class LatestSequence:
 
     @property
     def must_be_told(self) -> bool:
-        """Whether the hub must tell it before the next page."""
+        """Whether the hub must return it before the next page."""
         return self.told_at is None or self.is_old
 
     def on_all_shown(self) -> None:
@@ -51,7 +51,7 @@ class LatestSequence:
             self.accounted_through, self._claim = max(self.accounted_through, self._claim.latest), None
 
     def on_page(self, now: float, grace: float) -> None:
-        """Note a page: the hub must tell its latest again once a grace has passed since it did."""
+        """Note a page: the hub must return its latest again once a grace has passed since it did."""
         if self._paged_since is None:
             self._paged_since = now
         elif now - self._paged_since > grace:

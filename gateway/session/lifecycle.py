@@ -1,7 +1,7 @@
 """The state of a session at the hub: offline, catching up or live, and whether the history there is trusted.
 
-Trust belongs to a connection: what came over one is published only once its history was found to be the one that
-the checkpoint was made from. Where a connection ends before that, or diverges, all that came over it is discarded.
+Trust belongs to a connection. What arrived over it is published only once its history proves to be the one from which
+the checkpoint was made. Where a connection ends before that, or diverges, all that arrived over it is discarded.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class SessionLifecycle:
         self.subject: str | None = None
         """Of the key that the connection was made with, where it is a JWT."""
         self._first_trial = 0  # of the connection that stands
-        self._unproven: list[Sighting] = []  # what the hub said since its history was proven last
+        self._unproven: list[Sighting] = []  # the hub's answers since its history was proven last
         self._begin_paging()
 
     def _begin_paging(self) -> None:
@@ -152,7 +152,7 @@ class SessionLifecycle:
         return True
 
     def on_latest(self, sighting: Sighting) -> None:
-        """Take what the hub told for what it has, as soon as its history is proven."""
+        """Take the hub's latest sequence as what it has, as soon as its history is proven."""
         if self.is_trusted:
             self._believe(sighting)
         else:

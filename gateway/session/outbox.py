@@ -1,8 +1,8 @@
-"""What was found worth publishing, in order, until batches take it; and what is settled once they are committed.
+"""What is to be published, in order, until batches take it; and what is settled once they are committed.
 
-There are two sights of the same things: what is queued (decisions look at it, here) and what is taken
+There are two views of the same things: what is queued (decisions look at it, here) and what is taken
 (`CheckpointDraft`, the next checkpoint). Everything that changes a checkpoint goes through the queue, in its place
-among the events, so that a checkpoint never speaks of more than the batches up to its own hold.
+among the events, so that a checkpoint never covers more than the batches up to its own.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Outbox:
         return self.dedup_window.has_seen(content.identity)
 
     def note_unidentified(self, content: Content) -> None:
-        """Note what sort of thing is pushed: where it has neither sequence nor EventId, history may know both."""
+        """Note what identity a push has: where it has neither sequence nor EventId, history may have both."""
         self._has_unidentified = self._has_unidentified or content.id is None
 
     # Events ---------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class Outbox:
         return sequence < self.high
 
     def _was_published_without(self, sequence: int, identity: str, nameless: str | None) -> bool:
-        """Settle a number whose event was published before it was known."""
+        """Settle a number whose event was published before the number was known."""
         for known in (identity, nameless):
             if known is not None and self.dedup_window.claim(known):
                 self.queue.append(Settled(None, sequence, known, claims=True))
@@ -192,7 +192,7 @@ class Outbox:
     # Everything else that changes the checkpoint --------------------------------------------------------
 
     def begin(self, verified: int) -> None:
-        """Make the account known: this checkpoint is committed before any event, and tells what it subscribes to."""
+        """Make the account known: this checkpoint is committed before any event, and has the subscription."""
         self.draft.begin(verified)
         self.marked = self.high = verified
         subscription = self.subscriptions.held()[-1]
@@ -220,12 +220,12 @@ class Outbox:
             self.queue.append(Mark(item, final, self.anchor))
 
     def gaps_of_losses(self) -> list[OutgoingItem]:
-        """Return the gaps of what the broker lost and nobody published again, for a checkpoint that ends this one."""
+        """Return the gaps of lost events that were not published again, for a checkpoint that ends this one."""
         lost = [missing for low, high in self._unannounced for missing in self._placed.missing(low, high)]
         return [item for item, _ in gaps_of(self._account, self.incarnation, lost)]
 
     def subscribe(self, subscription: Subscription) -> None:
-        """Let `subscription` hold from its sequence on, and say so."""
+        """Let `subscription` hold from its sequence on, and announce it."""
         self.subscriptions.change(subscription)
         item = _announcement(self._account, self.incarnation, subscription)
         self.queue.append(Change(item, subscription))
@@ -257,7 +257,7 @@ class Outbox:
 
 
 def gaps_of(account: str, incarnation: int, missing: list[tuple[int, int]]) -> Iterator[tuple[OutgoingItem, int]]:
-    """Yield the gaps that say what is missing, each with its last sequence."""
+    """Yield the gaps that announce what is missing, each with its last sequence."""
     if len(missing) > _GAPS:
         missing[_GAPS - 1 :] = [(missing[_GAPS - 1][0], missing[-1][1])]
     for first, final in missing:

@@ -1,4 +1,4 @@
-"""What waits for a batch, in order: events, and everything else that changes the checkpoint, each in its place."""
+"""The queue in front of the batches, in order: events, and all else that changes the checkpoint, each in its place."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""When history has met what is pushed: the proof that nothing lies between them.
+"""When history has met the pushes: the proof that nothing lies between them.
 
-A push that came after the subscription proves that all after it is pushed. So history has been read far
-enough when it has passed the latest sequence known at the subscription and reached such a push.
+A push that arrived after the subscription proves that all after it is pushed. So history has been read far enough when
+it has passed the latest sequence known at the subscription and reached such a push.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ class Overlap:
     """What history must reach before the pushes of one connection can stand alone."""
 
     def __init__(self, clock: HubClock) -> None:
-        """`clock` tells when the grace has passed: what history does not show by then it will never show."""
+        """`clock` measures when the grace has passed: what history does not show by then it will never show."""
         self._clock = clock
         self._target = 0
         self._began: Moment | None = None
         self._floor: int | None = None
         self._proof: int | None = None
         self._proven_at: Moment | None = None
-        """By the hub's clock, told since the proof came."""
+        """By the hub's clock, returned since the proof arrived."""
 
     def on_connected(self, highest: int) -> None:
         """Note a new connection: its pushes prove nothing about those of an older one; `highest` is known already."""

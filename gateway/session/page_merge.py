@@ -1,4 +1,4 @@
-"""How a page of the history becomes part of the queue, in order with the pushes that wait for it."""
+"""The merge of a page of the history into the queue, in order with the pushes that wait for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class PageMerger:
     """Queues what pages show, and moves `verified` behind what is final."""
 
     def __init__(self, parts: SessionParts) -> None:
-        """Among `parts`, `finality` tells what of the history changes no more, `clock` how long it has been empty."""
+        """Among `parts`, `finality` has what of the history changes no more, `clock` how long it has been empty."""
         self.unpushed = 0
         """Events that were published while live though no push had brought them."""
         self.strays = 0
@@ -37,7 +37,7 @@ class PageMerger:
         self._empty_since = None
 
     def look_for_anchor(self, contents: Sequence[Content], *, ended: bool, latest: int) -> bool | None:
-        """Check whose history it is; return None where the page can be taken in, else whether to ask again only later.
+        """Check which history it is; return None where the page can be merged, else whether to ask again only later.
 
         Raises Diverged.
         """
@@ -92,7 +92,7 @@ class PageMerger:
             )
 
     def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
-        """Queue what is new in a page; return True where it must stop before the page's end."""
+        """Queue the new events of a page; return True where it must stop before the page's end."""
         cursor, outbox = self._cursor, self._outbox
         last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if cursor.all_final else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence

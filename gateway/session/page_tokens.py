@@ -1,4 +1,4 @@
-"""The hub's continuation tokens: followed as long as they bring something new, and never for ever."""
+"""The hub's continuation tokens: followed as long as they lead to something new, and never without end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _MAX_UNNUMBERED: Final = 10_000
 
 
 class PageTokens:
-    """The tokens that were followed since the history was asked for without one."""
+    """The tokens that were followed since the history was requested without one."""
 
     __slots__ = ("_furthest", "_stalls", "_tokens", "_unnumbered", "next")
 
     def __init__(self, since: int) -> None:
-        """Nothing was followed yet; the history was asked for what comes after `since`."""
+        """No token was followed yet; the history was requested for what comes after `since`."""
         self._furthest = since
         self.next: str | None = None
         """The token to go on with; None where there is none."""
@@ -29,8 +29,8 @@ class PageTokens:
     def read(self, page: Page, contents: Sequence[Content]) -> bool:
         """Look at a page; return True where it does not lead on.
 
-        A token is followed as long as it brings something new. Where it does not, it may not come again, and
-        not for ever.
+        A token is followed as long as it leads to something new. Where it does not, it may not return, and not without
+        end.
         """
         highest = next((content.sequence for content in reversed(contents) if content.sequence is not None), 0)
         if highest > self._furthest:

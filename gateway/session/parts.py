@@ -1,4 +1,4 @@
-"""What a session is made of: the state that those share who read the history, take the pushes and step back."""
+"""The parts of a session: the state that its classes share for reading the history, taking pushes and going back."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from gateway.session.types import SessionSettings
 
 
 class SessionParts:
-    """The parts of one session that have no part themselves; whoever is made of them keeps those that it uses."""
+    """The parts of one session that have no part themselves; each class that is given them keeps those that it uses."""
 
     __slots__ = ("clock", "cursor", "doubtful", "finality", "latest", "outbox", "overlap", "settings", "waiting")
 
     def __init__(self, account: str, checkpoint: Checkpoint, settings: SessionSettings) -> None:
-        """Make them of what `checkpoint` says."""
+        """Make them from `checkpoint`."""
         self.settings = settings
         self.clock = clock = HubClock(settings.grace)
         self.finality = finality = Finality(clock, checkpoint.sightings)

@@ -1,4 +1,4 @@
-"""How a push becomes part of the queue: at once, behind what is missing before it, or once the hub has said more."""
+"""The merge of a push into the queue: at once, behind what is missing before it, or once the hub has returned more."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ class PushMerger:
     def _on_repeated_push(self, sequence: int, content: Content, now: float, *, room: bool) -> Outcome:
         """Take a push whose number is settled or queued, or was passed.
 
-        A number that was never settled can be published safely. A new event with a settled one may be a hub that
-        started again: what it pushes must wait, then, until it is clear whose history this is.
+        A number that was never settled can be published safely. A new event with a settled one may be a sign of a hub
+        that started again: then its pushes must wait until it is clear which history this is.
         """
         outbox, lifecycle = self._outbox, self._lifecycle
         if outbox.is_same(sequence, content):
@@ -128,7 +128,7 @@ class PushMerger:
         return self._outbox.queue.bytes + self._waiting.bytes + self._doubtful.bytes
 
     def reconsider(self) -> None:
-        """Take those pushes that are doubtful no more, and those of which the hub has had its time to say more."""
+        """Take those pushes that are doubtful no more, and those of which the hub has had its time to return more."""
         if not self._lifecycle.is_trusted:
             return
         unseen = self._doubtful.take_confirmed(self._outbox.high)
@@ -146,7 +146,7 @@ class PushMerger:
                 self._outbox.place(content)
             elif held.doubt is not Doubt.GARBLED or not self._outbox.remembers(content):
                 if held.doubt is Doubt.FAR and not held.proves:
-                    self._overlap.must_reach(sequence)  # what came just before it was pushed to nobody
+                    self._overlap.must_reach(sequence)  # what came just before it was not pushed
                 self.on_push(sequence, content, held.arrived, room=True, proves=held.proves)
 
     def _is_clear(self, held: Doubtful) -> bool:

@@ -1,7 +1,7 @@
 """Pushes that wait: for history to reach them, or for what is missing before them.
 
-Those without a sequence are held apart: they wait for history to show them with one, and are not let go for want of
-room. Each push knows the trial that it came in: the part of a connection whose history is proven, or not, as one.
+Pushes without a sequence are held apart: they wait for history to show them with one, and are not dropped for lack of
+room. Each push has the trial in which it arrived: the part of a connection whose history is proven, or not, as one.
 """
 
 from __future__ import annotations
@@ -155,6 +155,6 @@ class ReorderBuffer:
         return next(proofs, None)
 
     def through(self, sequence: int) -> Iterator[int]:
-        """Yield those up to `sequence` in rising order; each must be popped before the next is asked for."""
+        """Yield those up to `sequence` in rising order; each must be popped before the next is taken."""
         while (lowest := self.lowest) is not None and lowest <= sequence:
             yield lowest

@@ -1,8 +1,8 @@
-"""A range of history that is published again: what of it is wanted, and how far it is, each event once.
+"""A range of history that is published again: which events of it, and how far it is, each event once.
 
-How far it is (the progress) is committed together with the messages, under a key of its own, so that a replay goes on
-from exactly there, on whichever replica. An event without a sequence belongs to the sequence before it; those after
-the last sequence are remembered by their digests, since history gives them again.
+The progress is committed together with the messages, under a key of its own. So a replay goes on from exactly there, on
+whichever replica. An event without a sequence belongs to the sequence before it; those after the last sequence are
+remembered by their digests, since history returns them again.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ReplayQueue:
         self._kinds = None if replay.kinds is None else frozenset(replay.kinds)
         self._strategies = None if replay.strategies is None else frozenset(replay.strategies)
         self.progress = progress
-        """As taken: what the next commit says."""
+        """As taken: the contents of the next commit."""
         self.incarnation = 1
         """Of the account whose history is read."""
         self._tail = bytearray(progress.tail)
@@ -192,7 +192,7 @@ class ReplayQueue:
         return items, encode_record(self.progress)
 
     def end(self, phase: Phase, detail: str | None, now: str) -> None:
-        """Publish nothing more: what waits is dropped, and the progress says how the replay ended."""
+        """End the replay: what waits is dropped, and the progress has how it ended."""
         self._looked.clear()
         self.waiting = self.waiting_bytes = 0
         started = self.progress.started

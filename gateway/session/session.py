@@ -1,19 +1,18 @@
 """One account's way from the hub to the log: what to page, what to publish and when, what is settled.
 
-A session knows no socket, no broker and no clock: it is told what the hub pushed and paged, it says which
-page it wants next, and it gives batches. It lives from one opening of its shard's log to the next and is
-thrown away, never rewound, when the outcome of a commit is unknown.
+A session has no socket, no broker and no clock. Its caller passes the hub's pushes and pages; the session returns the
+page to request next, and batches. It lives from one opening of its shard's log to the next and is thrown away, never
+rewound, when the outcome of a commit is unknown.
 
-How nothing is lost or doubled between history and live: the account subscribes first; pushes are held
-while history is paged from the checkpoint; when a page has passed the latest sequence known at the
-subscription and overlaps what is held, that is drained and the session is live. Where no push has come to
-overlap with, the session goes live on probation: a first push that leaves a hole sends it back to paging.
-Sequences may have holes, so a hole proves nothing by itself; the audit, a later look at the history from
-`verified`, finds what was never pushed.
+Nothing is lost or doubled between history and live, for these reasons. The account subscribes first; pushes are held
+while history is paged from the checkpoint. When a page has passed the latest sequence known at the subscription and
+overlaps the held pushes, those are drained and the session is live. Where no push has arrived to overlap with, the
+session goes live on probation: a first push that leaves a hole sends it back to paging. Sequences may have holes, so a
+hole proves nothing by itself; the audit, a later look at the history from `verified`, finds what was never pushed.
 
-Who looks for what: `PushMerger` has what becomes of a push, `HistoryReader` (`session.history`) the paging,
-`SessionLifecycle` the states and the trust, `LatestSequence` what the hub told, `SubscriptionChange` a change that
-waits.
+Where to look: `PushMerger` has the outcomes of a push, `HistoryReader` (`session.history`) the paging,
+`SessionLifecycle` the states and the trust, `LatestSequence` the hub's latest sequence, `SubscriptionChange` a change
+that waits.
 """
 
 from __future__ import annotations
@@ -76,8 +75,8 @@ class Session:
     ) -> None:
         """Go on from `checkpoint`, or begin a new account at `start` (`earliest`, `latest`, a sequence).
 
-        `known` tells whether the registry has the account: then a missing checkpoint was lost, and `connected`
-        raises Diverged.
+        `known` is whether the registry has the account: then a missing checkpoint was lost, and `connected` raises
+        Diverged.
         """
         self.account = account
         self._start = start if checkpoint is None else None
@@ -104,7 +103,7 @@ class Session:
 
     @property
     def latest(self) -> int:
-        """The hub's latest sequence, as last told or pushed."""
+        """The hub's latest sequence, as last returned or pushed."""
         return self._latest.sequence
 
     @property
@@ -131,7 +130,7 @@ class Session:
 
     @property
     def has_latest(self) -> bool:
-        """Whether `latest` is what the hub said over this connection, and not what was known before."""
+        """Whether the hub returned `latest` over this connection, and not before."""
         return self._latest.told_at is not None
 
     @property
@@ -161,7 +160,7 @@ class Session:
 
     @property
     def is_changing(self) -> bool:
-        """Whether a subscription was asked for that does not hold yet."""
+        """Whether a subscription was requested that does not hold yet."""
         return self._change.is_waiting
 
     @property
@@ -185,15 +184,15 @@ class Session:
         return 0 if self.state is State.LIVE else self._waiting.bytes + self._doubtful.bytes
 
     def gaps_of_losses(self) -> list[OutgoingItem]:
-        """Return the gaps of what the broker lost and nobody published again: a reset ends this incarnation."""
+        """Return the gaps of lost events that were not published again: a reset ends this incarnation."""
         return self._outbox.gaps_of_losses()
 
     def take_contradictions(self) -> list[tuple[Outcome, Content]]:
-        """Return what was queued since the last call though it is not as it should be, for people to hear of."""
+        """Return what was queued since the last call though it is not as it should be, for the operators' log."""
         return self._outbox.contradictions.take()
 
     def checkpoint(self) -> Checkpoint:
-        """Say what is settled once everything taken so far is committed."""
+        """Return what is settled once everything taken so far is committed."""
         return self._outbox.draft.checkpoint()
 
     # What the operator wants ----------------------------------------------------------------------------
@@ -201,8 +200,8 @@ class Session:
     def subscribe(self, strategies: Iterable[int] | None) -> None:
         """Publish only events of `strategies` (None: of all) from the hub's latest sequence on.
 
-        For an account that has not begun it holds from the beginning. `on_latest` comes next, twice, since the
-        hub must say what its latest is (`wants_latest`). To widen, subscribe at the hub first; to narrow, last.
+        For an account that has not begun it holds from the beginning. `on_latest` comes next, twice, since the hub must
+        return its latest (`wants_latest`). To widen, subscribe at the hub first; to narrow, last.
 
         Raises ValueError for more strategies than a checkpoint can remember.
         """
@@ -213,7 +212,7 @@ class Session:
         else:
             self._change.ask(wanted)
 
-    # What the hub tells ---------------------------------------------------------------------------------
+    # The hub's answers ----------------------------------------------------------------------------------
 
     def on_connected(self, subject: str | None = None) -> None:
         """Note a new connection: from here on pushes may come. `subject` is the key's, where it is a JWT.
@@ -234,9 +233,9 @@ class Session:
     def on_latest(self, sequence: int, time: str, ours: float | None = None) -> None:
         """Take the answer of GetLatestEventSeqId, with its SnapshotTime. Call this before paging and before an audit.
 
-        `ours` is our own time in seconds since 1970, by which a hub's clock that jumps or stands still is noticed.
-        Where the hub has less than what is verified it must come again (`wants_latest`); raises Diverged when that
-        stays so for longer than the grace.
+        `ours` is our own time in seconds since 1970, which shows that a hub's clock jumps or has stopped. Where the hub
+        has less than what is verified it must answer again (`wants_latest`); raises Diverged when that stays so for
+        longer than the grace.
         """
         with self._lifecycle.distrusting_what_diverged():
             self._clock.on_time(ticks(time), ours)

@@ -1,4 +1,4 @@
-"""Which event settled a number lately, so that another one of the same number is not taken for it.
+"""Which event settled a number lately, so that another event of the same number is not taken for it.
 
 Only a bounded number is remembered, and nothing over a restart: there the identities of the checkpoint must do
 (`DedupWindow`).
@@ -22,11 +22,11 @@ class Sight(Enum):
     """What a second sight of a number is."""
 
     SAME = "same"
-    """The event that settled it, as far as can be told."""
+    """The event that settled it, as far as it is known."""
     WHOLE = "whole"
     """It was settled as a dead letter, and this is an event."""
     CORRECTED = "corrected"
-    """It has the same EventId and says something else."""
+    """It has the same EventId and another content."""
     ANOTHER = "another"
 
 
@@ -39,7 +39,7 @@ class SettledEvents:
 
     def __init__(self) -> None:
         self.traces: dict[int, Trace] = {}
-        """By number, the newer generation; whoever lets an event have a number puts its trace here, without a call."""
+        """By number, the newer generation; callers that give an event a number put its trace here, without a call."""
         self._older: dict[int, Trace] = {}
 
     def __contains__(self, sequence: int) -> bool:
@@ -86,6 +86,6 @@ def _compare(known: Trace, content: Content) -> Sight:
         return Sight.SAME
     if fingerprint is None:
         return Sight.WHOLE
-    if id_ != content.id or fingerprint == hash(content.body):  # where one sight lacks the EventId, nothing can be told
+    if id_ != content.id or fingerprint == hash(content.body):  # one side lacks the EventId: no comparison
         return Sight.SAME
     return Sight.ANOTHER if id_ is None else Sight.CORRECTED

@@ -1,4 +1,4 @@
-"""A subscription that was asked for, until it holds: from the sequence after all that is known then."""
+"""A requested subscription, until it holds: from the sequence after all that is known then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.session.subscriptions import Strategies, Subscription
 class SubscriptionChange:
     """The change that waits, if there is one.
 
-    An answer of the hub that is under way when the change is asked for may be older than it: the second one holds.
+    An answer of the hub that is under way when the change is requested may be older than it: the second one holds.
     """
 
     __slots__ = ("_answers", "_cursor", "_outbox", "_wanted")
@@ -29,7 +29,7 @@ class SubscriptionChange:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a subscription was asked for that does not hold yet."""
+        """Whether a subscription was requested that does not hold yet."""
         return self._wanted is not None
 
     @property

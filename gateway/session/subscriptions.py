@@ -1,8 +1,7 @@
-"""Which strategies were wanted at which sequence: an event is judged by the subscription that held at its own.
+"""The strategies subscribed at each sequence: an event is judged by the subscription that held at its own.
 
-A change holds from the sequence after everything known when it was made. So widening publishes nothing that is
-older than the change, narrowing hides nothing, and an event that history shows late is judged as it would have
-been in time.
+A change holds from the sequence after everything known when it was made. So widening publishes nothing that is older
+than the change, narrowing hides nothing, and an event that history shows late is judged as it would have been in time.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A checkpoint without events that it says are published: a broker may lose those, and keep the checkpoint."""
+"""A checkpoint without events that it has as published: a broker may lose those, and keep the checkpoint."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ LOST_BYTES: Final = 512
 def without(checkpoint: Checkpoint, lost: Collection[int]) -> tuple[Checkpoint, list[int]]:
     """Return a checkpoint by which `lost` are not settled, and nothing else changes, and those that were so before.
 
-    History is paged from before the first of them. What else it gives there is settled, so it is not published again.
-    What it does not give any more is announced as a gap: so the checkpoint says which they are.
+    History is paged from before the first of them. The other events that it returns there are settled, so they are not
+    published again. What it does not return any more is announced as a gap: so the checkpoint has which they are.
     """
     passed = checkpoint.passed or Passed(checkpoint.verified, checkpoint.verified)
     holes, settled = IntervalSet(passed.holes), IntervalSet(checkpoint.settled)

@@ -1,4 +1,4 @@
-"""What goes into a session and what comes out of it: plain frozen records."""
+"""The inputs and outputs of a session: plain frozen records."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Outcome(StrEnum):
     REUSED = "reused"
     """Queued as a dead letter: another event has its number."""
     UNCONFIRMED = "unconfirmed"
-    """Queued, marked late: its number is far above all that the hub knows, and counts for nothing."""
+    """Queued, marked late: its number is far above all that the hub has, and counts for nothing."""
     OVERFLOW = "overflow"
     """No room: history will give it again."""
 
@@ -90,7 +90,7 @@ class Batch:
     items: tuple[OutgoingItem, ...]
     checkpoint: bytes
     filtered: tuple[str, ...] = ()
-    """The kinds of the events that the checkpoint covers besides, and that no subscription wanted."""
+    """The kinds of the other events that the checkpoint covers, and that no subscription wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class Page:
     token: str | None = None
     """None at the end of the history."""
     is_full: bool = False
-    """Whether it has as many events as were asked for, so that there may be more, whatever the token."""
+    """Whether it has as many events as were requested, so that there may be more, whatever the token."""
 
     def in_order(self) -> list[Content]:
         """Sort by sequence, what has none behind its predecessor; what is not after `since` is left out."""
