@@ -1,7 +1,7 @@
-"""What the control store says, as one process has heard: every desired state and every report, each with its age.
+"""The records of the control store that one process has received: desired states and reports, each with its age.
 
-Of each key the store keeps the last report alone, whoever wrote it. A report of a former owner that lands late, as from
-a process that was frozen, is passed over here, and the owner says again what is so.
+The store keeps the last report of each key alone, whichever process wrote it. A report of a former owner that arrives
+late, as from a process that was frozen, is discarded here, and the owner repeats its own.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gateway.state import (
 from gateway.telemetry.logs import get_logger
 
 STALE_AFTER_S: Final = 90.0
-"""Seconds after which a report says little: owners repeat theirs each 60 s at the latest."""
+"""Seconds after which a report is stale: owners repeat theirs each 60 s at the latest."""
 
 _Said = TypeVar("_Said", Desired, Observed, ShardState, Replay, ReplayState)
 
@@ -47,10 +47,10 @@ class Versioned(Generic[_Said]):
 
 
 class LastWriter(NamedTuple):
-    """Who wrote a report last."""
+    """The writer of the last report."""
 
     revision: int = 0
-    """0 where nobody did."""
+    """0 where there is none."""
     epoch: int = 0
 
 
@@ -59,7 +59,7 @@ _NO_WRITER: Final = LastWriter()
 
 @dataclass(frozen=True, slots=True)
 class VersionedDesired:
-    """What is wanted of an account."""
+    """The desired state of an account."""
 
     desired: Desired | None = field(default_factory=Desired)
     """None where this release cannot read it: then everything stays as it is."""
@@ -76,7 +76,7 @@ class View:
         replay_changed: Callable[[str], None] | None = None,
         passed_over: Callable[[str], None] | None = None,
     ) -> None:
-        """`changed` is called with an account's name whenever what is wanted of it may be new.
+        """`changed` is called with an account's name whenever its desired state may have changed.
 
         `replay_changed` likewise with the id of a replay; `passed_over` with the key of a report that does not hold.
         """
@@ -87,11 +87,11 @@ class View:
         self.shards: dict[str, Versioned[ShardState]] = {}
         """By the shard's number, in decimal."""
         self.replays: dict[str, Versioned[Replay]] = {}
-        """By id: as they were asked for."""
+        """By id: as they were requested."""
         self.replay_states: dict[str, Versioned[ReplayState]] = {}
-        """By id: what is so."""
+        """By id: their observed states."""
         self.has_synced = asyncio.Event()
-        """Set once everything that was there at the beginning is heard."""
+        """Set once everything that was there at the beginning is received."""
         self._spaces: dict[tuple[str, bool], tuple[dict[str, Any], Any, Callable[[str], None]]] = {
             (ACCOUNT, False): (self.desired, Desired, changed),
             (ACCOUNT, True): (self.observed, Observed, _ignore),
@@ -105,7 +105,7 @@ class View:
         self._log = get_logger()
 
     def desired_of(self, account: str) -> VersionedDesired:
-        """Return what is wanted of `account`: without a record, the default."""
+        """Return the desired state of `account`: without a record, the default."""
         sighting = self.desired.get(account)
         return VersionedDesired() if sighting is None else VersionedDesired(sighting.value, sighting.revision)
 
@@ -120,7 +120,7 @@ class View:
         return 0 if sighting is None else epoch_of(sighting.value)
 
     def last_writer(self, key: str) -> LastWriter:
-        """Return who wrote the report of `key` that the store has now, as far as is heard, also if it does not hold."""
+        """Return who wrote the report of `key` in the store, as far as it is received, also if it does not hold."""
         passed_over = self._passed_over.get(key)
         if passed_over is not None:
             return passed_over
@@ -134,20 +134,20 @@ class View:
 
     @property
     def silence(self) -> float:
-        """The seconds since the store was heard last; in a deployment that works, some owner speaks each 5 s."""
+        """The seconds since the store was last received; in a deployment that works, some owner writes each 5 s."""
         return asyncio.get_running_loop().time() - self._heard_at
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether nothing was heard for so long that nothing of it need be so any more."""
+        """Whether nothing was received for so long that no record need be true any more."""
         return self.silence > STALE_AFTER_S
 
     def is_abandoned(self, sighting: Versioned[_Said]) -> bool:
-        """Return whether a report had not been repeated for long when the store was heard last."""
+        """Return whether a report had not been repeated for long when the store was last received."""
         return self._heard_at - sighting.written > STALE_AFTER_S
 
     async def follow(self, store: ControlStore) -> None:
-        """Take in what the store says, for ever."""
+        """Receive the store's records, without end."""
         async for record in store.watch():
             self._heard_at = asyncio.get_running_loop().time()
             if record is None:
@@ -159,7 +159,7 @@ class View:
                     self._log.exception("failed to apply a record of the control store", key=record.key)
 
     def _apply(self, record: Record) -> None:
-        """Take in what is said, or drop what is forgotten: then what is wanted is the default again."""
+        """Apply a record, or drop an erased one: then the desired state is the default again."""
         kind, dot, name = record.key.partition(".")
         space = self._spaces.get((kind + dot, record.is_observed))
         if space is None:
@@ -179,11 +179,12 @@ class View:
         changed(name)
 
     def _holds(self, before: Versioned[Any] | None, now: Versioned[Any]) -> bool:
-        """Return whether a report replaces the one before: not if a former owner says it, or that goes on what ended.
+        """Return whether a report replaces the one before: not one of a former owner, nor one that resumes what ended.
 
-        What nobody has repeated for long holds nothing off: whoever said it is gone, maybe for an older release.
+        A report that was not repeated for long does not prevent another: its writer is gone, maybe for an older
+        release.
         """
-        if before is None or before.value is None or now.value is None:  # a later release knows better
+        if before is None or before.value is None or now.value is None:  # a later release decides that
             return True
         if _is_final(before.value) and not _is_final(now.value):
             return False
@@ -203,4 +204,4 @@ def _is_final(observed: Observed | ShardState | ReplayState) -> bool:
 
 
 def _ignore(_: str) -> None:
-    """Nobody need be told."""
+    """Do nothing."""

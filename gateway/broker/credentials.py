@@ -1,7 +1,7 @@
-"""How a broker lets the gateway in: who it says it is, and TLS, from files that are read afresh for each connection.
+"""How the gateway authenticates to a broker: its identity, and TLS, from files that are read for each connection.
 
-So a secret that was renewed is used from the next connection on, and one that was spoiled is complained of,
-with its setting and its path, until it is mended. Nothing that is kept or said here is a secret.
+So a renewed secret is used from the next connection on. A spoiled one is logged, with its setting and its path, until
+it is fixed. Nothing that is kept or logged here is a secret.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class BrokerLogin:
     key_file: Path | None = None
     """Not needed where `cert_file` holds the key, too."""
     handshake_first: bool = False
-    """TLS before the server's first word; with False it tells first, in plain text, that it wants TLS."""
+    """TLS before the server's first message; with False the server first asks for TLS, in plain text."""
 
     @property
     def wants_tls(self) -> bool:
@@ -214,7 +214,7 @@ def _read_text(setting: str, file: Path) -> str:
 
 
 def _reason(error: OSError) -> str:
-    """Say what went wrong, never with a piece of what was read."""
+    """Return what went wrong, never with a piece of the file."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or "OpenSSL does not take them").replace("_", " ").lower()
     return error.strerror or type(error).__name__

@@ -1,4 +1,4 @@
-"""What stands where a gateway writes, and need not be a gateway's: anybody who may write there can err."""
+"""Records that stand where a gateway writes, and need not be a gateway's: any client with the permission can err."""
 
 from __future__ import annotations
 

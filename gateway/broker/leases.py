@@ -1,10 +1,11 @@
-"""Ownership by leases, for brokers that keep records which expire: who serves which shard of a deployment.
+"""Ownership by leases, for brokers with records that expire: which member serves which shard of a deployment.
 
-Members announce themselves, and from who is there and who has what everybody works out the same deal: even shares, in
-which nothing moves but what a member must give up or has left behind. A lease, made by compare-and-set, says who does
-hold a shard. A free lease is taken by the member to whom it is dealt, and one that is dealt to another is given up.
+Members announce themselves. From the members and the present owners every member computes the same assignment: even
+shares, in which nothing moves but what a member must give up or has left behind. A lease, made by compare-and-set,
+names the actual owner of a shard. The member to which a free lease is assigned takes it, and an owner gives up a lease
+that is assigned to another.
 
-Time is the store's: leases end by its clock, and members look at no clock but the monotonic one.
+Time is the store's: leases end by its clock, and members use no clock but the monotonic one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 _LEAVE_TIMEOUT_S: Final = 2.0
-"""Seconds for saying that one is gone; what was not said by then ends by itself."""
+"""Seconds for announcing a departure; a record that was not removed by then expires."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,11 @@ class LeaseTiming:
     """Seconds."""
 
     lease: float = 3.0
-    """Until a record that nobody writes again is gone from the store."""
+    """Until a record that is not written again has expired."""
     renewal: float = 1.0
     """Between two writes of the same record."""
     look: float = 0.5
-    """Between two looks at who is there and what is free: the store tells nobody that a record expired."""
+    """Between two looks at the members and the free leases: the store does not report that a record expired."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Lease:
 
     revision: int
     token: str
-    """Whose it is."""
+    """The owner."""
 
 
 class LeaseStore(Protocol):
@@ -68,7 +69,7 @@ class LeaseStore(Protocol):
         ...
 
     async def write(self, name: str, token: str, expect: int | None) -> int:
-        """Write a record if its revision is `expect` (0: if there is none; None: anyway), and give its new one.
+        """Write a record if its revision is `expect` (0: if there is none; None: anyway), and return its new one.
 
         Raises Conflict, OutcomeUnknown.
         """
@@ -80,11 +81,11 @@ class LeaseStore(Protocol):
 
 
 def assign(shards: int, members: Collection[str], holders: Mapping[int, str]) -> list[str]:
-    """Say for each shard which of `members` should hold it, where `holders` have some of them now.
+    """Return for each shard which of `members` should hold it, where `holders` have some of them now.
 
-    Shares differ by one at the most. Whoever has a shard keeps it as long as its share allows; which of them it gives
-    up, and who gets what is free, is decided by lots that are drawn from the names. A deal that is carried out in part
-    is dealt the same way again, so members that look one after the other agree.
+    Shares differ by at most one. A holder keeps its shards as long as its share allows. Lots drawn from the names
+    decide which of them it gives up, and who gets a free one. An assignment that is carried out in part is computed the
+    same way again, so members that look one after the other agree.
     """
     least, over = divmod(shards, len(members))
     owners = [""] * shards
@@ -110,7 +111,7 @@ def _weight(shard: int, member: str) -> bytes:
 
 @dataclass(slots=True)
 class _Held:
-    """A shard that is ours until somebody else's lease is seen."""
+    """A shard that is ours until another member's lease is seen."""
 
     revision: int | None
     """None where a write may or may not have been done."""
@@ -133,7 +134,7 @@ class LeaseMembership:
         self._is_changed = True
         self._woken = asyncio.Event()
         self._generation: object = None
-        self._seen: float | None = None  # when it was last known who is there
+        self._seen: float | None = None  # when the members were last read
         self._announced = 0  # the revision of our own record
         self._renew_at = 0.0
         self._problem = ""
@@ -141,7 +142,7 @@ class LeaseMembership:
         self._members: set[str] = set()
         self._owners: list[str] = []  # of each shard, as they were dealt among those members
         self._reassign_at = 0.0
-        self._seen_held: set[str] = set()  # leases that somebody had since we were blind
+        self._seen_held: set[str] = set()  # leases that others had since this member could not read
 
     async def assignments(self) -> AsyncIterator[frozenset[int]]:
         """Yield the shards to serve; see the contract. Between two sets the leases are renewed."""
@@ -202,7 +203,7 @@ class LeaseMembership:
         self._woken.set()
 
     async def _tick(self) -> None:
-        """Announce ourselves, renew what is ours, look who is there, and take and give up shards by that."""
+        """Announce this member, renew its leases, read the members, and take and give up shards accordingly."""
         now = asyncio.get_running_loop().time()
         era = self._store.generation
         if era is not self._generation or now >= self._renew_at:
@@ -228,10 +229,10 @@ class LeaseMembership:
         await _all(self._take(shard) for shard in free if is_sure or f"lease.{shard}" in self._seen_held)
 
     async def _reassign(self, names: frozenset[str]) -> None:
-        """Deal the shards out again when somebody came or went, until everything is where it was dealt to.
+        """Assign the shards again when a member joined or left, until every shard is where it was assigned.
 
-        And once in a lease's length after that: another may have seen those who came and went in another order, and
-        wait for us.
+        It repeats that once in a lease's length: another may have seen the members join and leave in another order, and
+        wait for this one.
         """
         now = asyncio.get_running_loop().time()
         members = {self._token, *(name.removeprefix("member.") for name in names if name.startswith("member."))}
@@ -254,7 +255,7 @@ class LeaseMembership:
             self._announced = await self._store.write(name, self._token, None)
 
     def _saw(self, era: object, names: frozenset[str]) -> None:
-        """Note that it is known who is there, unless the store has forgotten us, and so perhaps everybody."""
+        """Note that the members are known, unless the store has lost this member's record, and so perhaps every one."""
         now = asyncio.get_running_loop().time()
         is_gap = self._seen is not None and (era is not self._generation or now - self._seen > self._timing.lease / 2)
         is_forgotten = f"member.{self._token}" not in names and not self._is_leaving
@@ -266,16 +267,16 @@ class LeaseMembership:
         self._seen_held |= names
 
     def _hold_off(self) -> None:
-        """Take nothing new for as long as a lease lasts, but what somebody is seen to have and then has no more.
+        """Take nothing new for as long as a lease lasts, but shards whose seen lease has ended.
 
-        After an outage of the broker, or a jump of its clock, all records may have ended. Whoever looks first would
-        see nobody else and take everything, while the others are about to take their own back.
+        After an outage of the broker, or a jump of its clock, all records may have ended. The first member to look
+        would see no other and take everything, while the others are about to take their own back.
         """
         self._take_from = asyncio.get_running_loop().time() + self._timing.lease
         self._seen_held.clear()
 
     async def _renew(self, shard: int, held: _Held) -> None:
-        """Renew a lease, or take it back where it ended and nobody else has it; else the shard is lost."""
+        """Renew a lease, or take it back where it ended and no other member has it; else the shard is lost."""
         name = f"lease.{shard}"
         async with held.using:
             while self._held.get(shard) is held:
@@ -299,7 +300,7 @@ class LeaseMembership:
         try:
             revision = await self._store.write(f"lease.{shard}", self._token, 0)
         except Conflict:
-            return  # somebody was quicker, who sees other members than we do
+            return  # another member was quicker, which sees other members
         self._held[shard] = _Held(revision, era, is_departing=self._is_leaving)
         self._change()
 

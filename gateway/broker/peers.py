@@ -1,4 +1,4 @@
-"""Reaching one of several peers: a silent one costs the others nothing, nor does a name that nobody resolves.
+"""Connecting to one of several peers: a silent one does not delay the others, nor does a name that does not resolve.
 
 A time limit belongs to one try at one peer, and the next peer is tried beside one that is silent.
 """
@@ -24,7 +24,7 @@ _lookups: dict[str, Future[None]] = {}
 
 
 class PeerRace(Generic[_Won]):
-    """Tries side by side, by name; the first success wins. Whoever makes one must `end` it."""
+    """Tries side by side, by name; the first success wins. The code that creates one must `end` it."""
 
     def __init__(
         self, discard: Callable[[_Won], Coroutine[Any, Any, None]], expected: tuple[type[Exception], ...]
@@ -38,7 +38,7 @@ class PeerRace(Generic[_Won]):
 
     @property
     def is_under_way(self) -> bool:
-        """Whether there is a try whose end nobody has seen."""
+        """Whether there is a try whose end no call has taken."""
         return bool(self._under_way)
 
     @property

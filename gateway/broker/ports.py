@@ -36,7 +36,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one commit may hold at the most.
+    """The limits of one commit.
 
     A commit is never split: a part of it without its checkpoint would be published again after a crash.
     """
@@ -50,7 +50,7 @@ class Limits:
 def check_limits(commit: Commit, limits: Limits) -> None:
     """Refuse a commit that holds more than `limits`; each adapter does so before anything is sent.
 
-    Raises ValueError: it is a fault of the caller, and no retry can mend it.
+    Raises ValueError: it is a fault of the caller, and no retry can fix it.
     """
     messages = len(commit.messages) + len(commit.checkpoints)
     if messages > limits.messages:
@@ -88,7 +88,7 @@ class ShardLog(Protocol):
     def lost(self) -> Mapping[str, Collection[Lost]]:
         """Events by account that are known to be lost, though the checkpoints that cover them stand; mostly none.
 
-        It is known once the log is open, and until a checkpoint of the account is committed: one that knows of it.
+        It is known once the log is open, and until a checkpoint of the account is committed that accounts for them.
         """
         ...
 
@@ -119,10 +119,10 @@ class ShardLog(Protocol):
         ...
 
     async def check(self) -> None:
-        """Ask the broker whether what this writer stored last is still there; called where nothing is to be stored.
+        """Check that the broker still has what this writer stored last; called where nothing is to be stored.
 
         A store that lost its end, as in a power cut, else goes unnoticed until the next commit. Raises OutcomeUnknown
-        where it went back, and then the log is spent; Unavailable where the broker does not tell.
+        where it went back, and then the log is spent; Unavailable where the broker does not answer.
         """
         ...
 
@@ -155,10 +155,10 @@ class Registry(Protocol):
         ...
 
     async def forget(self, accounts: Collection[str]) -> None:
-        """Forget that `accounts` were begun: once this returns, `known` gives none of them to any replica any more.
+        """Erase that `accounts` were begun: once this returns, `known` returns none of them to any replica any more.
 
-        It may take some seconds, together. It is no error that nobody knows an account. Where it raises, each may be
-        forgotten or not: ask again. Who registers one meanwhile or later is not undone.
+        It may take some seconds, together. An unknown account is no error. Where it raises, each may be erased or not:
+        ask again. It does not undo a registration meanwhile or later.
         """
         ...
 
@@ -225,8 +225,8 @@ class Membership(Protocol):
     async def release(self, shard: int) -> None:
         """Hand over `shard`, of which nothing is served any more: its next owner may begin at once.
 
-        Called for each shard that was given and stopped, lost or not. Never raises and never waits for long; where
-        the broker is away the shard is free once its lease ends. One that still falls to this member is given again.
+        Called for each shard that was given and stopped, lost or not. Never raises and never waits for long; where the
+        broker is unavailable the shard is free once its lease ends. One that still falls to this member is given again.
         """
         ...
 
@@ -239,13 +239,13 @@ class Membership(Protocol):
 
 
 class Ownership(Protocol):
-    """Who of many replicas serves which shard: each shard has one owner, and few move when a replica comes or goes."""
+    """Which replica serves which shard: each shard has one owner, and few move when a replica joins or leaves."""
 
     def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
-        """Take part in dealing out `shards` shards, under a name for people.
+        """Join the assignment of `shards` shards, under a name for people.
 
-        Entering waits for nothing: a broker that is away is waited for by `assignments`. Leaving releases what is left,
-        never raises and never waits for long.
+        Entering waits for nothing: `assignments` waits for an unavailable broker. Leaving releases what is left, never
+        raises and never waits for long.
         """
         ...
 
@@ -289,7 +289,7 @@ class ControlStore(Protocol):
         ...
 
     async def publish_observed(self, observed: Mapping[str, bytes]) -> None:
-        """Say what is so, by key; the last word on each key counts. Raises Unavailable: say it again later."""
+        """Store observed state, by key; the last record of a key counts. Raises Unavailable: store it again later."""
         ...
 
     async def forget(self, keys: Collection[str]) -> None:
@@ -312,7 +312,7 @@ class ControlStore(Protocol):
 
 
 class AuditTrail(Protocol):
-    """Who changed what, kept by the broker in a topic to which records can only be added."""
+    """The audit trail, kept by the broker in a topic to which records can only be added."""
 
     async def append(self, id_: str, account: str, record: bytes) -> None:
         """Store `record`, which is about `account`, at the end, and return only when it is stored.

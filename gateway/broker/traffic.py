@@ -1,4 +1,4 @@
-"""What went over a TCP connection, as the kernel counts it: bytes that the peer takes are a sign of life."""
+"""The bytes sent over a TCP connection, as the kernel counts them: bytes that the peer takes are a sign of life."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from socket import IPPROTO_TCP
 from typing import Any, Final, NamedTuple
 
 _TCP_INFO: Final = getattr(socket, "TCP_INFO", None)
-"""None on systems that do not tell."""
+"""None on systems that do not report it."""
 _BYTES_ACKED: Final = 120
 _INFO_BYTES: Final = 136
 """Where Linux's `struct tcp_info` has tcpi_bytes_acked, which tcpi_bytes_received follows, and where that ends."""
@@ -61,7 +61,7 @@ def drop(writer: asyncio.StreamWriter) -> None:
 
 
 def extra(writer: asyncio.StreamWriter, name: str) -> Any:  # noqa: ANN401 - as asyncio has it
-    """Return what asyncio knows of a connection; None after the end of a TLS connection, where it raises."""
+    """Return what asyncio has of a connection; None after the end of a TLS connection, where it raises."""
     try:
         return writer.get_extra_info(name)
     except AttributeError:

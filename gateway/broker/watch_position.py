@@ -1,4 +1,4 @@
-"""What a watch of the control store has given, so that it may read from the beginning and give only what is new."""
+"""What a watch of the control store has yielded, so that it may read from the beginning and yield only what is new."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from gateway.broker.ports import Record
 log = logging.getLogger(__name__)
 
 _NAMED: Final = 10
-"""Keys that a line of the log names at the most."""
+"""Maximum keys that a log line names."""
 
 Place = TypeVar("Place", bound="tuple[float, ...]")
 
 
 class WatchPosition(Generic[Place]):
-    """The records of a control store that one watch has given.
+    """The records of a control store that one watch has yielded.
 
-    A watch reads the store from its beginning after every trouble: a store that went back in time, as after a power
-    cut, has older records than were given, and others are not there any more. Where the broker's places alone would
-    tell, what was written since could hide it.
+    A watch reads the store from its beginning after every trouble. A store that went back in time, as after a power
+    cut, has older records than were yielded, and others are missing. The broker's places alone could not show it, since
+    later writes could hide it.
     """
 
     def __init__(self) -> None:

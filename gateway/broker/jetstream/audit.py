@@ -1,7 +1,8 @@
 """The audit trail on JetStream: a stream of its own, to which messages can only be added until their time is over.
 
-`deny_delete` and `deny_purge` keep everybody from taking single messages out, also whoever may use JetStream's API; and
-that cannot be undone. Only deleting the whole stream does it, which the gateway's user may not.
+`deny_delete` and `deny_purge` keep every client from removing single messages, also one that may use JetStream's API;
+and that cannot be undone. Only deleting the whole stream removes them, and the gateway's user has no permission for
+that.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class JetStreamAudit:
         self._topics = topics
 
     async def prepare(self, *, replicas: int, create: bool, retention: float | None) -> None:
-        """Make the stream if there is none, and refuse one that would break a promise; `retention` is in seconds.
+        """Create the stream if there is none, and refuse one that would break a promise; `retention` is in seconds.
 
         Raises ConfigurationError, Unavailable.
         """
@@ -57,7 +58,7 @@ class JetStreamAudit:
             remedy = f"Mend it with `nats stream edit {stream}`, or copy it and let the gateway make it anew."
             raise ConfigurationError(f"stream {stream}", "; ".join(wrong), remedy)
         refusals = await self._connection.link.refused([self._topics.audit])
-        if refusals:  # else the first change would be the first to say so
+        if refusals:  # else the first change would be the first to fail
             remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
 

@@ -1,7 +1,7 @@
 """A commit as JetStream takes it: one atomic batch, on condition that all it builds on is there.
 
-That is the shard's fence, by its last sequence, and each checkpoint that the batch replaces, by its own. The form is
-that of the NATS design ADR-50; the server checks the conditions when it commits the batch, so a claim that came in
+The conditions are the shard's fence, by its last sequence, and each checkpoint that the batch replaces, by its own. The
+form is that of the NATS design ADR-50. The server checks the conditions when it commits the batch, so a claim in
 between refuses all of it. So does a store that went back in time, as after a power cut: its checkpoints are older ones.
 """
 
@@ -20,7 +20,7 @@ MOST_MESSAGES: Final = 1000
 """Of one batch, by the server's default; the 1,001st refuses all of it with error 10199."""
 
 FORGOTTEN_FOR: Final = 3600
-"""Seconds that the marker stays which stands for a checkpoint that was forgotten; nobody needs it."""
+"""Seconds that the marker of an erased checkpoint stays; no reader needs it."""
 
 _REPLACES: Final = "Nats-Rollup: sub\r\n"
 _FORGETS: Final = f"{_REPLACES}{TTL}: {FORGOTTEN_FOR}\r\n"
@@ -36,7 +36,7 @@ class Batch:
     """Protocol frames, ready to be written."""
 
     id: str
-    """Never used twice: the server abandons a batch whose id it knows."""
+    """Never used twice: the server abandons a batch with an id that it has."""
     frames: list[bytes]
     subjects: set[str]
     """Where they go."""
@@ -53,7 +53,8 @@ class BatchLayout:
     fence: int
     """The stream sequence of the claim: what the fence's last one must still be."""
     ttl: int | None
-    """Seconds until a message expires; None keeps it for ever. Checkpoints never expire, only what forgets them."""
+    """Seconds until a message expires; None keeps it for ever. Checkpoints never expire, only the markers that erase
+    them."""
 
 
 def make_batch(
@@ -61,10 +62,10 @@ def make_batch(
 ) -> Batch:
     """Return the batch of `commit`, whose answers go to `answer_to`.
 
-    `last_sequences` has the sequence of each checkpoint that there is, by name, which must still be the last when the
-    batch is stored. One that is not there must still be absent. Nothing is expected of one that is None, and of none
-    where `last_sequences` is None. A message has room for one condition. The fence's is on the first message; a batch
-    that has checkpoints alone, each with its own condition, holds the first one twice.
+    `last_sequences` has the sequence of each existing checkpoint, by name, which must still be the last when the batch
+    is stored. A checkpoint that is missing there must still be absent. No condition is set for one that is None, and
+    for none where `last_sequences` is None. A message has room for one condition. The fence's is on the first message;
+    a batch that has checkpoints alone, each with its own condition, holds the first one twice.
     """
     identity = token_urlsafe(12)
     head = f"NATS/1.0\r\nNats-Batch-Id: {identity}\r\nNats-Batch-Sequence: "

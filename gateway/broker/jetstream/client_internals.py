@@ -16,7 +16,7 @@ from gateway.broker.traffic import Traffic, extra, traffic
 
 
 class PatchedClient(Client):
-    """A client that reads why a login is refused, and whose end is told also where something waited to be written."""
+    """A client that reads why a login is refused, and that reports its end also while bytes waited to be written."""
 
     async def _process_connect_init(self) -> None:
         """Write the login and the ping behind it in one piece.
@@ -37,18 +37,18 @@ class PatchedClient(Client):
         await super()._process_connect_init()
 
     async def _close(self, status: int, do_cbs: bool = True) -> None:  # noqa: FBT001, FBT002 - nats-py's
-        """Let go of what waits: to write it to a socket that is gone raises, and then no callback is called.
+        """Drop the bytes that wait: to write them to a socket that is gone raises, and then no callback is called.
 
-        Those who waited were told of the loss only once a ping had found no answer, 2 to 4 s later (measured).
+        The waiting callers learned of the loss only once a ping had found no answer, 2 to 4 s later (measured).
         """
         self._pending.clear()
         self._pending_data_size = 0
         await super()._close(status, do_cbs)
 
     async def _process_pong(self) -> None:
-        """Take the answer to a ping that nobody waits for any more: nats-py ends the connection over it.
+        """Take the answer to a ping that no caller awaits any more: nats-py ends the connection over it.
 
-        Whoever gave up on a flush leaves its future behind, cancelled, and to set a result of that raises.
+        A caller that gave up on a flush leaves its future behind, cancelled, and to set a result of that raises.
         """
         if self._pongs and self._pongs[0].done():
             self._pongs[0] = asyncio.get_running_loop().create_future()
@@ -62,7 +62,7 @@ class PatchedClient(Client):
         """
         try:
             found: dict[str, str] | None = await super()._process_headers(headers)
-        except (ValueError, IndexError):  # a status that is not text, or a first line that is none
+        except (ValueError, IndexError):  # a status that is not text, or an invalid first line
             lines = (line.partition(b":") for line in (headers or b"").split(b"\r\n"))
             return {name.decode("ascii", "replace"): value.strip().decode(errors="replace") for name, _, value in lines}
         return found
@@ -73,10 +73,10 @@ async def bounded_call(
 ) -> None:
     """Run one of nats-py's own waits with a limit, in a task of its own; raises TimeoutError.
 
-    Where `lives`, asked after `seconds`, tells of a sign of life in them, it goes on for as many.
+    Where `lives`, asked after `seconds`, reports a sign of life in them, it goes on for as many.
 
-    It waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes together with the
-    result: the task that was to end went on for ever, about once in a hundred closed connections.
+    It waits with `asyncio.wait_for`, which in Python 3.11 loses a cancellation that comes together with the result: the
+    task that was to end went on for ever, about once in a hundred closed connections.
     """
     task = asyncio.create_task(call)
     try:
@@ -87,7 +87,7 @@ async def bounded_call(
             task.cancel()
             await asyncio.wait({task}, timeout=0.1)
         if not task.cancelled():
-            task.exception()  # asked for: where this was cancelled, nobody else would
+            task.exception()  # retrieved: where this was cancelled, no other code would
     if not done:
         raise TimeoutError
     await task
@@ -130,7 +130,7 @@ def abort(client: Client) -> None:
 
 
 def silence_library_logs() -> None:
-    """Keep asyncio from complaining of the end of each TLS connection: nats-py does not tell it that it is one."""
+    """Keep asyncio from logging the end of each TLS connection: nats-py does not mark it as one."""
     logging.getLogger("asyncio").addFilter(_is_news)
 
 

@@ -1,4 +1,4 @@
-"""Why a connection to NATS could not be made, in words that name the setting, the file and what would be right."""
+"""Why a connection to NATS failed: messages with the setting, the file and the remedy."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | U
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error and what it came from: a library may wrap what OpenSSL said."""
+    """Yield the error and its causes: a library may wrap OpenSSL's error."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -106,7 +106,7 @@ def _login_refused(access: BrokerLogin, words: str) -> ConfigurationError:
 
 @contextmanager
 def permissions_needed() -> Iterator[None]:
-    """Turn a refused permission into a ConfigurationError: at the start, only a person can mend it."""
+    """Turn a refused permission into a ConfigurationError: at the start, only a person can fix it."""
     try:
         yield
     except PermissionDenied as denied:

@@ -1,8 +1,8 @@
-"""The process's connection to NATS: made once, and made again for as long as its context lasts.
+"""The process's connection to NATS: opened once, and reopened for as long as its context lasts.
 
-nats-py could reconnect by itself. It does not here: its pending list is written to whatever connection comes
-next, so a stale half of a commit could be sent late; closing waits for a frozen server's socket to drain; and
-after a server error such as an expired login it gives up for good. So each connection is a new client.
+The gateway reconnects by itself, since nats-py's own reconnect fails in three ways. Its pending list is written to
+whatever connection comes next, so a stale half of a commit could be sent late. Closing waits for a frozen server's
+socket to drain. After a server error such as an expired login it gives up for good. So each connection is a new client.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Connection:
         raise Unavailable(_told(race.failures))
 
     async def _dial_again(self) -> None:
-        """Try the known servers until one lets us in: one that is silent keeps nobody from trying the others anew."""
+        """Try the known servers until one accepts: a silent server does not delay new tries at the others."""
         clock = asyncio.get_running_loop().time
         race, ceiling = _race(), _FIRST_DELAY
         try:
@@ -147,7 +147,7 @@ class Connection:
                 self._discovered[server] = self._discovered.pop(server)
 
     async def _tried_all(self, race: PeerRace[Link], limit: float) -> bool:
-        """Begin a try at each server where none is under way; tell whether one of all tries has succeeded.
+        """Start a try at each server where none is under way; return whether one of all tries has succeeded.
 
         A try may take `limit` seconds, twice as many after each that was too short, and never more than any call.
         """
@@ -176,7 +176,7 @@ class Connection:
         return True
 
     def _discover(self, link: Link, name: str | None) -> None:
-        """Learn of the servers that a link tells of: new ones in random order, those that failed stay last."""
+        """Add the servers that a link lists: new ones in random order, those that failed stay last."""
         told = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
         new = [server for server in told if server not in self._discovered]
         random.shuffle(new)
@@ -239,8 +239,8 @@ def _told(failures: Mapping[str, Exception]) -> str:
 def _certified(discovered: ParseResult, name: str | None) -> str | None:
     """Return the name that must stand in a server's certificate; None for that in its address.
 
-    Servers tell of each other by IP address, which their certificates need not have: then the name holds by
-    which the one that told was reached, as in the other NATS clients.
+    Servers list each other by IP address, which their certificates need not have. Then the name holds by which the
+    listing server was reached, as in the other NATS clients.
     """
     try:
         ip_address(discovered.hostname or "")
@@ -305,7 +305,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
 
 
 def _telling(failures: Sequence[BaseException]) -> BaseException:
-    """Return the failure that says why: a refusal comes before or after the reset that the connection ends with."""
+    """Return the failure that explains most: a refusal comes before or after the reset that ends the connection."""
     return next((one for one in failures if not isinstance(one, ConnectionError)), failures[0])
 
 

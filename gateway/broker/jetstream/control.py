@@ -1,4 +1,4 @@
-"""The control store on JetStream: the last message of each subject, in the stream that never forgets."""
+"""The control store on JetStream: the last message of each subject, in the stream whose records never expire."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _HINTED_INTERVAL_S: Final = 0.02
 _BEHIND_S: Final = 0.02
 """Seconds before a server that was behind the leader is asked again."""
 _FORGOTTEN_FOR: Final = 24 * 3600
-"""Seconds for which watches tell what was forgotten."""
+"""Seconds for which watches report erased records."""
 _PERMITTED: Final = 5.0
-"""Seconds more where somebody must first give a permission: the log tells of each attempt."""
+"""Seconds more where a person must first grant a permission: each attempt is logged."""
 
 
 @dataclass(frozen=True, slots=True)
 class _StreamState:
-    """What the stream's leader says of it."""
+    """The stream's state, as its leader returns it."""
 
     last: int
     """The sequence of its last message, of whatever subject."""
     identity: tuple[str, str | None]
-    """When it was made, and who leads it."""
+    """When it was created, and which server leads it."""
     ahead: float
     """Seconds since 1970 by the leader's clock, less those of our monotonic one."""
 
@@ -77,8 +77,8 @@ class JetStreamControl:
     async def _read(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
         """Yield records with their places and times, and None once all are read that there were.
 
-        It ends where the stream is another one, has another leader, or went back in time. The leader says how far the
-        stream goes, and what time it is; any server with a copy gives what is in it.
+        It ends where the stream is another one, has another leader, or went back in time. The leader reports how far
+        the stream goes, and what time it is; any server with a copy returns its records.
         """
         link, position, pause = self._connection.link, _ReadPosition(), _POLL_INTERVAL_S
         reader = DirectReader(link, self._topics.control, self._topics.stated)

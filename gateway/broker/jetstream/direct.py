@@ -1,7 +1,7 @@
 """Reads a stream in order, without a consumer: in batches of JetStream's direct get.
 
-A user who may create a consumer may let the server publish to any subject (`deliver_subject`), and one who may name
-it freely may change the consumers of others. A direct get needs neither: it changes nothing on the server.
+A user who may create a consumer may let the server publish to any subject (`deliver_subject`), and one who may name it
+freely may change the consumers of others. A direct get needs neither: it changes nothing on the server.
 
 Any server with a copy of the stream may answer, also one that is behind the leader. So an empty batch does not mean
 that there is nothing: ask the leader, by STREAM.INFO or STREAM.MSG.GET.

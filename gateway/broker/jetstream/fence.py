@@ -1,4 +1,4 @@
-"""The fence of a shard: the message of the stream that says whose it is."""
+"""The fence of a shard: the message of the stream that names the owner."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class Claim:
     epoch: int
     """How many claims the shard has seen, for people; claims that raced may share a number."""
     token: str
-    """Tells this claim from every other one."""
+    """Distinguishes this claim from every other one."""
 
 
 async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
     """Return the present claim, as the stream's leader has it; None where there never was one.
 
-    A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a
-    claim of somebody unknown. Raises Unavailable.
+    A message that is no claim moves the fence as well, since only its place in the stream counts: it stands for a claim
+    of an unknown writer. Raises Unavailable.
     """
     stored = await last_message(link, topics, topics.fence(shard))
     if stored is None:
@@ -41,7 +41,7 @@ async def read_fence(link: Link, topics: Topics, shard: int) -> Claim | None:
 
 
 def fenced(shard: int, current: Claim | None) -> BrokerError:
-    """Say whose a shard is, whose writer finds `current` instead of its own claim."""
+    """Return the error that names the owner of a shard whose writer finds `current` instead of its own claim."""
     if current is None:
         return OutcomeUnknown(f"the claim of shard {shard} is gone from the stream: it was purged, or made anew")
     return Fenced(f"shard {shard} was claimed by {current.owner} (epoch {current.epoch})")

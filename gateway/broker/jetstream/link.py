@@ -1,7 +1,7 @@
-"""One live connection to NATS, from its first answer until it is lost; it never comes back to life.
+"""One live connection to NATS, from its first answer until it is lost; it is never used again afterwards.
 
-Whatever waits on a link hears of its loss at once, and nothing written to it can reach a later one. So a
-caller that keeps a link knows that all its words went over one connection.
+Every caller that waits on a link learns of its loss at once, and nothing written to it can reach a later one. So for a
+caller that keeps a link, all its messages went over one connection.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Link:
 
     @property
     def api_hint(self) -> str:
-        """What may be wrong where nobody serves a subject of the API, as the end of a sentence; mostly nothing."""
+        """Return what may be wrong where the API has no subscriber, as the end of a sentence; mostly nothing."""
         return "" if self.api_prefix == API else "; broker.api_prefix must be what the account imports the API as"
 
     async def begin(self) -> None:
@@ -151,10 +151,10 @@ class Link:
             raise PermissionDenied(self._why)
 
     async def _refusals_told(self) -> None:
-        """Wait until the server has told every refusal of what was asked of it so far.
+        """Wait until the server has sent every refusal of what was requested of it so far.
 
-        nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal
-        comes before its pong.
+        nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal comes
+        before its pong.
         """
         await client_internals.bounded_call(self.client.flush(), self.timeout)
         await client_internals.bounded_call(self.client.flush(), self.timeout)
@@ -189,9 +189,9 @@ class Link:
 
     @asynccontextmanager
     async def hints(self, subjects: str) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set whenever something is published under `subjects`, stored or not.
+        """Yield an event that is set whenever a message is published under `subjects`, stored or not.
 
-        Raises Unavailable. Where this user may not subscribe, the log says so, and no hint comes.
+        Raises Unavailable. Where this user may not subscribe, a line is logged, and no hint comes.
         """
         hint = asyncio.Event()
 
@@ -238,9 +238,9 @@ class Link:
         return answer
 
     async def api(self, call: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Call JetStream's API (`STREAM.INFO.x`), again and again until it answers: each call of ours may be.
+        """Call JetStream's API (`STREAM.INFO.x`), again and again until it answers: each call of ours may be repeated.
 
-        Nobody answers while a stream elects its leader, 4 to 9 s after the last one died, and what was asked
+        The API has no server while a stream elects its leader, 4 to 9 s after the last one died, and a request sent
         meanwhile is never answered. Raises as `ask`, and JetStreamApiError for an error in the answer.
         """
         subject = f"{self.api_prefix}.{call}"
@@ -260,7 +260,7 @@ class Link:
     async def refused(self, subjects: Sequence[str]) -> list[str]:
         """Return a refusal for each of `subjects` that this user may not publish to; nothing is stored anywhere.
 
-        What is sent expects a stream whose name none can have, so that every stream refuses it. Raises Unavailable.
+        The messages expect a stream whose name none can have, so that every stream refuses them. Raises Unavailable.
         """
         with self.open_inbox(*subjects) as inbox, _as_unavailable("publish"):
             for subject in subjects:
@@ -338,7 +338,7 @@ class Link:
         await client_internals.bounded_call(self.client.flush(_FOR_EVER), interval, lambda: any(line.moves()))
 
     def lose(self, why: str) -> None:
-        """Wake everyone who waits on this link that it is gone."""
+        """Wake every caller that waits on this link, since the link is gone."""
         if not self.is_lost:
             self._why = why
             self._lost.set()
@@ -377,7 +377,7 @@ def has_no_responders(message: Msg) -> bool:
 
 
 def result_of(call: str, answer: Msg) -> dict[str, Any]:
-    """Read an answer of JetStream; raises JetStreamApiError, or Unavailable where it is none."""
+    """Read an answer of JetStream; raises JetStreamApiError, or Unavailable where it is no answer."""
     try:
         result = json.loads(answer.data)
     except ValueError as error:
@@ -389,7 +389,7 @@ def result_of(call: str, answer: Msg) -> dict[str, Any]:
 
 @contextmanager
 def _as_unavailable(what: str) -> Iterator[None]:
-    """Turn what nats-py and the socket raise into Unavailable: the one place that knows them."""
+    """Turn the errors of nats-py and of the socket into Unavailable: the one place that handles them."""
     try:
         yield
     except TimeoutError as error:

@@ -1,10 +1,10 @@
 """The event log on JetStream: a claim moves the shard's fence, and each commit is a batch that expects it unmoved.
 
-A batch also expects each checkpoint that it replaces where it stands: a store that lost its end, as in a power cut, has
-older checkpoints than its writer knows, and the events that the newer ones covered are not there.
-Whatever a server may do with a batch that nobody waits for any more, it cannot store it after the fence has
-moved. So after an unclear answer a new claim makes the outcome final, and the checkpoints tell what it was.
-Measured on one node and on three with replicas 3, through kills of the leader: batches are never torn.
+A batch also expects each checkpoint that it replaces where it stands. A store that lost its end, as in a power cut, has
+older checkpoints than its writer, and the events that the newer ones covered are not there. Whatever a server may do
+with an abandoned batch, it cannot store it after the fence has moved. So after an unclear answer a new claim makes the
+outcome final, and the checkpoints show what it was. Measured on one node and on three with replicas 3, through kills of
+the leader: batches are never torn.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _REMEMBERED: Final = 64
 """Claims of each shard that are known to be older than ours."""
 
 _PIPELINED: Final = 256
-"""Checkpoints that are asked for at the same time."""
+"""Checkpoints that are requested at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +91,18 @@ class JetStreamLog:
                 self._interrupted[shard] = {claim.token}
 
     async def _claim(self, link: Link, shard: int) -> Claim:
-        """Move the fence, whoever held it; after a failure of our own, only where nobody else has.
+        """Move the fence, whatever the owner; after a failure of our own, only where no other writer has.
 
-        Not a compare-and-set: with replicas the server refuses one (10164) for as long as any batch that
-        expects the fence is in flight, so an old owner in full swing kept a new one out for 12 s: measured. A
-        plain publish is never kept waiting, and of 3,000 batches that crossed one none was stored after it.
+        It is no compare-and-set, for this reason: with replicas the server refuses one (10164) for as long as any batch
+        that expects the fence is in flight, so an old owner in full swing kept a new one out for 12 s: measured. A
+        plain publish never waits, and of 3,000 batches that crossed one none was stored after it.
         """
         fence = self._topics.fence(shard)
         current = await read_fence(link, self._topics, shard)
         ours = self._interrupted.get(shard)
         overcome = self._overcome[shard]
         if ours is not None and current is not None and current.token not in {*ours, *overcome}:
-            del self._interrupted[shard]  # who opens it again knows of the rival
+            del self._interrupted[shard]  # the next opener reads the rival's claim
             raise fenced(shard, current)
         mine = Claim(0, self._settings.owner, 1 + (current.epoch if current else 0), uuid4().hex)
         value = {"version": 1, "owner": mine.owner, "epoch": mine.epoch, "token": mine.token}
@@ -141,7 +141,7 @@ class JetStreamShard:
         facts: stream.StreamFacts,
         overcome: Collection[str],
     ) -> None:
-        """`overcome` are tokens of claims that are older than `claim`, whatever the stream says later."""
+        """`overcome` are tokens of claims that are older than `claim`, whatever the stream returns later."""
         self.claim = claim
         """The claim that this writer writes under."""
         self._connection = connection
@@ -150,7 +150,7 @@ class JetStreamShard:
         self._form = batch.BatchLayout(settings.topics, shard, claim.sequence, settings.ttl)
         self._limits = Limits(messages=batch.MOST_MESSAGES - 1, bytes=settings.batch_bytes)  # one may be held twice
         self._last_sequences: dict[str, int | None] | None = None  # by name: where its checkpoint is; None for a marker
-        self._newest = settings.topics.fence(shard), claim.sequence  # of what this writer knows to be in the stream
+        self._newest = settings.topics.fence(shard), claim.sequence  # what this writer has seen in the stream
         self._verified_on = link
         self._facts = facts
         self._stored_up_to = claim.sequence

@@ -1,8 +1,8 @@
 """Ownership on JetStream: members and leases are records in a stream whose messages live 3 s.
 
-The stream is kept on disk although all of it may be lost: one in memory is gone, its configuration too, after a
-restart of a single server (measured). After an outage owners make their leases again before anybody else may take
-them, and read them first: sequences may have begun anew.
+The stream is kept on disk although all of it may be lost: one in memory is gone, its configuration too, after a restart
+of a single server (measured). After an outage owners recreate their leases before any other member may take them, and
+read them first: sequences may have restarted.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JetStreamOwnership:
         self._timing = timing or leases.LeaseTiming()
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
-        """Make the stream if there is none, and refuse one that would break a promise.
+        """Create the stream if there is none, and refuse one that would break a promise.
 
         Raises ConfigurationError, Unavailable.
         """
@@ -58,7 +58,7 @@ class JetStreamOwnership:
         link = self._connection.link
         calls = [f"{link.api_prefix}.STREAM.MSG.{call}.{self._topics.ownership}" for call in ("GET", "DELETE")]
         refusals = await link.refused([self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls])
-        if refusals:  # later nobody would say more than that it serves no shard
+        if refusals:  # later the only sign would be that it serves no shard
             remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
 

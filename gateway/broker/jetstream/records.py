@@ -1,7 +1,7 @@
 """Single records on JetStream: read from the stream's leader, written by compare-and-set on their own subject.
 
-What is forgotten leaves a marker for a while: a message without a payload and with a time to live. Readers hear of it
-as of any other message, and no permission but that to write is needed for it.
+An erased record leaves a marker for a while: a message without a payload and with a time to live. Readers receive it as
+any other message, and it needs no permission but that to write.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Found:
     time: str
     """When it was stored, by the server's clock: RFC 3339 to the nanosecond, in UTC."""
     is_marker: bool
-    """Whether it says that what was there is forgotten."""
+    """Whether it marks an erased record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Stored:
 
 
 async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str, Any]:
-    """Make the stream if there is none, and give its configuration; raises ConfigurationError, Unavailable."""
+    """Create the stream if there is none, and return its configuration; raises ConfigurationError, Unavailable."""
     stream = str(config["name"])
     try:
         info = await link.api(f"STREAM.INFO.{stream}")
@@ -121,7 +121,7 @@ async def _get(link: Link, stream: str, body: dict[str, Any]) -> Found | None:
 
 
 def is_marker(stored: Mapping[str, Any]) -> bool:
-    """Return whether a message, as the API gives it, says that what was there is forgotten."""
+    """Return whether a message, as the API returns it, marks an erased record."""
     return not stored.get("data") and f"{TTL}:".encode() in base64.b64decode(stored.get("hdrs", ""))
 
 
@@ -165,7 +165,7 @@ async def write(link: Link, subject: str, value: bytes, expect: int | None) -> i
 async def write_first(link: Link, stream: str, subject: str, value: bytes) -> int:
     """Write the last message under `subject` where there is none, or only a marker.
 
-    Gives its sequence. Raises Conflict, OutcomeUnknown, Unavailable.
+    Returns its sequence. Raises Conflict, OutcomeUnknown, Unavailable.
     """
     expect, attempt = 0, 1
     while True:

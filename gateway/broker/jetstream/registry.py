@@ -1,7 +1,7 @@
-"""What a deployment must never forget, apart from the log: which accounts it has begun, and its number of shards.
+"""The permanent records of a deployment, apart from the log: the accounts it has begun, and its number of shards.
 
-It is a stream of its own, so that it still knows the accounts when somebody deletes or empties the log: then
-a missing checkpoint is a loss to be looked at, not a new account whose whole history is published again.
+It is a stream of its own, so that it still has the accounts when an operator deletes or empties the log. Then a missing
+checkpoint is a loss to be examined, not a new account whose whole history is published again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class JetStreamRegistry:
         self._stream = topics.control
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
-        """Make the stream if there is none; raises ConfigurationError, Unavailable."""
+        """Create the stream if there is none; raises ConfigurationError, Unavailable."""
         wanted = {
             "name": self._stream,
             "description": "Accounts, the number of shards and the control state of the gateway; never to be lost",
@@ -65,7 +65,7 @@ class JetStreamRegistry:
             await self._allow(lacking, config, may_edit=create)
 
     async def _allow(self, settings: Sequence[str], config: dict[str, Any], *, may_edit: bool) -> None:
-        """Edit a stream that was made by a release that needed less, or say that somebody must."""
+        """Edit a stream of a release that needed less, or log that a person must."""
         missing = "; ".join(f"{setting} is off: {_ALLOWED[setting]}" for setting in settings)
         remedy = f"Set {' and '.join(settings)} on it, or permit $JS.API.STREAM.UPDATE.{self._stream} for one start."
         problem = ConfigurationError(f"stream {self._stream}", missing, remedy)
@@ -99,9 +99,10 @@ class JetStreamRegistry:
         await self._write_first(self._topics.begun(account), {"version": VERSION})
 
     async def forget(self, accounts: Collection[str]) -> None:
-        """Forget `accounts`; it is no error that nobody knows one. Raises Unavailable.
+        """Erase `accounts`; an unknown one is no error. Raises Unavailable.
 
-        The server lists subjects whatever their messages say, so this waits until the markers have gone, too: a second.
+        The server lists subjects whatever their messages contain, so this waits until the markers have gone, too: a
+        second.
         """
         link, left = self._connection.link, sorted((await self.accounts()).intersection(accounts))
         if not left:

@@ -1,8 +1,8 @@
-"""The one stream of a deployment: how it is made, and what about an existing one would break a promise.
+"""The one stream of a deployment: how it is created, and what about an existing one would break a promise.
 
-Nothing may leave the stream but by the time to live of its own message: a lost checkpoint would publish an
-account's whole history again. So the stream has no age limit (`Nats-TTL: never` under one held only until
-the server restarted: measured), and a limit of size only together with `discard: new`.
+Nothing may leave the stream but by the time to live of its own message: a lost checkpoint would publish an account's
+whole history again. So the stream has no age limit (`Nats-TTL: never` under one held only until the server restarted:
+measured), and a limit of size only together with `discard: new`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from gateway.errors import ConfigurationError
 from gateway.session.checkpoint import LARGEST
 
 OLDEST_SERVER: Final = (2, 14, 0)
-"""The oldest that passes the contract suite. 2.12 has atomic batches, but says of a batch for which it has no
-room (50 are open) only that it is incomplete, as of one with something wrong in it."""
+"""The oldest that passes the contract suite. 2.12 has atomic batches, but reports a batch for which it has no room (50
+are open) only as incomplete, as one with something wrong in it."""
 
 SMALLEST_MESSAGE: Final = LARGEST + 1024
 """Bytes that the server must take: a checkpoint, and the headers around it."""
@@ -53,7 +53,7 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True)
 class StreamFacts:
-    """What a writer must know of the stream."""
+    """The facts about the stream that a writer needs."""
 
     created: str
     """RFC 3339, to the nanosecond: another time means another stream, in which nothing of ours is true."""

@@ -1,8 +1,8 @@
-"""What things are called on NATS, and how a message becomes a subject, headers and a payload and back.
+"""The names on NATS, and the conversion of a message to a subject, headers and a payload and back.
 
 The form is CloudEvents 1.0 in binary mode: each attribute is a header `ce-<name>`, the content type is
-`ce-datacontenttype`, and values are percent-encoded as the CloudEvents NATS binding says. NATS has no
-record key, so the key travels in a header of its own.
+`ce-datacontenttype`, and values are percent-encoded as in the CloudEvents NATS binding. NATS has no record key, so the
+key travels in a header of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gateway.publication import TRACEPARENT, Message, Shared
 
 KEY: Final = "Gateway-Key"
 TTL: Final = "Nats-TTL"
-"""The header that says for how many seconds a message is kept."""
+"""The header with the number of seconds for which a message is kept."""
 _ATTRIBUTE: Final = "ce-"
 _VERSION: Final = "v1"
 
@@ -71,16 +71,16 @@ class Topics:
 
     @property
     def audit_stream(self) -> str:
-        """The stream of who changed what."""
+        """The stream of the audit trail."""
         return f"{self.prefix}-gateway-audit"
 
     @property
     def audit(self) -> str:
-        """The subject of who changed what."""
+        """The subject of the audit trail."""
         return f"{self.prefix}.gateway.audit"
 
     def begun(self, account: str | None) -> str:
-        """Return the subject that says that `account` was begun, or the filter for all accounts where None."""
+        """Return the subject of the record that `account` was begun, or the filter for all accounts where None."""
         return f"{self.prefix}.gateway.control.account.{'*' if account is None else _token(account)}"
 
     @property
@@ -103,7 +103,7 @@ class Topics:
         return f"{self.prefix}.gateway.control.state.*.>"
 
     def desired(self, key: str) -> str:
-        """Return the subject of what is wanted for `key`."""
+        """Return the subject of the desired state of `key`."""
         return f"{self.prefix}.gateway.control.state.desired.{key}"
 
     def observed(self, key: str) -> str:
@@ -122,7 +122,7 @@ class Topics:
         return f"{self.prefix}.events.{of_topic}.{_VERSION}.{'*' if account is None else _token(account)}"
 
     def fence(self, shard: int) -> str:
-        """Return the subject whose last message says who owns `shard`."""
+        """Return the subject whose last message names the owner of `shard`."""
         return f"{self.prefix}.gateway.fence.{shard}"
 
     def checkpoint(self, shard: int, account: str) -> str:

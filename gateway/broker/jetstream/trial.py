@@ -1,7 +1,7 @@
-"""What the gateway needs of JetStream, tried and not read: a direct get, and a batch in each stream that takes some.
+"""A trial of what the gateway needs of JetStream: a direct get, and a batch in each stream that takes some.
 
-A batch is sent whole, on a condition that cannot hold: so the server takes it,
-looks at it and closes it, and nothing is stored.
+A batch is sent whole, on a condition that cannot hold: so the server takes it, checks it and closes it, and nothing is
+stored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trial:
 
     async def batches(self) -> None:
         """Send each stream that is to take batches one that it must refuse; raises ActionRequired, Unavailable."""
-        name = uuid4().hex  # no account's: nobody else's batch waits for this one
+        name = uuid4().hex  # no account's: no other client's batch waits for this one
         await self._batch(self._topics.stream, self._topics.checkpoint(0, name))
         await self._batch(self._topics.control, self._topics.observed(name))
 

@@ -45,16 +45,15 @@ _PAUSE: Final = 0.001
 
 
 def apply_patches() -> None:
-    """Change six things in the library, once a process; raises AttributeError where they are no more.
+    """Apply six patches to the library, once a process; raises AttributeError where the patched names are gone.
 
-    A transaction begun right after another waits until the first one's markers are written: 20 ms by aiokafka's
-    choice, which makes 24 ms a commit of 1.6. And its metadata requests let the broker create a topic that
-    somebody deleted, with other partitions and settings than ours; and who knows no topic yet asks for all topics of
-    the cluster, which are megabytes where others have many. And it tries servers one after another, each
-    client by itself, with one limit for all that a connection does; a client that is cancelled in its first request
-    never closes that connection, and while it waits for one broker it connects to no other. And where a commit gave
-    up waiting, nobody is left to ask why its batches failed. And it reads nothing of a partition behind a record with a
-    header whose name is not UTF-8.
+    A transaction begun right after another waits until the first one's markers are written: 20 ms by aiokafka's choice,
+    which makes 24 ms a commit of 1.6. Its metadata requests let the broker create a deleted topic, with other
+    partitions and settings than ours; and a client that has no topic yet asks for all topics of the cluster, which are
+    megabytes where others have many. It tries servers one after another, each client by itself, with one limit for all
+    that a connection does. A client that is cancelled in its first request never closes that connection, and while it
+    waits for one broker it connects to no other. Where a commit gave up waiting, no code retrieves why its batches
+    failed. And it reads nothing of a partition behind a record with a header whose name is not UTF-8.
     """
     aiokafka.consumer.fetcher.MemoryRecords = LenientRecords
     sender, client, batch = aiokafka.producer.sender, aiokafka.client, message_accumulator.MessageBatch
@@ -68,7 +67,7 @@ def apply_patches() -> None:
 
 
 def _metadata(topics: Sequence[str] | None) -> MetadataRequest:
-    """Return a request for what is known of these topics, and of the brokers; it makes no topic."""
+    """Return a request for the metadata of these topics, and of the brokers; it creates no topic."""
     return MetadataRequest(topics or [], allow_auto_topic_creation=False)
 
 
@@ -82,17 +81,17 @@ class Unreached(KafkaConnectionError):  # type: ignore[misc]  # it has no annota
         self.failures = failures
 
     def __str__(self) -> str:
-        """Say it without the name of the class, which the library puts before it."""
+        """Return it without the name of the class, which the library puts before it."""
         return str(self.args[0])
 
 
 def prepare(
     client: AIOKafkaClient, door: ConnectionLimit, known: AIOKafkaClient | None = None, topics: Iterable[str] = ()
 ) -> None:
-    """Let a client that has not begun open its connections through `door`, to the brokers first that `known` knows.
+    """Let a client that has not begun open its connections through `door`, first to the brokers in `known`.
 
-    Its first question is for `topics`. The library asks for each topic by itself when it is first used, and for all
-    before it again: a shard's first commit to 22 topics took as many round trips, 9 s where one takes 0.4 s (measured).
+    Its first request is for `topics`. The library requests each topic by itself when it is first used, and all before
+    it again: a shard's first commit to 22 topics took as many round trips, 9 s where one takes 0.4 s (measured).
     """
     client._gateway_door = door  # noqa: SLF001
     client._topics = set(topics)  # noqa: SLF001
@@ -101,7 +100,7 @@ def prepare(
 
 
 def nearest(client: AIOKafkaClient) -> list[int]:
-    """Return the brokers that a client knows, in random order, those first to which it has a connection."""
+    """Return the brokers of a client, in random order, those first to which it has a connection."""
     nodes = [broker.nodeId for broker in client.cluster.brokers()]
     random.shuffle(nodes)
     at_hand = {node for (node, _), one in client._conns.items() if one.connected()}  # noqa: SLF001
@@ -197,7 +196,7 @@ async def _connected(client: AIOKafkaClient, node_id: Any, *, group: Any = Conne
             else:
                 client._conns[which] = made  # noqa: SLF001
                 return made
-    client.force_metadata_update()  # what is known of the brokers may be of yesterday
+    client.force_metadata_update()  # the metadata of the brokers may be of yesterday
     return None
 
 
@@ -256,7 +255,7 @@ async def _opened(client: AIOKafkaClient, host: str, port: int, on_close: Any) -
 
 
 def _with_failures_retrieved(failure: Callable[[MessageBatch, BaseException], None]) -> Any:  # noqa: ANN401
-    """Take note of the failure of a batch, in both futures that it has, lest asyncio complain that nobody did."""
+    """Retrieve the failure of a batch from both futures that it has, lest asyncio log that no code did."""
 
     def fail(batch: MessageBatch, exception: BaseException) -> None:
         failure(batch, exception)
@@ -283,11 +282,10 @@ def aborted_by(producer: AIOKafkaProducer) -> BaseException | None:
 async def commit_as_member(consumer: AIOKafkaConsumer, tp: TopicPartition) -> None:
     """Commit an offset as a member of the consumer's present generation; raises KafkaError.
 
-    `AIOKafkaConsumer.commit` shares a connection with the request to join, so it waits for others while the group is
-    dealt out anew; and where its answer says that the member is unknown, the library forgets who it has become
-    meanwhile, and joins once more: its last self is waited for by the whole group, for as long as a session lasts.
-    A member that had been frozen did that four times over, 6 s each (measured). Cancelled, it leaves a task whose
-    failure nobody asks for.
+    `AIOKafkaConsumer.commit` shares a connection with the request to join, so it waits for others while the group
+    rebalances. Where its answer is that the member is unknown, the library drops its new member id, and joins once
+    more: the whole group then waits for its last self, for as long as a session lasts. A member that had been frozen
+    did that four times over, 6 s each (measured). Cancelled, it leaves a task whose failure no code retrieves.
     """
     group = consumer._coordinator  # noqa: SLF001
     if group.coordinator_id is None:
@@ -309,14 +307,14 @@ async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
     """End a producer whatever its state, leaving no task and no socket; within two request timeouts.
 
     `AIOKafkaProducer.stop` waits for ever for batches that a frozen broker does not take, and leaks its tasks and
-    sockets when it is cancelled. An open transaction is aborted if that takes less than `farewell` seconds, so
-    that readers need not wait until it times out.
+    sockets when it is cancelled. An open transaction is aborted if that takes less than `farewell` seconds, so that
+    readers need not wait until it times out.
     """
     transaction = producer._txn_manager  # noqa: SLF001
     if transaction.is_in_transaction():
         with suppress(TimeoutError, KafkaError, AssertionError):  # AssertionError: it failed for good just now
             async with asyncio.timeout(farewell):
-                await producer.flush()  # else the abort waits for batches that nobody takes, and never ends
+                await producer.flush()  # else the abort waits for batches that no broker takes, and never ends
                 await producer.abort_transaction()
     producer._closed = True  # noqa: SLF001 - else its destructor complains that stop was not called
     sender = producer._sender.sender_task  # noqa: SLF001
@@ -336,7 +334,7 @@ async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
 
 
 def _tasks_of(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
-    """Return the tasks of a producer's sender that are under way, which it tells nobody."""
+    """Return the running tasks of a producer's sender, which has no public access to them."""
     frames = {task: getattr(task.get_coro(), "cr_frame", None) for task in asyncio.all_tasks()}
     sender = producer._sender  # noqa: SLF001
     return {

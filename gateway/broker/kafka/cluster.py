@@ -1,8 +1,8 @@
-"""What the cluster says of our topics, and how they are made: what about an existing one would break a promise.
+"""The cluster's state of our topics, and how they are created: what about an existing one would break a promise.
 
-A compacted topic of events keeps only the last of those that share a key, and keys of two accounts may be equal.
-A topic with fewer partitions than are used has no place for some accounts. One with more has some that stay empty:
-Kafka takes no partition away, and the gateway itself chooses the partition of an account.
+A compacted topic of events keeps only the last of those that share a key, and keys of two accounts may be equal. A
+topic with fewer partitions than are used has no place for some accounts. One with more has some that stay empty: Kafka
+removes no partition, and the gateway itself chooses the partition of an account.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ _OPERATORS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
 _TRANSIENT: Final = 0.05
 _HEARSAY: Final = 1.0
-"""Seconds after which every broker knows a topic that another one has made."""
+"""Seconds after which every broker has a topic that another one has created."""
 _NOT_TAKEN: Final = frozenset({40, 44})
 """Of CreateTopics: a configuration, or a policy of the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterFacts:
-    """What a writer must know of the topics."""
+    """The facts about the topics that a writer needs."""
 
     partitions: int
     """Of each topic of events, as far as they are used."""
@@ -76,7 +76,7 @@ class MissingTopics(ActionRequired):
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """What the cluster says of a partition."""
+    """The cluster's state of a partition."""
 
     leader: int
     """Below zero where there is none now."""
@@ -130,7 +130,7 @@ async def compare(connection: Connection, settings: ClusterSettings) -> None:
 async def _compare(
     connection: Connection, settings: ClusterSettings, found: dict[str, dict[int, Partition]]
 ) -> list[str]:
-    """Return what is there in surplus, in words; raises ConfigurationError, Unavailable."""
+    """Return what exists in surplus, as text; raises ConfigurationError, Unavailable."""
     wanted = list(desired_topics(settings))
     configs = await _configs(connection, [one.name for one in wanted])
     problems = [
@@ -148,7 +148,7 @@ async def _compare(
 
 
 async def facts(connection: Connection, topics: Topics, partitions: int | None = None) -> ClusterFacts:
-    """Ask what a writer must know, who uses so many `partitions` of each topic of events; None: all of them.
+    """Return the facts that a writer needs who uses so many `partitions` of each topic of events; None: all of them.
 
     Raises MissingTopics, Unavailable, ConfigurationError for a missing permission.
     """
@@ -185,8 +185,8 @@ async def places(
 ) -> dict[TopicPartition, int | None]:
     """Return the place of the first record from a time on in each partition; None where there is none yet.
 
-    The end is that of what is written, open transactions included: a reader of committed records that reads up
-    to it knows what became of them. Raises Unavailable.
+    The end is that of the written records, open transactions included: a reader of committed records that reads up to
+    it has the outcome of them all. Raises Unavailable.
     """
     result: dict[TopicPartition, int | None] = {}
     with map_aiokafka_errors("the places of records"):

@@ -1,9 +1,9 @@
-"""How long a commit may take: longer, once one came too late that could not be smaller.
+"""The time limit of a commit: longer, once one came too late that could not be smaller.
 
-Commits are as small as the line to the broker wants them, but a message is one piece. One of 600 kB takes 15 s over
-40 kB/s, and was sent again and again for 10 s. So after a large commit that came too late the next ones of its size are
-given twice as long, and that again, and the transaction with them: a reader waits that long for a writer that is gone.
-Small ones keep the usual limit, by which a broker that hangs is noticed.
+Commits are as small as the line to the broker requires, but a message is one piece. One of 600 kB takes 15 s over 40
+kB/s, and was sent again and again for 10 s. So after a large commit that came too late the next ones of its size get
+twice as long, and that again, and the transaction with them: a reader waits that long for a writer that is gone. Small
+ones keep the usual limit, which detects a broker that hangs.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class CommitLimits:
 
 
 def largest(messages: Iterable[Message]) -> str:
-    """Return which message is the largest, behind a semicolon; nothing where there is none."""
+    """Return which message is the largest, after a semicolon; an empty text where there is none."""
     found = max(messages, key=lambda one: one.size, default=None)
     if found is None:
         return ""

@@ -1,8 +1,8 @@
-"""How the process reaches Kafka: what all its clients have in common, and questions to the cluster.
+"""How the process reaches Kafka: what all its clients have in common, and requests to the cluster.
 
-Each writer and each read has clients of its own, made when they are wanted and gone afterwards, so that nothing
-of a broken one lives on. What ends a client may take as long as a request to a frozen broker: nobody waits for
-it but the connection's own end.
+Each writer and each read has clients of its own, created when they are needed and gone afterwards, so that nothing of a
+broken one lives on. The end of a client may take as long as a request to a frozen broker: only the connection's own end
+waits for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _BATCH: Final = 128 * 1024
 _SILENT: Final = 1.5
 """Seconds after which another broker is asked the same, beside one that is silent."""
 _CLOSE_TIMEOUT_S: Final = 1.0
-"""Seconds that a writer who leaves waits for the end of its clients."""
+"""Seconds that a leaving writer waits for the end of its clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,11 @@ class ConnectionOptions:
     """One of MECHANISMS; None for no SASL."""
     user: str | None = None
     password: str | Callable[[], str] | None = field(default=None, repr=False)
-    """A callable is asked for each client, so that a changed secret is picked up."""
+    """A callable is called for each client, so that a changed secret is used."""
     token_file: Path | None = None
     """The token of OAUTHBEARER, read at each connect."""
     tls: ssl.SSLContext | Callable[[], ssl.SSLContext] | None = None
-    """A callable is asked for each client, so that a changed file is picked up."""
+    """A callable is called for each client, so that a changed file is used."""
     timeout: float = 10.0
     """Seconds that any one call may take, connecting included."""
 
@@ -85,7 +85,7 @@ class _TokenFile(AbstractTokenProvider):  # type: ignore[misc]  # it has no anno
 
 
 class _SharedStart:
-    """Lets one make what others wait for; where it fails, those who waited fail with it, not each in its turn."""
+    """Lets one caller make what others wait for; where it fails, they fail with it, not each in its turn."""
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -147,7 +147,7 @@ class Connection:
             raise next(reversed(race.failures.values()), KafkaError("no broker is known"))
 
     async def brokers(self) -> list[tuple[int, str, int]]:
-        """Return which brokers there are, each with the address at which it says it is; raises Unavailable."""
+        """Return the brokers, each with the address that it advertises; raises Unavailable."""
         with map_aiokafka_errors("Kafka"):
             async with asyncio.timeout(self.options.timeout):
                 known = (await self._dialled()).cluster.brokers()
@@ -327,7 +327,7 @@ async def connect(options: ConnectionOptions) -> AsyncIterator[Connection]:
         _check_address(server)
     _check_login(options)
     client_internals.apply_patches()
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what it complains of, it also raises: we say it
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # it also raises what it logs: the gateway logs it
     connection = Connection(options)
     try:
         await connection.begin()

@@ -1,8 +1,8 @@
-"""The door through which all connections to Kafka are opened: few at a time at each address, in one process.
+"""The limit of new connections to Kafka: few at a time at each address, in one process.
 
-A broker may admit few connections a second (`max.connection.creation.rate`), and then keeps the others waiting. Who
-gives such a one up and opens another makes the queue longer for everybody. So a try at an address is given more time
-after each that was too short, and its failure is told to all who wait behind it.
+A broker may admit few connections a second (`max.connection.creation.rate`), and then keeps the others waiting. A
+client that gives such a connection up and opens another makes the queue longer for all. So a try at an address is given
+more time after each that was too short, and all callers behind it receive its failure.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ class ConnectionLimit:
 
 
 class CallTimeLimit:
-    """The time limit of a call, in which the time that its client takes to be let in does not count.
+    """The time limit of a call, without the time for which its client waits to connect.
 
-    What failed does count, so that a broker that is away holds nobody up.
+    A failed connection does count, so that an unavailable broker delays no caller.
     """
 
     def __init__(self, limit: asyncio.Timeout) -> None:

@@ -1,8 +1,8 @@
-"""The control store on Kafka: a compacted topic, one partition of what is wanted and one of what is observed.
+"""The control store on Kafka: a compacted topic, one partition of desired state and one of observed state.
 
-Two partitions, since a write reads all of what is wanted, and must not wade through what thousands of owners report;
-and since a writer that dies in its transaction holds up the readers of its partition, until the next write or the end
-of the transaction.
+There are two partitions, for two reasons. A write reads all desired state, and must not wade through the reports of
+thousands of owners. And a writer that dies in its transaction holds up the readers of its partition, until the next
+write or the end of the transaction.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class _Change:
     records: Mapping[tuple[TopicPartition, str], bytes | None]
     """What is to be written, by partition and key; None erases."""
     expect: Mapping[str, int] = field(default_factory=dict)
-    """The revisions that keys of what is wanted must still have."""
+    """The revisions that keys of desired state must still have."""
     is_ending: bool = False
-    """Whether the end of its transaction was asked for: from then on it may be stored."""
+    """Whether the end of its transaction was requested: from then on it may be stored."""
 
     def failed(self, why: str) -> BrokerError:
-        """Return the error that says what became of the write."""
+        """Return the error that has the outcome of the write."""
         return OutcomeUnknown(why) if self.is_ending else Unavailable(f"{why}; nothing was written")
 
 
@@ -57,12 +57,12 @@ class _Overtaken(Exception):
 class KafkaControl:
     """The control store of one deployment (`gateway.broker.ports.ControlStore`).
 
-    A key's revision is one more than its record's offset, which compaction keeps. What is forgotten is a tombstone,
-    which compaction takes away after a day; a key whose last record is one has no revision.
+    A key's revision is one more than its record's offset, which compaction keeps. An erased key is a tombstone, which
+    compaction removes after a day; a key whose last record is one has no revision.
 
-    Ages are by the broker's clock, as far as Kafka tells it: the topic's records carry the broker's time, and what time
-    it is there now is known from the answers to the writes and reports of this process; before the first one, it is
-    taken to be ours.
+    Ages are by the broker's clock, as far as Kafka reports it. The topic's records carry the broker's time, and the
+    answers to the writes and reports of this process have the present time there; before the first one, it is taken to
+    be ours.
     """
 
     def __init__(self, connection: Connection, topics: Topics, *, clock: Callable[[], float] = time.time) -> None:
@@ -145,8 +145,8 @@ class KafkaControl:
     async def forget(self, keys: Collection[str]) -> None:
         """Erase the desired and the observed state of `keys`; see the contract.
 
-        It is one transaction of the same producer, so whoever has compared before it cannot write after it. A gateway
-        that dies in it holds up the readers of both partitions.
+        It is one transaction of the same producer, so a writer that has compared before it cannot write after it. A
+        gateway that dies in it holds up the readers of both partitions.
         """
         if keys:
             await self._carry_out(_Change({(tp, key): None for key in keys for tp in (self._desired, self._observed)}))
@@ -201,7 +201,7 @@ class KafkaControl:
         return await asyncio.gather(*sent)
 
     async def _read_revision(self, key: str) -> int:
-        """Read what is wanted to its end: a transaction that is being ended there is waited for."""
+        """Read the desired state to its end: a transaction that is being ended there is waited for."""
         revision = 0
         ends = await self._ends()
         end = {self._desired: ends[self._desired]}

@@ -1,9 +1,10 @@
-"""Where a shard's partitions end as this process knows them, and what it wrote there last: one may lose its end.
+"""Where a shard's partitions end as this process has them, and what it wrote there last: one may lose its end.
 
-So it is after an unclean election of a leader, after a broker's disk was put back, and where a topic was deleted and
-made again. Where the partition of checkpoints goes back, its writer begins again from what is there. Where a topic of
-events alone does, the checkpoints say that its events are stored: what this process knows to have written there, and is
-not there any more, is taken out of them. Of what others wrote, or was written long ago, a person must see to it.
+That happens after an unclean election of a leader, after a broker's disk was put back, and where a topic was deleted
+and created again. Where the partition of checkpoints goes back, its writer starts again from what is there. Where a
+topic of events alone does, its events are stored according to the checkpoints. This process removes from them the
+events that it wrote there and that are missing now. A person must handle those that others wrote, or that were written
+long ago.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ many are taken still has its size."""
 _BYTES: Final = 256 * 1024
 """What that may take: some 900 events that came one by one."""
 _PART: Final = 280
-"""Bytes of a part, and the numbers in it besides."""
+"""Bytes of a part, and of the numbers in it in addition."""
 Found: TypeAlias = tuple[str, Lost]
 """An account, and an event of it."""
 _BESIDE: Final = 1000
@@ -44,7 +45,7 @@ class Part(NamedTuple):
     last: bytes
     incarnation: int
     sequences: array[int]
-    """Of its events with a number, but for those of replays."""
+    """Of its events with a number, except those of replays."""
 
     @property
     def events(self) -> Iterator[Lost]:
@@ -62,7 +63,7 @@ class Batch(NamedTuple):
 
     tp: TopicPartition
     place: int
-    """Of its first record; -1 where Kafka does not tell one."""
+    """Of its first record; -1 where Kafka returns none."""
     records: int
     parts: Collection[Part] = ()
 
@@ -106,16 +107,16 @@ class PartitionEnds:
         self._short: dict[TopicPartition, int] = {}
         """Where partitions ended that were found to have lost their ends; they may have grown since."""
         self.lost: dict[str, set[Lost]] = {}
-        """By account: what is not there any more, until a checkpoint is committed that knows of it."""
+        """By account: what is missing, until a checkpoint is committed that accounts for it."""
         self._lost_from: dict[TopicPartition, int] = {}
         """Where partitions ended when that was found: what was published again since stands behind."""
         self._own_places: list[range] = []
         """Where the checkpoints of the last commit stand, if it was stored."""
         self._perhaps: dict[str, tuple[set[Lost], list[range]]] = {}
-        """What accounts lost, and where their checkpoints stand that know of it, if their commit was stored."""
+        """What accounts lost, and where their checkpoints stand that account for it, if their commit was stored."""
 
     def last(self, tp: TopicPartition) -> int:
-        """Return the place of the last record in a partition; -1 where Kafka did not tell one."""
+        """Return the place of the last record in a partition; -1 where Kafka did not return one."""
         return self._last.get(tp, -1)
 
     def marker(self, tp: TopicPartition) -> int:
@@ -273,13 +274,13 @@ class PartitionEnds:
         self._recent = deque(one for one in self._recent if id(one) not in dropped)
 
     def knows(self, accounts: Iterable[str]) -> None:
-        """Checkpoints are committed that know what those accounts lost."""
+        """Note that checkpoints are committed that account for what those accounts lost."""
         self._own_places = []
         if self.lost:
             self._forget_lost(accounts)
 
     def may_know(self, accounts: Iterable[str]) -> None:
-        """Checkpoints of the last commit may be stored that know what those accounts lost: their places will tell."""
+        """Note that checkpoints of the last commit may be stored that account for it: their places will show."""
         self._perhaps = {name: ({*self.lost[name]}, self._own_places) for name in accounts if name in self.lost}
 
     def on_checkpoints_read(self, places: Mapping[str, int]) -> None:

@@ -1,7 +1,7 @@
-"""What Kafka's refusals of a commit are about: one message, its size at all, a setting, or a moment.
+"""What Kafka's refusals of a commit mean: one message, its size, a setting, or a temporary failure.
 
-Codes are those of Kafka 4.1 (org.apache.kafka.common.protocol.Errors there), as aiokafka has them. Only what is about
-one message's own content may ever make a dead letter of it. A code that aiokafka does not know says nothing of any.
+Codes are those of Kafka 4.1 (org.apache.kafka.common.protocol.Errors there), as aiokafka has them. Only a code about
+one message's own content may ever make a dead letter of it. A code that aiokafka does not have does not concern any.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What aiokafka's errors mean to the gateway: which may pass, which need a person, and in which words."""
+"""What aiokafka's errors mean to the gateway: which are temporary, which need a person, and their messages."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ def map_aiokafka_errors(what: str, operation: str = "Write") -> Iterator[None]:
 
 @contextmanager
 def permissions_may_return() -> Iterator[None]:
-    """Turn ConfigurationError into ActionRequired: what is refused while the gateway works is waited for.
+    """Turn ConfigurationError into ActionRequired: a refusal while the gateway works is waited for.
 
-    A permission or a login that was taken away must not end the other shards; somebody may give it back.
+    A revoked permission or login must not end the other shards; a person may grant it again.
     """
     try:
         yield
@@ -77,7 +77,7 @@ def as_action_required(error: BaseException, operation: str = "Write") -> Action
 
 
 def describe(error: BaseException) -> str:
-    """Return an error of aiokafka in words."""
+    """Return the message for an error of aiokafka."""
     text = str(error)
     name = type(error).__name__
     return (

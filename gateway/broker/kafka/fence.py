@@ -1,4 +1,4 @@
-"""The claim of a shard on Kafka, and what else its partition of the checkpoint topic says."""
+"""The claim of a shard on Kafka, and the other records of its partition of the checkpoint topic."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Claim:
 
     owner: str
     token: str
-    """Tells this claim from every other one."""
+    """Distinguishes this claim from every other one."""
 
     def encode(self) -> bytes:
         """Return the record's value."""
@@ -35,7 +35,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ShardRecords:
-    """What a shard's partition says."""
+    """The records of a shard's partition."""
 
     checkpoints: dict[str, bytes]
     newest: Claim | None
@@ -68,7 +68,7 @@ async def read_shard(connection: Connection, own: TopicPartition, start: int) ->
 
 
 def superseded(shard: int, newest: Claim | None) -> BrokerError:
-    """Return the error that says who owns the shard, or that no claim tells it any more."""
+    """Return the error that names the owner of the shard, or that no claim shows it any more."""
     if newest is None:
         return OutcomeUnknown(f"the claim of shard {shard} is gone from the checkpoint topic: it was made anew")
     return Fenced(f"shard {shard} was claimed by {newest.owner}")

@@ -21,7 +21,7 @@ Record: TypeAlias = Any
 _AT_ONCE: Final = 8 * 1024 * 1024
 """Bytes that a broker gives at once, of one partition as of all."""
 _WAIT: Final = 10
-"""Milliseconds to wait for records before looking whether the end is reached: what ends a transaction is none."""
+"""Milliseconds to wait for records before checking whether the end is reached: a transaction's end is no record."""
 _LONG_WAIT: Final = 500
 
 
@@ -62,7 +62,7 @@ async def read_to(
 
 
 async def follow(connection: Connection, begin: Mapping[TopicPartition, int]) -> AsyncIterator[list[Record]]:
-    """Yield the records of partitions from `begin` on, for ever; none after a while without any. Raises Unavailable."""
+    """Yield the records of partitions from `begin` on, without end; none after a quiet while. Raises Unavailable."""
     async with _consumer(connection, begin, _LONG_WAIT) as consumer:
         while True:
             with map_aiokafka_errors("a read", "Read"):

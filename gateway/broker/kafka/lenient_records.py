@@ -1,6 +1,6 @@
 """Reading on past records whose headers' names are not UTF-8: Kafka stores them, and aiokafka fails over them for good.
 
-Its fetcher asks for the same place again, and fails again. So one record of another producer would end each reader of
+Its fetcher requests the same place again, and fails again. So one record of another producer would end each reader of
 its topic, and on the control topic the watch of every replica.
 """
 

@@ -1,10 +1,10 @@
-"""What keeps clients out of Kafka's listeners, found out on the wire, in words that name the setting and the remedy.
+"""Diagnosis of Kafka's listeners: what keeps clients out, found on the wire, with the setting and the remedy.
 
-A broker that hears TLS where it speaks plain text hangs up without a word. So does one that hears plain text where it
-speaks TLS, or a question before a login. So whoever was not let in asks again, in both ways, for a login by no
-mechanism: the answer tells what the listener wants. Nothing secret is said for that.
+A broker that receives TLS where it speaks plain text closes without an answer. So does one that receives plain text
+where it speaks TLS, or a request before a login. So a refused gateway asks again, in both ways, for a login by no
+mechanism: the answer shows what the listener requires. Nothing secret is sent for that.
 
-Behind the first answer a client goes to where each broker says that it is, which may be nowhere.
+After the first answer a client connects to the address that each broker advertises, which may lead nowhere.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _LARGEST: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    """What a listener answered to who asked for a login."""
+    """What a listener answered to a request for a login."""
 
     tls: bool
     wants_certificate: bool = False
@@ -74,7 +74,7 @@ async def connected(options: ConnectionOptions) -> AsyncIterator[Connection]:
 
 
 async def unreachable(connection: Connection) -> tuple[list[str], int]:
-    """Return in words which brokers cannot be reached where they say they are, and how many brokers there are.
+    """Return, as text, which brokers cannot be reached where they advertise, and how many brokers there are.
 
     Raises Unavailable.
     """
@@ -96,7 +96,7 @@ async def _check_advertised(connection: Connection) -> None:
 
 
 async def _visited(connection: Connection, number: int, host: str, port: int) -> str:
-    """Go to a broker where it says it is; give in words what came of it, nothing where all is well."""
+    """Connect to a broker where it advertises; return the problem as text, an empty one where all is well."""
     try:
         await connection.visit(host, port)
     except socket.gaierror:
@@ -167,14 +167,14 @@ async def _asked(host: str, port: int, *, tls: bool) -> _Listener:
     context: ssl.SSLContext | None = None
     if tls:
         context = ssl.create_default_context()
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whoever it is, it is told nothing
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # an unverified peer receives nothing secret
     reader, writer = await asyncio.open_connection(host, port, ssl=context)
     try:
         writer.write(_question())
         await writer.drain()
         return _read(await _answer(reader), tls=tls)
     except ssl.SSLError as error:
-        if "ALERT" in (error.reason or ""):  # only whoever speaks TLS sends one
+        if "ALERT" in (error.reason or ""):  # only a peer that speaks TLS sends one
             return _Listener(tls=True, wants_certificate=True)
         raise
     finally:
@@ -196,7 +196,7 @@ async def _answer(reader: asyncio.StreamReader) -> bytes:
 
 
 def _read(answer: bytes, *, tls: bool) -> _Listener:
-    """Read what the listener said; raises ValueError where that is not of Kafka."""
+    """Read the listener's answer; raises ValueError where that is not of Kafka."""
     try:
         ours, code, count = struct.unpack_from(">ihi", answer)
         names, place = [], struct.calcsize(">ihi")

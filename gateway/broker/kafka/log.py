@@ -1,8 +1,8 @@
 """The event log on Kafka: a transactional producer a shard, whose start fences every older one of its name.
 
-Kafka says `ProducerFenced` also where nobody else is: after a transaction timed out, or a broker was away for
-long. So a writer begins with a claim, a record in the checkpoint partition that only the newest producer can
-commit; who is told that it is fenced looks whose claim is the newest.
+Kafka returns `ProducerFenced` also where there is no other producer: after a transaction timed out, or a broker was
+unavailable for long. So a writer begins with a claim, a record in the checkpoint partition that only the newest
+producer can commit. A fenced writer reads whose claim is the newest.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class KafkaLog:
             claim, ends, limits = Claim(self._settings.owner, uuid4().hex), self._ends_of(shard), self._limits[shard]
             opened = KafkaShard(self._connection, self._settings.topics, claim, shard, facts, producer, ends, limits)
             if shard in self._interrupted:
-                self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although we hear of a failure
+                self._interrupted[shard].claims.add(opened.own_claim)  # it may stand although the answer is a failure
             try:
                 await opened.claim()
                 topics, limit = self._settings.topics, self._settings.commit_timeout
@@ -134,7 +134,7 @@ class KafkaLog:
         own = TopicPartition(self._settings.topics.checkpoints, shard)
         newest = (await read_shard(self._connection, own, interrupted.since)).newest
         if newest not in interrupted.claims:
-            del self._interrupted[shard]  # who opens it again knows of it
+            del self._interrupted[shard]  # the next opener reads it
             raise superseded(shard, newest)
 
     async def _start(self, shard: int, facts: ClusterFacts) -> AIOKafkaProducer:

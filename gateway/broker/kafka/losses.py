@@ -1,4 +1,4 @@
-"""Looking for what topics of events lost, among what this process knows to have written there."""
+"""Finds what topics of events lost, among the records that this process wrote there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.broker.kafka.fetch import read_all
 from gateway.broker.kafka.topics import Topics, message_of
 
 _PROBE: Final = b"gateway.end"
-"""Key of a record that tells where a partition ends; compacted topics take none without."""
+"""Key of a record that marks where a partition ends; compacted topics take none without."""
 
 
 async def look_back(  # noqa: PLR0917 - in one place

@@ -1,8 +1,8 @@
-"""Ownership on Kafka: a consumer group over a topic with one partition a shard; nothing of it is ever read.
+"""Ownership on Kafka: a consumer group over a topic with one partition a shard, of which nothing is ever read.
 
-Rebalances are eager: everybody's partitions are revoked and dealt out anew, by an assignor that moves few. So what is
-revoked goes on being served, and only what the new assignment took is stopped. A shard that moves may be claimed by
-its next owner before this one has stopped it: the claim fences what is still under way.
+Rebalances are eager: the group revokes all partitions and assigns them again, by an assignor that moves few. So revoked
+partitions are still served, and only those that the new assignment took are stopped. A shard that moves may be claimed
+by its next owner before this one has stopped it: the claim fences what is still under way.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GroupTiming:
     session: float = 6.0
     """Without a heartbeat after which a member is taken for dead; the broker allows no less by default."""
     heartbeat: float = 0.3
-    """By its answer a member learns that shards are dealt out anew; until then those of one that left are silent."""
+    """Its answer informs a member of a rebalance; until then the shards of a member that left are silent."""
 
 
 class KafkaOwnership:
@@ -65,7 +65,7 @@ class KafkaOwnership:
     async def check(self) -> None:
         """See whether we may be in the group; raises ConfigurationError, Unavailable."""
         answer = await self._connection.ask(FindCoordinatorRequest(self._topics.group, 0))
-        if answer.error_code == kafka.GroupAuthorizationFailedError.errno:  # later nobody would say more than this
+        if answer.error_code == kafka.GroupAuthorizationFailedError.errno:  # later nothing would report more than this
             remedy = "Give the gateway's user the ACLs of docs/operate/kafka.md."
             raise ConfigurationError(f"group {self._topics.group}", "Kafka does not permit Read", remedy)
 
@@ -74,7 +74,7 @@ class KafkaOwnership:
         """Take part; see the contract."""
         membership = KafkaMembership(self._connection, self._topics, self._timing, member, shards)
         try:
-            yield membership  # it joins the group as soon as it is asked for changes, and again until it can
+            yield membership  # it joins the group with the first request for changes, and again until it can
         finally:
             await membership.end()
 
@@ -186,7 +186,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             polling.result()
 
     async def _check_joining(self) -> None:
-        """Raise what keeps us out of the group for so long, where the library would wait for ever."""
+        """Raise what keeps the member out of the group for so long, where the library would wait for ever."""
         if self._joining_since is None:
             self._problem = ""
         elif _clock() - self._joining_since > LASTED:
@@ -224,7 +224,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
                     raise
                 return False
             if isinstance(error.__cause__, kafka.UnknownTopicOrPartitionError):
-                return shard in self._assigned  # opening the log says what is missing, and mends it where it may
+                return shard in self._assigned  # opening the log reports what is missing, and creates it where it may
             if (denied := as_action_required(error.__cause__ or error, "Read")) is not None:
                 raise denied from error
             self._failing_since = self._failing_since or _clock()

@@ -1,8 +1,8 @@
-"""What the gateway's user may not do with its topics and transactional ids, in the broker's words.
+"""What the gateway's user may not do with its topics and transactional ids, as the broker reports it.
 
-Nothing is written to find out: the broker tells of each topic what its asker may do (KIP-430). Of a transactional
-id it tells nothing; so it is asked to end a transaction of a producer that nobody is, and looks at the permission
-before it looks for the producer.
+The check writes nothing: the broker reports for each topic what the client may do (KIP-430). It does not for a
+transactional id. So the check asks it to end a transaction of a producer that does not exist, since the broker looks at
+the permission before it looks for the producer.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Question(RequestStruct):  # type: ignore[misc]
 
 
 class _AuthorizedOperationsRequest(Request[MetadataRequest_v5 | _Question]):  # type: ignore[misc]
-    """Asks for topics and permissions; a broker older than 2.3 tells of the topics alone."""
+    """Requests topics and permissions; a broker older than 2.3 returns the topics alone."""
 
     API_KEY = 3
 
@@ -77,13 +77,13 @@ class _AuthorizedOperationsRequest(Request[MetadataRequest_v5 | _Question]):  # 
         self._topics = topics
 
     def build(self, request_struct_class: type[Any]) -> Any:  # noqa: ANN401 - aiokafka's own
-        """Make the request in the version that the broker knows."""
+        """Make the request in the version that the broker supports."""
         wanted = () if request_struct_class is MetadataRequest_v5 else (False, True)
         return request_struct_class(self._topics, False, *wanted)  # noqa: FBT003 - nothing is created by asking
 
 
 async def missing_permissions(connection: Connection, topics: Topics, shards: int) -> list[str]:
-    """Say in words which permissions the gateway lacks: to write, and to read what is its own.
+    """Return, as text, which permissions the gateway lacks: to write, and to read its own records.
 
     Raises Unavailable, ConfigurationError where the login is refused.
     """
@@ -103,5 +103,5 @@ async def missing_permissions(connection: Connection, topics: Topics, shards: in
 
 
 def _may(operations: int | None, bit: int) -> bool:
-    """Return whether an operation is permitted, as far as the broker says so: it says less than zero for nothing."""
+    """Return whether an operation is permitted, as far as the broker reports it: a value below zero means nothing."""
     return operations is None or operations < 0 or bool(operations & bit)

@@ -1,7 +1,7 @@
-"""Reading the topics back as a consumer does: committed records only.
+"""Reads the topics back as a consumer does: committed records only.
 
-Kafka keeps the order within an account's topic. Over topics and partitions a read goes by the records' times, as
-far as they come together.
+Kafka keeps the order within an account's topic. Over topics and partitions a read goes by the records' times, as far as
+they come together.
 """
 
 from __future__ import annotations

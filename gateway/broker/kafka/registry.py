@@ -1,7 +1,7 @@
-"""What a deployment must never forget, apart from the log: the accounts it has begun, and how it was laid out.
+"""The permanent records of a deployment, apart from the log: the accounts it has begun, and its layout.
 
-It is a compacted topic of its own, so that it still knows the accounts when somebody deletes the log's: then a
-missing checkpoint is a loss to be looked at, not a new account whose whole history is published again.
+It is a compacted topic of its own, so that it still has the accounts when an operator deletes the log's. Then a missing
+checkpoint is a loss to be examined, not a new account whose whole history is published again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _TOLD: Final = 3600.0
 
 
 async def started_with(connection: Connection, topics: Topics) -> int | None:
-    """Return over how many partitions a deployment spreads its accounts; None where nothing says it."""
+    """Return over how many partitions a deployment spreads its accounts; None where no record has it."""
     tp = TopicPartition(topics.accounts, 0)
     if not await cluster.partitions(connection, [tp.topic]):
         return None
@@ -67,7 +67,7 @@ class KafkaRegistry:
     async def ensure_layout(self, shards: int) -> None:
         """Fix the numbers of shards and partitions at the first start.
 
-        Raises ConfigurationError where they differ, or where events are there and nothing says how far they go.
+        Raises ConfigurationError where they differ, or where there are events and no record of how far they go.
         """
         facts = await cluster.facts(self._connection, self._topics, self._partitions)
         await self._read()
@@ -115,7 +115,7 @@ class KafkaRegistry:
         self._accounts.add(account)
 
     async def forget(self, accounts: Collection[str]) -> None:
-        """Forget `accounts`, by tombstones; it is no error that nobody knows one. Raises Unavailable."""
+        """Erase `accounts`, by tombstones; an unknown one is no error. Raises Unavailable."""
         if not accounts:
             return
         with permissions_may_return():
@@ -123,7 +123,7 @@ class KafkaRegistry:
         self._accounts.difference_update(accounts)
 
     async def _check_first(self) -> None:
-        """Refuse to begin where events are, and both topics that tell how far they go were re-created."""
+        """Refuse to begin where events exist, and both topics that record how far they go were re-created."""
         tps = await cluster.partitions(self._connection, [*self._topics.events, self._topics.checkpoints])
         ends = await cluster.places(self._connection, tps)
         written = sorted({tp.topic for tp, end in ends.items() if end})
@@ -146,7 +146,7 @@ class KafkaRegistry:
         """
         async with self._reading:
             end = (await cluster.places(self._connection, [self._tp]))[self._tp] or 0
-            if end < self._next:  # the topic was made anew; what was known stays known
+            if end < self._next:  # the topic was re-created; the accounts read before stay known
                 await self._write_again()
                 self._next = 0
                 end = (await cluster.places(self._connection, [self._tp]))[self._tp] or 0

@@ -1,8 +1,8 @@
 """The writer of one shard on Kafka.
 
 A commit is one transaction over the events' partitions and the shard's partition of the checkpoint topic. aiokafka
-commits a transaction in which a batch failed, and says that all is well: so each batch is awaited, and only when
-all of them are stored is the transaction ended.
+commits a transaction in which a batch failed, and reports success. So each batch is awaited, and the transaction is
+ended only when all of them are stored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _POLL_INTERVAL_S: Final = 0.1
 _MARKED_S: Final = 5.0
 """Seconds until the markers of a transaction must be written that is answered for."""
 _FORGOTTEN: Final = (kafka.OutOfOrderSequenceNumber, kafka.UnknownProducerId)
-"""A partition does not know what this producer wrote there before."""
+"""A partition has no record of what this producer wrote there before."""
 _FENCED: Final = (kafka.ProducerFenced, kafka.InvalidProducerEpoch)
 
 
@@ -86,7 +86,7 @@ class KafkaShard:
     def epoch(self) -> int:
         """One more than the offset of the claim: it rises with every record of the partition, and compaction keeps it.
 
-        The producer's own epoch would not do: it begins anew with each producer id.
+        The producer's own epoch would not do: it restarts with each producer id.
         """
         return self.claimed_at + 1
 

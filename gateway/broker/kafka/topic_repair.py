@@ -1,8 +1,8 @@
-"""What can go wrong with the topics while the gateway works: said in words, and mended where no promise suffers.
+"""The faults of topics while the gateway works: reported, and repaired where no promise suffers.
 
-A topic of events that was deleted is made again, empty. What was in it is lost, but for what a process knows to have
-written there and the hub still has, and the checkpoints say where to go on. So is that of the accounts, which this
-process knows and writes again. That of the checkpoints is not: an empty one would hide that a copy of it could be put
+A deleted topic of events is created again, empty. Its contents are lost, except those that a process wrote there and
+the hub still has, and the checkpoints have the place to go on from. The topic of the accounts is created again too, and
+this process writes them again. That of the checkpoints is not: an empty one would hide that a copy of it could be put
 back.
 """
 
@@ -26,7 +26,7 @@ _EVENTS: Final = "its events: what this process wrote there last is published ag
 
 
 async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) -> str:
-    """Say what of the topics keeps them from being written to, behind a semicolon; nothing where that is not known."""
+    """Return which faults of the topics prevent writing, after a semicolon; an empty text where none is known."""
     try:
         async with asyncio.timeout(connection.options.timeout * _CHECK_INTERVAL_S):
             found = await cluster.described(connection, list(facts.in_sync))

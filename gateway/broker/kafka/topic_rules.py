@@ -1,4 +1,4 @@
-"""How each topic is to be, and what of one that is there would break a promise. It asks no broker."""
+"""The required configuration of each topic, and what about an existing one would break a promise. No I/O."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DesiredTopic:
     partitions: int
     config: dict[str, str]
     setting: str
-    """What says how many partitions there are to be."""
+    """The setting with the number of partitions."""
 
 
 def desired_topics(settings: ClusterSettings) -> Iterator[DesiredTopic]:
@@ -137,7 +137,7 @@ def config_problems(wanted: DesiredTopic, settings: ClusterSettings, config: dic
 
 
 def _losing(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
-    """Say what would let a topic lose what was acknowledged, or lie about its age, or take nothing."""
+    """Yield what would let a topic lose an acknowledged record, or misreport its age, or take nothing."""
     clock = config["message.timestamp.type"]
     if wanted.name == settings.topics.control and clock != "LogAppendTime":
         yield f"message.timestamp.type is {clock}: ages would be by the writers' clocks; set it to LogAppendTime"
@@ -159,7 +159,7 @@ def _losing(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, s
 
 
 def _forgetting(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
-    """Say what lets records of the audit topic leave before they are to."""
+    """Yield what lets records of the audit topic expire too early."""
     policy, retention, size = config["cleanup.policy"], config["retention.ms"], config["retention.bytes"]
     if policy != "delete":
         yield f"cleanup.policy is {policy}: newer records would erase older ones of their account; set it to delete"
@@ -171,7 +171,7 @@ def _forgetting(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
 
 
 def _leaving(wanted: DesiredTopic, config: dict[str, str]) -> Iterator[str]:
-    """Say what lets events leave before they are to; brokers have a bound by size for topics that have none."""
+    """Yield what lets events expire too early; brokers have a bound by size for topics that have none."""
     if not _long_enough(config["retention.ms"], wanted.config["retention.ms"]):
         yield (
             f"retention.ms is {config['retention.ms']}, events would leave before topics.retention "

@@ -1,8 +1,8 @@
-"""What things are called on Kafka, and how a message becomes a record and back.
+"""The names on Kafka, and the conversion of a message to a record and back.
 
-The form is CloudEvents 1.0 in binary mode: each attribute is a header `ce_<name>`, the content type is
-`content-type`. An event's partition is that of its account, as if the account were the record's key: so an
-account stays in order, and joins with what others key by account.
+The form is CloudEvents 1.0 in binary mode: each attribute is a header `ce_<name>`, the content type is `content-type`.
+An event's partition is that of its account, as if the account were the record's key. So an account stays in order, and
+joins with other topics that are keyed by account.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Topics:
 
     @property
     def audit(self) -> str:
-        """The topic of who changed what."""
+        """The topic of the audit trail."""
         return f"{self.prefix}.gateway.audit"
 
     @property
@@ -160,7 +160,7 @@ def message_of(
     account = None
     attributes = {}
     for name, raw in headers:
-        if raw is None:  # Kafka knows headers without a value, and the gateway writes none
+        if raw is None:  # Kafka allows headers without a value, and the gateway writes none
             continue
         text = raw.decode(errors="replace")
         if name.startswith(_ATTRIBUTE):

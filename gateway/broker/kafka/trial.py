@@ -1,10 +1,10 @@
-"""What the gateway needs of Kafka, tried and not read: a place in a group, a transaction, each broker at its address.
+"""A trial of what the gateway needs of Kafka: a place in a group, a transaction, each broker at its address.
 
-A setting of the brokers may stand in the way of each, and then Kafka's own client says little or waits for ever. Some
-of it may pass by itself: a coordinator is away for seconds while its partition moves. That is waited for, and only what
-lasts is told to be a person's.
+A setting of the brokers may stand in the way of each, and then Kafka's own client reports little or waits for ever.
+Some failures are temporary: a coordinator is unavailable for seconds while its partition moves. The trial waits for
+that, and reports only a lasting failure as one that needs a person.
 
-The gateway's own group is asked as a member that nobody is: the broker looks at the session before it looks for the
+The gateway asks its own group as a member that does not exist: the broker looks at the session before it looks for the
 member. `gateway check` tries more: it joins a group of its own and begins a transaction, which leave no record behind.
 """
 
@@ -88,9 +88,9 @@ class _Duty:
     what: str
     topic: str
     factor: str
-    """The setting of the brokers that says how many of them have a copy of it."""
+    """The setting of the brokers with the number of its copies."""
     in_sync: str
-    """The one that says how many of these must have a record."""
+    """The one with the number of copies that must have a record."""
 
 
 _GROUPS: Final = _Duty("groups", "__consumer_offsets", "offsets.topic.replication.factor", "min.insync.replicas")
@@ -146,7 +146,7 @@ class Trial:
         await _all(self.group(max_wait), self._producer(max_wait))
 
     async def whole(self, max_wait: float) -> list[str]:
-        """Try all that the gateway needs; return in words what was left out for want of a permission.
+        """Try all that the gateway needs; return, as text, what was left out for lack of a permission.
 
         Raises as `begin`.
         """
@@ -170,7 +170,7 @@ class Trial:
         await self._lasting(lambda: self._coordinator(self._topics.trial_id, _TRANSACTION), max_wait)
 
     async def release(self) -> str:
-        """Say which release of Kafka it is, as far as its requests tell; raises Unavailable."""
+        """Return the release of Kafka, as far as its requests show it; raises Unavailable."""
         answer = await self._connection.ask(ApiVersionRequest())
         newest = {one[0]: one[2] for one in answer.api_versions}
         known = [name for key, version, name in _RELEASES if newest.get(key, -1) >= version]
@@ -199,7 +199,7 @@ class Trial:
         self._look_at(at, _GROUPS, self._topics.group, (await self._joined(at, self._topics.group, _NOBODY)).error_code)
 
     async def _member(self) -> str:
-        """Be a member of a group that nobody else knows, and take it away; say what was left out."""
+        """Join a group of its own as a member, and remove it; return what was left out."""
         group = f"{self._topics.trial_group}-{uuid4().hex}"
         try:
             at = await self._coordinator(group, _GROUP)
@@ -292,7 +292,7 @@ class Trial:
         return await self._connection.ask(request, node=at.number)
 
     async def _why(self, passing: _Passing) -> str:
-        """Say what is most likely the reason, as far as one may look."""
+        """Return the most likely reason, as far as the permissions allow a look."""
         duty = passing.duty
         brokers = await self._connection.brokers()
         count = f"there {'is 1 broker' if len(brokers) == 1 else f'are {len(brokers)} brokers'}"
@@ -315,7 +315,7 @@ class Trial:
         )
 
     async def _ailing(self, duty: _Duty) -> str:
-        """Say what ails the topic of the coordinators, if that is seen."""
+        """Return what is wrong with the topic of the coordinators, if that is seen."""
         try:
             found = (await cluster.described(self._connection, [duty.topic])).get(duty.topic, {})
         except GatewayError:

@@ -58,7 +58,7 @@ class MemoryControl:
                 self._forgotten[which] = self._next()
 
     def _changes(self, since: int) -> list[tuple[int, Record]]:
-        """Return the last word on every key that was said after the revision `since`, in that order."""
+        """Return the last record of every key that was written after the revision `since`, in that order."""
         now = asyncio.get_running_loop().time()
         changed = [
             (record.revision, replace(record, age=now - written))
@@ -77,7 +77,7 @@ class MemoryControl:
         return record.revision
 
     def _next(self) -> int:
-        """Return the next revision, and wake who watches."""
+        """Return the next revision, and wake the watches."""
         self._revision += 1
         self._changed.set()
         self._changed = asyncio.Event()

@@ -116,7 +116,7 @@ class MemoryBroker:
         return last.checkpoints, self.stored_checkpoints[last.shard]
 
     def fenced(self, shard: int) -> Fenced:
-        """Say who owns `shard` now."""
+        """Return the error that names the owner of `shard`."""
         return Fenced(f"shard {shard} was claimed by {self.owners.get(shard)} (epoch {self.epochs.get(shard)})")
 
     async def grown(self) -> None:
