@@ -1,4 +1,4 @@
-"""Accounts as the API shows them: one of them, or many, filtered, sorted and in parts."""
+"""Accounts as the API shows them: a single one, or many, filtered, sorted and in parts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RANK: Final = {name: rank for rank, name in enumerate(get_args(models.State))}
 _RANK_OF_STALE: Final = _RANK["offline"]
 """A report that is old ranks at least as this."""
 _NOT_REPORTED: Final = _RANK["orphaned"]
-"""Nobody has ever reported it."""
+"""No replica has ever reported it."""
 
 Place = tuple[int, int, str]
 """What accounts are sorted by: how bad it is, the negative of the lag, and the name."""
@@ -29,7 +29,7 @@ Place = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class AccountQuery:
-    """Which accounts are asked for."""
+    """The requested accounts."""
 
     states: Sequence[str] = ()
     """Any where empty."""
@@ -37,7 +37,7 @@ class AccountQuery:
     prefix: str = ""
     """What their names begin with."""
     scope: AccountScope = EVERY_ACCOUNT
-    """Of whoever asks."""
+    """Of the caller."""
     sort: Sort = "worst"
     limit: int = 100
     cursor: str | None = None
@@ -79,7 +79,7 @@ def is_applied(view: View, name: str) -> bool:
 
 
 def checkpoint_position_of(view: View, name: str) -> state.CheckpointPosition:
-    """Return what the checkpoint says, as the owner reported last; of incarnation 0 where there is none."""
+    """Return the checkpoint that the owner reported last; of incarnation 0 where there is none."""
     sighting = view.observed.get(name)
     observed = None if sighting is None else sighting.value
     return state.CheckpointPosition(0, 0) if observed is None or observed.checkpoint is UNSET else observed.checkpoint

@@ -1,4 +1,4 @@
-"""What decides whether a request may take anything: its share of the requests at once, its origin, its body."""
+"""What decides whether a request may use resources: its share of the requests at once, its origin, its body."""
 
 from __future__ import annotations
 

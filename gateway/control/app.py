@@ -34,11 +34,11 @@ _ROUTERS: Final = (accounts.router, checkpoints.router, replays.router, referenc
 _NOT_FOUND: Final = 404
 _NOT_ALLOWED: Final = 405
 _FAULTS: Final = 10
-"""Faults that are told at once."""
+"""Faults that are reported in one answer."""
 
 
 def create_app(deployment: DeploymentView) -> FastAPI:
-    """Put the API together; who may call it is the gate's matter."""
+    """Assemble the API; the gate decides who may call it."""
     app = FastAPI(
         title=_TITLE,
         version=__version__,
@@ -57,7 +57,7 @@ def create_app(deployment: DeploymentView) -> FastAPI:
 
     @cache
     def document() -> bytes:
-        """Write it when it is first asked for: that takes 0.15 s, and few ask."""
+        """Write it with the first request for it: that takes 0.15 s, and few request it."""
         return _text(_document(app)).encode()
 
     async def show_document(_: Request) -> Response:
@@ -102,7 +102,7 @@ async def _answer_failure(request: Request, _: Exception) -> Response:
 
 
 async def _answer_invalid(request: Request, error: Exception) -> Response:
-    """Say what is wrong with a request, never what it held: it may be a secret in the wrong place."""
+    """Answer what is wrong with a request, never what it held: it may be a secret in the wrong place."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for them
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):

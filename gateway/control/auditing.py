@@ -1,9 +1,10 @@
-"""Writes what was changed through the API to the audit topic, from which who can change things can take nothing away.
+"""Writes the changes made through the API to the audit topic, from which their authors can remove nothing.
 
 The change comes first, by compare-and-set; its record follows at once, in the order of the changes. Where the broker
-does not take the record, that is an ERROR and counted, and it is tried again until it succeeds: the caller waits a
-moment for it, and no longer. Where many records wait, no further change is made. What is lost with a process that is
-killed between the two stands in the changed record itself, in the log of who was asked, and in that of the owner.
+does not take the record, the failure is an ERROR and counted, and the write is tried again until it succeeds: the
+caller waits a moment for it, and no longer. Where many records wait, no further change is made. A record that is lost
+with a process killed between the two stands in the changed record itself, in the log of the replica that served the
+request, and in that of the owner.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     client_request_id: str | None = None
     address: str | None = None
     outcome: Outcome
-    """Whether it was made, or whether the broker did not say."""
+    """Whether it was made, or whether the broker did not confirm it."""
     revision: int | None = None
     """Of the record that was written, where it is known."""
     before: Any = None
@@ -79,7 +80,7 @@ class Intent:
     after: Any = None
 
     def record(self, outcome: Outcome, revision: int | None = None) -> AuditRecord:
-        """Return what the audit topic is to say of it."""
+        """Return the record of it for the audit topic."""
         return AuditRecord(
             id=uuid4().hex,
             time=now_text(),
@@ -112,7 +113,7 @@ def of_desired(caller: RequestCaller, action: Action, account: str, before: Desi
 
 
 def of_replay(caller: RequestCaller, action: Action, id_: str, replay: Replay) -> Intent:
-    """Return the intent of a replay that is asked for or cancelled."""
+    """Return the intent of a requested or cancelled replay."""
     if action == "replay-cancel":
         return Intent(caller, action, replay.account, id_, {"cancel_requested": False}, {"cancel_requested": True})
     return Intent(caller, action, replay.account, id_, None, _plain(replay))
@@ -130,7 +131,7 @@ class Auditing:
     """The records that are on their way to the audit topic."""
 
     def __init__(self, counts: ControlCounters | None = None, trail: AuditTrail | None = None) -> None:
-        """`trail` is None until the broker is there for the first time."""
+        """`trail` is None until the broker is available for the first time."""
         self.trail = trail
         self._counts = ControlCounters() if counts is None else counts
         self._waiting: deque[AuditRecord] = deque()
@@ -160,7 +161,7 @@ class Auditing:
         return not self._waiting
 
     async def end(self, seconds: float) -> None:
-        """Write what waits, and say at ERROR what cannot be written: this process ends."""
+        """Write what waits, and log at ERROR what cannot be written: this process ends."""
         if not await self.settle(seconds):
             for record in self._waiting:
                 self._log.error("audit record lost", record=msgspec.to_builtins(record))

@@ -1,4 +1,4 @@
-"""What the control plane tells of, and writes to: it listens before the broker is there, and while it is away."""
+"""The state that the control plane shows, and the store that it writes to: also while the broker is unavailable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOON: Final = 2
 
 @dataclass(slots=True)
 class DeploymentView:
-    """The replicas of one broker and prefix, as this one hears of them."""
+    """The replicas of one broker and prefix, as this one receives their reports."""
 
     shards: int = 16
     """Slices that the accounts are dealt into."""
@@ -33,7 +33,7 @@ class DeploymentView:
     """Where changes are recorded."""
 
     def synced_view(self) -> View:
-        """Return what is known of the accounts; raises Problem where that is nothing yet."""
+        """Return the view of the accounts; raises Problem where nothing was received yet."""
         if self.view is None or not self.view.has_synced.is_set():
             raise Problem(
                 ProblemType.NOT_READY,
@@ -43,14 +43,14 @@ class DeploymentView:
         return self.view
 
     def writable_store(self) -> ControlStore:
-        """Return where desired state is written; raises Problem where there is none yet, or too much is not audited."""
+        """Return the store of desired state; raises Problem where there is none yet, or too much is not audited."""
         self.synced_view()
         self.auditing.check_room()
         assert self.store is not None  # noqa: S101 - it comes with the view
         return self.store
 
     def view_of(self, account: str) -> View:
-        """Return what is known of the accounts, one of which is `account`; raises Problem with the nearest name."""
+        """Return the view of the accounts, one of which is `account`; raises Problem with the nearest name."""
         view = self.synced_view()
         if account not in view.observed and account not in view.desired:
             raise unknown(ProblemType.UNKNOWN_ACCOUNT, "account", account, view.observed.keys() | view.desired.keys())

@@ -1,8 +1,8 @@
-"""Changes of what operators want: read, changed and written back if nobody else has written meanwhile.
+"""Changes of the desired state: read, changed and written back if no other process has written meanwhile.
 
-Any replica does it for every account. What it reads is its view, which may be a moment old; the control store's
-compare-and-set finds that out, and then the change is made again from what is newer. So nothing is ever answered from
-the view alone: also a desired state that seems to hold already is written.
+Any replica can change it for every account. It reads its view, which may be a moment old. The control store's
+compare-and-set detects that, and then the change is repeated on the newer state. So no answer ever comes from the view
+alone: also a desired state that seems to hold already is written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.telemetry.logs import get_logger
 APPLY_TIMEOUT_S: Final = 3.0
 """Seconds that an answer waits for the owner."""
 READ_TIMEOUT_S: Final = 3.0
-"""Seconds until what was written must be heard: watches take half a second."""
+"""Seconds until a written record must be received: watches take half a second."""
 WRITE_TIMEOUT_S: Final = 8.0
 """Seconds for which a change is made again and again beside others."""
 _POLL_INTERVAL_S: Final = 0.02
@@ -48,7 +48,7 @@ class IdempotentRequest:
     """A request that must be carried out once, however often it is sent."""
 
     key: str
-    """A digest of who asks and the key that was given."""
+    """A digest of the caller and the given key."""
     request_digest: str
 
     @classmethod
@@ -74,7 +74,7 @@ class IdempotentRequest:
 
 
 def digest_of_key(who: str, key: str) -> str:
-    """Return what stands for the Idempotency-Key that somebody gave: 32 hexadecimal digits."""
+    """Return the digest that stands for a caller's Idempotency-Key: 32 hexadecimal digits."""
     return hashlib.blake2b(f"{who}\0{key}".encode(), digest_size=16).hexdigest()
 
 
@@ -93,7 +93,7 @@ class DesiredStateWriter:
     ) -> VersionedDesired:
         """Apply `change` to the desired state of `account`, and return the new one; raises Problem.
 
-        The record says that `caller` wrote it, and so does the audit topic. `change` may be called several times, each
+        The record names `caller` as its author, and so does the audit topic. `change` may be called several times, each
         time with the desired state by then; what it raises is raised.
         """
         view, store = self._deployment.view_of(account), self._deployment.writable_store()
@@ -126,7 +126,7 @@ class DesiredStateWriter:
     async def _write(
         self, view: View, store: ControlStore, intent: Intent, desired: VersionedDesired
     ) -> VersionedDesired | None:
-        """Write `desired` over its revision, and return it with its own; None where somebody else has written."""
+        """Write `desired` over its revision, and return it with its own; None where another process has written."""
         assert desired.desired is not None  # noqa: S101 - the caller made it
         account, auditing = intent.account, self._deployment.auditing
 
@@ -156,7 +156,7 @@ class DesiredStateWriter:
             return found if found.desired == desired.desired else None
         except BrokerError as error:
             raise broker_unavailable(str(error)) from error
-        except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
+        except BaseException:  # the caller left, or an unexpected error came: it may be written
             auditing.put(intent.record("unknown"))
             raise
         auditing.put(intent.record("made", revision))
@@ -167,11 +167,11 @@ class DesiredStateWriter:
         return VersionedDesired(desired.desired, revision)
 
     async def _outcome(self, intent: Intent, desired: VersionedDesired, is_heard_of: Callable[[], bool]) -> bool:
-        """Wait until it is heard what became of a write whose answer was lost; return whether it is. It is audited."""
+        """Wait until the outcome of a write with a lost answer is received; return whether it is. It is audited."""
         view, auditing, found = self._deployment.view_of(intent.account), self._deployment.auditing, False
         try:
             found = await wait_until(is_heard_of, READ_TIMEOUT_S)
-        finally:  # also where nobody waits for it any more
+        finally:  # also where the caller has left
             now = view.desired_of(intent.account)
             is_made = found and now.desired == desired.desired
             auditing.put(intent.record("made", now.revision) if is_made else intent.record("unknown"))

@@ -1,4 +1,4 @@
-"""If-Match: a change that holds only for the revision that its maker has seen."""
+"""If-Match: a change that holds only for the revision that its author has seen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Condition:
     """Any of these; None for any that exists."""
 
     def check(self, account: str, revision: int) -> None:
-        """Raise Problem where `revision` is not what was asked for."""
+        """Raise Problem where `revision` is not the requested one."""
         if revision in self.revisions if self.revisions is not None else revision > 0:
             return
         now = "has never been set" if revision == 0 else f"has the ETag {etag(revision)} now"
@@ -36,7 +36,7 @@ class Condition:
         )
 
     def expects_later_than(self, revision: int) -> bool:
-        """Return whether it asks for a later revision: this process may not have heard of it yet."""
+        """Return whether it requires a later revision: this process may not have received it yet."""
         return self.revisions is not None and max(self.revisions, default=0) > revision
 
 
@@ -46,7 +46,7 @@ def tags_of(header: str) -> frozenset[str]:
 
 
 def read_condition(header: str | None) -> Condition | None:
-    """Read If-Match; None where there is none. What is no ETag, and a weak one, matches nothing."""
+    """Read If-Match; None where there is none. An invalid ETag, and a weak one, match nothing."""
     if header is None:
         return None
     if header.strip() == "*":

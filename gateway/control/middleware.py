@@ -1,8 +1,8 @@
-"""What every request passes first: limits on its size, its time and the number beside it, and who sent it.
+"""What every request passes first: limits on its size, its time and the number beside it, and authentication.
 
-Plain ASGI around the API, so that nothing inside can be reached without it; every answer leaves with the same headers,
-also one that says no. Each change that somebody who is known asks for is a line in the log, whether it was made or
-refused; who is not known is counted and summed up.
+It is plain ASGI around the API, so that nothing inside can be reached without it; every answer leaves with the same
+headers, also a refusal. Each change that a known caller requests is a line in the log, whether it was made or refused;
+requests of unknown callers are counted and summed up.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gateway.telemetry.control_counts import ANONYMOUS, ControlCounters
 from gateway.telemetry.logs import get_audit_logger, get_logger
 
 BODY: Final = 64 * 1024
-"""Bytes of a body at the most."""
+"""Maximum bytes of a body."""
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _CLIENT_REQUEST_ID: Final = re.compile(rb"[ -~]{1,128}")
 _TOKEN: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
@@ -64,7 +64,7 @@ class _Exchange:
     scope: Scope
     send: Send
     request_id: str
-    """Of our own: callers may choose the same, or that of somebody else."""
+    """Of our own: callers may choose the same, or that of another caller."""
     client_request_id: str | None
     """The caller's."""
     status: int = 0
@@ -102,7 +102,7 @@ class AdmissionMiddleware:
     def __init__(
         self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None, counts: ControlCounters | None = None
     ) -> None:
-        """Without `tokens` whoever is on this machine may do everything."""
+        """Without `tokens` every caller on this machine may do everything."""
         self.refused = RefusedRequests()
         self._app = app
         self._tokens = tokens
@@ -187,7 +187,7 @@ class AdmissionMiddleware:
         return who
 
     def is_known(self, scope: Scope) -> bool:
-        """Return whether a request is from somebody who may ask."""
+        """Return whether a request is from an authenticated caller."""
         try:
             self._authenticate(scope)
         except Problem:
@@ -200,7 +200,7 @@ class AdmissionMiddleware:
             await passage.refuse(problem)
 
     def _log_request(self, passage: _Exchange) -> None:
-        """Count the request, and write the line of a change that was asked for by somebody who is known."""
+        """Count the request, and log a change that a known caller requested."""
         scope, who = passage.scope, passage.who
         self._counts.on_answer(ANONYMOUS if who is None else who.role.value, passage.status)
         refusal = passage.refusal or ("forbidden" if passage.status == ProblemType.FORBIDDEN.status else "")
@@ -237,11 +237,11 @@ def _client_request_id(scope: Scope) -> str | None:
 
 
 def _path(scope: Scope) -> str:
-    """Return the path as it came, which is printable, without a token that somebody wrote into it."""
+    """Return the path as it came, which is printable, without a token that a caller wrote into it."""
     raw: bytes = scope.get("raw_path") or scope["path"].encode()
     return _TOKEN.sub(f"{PREFIX}…", raw.decode("ascii", "backslashreplace"))[:_LOG_EXCERPT_CHARS]
 
 
 def add_audit_fields(request: Request, **facts: str | int) -> None:
-    """Let the line of the log say more of the change."""
+    """Add fields about the change to the line of the log."""
     request.state.change.update(facts)

@@ -37,7 +37,7 @@ def responses(
     location: bool = False,
     problems: tuple[ProblemType, ...],
 ) -> Responses:
-    """Say what an operation answers: `example`, 202 besides where it may hold `later`, and problems."""
+    """Return an operation's answers: `example`, also 202 where it may hold `later`, and problems."""
     headers = _REQUEST_ID | (_ETAG if etag else {}) | (_LOCATION if location else {})
     response = {"headers": headers, "content": {"application/json": {"example": example}}}
     found: Responses = {status: {**response, "description": "Success." if later is None else "Stored and applied."}}
@@ -62,7 +62,7 @@ def responses(
 
 
 def finalize(document: dict[str, Any]) -> None:
-    """Put right what FastAPI says otherwise than it is: the media type of problems, and its own form of them."""
+    """Correct what FastAPI documents wrongly: the media type of problems, and its own form of them."""
     components = document["components"]
     for name in ("HTTPValidationError", "ValidationError"):
         components["schemas"].pop(name, None)

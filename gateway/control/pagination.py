@@ -1,4 +1,4 @@
-"""Cursors of lists: where the next part begins, in words that are the API's own."""
+"""Cursors of lists: where the next part begins, in a form of the API's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_cursor(place: object) -> str:
 
 
 def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
-    """Read what `write_cursor` gave; raises Problem, which says `of` what it is none."""
+    """Read a cursor of `write_cursor`; raises Problem, which names `of` what it is no cursor."""
     try:
         padded = text.encode("ascii")[:_LONGEST] + b"=" * (-len(text) % 4)
         return msgspec.json.decode(base64.b64decode(padded, altchars=b"-_", validate=True), type=type_)
@@ -29,6 +29,6 @@ def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
 
 
 def no_cursor(of: str) -> Problem:
-    """Return the problem of a cursor that is none of such a list."""
+    """Return the problem of an invalid cursor of such a list."""
     words = f"is no cursor of a list {of}: give `next` of such a list as it came"
     return Problem(ProblemType.INVALID, f"query.cursor {words}.", errors=(FieldError("query.cursor", words),))

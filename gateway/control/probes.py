@@ -1,8 +1,8 @@
-"""What probes and scrapers ask, without a token: whether the process works, whether it is ready, and its numbers.
+"""The answers to probes and scrapers, without a token: liveness, readiness and metrics.
 
-`/healthz` fails only where the event loop that serves events is stuck. `/readyz` says that the process has joined the
-others and knows the accounts, from then until it is asked to end: that the hub or the broker goes away later is no
-reason to take it out of service.
+`/healthz` fails only where the event loop that serves events is stuck. `/readyz` succeeds once the process has joined
+the others and has received the accounts, and until it is asked to end: that the hub or the broker becomes unavailable
+later is no reason to take it out of service.
 """
 
 from __future__ import annotations

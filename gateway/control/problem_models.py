@@ -1,4 +1,4 @@
-"""What is wrong in a request, as RFC 9457 has it."""
+"""The body of a problem, as in RFC 9457."""
 
 from __future__ import annotations
 

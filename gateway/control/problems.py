@@ -1,4 +1,4 @@
-"""Every answer that says no: RFC 9457 problems, each with a type that stays the same through all releases."""
+"""Every refusal as an RFC 9457 problem, each with a type that stays the same through all releases."""
 
 from __future__ import annotations
 

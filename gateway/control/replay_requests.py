@@ -1,4 +1,4 @@
-"""Replays as operators ask for them: checked, written once however often they are sent, cancelled, forgotten."""
+"""Replays as operators request them: checked, written once however often they are sent, cancelled, erased."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _TOO_MANY: Final = 30
 
 
 def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: RequestCaller) -> Replay:
-    """Return the record of what is asked for; raises Problem, in words, for what cannot be."""
+    """Return the record of the requested range; raises Problem, with a clear error, for an invalid one."""
     sighting = view.observed.get(account)
     observed = None if sighting is None else sighting.value
     last = 0 if observed is None else observed.settled
@@ -115,7 +115,7 @@ class ReplayRequests:
         return sighting
 
     async def create(self, wanted: models.ReplayWanted, account: str, caller: RequestCaller, key: str | None) -> str:
-        """Write what is asked for, and return the id: the same for the same key."""
+        """Write the requested replay, and return its id: the same for the same key."""
         view, store = self._deployment.view_of(account), self._deployment.writable_store()
         id_ = uuid4().hex if key is None else digest_of_key(caller.who.name, key)
         if id_ in view.replays:
@@ -140,7 +140,7 @@ class ReplayRequests:
             raise Problem(ProblemType.KEY_REUSED, words)
 
     async def cancel(self, id_: str, caller: RequestCaller) -> bool:
-        """Ask for its end, and tell whether it has come to that; raises Problem where it ended otherwise."""
+        """Request its end, and return whether it has ended so; raises Problem where it ended otherwise."""
         view, store = self._deployment.synced_view(), self._deployment.writable_store()
         while True:
             sighting = self.find(id_)
@@ -164,9 +164,9 @@ class ReplayRequests:
         return await wait_until(lambda: phase_of(view, id_).is_final, APPLY_TIMEOUT_S)
 
     async def _write(self, store: ControlStore, intent: Intent, record: Replay, revision: int) -> None:
-        """Write `record` over its revision, unless somebody else has written; raises Problem where nothing is written.
+        """Write `record` over its revision, unless another process has written; raises Problem if nothing is written.
 
-        Whether it is written the view tells, where the broker's answer was lost.
+        Where the broker's answer was lost, the view shows whether it is written.
         """
         auditing = self._deployment.auditing
         try:
@@ -178,7 +178,7 @@ class ReplayRequests:
             auditing.put(intent.record("unknown"))
         except BrokerError as error:
             raise broker_unavailable(str(error)) from error
-        except BaseException:  # nobody waits for it any more, or nobody thought of it: it may be written
+        except BaseException:  # the caller left, or an unexpected error came: it may be written
             auditing.put(intent.record("unknown"))
             raise
         else:
@@ -186,7 +186,7 @@ class ReplayRequests:
             await auditing.settle()
 
     async def _forget_oldest(self, view: View, scope: AccountScope) -> None:
-        """Let go of those that ended longest ago, beyond as many as are kept, of the accounts in the caller's scope.
+        """Erase those that ended longest ago, beyond as many as are kept, of the accounts in the caller's scope.
 
         With a replay its Idempotency-Key is free again.
         """
@@ -199,7 +199,7 @@ class ReplayRequests:
         await self.forget([id_ for _, id_ in ended[self._deployment.replays.keep_finished :]])
 
     async def forget(self, ids: Collection[str]) -> None:
-        """Let go of replays that have ended."""
+        """Erase replays that have ended."""
         if ids:
             try:
                 await self._deployment.writable_store().forget([REPLAY + id_ for id_ in ids])
@@ -213,7 +213,7 @@ def _account_of(view: View, id_: str) -> str:
 
 
 def phase_of(view: View, id_: str) -> Phase:
-    """Return how far it is: one that nobody carries out is cancelled at once."""
+    """Return its phase: a replay without an owner is cancelled at once."""
     observed, wanted = state_of(view, id_), view.replays[id_].value
     if wanted is not None and wanted.cancel_requested and (observed is None or not observed.phase.is_final):
         seen = view.observed.get(wanted.account)

@@ -1,8 +1,8 @@
 """Keeps callers to the accounts that are in their scope, on every path that names an account or a replay.
 
-An account out of scope does not exist for whoever reads. Who would change it is told 403, whether it exists or not. A
-replay of one does not exist for either: its id may follow from somebody's Idempotency-Key, which can be guessed. So
-nobody learns from an answer which accounts there are besides their own, or who asks for replays.
+An account out of scope does not exist for a reader. A caller that would change it gets 403, whether it exists or not. A
+replay of one does not exist for either: its id may follow from another caller's Idempotency-Key, which can be guessed.
+So no answer shows a caller which accounts exist outside its scope, or who requests replays.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""A span for each HTTP request that is sampled, around the gate: also one that is refused has its span.
+"""A span for each HTTP request that is sampled, around the gate: also a refused request has its span.
 
-Only of a caller who is known is the trace continued that the request names, and the sender's decision to sample
-followed: of others the ratio of the settings decides, or anybody could fill the exporter's queue.
+The trace that a request names is continued, and the sender's decision to sample followed, only for a known caller. For
+others the ratio of the settings decides, or any client could fill the exporter's queue.
 
-Of a request it says the method, the route that it matched and the status. Path, query and headers stay out, since
-somebody may have put a token where it does not belong.
+The span has the request's method, the route that it matched and the status. Path, query and headers stay out, since a
+caller may have put a token where it does not belong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TracingMiddleware:
     """Passes requests on to `app`, in spans."""
 
     def __init__(self, app: ASGIApp, tracer: Tracer, is_known: Callable[[Scope], bool]) -> None:
-        """`is_known` says whether a request is from somebody who may ask."""
+        """`is_known` returns whether a request is from an authenticated caller."""
         self._is_known = is_known
         self._app = app
         self._tracer = tracer

@@ -1,1 +1,1 @@
-"""Who calls: tokens, their roles and the accounts in their scope."""
+"""Authentication and authorization: tokens, their roles and the accounts in their scope."""

@@ -11,7 +11,7 @@ from gateway.state import Written
 
 @dataclass(frozen=True, slots=True)
 class RequestCaller:
-    """Who asks, in which request, from where."""
+    """The caller, the request and the address."""
 
     who: Principal
     request_id: str
@@ -21,5 +21,5 @@ class RequestCaller:
     address: str | None = None
 
     def written(self) -> Written:
-        """Return what a record says that they write now."""
+        """Return the author of a record that the caller writes now."""
         return Written(self.who.name, now_text(), self.request_id)

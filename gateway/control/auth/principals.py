@@ -1,4 +1,4 @@
-"""Who calls the API, and what they may do: a role, and the accounts that are in scope."""
+"""The callers of the API, and what they may do: a role, and the accounts that are in scope."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _matches(pattern: str, name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks."""
+    """An authenticated caller."""
 
     name: str
     role: Role
@@ -82,4 +82,4 @@ class Principal:
 
 
 LOCAL: Final = Principal("local", Role.OPERATOR)
-"""Whoever asks from this machine, where there are no tokens."""
+"""Any caller on this machine, where there are no tokens."""

@@ -1,8 +1,7 @@
-"""The lines of the tokens' file, judged one by one: a line with something wrong gives access to nobody.
+"""The lines of the tokens' file, judged one by one: an invalid line gives no access.
 
-A line is `<name> <role> sha256:<digest>`, and then, where they are meant, `accounts=<patterns>` and `until=<time>`.
-Empty lines, and lines that begin with #, have no meaning. What is wrong is told without the line: it may hold a token
-by mistake.
+A line is `<name> <role> sha256:<digest>`, optionally followed by `accounts=<patterns>` and `until=<time>`. Empty lines,
+and lines that begin with #, have no meaning. A problem is reported without the line: it may hold a token by mistake.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _OPTIONS: Final = ("accounts", "until")
 
 @dataclass(frozen=True, slots=True)
 class TokenEntry:
-    """A token that lets somebody in."""
+    """A token that gives access."""
 
     principal: Principal
     digest: bytes
     until: datetime | None = None
-    """The moment from which it lets nobody in; None for never."""
+    """The moment from which it gives no access; None for never."""
 
     def is_valid(self, now: datetime) -> bool:
         """Return whether it has not expired."""
@@ -47,7 +46,7 @@ class TokenEntry:
 
 @dataclass(frozen=True, slots=True)
 class LineError:
-    """A line that lets nobody in."""
+    """A line that gives no access."""
 
     number: int
     problem: str
@@ -57,9 +56,9 @@ class LineError:
 
 
 def read_lines(content: bytes) -> tuple[list[TokenEntry], list[LineError]]:
-    """Return what the lines of a file give, and those with something wrong, which give nothing.
+    """Return the entries of a file's lines, and the invalid lines, which have none.
 
-    A digest that stands in two lines that are not alike gives nothing either: nobody says which of them is meant.
+    A digest in two different lines gives no entry either: it is unknown which of them is right.
     """
     entries: dict[bytes, TokenEntry] = {}
     faults: list[LineError] = []

@@ -1,13 +1,13 @@
-"""Who may call the API: bearer tokens with roles, of which only digests are kept, in a file that is read again.
+"""The API's bearer tokens with roles, of which only digests are kept, in a file that is read again.
 
 `gateway.control.auth.token_lines` has the form of its lines. A token is 32 random bytes, so a plain SHA-256 of it can
 not be guessed backwards, and a slow hash would only slow the gateway.
 
-A token ends with its line. So the content is read and compared each second: what a system tells of a file (times, size,
-inode) can be the same for another content. A file that cannot be read lets nobody in once a short grace is over; one
-that is put in its place within the grace locks nobody out. A last line without its line feed may still be on its way,
-and half of it can mean more than the whole: a new one counts when the next look finds the same, and at the start each
-is new. Many programs end no last line, so it may not be refused for good.
+A token ends with its line. So the content is read and compared each second: the system's facts about a file (times,
+size, inode) can be the same for another content. An unreadable file gives no access once a short grace is over; a
+replacement within the grace locks no caller out. A last line without its line feed may still be on its way, and half of
+it can mean more than the whole: a new one counts when the next look finds the same, and at the start each is new. Many
+programs end no last line, so it may not be refused for good.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ POLL_INTERVAL_S: Final = 1.0
 """Seconds between two looks at the file."""
 _MAX_FILE_BYTES: Final = 1024 * 1024
 _MAX_LOGGED_FAULTS: Final = 10
-"""Lines with something wrong that are told one by one."""
+"""Invalid lines that are logged one by one."""
 _SETTING: Final = "control.tokens_file"
 _REMEDY: Final = "Write lines into it that `gateway token` makes."
 
@@ -72,7 +72,7 @@ class Tokens:
         self._entries: Sequence[TokenEntry] = ()
         self._faults = 0
         self._logged = b""
-        """The content whose faults were told last."""
+        """The content whose faults were logged last."""
         self._unreadable_since: float | None = None
         self.is_unfinished = False
         """Whether the last line waits for the next look."""
@@ -81,7 +81,7 @@ class Tokens:
 
     @property
     def problems(self) -> int:
-        """How many lines of the file let nobody in for something wrong; 1 where the file cannot be read."""
+        """The number of invalid lines in the file; 1 where the file cannot be read."""
         return self._faults if self._unreadable_since is None else 1
 
     @property
@@ -90,7 +90,7 @@ class Tokens:
         return len(self._entries)
 
     def authenticate(self, token: str) -> Principal | None:
-        """Return whose `token` is; every entry is compared in constant time, whatever the token."""
+        """Return the owner of `token`; every entry is compared in constant time, whatever the token."""
         self.reload()
         if not token:
             return None
@@ -136,7 +136,7 @@ class Tokens:
             self._log.error("control.tokens_file is unreadable: its tokens have expired", error=str(error))
 
     def _apply(self, content: bytes, *, is_settled: bool) -> None:
-        """Take over what the lines say; a last one without its end only as far as it is known, unless it is settled."""
+        """Apply the lines; a last one without its end only as far as it is known, unless it is settled."""
         entries, faults = read_lines(content)
         self.is_unfinished = False
         if not is_settled and not content.endswith(b"\n"):

@@ -1,8 +1,8 @@
-"""One connection of a listener: uvicorn's HTTP/1.1 with limits on what a stranger may cost.
+"""One connection of a listener: uvicorn's HTTP/1.1 with limits on what an unknown peer may cost.
 
-`Parser` refuses what a request must not be, before anything is routed. `Connection` limits time and memory: how long a
-head may take, how long a peer may leave an answer unread, how many connections stay open. All of it holds before
-authentication, and for whoever can reach the port.
+`Parser` refuses an invalid request before anything is routed. `Connection` limits time and memory: how long a head may
+take, how long a peer may leave an answer unread, how many connections stay open. All of it holds before authentication,
+and for any peer that can reach the port.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Connection(H11Protocol):
 
     @cached_property
     def neighbourhood(self) -> str:
-        """Where the peer is: who has one address of IPv6 has many."""
+        """The network of the peer: a client with one address of IPv6 has many."""
         return neighbourhood(None if self.client is None else self.client[0])
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -1,6 +1,7 @@
 """The TLS handshake of one connection, after which its protocol takes over.
 
-TLS is asyncio's own here, also on uvloop: both drop the alert that says why a handshake failed, and here it is sent.
+TLS is asyncio's own here, also on uvloop: both drop the alert with the reason of a failed handshake, and here it is
+sent.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _SHUTDOWN_S: Final = 2
 async def shake_hands(
     peer: socket.socket, tls: ssl.SSLContext, create: Callable[[], asyncio.Protocol], seconds: float
 ) -> None:
-    """Begin TLS with a peer, within `seconds`; one that speaks something else, or nothing, is left."""
+    """Begin TLS with a peer, within `seconds`; a peer that speaks something else, or nothing, is left."""
     loop = asyncio.get_running_loop()
     shaken: asyncio.Future[None] = loop.create_future()
     secured = _Secured(
@@ -38,7 +39,7 @@ async def shake_hands(
         return
     try:
         await shaken
-    except OSError:  # TLS was refused by either side, or the peer left: nobody waits to hear of it
+    except OSError:  # TLS was refused by either side, or the peer left: no caller waits for it
         pass
     except asyncio.CancelledError:
         transport.abort()
@@ -47,6 +48,6 @@ async def shake_hands(
 
 class _Secured(SSLProtocol):
     def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
-        if handshake_exc is not None:  # the alert is still to be sent: it tells the client what is wrong
+        if handshake_exc is not None:  # the alert is still to be sent: it has the reason for the client
             self._process_outgoing()  # type: ignore[attr-defined]
         super()._on_handshake_complete(handshake_exc)

@@ -1,7 +1,7 @@
 """Sends large bodies in pieces, so that what a peer leaves unread is not kept once more for each peer.
 
 The server copies what it is given, and a slow peer's copy waits in memory. Of a body in pieces it has one, and the app
-waits for the peer, too: whatever a request holds, such as its share of the requests at once, it holds until then.
+waits for the peer, too. Until then the request holds its resources, such as its share of the requests at once.
 """
 
 from __future__ import annotations

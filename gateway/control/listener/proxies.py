@@ -1,7 +1,7 @@
-"""Who called, where proxies stand before the control plane: what X-Forwarded-For says, as far as it can be believed.
+"""The caller behind proxies of the control plane: X-Forwarded-For, as far as it can be believed.
 
-Each proxy adds the address that it was called from to the end of the header, so everything before what a trusted proxy
-added is a claim of the caller's. X-Forwarded-Host and -Proto are not read: nothing here depends on them.
+Each proxy appends the address of its caller to the header, so everything before a trusted proxy's entry is a claim of
+the caller's. X-Forwarded-Host and -Proto are not read: nothing here depends on them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class TrustedProxies:
     """Lets `app` see the address of the caller, instead of that of a trusted proxy."""
 
     def __init__(self, app: ASGIApp, trusted: Sequence[str]) -> None:
-        """`trusted` are addresses and networks; only what they say is believed."""
+        """`trusted` are addresses and networks; only their entries are believed."""
         self._app = app
         self._trusted = networks(trusted)
 
@@ -37,7 +37,7 @@ class TrustedProxies:
 
 
 def _caller(peer: str, hops: Iterator[str], trusted: Sequence[Network]) -> str:
-    """Return the last address that no trusted proxy has; where one has said nothing usable, its own."""
+    """Return the last address that no trusted proxy has; where one has appended nothing usable, its own."""
     caller = peer
     for hop in hops:
         address = address_of(hop)

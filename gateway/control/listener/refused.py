@@ -1,7 +1,7 @@
-"""Who was refused, in a bounded number of lines of the log, however many ask and from however many addresses.
+"""Refused requests, in a bounded number of log lines, however many come and from however many addresses.
 
-Of callers who are not known, each minute has the first line of each of a few addresses, and one line that sums up. Of
-those who are, each minute has a number of lines for each, and one that says how many more there were.
+Of unknown callers, each minute has the first line of each of a few addresses, and one line that sums up. Of known
+callers, each minute has a number of lines for each, and one with the number of the others.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ _WINDOW_S: Final = 60.0
 _FIRST_LINES: Final = 10
 """Addresses of which the first refusal of a minute is a line of its own."""
 _ADDRESSES: Final = 1000
-"""Addresses that are told apart in a minute."""
+"""Addresses that are distinguished in a minute."""
 _REFUSED_LINES: Final = 60
 _MADE_LINES: Final = 600
-"""Lines of a minute of the changes that one caller asked for: that were refused, and that were made."""
+"""Lines of a minute of the changes that one caller requested: that were refused, and that were made."""
 
 
 class RefusedRequests:
-    """Counts who was refused, and says so."""
+    """Counts and logs refused requests."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """`clock` gives seconds."""
@@ -44,7 +44,7 @@ class RefusedRequests:
         self._lines: Counter[tuple[str, bool]] = Counter()
 
     def on_anonymous(self, reason: str, address: str | None) -> None:
-        """Note that a caller who is not known was refused."""
+        """Note that an unknown caller was refused."""
         self._begin_while()
         self._reasons[reason] += 1
         place = neighbourhood(address)
@@ -57,7 +57,7 @@ class RefusedRequests:
             self._log.warning("API request rejected", reason=reason, address=place)
 
     def is_line(self, who: str, *, is_made: bool) -> bool:
-        """Return whether the change that `who` asked for gets a line of its own; it is summed up otherwise."""
+        """Return whether the change that `who` requested gets a line of its own; it is summed up otherwise."""
         self._begin_while()
         self._lines[who, is_made] += 1
         return self._lines[who, is_made] <= (_MADE_LINES if is_made else _REFUSED_LINES)

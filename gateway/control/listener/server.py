@@ -42,7 +42,7 @@ async def serving(
         interface="asgi3",
         loop="none",
         log_config=None,
-        log_level="critical",  # what goes wrong with a request, the gate tells
+        log_level="critical",  # the gate logs what fails in a request
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -33,7 +33,7 @@ class ListenerFiles(Protocol):
 
 
 _LOOK_INTERVAL_S: Final = 10.0
-"""Seconds between looks at the files where nobody connects: a wrong one is told of before somebody needs it."""
+"""Seconds between looks at the files while no client connects: a wrong one is logged before it is needed."""
 
 
 def listener_context(section: str, settings: ListenerFiles) -> LiveContext | None:
@@ -60,7 +60,7 @@ def listener_context(section: str, settings: ListenerFiles) -> LiveContext | Non
 
 @asynccontextmanager
 async def listener_tls(section: str, settings: ListenerFiles) -> AsyncIterator[LiveContext | None]:
-    """Return such a context, and look at its files for as long as the context lasts, also while nobody connects."""
+    """Return such a context, and look at its files for as long as the context lasts, also without clients."""
     context = listener_context(section, settings)
     if context is None:
         yield None

@@ -306,7 +306,7 @@ async def _subscribe(  # noqa: PLR0917 - what FastAPI gave
 
 
 async def _answer(desired_state: DesiredStateWriter, account: str, revision: int, response: Response) -> bool:
-    """Wait for the owner, and say 202 where it takes longer."""
+    """Wait for the owner, and answer 202 where it takes longer."""
     applied = await desired_state.until_applied(account, revision)
     if not applied:
         response.status_code = ACCEPTED
@@ -326,7 +326,7 @@ def _changed(deployment: DeploymentView, account: str) -> tuple[Desired, int]:
 
 
 def _desired_of(deployment: DeploymentView, account: str, response: Response) -> tuple[Desired, int, bool]:
-    """Return what is wanted, its revision and whether it is applied; the revision is the answer's ETag."""
+    """Return the desired state, its revision and whether it is applied; the revision is the answer's ETag."""
     desired, revision = _changed(deployment, account)
     response.headers["ETag"] = etag(revision)
     return desired, revision, listing.is_applied(deployment.view_of(account), account)

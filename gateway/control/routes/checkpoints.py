@@ -1,7 +1,7 @@
-"""How far an account is published, set anew by operators, and accounts that are taken away for good.
+"""Checkpoints that operators set again, and accounts that they erase for good.
 
 Both are only done to an account at rest: paused, or without a key. The account's owner carries them out, in a commit of
-its shard that says so to consumers.
+its shard that announces it to consumers.
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ async def delete_account(
 
 
 def _until_observed(deployment: DeploymentView, account: str) -> View:
-    """Return what is known of the accounts; raises Problem where that is too old to tell who is at rest."""
+    """Return the view of the accounts; raises Problem where it is too old to show which are at rest."""
     view = deployment.view_of(account)
     if view.is_cut_off:
         raise broker_unavailable(f"this replica has not heard from the broker for {view.silence:.0f} s")
@@ -183,7 +183,7 @@ def _tag(position: CheckpointPosition) -> str:
 
 
 def _at_rest(view: View, account: str, what: str) -> Observed | None:
-    """Return what was reported of an account that is paused, as everybody has heard; raises Problem where it is not."""
+    """Return the report of a paused account, as every replica has received it; raises Problem where it is not."""
     desired, sighting = view.desired_of(account), view.observed.get(account)
     observed = None if sighting is None else sighting.value
     is_wanted = desired.desired is None or desired.desired.state is TargetState.PAUSED

@@ -1,4 +1,4 @@
-"""What several operations share: routers, and what they take (the deployment they tell of, names in paths, headers)."""
+"""The parts that several operations share: routers and dependencies (the deployment, names in paths, headers)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def resource_router(prefix: str, tag: str) -> APIRouter:
 
 
 async def deployment_of(request: Request) -> DeploymentView:
-    """Return what the API tells of.
+    """Return the deployment that the API shows.
 
     A coroutine, as every dependency here: FastAPI runs plain functions in threads, which costs more than all else.
     """
@@ -28,7 +28,7 @@ async def deployment_of(request: Request) -> DeploymentView:
 
 
 async def check_json(request: Request) -> None:
-    """Raise Problem for a body that is not said to be JSON."""
+    """Raise Problem for a body that is not declared as JSON."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise Problem(

@@ -1,4 +1,4 @@
-"""What consumers look up: the topics of this deployment, and the JSON Schemas of their values."""
+"""The reference for consumers: the topics of this deployment, and the JSON Schemas of their values."""
 
 from __future__ import annotations
 
@@ -78,5 +78,5 @@ async def show_schema(
 
 @cache
 def _written(kind: str) -> bytes:
-    """Write it when it is first asked for: all of them take 30 ms, and few ask."""
+    """Write it with the first request for it: all of them take 30 ms, and few request it."""
     return schema_text(kind).encode()

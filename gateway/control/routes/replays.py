@@ -1,4 +1,4 @@
-"""The resources of replays: asked for, looked at, cancelled."""
+"""The resources of replays: create, read, cancel."""
 
 from __future__ import annotations
 
