@@ -34,7 +34,7 @@ _HEADER: Final = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x1f\x
 async def hub_http(settings: HubSettings) -> AsyncIterator[aiohttp.ClientSession]:
     """Return the HTTP client for all connections to the hub: one TLS context, no limit on connections.
 
-    Raises ConfigurationError for a CA file that is none.
+    Raises ConfigurationError for an invalid CA file.
     """
     connector = TunnellingConnector(limit=0, ssl=_context(settings), ttl_dns_cache=30)
     async with aiohttp.ClientSession(
@@ -85,7 +85,7 @@ def _context(settings: HubSettings) -> ssl.SSLContext:
 
 
 def _renewed(settings: HubSettings) -> Reloaded[tuple[Mapping[str, str], str | None]]:
-    """Return the headers and the proxy, as the settings and the files of this moment say them."""
+    """Return the headers and the proxy, by the settings and the files of this moment."""
     if settings.proxy is not None and settings.proxy_file is not None:
         raise ConfigurationError(_PROXY_FILE, "is set, and so is hub.proxy", "Take one of the two away.")
     paths = {_HEADERS_FILE: settings.headers_file, _PROXY_FILE: settings.proxy_file}

@@ -39,9 +39,9 @@ _MAX_WORDS: Final = 300
 _LONGEST_WORDS: Final = 64 * 1024
 """Bytes above which a status or an error is not read as JSON."""
 _MOST_EVENTS: Final = 10_000
-"""Events that a page may have though fewer were asked for: some hubs do not heed the limit."""
+"""Events that a page may have though fewer were requested: some hubs ignore the limit."""
 _COMMAS: Final = 500
-"""Commas in an event, on average, above which a large page is none."""
+"""Commas in an event, on average, above which a large page is invalid."""
 _MAX_SHOWN: Final = 40
 _SPELLING: Final = re.compile(rb'"latest([_-]?)event', re.IGNORECASE)
 """What stands between the words of a result's names."""
@@ -78,7 +78,7 @@ class EventsPage:
     envelopes: list[bytes]
     token: str | None
     is_full: bool = False
-    """Whether it has as many as were asked for."""
+    """Whether it has as many as were requested."""
 
 
 class Hub:
@@ -238,7 +238,7 @@ def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:
 
 
 def _fields(validation: object) -> tuple[str, ...]:
-    """Return the arguments that ValidationErrors names: its keys, or those of a list's entries that say one."""
+    """Return the arguments that ValidationErrors names: its keys, or those of a list's entries that name one."""
     if isinstance(validation, dict):
         return tuple(map(str, validation))
     if not isinstance(validation, list):
