@@ -1,8 +1,8 @@
 """The calls of one connection: what is under way, what the hub has not answered in time, and when it is too much.
 
-ASP.NET Core runs one method per connection at a time, so a call that hangs holds up all that come after it. A question
-that is still under way is not asked again: whoever asks waits for the answer that is to come. And behind a call that
-hangs one other is sent, no more.
+ASP.NET Core runs one method per connection at a time, so a call that hangs holds up all that come after it. A request
+that is still under way is not sent again: a caller with the same one waits for the answer that is to come. And behind a
+call that hangs at most one other is sent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Call:
     id: str
     question: bytes
     waiter: asyncio.Future[Answer | Expired]
-    """Of the caller. Once it is cancelled, nobody waits."""
+    """Of the caller. Once it is cancelled, no caller waits."""
     is_overdue: bool = False
     """Whether its caller gave up."""
     is_answered: bool = False
@@ -59,13 +59,13 @@ class Calls:
     def __init__(self) -> None:
         self._open: dict[str, Call] = {}
         self._ids = count(1)
-        self._room: asyncio.Event | None = None  # made when somebody waits: an unused one takes 760 bytes
+        self._room: asyncio.Event | None = None  # made when a caller waits: an unused one takes 760 bytes
 
     def __len__(self) -> int:
         return len(self._open)
 
     def resumed(self, question: bytes) -> Call | None:
-        """Return the call of the same question whose caller gave up, where there is one: its answer may have come."""
+        """Return the call of the same request whose caller gave up, where there is one: its answer may have come."""
         for call in self._open.values():
             if call.is_overdue and call.question == question:
                 call.is_overdue = False
@@ -78,7 +78,7 @@ class Calls:
     def begin(self, question: bytes) -> Call:
         """Return a new call; it is to be sent."""
         for late in [call for call in self._open.values() if call.is_overdue and call.is_answered]:
-            del self._open[late.id]  # nobody asked again
+            del self._open[late.id]  # no caller asked again
         call = Call(str(next(self._ids)), question, asyncio.get_running_loop().create_future())
         self._open[call.id] = call
         return call
@@ -104,11 +104,11 @@ class Calls:
         self._look_for_room()
 
     def give_up(self, call: Call) -> None:
-        """The caller has waited for long enough; the answer still counts for whoever asks the same."""
+        """Note that the caller gave up; the answer still counts for a caller with the same request."""
         call.is_overdue = True
 
     def complete(self, id: str, answer: Answer) -> bool:  # noqa: A002 - its name
-        """Answer a call; return False where there is none of this id."""
+        """Answer a call; return False where there is none with this id."""
         call = self._open.get(id)
         if call is None:
             return False
@@ -128,7 +128,7 @@ class Calls:
             self._look_for_room()
 
     def _look_for_room(self) -> None:
-        """Let those look who wait for room."""
+        """Wake the callers that wait for room."""
         if self._room is not None:
             self._room.set()
 

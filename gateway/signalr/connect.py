@@ -23,7 +23,7 @@ _MESSAGE_ROOM: Final = 1024 * 1024
 
 
 async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:
-    """Connect to the hub at `url` with the bearer `key`; `passed` hears of each stage that went well.
+    """Connect to the hub at `url` with the bearer `key`; `passed` is called for each completed stage.
 
     Raises Unauthorized on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
     happens, cancellation at any step included, nothing is left open.

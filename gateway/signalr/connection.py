@@ -1,10 +1,10 @@
 """One SignalR connection over a WebSocket, used once: negotiate, upgrade, handshake, calls and pushes.
 
-When it ends it stays ended; whoever owns it makes the next. Every wait has a limit: negotiate, upgrade,
-handshake, each call, the goodbye; and 30 s without a part of a record is the end, whatever TCP says.
+When it ends it stays ended; its owner makes the next. Every wait has a limit: negotiate, upgrade, handshake, each call,
+the goodbye; and 30 s without a part of a record is the end, whatever TCP reports.
 
-An open connection is one task, the one in `run`, and one timer: nothing here ever waits for room to write, so
-a peer that takes nothing can hold up nobody.
+An open connection is one task, the one in `run`, and one timer: nothing here ever waits for room to write, so a peer
+that takes nothing cannot hold up any other.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Connection:
         early: Iterable[bytes],
         secrets: Iterable[str],
     ) -> None:
-        """`tcp` lies under `socket`, whose `receipt` says when parts of messages came.
+        """`tcp` lies under `socket`, whose `receipt` has when parts of messages came.
 
         `early` came with the handshake's answer; no text shows the `secrets`.
         """
@@ -146,7 +146,7 @@ class Connection:
         return answer
 
     def _expire(self, call: Call, began: float, limit: float) -> None:
-        """Let nobody wait any longer for an answer, unless parts of a message came lately.
+        """End the call's wait for an answer, unless parts of a message came lately.
 
         No closure that refers to itself: it would keep a page of megabytes until the garbage collector comes.
         """
@@ -208,7 +208,7 @@ class Connection:
             self._lose(ConnectionLost("nobody reads the connection any more", reason="closed"))
 
     async def close(self) -> None:
-        """Say goodbye where there is someone to hear it, and close, within a second."""
+        """Send the close record where the peer still reads, and close, within a second."""
         heard = self._lost is None or self._lost.reason not in _NEVER
         self._lose(ConnectionLost("the gateway closed the connection", reason="closed"))
         try:
@@ -246,7 +246,7 @@ class Connection:
             else:
                 await intake.take(records, len(message.data), now)
                 del records
-            del message  # a large page would stay here until the hub says something again
+            del message  # a large page would stay here until the hub sends something again
             rest = intake.pause()
             if rest is not None:
                 await rest
@@ -258,12 +258,12 @@ class Connection:
             self.abandon(lost)
 
     def _note_work(self) -> None:
-        """What the hub said is being read, so it is not silent; raises ConnectionLost where it ended meanwhile."""
+        """Note that the hub's records are being read, so it is not silent; raises ConnectionLost where it ended."""
         self._check_open()
         self._received_at = asyncio.get_running_loop().time()
 
     def _reply(self, data: bytes, kind: aiohttp.WSMsgType = TEXT) -> None:
-        """Send what the hub asked for; raises ConnectionLost where it asks on and takes none of it."""
+        """Send the answers that the hub requires; raises ConnectionLost where it requires more and takes none."""
         self._send(data, kind)
         waiting = self._tcp.get_write_buffer_size() if isinstance(self._tcp, asyncio.WriteTransport) else 0
         if waiting > _MAX_UNSENT_BYTES:
@@ -293,11 +293,11 @@ class Connection:
         silence = self._transport.silence_timeout
         if now >= self._last_sign + silence:
             self._lose(ConnectionLost(f"nothing was received for {silence:g} s", reason="silent"))
-            abort(self._socket, self._tcp)  # `_read` hears of it at once
+            abort(self._socket, self._tcp)  # `_read` learns it at once
             return
         if now >= self._ping_due:
             self._ping_due = self._next_ping(now)
-            with suppress(ConnectionLost):  # `_read` hears of it too
+            with suppress(ConnectionLost):  # `_read` learns it too
                 self._send(protocol.encode_ping())
         self._set_timer(loop)
 
@@ -333,7 +333,7 @@ class Connection:
         return _alike(lost)
 
     def _ended(self, type_: aiohttp.WSMsgType, data: object, words: str | None) -> ConnectionLost:
-        """Say why a message that is no data is the last."""
+        """Return why a message without data is the last."""
         if self._lost is not None:
             return self._end
         if type_ is aiohttp.WSMsgType.CLOSE:

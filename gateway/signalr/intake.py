@@ -1,7 +1,7 @@
 """Takes the records of one connection in their order, and keeps what one message may cost the loop within bounds.
 
-After some milliseconds of work the loop turns to others; what is large is decoded aside; and a hub that sends what is
-no SignalR is left, however much of it there is.
+After some milliseconds of work the loop turns to others; a large record is decoded on a thread. A hub that sends data
+other than SignalR is disconnected, however much of it there is.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ class Intake:
 
 
 def too_large(words: str) -> str:
-    """Name the setting to the words that say what is above it."""
+    """Map each setting to the text of what is above it."""
     return f"{words} (hub.max_record_bytes)"
 
 

@@ -1,4 +1,4 @@
-"""What a bearer token says of its owner, where it says it openly."""
+"""The claims of a bearer token about its owner, where they are readable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Claims(msgspec.Struct):
 def subject_of(bearer: str) -> str | None:
     """Return the subject (`sub`) of a bearer that is a JWT; None for one without, and for anything else.
 
-    Nothing is verified, for that is the hub's business: the answer only tells one user's key from another's.
+    Nothing is verified, for that is the hub's business: the answer only distinguishes one user's key from another's.
     """
     parts = bearer.split(".")
     if len(parts) != _PARTS:

@@ -1,8 +1,8 @@
 """Records that are too large to be decoded on the event loop: one at a time, on a thread of their own.
 
-Python code on a thread lets the loop go on every few milliseconds. One call into C does not: what is largest costs the
-loop as long as its longest such call. So the thread rests after each piece for as long as it worked, and whoever sends
-nothing but costly records takes half of one processor at most, whatever the number of its connections.
+Python code on a thread lets the loop go on every few milliseconds. One call into C does not: the largest value costs
+the loop as long as its longest such call. So the thread rests after each piece for as long as it worked, and a hub that
+sends nothing but costly records takes half of one processor at most, whatever the number of its connections.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, ParamSpec, TypeVar
 
 LARGE: Final = 256 * 1024
-"""Bytes above which a record is not even looked at on the loop, but for an answer that is written as servers do."""
+"""Bytes above which a record is not even parsed on the loop, except an answer that is written as servers do."""
 
 ODD: Final = 32 * 1024
 """Bytes above which a record that is not as usual is decoded on the thread: the slow ways cost a microsecond a byte."""

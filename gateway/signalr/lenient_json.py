@@ -1,8 +1,8 @@
 """Takes apart JSON that is not quite JSON, so that one bad value spoils only itself.
 
-A strict decoder refuses a whole record, or a whole page of history, for one NaN, one lone surrogate or one
-byte that is no UTF-8 in one event. Here only strings, brackets and commas are looked at: what stands between
-them is handed on as it came, and whoever knows the types judges it. Slow, and only for what was refused.
+A strict decoder refuses a whole record, or a whole page of history, for one NaN, one lone surrogate or one byte that is
+no UTF-8 in one event. This parser reads strings, brackets and commas alone. It hands on what stands between them as it
+came, and the caller with the types judges it. It is slow, and only for what was refused.
 """
 
 from __future__ import annotations

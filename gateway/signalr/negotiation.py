@@ -1,7 +1,7 @@
-"""Negotiation: ask the hub where and under which token the WebSocket is to be opened.
+"""Negotiation: ask the hub where and with which token the WebSocket is to be opened.
 
-Source: ASP.NET Core's docs/specs/TransportProtocols.md. Azure SignalR Service answers with a `url` and an
-`accessToken` of its own, which are followed a few times.
+Source: ASP.NET Core's docs/specs/TransportProtocols.md. Azure SignalR Service answers with a `url` and an `accessToken`
+of its own, which are followed a few times.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Route:
         self._home, self._home_host = _origin(home), home.hostname
 
     def headers(self) -> dict[str, str]:
-        """Return the headers that make us known, to a place that may know us."""
+        """Return the headers that identify the gateway, for a host that may have them."""
         is_home = _origin(urlsplit(self.url)) == self._home
         headers = dict(self.further) if is_home else {}
         bearer = self.bearer or (self.key if is_home else None)
@@ -136,7 +136,7 @@ def _read(body: bytes, route: Route) -> _Answer:
     try:
         answer = _decode(body.removeprefix(BOM_UTF8))
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        # JSON may hold a token that we do not know of; a page of HTML helps to see who answered
+        # JSON may hold an unknown token; a page of HTML helps to see who answered
         quoted = "" if body.lstrip()[:1] in {b"{", b"["} else f"; it begins {body[:80]!r}"
         words = shown(f"the answer is no SignalR negotiation ({error}){quoted}", route.secrets)
         raise ConnectFailed(f"{_STAGE}: {words}", reason=_STAGE) from None

@@ -1,11 +1,10 @@
 """The SignalR JSON hub protocol, both sides, without I/O: bytes in, records out, and the other way.
 
-One `RecordReader` a connection cuts the byte stream at 0x1E and decodes each record by itself, so that
-a record which cannot be decoded spoils nothing but itself. Arguments and results stay raw JSON, because
-decoding them is the business of whoever knows their types (and money must not pass through a float).
+One `RecordReader` a connection cuts the byte stream at 0x1E and decodes each record by itself, so that a record which
+cannot be decoded spoils nothing but itself. Arguments and results stay raw JSON: the caller with their types decodes
+them (and money must not pass through a float).
 
-Source: ASP.NET Core's docs/specs/HubProtocol.md, and frames recorded from a Kestrel server, which
-the tests replay.
+Source: ASP.NET Core's docs/specs/HubProtocol.md, and frames recorded from a Kestrel server, which the tests replay.
 """
 
 from __future__ import annotations
@@ -123,10 +122,10 @@ class RecordReader:
         return list(self.cut(data))
 
     def cut(self, data: bytes) -> Iterable[bytes]:
-        """Return the records that `data` completes, without their separator, each cut off when it is asked for.
+        """Return the records that `data` completes, without their separator, each cut off when it is requested.
 
-        All of them must be asked for before the next call. Only what is new is searched, so a record in n messages
-        costs n steps. Raises ProtocolError, here or later, when a record grows above the limit.
+        All of them must be taken before the next call. Only new bytes are searched, so a record in n messages costs n
+        steps. Raises ProtocolError, here or later, when a record grows above the limit.
         """
         if not self._rest and data.find(SEPARATOR) == len(data) - 1 and 0 < len(data) <= self._max_record:
             self.behind = 0
@@ -156,7 +155,7 @@ class RecordReader:
 
 def decode(raw: bytes) -> Record:
     """Decode one record; a record that cannot be decoded is a `Malformed`, never an exception."""
-    if raw == _PLAIN_PING:  # half of what a connection hears that has nothing to do
+    if raw == _PLAIN_PING:  # half of what an idle connection receives
         return _PING
     if len(raw) > MOST_PARTS and raw.count(b",") > MOST_PARTS:
         return _decode_crowded(raw)
@@ -231,14 +230,14 @@ def _completion(raw: bytes, wire: _Wire, id: str) -> Completion | Malformed:  # 
 
 
 def _reject_duplicate_members(raw: bytes, record: _R, id: str | None = None) -> _R | Malformed:  # noqa: A002 - its name
-    """Return `record` unless a member of `raw` stands twice: which one the sender meant, nobody knows.
+    """Return `record` unless a member of `raw` stands twice: then it is unknown which one the sender meant.
 
-    A record of the usual form, without spaces or further members, never comes here: its length says it all.
+    A record of the usual form, without spaces or further members, never comes here: its length proves it.
     """
     try:
         repeats = json.loads(raw, object_pairs_hook=_has_duplicates, parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
-        repeats = salvage.members(raw) is None  # a value of it is no JSON: whoever reads that value will say so
+        repeats = salvage.members(raw) is None  # a value of it is no JSON: the reader of that value raises
     return Malformed(raw, "a member stands twice", id) if repeats is True else record
 
 
@@ -302,7 +301,7 @@ def decode_handshake_response(raw: bytes) -> HandshakeResponse:
     try:
         answer = msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=_HandshakeAnswer)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        # JSON may be somebody's order; anything else helps to see who answered
+        # JSON may be an order; anything else helps to see who answered
         quoted = "" if raw.lstrip()[:1] in {b"{", b"["} else f": {raw[:80]!r}"
         message = f"not a handshake response: {error}{quoted}"
         raise ProtocolError(message) from error
@@ -319,12 +318,12 @@ def encode_handshake_request() -> bytes:
 
 
 def encode_handshake_response(error: str | None = None) -> bytes:
-    """Accept the handshake, or say why not."""
+    """Return the answer that accepts the handshake, or the reason why not."""
     return _encode({"error": error} if error else {}) + SEPARATOR
 
 
 def encode_invocation(target: str, *arguments: Any, id: str | None = None) -> bytes:  # noqa: A002, ANN401 - any JSON
-    """Call `target`; an argument is anything JSON can say, or `msgspec.Raw` for JSON that is ready."""
+    """Return a call of `target`; an argument is any JSON value, or `msgspec.Raw` for JSON that is ready."""
     record: dict[str, Any] = {"type": 1}
     if id is not None:
         record["invocationId"] = id
@@ -344,7 +343,7 @@ def encode_completion(id: str, result: Any = None, error: str | None = None) -> 
 
 
 def encode_ping() -> bytes:
-    """Say that this side is alive."""
+    """Return the record which shows that this side is alive."""
     return _PLAIN_PING + SEPARATOR
 
 

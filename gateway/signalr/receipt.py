@@ -1,6 +1,6 @@
-"""What came over a WebSocket and is no message yet: when its last part came, and how many bytes wait.
+"""The bytes received over a WebSocket that are no message yet: when the last part came, and how many bytes wait.
 
-A long message on a slow line is no silence; and one that never ends takes memory that nobody else sees.
+A long message on a slow line is no silence; and an endless one takes memory that no other limit sees.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, Final
 import aiohttp
 
 _STEP: Final = 64 * 1024
-"""Bytes that more must wait until it is told."""
+"""Bytes after which the owner is notified of more."""
 _FEW: Final = 4 * 1024
 _DATA: Final = {aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY}
 _SHORT: Final = 126
@@ -23,7 +23,7 @@ _LONG: Final = 65_536
 class Receipt:
     """The bytes of one WebSocket as they come, before they are messages.
 
-    A whole frame says so by `framed`. So bytes behind which none is seen are a part of one; those of a ping, which
+    A whole frame is reported by `framed`. So bytes behind which none is seen are a part of one; those of a ping, which
     may be a balancer's, are not.
     """
 

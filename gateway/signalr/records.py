@@ -1,4 +1,4 @@
-"""The records of SignalR's JSON protocol, as they are once decoded. What a call carries stays raw JSON."""
+"""The decoded records of SignalR's JSON protocol. The contents of a call stay raw JSON."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class HandshakeRequest:
 
 @dataclass(frozen=True, slots=True)
 class HandshakeResponse:
-    """The server's first record; an `error` says why the connection will close."""
+    """The server's first record; an `error` has the reason why the connection will close."""
 
     error: str | None = None
 

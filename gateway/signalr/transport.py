@@ -1,6 +1,6 @@
 """How connections to the hub are made, and the edge where an HTTP library's errors become ours.
 
-Nothing that leaves here as text holds a key or a token: what the hub or a library says goes through `shown`.
+No text that leaves here holds a key or a token: the texts of the hub or a library go through `shown`.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Transport:
     renewed: Callable[[], tuple[Mapping[str, str], str | None]] | None = field(default=None, repr=False)
     """Gives the headers and the proxy of the moment, where they may change while the process lives."""
     redirect_hosts: tuple[str, ...] = ()
-    """Hosts that negotiation may send us to, besides the hub's own; `*.example.com` is all below it."""
+    """Hosts to which negotiation may redirect, in addition to the hub's own; `*.example.com` is all below it."""
     skip_negotiation: bool = False
 
     def now(self) -> Transport:
@@ -196,7 +196,7 @@ def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransp
 
 
 def _why(error: OSError) -> str:
-    """Say why there is no connection; what OpenSSL says of an answer that is no TLS leads nobody to the cause."""
+    """Return why there is no connection; OpenSSL's text about an answer that is no TLS does not show the cause."""
     if isinstance(error, ssl.SSLError) and is_answer_without_tls(error):
         return f"the port does not speak TLS ({error.reason}); write http:// where it is meant to be without"
     if error.errno is not None and (error.strerror or "").startswith("Connect call failed"):  # asyncio's own words
@@ -205,7 +205,7 @@ def _why(error: OSError) -> str:
 
 
 def _words(error: BaseException, secrets: Iterable[str]) -> str:
-    """Say what went wrong without the library's texts that quote a URL or an answer's headers."""
+    """Return what went wrong without the library's texts that quote a URL or an answer's headers."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         words = f"the certificate of {error.host}:{error.port} is refused: {error.certificate_error}"
         return shown(words, secrets)

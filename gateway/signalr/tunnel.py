@@ -1,6 +1,7 @@
-"""The way to the hub through a proxy: always a tunnel (CONNECT), also to a hub without TLS.
+"""The connection to the hub through a proxy: always a tunnel (CONNECT), also to a hub without TLS.
 
-RFC 6455, 4.1 wants one for each WebSocket. aiohttp makes one for TLS alone, and else asks the proxy for the URL.
+RFC 6455, 4.1 requires one for each WebSocket. aiohttp makes one for TLS alone, and else requests the URL from the
+proxy.
 """
 
 from __future__ import annotations
