@@ -87,7 +87,7 @@ CATALOGUE: Final[Mapping[str, EventKind]] = MappingProxyType({entry.kind: entry 
 KINDS: Final[tuple[str, ...]] = tuple(CATALOGUE)
 """All kinds, in the order of the reference."""
 UNKNOWN: Final = "unknown"
-"""In place of a kind that nobody can tell."""
+"""In place of an unknown kind."""
 
 
 def find(name: str) -> EventKind | None:
@@ -100,7 +100,7 @@ def find(name: str) -> EventKind | None:
 
 
 def kind_of(content: Event | DeadLetter) -> str:
-    """Return the kind of an event, or the one that something undecodable was to be; UNKNOWN where nothing tells."""
+    """Return the kind of an event, or the intended one of something undecodable; UNKNOWN where nothing shows it."""
     if isinstance(content, Event):
         return content.kind
     entry = find(content.place)

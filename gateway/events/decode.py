@@ -1,4 +1,4 @@
-"""From what the hub sent to an event in its canonical form, or to a dead letter; never an exception.
+"""Decodes the hub's data to an event in its canonical form, or to a dead letter; it never raises.
 
 A push is a callback's name and its argument; a history page holds envelopes. Both end in the same bytes.
 """
@@ -72,12 +72,12 @@ class Decoder:
         except FallBack:
             return None
         event = self.match(account, entry, payload)
-        if event is None or event.id is None or event.sequence is None:  # the envelope may know better
+        if event is None or event.id is None or event.sequence is None:  # the envelope may have it
             return None
         return event
 
     def push_at_length(self, account: str, callback: str, payload: bytes) -> Event | DeadLetter:
-        """Decode as `push` does, through the model: for what is unusual, and to find out what is wrong."""
+        """Decode as `push` does, through the model: for unusual events, and to find out what is wrong."""
         try:
             return self._event(account, _entry(callback), _object(read(payload), "payload"))
         except DecodeError as error:
@@ -125,7 +125,7 @@ def _parts(envelope: bytes) -> tuple[EventKind, bytes]:
             entry = _ENTRIES.get(bytes(value))
         elif role == _PAYLOAD:
             payload = bytes(value)
-        elif _is_plain(value) is None:  # it is not published, but what is wrong in it is a dead letter
+        elif _is_plain(value) is None:  # it is not published, but a fault in it is a dead letter
             raise FallBack
         if role is not None:
             roles.add(role)
@@ -144,8 +144,8 @@ def _members_of(data: bytes) -> dict[str, msgspec.Raw]:
         members = _members(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FallBack from error
-    # Two braces, and for each member two quotes, a colon and a comma, but for one comma: a sum that is right leaves
-    # no room for spaces, escapes in names, and what was overwritten by a second member of the same name.
+    # Two braces, and for each member two quotes, a colon and a comma, minus one comma. A matching sum leaves no room
+    # for spaces, escapes in names, and a first member that a second one of the same name replaced.
     size = 1 + 4 * len(members) if members else 2
     for name, value in members.items():
         size += (len(name) if name.isascii() else len(name.encode())) + len(value)

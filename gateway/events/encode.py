@@ -82,10 +82,10 @@ def read_event(kind: str, value: bytes) -> EventPayload: ...
 def read_event(kind: str, value: bytes) -> EventPayload:
     """Return, exactly, the payload whose canonical value is `value`; `kind` as in the message's topic.
 
-    For a kind that is written out, a type checker knows the payload's own class.
+    For a literal kind, a type checker has the payload's own class.
 
-    Decimals are `decimal.Decimal` with their scale, open numbers too; no digit passes through a float.
-    Raises DecodeError where `value` is no event of that kind.
+    Decimals are `decimal.Decimal` with their scale, open numbers too; no digit passes through a float. Raises
+    DecodeError where `value` is no event of that kind.
     """
     entry = CATALOGUE.get(kind)
     if entry is None:

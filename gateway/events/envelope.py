@@ -17,7 +17,7 @@ from gateway.events.uuids import NO_ID, canonical_uuid
 from gateway.names import folded
 
 DISCRIMINATORS: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
-"""Members that may say which event it is, folded; the first that names a known one holds."""
+"""Members that may name the event's kind, folded; the first that names a known one holds."""
 
 PAYLOADS: Final = ("payload", "event", "data", "args", "body")
 """Members that may hold the payload, folded; the first object holds, else the first text."""
@@ -29,7 +29,7 @@ ENVELOPE_LEVELS: Final = MAX_DEPTH + 2
 """Nesting of an envelope: its own object and a list around the payload."""
 
 NO_SEQUENCE: Final = 0
-"""An EventSeqId that says there is none."""
+"""An EventSeqId that means none."""
 
 
 def fold(members: dict[str, Any]) -> dict[str, str]:
@@ -46,7 +46,7 @@ def fold(members: dict[str, Any]) -> dict[str, str]:
 
 
 def discriminate(members: dict[str, Any], found: dict[str, str]) -> EventKind:
-    """Say which event an envelope holds; raises unknown-kind or malformed-envelope."""
+    """Return which event an envelope holds; raises unknown-kind or malformed-envelope."""
     given = [members[found[name]] for name in DISCRIMINATORS if name in found]
     for value in given:
         entry = find(value) if isinstance(value, str) else None
@@ -76,7 +76,7 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
 
 
 def lacks(value: object) -> bool:
-    """Say whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
+    """Return whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
     if isinstance(value, str):
         return value == str(NO_SEQUENCE) or _is_no_id(value)
     return value is None or (isinstance(value, int | Decimal) and value is not False and value == NO_SEQUENCE)

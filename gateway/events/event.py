@@ -82,7 +82,7 @@ GAP: Final = "gap"
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """Something about an account that its consumers must know, such as a gap in the history."""
+    """A message to an account's consumers, such as a gap in the history."""
 
     account: str
     type: str

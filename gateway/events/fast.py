@@ -1,12 +1,12 @@
-"""The short way of an event: msgspec structs derived from the pydantic models, from the hub's bytes to canonical ones.
+"""The fast path of an event: msgspec structs derived from the pydantic models, from the hub's bytes to canonical ones.
 
 Bytes → struct with the hub's names → the same struct with the canonical names → bytes, nearly all of it in C. It takes
-only what it can prove to be usual, and gives what the models would give; for anything else it raises `FallBack`, and
-the long way through the models decides.
+only what it can prove to be usual, and returns the models' result; for anything else it raises `FallBack`, and the
+models decide.
 
-A payload is usual when it has the members of its model and no others, all the way down, in one letter case. What the
-structs do not see is proven by counting: the payload must have as many quotes and signs as the same members written
-again. Of two members with one name msgspec keeps the last in silence, so the quotes of the other name are missing.
+A payload is usual when it has the members of its model and no others, all the way down, in one letter case. Counting
+proves what the structs do not see: the payload must have as many quotes and signs as the same members written again. Of
+two members with one name msgspec keeps the last in silence, so the quotes of the other name are missing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DecodePlan:
     """How the payloads of one kind are read and written."""
 
     def __init__(self, model: type[EventPayload], names: EnumNames) -> None:
-        """Derive the structs; `names` says what the numbers of enums mean."""
+        """Derive the structs; `names` has what the numbers of enums mean."""
         self._camel, self._pascal, self._is_open = _reads(model)
         self._write_plain = _of_members(model, _plain_amount, "as it is")
         self._finish = _of_members(model, _canonical(names), "canonical", but=_HEADER)
@@ -135,7 +135,7 @@ _Form: TypeAlias = Literal["camel", "pascal", "canonical"]
 _Finish: TypeAlias = Callable[[Any], Any]
 """Returns a value in its canonical spelling; raises FallBack, or what is among `_UNUSUAL`."""
 _FinishOf: TypeAlias = Callable[[Any], _Finish | None]
-"""Says for a type what finishes its values."""
+"""Returns for a type the function that completes its values."""
 
 
 @cache
@@ -212,7 +212,7 @@ def _is_enum(hint: Any) -> bool:  # noqa: ANN401 - an annotation
 
 def _without_null(hint: Any) -> Any:  # noqa: ANN401 - annotations
     if get_origin(hint) is Annotated and hint.__metadata__ == (fields.Guess(),):
-        return _without_null(hint.__origin__)  # what is not as usual takes the long way
+        return _without_null(hint.__origin__)  # anything unusual goes through the models
     if get_origin(hint) in {Union, types.UnionType}:
         (only,) = [one for one in get_args(hint) if one is not type(None)]
         return only
@@ -278,7 +278,7 @@ def _finish(hint: Any, of_value: _FinishOf, form: Literal["canonical", "as it is
 
 
 def _canonical(names: EnumNames) -> _FinishOf:
-    """Return what says for a type what brings its values into their canonical spelling."""
+    """Return for a type the function that brings its values into their canonical spelling."""
 
     def of_value(hint: Any) -> _Finish | None:  # noqa: ANN401 - an annotation
         if _is_enum(hint):

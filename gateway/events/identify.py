@@ -1,7 +1,7 @@
-"""EventSeqId and EventId of what could not be decoded, so that a dead letter keeps its place in the order.
+"""EventSeqId and EventId of an undecodable event, so that a dead letter keeps its place in the order.
 
-A wrong sequence would be worse than none: the session would take an event for settled that nobody has seen.
-So a member that stands twice, or under two values, gives nothing.
+A wrong sequence would be worse than none: the session would take an event for settled that was never received. So a
+member that stands twice, or under two values, gives nothing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """JSON read without loss: every number keeps its digits, every object has each member once.
 
-`read` takes the fast way; when something is wrong, `locate` reads the text again, slowly, to say where.
+`read` is the fast path; where it fails, `locate` reads the text again, slowly, to find the place.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unparsable:
-    """Stands where a number or a constant could not be taken, with what is wrong with it."""
+    """Stands where a number or a constant could not be taken, with the reason."""
 
     reason: DeadLetterReason
     detail: str

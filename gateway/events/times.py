@@ -20,7 +20,7 @@ TICKS_PER_SECOND: Final = 10_000_000
 def canonical_time(text: str) -> str:
     """Return the same instant in UTC, marked `Z`, with the fraction digits as they came.
 
-    Raises ValueError, in words, for what is no time of the years 0001 to 9999.
+    Raises ValueError, with a clear error, for anything but a time of the years 0001 to 9999.
     """
     match = _TIME.fullmatch(text)
     if match is None:

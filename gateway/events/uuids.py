@@ -11,7 +11,7 @@ UUID_PATTERN: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 CANONICAL_UUID: Final = re.compile(UUID_PATTERN[1:-1])
 
 NO_ID: Final = "00000000-0000-0000-0000-000000000000"
-"""An id that says there is none: .NET's Guid.Empty."""
+"""An id that means none: .NET's Guid.Empty."""
 
 LONGEST: Final = 68
 """Characters of the longest format."""

@@ -1,4 +1,4 @@
-"""What was wrong with a payload, where, and what would be right: one sentence, whatever the payload's size."""
+"""What is wrong with a payload, where, and the remedy: one sentence, whatever the payload's size."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ DUPLICATE: Final = "duplicate_member"
 """The type of the validation error of two members that spell one modelled name."""
 
 WRONG: Final = "wrong_value"
-"""The type of the validation errors raised here; their message says what would be right."""
+"""The type of the validation errors raised here; their message has the remedy."""
 
 
 def _wrong(expected: str) -> PydanticCustomError:
