@@ -1,4 +1,4 @@
-"""What the control plane counts. It is a process of its own, and tells its parent, which is scraped."""
+"""The counters of the control plane, a process of its own, which reports them to its parent, the scraped one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from gateway.telemetry.families import Family
 
 ANONYMOUS: Final = "anonymous"
-"""The role of whoever has no token that is known."""
+"""The role of a caller without a known token."""
 REFUSALS: Final = ("unauthenticated", "forbidden", "origin-not-allowed", "busy")
 """Why a caller may be refused."""
 _USUAL: Final = (("viewer", "200"), ("operator", "200"), (ANONYMOUS, "401"))
-"""Roles and statuses that are told from the start."""
+"""Roles and statuses that are exported from the start."""
 
 CONTROL_FAMILIES: Final = (
     Family(
@@ -86,7 +86,7 @@ class ControlCounters(msgspec.Struct):
         return msgspec.json.encode(self) + b"\n"
 
     def rows(self) -> dict[str, Rows]:
-        """Return what a scrape is told, by the metric's name."""
+        """Return the rows of a scrape, by the metric's name."""
         counted = {(role, status): n for role, statuses in self.requests.items() for status, n in statuses.items()}
         return {
             "api_requests_total": sorted((dict.fromkeys(_USUAL, 0) | counted).items()),

@@ -1,4 +1,4 @@
-"""What a process counts, from its start on, of all its accounts together: cheap enough to be counted for each event."""
+"""The counters of a process, of all its accounts together: cheap enough to be incremented for each event."""
 
 from __future__ import annotations
 

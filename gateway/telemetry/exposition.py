@@ -1,8 +1,8 @@
-"""The two forms in which metrics are told, and which of them a scraper reads.
+"""The two forms in which metrics are exported, and the choice of one for a scraper.
 
-The library's own choice takes version and escaping from the scraper's words: anybody could ask for as many forms as
-there are numbers, each of which costs the time and the memory of all metrics once more. Names here are plain ASCII, so
-that no escaping says anything else.
+The library's own choice takes version and escaping from the scraper's header. So any client could request as many forms
+as there are numbers, each of which costs the time and the memory of all metrics once more. Names here are plain ASCII,
+so that no escaping changes anything.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENCODERS: Final[dict[str, Callable[[Collector], bytes]]] = {
 
 
 def form_for(accept: str) -> str:
-    """Return the media type for a scraper that sends `accept`: OpenMetrics 1.0.0 for whom reads that, else plain."""
+    """Return the media type for a scraper that sends `accept`: OpenMetrics 1.0.0 if it reads that, else plain."""
     return OPENMETRICS if any(map(_is_openmetrics, accept.split(","))) else PLAIN
 
 

@@ -1,4 +1,4 @@
-"""What a metric is: its name, its kind, its labels, and whom it is of."""
+"""The description of a metric: its name, its kind, its labels, and its scope."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from prometheus_client.core import Metric
 
 
 class Scope(Enum):
-    """Whom a metric is of."""
+    """What a metric describes."""
 
     PROCESS = "process"
     ACCOUNT = "account"

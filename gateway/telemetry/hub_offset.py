@@ -1,7 +1,7 @@
-"""How far the hub's clock is from ours, estimated from what it says of the time when it is asked.
+"""How far the hub's clock is from ours, estimated from the times that it returns.
 
-The hub tells its time (SnapshotTime) at some moment between our question and its answer; how far it is off at least
-follows from the two. The median of the last answers of all accounts is taken: a hub of several servers has several
+The hub returns its time (SnapshotTime) at some moment between our request and its answer. From the two follows the
+least that it is off. The median of the last answers of all accounts is taken: a hub of several servers has several
 clocks, and an answer may be an old one.
 """
 
@@ -32,6 +32,6 @@ class HubOffset:
         return copied
 
     def on_time(self, asked: float, answered: float, hub: float) -> None:
-        """Note that the hub told the time `hub` between two moments of ours; all in seconds since 1970."""
+        """Note that the hub returned the time `hub` between two moments of ours; all in seconds since 1970."""
         self._last.append(min(hub - asked, 0.0) + max(hub - answered, 0.0))
         self.seconds = median(self._last)

@@ -1,8 +1,9 @@
-"""Lines of one cause that come in thousands - a hub that is away, told by each account - become a few and their number.
+"""Limits log lines of one cause that come in thousands, such as those of each account about an unavailable hub.
 
-Of each cause the first lines of a while are written as they are, of an error also the first of each account; how many
-more there were, and of how many accounts and shards, is written once at its end. Nothing is held back of who changed
-what. Whoever logs never waits for it and never hears of its troubles: a line that it cannot judge is written.
+Of each cause the first lines of a while are written as they are, of an error also the first of each account. At the end
+of the while one line has how many more there were, and of how many accounts and shards. The audit lines of changes are
+never held back. A caller that logs never waits for the limiter and never receives its errors: a line that it cannot
+judge is written.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 AUDIT: Final = "gateway.audit"
-"""The logger of who changed what."""
+"""The audit logger."""
 _FIRST: Final = {logging.INFO: 100}
 _FIRST_ELSE: Final = 20
-"""Lines of one cause that are written in a while: most of what is only said, fewer of what went wrong."""
+"""Lines of one cause that are written in a while: most at INFO, fewer at WARNING and ERROR."""
 _NAMED: Final = 200
 """Accounts of which the first error of one cause is written in a while."""
 _WINDOW_S: Final = 10.0
 """Seconds."""
 _CAUSES: Final = 1000
-"""Causes that are told apart in a while; what comes besides is written."""
+"""Causes that are distinguished in a while; lines of further causes are written."""
 _NUMBERS: Final = re.compile(r"\d+")
 
 
@@ -152,7 +153,7 @@ class LogRateLimiter(logging.Filter):
 
 
 def _sentence_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """Return what structlog was told, nothing where the line is a library's."""
+    """Return the event that structlog was given, an empty text where the line is a library's."""
     return record.msg if isinstance(record.msg, dict) else {}
 
 

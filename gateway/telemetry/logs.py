@@ -54,7 +54,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=(*_SHARED, add_replica),  # what libraries say comes in the same form
+            foreign_pre_chain=(*_SHARED, add_replica),  # the libraries' lines come in the same form
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 add_traceback,
@@ -75,7 +75,7 @@ def configure_logs(form: Literal["auto", "console", "json"], level: str, replica
     logging.captureWarnings(capture=True)  # Python would write them by itself
     logging.raiseExceptions = False  # a line that cannot be written is dropped
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    logging.getLogger(AUDIT).setLevel(logging.INFO)  # who changed what is said whatever the level
+    logging.getLogger(AUDIT).setLevel(logging.INFO)  # audit lines are written whatever the level
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -124,17 +124,17 @@ def _printable_value(key: str, value: object) -> object:
 
 
 def bind(**bound: str | int) -> None:
-    """Let all lines say `bound` that this task writes from now on, and those that it begins."""
+    """Add `bound` to all lines that this task writes from now on, and the tasks that it begins."""
     structlog.contextvars.bind_contextvars(**bound)
 
 
 def get_logger(**bound: str | int) -> structlog.typing.FilteringBoundLogger:
-    """Return a logger that says `bound` in each line."""
+    """Return a logger that adds `bound` to each line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger("gateway").bind(**bound)
     return logger
 
 
 def get_audit_logger() -> structlog.typing.FilteringBoundLogger:
-    """Return the logger of who changed what, whose lines no level holds back."""
+    """Return the audit logger, whose lines no level holds back."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(AUDIT)
     return logger

@@ -210,11 +210,11 @@ _FAMILIES: Final = (
     ),
 )
 FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _FAMILIES}
-"""Name → metric, in the order in which they are told."""
+"""Name → metric, in the order in which they are exported."""
 
 
 class _ScrapeCollector(Collector):
-    """What one scrape is told."""
+    """The result of one scrape."""
 
     def __init__(
         self, numbers: ReplicaMetrics | None, control: ControlCounters, shards: int, *, per_account: bool
@@ -338,9 +338,9 @@ class Metrics:
     """What is scraped."""
 
     def __init__(self, shards: int, *, per_account: bool = True, process: int | None = None) -> None:
-        """`shards` is how many there are of all replicas together; `per_account` tells of accounts one by one.
+        """`shards` is how many there are of all replicas together; `per_account` exports accounts one by one.
 
-        `process` is whose memory and CPU are told: this one's unless another is named.
+        `process` is the process whose memory and CPU are exported: this one's unless another is named.
         """
         self._shards = shards
         self._per_account = per_account

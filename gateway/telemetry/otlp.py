@@ -1,7 +1,8 @@
-"""Spans on their way out: OTLP over HTTP, from a thread of their own, and never at the cost of events.
+"""Exports spans: OTLP over HTTP, from a thread of their own, and never at the cost of events.
 
-A bounded number waits for the collector; what finds no room is dropped and counted. A collector that is away, slow or
-refuses costs one line in the log when that begins and one when it is over. Nothing else knows OpenTelemetry's SDK.
+A bounded number waits for the collector; a span that finds no room is dropped and counted. A collector that is
+unavailable, slow or refuses costs one line in the log when that begins and one when it is over. Only this module uses
+OpenTelemetry's SDK.
 """
 
 from __future__ import annotations
@@ -123,22 +124,22 @@ class Source:
         return span if span.is_recording() else None
 
     def sender(self, headers: Mapping[str, str]) -> Span | None:
-        """Return the span that an HTTP request was sent in, as its W3C headers tell; None where they make no sense."""
+        """Return the span in which an HTTP request was sent, from its W3C headers; None where they are invalid."""
         span = get_current_span(self._propagator.extract(headers, Context()))
         return span if span.get_span_context().is_valid else None
 
     @staticmethod
     def is_sampled(span: Span) -> bool:
-        """Return whether whoever began it records it."""
+        """Return whether the sender of it records it."""
         return bool(span.get_span_context().trace_flags.sampled)
 
 
 @contextmanager
 def exporting(settings: TracingSettings, *, role: str) -> Iterator[Source]:
-    """Export spans for as long as the context lasts; leaving takes a second at the most."""
+    """Export spans for as long as the context lasts; leaving takes a second at most."""
     assert settings.endpoint is not None  # noqa: S101 - its caller looked
     session = requests.Session()
-    session.trust_env = False  # neither a proxy nor a netrc of the environment: the settings say it all
+    session.trust_env = False  # neither a proxy nor a netrc of the environment: the settings alone count
     headers = _Headers(settings.headers_file, settings.ca_file)
     session.auth = headers
     exporter = _ReportingExporter(
@@ -168,7 +169,7 @@ def exporting(settings: TracingSettings, *, role: str) -> Iterator[Source]:
 
 
 class _BoundedProcessor(BatchSpanProcessor):
-    """The library's, but it counts what finds no room, and says nothing of it by itself."""
+    """The library's, but it counts what finds no room, and logs nothing of it by itself."""
 
     def __init__(self, exporter: _ReportingExporter) -> None:
         super().__init__(exporter, _MAX_QUEUED_SPANS, _DELAY, _BATCH_SPANS)
@@ -184,7 +185,7 @@ class _BoundedProcessor(BatchSpanProcessor):
 
 
 class _ReportingExporter(SpanExporter):
-    """Exports, and tells when that begins to fail, and when it is over."""
+    """Exports, and logs when that begins to fail, and when it is over."""
 
     def __init__(self, inner: OTLPSpanExporter, shown: Callable[[str], str]) -> None:
         """`shown` makes foreign words fit for the log."""
@@ -228,7 +229,7 @@ class _ReportingExporter(SpanExporter):
 
 
 class _ErrorCapture(logging.Handler):
-    """Hears what the library logs of each failure, which is far too much for anybody else."""
+    """Captures what the library logs of each failure, which is far too much for the log."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -236,7 +237,7 @@ class _ErrorCapture(logging.Handler):
 
     @property
     def cause(self) -> str:
-        """What was said first: what follows tells of tries and of giving up."""
+        """The first message: those that follow are about tries and giving up."""
         return self.heard[0] if self.heard else "no reason given"
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -275,7 +276,7 @@ class _Headers(AuthBase):
         return request
 
     def without(self, words: str) -> str:
-        """Take out what the headers said last: a collector may repeat it."""
+        """Remove what the headers had last: a collector may repeat it."""
         for secret in self._secrets:
             words = words.replace(secret, "…")
         return words

@@ -1,4 +1,4 @@
-"""What is counted of a replica and of its accounts: plain records, which know nothing of how they are told."""
+"""The metrics of a replica and of its accounts: plain records, independent of how they are exported."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class AccountMetrics:
     account: str
     state: str
     is_awaited: bool
-    """Whether its log is to be level: not so of one that is paused, unauthorized or diverged, which its state tells."""
+    """Whether its log is to be level: not so of a paused, unauthorized or diverged account, which its state shows."""
     lag: int
     """Sequences that the hub has and the log has not."""
     lag_seconds: float
     """For how long that has been so."""
     heard_at: float | None
-    """When the hub was last heard, in Unix time; None for never."""
+    """When the hub's last record was received, in Unix time; None for never."""
     is_connected: bool
     verified: int
     disconnects: Mapping[str, int]
@@ -39,7 +39,7 @@ class ReplicaMetrics:
     counters: Counters
     accounts: Collection[AccountMetrics]
     orphaned: Mapping[str, str]
-    """Accounts that nobody serves, and the state that says why."""
+    """Orphaned accounts, and the state that has the reason."""
     states: Collection[str]
     """That an account may have, those included."""
     disconnect_reasons: Collection[str]
@@ -57,7 +57,7 @@ class ReplicaMetrics:
     buffer: int
     buffer_limit: int
     action_required: bool
-    """Whether only a person can mend what is wrong with the broker."""
+    """Whether only a person can fix what is wrong with the broker."""
     window: int
     """Bytes that may be committed at once."""
     in_flight: int

@@ -1,4 +1,4 @@
-"""Draws what is sampled ahead, by how many are passed over: a batch without any costs one comparison."""
+"""Draws the samples in advance, as the number of items to skip: a batch without any costs one comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A span in the gateway's own words, and the ids that it adds to the log.
+"""A span of the gateway's own, and the ids that it adds to the log.
 
 Only a span that is recorded imports OpenTelemetry.
 """
@@ -55,13 +55,13 @@ class Span:
 
     @property
     def traceparent(self) -> str:
-        """What tells another process of this span, as W3C Trace Context has it; only of one that is recorded."""
+        """The identity of this span for another process, as W3C Trace Context has it; only of a recorded span."""
         assert self.inner is not None  # noqa: S101 - its caller looked
         context = self.inner.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def set(self, attributes: Attributes) -> None:
-        """Say more of it; what is None is left out."""
+        """Add attributes; what is None is left out."""
         if self.inner is not None:
             for name, value in attributes.items():
                 if value is not None:
@@ -73,7 +73,7 @@ class Span:
             self.inner.add_event(name)
 
     def set_error(self, kind: str, words: str) -> None:
-        """Say that what it stands for failed; `kind` is one of few, and the words must be fit for a log."""
+        """Mark it as failed; `kind` is one of few, and the message must be fit for a log."""
         if self.inner is not None:
             from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - it is loaded: there is a span
 

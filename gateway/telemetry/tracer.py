@@ -1,12 +1,12 @@
-"""Traces in the gateway's own words: which spans there are, what they are called and what they say.
+"""The gateway's traces: which spans there are, their names and their attributes.
 
 Nothing here imports OpenTelemetry: without `tracing.endpoint` nothing of it is loaded, and every call ends at an empty
-span. What is sampled is drawn ahead, as the number of those that are passed over: of a batch that holds none of them
-it costs one comparison.
+span. The samples are drawn in advance, as the number of items to skip: a batch that holds none of them costs one
+comparison.
 
 Names and attributes are those of the OpenTelemetry semantic conventions 1.44.0 (messaging, HTTP; the release that
-opentelemetry-semantic-conventions 0.66b has); what they have no name for begins with `mesolive.`. Of what a sampled
-message costs, most is by the attribute: so there are few.
+opentelemetry-semantic-conventions 0.66b has); an attribute without a name there begins with `mesolive.`. Most of the
+cost of a sampled message is by the attribute: so there are few.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Tracer:
 
     def create(self, message: Message) -> Span:
         """Return the span of a message that is about to be committed; it has ended. Its traceparent goes along."""
-        attributes = message.own  # what it shares with others, the destination says
+        attributes = message.own  # the destination has what it shares with others
         if self._source is None:
             return NO_SPAN
         span_attributes = {
