@@ -1,1 +1,1 @@
-"""Puts the parts of a process together, by the settings."""
+"""Assembles the parts of a process, by the settings."""

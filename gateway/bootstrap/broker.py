@@ -1,4 +1,4 @@
-"""The brokers there are: from settings to an open one, whichever it is.
+"""The supported brokers: from settings to an open one, whichever it is.
 
 Only the broker that the settings name is imported: the clients of both together cost 0.2 s of CPU at each start.
 """
@@ -21,7 +21,7 @@ DOCS: Final = {"jetstream": "operate/nats.md", "kafka": "operate/kafka.md"}
 def open_broker(settings: BrokerSettings, topics: TopicsSettings | None = None) -> AbstractAsyncContextManager[Broker]:
     """Connect to the broker that the settings name; entering raises ConfigurationError, Unavailable.
 
-    Who only reads needs no `topics`.
+    A reader needs no `topics`.
     """
     if settings.kind == "kafka":
         from gateway.bootstrap.kafka import open_kafka  # noqa: PLC0415 - see above
@@ -52,7 +52,7 @@ def check_writable(settings: BrokerSettings) -> None:
     """Raise ConfigurationError where the settings lead to a log that can only be read.
 
     To write from another account, that one would have to import every subject of the gateway's streams, and a user of
-    it who may publish there is an operator: nothing would be gained by the second account.
+    it with the permission to publish there is an operator: nothing would be gained by the second account.
     """
     if settings.kind == "jetstream" and settings.api_prefix != API_PREFIX:
         problem = (
@@ -63,7 +63,7 @@ def check_writable(settings: BrokerSettings) -> None:
 
 
 async def prepare_broker(broker: Broker, settings: Settings) -> BrokerFacts:
-    """Make the broker ready to be written to, and say what is there; raises ConfigurationError, Unavailable."""
+    """Make the broker ready to be written to, and return what exists; raises ConfigurationError, Unavailable."""
     found = await broker.prepare(settings)
     await broker.registry.ensure_layout(settings.shards)
     return found

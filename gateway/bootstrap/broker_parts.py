@@ -1,4 +1,4 @@
-"""What opening a broker needs, whichever it is: the parts that come of it, and who lets the gateway in."""
+"""What opening a broker needs, whichever it is: the resulting parts, and the credentials."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class BrokerFacts:
     """What was found in a broker that can be written to."""
 
     said: str
-    """All of it, in words."""
+    """All of it, as text."""
     warnings: Sequence[str] = ()
-    """What is not as the settings have it, and harms nothing."""
+    """What differs from the settings, and harms nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +36,28 @@ class Broker:
     reader: LogReader
     registry: Registry
     ownership: Ownership
-    """Who of several replicas serves which shard."""
+    """Which of several replicas serves which shard."""
     control: ControlStore
-    """What operators want and what is so."""
+    """Desired and observed state."""
     audit: AuditTrail
-    """Who changed what."""
+    """The audit trail."""
     member: str
     """This process, for people."""
     one_order: bool
     """Whether the log has one order over all kinds of an account, or one for each kind."""
     prepare: Callable[[Settings], Awaitable[BrokerFacts]]
-    """Creates what is missing, or only checks it, and says what is there; raises ConfigurationError, Unavailable."""
+    """Creates what is missing, or only checks it, and returns what exists; raises ConfigurationError, Unavailable."""
     again: Callable[[Settings], Awaitable[None]]
     """Does that again while the gateway works: makes what is gone, where no promise suffers, and compares the rest.
 
     Raises as `prepare`, and ActionRequired.
     """
     refused: Callable[[Settings, Iterable[str]], Awaitable[list[str]]]
-    """Says in words what the broker would not let the gateway write for these accounts, without writing it."""
+    """Returns, as text, which writes for these accounts the broker would refuse, without writing anything."""
     tried: Callable[[], Awaitable[None]]
     """Tries what no gateway can do without, and changes nothing; raises ConfigurationError, Unavailable."""
     tried_whole: Callable[[], Awaitable[list[str]]]
-    """Tries all that the gateway needs, and says what was left out; raises ConfigurationError, Unavailable."""
+    """Tries all that the gateway needs, and returns what was left out; raises ConfigurationError, Unavailable."""
 
 
 def replica_name(process: int) -> str:
@@ -66,7 +66,7 @@ def replica_name(process: int) -> str:
 
 
 def access_of(settings: BrokerSettings) -> BrokerLogin:
-    """Return who the gateway says it is, and whom it believes; raises ConfigurationError for contradictions."""
+    """Return the gateway's identity, and the CAs it trusts; raises ConfigurationError for contradictions."""
     access = BrokerLogin(
         user=settings.sasl.username,
         password_file=settings.sasl.password_file,

@@ -1,8 +1,8 @@
-"""Processes of the gateway's own beside it, which answer strangers, so that no event waits for these.
+"""Child processes of the gateway that answer unknown clients, so that no event waits for these.
 
 On the loop of the replica, a thousand reads a second of the control plane doubled the delay of events at five thousand
-a second (measured: docs/operate/performance.md), and one connection that sent a body byte by byte stopped them. A
-process is given the listening socket and its settings by its parent, which starts another should it end, and it ends
+a second (measured: docs/operate/performance.md), and one connection that sent a body byte by byte stopped them. The
+parent passes the listening socket and the settings to the process, and starts another should it end. The process ends
 with its parent, however that ends: nothing is left that listens.
 """
 
@@ -28,16 +28,16 @@ behind everything else (measured: 8 s against 3)."""
 _NEXT_PROGRAM: Final = "import os; os.nice(10); from {} import main; main()"
 """Events go first, also while all of it is loaded."""
 LISTENS: Final = b"listens\n"
-"""What the process says, once, when it answers."""
+"""The process writes this, once, when it answers."""
 READY: Final = b"ready\n"
-"""What it says, once, when it also knows what it is to answer."""
+"""The process writes this, once, when it also has what it is to answer."""
 _ENDING: Final = 3.0
 """Seconds that it gets to end."""
 
 
 @dataclass(frozen=True, slots=True)
 class ChildLog:
-    """What the log says of a process."""
+    """The log messages about a process."""
 
     listens: str
     """Once it answers."""
@@ -53,7 +53,7 @@ class ChildProcess:
     def __init__(self, about: ChildLog, module: str, listener: socket.socket, settings: bytes) -> None:
         """`settings` are one line, which `main` of `module` reads."""
         self.is_ready = False
-        """Whether it said so at least once."""
+        """Whether it reported that at least once."""
         self.writer: asyncio.StreamWriter | None = None
         """To its standard input."""
         self._about = about
@@ -103,7 +103,7 @@ class ChildProcess:
                     self._listens()
                 self.is_ready |= line == READY
                 await self.heard(line)
-        except ValueError as error:  # a line without an end: no more of what it says is read
+        except ValueError as error:  # a line without an end: no more of its output is read
             get_logger().error("unreadable message from a child process", error=str(error))
         finally:
             self.writer = None
@@ -116,7 +116,7 @@ class ChildProcess:
         self._is_listening = True
 
     def ended(self) -> None:
-        """Take note that the process has ended though nobody asked for that: another one is started."""
+        """Note that the process has ended although the gateway did not ask for that: another one is started."""
 
     async def heard(self, line: bytes) -> None:
         """Do what the process asks for, if it asks for anything."""

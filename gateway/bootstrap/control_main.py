@@ -1,7 +1,7 @@
 """The process of the control plane: a socket as its argument, the settings on its standard input.
 
-It is started by the gateway (`gateway.bootstrap.child_process`), answers on the socket that it is given, and ends with
-its parent.
+The gateway starts it (`gateway.bootstrap.child_process`). It answers on the socket that it is given, and ends with its
+parent.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LOOK: Final = 1.0
 """Seconds between two looks at what may have changed."""
 USAGE_ERROR: Final = 2
 _AGAIN: Final = 0.1
-"""Seconds before a parent that is busy is told again."""
+"""Seconds before a report to a busy parent is repeated."""
 
 
 async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) -> None:
@@ -72,7 +72,7 @@ async def _serve(settings: Settings, listener: socket.socket, tracer: Tracer) ->
 
 
 async def _read_tokens(path: Path | None) -> Tokens | None:
-    """Read the tokens before anybody is answered: nobody is refused while a line without its end is looked at again.
+    """Read the tokens before the first answer: a line without its end, checked twice, refuses no caller meanwhile.
 
     Raises ConfigurationError where they cannot be read.
     """
@@ -84,7 +84,7 @@ async def _read_tokens(path: Path | None) -> Tokens | None:
 
 
 async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts: ControlCounters) -> NoReturn:
-    """Each second look at the tokens, sum up who was refused, and tell the parent what is counted."""
+    """Each second check the tokens, sum up refused requests, and report the counters to the parent."""
     told = b""
     while True:
         await asyncio.sleep(_LOOK)
@@ -108,7 +108,7 @@ async def _until_orphaned() -> None:
 
 
 async def _follow(settings: Settings, deployment: DeploymentView) -> NoReturn:
-    """Keep a view, however often the broker goes away; what is wrong with the settings, the parent says."""
+    """Keep a view, however often the broker is unavailable; the parent reports faults of the settings."""
     backoff = Backoff(cap=5.0)
     while True:
         if await run_apart(_follow_once(settings, deployment)):
@@ -129,7 +129,7 @@ async def _follow_once(settings: Settings, deployment: DeploymentView) -> bool:
             deployment.view, deployment.store, is_filled = view, broker.control, True
             deployment.auditing.trail = broker.audit
     except* (Unavailable, ConfigurationError):
-        pass  # the parent tells of it
+        pass  # the parent reports it
     return is_filled
 
 

@@ -1,4 +1,4 @@
-"""The control plane's process as its parent sees it: it also says what it has counted."""
+"""The control plane's process as its parent sees it: it also reports its counters."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class ControlProcess(ChildProcess):
         return self._counts.after(self._counted)
 
     def ended(self) -> None:
-        """Say which changes left no record, and keep the counts."""
+        """Log which changes left no record, and keep the counts."""
         if lost := self._counts.audit_waiting:
             get_logger().error("audit records lost: the control plane ended before it stored them", changes=lost)
         self._counted, self._counts = self.counts, ControlCounters()
 
     async def heard(self, line: bytes) -> None:
-        """Take in what the process says that it has counted."""
+        """Take over the counters that the process reports."""
         if line in {LISTENS, READY}:
             return
         try:

@@ -20,10 +20,10 @@ class _InterruptedError(Exception):
 
 
 def run(command: Coroutine[Any, Any, _Result]) -> _Result:
-    """Run `command` to its end; of a group of errors the first that the gateway knows by name is raised.
+    """Run `command` to its end; of a group of errors the first of the gateway's own is raised.
 
-    SIGTERM and SIGINT cancel it, also where a shell started it with SIGINT ignored, as it does with what runs in
-    the background; a command that ends politely says so by `on_signal`. Raises KeyboardInterrupt when cancelled so.
+    SIGTERM and SIGINT cancel it, also where a shell started it with SIGINT ignored, as it does with background jobs; a
+    command that ends politely announces that with `on_signal`. Raises KeyboardInterrupt when cancelled so.
     """
     try:
         return uvloop.run(_interruptible(command))

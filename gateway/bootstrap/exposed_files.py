@@ -1,4 +1,4 @@
-"""Files with secrets that others on this machine may read or write: a warning, since the gateway works all the same."""
+"""Files with secrets that other users of this machine may read or write: a warning, and the gateway works anyway."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What the replica's process tells the one that answers probes and scrapers, over a pipe between the two.
+"""The messages of the replica's process to the one that answers probes and scrapers, over a pipe between the two.
 
-The loop that serves events sends a beat twice a second, which also says whether the process is ready, and the numbers
-when they are asked for. Nothing that a stranger sends reaches this side: the other one asks with one word.
+The loop that serves events sends a beat twice a second, which also has whether the process is ready, and the numbers on
+request. No client's data reaches this side: the other process requests with one word.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from gateway.telemetry.control_counts import ControlCounters
 from gateway.telemetry.replica_metrics import ReplicaMetrics
 
 ASK: Final = b"numbers\n"
-"""How the numbers are asked for."""
+"""The request for the numbers."""
 HEAD: Final = struct.Struct(">cI")
 """Of each frame to the other process: its kind and its length."""
 BEAT: Final = b"b"
 """Carries one byte: whether the process is ready."""
 NUMBERS: Final = b"n"
-"""Carries `Scraped`, pickled: both processes are the same program, and nobody else has the pipe."""
+"""Carries `Scraped`, pickled: both processes are the same program, and no other process has the pipe."""
 FAILED: Final = b"f"
-"""The numbers could not be gathered: the log says why."""
+"""The numbers could not be gathered: the log has the reason."""
 Scraped: TypeAlias = tuple[ReplicaMetrics | None, ControlCounters]
 """What the replica and the control plane have counted."""
 EACH: Final = 0.5
@@ -46,7 +46,7 @@ class ListenerTls(msgspec.Struct, frozen=True):
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What the process that answers probes and scrapers must know."""
+    """The parameters of the process that answers probes and scrapers."""
 
     shards: int
     per_account: bool
@@ -58,7 +58,7 @@ class Task(msgspec.Struct, frozen=True):
 
 
 class Heartbeat(ChildProcess):
-    """That process, and what is told to it."""
+    """That process, and the reports to it."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Heartbeat(ChildProcess):
             await asyncio.sleep(EACH)
 
     def beat(self) -> None:
-        """Report so now, unless it has not even read what it was told before."""
+        """Send a beat now, unless the process has not yet read the last one."""
         if self.writer is not None and not self.writer.transport.get_write_buffer_size():
             self._send(BEAT, bytes([self._tells_ready()]))
 

@@ -28,7 +28,7 @@ _UNUSED = {"hub": {"proxy", "headers"}}
 
 @dataclass(slots=True)
 class Listeners:
-    """What listens, and what it tells of."""
+    """The listeners, and the state that they show."""
 
     is_ending: Callable[[], bool]
     control: ControlProcess
@@ -114,5 +114,5 @@ def _open_to(settings: ControlSettings) -> str:
     """Return the address to listen on; raises ConfigurationError where the tokens cannot be read."""
     if settings.tokens_file is None:
         return _LOOPBACK
-    check_tokens_file(settings.tokens_file)  # what is wrong with single lines, the control plane tells
+    check_tokens_file(settings.tokens_file)  # the control plane logs what is wrong with single lines
     return settings.host

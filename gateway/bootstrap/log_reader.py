@@ -1,4 +1,4 @@
-"""Puts the parts together: a hub to ask, and a log to compare with it."""
+"""Assembles the parts of a comparison: a hub to ask, and a log to compare with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def open_hub(settings: Settings, key: str) -> AsyncIterator[Hub]:
 
 
 async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KINDS) -> AsyncGenerator[Logged, None]:
-    """Yield what the log holds of an account now, as a comparison takes it, but for replays; raises Unavailable."""
+    """Yield an account's log as it is now, for a comparison, without replays; raises Unavailable."""
     reading = reader.read(topics=topics, accounts=[account], start="first", follow=False)
     async with aclosing(reading) as messages:  # type: ignore[type-var]
         async for stored in messages:
@@ -55,7 +55,7 @@ async def read_log(reader: LogReader, account: str, topics: Sequence[str] = KIND
 
 
 def _number(stored: Stored, name: str, text: str) -> int:
-    """Read an attribute; raises GatewayError: whoever may write to the broker may write anything."""
+    """Read an attribute; raises GatewayError: a client with the permission may write anything to the broker."""
     if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise GatewayError(f"the message at {stored.position} has no number as its {name}, but {text[:_DIGITS]!r}")
     return int(text)

@@ -1,7 +1,7 @@
 """The process that answers probes and scrapers: a socket as its argument, a task and then frames on its standard input.
 
-It is started by the gateway (`gateway.bootstrap.heartbeat`), and ends with it. It is a small one, so that it is there
-soon, and it knows nothing but what the gateway's loop tells it.
+The gateway starts it (`gateway.bootstrap.heartbeat`), and it ends with the gateway. It is a small one, so that it
+starts soon, and it has nothing but what the gateway's loop reports.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _WAITING: Final = 32
 
 
 class HeartbeatReader:
-    """What the gateway's loop said last."""
+    """The last report of the gateway's loop."""
 
     def __init__(self, metrics: Metrics, ask: Callable[[], object]) -> None:
         """`ask` asks it for the numbers."""
@@ -70,7 +70,7 @@ class HeartbeatReader:
         self._waiting = 0
 
     async def read(self, reader: asyncio.StreamReader) -> None:
-        """Take in what it says until it is gone."""
+        """Read its reports until the pipe ends."""
         with suppress(asyncio.IncompleteReadError):
             while True:
                 kind, length = HEAD.unpack(await reader.readexactly(HEAD.size))
@@ -100,14 +100,14 @@ class HeartbeatReader:
         return self._silence() <= STUCK
 
     async def is_ready(self) -> bool:
-        """Return whether the gateway said that it is ready, and is alive."""
+        """Return whether the gateway reports that it is ready, and is alive."""
         return await self.is_alive() and self._is_ready
 
     def _silence(self) -> float:
         return self._loop.time() - self._heard_at
 
     async def scraped(self, accept: str) -> tuple[str, bytes]:
-        """Return the media type and the metrics; raises TimeoutError where the loop does not say its numbers."""
+        """Return the media type and the metrics; raises TimeoutError where the loop does not report its numbers."""
         if self._waiting >= _WAITING:
             raise TimeoutError
         self._waiting += 1
@@ -156,7 +156,7 @@ async def _serve(task: Task, listener: socket.socket) -> None:
 
 
 def _path(_: type, text: str) -> Path:
-    """Return the one type of `Task` that msgspec does not know."""
+    """Decode the one type of `Task` that msgspec does not support."""
     return Path(text)
 
 

@@ -1,4 +1,4 @@
-"""Secrets that the settings let go in clear over the network: a WARNING at the start, and a line of `gateway check`."""
+"""Secrets that the settings send in clear over the network: a WARNING at the start, and a line of `gateway check`."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class PlainTextSecret:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a line of the log says of it."""
+        """The fields of a log line about it."""
         return {"setting": self.setting, "secret": self.secret, "to": self.to, "remedy": self.remedy}
 
     def __str__(self) -> str:
-        """Say it as `gateway check` does."""
+        """Return it as `gateway check` prints it."""
         return f"{self.setting}: {self.secret} in clear to {self.to}. {self.remedy}"
 
 

@@ -1,8 +1,8 @@
-r"""The one way out to a terminal: whatever a command says passes here, and is made printable.
+r"""The one way out to a terminal: all output of a command passes here, and is made printable.
 
-Texts of the hub, the broker, the API, of files and of arguments are foreign. On a terminal and into a pipe each line
-is one line, without a character that a terminal obeys or does not show, and Rich parses no markup in it. JSON stays
-valid: there such characters are written as `\uNNNN`. A test finds what is written past this module.
+Texts of the hub, the broker, the API, of files and of arguments are foreign. On a terminal and into a pipe each line is
+one line, without a character that a terminal obeys or does not show, and Rich parses no markup in it. JSON stays valid:
+there such characters are written as `\uNNNN`. A test finds output that bypasses this module.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
 
 
 def hush() -> None:
-    """Write nothing more to standard output: whoever read along, such as `head`, has seen enough."""
+    """Write nothing more to standard output: its reader, such as `head`, has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
