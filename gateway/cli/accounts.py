@@ -1,4 +1,4 @@
-"""`gateway accounts`: what the accounts do, asked of the HTTP API of any replica."""
+"""`gateway accounts`: the states of the accounts, from the HTTP API of any replica."""
 
 from __future__ import annotations
 

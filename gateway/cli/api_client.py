@@ -1,4 +1,4 @@
-"""The HTTP API of a replica, as the commands ask it: one line of words for whatever goes wrong."""
+"""The HTTP API of a replica, as the commands call it: one line of text for every failure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.errors import ConfigurationError, GatewayError
 _LIMIT: Final = 30.0
 """Seconds for each answer."""
 _PART: Final = 500
-"""Items that are asked for at a time."""
+"""Items of one request."""
 _LARGEST: Final = 32 * 1024 * 1024
 """Bytes of an answer: 500 accounts with errors and subscriptions of the greatest length take some less."""
 _MOST: Final = 256 * 1024 * 1024
@@ -51,9 +51,9 @@ class Api:
     ) -> dict[str, Any]:
         """Return the answer's JSON object.
 
-        Each request has an id of its own, which is in the gateway's log, too; without tokens the gateway asks for a
-        header of this kind, since no web form can send one.
-        Raises ConfigurationError for what another option would mend, GatewayError for every other answer.
+        Each request has an id of its own, which is in the gateway's log, too; without tokens the gateway requires a
+        header of this kind, since no web form can send one. Raises ConfigurationError for what another option would
+        fix, GatewayError for every other answer.
         """
         return (await self._ask(method, path, query=query, body=body, headers=headers))[0]
 
@@ -149,7 +149,7 @@ async def api_at(target: Target) -> AsyncIterator[Api]:
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     timeout = aiohttp.ClientTimeout(total=_LIMIT)
     connector = aiohttp.TCPConnector(ssl=target.context() or True)
-    # An answer is as large as it comes: nothing that is compressed is asked for, or unpacked.
+    # An answer may have any size: the client neither requests compression nor unpacks it.
     headers["Accept-Encoding"] = "identity"
     async with aiohttp.ClientSession(
         headers=headers, timeout=timeout, connector=connector, auto_decompress=False

@@ -1,4 +1,4 @@
-"""`gateway health`: whether the gateway beside it works, for what can only run a command."""
+"""`gateway health`: whether the gateway beside it works, for callers that can only run a command."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _is_here(url: str) -> bool:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Takes a redirect for the answer: a gateway sends none, and another's health says nothing of it."""
+    """Takes a redirect for the answer: a gateway sends none, and another's health is no sign of it."""
 
     def redirect_request(self, *_: Any) -> None:  # noqa: ANN401 - the library's
         """Follow none."""

@@ -41,7 +41,7 @@ _ClickException: Final[Any] = next(one for one in typer.BadParameter.__mro__ if 
 
 
 class _LazyCommands(TyperGroup):
-    """A group that knows the names of its commands, and imports one when it is asked for it.
+    """A group that has the names of its commands, and imports a command on demand.
 
     Contexts and formatters are Click's, or Typer's own copy of it: that depends on Typer's release.
     """
@@ -58,7 +58,7 @@ class _LazyCommands(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,  # noqa: ANN401 - likewise
     ) -> Any:  # noqa: ANN401 - likewise
-        """Run the command line; what is wrong with it is told printably, whatever was typed."""
+        """Run the command line; an error in it is printed without control characters, whatever was typed."""
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except _ClickException as error:
@@ -109,7 +109,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command; what the gateway knows by name ends as one line, not as a traceback."""
+    """Run the command; the gateway's own errors end as one line, not as a traceback."""
     terminal.guard()
     try:
         typer.main.get_command(app)(prog_name="gateway")  # as `app()`, which has a hook of its own for tracebacks

@@ -1,4 +1,4 @@
-"""What several commands share: how their Typer app is made, and the options that more than one of them has."""
+"""The parts that several commands share: how their Typer app is made, and common options."""
 
 from __future__ import annotations
 

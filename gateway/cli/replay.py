@@ -1,4 +1,4 @@
-"""`gateway replay`: replays, asked of the HTTP API of any replica, and watched until they end."""
+"""`gateway replay`: replays, through the HTTP API of any replica, and watched until they end."""
 
 from __future__ import annotations
 

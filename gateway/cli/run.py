@@ -43,7 +43,7 @@ def run(config: ConfigOption = None) -> None:
     check_writable(settings.broker)
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     keys = AccountsDirectory(settings.accounts.directory)
-    keys.scan()  # a wrong directory is told at once, broker or not
+    keys.scan()  # a wrong directory is reported at once, broker or not
     check_files(settings.hub)
     traces.check(settings.tracing)
     for warning in plain_text_secrets(settings):
@@ -62,7 +62,7 @@ async def _run(settings: Settings, keys: AccountsDirectory, tracer: Tracer) -> N
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if stop.is_set():
             listeners.heartbeat.beat()  # not ready any more, from now on
-            await asyncio.wait({serving}, timeout=7)  # what is not done then is given up: exactly-once stands
+            await asyncio.wait({serving}, timeout=7)  # what is not done then is abandoned: exactly-once stands
         for task in (serving, stopping, warning):
             task.cancel()
 

@@ -70,7 +70,7 @@ def _write(directory: Path, files: Mapping[str, str]) -> None:
 
 
 def _found(directory: Path) -> list[str]:
-    """Return the schemas that this command, of whatever release, wrote there: it knows each by its `$id`."""
+    """Return the schemas that this command, of whatever release, wrote there: it recognises each by its `$id`."""
     paths = [
         path.relative_to(directory).as_posix() for folder in _FOLDERS for path in directory.glob(f"{folder}*.json")
     ]

@@ -103,7 +103,7 @@ async def _tail(
 
 
 _MARKS = {"late": "late", "replayed": "replayid"}
-"""By what a line says: the attribute that a message bears then."""
+"""By a member of a line: the attribute that a message has then."""
 
 
 def _show_line(stored: Stored) -> None:
@@ -123,7 +123,7 @@ def _show_json(stored: Stored) -> None:
         "attributes": message.attributes,
     }
     value = _json_of(message.value)
-    if value is None:  # not the gateway's: whoever may write to the broker may write anything
+    if value is None:  # not the gateway's: a client with the permission may write anything
         terminal.say_json(head | {"value_base64": base64.b64encode(message.value).decode()}, flush=True)
         return
     start = json.dumps(head, ensure_ascii=False)[:-1]

@@ -1,6 +1,6 @@
-"""Which listener of a gateway a command asks, and what of it is safe.
+"""Which listener of a gateway a command calls, and what may be sent there.
 
-A token is sent over TLS, or to this machine alone: whoever reads it on the way could use it.
+A token is sent over TLS, or to this machine alone: a reader on the way could use it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Target:
         return token
 
     def token(self) -> str | None:
-        """Return the token of the file, else of GATEWAY_TOKEN, or None; raises ConfigurationError for what is none."""
+        """Return the token of the file, else of GATEWAY_TOKEN, or None; raises ConfigurationError for a bad one."""
         if self.token_file is None:
             found = os.environ.get(TOKEN_VARIABLE, "").strip()
             if found and not _is_token(found):
@@ -85,7 +85,7 @@ class Target:
 
 
 def no_url(url: str) -> ConfigurationError:
-    """Say that `--url` is none; it is not shown where it may hold a password."""
+    """Return the error that `--url` is invalid; it is not shown where it may hold a password."""
     problem = "is no http or https URL" if "@" in url else f"{url} is no URL"
     return ConfigurationError("--url", problem, f"Write it as {URL}.")
 

@@ -1,4 +1,4 @@
-"""`gateway token`: a new token for the HTTP API, and the line that lets it in."""
+"""`gateway token`: a new token for the HTTP API, and the line that gives it access."""
 
 from __future__ import annotations
 
