@@ -1,4 +1,4 @@
-"""What a single setting may say, beyond its type; each check raises ValueError, in words that go on after the name."""
+"""The checks of single settings, beyond their types; each raises ValueError, with a text that follows the name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _parts_of(url: str, example: str) -> SplitResult:
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0:
             return parts
-    except ValueError:  # brackets that do not match, or a port that is none
+    except ValueError:  # brackets that do not match, or an invalid port
         pass
     raise ValueError(f"is no http or https URL; write it as {example}")
 
@@ -50,7 +50,7 @@ def check_proxy_url(url: str) -> str:
 
 
 def check_hosts(hosts: list[str]) -> list[str]:
-    """Return host names in lower case; raises ValueError for what is none."""
+    """Return host names in lower case; raises ValueError for an invalid one."""
     for host in hosts:
         if not _HOST_PATTERN.fullmatch(host):
             raise ValueError(
@@ -60,7 +60,7 @@ def check_hosts(hosts: list[str]) -> list[str]:
 
 
 def check_networks(texts: list[str]) -> list[str]:
-    """Return addresses and networks as they are; raises ValueError for what is none."""
+    """Return addresses and networks as they are; raises ValueError for an invalid one."""
     for text in texts:
         try:
             networks([text])
@@ -100,7 +100,7 @@ def check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def read_list(value: object) -> object:
-    """Return what an environment variable can say as a list: `a,b`, or a JSON list."""
+    """Return the list in an environment variable: `a,b`, or a JSON list."""
     if not isinstance(value, str):
         return value
     return read_json(value) if value.lstrip().startswith("[") else [part.strip() for part in value.split(",")]

@@ -1,6 +1,6 @@
 """Settings as they are written: YAML in a file, JSON in the environment; bounded, and each name once.
 
-YAML's anchors are refused: a few lines of them stand for gigabytes. Nothing here knows which settings there are.
+YAML's anchors are refused: a few lines of them stand for gigabytes. Nothing here depends on which settings there are.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_yaml(path: Path) -> object:
 
 
 def read_json(text: str) -> Any:  # noqa: ANN401 - JSON
-    """Return a JSON value; raises ValueError where it is none, too deep, too long, or names a member twice."""
+    """Return a JSON value; raises ValueError where it is invalid, too deep, too long, or names a member twice."""
     if len(text) > VALUE_CHARACTERS:
         raise ValueError(f"is longer than {VALUE_CHARACTERS} characters")
     depth = 0
@@ -125,7 +125,7 @@ class _RepeatedError(Exception):
 class _Loader(yaml.SafeLoader):
     """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum.
 
-    It knows no merge keys, which YAML 1.2 does not have either: what they bring in could stand in the section already.
+    It has no merge keys, as YAML 1.2 has none: what they bring in could stand in the section already.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002, ANN401 - PyYAML's

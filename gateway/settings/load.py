@@ -1,4 +1,4 @@
-"""Reads the settings from the file and the environment, and says what is wrong with them."""
+"""Reads the settings from the file and the environment, and reports what is wrong with them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _REQUIRED: Final = {
 def load_settings(config: Path | None, environment: Mapping[str, str] = os.environ) -> Settings:
     """Read the settings from the file, if there is one, and the environment.
 
-    Raises ConfigurationError, whose text names the setting, what is wrong and what would be right, never a secret.
+    Raises ConfigurationError, whose text names the setting, the problem and the remedy, never a secret.
     """
     return _load(Settings, config, environment)
 

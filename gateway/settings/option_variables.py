@@ -1,6 +1,6 @@
-"""What stands in the environment for an option of the commands, and is no setting.
+"""The environment variables of the commands' options, which are no settings.
 
-It is apart from the settings, whose models take `gateway health` longer to import than all that it does.
+They are apart from the settings, whose models take `gateway health` longer to import than all that it does.
 """
 
 from __future__ import annotations
