@@ -1,1 +1,1 @@
-"""Compares what is in the log with what the hub says happened, by code that shares nothing with the decoder."""
+"""Compares the log with the hub's history, by code that shares nothing with the decoder."""

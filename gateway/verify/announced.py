@@ -17,7 +17,7 @@ class Announced:
     before: Strategies = None
     """What held before the first announcement."""
     begins: dict[int, int] = field(default_factory=dict)
-    """By incarnation: the sequence after which it began, where a reset says so."""
+    """By incarnation: the sequence after which it began, where a reset names it."""
     changes: dict[int, list[tuple[int, Strategies]]] = field(default_factory=dict)
     """By incarnation: from which sequence on which strategies were wanted, in rising order."""
 

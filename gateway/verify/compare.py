@@ -100,11 +100,11 @@ class Verdict:
 
     @property
     def exact(self) -> bool:
-        """Whether the log holds each event once, in order (but for those marked late), and unchanged."""
+        """Whether the log holds each event once, in order (except those marked late), and unchanged."""
         return not (self.lost or self.repeated or self.out_of_order or self.altered or self.unexpected)
 
     def __str__(self) -> str:
-        """Say it in a line, with the first few of each fault."""
+        """Return it as one line, with the first few of each fault."""
         if self.exact:
             late = f", {self.late} of them marked late" if self.late else ""
             dead = f"; {self.dead_letters} more are dead letters" if self.dead_letters else ""
@@ -124,7 +124,7 @@ class Verdict:
         return f"{self.account}: NOT exact: {'; '.join(words)}{self._uncompared()}"
 
     def _uncompared(self) -> str:
-        """Say what there was nothing to compare with for."""
+        """Return the part that could not be compared."""
         older = f"; {self.older} more are older than the hub's history" if self.older else ""
         if self.unshown is None:
             return older
@@ -144,9 +144,9 @@ def compare(
 ) -> Verdict:
     """Compare one account's log, in the log's order, with everything that its hub emitted.
 
-    `by_kind` is for a log that has an order for each kind alone. What is among the `dead_letters`, by its
-    sequence, could not be published and is not lost. `enums` are the names that the operator gave to numbers, from 0
-    on; this module knows none of its own. `wants` tells by sequence and strategy what was to be published.
+    `by_kind` is for a log that has an order for each kind alone. An event among the `dead_letters`, by its sequence,
+    could not be published and is not lost. `enums` are the names that the operator gave to numbers, from 0 on; this
+    module has none of its own. `wants` returns by sequence and strategy what was to be published.
     """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
@@ -187,7 +187,7 @@ def compare(
 
 
 def _strategy(event: Emitted) -> int | None:
-    """Return the strategy that a payload names; None where it names none, or is none."""
+    """Return the strategy that a payload names; None where it names none, or an invalid one."""
     try:
         members = json.loads(event.payload, parse_float=_Number, parse_int=_Number)
     except ValueError:
@@ -238,7 +238,7 @@ class _Comparison:
     enums: Mapping[str, Sequence[str]]
 
     def differ(self, raw: Any, value: Any, path: str) -> str | None:  # noqa: ANN401 - any JSON
-        """Say where `value` is not what the hub meant by `raw`; None where it is."""
+        """Return where `value` differs from the hub's `raw`; None where it does not."""
         name = fold(path.rsplit(".", 1)[-1])
         if name in _OPEN:
             return None if _is_verbatim(raw, value) else f"{path}: {raw!r} became {value!r}"

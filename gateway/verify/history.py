@@ -50,11 +50,11 @@ class HubHistory:
 
 
 async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> HubHistory:
-    """Return the events after `since` up to `until`, as the hub's history has them; what is no event is left out.
+    """Return the events after `since` up to `until`, as the hub's history has them; anything but an event is left out.
 
-    Each page is asked for by the last sequence of the one before: another way than the gateway's own. Its continuation
-    token is followed only where a page shows no sequence above that. Where the hub refuses a page, half of it is asked
-    for from then on. Raises HubError, and GatewayError where a page has no number to go on with.
+    Each page is requested by the last sequence of the one before: another way than the gateway's own. Its continuation
+    token is followed only where a page shows no sequence above that. Where the hub refuses a page, half of it is
+    requested from then on. Raises HubError, and GatewayError where a page has no number to go on with.
     """
     found, token, followed = HubHistory(through=since), None, set[str]()
     while found.through < until:
@@ -107,7 +107,7 @@ def _numbered(envelope: bytes) -> tuple[int, Emitted | None] | None:
 
 
 def _sequences(members: dict[str, Any]) -> Iterator[int]:
-    """Yield what a member says that is a sequence."""
+    """Yield the values of a member that are sequences."""
     numbers = (whole(value) for name, value in members.items() if fold(name) == "eventseqid")
     return (number for number in numbers if number is not None and number > 0)
 
