@@ -1,7 +1,7 @@
 """The simulator's admin API: JSON over HTTP under `/simulator`, answered on loopback only.
 
-It looks at the hub (status, log, what was emitted) and breaks it on demand. A lasting fault is a field of
-`Faults` and needs nothing here; what happens once is an action with a route of its own.
+It shows the hub (status, log, emitted events) and breaks it on demand. A lasting fault is a field of `Faults` and needs
+nothing here; a single fault is an action with a route of its own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _Body = TypeVar("_Body")
 
 
 class RequestError(Exception):
-    """A request cannot be done; the words go to whoever asked."""
+    """A request cannot be done; the text goes to the caller."""
 
     def __init__(self, status: HTTPStatus, words: str) -> None:
         """Take the HTTP status and what would be right."""

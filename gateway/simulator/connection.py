@@ -1,7 +1,7 @@
 """One WebSocket of the simulated hub: the handshake, records in, records out, and every way to end.
 
-What is to be sent waits in a bounded queue, so that a slow client holds up nobody: one that lets too much
-wait is cut off.
+Outgoing records wait in a bounded queue, so that a slow client holds up no other: a client that lets too much wait is
+cut off.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Connection:
         self.silent = False
         """Nothing leaves while this holds; records wait."""
         self.half_open = False
-        """The hub knows nothing of it any more, but TCP stands, unread and unanswered, until the client gives up."""
+        """The hub has no record of it any more, but TCP stands, unread and unanswered, until the client gives up."""
         self.ended: str | None = None
         """Why it ended, once it has."""
         self._transport = transport
@@ -67,21 +67,21 @@ class Connection:
 
     @property
     def waiting(self) -> int:
-        """Bytes not yet sent that nobody asked for."""
+        """Bytes not yet sent of unrequested records."""
         return self._bytes
 
     def push(self, record: bytes) -> None:
-        """Queue a record that nobody asked for; above the limit the connection is cut instead."""
+        """Queue an unrequested record; above the limit the connection is cut instead."""
         self._queue(record, len(record))
         if self._bytes > self._limits.queue_bytes:
-            if self._muted:  # nothing can be said now, a cut neither: what waits is lost, and the end comes later
+            if self._muted:  # nothing can be sent now, a cut neither: what waits is lost, and the end comes later
                 self._waiting.clear()
                 self.ended = "slow consumer"
             else:
                 self.cut("slow consumer")
 
     def answer(self, record: bytes) -> None:
-        """Queue what was asked for: however large, it is no sign of a slow consumer."""
+        """Queue a requested record: however large, it is no sign of a slow consumer."""
         self._queue(record, 0)
 
     def _queue(self, record: bytes, counts: int) -> None:
@@ -95,7 +95,7 @@ class Connection:
         self._wake.set()
 
     def forget(self) -> None:
-        """Let go of the connection without closing it, as a crashed host or a balancer's lost state does."""
+        """Drop the connection without closing it, as a crashed host or a balancer's lost state does."""
         self.half_open = True
         self.user.detach(self.listener)
         self._waiting.clear()

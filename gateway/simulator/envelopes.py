@@ -1,4 +1,4 @@
-"""How the simulated hub wraps a payload as an entry of its history: every shape that a real one might have.
+"""The envelopes of the simulated hub's history: every shape that a real one might have.
 
 The vendor publishes no fields of the envelope. The usual shape here is a discriminator, a copy of the base class's
 members, and the payload; `Faults` has the others.
@@ -72,7 +72,7 @@ class Wrapping:
         return says
 
     def _value(self, callback: str) -> str:
-        """What the history calls a kind: its model's name, which is the callback's without On but for one."""
+        """Return the history's name of a kind: its model's, which is the callback's without On but for one."""
         faults = self._faults
         value = callback
         if not faults.discriminator_value.startswith("callback"):

@@ -1,7 +1,7 @@
-"""What can be wrong with the simulated hub: lasting faults, and answers prepared for the next calls.
+"""The faults of the simulated hub: lasting ones, and answers prepared for the next calls.
 
-A fault is a field of `Faults`; each is consulted at one place only, named in its docstring. To add a fault,
-add a field here and read it at the place that it concerns: the admin API takes it as it is.
+A fault is a field of `Faults`; each is consulted at one place only, named in its docstring. To add a fault, add a field
+here and read it at the place that it concerns: the admin API takes it as it is.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Faults:
     """Negotiation answers 200 with a page of HTML, as a portal or a proxy in between does (Server.negotiate)."""
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an order that is none."""
+        """Raise ValueError for an invalid order."""
         for enum, names in self.enums.items():
             declared = sorted(member.name for member in ENUMS.get(enum, ()))
             if sorted(names) != declared:
@@ -217,7 +217,7 @@ class Refusal:
     """Which request to refuse."""
 
     def takes(self, step: str, now: float) -> bool:
-        """Say whether the connect at `step` is refused, and count it."""
+        """Return whether the connect at `step` is refused, and count it."""
         if self.over(now) or self.at not in (step, "any"):
             return False
         if self.count is not None:
@@ -225,7 +225,7 @@ class Refusal:
         return True
 
     def over(self, now: float) -> bool:
-        """Say whether there is nothing left to refuse."""
+        """Return whether there is nothing left to refuse."""
         return self.count == 0 or (self.until is not None and now >= self.until)
 
 

@@ -1,4 +1,4 @@
-"""Everything that a user of the simulated hub emitted, and how a page shows it."""
+"""The events that a user of the simulated hub emitted, and how a page shows them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NAMES: Final = (*CALLBACKS, UNKNOWN)
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """Raw bytes that somebody wants the hub to say."""
+    """Raw bytes for the hub to send."""
 
     raw: bytes
     """In it `$SEQUENCE`, `$ID` and `$TIME` stand for a number, a new EventId and the present."""
     callback: str = "OnOrderUpdate"
     is_record: bool = False
-    """Whether `raw` is a whole record, but for its end, instead of a callback's argument."""
+    """Whether `raw` is a whole record, without its end, instead of a callback's argument."""
     push: bool = True
-    """Whether it is pushed to whoever has a subscription; the faults of pushes do not touch it."""
+    """Whether it is pushed to every subscriber; the faults of pushes do not touch it."""
     history: str = "no"
     """`no`; as the `payload` of an envelope; or as the whole `envelope`."""
     sequence: int | None = None

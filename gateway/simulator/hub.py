@@ -1,4 +1,4 @@
-"""The simulated hub's memory: users, what they emitted, and who listens. It knows no HTTP.
+"""The simulated hub's memory: users, their events, and their subscribers. It has no HTTP.
 
 Everything happens on one event loop; nothing here waits.
 """
@@ -43,7 +43,7 @@ class Hub:
         self._by_key[key] = user
 
     def swap_keys(self, one: User, other: User) -> None:
-        """Hand each of two users the other's key; connections that stand stay whose they are."""
+        """Hand each of two users the other's key; open connections keep their users."""
         one.key, other.key = other.key, one.key
         self._by_key[one.key], self._by_key[other.key] = one, other
 

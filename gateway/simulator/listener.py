@@ -1,4 +1,4 @@
-"""The simulated hub's listening socket, which may be shut for a while: whoever connects is then refused at TCP."""
+"""The simulated hub's listening socket, which may be shut for a while: then TCP refuses new connections."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Listener:
         self._changed.set()
 
     async def run(self) -> None:
-        """Open again when it is time, for ever."""
+        """Open again when it is time, without end."""
         loop = asyncio.get_running_loop()
         while True:
             self._changed.clear()
@@ -67,13 +67,13 @@ class Listener:
                     await self.open()
 
     def end(self) -> None:
-        """Let go of the port."""
+        """Release the port."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
 
     async def _hold(self) -> None:
-        """Bind the port without listening, so that nobody else takes it."""
+        """Bind the port without listening, so that no other process takes it."""
         self._socket = socket.socket(self._family, socket.SOCK_STREAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._socket.setblocking(False)  # noqa: FBT003 - its name
@@ -83,7 +83,7 @@ class Listener:
                 break
             except OSError as error:
                 if error.errno != errno.EADDRINUSE or not self._held_before:
-                    raise  # not we, but somebody else has it
+                    raise  # another process has it
                 await asyncio.sleep(0)
         self._at = self._at[0], self._socket.getsockname()[1]
         self._held_before = True

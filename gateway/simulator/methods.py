@@ -1,4 +1,4 @@
-"""The hub's four methods: arguments in, a raw JSON envelope or an error's words out.
+"""The hub's four methods: arguments in, a raw JSON envelope or an error message out.
 
 Texts and shapes are those recorded from a real ASP.NET Core hub.
 """
@@ -222,7 +222,7 @@ class _Place:
 
     @classmethod
     def read(cls, token: str, lifetime: float | None) -> Self:
-        """Raises ValueError for a token that is none of ours or has expired."""
+        """Raises ValueError for a foreign or expired token."""
         try:
             version, since, *rest = base64.b64decode(token, validate=True).decode().split(":")
         except binascii.Error as error:

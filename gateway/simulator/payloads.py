@@ -1,7 +1,7 @@
-"""What the 17 callbacks carry: one function each gives a payload's members, as the reference names them.
+"""The payloads of the 17 callbacks: one function each returns a payload's members, with the reference's names.
 
-The order of members is the recorded one: a subclass's before its base class's. EventId, EventSeqId and
-EventTime, which end every payload, are not here: `gateway.simulator.events` adds them.
+The order of members is the recorded one: a subclass's before its base class's. EventId, EventSeqId and EventTime, which
+end every payload, are not here: `gateway.simulator.events` adds them.
 """
 
 from __future__ import annotations

@@ -117,12 +117,12 @@ class Server:
             connection.wake()
 
     def cut(self) -> None:
-        """Drop every connection without a word, as a process does that is told to end."""
+        """Drop every connection without a close record, as a process does that is asked to end."""
         for connection in self.of(None):
             connection.cut("the hub ended")
 
     async def run(self) -> None:
-        """Let time pass for the hub, for ever."""
+        """Let time pass for the hub, without end."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._emit())
             group.create_task(self._watch())

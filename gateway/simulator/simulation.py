@@ -73,7 +73,7 @@ class Simulator:
         return self.hub.users[name]
 
     def patch_faults(self, user: str | None = None, **changes: object) -> Faults:
-        """Set faults of a user or of the whole hub; None takes one back; raises ValueError for what is none."""
+        """Set faults of a user or of the whole hub; None removes one; raises ValueError for an invalid one."""
         faults = (self.hub.scope if user is None else self.user(user).scope).patch(changes)
         self.server.wake()
         return faults
@@ -87,7 +87,7 @@ class Simulator:
 
 @asynccontextmanager
 async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
-    """Run a simulated hub; on leaving, it drops its connections as a process does that is told to end."""
+    """Run a simulated hub; on leaving, it drops its connections as a process does that is asked to end."""
     seed = secrets.randbits(32) if config.seed is None else config.seed
     hub = Hub(config.users, strategies=config.strategies, form=config.form, seed=seed, faults=config.faults)
     server = Server(hub, config.timing, config.queue_bytes)

@@ -1,4 +1,4 @@
-"""One user of the simulated hub: what it emits, who listens, and the faults that its pushes suffer."""
+"""One user of the simulated hub: its events, its subscribers, and the faults of its pushes."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ class User:
     def emit(
         self, number: int, callbacks: Collection[int] | None = None, *, spread: float = 0.0, age: float = 0.0
     ) -> None:
-        """Emit `number` events: into the history, and to whoever listens.
+        """Emit `number` events: into the history, and to every subscriber.
 
         They occurred `age` seconds ago, `spread` seconds apart, so that a history can be made to lie in the past.
         """
@@ -183,7 +183,7 @@ class User:
         self.counts["emitted"] += number
 
     def push(self, sequence: int, template: Template, payload: bytes, faults: Faults, now: float) -> None:
-        """Push an event to whoever subscribed, with the faults that pushes suffer."""
+        """Push an event to every subscriber, with the faults of pushes."""
         if not faults.disturb_pushes:
             self._deliver(template.strategy, _record(template.callback, payload))
             return
@@ -200,7 +200,7 @@ class User:
                 self._deliver(template.strategy, record)
 
     def inject(self, injection: Injection) -> int | None:
-        """Say raw bytes, and return the number that they have in the hub's order; the truth has them as `raw`."""
+        """Send raw bytes, and return the number that they have in the hub's order; the truth has them as `raw`."""
         sequence = self._next if injection.sequence is None else injection.sequence
         header: Members = tuple(
             (name_in(self.form, name).encode(), value)
@@ -239,7 +239,7 @@ class User:
             self._busy.discard(self)
 
     def attach(self, listener: Subscriber) -> None:
-        """Let a connection listen; it may be told at once which signals and errors are on."""
+        """Subscribe a connection; it may get at once the present signals and errors."""
         self.listeners[listener.id] = listener
         if self.faults.active_signals:
             for record in self._active.values():

@@ -1,4 +1,4 @@
-"""How the simulated hub writes JSON: ASP.NET Core's wire forms, and .NET's times and escapes.
+"""The simulated hub's JSON: ASP.NET Core's wire forms, and .NET's times and escapes.
 
 Two forms were recorded from a real hub: `camel-int` is ASP.NET Core's default, `pascal-string` is the vendor's
 reference to the letter. The others, and the variations of a `Style`, are what a hub could be set to.
@@ -22,7 +22,7 @@ TICKS: Final = 10_000_000
 _PLACES: Final = {"sequence": "%d", "uuid": '"%b"', "time": '"%b"'}
 """How a template leaves a place open; places not named take bytes of JSON as they are."""
 DIGITS: Final = 7
-"""Fraction digits of .NET's times at the most."""
+"""Maximum fraction digits of .NET's times."""
 _OFFSET: Final = timedelta(hours=5, minutes=30)
 _BEYOND_BMP: Final = re.compile("[\U00010000-\U0010ffff]")
 
