@@ -44,7 +44,7 @@ def _first_of(names: list[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class KeyFileError:
-    """An entry of the directory that is no usable account, in words."""
+    """An invalid entry of the directory, as text."""
 
     entry: str
     problem: str
@@ -62,9 +62,9 @@ class AccountsDirectory:
         self._path = path
 
     def scan(self, known: frozenset[str] = frozenset()) -> tuple[frozenset[str], list[KeyFileError]]:
-        """Return the names of the accounts, and what in the directory is none.
+        """Return the names of the accounts, and the invalid entries of the directory.
 
-        Of accounts that are `known` the keys are not read: it is enough that their files are there.
+        The keys of `known` accounts are not read: it is enough that their files are there.
 
         Raises ConfigurationError when there is no such directory or it cannot be read.
         """
@@ -97,9 +97,9 @@ class AccountsDirectory:
         try:
             if not entry.is_file():
                 return KeyFileError(entry.name, "is not a file", _MOVE)
-        except OSError as error:  # a link that leads in a circle, or to where nobody may look
+        except OSError as error:  # a link that leads in a circle, or through a forbidden directory
             if is_known:
-                return None  # it may be so for a moment: the account itself tells that its key cannot be read
+                return None  # it may be so for a moment: the account itself reports that its key cannot be read
             return KeyFileError(entry.name, f"cannot be looked at ({error.strerror})", _MOVE)
         if not is_known:
             try:
@@ -109,7 +109,7 @@ class AccountsDirectory:
         return None
 
     def exposed(self) -> list[KeyFileError]:
-        """Return which keys others on this machine may read or write; alike ones are told together.
+        """Return which keys other users of this machine may read or write; alike ones are reported together.
 
         The entry of each fault names the first few accounts. A directory that cannot be read has none.
         """
@@ -125,9 +125,9 @@ class AccountsDirectory:
         return [KeyFileError(_first_of(names), problem, _CLOSE) for problem, names in alike.items()]
 
     def stamp(self) -> int | None:
-        """Return what is another number as soon as a file came or went, or a mounted Secret was replaced.
+        """Return a number that changes as soon as a file was added or removed, or a mounted Secret was replaced.
 
-        None where it cannot be told. The clock behind it is coarse: two changes of one moment may share a number.
+        None where it is unknown. The clock behind it is coarse: two changes of one moment may share a number.
         """
         try:
             return self._path.stat().st_mtime_ns

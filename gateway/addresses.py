@@ -29,7 +29,7 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def neighbourhood(text: str | None) -> str:
-    """Return an address as those are counted who may be one: whoever has one IPv6 address has the 64 bits of it."""
+    """Return an address as clients are counted by it: a client with one IPv6 address has the 64 bits of it."""
     address = address_of(text or "")
     if isinstance(address, IPv6Address):
         return str(ip_network((int(address), 64), strict=False))

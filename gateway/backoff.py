@@ -12,13 +12,13 @@ class Backoff:
 
     Full jitter spreads thousands of clients best (AWS Architecture Blog, "Exponential Backoff And Jitter"). A top that
     doubles with each failure would, after a few short draws, make a client wait 9 s for a hub that was away for 2.4
-    (measured); with this one nobody waits longer than for as long again.
+    (measured); with this one no client waits longer than for as long again.
     """
 
     first: float = 0.25
-    """Seconds that the first delay may take at the most."""
+    """Maximum seconds of the first delay."""
     cap: float = 30.0
-    """Seconds that any delay may take at the most."""
+    """Maximum seconds of any delay."""
     stable_after: float = 10.0
     """Seconds of success after which the next failure counts as the first."""
     _waited: float = field(default=0.0, init=False)
@@ -26,7 +26,7 @@ class Backoff:
     def next_delay(self, *, lasted: float = 0.0, at_least: float | None = None) -> float:
         """Return the seconds to wait after a failure of something that had `lasted`.
 
-        `at_least` is what the other side asked for: the jitter comes on top of it.
+        `at_least` is what the other side requested: the jitter comes on top of it.
         """
         if lasted >= self.stable_after:
             self._waited = 0.0

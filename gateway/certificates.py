@@ -43,7 +43,7 @@ class PemFiles:
         return {f"{self.section}{name}": path for name, path in named if path is not None}
 
     def load_pair(self, context: ssl.SSLContext, content: Mapping[str, bytes]) -> None:
-        """Load certificate and key, if they are named, whose `content` is known; raises ConfigurationError."""
+        """Load certificate and key, if they are named, with this `content`; raises ConfigurationError."""
         cert_setting, key_setting = (self.section + name for name in self.names[:2])
         if self.cert_file is None:
             if self.key_file is not None:
@@ -105,7 +105,7 @@ def live_client_context(files: PemFiles) -> ssl.SSLContext:
 
 
 def _reason(error: OSError) -> str:
-    """Say what OpenSSL means, never with a piece of a file."""
+    """Return what OpenSSL means, never with a piece of a file."""
     if isinstance(error, ssl.SSLError):
         return (error.reason or "OpenSSL does not take it").replace("_", " ").lower()
     return error.strerror or type(error).__name__

@@ -1,4 +1,4 @@
-"""The wall clock, as records tell it."""
+"""The wall clock, as records carry it."""
 
 from __future__ import annotations
 

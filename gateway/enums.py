@@ -1,4 +1,4 @@
-"""What the numbers of the hub's enums mean: nothing, unless the operator says it (`hub.enums`).
+"""The names of the numbers of the hub's enums: none, unless the operator sets them (`hub.enums`).
 
 The hub writes an enum as a number, ASP.NET Core's default, or as a name. The vendor publishes some names and no number,
 and the order in which a page names them proves nothing: C# authors usually write `Off, On`. So a number stays a number

@@ -1,8 +1,8 @@
 r"""Foreign text made fit for people: one line, in which every character is seen and none is a command.
 
 A terminal obeys control characters (ESC and the 8-bit CSI among them), shows text in another order after bidirectional
-controls, and shows nothing at all for zero-width characters, tags and what Unicode has not assigned. Whoever writes an
-event, a file's name or an error's text could so forge a line, hide one, or set the terminal's title.
+controls, and shows nothing at all for zero-width characters, tags and what Unicode has not assigned. So the author of
+an event, a file's name or an error's text could forge a line, hide one, or set the terminal's title.
 """
 
 from __future__ import annotations

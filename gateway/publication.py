@@ -22,18 +22,18 @@ REPLAY: Final = "replay"
 
 TRACEPARENT: Final = "traceparent"
 """The attribute of CloudEvents' distributed tracing; the adapters write it under this very name, too, for consumers
-that know OpenTelemetry and no CloudEvents."""
+that support OpenTelemetry and no CloudEvents."""
 
 _DIGITS: Final = 20
 """Of a sequence that compares as text as it does as a number."""
 
 
 _AROUND: Final = 24
-"""Bytes that a header may take besides its value: its name, and what a broker puts around."""
+"""Bytes that a header may take in addition to its value: its name, and what a broker adds."""
 
 
 class Shared(msgspec.Struct, frozen=True, gc=False, eq=False):
-    """Attributes that many messages have alike: an adapter writes them once, and knows them again by the object."""
+    """Attributes that many messages have alike: an adapter writes them once, and recognises them by the object."""
 
     attributes: dict[str, str]
     size: int
@@ -53,7 +53,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
     """EventSeqId in decimal ASCII, else EventId, else a digest; on request behind the account and a colon."""
     value: bytes
     own: dict[str, str]
-    """Its attributes, but for those in `shared`."""
+    """Its attributes, except those in `shared`."""
     shared: Shared = _NOTHING
 
     @property
@@ -68,7 +68,7 @@ class Message(msgspec.Struct, frozen=True, gc=False, eq=False):  # noqa: PLW1641
         return len(self.value) + len(self.key) + headers
 
     def __eq__(self, other: object) -> bool:
-        """Return whether it says the same, whatever of it is shared."""
+        """Return whether it has the same contents, whatever of it is shared."""
         return isinstance(other, Message) and _parts(self) == _parts(other)
 
 
@@ -125,7 +125,7 @@ def notification_message(notification: Notification, *, incarnation: int = 1) ->
 
 
 def on_topic(message: Message, topic: str) -> Message:
-    """Put a message on another topic; its attributes still say what it is."""
+    """Put a message on another topic; its attributes keep its kind."""
     return replace(message, topic=topic)
 
 

@@ -1,4 +1,4 @@
-"""How errors show values that somebody gave: short, and never one that may be a secret."""
+"""How errors show foreign values: short, and never one that may be a secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def may_hold_secret(value: object) -> bool:
             waiting += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple | set):
             waiting += one
-    return True  # nobody reads that much
+    return True  # a longer text would not be read
 
 
 def shown_path(path: Path) -> str:

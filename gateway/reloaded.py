@@ -1,7 +1,7 @@
-"""What is made of files that somebody renews while the gateway runs: certificates, their keys, headers.
+"""Objects made of files that an operator renews while the gateway runs: certificates, their keys, headers.
 
-Files are compared by content, so nothing depends on times or on how they are replaced: in place, by a rename, or by
-the symbolic link that Kubernetes swaps for a Secret. What was made of them last holds until the new ones can be used.
+Files are compared by content, so nothing depends on times or on how they are replaced: in place, by a rename, or by the
+symbolic link that Kubernetes swaps for a Secret. The last object holds until the new files can be used.
 """
 
 from __future__ import annotations
@@ -125,6 +125,6 @@ def read_file(setting: str, path: Path) -> bytes:
 
 
 def _digest(content: Mapping[str, bytes]) -> bytes:
-    """Return what tells contents apart: the files may hold secrets, which need not stay in memory."""
+    """Return a digest that distinguishes contents: the files may hold secrets, which need not stay in memory."""
     parts = (hashlib.sha256(content[setting]).digest() for setting in sorted(content))
     return hashlib.sha256(b"".join(parts)).digest()

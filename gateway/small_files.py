@@ -1,8 +1,9 @@
 """The one way in which small files are read: keys, tokens, passwords, certificates, settings.
 
-Who may write where a setting points can put anything there, and swap it between two looks. So nothing but a regular
-file is opened, no read waits for a writer (a FIFO, a socket, a terminal), and none goes on without an end (a device, a
-file that grows, one of /proc that has no size). A file on a network that does not answer can still hold a reader up.
+A user with write access to a setting's path can put anything there, and swap it between two looks. So nothing but a
+regular file is opened, no read waits for a writer (a FIFO, a socket, a terminal), and none goes on without an end (a
+device, a file that grows, one of /proc that has no size). A file on a network that does not answer can still hold a
+reader up.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def exposure_of(path: Path) -> str | None:
     try:
         mode = path.stat().st_mode
     except (OSError, ValueError):
-        return None  # who reads it says so
+        return None  # the reader reports it
     doings = [
         *(["read"] if mode & stat.S_IROTH else []),
         *(["written"] if mode & (stat.S_IWGRP | stat.S_IWOTH) else []),

@@ -29,7 +29,7 @@ class RecordUnreadable(GatewayError):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Who wrote a record through the API; one that says nothing of it was written by somebody else."""
+    """The author of a record through the API; a record without one was written by another client."""
 
     by: str
     """The name of the token."""
@@ -58,7 +58,7 @@ class IdempotencyRecord(msgspec.Struct, frozen=True):
 
 
 class Reset(msgspec.Struct, frozen=True):
-    """That an account is to begin anew, in an incarnation of its own."""
+    """The request that an account begins again, in an incarnation of its own."""
 
     incarnation: int
     """Of the checkpoint that begins it: where that is reached, it is done."""
@@ -74,10 +74,10 @@ class Desired(msgspec.Struct, frozen=True):
     """Desired state of an account, as operators set it. Fields added after version 1 are omitted while unset."""
 
     strategies: tuple[int, ...] | None = None
-    """Whose events to publish, in rising order; null for all, also those that are made later."""
+    """The strategies to publish, in rising order; null for all, also those that are made later."""
     state: TargetState = TargetState.RUNNING
     reconnects: int = 0
-    """Rises by one for each time that the connection to the hub is to be made anew."""
+    """Rises by one with each request to reconnect to the hub."""
     version: int = VERSION
     idempotency: tuple[IdempotencyRecord, ...] | msgspec.UnsetType = msgspec.UNSET
     """The last requests with an Idempotency-Key, oldest first: written together with the change that they made."""
@@ -86,11 +86,11 @@ class Desired(msgspec.Struct, frozen=True):
     forget: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether to delete the checkpoint, while the account is paused or has no key."""
     written: Written | msgspec.UnsetType = msgspec.UNSET
-    """Who changed it last."""
+    """The author of the last change."""
 
 
 class CheckpointPosition(msgspec.Struct, frozen=True):
-    """What the checkpoint of an account says."""
+    """The position of an account's checkpoint."""
 
     verified: int
     """Everything up to this sequence is settled and final."""
@@ -112,7 +112,7 @@ class Observed(msgspec.Struct, frozen=True):
     settled: int = 0
     """The highest sequence that is published or about to be."""
     latest: int = 0
-    """The hub's latest sequence as last told."""
+    """The hub's latest sequence as last returned."""
     published: int = 0
     """Messages committed since the owner began."""
     connects: int = 0
@@ -133,13 +133,13 @@ class Observed(msgspec.Struct, frozen=True):
     enum_forms: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     """How the hub was seen to write enums, `names` or `numbers`; left out where none was seen."""
     unnamed_enums: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
-    """Enums of which a number was seen that has no name; left out where there is none."""
+    """Enums with a number that has no name; left out where there is none."""
     epoch: int | msgspec.UnsetType = msgspec.UNSET
-    """Of the shard's owner who says so; see `epoch_of`."""
+    """Of the reporting owner of the shard; see `epoch_of`."""
 
 
 class ShardState(msgspec.Struct, frozen=True):
-    """Whose a shard is."""
+    """The owner of a shard."""
 
     owner: str
     """The replica, for people."""
@@ -183,10 +183,10 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     request: str = ""
     """A digest of the request: the same one sent again is recognised by it."""
     cancel_requested: bool = False
-    """Whether an operator asked for its end."""
+    """Whether an operator requested its end."""
     version: int = VERSION
     written: Written | msgspec.UnsetType = msgspec.UNSET
-    """Who changed it last: asked for it, or cancelled it."""
+    """The author of the last change: the request, or the cancellation."""
 
 
 class Phase(Enum):
@@ -235,7 +235,7 @@ class ReplayState(msgspec.Struct, frozen=True, kw_only=True):
 def epoch_of(record: Observed | ShardState | ReplayState | None) -> int:
     """Return the epoch that a report names: with each owner of a shard, and each claim of it, it rises.
 
-    0 where it names none: it is of a release that did not know epochs, or of an owner who has not claimed yet.
+    0 where it names none: it is of a release without epochs, or of an owner that has not claimed yet.
     """
     return 0 if record is None or record.epoch is msgspec.UNSET else record.epoch
 

@@ -1,4 +1,4 @@
-"""What asyncio leaves to do for those who cancel tasks, or wait for a future no more."""
+"""The parts of asyncio that are missing for cancelling tasks, and for abandoning a future."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _Result = TypeVar("_Result")
 async def run_apart(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a coroutine as a task of its own, and return its result; raises what it raises.
 
-    For one that has a TaskGroup and handles its errors: before Python 3.13 such a group raises them alone where it is
-    cancelled in the same moment, and counts cancellations wrongly besides
+    For a coroutine that has a TaskGroup and handles its errors: before Python 3.13 such a group raises them alone where
+    it is cancelled in the same moment, and also counts cancellations wrongly
     (https://github.com/python/cpython/issues/116720). The caller's own cancellation is never lost here.
     """
     try:
@@ -26,6 +26,6 @@ async def run_apart(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
 
 
 def retrieve_exception(future: asyncio.Future[Any]) -> None:
-    """Take note of the error of a future that nobody waits for any more, lest asyncio complain that nobody did."""
+    """Retrieve the error of an abandoned future, lest asyncio log that no code did."""
     if not future.cancelled():
         future.exception()

@@ -6,7 +6,7 @@ from math import floor
 from typing import Final
 
 _STEP: Final = 0.1
-"""Seconds between two moments at which timers end, at the most."""
+"""Maximum seconds between two moments at which timers end."""
 _PART: Final = 100
 """The part of an interval that it may be shorter, as a divisor."""
 
