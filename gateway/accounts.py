@@ -31,7 +31,7 @@ def is_account_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-@lru_cache(maxsize=16_384)  # every two seconds somebody asks for all of them
+@lru_cache(maxsize=16_384)  # every two seconds a check reads all of them
 def shard_of(account: str, shards: int) -> int:
     """Return the shard of `account`: the same in every process and release, for one number of shards."""
     return int.from_bytes(hashlib.blake2b(account.encode(), digest_size=8).digest(), "big") % shards

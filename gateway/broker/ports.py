@@ -75,7 +75,7 @@ class ShardLog(Protocol):
     def epoch(self) -> int:
         """The place of its claim among all claims of the shard: at least 1, and above that of every earlier claim.
 
-        It is exact once `checkpoints` has returned. Where the log was made anew, it may begin anew, too.
+        It is exact once `checkpoints` has returned. Where the log was re-created, it may restart, too.
         """
         ...
 
@@ -244,7 +244,7 @@ class Ownership(Protocol):
     def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
         """Join the assignment of `shards` shards, under a name for people.
 
-        Entering waits for nothing: `assignments` waits for an unavailable broker. Leaving releases what is left, never
+        Entering does not block: `assignments` waits for an unavailable broker. Leaving releases what is left, never
         raises and never waits for long.
         """
         ...
@@ -271,18 +271,17 @@ class ControlStore(Protocol):
     def watch(self) -> AsyncIterator[Record | None]:
         """Yield the last value of every key, then each change; values that were replaced soon may be left out.
 
-        None comes once, when everything is given that was there at the beginning. The order of one key's revisions
-        is kept. It goes on through every outage of the broker; whoever holds a view therefore judges a record by its
-        age.
+        None comes once, when everything is yielded that was there at the beginning. The order of one key's revisions is
+        kept. It goes on through every outage of the broker; a view therefore judges a record by its age.
         """
         ...
 
     async def write(self, key: str, value: bytes, expect: int) -> int:
-        """Replace what is wanted for `key` if its revision is still `expect`, and return the new revision.
+        """Replace the desired state of `key` if its revision is still `expect`, and return the new revision.
 
         Raises:
             Conflict: it has another revision: read on, decide again.
-            OutcomeUnknown: it may or may not be written: `watch` tells.
+            OutcomeUnknown: it may or may not be written: `watch` shows it.
             Unavailable: nothing was written.
 
         """
@@ -293,7 +292,7 @@ class ControlStore(Protocol):
         ...
 
     async def forget(self, keys: Collection[str]) -> None:
-        """Erase what is wanted of `keys` and what is observed of them, whatever the revisions.
+        """Erase the desired and the observed state of `keys`, whatever the revisions.
 
         Then each of them is a key that was never written: `write` takes it with 0 and with no former revision, from
         every replica, also from one that has not heard of it yet; and its next revision is above all that it had. A

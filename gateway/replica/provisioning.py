@@ -20,7 +20,7 @@ from gateway.telemetry.logs import get_logger
 _CHECK_INTERVAL_S: Final = 180.0
 """Seconds between two looks while all is well."""
 _RECHECK_INTERVAL_S: Final = 15.0
-"""Seconds between two looks while something is to be mended."""
+"""Seconds between two looks while a fault is to be fixed."""
 _FIRST_CHECK_DELAY_S: Final = 1.0
 """Seconds between two looks at the least, however many ask for one."""
 _LOG_INTERVAL_S: Final = 60.0

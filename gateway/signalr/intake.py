@@ -17,9 +17,9 @@ from gateway.signalr.calls import Calls
 from gateway.signalr.large_records import LARGE, ODD, TURN, decode_aside
 
 OnPush = Callable[[str, list[bytes]], bool | None]
-"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty
-target and the bytes as they came for what is no SignalR record. What it raises, `run` raises. False says that there is
-no such target: an invocation that waits for an answer is told so."""
+"""Called with the target and the raw JSON arguments of each invocation, in the order of arrival; with an empty target
+and the bytes as they came for an invalid SignalR record. What it raises, `run` raises. False means that there is no
+such target: an invocation that waits for an answer gets that error."""
 
 OnLarge = Callable[[str, list[bytes]], Awaitable[bool | None]]
 """Awaited instead of `OnPush` for what may cost much; nothing that came later is taken before that."""

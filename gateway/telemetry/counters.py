@@ -78,9 +78,9 @@ class Counters:
     failures: int = 0
     """Commits without a clean answer."""
     unknown_writers: int = 0
-    """Changes of what is wanted that were obeyed and did not come through the API."""
+    """Changes of desired state that were applied and did not come through the API."""
     unexpected: Counter[str] = field(default_factory=Counter)
-    """Errors that nobody expected, by the part of the gateway in which they happened and that was begun again."""
+    """Unexpected errors, by the part of the gateway in which they happened and that was restarted."""
     replays: Counter[str] = field(default_factory=Counter)
     """Replays that were brought to their end here, by how they ended."""
     commit_seconds: Histogram = field(default_factory=lambda: Histogram(_COMMITS))

@@ -1,9 +1,9 @@
-"""Metrics for Prometheus, made from the gateway's own counts when they are asked for: nothing is counted twice.
+"""Metrics for Prometheus, made from the gateway's own counts with each scrape: nothing is counted twice.
 
-One table says all of them; `docs/reference/metrics.md` is made from it. What is counted of the process has no account
-in its labels, and every value that a label may have is there from the start: an alert sees the first increment. What is
-told of each account is a few series, so that thousands of accounts can be scraped, or one of the worst where a setting
-asks for that.
+One table describes all of them; `docs/reference/metrics.md` is made from it. A metric of the process has no account in
+its labels, and every value that a label may have is there from the start: an alert sees the first increment. Each
+account has a few series, so that thousands of accounts can be scraped, or only the worst has them where a setting
+requires that.
 """
 
 from __future__ import annotations

@@ -220,9 +220,9 @@ def check(settings: TracingSettings) -> None:
 
 @contextmanager
 def tracing(settings: TracingSettings, *, role: str, broker: Broker | None = None) -> Iterator[Tracer]:
-    """Trace as the settings say for as long as the context lasts; leaving takes a second at the most.
+    """Trace by the settings for as long as the context lasts; leaving takes a second at most.
 
-    `role` is what this process does. A file that cannot be used is no reason to stop: `check` tells of it.
+    `role` is what this process does. A file that cannot be used is no reason to stop: `check` reports it.
     """
     if settings.endpoint is None:
         yield NOOP_TRACER

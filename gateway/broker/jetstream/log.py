@@ -303,7 +303,7 @@ class JetStreamShard:
         return OutcomeUnknown("the commit was refused although the fence and the checkpoints stand")
 
     def _superseded(self, current: Claim | None) -> BrokerError:
-        """Say whose the shard is, by another claim than this writer's; an older one is nobody's."""
+        """Return the error that names the shard's owner, by another writer's claim; an older claim has no owner."""
         if current is not None and current.token in self._overcome:
             return OutcomeUnknown(f"the stream {self._topics.stream} went back: an older claim of the shard stands")
         return fenced(self._form.shard, current)

@@ -329,7 +329,7 @@ async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
             sender.exception()
     outcome = transaction._transaction_waiter  # noqa: SLF001
     if outcome is not None and outcome.done() and not outcome.cancelled():
-        outcome.exception()  # nobody has asked for the failure in it, which asyncio would complain of
+        outcome.exception()  # no code retrieved the failure in it, which asyncio would log
     await end_client(producer.client)
 
 

@@ -140,7 +140,7 @@ class PartitionEnds:
         return [tp for tp in {**self._short, **self._lost_from} if tp != self._own]
 
     def begin_again(self) -> None:
-        """Expect nothing of the checkpoints any more: another writer reads them anew."""
+        """Expect nothing of the checkpoints any more: another writer reads them again."""
         self._last.pop(self._own, None)
         self._short.pop(self._own, None)
         self._under_way, self._own_places = [], []
@@ -221,8 +221,8 @@ class PartitionEnds:
     def first(self, tp: TopicPartition, end: int) -> int:
         """Return the first place of which it matters what is there, in a partition that ends at `end` now.
 
-        Who makes a topic anew and copies its records back leaves out the markers of transactions and what had grown too
-        old: what is known stands lower then, but in no more places than it had.
+        A person who re-creates a topic and copies its records back leaves out the markers of transactions and records
+        that had grown too old. Then the known records stand lower, but in no more places than before.
         """
         known = next((place for one, place, _ in self._recent if one == tp), end)
         copied = end - (self.last(tp) + 1 - known) - _BESIDE
@@ -248,7 +248,7 @@ class PartitionEnds:
         lacking = [{event for event in part.events if (part.account, event) not in left} for _, _, part in held]
         if not any(lacking) and now > self.marker(tp):
             self._short.pop(tp, None)
-            return  # it has all that is known, and the end that was told before was of another copy
+            return  # it has all that is known, and the earlier end was of another copy
         gone, forgotten = [], []
         for one, missing in zip(held, lacking, strict=True):
             _, place, part = one
@@ -258,7 +258,7 @@ class PartitionEnds:
             if missing or (place >= end and not part.sequences):
                 gone.append(one)
             if missing or place >= end:
-                forgotten.append(one)  # what of it is there stands where nobody knows
+                forgotten.append(one)  # what of it is there stands at unknown places
         if gone or end <= self.marker(tp):
             parts = [part for _, _, part in gone]
             self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)

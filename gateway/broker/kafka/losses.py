@@ -34,8 +34,8 @@ async def look_back(  # noqa: PLR0917 - in one place
 
     `producer` is the shard's new one, which has no transaction; it has `limit` seconds to prove where they end.
 
-    All shards share the partitions of events, so `every` one of this process is told which of them do. Else the first
-    one to be opened would write on, up to where the others had written, and they would miss nothing.
+    All shards share the partitions of events, so `every` one of this process is notified of them. Else the first one to
+    be opened would write on, up to where the others had written, and they would miss nothing.
 
     Partitions without a leader are left for another time: they keep no other topic from being written to.
     """
@@ -67,9 +67,9 @@ async def _proven(
 ) -> dict[TopicPartition, int]:
     """Return where partitions end, each proven by a record that its leader and all in sync stored; raises Unavailable.
 
-    A broker that its cluster has replaced as a leader still says where its copy ends, which may be before what is
-    stored. It takes no record. The records are of a transaction that is aborted, so nobody reads them; its marker also
-    ends what a former writer of this name may have left open there, which would hold up every reader.
+    A broker that its cluster has replaced as a leader still reports where its copy ends, which may be before what is
+    stored. It takes no record. The records are of a transaction that is aborted, so no reader gets them; its marker
+    also ends what a former writer of this name may have left open there, which would hold up every reader.
     """
     with map_aiokafka_errors("the ends of partitions"):
         async with time_limit(producer.client, limit):

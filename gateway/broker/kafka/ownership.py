@@ -207,7 +207,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         return True
 
     async def is_owner(self, shard: int) -> bool:
-        """Commit an offset as a member of the present generation; see the contract. Nobody reads it."""
+        """Commit an offset as a member of the present generation, which no reader uses; see the contract."""
         if self._is_leaving or shard not in self._assigned:
             return False
         if self._consumer is None:
@@ -235,7 +235,7 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
         return shard in self._assigned and not self._is_leaving
 
     async def release(self, shard: int) -> None:
-        """Nobody waits for it; see the contract."""
+        """Do nothing, since no member waits for it; see the contract."""
         if shard in self._assigned and not self._is_leaving:
             self._is_changed = True
         await asyncio.sleep(0)

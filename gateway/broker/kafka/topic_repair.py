@@ -48,7 +48,7 @@ async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) 
 
 
 async def restore(connection: Connection, settings: ClusterSettings, missing: MissingTopics) -> None:
-    """Make topics again that somebody has deleted, and say as an error what is lost.
+    """Create deleted topics again, and log at ERROR what is lost.
 
     Raises:
         ActionRequired: they are not to be made, or that of the checkpoints is among them.

@@ -141,7 +141,7 @@ class Connection(H11Protocol):
         self._limits = limits
         self._is_ending = False
         self.is_gone = False
-        """Whether nothing is kept for it any more: it only has to be told."""
+        """Whether nothing is kept for it any more: it only has to be notified."""
         self._discarded = 0
         self._deadline: asyncio.TimerHandle | None = None
         self._unread: asyncio.TimerHandle | None = None

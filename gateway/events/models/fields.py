@@ -1,7 +1,7 @@
 """The types of fields: what is accepted from the hub, and the one form in which it is kept.
 
-Decimals, times and enums arrive in several spellings and leave in one, without losing a digit; what
-is none of these is refused in words that a dead letter can carry.
+Decimals, times and enums arrive in several spellings and leave in one, without losing a digit; any other value is
+refused with an error text for a dead letter.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ class Supervisor:
     async def _wait_until_mended(self, delay: float) -> None:
         """Wait until another try may end otherwise: with a new session, a new key, when asked, or after a while."""
         account = self._account
-        session, key = account.session, self._tried_key  # it may have been mended since
+        session, key = account.session, self._tried_key  # it may have been fixed since
         again = asyncio.get_running_loop().time() + delay
         while account.session is session and not account.link.is_released and await self._key() == key:
             left = again - asyncio.get_running_loop().time()
