@@ -147,7 +147,8 @@ async def test_a_catch_up_that_the_hub_cuts_off_was_interrupted(
     world = await build("acme", prefill=10)
     world.hub.patch_faults("acme", history_lag=3600.0)
     await world.replica(tracer=tracer)
-    await world.becomes("acme", AccountState.CATCHING_UP)
+    await world.becomes("acme", AccountState.CATCHING_UP)  # also before it is subscribed, when no span has begun
+    await world.until(lambda: world.hub.user("acme").counts["GetLatestEventSeqId"] > 0, "the catch-up has begun")
     world.hub.drop()
     await world.until(lambda: len(named(spans, "catch-up")) == 1, "it is cut off")
     world.hub.patch_faults("acme", history_lag=0.0)
