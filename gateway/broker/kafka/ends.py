@@ -93,6 +93,27 @@ def parts_of(messages: Iterable[Message]) -> list[Part]:
     return [Part(account, keys[0], keys[-1], which, sequences) for (account, which), (keys, sequences) in found.items()]
 
 
+def _without(
+    recent: deque[tuple[TopicPartition, int, Part]], forgotten: Collection[tuple[TopicPartition, int, Part]]
+) -> deque[tuple[TopicPartition, int, Part]]:
+    """Return what is remembered without some of it: of a few thousand most may go."""
+    dropped = {id(one) for one in forgotten}
+    return deque(one for one in recent if id(one) not in dropped)
+
+
+class _Short(NamedTuple):
+    """A partition that lost its end."""
+
+    end: int
+    """Where it ended then."""
+    found: int | None
+    """Where it ended when the shard itself found that; None where only another shard of this process did."""
+
+    def with_own(self, place: int) -> _Short:
+        """Return it with what the shard itself has found now: the partition ends at `place`."""
+        return _Short(min(self.end, place), place if self.found is None else min(self.found, place))
+
+
 class PartitionEnds:
     """The ends of the partitions that one process writes to for one shard, over all its writers."""
 
@@ -104,8 +125,8 @@ class PartitionEnds:
         self._recent: deque[tuple[TopicPartition, int, Part]] = deque()
         self._events = self._bytes = 0  # of what is remembered
         self._under_way: list[Batch] = []
-        self._short: dict[TopicPartition, int] = {}
-        """Where partitions ended that were found to have lost their ends; they may have grown since."""
+        self._short: dict[TopicPartition, _Short] = {}
+        """The partitions that lost their ends, as far as that is known; they may have grown since."""
         self.lost: dict[str, set[Lost]] = {}
         """By account: what is missing, until a checkpoint is committed that accounts for it."""
         self._lost_from: dict[TopicPartition, int] = {}
@@ -148,19 +169,23 @@ class PartitionEnds:
     def on_placed(self, batches: Iterable[Batch]) -> None:
         """Note the places of batches of a transaction that is about to end.
 
-        A batch that stands where an earlier one stood, or the marker of its transaction, tells that what was there is
+        A batch that stands where an earlier one stood, or the marker of its transaction, shows that the earlier one is
         lost: raises Unavailable, also for a partition of which that is known already.
         """
         self._under_way = list(batches)
         gone = [(one.tp, one.place) for one in self._under_way if 0 <= one.place <= self.marker(one.tp)]
-        gone += [(one.tp, one.place) for one in self._under_way if one.tp in self._short]
-        if gone:
+        known = [(one.tp, one.place) for one in self._under_way if one.tp in self._short]
+        if gone or known:
             self._under_way = []
-            raise self._went_back(gone)
+            raise self._went_back(gone, known)
 
-    def doubt(self, tp: TopicPartition, end: int = sys.maxsize) -> None:
-        """Look for what was stored in a partition: it ended there, or Kafka does not know the batches before."""
-        self._short.setdefault(tp, end)
+    def doubt(self, tp: TopicPartition) -> None:
+        """Look for what was stored in a partition: Kafka does not know the batches before."""
+        self._short[tp] = self._short.get(tp, _Short(sys.maxsize, None)).with_own(sys.maxsize)
+
+    def notify(self, tp: TopicPartition, end: int) -> None:
+        """Look for what was stored in a partition: another shard of this process found that it ended there."""
+        self._short.setdefault(tp, _Short(end, None))
 
     def on_stored(self) -> None:
         """Remember those batches: they are stored, or may be."""
@@ -190,21 +215,31 @@ class PartitionEnds:
         """
         least = self.marker if is_marked else self.last
         gone = [(tp, end) for tp, end in found.items() if end <= least(tp)]
-        gone += [(tp, self._short[tp]) for tp in found if tp in self._short]
-        if gone:
-            raise self._went_back(gone)
+        known = [(tp, self._short[tp].end) for tp in found if tp in self._short]
+        if gone or known:
+            raise self._went_back(gone, known)
         return all(end > self.marker(tp) for tp, end in found.items())
 
-    def _went_back(self, gone: Sequence[tuple[TopicPartition, int]]) -> Unavailable:
+    def _went_back(
+        self, gone: Sequence[tuple[TopicPartition, int]], known: Sequence[tuple[TopicPartition, int]]
+    ) -> Unavailable:
         """Note where each of these partitions ended: what is written to them from now on would hide it."""
         for tp, place in gone:
-            self._short.setdefault(tp, place)
-        (tp, place), *_ = gone
+            self._short[tp] = self._short.get(tp, _Short(place, place)).with_own(place)
+        (tp, place), *_ = *gone, *known
         return Unavailable(f"{tp.topic} went back to {place}: it lost its end, or was made anew")
 
     def ended(self, tp: TopicPartition, now: int) -> int:
         """Return where a partition ended when its loss was found, or `now`, where none was."""
-        return min(now, self._short.get(tp, now))
+        return min(now, self._short[tp].end) if tp in self._short else now
+
+    def found_end(self, tp: TopicPartition, now: int) -> int:
+        """Return where a partition ended when this shard itself found its loss, or `now`, where it did not.
+
+        It does not pass on what another shard found: two that did would end each other's writers for ever.
+        """
+        found = self._short[tp].found if tp in self._short else None
+        return now if found is None else min(now, found)
 
     def short(self, found: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
         """Return which of the partitions, by their ends of now, lost their ends, and where they ended then.
@@ -258,20 +293,14 @@ class PartitionEnds:
             if missing or (place >= end and not part.sequences):
                 gone.append(one)
             if missing or place >= end:
+                self._count(part, -1)
                 forgotten.append(one)  # what of it is there stands at unknown places
         if gone or end <= self.marker(tp):
             parts = [part for _, _, part in gone]
             self._log_lost(tp, end, parts, maybe_earlier_ones=not held or held[0] in gone)
-        self._drop(forgotten)
+        self._recent = _without(self._recent, forgotten)
         self._last[tp] = max(-1, end - 2)  # so that what comes next may stand at its end
         self._short.pop(tp, None)
-
-    def _drop(self, forgotten: Collection[tuple[TopicPartition, int, Part]]) -> None:
-        """Remember these entries no more; a few thousand are remembered, and most of them may go."""
-        dropped = {id(one) for one in forgotten}
-        for one in forgotten:
-            self._count(one[2], -1)
-        self._recent = deque(one for one in self._recent if id(one) not in dropped)
 
     def knows(self, accounts: Iterable[str]) -> None:
         """Note that checkpoints are committed that account for what those accounts lost."""

@@ -50,8 +50,8 @@ async def look_back(  # noqa: PLR0917 - in one place
             now |= await _proven(producer, doubtful, limit)
         for one, lasts in before:
             for tp in lasts.keys() & now.keys():
-                if one.last(tp) == lasts[tp] >= ends.ended(tp, now[tp]):  # it may have looked itself meanwhile
-                    one.doubt(tp, ends.ended(tp, now[tp]))
+                if one.last(tp) == lasts[tp] >= ends.found_end(tp, now[tp]):  # it may have looked itself meanwhile
+                    one.notify(tp, ends.found_end(tp, now[tp]))
         short = ends.short(now)
         oldest = await _oldest(connection, short)
         begin = {tp: max(oldest[tp], ends.first(tp, now[tp])) for tp in short}

@@ -360,6 +360,32 @@ async def test_an_open_shard_acts_on_the_loss_that_another_shard_found() -> None
 
 
 @pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("others", [0, 100])
+async def test_a_shard_that_was_notified_of_a_loss_does_not_notify_the_finder(others: int) -> None:
+    """Two shards told each other again and again of the place at which a partition had once ended, and never served."""
+    producer = Producer()
+    finder = await opened(producer, cluster := Cluster(producer))
+    other = await opened(producer, cluster)
+    every = [finder.ends, other.ends]
+    (partition,) = finder.ends.of_events()
+    connection: Any = cluster
+    cluster.firsts = [0] * 8
+    producer.ends[EVENTS] = 1
+    with pytest.raises(OutcomeUnknown, match="went back to 1"):
+        await finder.check()
+    await look_back(connection, producer, TOPICS, finder.ends, every, 1.0)  # type: ignore[arg-type]
+    assert other.ends.short({partition: 1000}) == {partition: 1}
+    finder = KafkaShard(*(getattr(finder, name) for name in ARGUMENTS))
+    await finder.commit(commit(3, 4))  # its checkpoint knows of the loss
+    producer.ends[EVENTS] += others
+    with pytest.raises(OutcomeUnknown, match="went back to"):
+        await other.check()
+    await look_back(connection, producer, TOPICS, other.ends, every, 1.0)  # type: ignore[arg-type]
+    assert finder.ends.short({partition: 1000}) == {}
+    await finder.commit(commit(5, 6))
+
+
+@pytest.mark.usefixtures("nothing_left")
 async def test_records_of_the_shard_that_finds_a_loss_hide_no_other_loss() -> None:
     """What its commit that was aborted left there stands where the last records of the other shard stood."""
     producer = Producer()
@@ -384,7 +410,7 @@ async def test_a_doubt_about_a_partition_of_unknown_places_is_settled() -> None:
     shard = await opened(producer, cluster := Cluster(producer))
     (partition,) = shard.ends.of_events()
     shard.ends.lose(partition, 0, 0, set(), now=0)
-    shard.ends.doubt(partition, 0)
+    shard.ends.notify(partition, 0)
     assert shard.ends.of_events() == []
     connection: Any = cluster
     cluster.firsts = [0] * 8
