@@ -15,6 +15,8 @@ from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.error_codes import problem_of
 from gateway.broker.jetstream.link import JetStreamApiError
+from gateway.broker.jetstream.stream import SMALLEST_MESSAGE
+from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, OutcomeUnknown
 
@@ -54,30 +56,14 @@ class JetStreamAudit:
         }
         with permissions_needed():
             config = await records.made(self._connection.link, wanted, create=create)
-        if wrong := list(self._wrong(config, age)):
+        rules = StreamRules("records", [self._topics.audit], replicas, SMALLEST_MESSAGE)
+        if wrong := [*_wrong(config, age), *rules.broken_by(config)]:
             remedy = f"Mend it with `nats stream edit {stream}`, or copy it and let the gateway make it anew."
             raise ConfigurationError(f"stream {stream}", "; ".join(wrong), remedy)
         refusals = await self._connection.link.refused([self._topics.audit])
         if refusals:  # else the first change would be the first to fail
             remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
-
-    def _wrong(self, config: dict[str, Any], age: int) -> Iterator[str]:
-        found = int(config.get("max_age", 0))
-        if found and (not age or found < age):
-            yield f"max_age is {found / _SECOND:g} s: records would leave before topics.audit_retention"
-        for limit in _LIMITS:
-            if int(config.get(limit, -1)) > 0:
-                yield f"{limit} is {config[limit]}: records would leave, or find no room, however young they are"
-        for setting in _DENIES:
-            if not config.get(setting):
-                yield f"{setting} is off: records could be taken out"
-        if config.get("retention") != "limits":
-            yield f"retention is {config.get('retention')}: a consumer's acknowledgement would take records out"
-        if config.get("storage") != "file":
-            yield f"storage is {config.get('storage')}: a restart of the server would forget everything"
-        if self._topics.audit not in (config.get("subjects") or []):
-            yield f"subjects lack {self._topics.audit}"
 
     async def append(self, id_: str, account: str, record: bytes) -> None:  # noqa: ARG002 - the record names it
         """Store a record; see the contract."""
@@ -88,3 +74,16 @@ class JetStreamAudit:
             raise problem_of(refusal.code, refusal.description, stream=stream) from refusal
         if place.stream != stream:
             raise OutcomeUnknown(f"{subject}: stored by the stream {place.stream}")
+
+
+def _wrong(config: dict[str, Any], age: int) -> Iterator[str]:
+    """Say what lets records leave, or be taken out."""
+    found = int(config.get("max_age", 0))
+    if found and (not age or found < age):
+        yield f"max_age is {found / _SECOND:g} s: records would leave before topics.audit_retention"
+    for limit in _LIMITS:
+        if int(config.get(limit, -1)) > 0:
+            yield f"{limit} is {config[limit]}: records would leave, or find no room, however young they are"
+    for setting in _DENIES:
+        if not config.get(setting):
+            yield f"{setting} is off: records could be taken out"

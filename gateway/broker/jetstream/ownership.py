@@ -8,6 +8,7 @@ read them first: sequences may have restarted.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from gateway.broker.foreign_records import parsed_object
 from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
+from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.ports import Membership
 from gateway.errors import ConfigurationError
@@ -23,6 +25,9 @@ from gateway.errors import ConfigurationError
 VERSION: Final = 1
 _SECOND: Final = 1_000_000_000
 """In the nanoseconds of JetStream's configuration."""
+_LARGEST: Final = 1024
+"""Bytes of the largest record: a token, and the name of its member."""
+_BARRED: Final = ("deny_delete", "discard_new_per_subject", "subject_delete_marker_ttl")
 
 
 class JetStreamOwnership:
@@ -52,15 +57,23 @@ class JetStreamOwnership:
         }
         with permissions_needed():
             config = await records.made(self._connection.link, wanted, create=create)
-        if config.get("max_age") != age or config.get("max_msgs_per_subject") != 1:
-            problem = f"max_age is not {self._timing.lease:g} s, or max_msgs_per_subject not 1"
-            raise ConfigurationError(f"stream {self._topics.ownership}", problem, "Delete it; the gateway makes it.")
+        rules = StreamRules("leases", wanted["subjects"], replicas, _LARGEST, also_without=_BARRED, may_be_lost=True)
+        if wrong := [*self._wrong(config, age), *rules.broken_by(config)]:
+            remedy = "Delete it; the gateway makes it."
+            raise ConfigurationError(f"stream {self._topics.ownership}", "; ".join(wrong), remedy)
         link = self._connection.link
         calls = [f"{link.api_prefix}.STREAM.MSG.{call}.{self._topics.ownership}" for call in ("GET", "DELETE")]
         refusals = await link.refused([self._topics.owning("member.a"), self._topics.owning("lease.0"), *calls])
         if refusals:  # later the only sign would be that it serves no shard
             remedy = "Give the user the permissions that docs/operate/nats.md lists."
             raise ConfigurationError("broker", "; ".join(refusals), remedy)
+
+    def _wrong(self, config: dict[str, Any], age: int) -> Iterator[str]:
+        if config.get("max_age") != age or config.get("max_msgs_per_subject") != 1:
+            yield f"max_age is not {self._timing.lease:g} s, or max_msgs_per_subject not 1"
+        for limit in ("max_bytes", "max_msgs"):
+            if int(config.get(limit, -1)) > 0:
+                yield f"{limit} is {config[limit]}: leases would end, or find no room, while their owners live"
 
     def join(self, member: str, shards: int) -> AbstractAsyncContextManager[Membership]:
         """Take part; see the contract."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from gateway.broker.foreign_records import parsed_object
@@ -16,11 +16,14 @@ from gateway.broker.jetstream import records
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import JetStreamApiError, Link, PermissionDenied
+from gateway.broker.jetstream.stream import REMEDY, SMALLEST_MESSAGE
+from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
 
 VERSION: Final = 1
 _FORGETFUL: Final = ("max_age", "max_bytes", "max_msgs")
+_BARRED: Final = ("discard_new_per_subject", "subject_delete_marker_ttl")
 _ALLOWED: Final = {
     "allow_atomic": "nothing could be reported",
     "allow_msg_ttl": "nothing could be forgotten",
@@ -42,7 +45,7 @@ class JetStreamRegistry:
 
     async def prepare(self, *, replicas: int, create: bool) -> None:
         """Create the stream if there is none; raises ConfigurationError, Unavailable."""
-        wanted = {
+        wanted: dict[str, Any] = {
             "name": self._stream,
             "description": "Accounts, the number of shards and the control state of the gateway; never to be lost",
             "subjects": [f"{self._topics.prefix}.gateway.control.>"],
@@ -55,11 +58,9 @@ class JetStreamRegistry:
         }
         with permissions_needed():
             config = await records.made(self._connection.link, wanted, create=create)
-        wrong = [f"{name} is {config[name]}" for name in _FORGETFUL if int(config.get(name, 0)) > 0]
-        if wrong:
-            raise ConfigurationError(
-                f"stream {self._stream}", f"{'; '.join(wrong)}: it would forget accounts", "Take the limits away."
-            )
+        rules = StreamRules("accounts", wanted["subjects"], replicas, SMALLEST_MESSAGE, also_without=_BARRED)
+        if wrong := [*_wrong(config), *rules.broken_by(config)]:
+            raise ConfigurationError(f"stream {self._stream}", "; ".join(wrong), REMEDY.format(stream=self._stream))
         lacking = [setting for setting in _ALLOWED if not config.get(setting)]
         if lacking:
             await self._allow(lacking, config, may_edit=create)
@@ -152,3 +153,12 @@ class JetStreamRegistry:
                 "Run the release that wrote them.",
             )
         return stored
+
+
+def _wrong(config: dict[str, Any]) -> Iterator[str]:
+    """Say what lets accounts leave, or superseded records stay."""
+    for limit in _FORGETFUL:
+        if int(config.get(limit, 0)) > 0:
+            yield f"{limit} is {config[limit]}: it would forget accounts"
+    if int(config.get("max_msgs_per_subject", -1)) < 1:
+        yield "max_msgs_per_subject is not set: each report would stay, and every start would read them; set it to 1"

@@ -14,6 +14,7 @@ from typing import Any, Final
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import JetStreamApiError, Link, NoResponders
+from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ConfigurationError
 from gateway.session.checkpoint import LARGEST
@@ -33,7 +34,7 @@ _NOT_CLUSTERED: Final = 10074
 _OPERATORS: Final = 4
 """The first digit of a status that is the caller's to fix, as in HTTP."""
 _NOT_ENABLED: Final = frozenset({10039, 10076})
-_REMEDY: Final = (
+REMEDY: Final = (
     "Mend it with `nats stream edit {stream}`. What that cannot change (storage, retention workqueue, sealed) is "
     "mended by `nats stream backup`, `nats stream rm` and `nats stream restore --config`, which keeps messages and "
     "sequences. Where the deployment never began, delete the stream and let the gateway make it."
@@ -86,9 +87,12 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
             remedy = "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."
             raise ConfigurationError("broker", f"NATS says: {refusal.description}", remedy) from refusal
         raise
-    wrong = [*_missing(info["config"]), *_evicting(info["config"]), *_different(info["config"], settings)]
+    rules = StreamRules(
+        "checkpoints", settings.topics.subjects, settings.replicas, SMALLEST_MESSAGE, also_without=("deny_purge",)
+    )
+    wrong = [*_missing(info["config"]), *_evicting(info["config"]), *rules.broken_by(info["config"])]
     if wrong:
-        raise ConfigurationError(f"stream {stream}", "; ".join(wrong), _REMEDY.format(stream=stream))
+        raise ConfigurationError(f"stream {stream}", "; ".join(wrong), REMEDY.format(stream=stream))
 
 
 async def facts(link: Link, topics: Topics) -> StreamFacts:
@@ -166,17 +170,6 @@ def _missing(config: dict[str, Any]) -> Iterator[str]:
     ):
         if not config.get(setting):
             yield f"{setting} is off: {purpose}"
-    for setting, harm in (
-        ("deny_purge", "checkpoints could not be replaced"),
-        ("sealed", "nothing could be stored"),
-        ("no_ack", "nobody would say what was stored"),
-        ("mirror", "nothing of ours could be stored"),
-        ("subject_transform", "checkpoints would be stored where they are not looked for"),
-        ("sources", "what others wrote would be among the events"),
-        ("allow_msg_counter", "nothing but counters could be stored"),
-    ):
-        if config.get(setting):
-            yield f"{setting} is set: {harm}"
 
 
 def _evicting(config: dict[str, Any]) -> Iterator[str]:
@@ -187,33 +180,3 @@ def _evicting(config: dict[str, Any]) -> Iterator[str]:
             yield f"{setting} is {config[setting]} with discard old: it would evict checkpoints; set discard to new"
     if config.get("max_msgs_per_subject", -1) > 0:
         yield f"max_msgs_per_subject is {config['max_msgs_per_subject']}: it would evict events, whatever discard says"
-    if config.get("retention") != "limits":
-        yield f"retention is {config.get('retention')}: a consumer's acknowledgement would delete checkpoints"
-
-
-def _different(config: dict[str, Any], settings: StreamSettings) -> Iterator[str]:
-    if config.get("storage") != "file":
-        yield f"storage is {config.get('storage')}: a restart of the server would forget everything"
-    if config.get("persist_mode") == "async":
-        yield "persist_mode is async: what was acknowledged could be lost"
-    if config.get("num_replicas", 1) < settings.replicas:
-        yield f"num_replicas is {config.get('num_replicas', 1)}, not {settings.replicas}: too few servers may fail"
-    absent = [subject for subject in settings.topics.subjects if not _covered(subject, config.get("subjects") or [])]
-    if absent:
-        yield f"subjects lack {', '.join(absent)}"
-    if 0 < config.get("max_msg_size", -1) < SMALLEST_MESSAGE:
-        yield f"max_msg_size is {config['max_msg_size']}: a checkpoint needs {SMALLEST_MESSAGE}"
-
-
-def _covered(subject: str, patterns: list[str]) -> bool:
-    return any(_covers(pattern.split("."), subject.split(".")) for pattern in patterns)
-
-
-def _covers(pattern: list[str], subject: list[str]) -> bool:
-    """Return whether each subject that `subject` stands for is under `pattern`."""
-    if pattern[-1] == ">":
-        subject = subject[: len(pattern) - 1]
-        pattern = pattern[:-1]
-    return len(pattern) == len(subject) and all(
-        wanted == given or (wanted == "*" and given != ">") for wanted, given in zip(pattern, subject, strict=True)
-    )
