@@ -15,14 +15,16 @@ from gateway.redaction import quoted
 from gateway.settings.file import read_json
 
 _HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
+_NOT_OF_URLS: Final = re.compile(r"[\x00-\x20\x7f]")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
 def _parts_of(url: str, example: str) -> SplitResult:
     """Return the parts of an http or https URL; raises ValueError, which does not quote it: it may hold a password."""
     try:
-        parts = urlsplit(url)
-        if parts.scheme in {"http", "https"} and _HOST.fullmatch(parts.hostname or "") and parts.port != 0:
+        parts = urlsplit(url)  # it passes over line breaks and tabs, also within a name
+        is_web = parts.scheme in {"http", "https"} and _NOT_OF_URLS.search(url) is None
+        if is_web and _HOST.fullmatch(parts.hostname or "") and parts.port != 0:
             return parts
     except ValueError:  # brackets that do not match, or an invalid port
         pass
@@ -35,14 +37,13 @@ def check_hub_url(url: str) -> str:
 
 
 def check_proxy(url: SecretStr) -> SecretStr:
-    """Return the URL of a proxy as it is; raises ValueError, which does not quote it."""
-    check_proxy_url(url.get_secret_value())
-    return url
+    """Return the URL of a proxy, without spaces around it; raises ValueError, which does not quote it."""
+    return SecretStr(check_proxy_url(url.get_secret_value()))
 
 
 def check_proxy_url(url: str) -> str:
-    """Return the URL of a proxy as it is; raises ValueError."""
-    example = "http://proxy.example.com:3128"
+    """Return the URL of a proxy, without spaces around it; raises ValueError."""
+    example, url = "http://proxy.example.com:3128", url.strip()
     parts = _parts_of(url, example)
     if parts.path.strip("/") or parts.query or parts.fragment:
         raise ValueError(f"must not have a path, a query or a fragment; write it as {example}")
@@ -76,10 +77,11 @@ def check_collector_url(url: str) -> str:
 
 def _check_url(url: str, example: str, path: str, secrets: str) -> str:
     """Return the base of a URL, without the `path` that is known; raises ValueError."""
+    url = url.strip()  # as of a variable that was made from a file with a line break at its end
     parts = _parts_of(url, f"{example}, without {path}")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:  # an empty one too: what is added to the URL would belong to it
         raise ValueError("must not have a query or a fragment")
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         raise ValueError(f"must not hold credentials: {secrets}")
     return url.rstrip("/").removesuffix(path)
 

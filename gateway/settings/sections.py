@@ -18,9 +18,18 @@ from gateway.settings.checks import (
     read_list,
 )
 
+_LONGEST_RETENTION: Final = 100 * 365 * 24 * 3600
+"""Seconds. JetStream counts nanoseconds in 64 bits, and removes at once what is to stay until after the year 2262
+(measured with 9,000,000,000 s)."""
+_LONGEST_COMMIT: Final = 24 * 3600
+"""Seconds. Kafka counts milliseconds in 32 bits."""
+_LAST_SEQUENCE: Final = 2**63 - 1
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class HubSettings(_Section):
@@ -75,7 +84,7 @@ class AccountsSettings(_Section):
 
     directory: Path | None = None
     """A directory with one file an account: its name is the account's, its content the API key."""
-    start: Literal["earliest", "latest"] | Annotated[int, Field(ge=0)] = "earliest"
+    start: Literal["earliest", "latest"] | Annotated[int, Field(ge=0, le=_LAST_SEQUENCE)] = "earliest"
     """Where a new account begins: its `earliest` event, only what comes after the `latest`, or after a sequence."""
 
 
@@ -155,7 +164,7 @@ class BrokerSettings(_Section):
     api_prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_$-]+(\.[A-Za-z0-9_$-]+)*$")] = API_PREFIX
     """What the NATS subjects of JetStream's API begin with: for `gateway tail` and `gateway verify` in an account of
     their own, which imports those of the gateway's account under another prefix; `gateway run` takes no other."""
-    commit_timeout: float = Field(default=10, gt=0)
+    commit_timeout: float = Field(default=10, gt=0, le=_LONGEST_COMMIT)
     """Seconds for the answer to a commit."""
     max_in_flight_commits: int = Field(default=4, ge=1)
     """Maximum commits in flight per process; one that takes longer than a second no longer counts."""
@@ -166,11 +175,11 @@ class TopicsSettings(_Section):
 
     create: bool = True
     """Create what is missing in the broker; otherwise only check it."""
-    retention: float | None = Field(default=7 * 24 * 3600, gt=0)
+    retention: float | None = Field(default=7 * 24 * 3600, gt=0, le=_LONGEST_RETENTION)
     """Seconds that an event stays in the log; null keeps it for ever."""
     retention_bytes: int | None = Field(default=None, gt=0)
     """Kafka: bytes of each partition of events that may bound that; null lets no size do so."""
-    audit_retention: float | None = Field(default=90 * 24 * 3600, gt=0)
+    audit_retention: float | None = Field(default=90 * 24 * 3600, gt=0, le=_LONGEST_RETENTION)
     """Seconds that a record of who changed what stays in the audit topic; null keeps it for ever."""
     partitions: int = Field(default=8, ge=1, le=10_000)
     """Kafka: partitions of each topic of events; fixed when a deployment first starts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,15 @@ from gateway.broker.credentials import BrokerLogin
 from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
 from gateway.broker.jetstream.embedded import EmbeddedServer
+from gateway.broker.jetstream.log import EventLogSettings, JetStreamLog
 from gateway.broker.jetstream.stream import StreamSettings, prepare, wanted
 from gateway.broker.jetstream.topics import Topics
+from gateway.broker.ports import Commit
 from gateway.errors import ConfigurationError, Unavailable
+from gateway.publication import Message
+from gateway.settings.sections import TopicsSettings
 from tests.support.nats_server import NatsServer
+from tests.support.rigs import nats_rig
 from tests.support.sockets import free_port
 
 
@@ -197,3 +203,23 @@ def test_an_embedded_server_is_a_plain_context_too(folder: Path) -> None:
         process = server.process
         assert process is not None
     assert process.poll() == 0
+
+
+async def test_what_is_to_stay_for_the_longest_time_that_is_allowed_stays(nats_server: NatsServer) -> None:
+    """A server that counts too far removes it with what is to stay for a second."""
+    allowed = TopicsSettings.model_json_schema()["properties"]["retention"]["anyOf"][0]["maximum"]
+    async with nats_rig(nats_server.url) as rig:
+        for shard, (account, ttl) in enumerate({"long": allowed, "short": 1}.items()):
+            log = JetStreamLog(rig.connection, EventLogSettings(rig.topics, "a", ttl=ttl))
+            async with log.open(shard) as writer:
+                await writer.checkpoints()
+                await writer.commit(Commit([Message("order-update", account, b"1", b"{}", {})], {account: b"1"}))
+
+        async def stored() -> list[str]:
+            read = rig.reader.read(topics=None, accounts=None, start="first", follow=False)
+            return [one.message.account async for one in read]
+
+        async with asyncio.timeout(20):
+            while "short" in await stored():
+                await asyncio.sleep(0.1)
+        assert await stored() == ["long"]

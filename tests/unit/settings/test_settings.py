@@ -80,6 +80,52 @@ def test_a_section_with_all_settings_commented_out_is_as_if_not_there(load: Load
     assert load(GOOD + "broker:\n  prefix: x\n  tls:\n").broker.tls.ca_file is None
 
 
+@pytest.mark.parametrize("url", ["https://hub.example.com\n", " https://hub.example.com/hubs/event/v1/ \r\n"])
+def test_spaces_around_a_url_are_none_of_it(load: Load, url: str) -> None:
+    settings = load(GATEWAY_HUB__URL=url, GATEWAY_HUB__PROXY="http://proxy.example.com:3128\n")
+
+    assert settings.hub.url == "https://hub.example.com"
+    assert settings.hub.proxy is not None
+    assert settings.hub.proxy.get_secret_value() == "http://proxy.example.com:3128"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://hub.example.com/?", "https://hub.example.com/#", "https://@hub.example.com"),
+        *("https://hub.exa\nmple.com", "https://hub.example.com/a b", "https://hub.example.com\t/x"),
+    ],
+)
+def test_a_url_to_which_nothing_can_be_added_is_refused(refuse: Refuse, url: str) -> None:
+    assert refuse(GATEWAY_HUB__URL=url).setting == "hub.url"
+
+
+@pytest.mark.parametrize("name", [name for name, field in fields() if "float" in str(field.annotation)])
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan"])
+def test_no_setting_is_without_an_end(refuse: Refuse, name: str, number: str) -> None:
+    *sections, last = name.split(".")
+    yaml = f"{last}: {number}"
+    for section in reversed(sections):
+        yaml = f"{section}: {{{yaml}}}"
+    refused = refuse((GOOD if sections != ["hub"] else "accounts: {directory: /keys}\n") + yaml + "\n")
+    assert refused.setting == name
+
+
+@pytest.mark.parametrize("setting", ["retention", "audit_retention"])
+def test_a_retention_that_a_broker_cannot_count_is_refused(load: Load, refuse: Refuse, setting: str) -> None:
+    hundred_years = 100 * 365 * 24 * 3600
+    assert getattr(load(GOOD + f"topics: {{{setting}: {hundred_years}}}\n").topics, setting) == hundred_years
+    refused = refuse(GOOD + f"topics: {{{setting}: 9_000_000_000}}\n")
+    assert refused.setting == f"topics.{setting}"
+    assert "null keeps it for ever" in str(refused)
+
+
+def test_a_null_in_the_environment_is_the_files(load: Load) -> None:
+    settings = load(GATEWAY_TOPICS__RETENTION="null", GATEWAY_SESSION__SKIP_POISON_AFTER="null")
+    assert settings.topics.retention is None
+    assert settings.session.skip_poison_after is None
+
+
 def test_a_null_means_what_the_setting_says_it_means(load: Load) -> None:
     assert load(GOOD + "topics: {retention: null}\n").topics.retention is None
 
