@@ -128,6 +128,34 @@ async def test_what_a_server_tells_of_is_passed_over_where_that_is_set(
                     return
 
 
+async def test_a_server_that_was_silent_for_hours_is_reconnected_to(folder: Path) -> None:
+    """Each try at a silent server is given twice as long as the one before: 1,022 of them take three hours."""
+    with NatsServer(folder) as server:
+        async with connect(ConnectionOptions(servers=[server.url], timeout=5, ping_interval=0.5)) as connection:
+            connection._slow[server.url] = 100_000
+            await silence_of_a_restart(server, connection)
+            assert connection._slow == {}
+
+
+async def test_a_fault_of_ours_while_connecting_ends_no_connection_for_good(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = iter([ZeroDivisionError("a fault of ours"), OverflowError("another one")])
+
+    def sample(given: list[str], count: int) -> list[str]:
+        for fault in faults:
+            raise fault
+        return list(given)[:count]
+
+    with NatsServer(folder) as server:
+        async with connect(ConnectionOptions(servers=[server.url], timeout=5, ping_interval=0.5)) as connection:
+            monkeypatch.setattr("random.sample", sample)
+            await silence_of_a_restart(server, connection)
+            assert connection.link.max_payload > 0
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [str(record.exc_info[1]) for record in told if record.exc_info] == ["a fault of ours", "another one"]
+
+
 # Trying peers ---------------------------------------------------------------------------------------------
 
 

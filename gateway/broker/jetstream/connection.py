@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import ParseResult, urlsplit
 
 import nats.errors
@@ -37,6 +37,8 @@ _LONGEST_DELAY: Final = 2.0
 """Seconds before the servers are tried again: full jitter below a ceiling that doubles between the two."""
 _SOON: Final = 2.0
 """Seconds for the first try at a server after a link was lost."""
+_MOST_DOUBLINGS: Final = 16
+"""Of the seconds for a try: a server that is silent for hours fails more often than a number can be doubled."""
 _FAILURES: Final = 8
 """Errors of a login that are kept."""
 
@@ -77,8 +79,6 @@ class Connection:
     @property
     def link(self) -> Link:
         """The live link; raises Unavailable while there is none."""
-        if self._keeper is not None and self._keeper.done():
-            self._keeper.result()  # it never ends: what ended it is a fault of ours, and must be seen
         if self._link is None or self._link.is_lost:
             raise Unavailable(f"not connected to NATS at {', '.join(self.options.servers)}")
         return self._link
@@ -156,7 +156,8 @@ class Connection:
         for server in dict.fromkeys([*configured, *self._discovered]):
             if server in race.silent:
                 continue
-            seconds = min(limit * 2 ** self._slow.get(server, 0), self.options.timeout)
+            doublings = min(self._slow.get(server, 0), _MOST_DOUBLINGS)
+            seconds = min(limit * 2**doublings, self.options.timeout)
             race.begin(server, _dial(self.options, server, certified[server], seconds))
             if self._took(race, await race.won(HEAD_START)):
                 return True
@@ -183,15 +184,23 @@ class Connection:
         known = [server for server in self._discovered if server in told]
         self._discovered = {server: told[server] for server in [*new, *known]}
 
-    async def keep(self) -> None:
-        """Connect again whenever the link is lost; never returns."""
+    async def keep(self) -> NoReturn:
+        """Connect again whenever the link is lost; an unexpected error is logged, and it goes on."""
         while True:
-            if self._link is not None:
-                await self._link.watch(self.options.ping_interval)
-                await self._link.close()
-                self._link = None
-            await self._dial_again()
-            log.warning("reconnected to NATS")
+            try:
+                await self._reconnect()
+            except Exception:
+                log.exception("unexpected error while connecting to NATS (a bug in the gateway), trying again")
+                await asyncio.sleep(_LONGEST_DELAY)
+
+    async def _reconnect(self) -> None:
+        """Watch the link until it is lost, and connect again."""
+        if self._link is not None:
+            await self._link.watch(self.options.ping_interval)
+            await self._link.close()
+            self._link = None
+        await self._dial_again()
+        log.warning("reconnected to NATS")
 
     def begin(self) -> None:
         """Keep the connection from now on."""
