@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import pytest
 
 from tests.support.control_client import Control, control_of
 from tests.support.gateway_process import Process, house, until
@@ -38,18 +39,27 @@ async def stand_still(control: Control, names: Sequence[str]) -> None:
     await until(do, "the accounts stand still, loudly")
 
 
-async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("setting", "wrong", "right", "remedy"),
+    [
+        ("allow_atomic", False, True, "set allow_atomic to true"),
+        ("max_msg_size", 600, -1, "set max_msg_size to 148480 or more"),
+    ],
+)
+async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set(
+    tmp_path: Path, setting: str, wrong: object, right: object, remedy: str
+) -> None:
     async with house(tmp_path, accounts=4) as here:
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
         await control.ready()
         await here.emit(100, 20)
         await here.acknowledged(50)
-        await here.spoil(is_spoiled=True)
-        await until(lambda: len(lines(gateway, "set allow_atomic to true")) > 0, "it is told")
+        await here.edit_stream(**{setting: wrong})
+        await until(lambda: len(lines(gateway, remedy)) > 0, "it is told")
 
         async def all_report_it() -> bool:
-            return all("allow_atomic" in (error or "") for error in await last_errors(control))
+            return all(setting in (error or "") for error in await last_errors(control))
 
         await until(all_report_it, "the accounts say why they stand still")
 
@@ -58,7 +68,7 @@ async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set
 
         await until(is_not_ready, "the gateway says that it is not ready")
         await asyncio.sleep(12)  # as long as a message that is refused alone waits for its burial
-        await here.spoil(is_spoiled=False)
+        await here.edit_stream(**{setting: right})
         await here.settled(100)
 
         async def is_well() -> bool:

@@ -152,8 +152,8 @@ async def test_a_fault_of_ours_while_connecting_ends_no_connection_for_good(
             monkeypatch.setattr("random.sample", sample)
             await silence_of_a_restart(server, connection)
             assert connection.link.max_payload > 0
-    told = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert [str(record.exc_info[1]) for record in told if record.exc_info] == ["a fault of ours", "another one"]
+    reported = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [str(record.exc_info[1]) for record in reported if record.exc_info] == ["a fault of ours", "another one"]
 
 
 # Trying peers ---------------------------------------------------------------------------------------------

@@ -77,10 +77,10 @@ async def _change(nats: NatsRig, which: str, change: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("which", STREAMS)
 async def test_a_stream_beside_the_log_that_would_break_a_promise_is_refused(nats: NatsRig, which: str) -> None:
-    cases = [*EVERY, *((change, words) for stream, change, words in SOME if stream == which)]
-    for change, words in cases:
+    cases = [*EVERY, *((change, message) for stream, change, message in SOME if stream == which)]
+    for change, message in cases:
         await _change(nats, which, change)
-        with pytest.raises(ConfigurationError, match=words):
+        with pytest.raises(ConfigurationError, match=message):
             await STREAMS[which](nats.connection, nats.topics, 1)
         await nats.connection.link.api(f"STREAM.DELETE.{_name(nats.topics, which)}")
 

@@ -23,7 +23,7 @@ from gateway.broker.kafka import client_internals, cluster, topic_rules
 from gateway.broker.kafka.log import EventLogSettings, KafkaLog
 from gateway.broker.kafka.shard import KafkaShard
 from gateway.broker.ports import Commit, EventLog, ShardLog
-from gateway.errors import BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
+from gateway.errors import ActionRequired, BrokerError, CommitRejected, Fenced, OutcomeUnknown, TooLarge, Unavailable
 from tests.support import kafka_server
 from tests.support.event_log_suite import message, messages, numbers
 from tests.support.kafka_proxy import Api, Wire
@@ -97,20 +97,36 @@ def set_largest(address: str, topic: str, size: int) -> None:
         producer.flush()
 
 
+async def test_a_topic_that_takes_small_messages_alone_is_waited_for(kafka: KafkaRig, kafka_address: str) -> None:
+    log, topic = kafka.log("a"), kafka.topics.message("order-update")
+    async with log.open(1) as shard:
+        await shard.commit(commit(1, 1))
+        await asyncio.to_thread(set_largest, kafka_address, topic, 3000)
+        with pytest.raises(CommitRejected, match="MessageSizeTooLarge"):
+            await shard.commit(Commit([message(2, value=b"x" * 5000)], {"demo": b"2"}))
+    with pytest.raises(ActionRequired, match=f"{topic} takes messages of up to 3000 bytes.* set max.message.bytes to"):
+        async with log.open(1):
+            pass
+    configure(kafka_address, topic, {"max.message.bytes": "1048588"})
+    async with log.open(1) as shard:
+        await shard.commit(Commit([message(2, value=b"x" * 5000)], {"demo": b"2"}))
+    assert await numbers(kafka.reader) == [1, 2]
+
+
 async def test_a_batch_that_failed_takes_the_whole_commit_with_it(kafka: KafkaRig, kafka_address: str) -> None:
     """aiokafka commits the rest of the transaction, checkpoint included, and says that all is well."""
     log = kafka.log("a")
-    big = message(2, value=b"x" * 5000)
+    big = message(2, value=b"x" * 200_000)
     async with log.open(1) as shard:
         await shard.commit(commit(1, 1))
-        await asyncio.to_thread(set_largest, kafka_address, kafka.topics.message("order-update"), 3000)
+        await asyncio.to_thread(set_largest, kafka_address, kafka.topics.message("order-update"), 150_000)
         with pytest.raises(CommitRejected, match="MessageSizeTooLarge"):
             await shard.commit(Commit([big], {"demo": b"2"}))
     async with log.open(1) as shard:
         assert await shard.checkpoints() == {"demo": b"1"}
         with pytest.raises(TooLarge) as named:
             await shard.commit(Commit([message(3), big], {"demo": b"2"}))
-        assert (named.value.index, named.value.limit) == (1, 3000)
+        assert (named.value.index, named.value.limit) == (1, 150_000)
         await shard.commit(commit(2, 2))
     assert await numbers(kafka.reader) == [1, 2]
 

@@ -307,10 +307,14 @@ class House(Scene):
 
     async def spoil(self, *, is_spoiled: bool) -> None:
         """Change a setting without which nothing can be stored, or put it back."""
+        await self.edit_stream(allow_atomic=not is_spoiled)
+
+    async def edit_stream(self, **settings: object) -> None:
+        """Change settings of the stream of events, as an operator does."""
         client = await nats.connect(self.server.url)
         try:
             stream = (await client.jetstream().stream_info("mesolive-gateway")).config.as_dict()
-            body = json.dumps(stream | {"allow_atomic": not is_spoiled}).encode()
+            body = json.dumps(stream | settings).encode()
             answer = json.loads((await client.request("$JS.API.STREAM.UPDATE.mesolive-gateway", body, timeout=5)).data)
             assert "error" not in answer, answer
         finally:

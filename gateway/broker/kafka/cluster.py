@@ -23,6 +23,7 @@ from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.errors import map_aiokafka_errors, permission_error
 from gateway.broker.kafka.topic_rules import (
     SAFE_ELECTION,
+    SMALLEST_MESSAGE,
     ClusterSettings,
     DesiredTopic,
     config_problems,
@@ -170,6 +171,10 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
             raise ActionRequired(f"{name} {_too_few(len(found[name]), partitions)}: {how_to_add(name, partitions)}")
     configs = await _configs(connection, names, ["max.message.bytes", "min.insync.replicas"])
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
+    for name, limit in largest.items():
+        if limit < SMALLEST_MESSAGE:  # it is about every message, and no event is to become a dead letter of it
+            words = f"{name} takes messages of up to {limit} bytes, too few for what belongs there"
+            raise ActionRequired(f"{words}. Mend it: set max.message.bytes to {SMALLEST_MESSAGE} or more")
     in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
     return ClusterFacts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
 

@@ -128,16 +128,16 @@ def config_problems(wanted: DesiredTopic, settings: ClusterSettings, config: dic
             )
         elif "delete" in policy:
             yield from _leaving(wanted, config)
-    else:
-        if policy != "compact":
-            yield f"cleanup.policy is {policy}: checkpoints would expire; set it to compact"
-        if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
-            yield f"max.message.bytes is {config['max.message.bytes']}: a checkpoint needs {SMALLEST_MESSAGE}"
+    elif policy != "compact":
+        yield f"cleanup.policy is {policy}: checkpoints would expire; set it to compact"
     yield from _losing(wanted, settings, config)
 
 
 def _losing(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     """Yield what would let a topic lose an acknowledged record, or misreport its age, or take nothing."""
+    if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
+        who = "a checkpoint needs" if wanted.config["cleanup.policy"] == "compact" else "what belongs there may need"
+        yield f"max.message.bytes is {config['max.message.bytes']}: {who} {SMALLEST_MESSAGE}"
     clock = config["message.timestamp.type"]
     if wanted.name == settings.topics.control and clock != "LogAppendTime":
         yield f"message.timestamp.type is {clock}: ages would be by the writers' clocks; set it to LogAppendTime"
