@@ -159,6 +159,7 @@ class Replica:
                         self._reports.states,
                         self.view.last_writer,
                         self._reports.on_failed,
+                        unavailable=self._shard_settings.provisioning.request_check,
                     )
                     self._run_background_tasks("view", lambda: self.view.follow(control))
                     await self._until_synced()

@@ -35,6 +35,8 @@ _RETRY_DELAY_S: Final = 60.0 - REPEAT_INTERVAL_S
 account. With the time until the next look these are a minute at most."""
 _BATCH_ACCOUNTS: Final = 500
 """Records of one look, and so of one second, that a broker is asked to take of one replica."""
+_UNAVAILABLE_INTERVAL_S: Final = 10.0
+"""Seconds between two calls that say that the store takes nothing."""
 _WITHDRAW_TIMEOUT_S: Final = 1.0
 """Seconds for saying that one is gone."""
 _SLICE_ACCOUNTS: Final = 250
@@ -97,18 +99,22 @@ class Reporter:
         facts: Callable[[], Iterable[StateReport]],
         last_writer: Callable[[str], LastWriter],
         failed: Callable[[str, Exception], float],
+        *,
+        unavailable: Callable[[], None] = _nothing,
     ) -> None:
         """`accounts` and `facts` return the state now; events go on while a caller iterates over `accounts`.
 
         `accounts` may yield the name alone of an unchanged account of which everything was reported. `last_writer`
         returns the writer of a key's report in the store, as far as this replica has received it. `failed` is called
         for an account whose state cannot be read, and returns the seconds until the next try.
+        `unavailable` is called where the store takes nothing: it may have been deleted.
         """
         self._store = store
         self._last_writer = last_writer
         self._accounts = accounts
         self._state_reports = facts
         self._failed = failed
+        self._on_unavailable = unavailable
         self._resting: dict[str, float] = {}  # by account: until when, since its state could not be read
         self._reported: dict[str, _Reported] = {}
         self._since: dict[str, tuple[str, str]] = {}  # by account: its state, and since when
@@ -117,7 +123,7 @@ class Reporter:
     async def run(self, stop: asyncio.Event) -> None:
         """Report until `stop`."""
         log = get_logger()
-        last_error = ""
+        clock, last_error, told_at = asyncio.get_running_loop().time, "", float("-inf")
         while not stop.is_set():
             try:
                 await self._report()
@@ -126,6 +132,9 @@ class Reporter:
                 if str(error) != last_error:
                     log.warning("failed to report observed state", error=str(error))
                 last_error = str(error)
+                if clock() - told_at >= _UNAVAILABLE_INTERVAL_S:
+                    told_at = clock()
+                    self._on_unavailable()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_INTERVAL_S):
                     await stop.wait()

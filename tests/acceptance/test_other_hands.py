@@ -12,7 +12,7 @@ from typing import Any
 import nats
 import pytest
 
-from tests.support.control_client import Control, control_of
+from tests.support.control_client import Control, control_of, put
 from tests.support.gateway_process import Process, house, until
 
 EVENTS = "mesolive-gateway"
@@ -118,3 +118,28 @@ async def test_an_empty_server_is_furnished_and_its_accounts_stop_and_say_so(
         assert await control.probe("/readyz") == 200
         logged = [line for line in gateway.lines() if line["level"] in {"error", "warning"}]
     assert len(logged) < 60
+
+
+async def test_a_deleted_control_stream_is_made_again_and_names_the_paused(tmp_path: Path) -> None:
+    async with house(tmp_path, accounts=2) as here:
+        gateway = await here.gateway()
+        control = await control_of(gateway, here.http)
+        await control.ready()
+        await here.emit(20, 20)
+        await here.settled(20)
+        await put(control, here.accounts[0], "paused")
+        client = await nats.connect(here.server.url)
+        await client.jetstream().delete_stream(f"{EVENTS}-control")
+        await client.close()
+        await here.emit(20, 20)
+
+        async def takes_changes() -> bool:
+            answer = await control.ask(f"PUT /v1/accounts/{here.accounts[1]}/target-state", json={"state": "running"})
+            return answer.status in {200, 202}
+
+        await until(takes_changes, "the control plane takes changes again")
+        text = "the last changes may have to be repeated for"
+        await until(lambda: here.accounts[0] in str(lines(gateway, text)), "who was paused is named")
+        await here.settled(40)
+        verdict = await here.verdict()
+    assert verdict.faults == {}

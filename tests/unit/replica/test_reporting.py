@@ -255,3 +255,34 @@ async def test_an_account_of_which_nothing_can_be_said_keeps_nobody_from_reports
     sources["beta"] = sources["gamma"] = sources["alpha"]
     await until(lambda: len(store.records) == 4)
     running.cancel()
+
+
+async def test_a_store_that_takes_nothing_is_told_of_and_not_each_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(reporting, "_UNAVAILABLE_INTERVAL_S", 0.5)
+    tries, reported = 0, asyncio.Queue[int]()
+
+    class Deleted(MemoryControl):
+        async def publish_observed(self, _: Mapping[str, bytes]) -> None:
+            nonlocal tries
+            tries += 1
+            raise Unavailable("nobody serves it")
+
+    def accounts() -> Iterator[AccountReport]:
+        yield AccountReport("main", 1, lambda: Observed("replica", "live", ""))
+
+    stop = asyncio.Event()
+    reporter = Reporter(
+        Deleted(),
+        accounts,
+        list,
+        View(lambda _: None).last_writer,
+        fails,
+        unavailable=lambda: reported.put_nowait(tries),
+    )
+    running = asyncio.create_task(reporter.run(stop))
+    async with asyncio.timeout(20):
+        assert await reported.get() == 1
+        assert await reported.get() > 2
+    stop.set()
+    await running
