@@ -27,7 +27,9 @@ _MEND: Final = "Mend the file."
 _QUOTED: Final = re.compile(r"'(?!<[a-z ]+>)[^']{2,}'")
 _BOOLEAN: Final = "tag:yaml.org,2002:bool"
 _MERGE: Final = "tag:yaml.org,2002:merge"
-_NUMBERS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_INTEGER: Final = "tag:yaml.org,2002:int"
+_FLOAT: Final = "tag:yaml.org,2002:float"
+_NUMBERS: Final = (_INTEGER, _FLOAT)
 _NUMBER_CHARACTERS: Final = 100
 """The most that a number may have: one of 250,000 digits to the base of 60 takes 3 s, and no one can print it."""
 _JSON_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -125,7 +127,8 @@ class _RepeatedError(Exception):
 class _Loader(yaml.SafeLoader):
     """Reads `true` and `false` alone as booleans, as YAML 1.2 does: `Off` and `On` are names of an enum.
 
-    It has no merge keys, as YAML 1.2 has none: what they bring in could stand in the section already.
+    Numbers are those of YAML 1.2, too: YAML 1.1 reads `1:30` as 90, and `0100` as 64. It has no merge keys, as YAML 1.2
+    has none: what they bring in could stand in the section already.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002, ANN401 - PyYAML's
@@ -150,10 +153,15 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {_BOOLEAN, _MERGE}]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in {_BOOLEAN, _MERGE, *_NUMBERS}]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(_BOOLEAN, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+for _tag, _form, _first in (
+    (_BOOLEAN, "true|True|TRUE|false|False|FALSE", "tTfF"),
+    (_INTEGER, "[-+]?(0|[1-9][0-9]*)|0x[0-9A-Fa-f]+", "-+0123456789"),
+    (_FLOAT, r"[-+]?((0|[1-9][0-9]*)\.[0-9]*([eE][-+]?[0-9]+)?|\.(inf|Inf|INF))|\.(nan|NaN|NAN)", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"({_form})\Z"), list(_first))
 
 
 def _in_a_line(error: yaml.YAMLError) -> str:

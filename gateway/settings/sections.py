@@ -18,17 +18,22 @@ from gateway.settings.checks import (
     read_list,
 )
 
-_LONGEST_RETENTION: Final = 100 * 365 * 24 * 3600
-"""Seconds. JetStream counts nanoseconds in 64 bits, and removes at once what is to stay until after the year 2262
-(measured with 9,000,000,000 s)."""
+LONGEST: Final = 100 * 365 * 24 * 3600
+"""Seconds that any setting may have: a century. JetStream counts nanoseconds in 64 bits, and removes at once what is to
+stay until after the year 2262 (measured with 9,000,000,000 s)."""
 _LONGEST_COMMIT: Final = 24 * 3600
 """Seconds. Kafka counts milliseconds in 32 bits."""
-_LAST_SEQUENCE: Final = 2**63 - 1
+_INT32: Final = 2**31 - 1
+_INT64: Final = 2**63 - 1
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True, allow_inf_nan=False
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
@@ -55,21 +60,21 @@ class HubSettings(_Section):
     """Hosts that negotiation may send the gateway to, besides the hub's own: Azure SignalR Service by default."""
     skip_negotiation: bool = False
     """Open the WebSocket at once, for hubs behind a balancer without sticky sessions."""
-    connect_timeout: float = Field(default=15, gt=0)
+    connect_timeout: float = Field(default=15, gt=0, le=LONGEST)
     """Seconds for negotiate, upgrade and handshake each."""
-    call_timeout: float = Field(default=30, gt=0)
+    call_timeout: float = Field(default=30, gt=0, le=LONGEST)
     """Seconds for the answer to a call of a hub method; up to four times as long while parts of it come."""
-    ping_interval: float = Field(default=15, gt=0)
+    ping_interval: float = Field(default=15, gt=0, le=LONGEST)
     """Seconds between pings to the hub."""
-    silence_timeout: float = Field(default=30, gt=0)
+    silence_timeout: float = Field(default=30, gt=0, le=LONGEST)
     """Seconds without a word from the hub, a part of one included, after which the connection is given up."""
     max_concurrent_connects: int = Field(default=20, ge=1)
     """Maximum concurrent connection attempts per process."""
-    connects_per_second: float = Field(default=300, gt=0)
+    connects_per_second: float = Field(default=300, gt=0, le=1_000_000)
     """New connections a second, in one process: what a hub must bear that comes back, or that refuses everybody."""
     enums: Annotated[dict[str, list[str]], AfterValidator(check_enums)] = Field(default_factory=dict)
     """What the numbers of the hub's enums mean, from 0 on: `SignalState: [Off, On]`; all others stay numbers."""
-    page_limit: int = Field(default=1000, ge=1)
+    page_limit: int = Field(default=1000, ge=1, le=_INT32)
     """Events to ask for in one page; lowered by itself where the hub takes less."""
     max_record_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     """Bytes of one SignalR record above which the connection is given up; a page is then asked for at half its size.
@@ -84,18 +89,18 @@ class AccountsSettings(_Section):
 
     directory: Path | None = None
     """A directory with one file an account: its name is the account's, its content the API key."""
-    start: Literal["earliest", "latest"] | Annotated[int, Field(ge=0, le=_LAST_SEQUENCE)] = "earliest"
+    start: Literal["earliest", "latest"] | Annotated[int, Field(ge=0, le=_INT64)] = "earliest"
     """Where a new account begins: its `earliest` event, only what comes after the `latest`, or after a sequence."""
 
 
 class SessionSettings(_Section):
     """How history and live are put together, for each account."""
 
-    history_grace: float = Field(default=30, gt=0)
+    history_grace: float = Field(default=30, gt=0, le=LONGEST)
     """Seconds in which the hub may still show an event below one that it told of; then a hole is final."""
-    reorder_window: float = Field(default=0.05, ge=0)
+    reorder_window: float = Field(default=0.05, ge=0, le=LONGEST)
     """Seconds that a push which leaves a hole waits for what is missing."""
-    audit_interval: float = Field(default=30, gt=0)
+    audit_interval: float = Field(default=30, gt=0, le=LONGEST)
     """Seconds between looks at the history for what was never pushed."""
     buffer_bytes: int = Field(default=8 * 1024 * 1024, ge=64 * 1024)
     """Bytes that may wait for the broker, for each account; beyond it history is paged again later."""
@@ -175,11 +180,11 @@ class TopicsSettings(_Section):
 
     create: bool = True
     """Create what is missing in the broker; otherwise only check it."""
-    retention: float | None = Field(default=7 * 24 * 3600, gt=0, le=_LONGEST_RETENTION)
+    retention: float | None = Field(default=7 * 24 * 3600, gt=0, le=LONGEST)
     """Seconds that an event stays in the log; null keeps it for ever."""
-    retention_bytes: int | None = Field(default=None, gt=0)
+    retention_bytes: int | None = Field(default=None, gt=0, le=_INT64)
     """Kafka: bytes of each partition of events that may bound that; null lets no size do so."""
-    audit_retention: float | None = Field(default=90 * 24 * 3600, gt=0, le=_LONGEST_RETENTION)
+    audit_retention: float | None = Field(default=90 * 24 * 3600, gt=0, le=LONGEST)
     """Seconds that a record of who changed what stays in the audit topic; null keeps it for ever."""
     partitions: int = Field(default=8, ge=1, le=10_000)
     """Kafka: partitions of each topic of events; fixed when a deployment first starts."""

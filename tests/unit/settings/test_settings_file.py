@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from annotated_types import Le
 
 from gateway.errors import ConfigurationError
 from gateway.settings.file import DEEPEST, FILE_BYTES, VALUE_CHARACTERS, read_json, read_yaml
 from gateway.settings.load import load_settings
+from gateway.settings.model import fields
 
 GOOD: Final = "hub: {url: 'http://h'}\naccounts: {directory: /keys}\n"
 BOMB: Final = "a: &a [x, x]\n" + "".join(
@@ -69,9 +71,69 @@ def test_what_no_settings_need_is_refused_in_a_short_line(text: str, message: st
     assert message in str(refusal(tmp_path, text))
 
 
-@pytest.mark.parametrize("number", ["0x" + "F" * 200_000, "0b" + "1" * 200_000, "1" + ":1" * 100_000, "9" * 5000])
+@pytest.mark.parametrize("number", ["0x" + "F" * 200_000, "-" + "1" * 200_000, "9" * 5000])
 def test_number_of_many_digits_is_refused_before_it_is_computed(number: str, tmp_path: Path) -> None:
     assert "holds a value that is none: a number of" in str(refusal(tmp_path, f"{GOOD}control: {{port: {number}}}\n"))
+
+
+@pytest.mark.parametrize("text", ["true-north", "falsework", "TRUE1", "True_", "1e3", "0123", "12-30", "0b1", "1_000"])
+def test_what_only_begins_like_another_type_is_a_text(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"{GOOD}broker: {{prefix: {text}}}\n")
+    assert load_settings(file, {}).broker.prefix == text
+
+
+@pytest.mark.parametrize("number", ["1:30", "0o17", "0b11", "1:30.5"])
+def test_a_number_that_only_yaml_1_1_knows_is_not_guessed(number: str, tmp_path: Path) -> None:
+    message = str(refusal(tmp_path, f"{GOOD}shards: {number}\n"))
+    assert message.startswith(f"shards: '{number}' should be a valid integer")
+
+
+@pytest.mark.parametrize(
+    ("number", "value"), [("010", 10), ("+8", 8), ("0x10", 16), ("0", 0), ("1_0", 10), ("1e1", 10), ("2.5", 2.5)]
+)
+def test_a_number_is_what_it_is_in_yaml_1_2(number: str, value: float, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(f"{GOOD}session: {{reorder_window: {number}}}\n")
+    assert load_settings(file, {}).session.reorder_window == value
+
+
+@pytest.mark.parametrize("number", [".inf", "-.inf", ".nan", "1.0e30", "1e300", "infinity", "NaN", "3153600001"])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("hub.connect_timeout", "hub.call_timeout", "hub.ping_interval", "hub.silence_timeout"),
+        *("hub.connects_per_second", "session.history_grace", "session.reorder_window", "session.audit_interval"),
+        *("broker.commit_timeout", "topics.retention", "topics.audit_retention", "replays.events_per_second"),
+    ],
+)
+def test_no_number_is_without_an_end(setting: str, number: str, tmp_path: Path) -> None:
+    """`topics.retention: .inf` was an OverflowError, and with 1e30 every commit would have been refused."""
+    section, name = setting.split(".")
+    content = {"hub": {"url": "'http://h'"}, "accounts": {"directory": "/keys"}}
+    content.setdefault(section, {})[name] = number
+    lines = [f"{one}: {{{', '.join(f'{key}: {value}' for key, value in of.items())}}}" for one, of in content.items()]
+    assert str(refusal(tmp_path, "\n".join(lines))).startswith(f"{setting}: ")
+
+
+def test_every_setting_that_is_a_number_of_seconds_has_a_bound() -> None:
+    """What is a float has an upper bound: the ones to come, too."""
+    floats = [(name, field) for name, field in fields() if "float" in str(field.annotation)]
+    assert [name for name, field in floats if not any(isinstance(one, Le) for one in field.metadata)] == []
+    assert len(floats) >= 13
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("accounts", "{directory: /keys, start: 9223372036854775808}", "should be 'earliest' or 'latest'"),
+        ("topics", "{retention_bytes: 9223372036854775808}", "less than or equal to"),
+        ("hub", "{url: 'http://h', page_limit: 2147483648}", "less than or equal to"),
+    ],
+)
+def test_what_hub_or_broker_has_no_room_for_is_refused(setting: str, value: str, message: str, tmp_path: Path) -> None:
+    good = [line for line in GOOD.splitlines() if not line.startswith(setting)]
+    assert message in str(refusal(tmp_path, "\n".join([*good, f"{setting}: {value}"])))
 
 
 @pytest.mark.parametrize(
