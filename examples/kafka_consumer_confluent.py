@@ -24,34 +24,46 @@ def open_state(path: str) -> sqlite3.Connection:
     state.execute("CREATE TABLE IF NOT EXISTS position (topic TEXT, part INTEGER, next INTEGER, UNIQUE (topic, part))")
     state.execute(
         "CREATE TABLE IF NOT EXISTS orders "
-        "(account TEXT, order_id INTEGER, updates INTEGER, qty TEXT, UNIQUE (account, order_id))"
+        "(account TEXT, order_id INTEGER, updates INTEGER, qty TEXT, time TEXT, UNIQUE (account, order_id))"
     )
+    state.execute("CREATE TABLE IF NOT EXISTS seen (source TEXT, id TEXT, UNIQUE (source, id))")
     state.commit()
     return state
 
 
 def apply(state: sqlite3.Connection, message: Message) -> bool:
-    """Apply one message: the change and the position, or neither. Of a replay's message the position alone changes.
+    """Apply one message: the change and the position, or neither. Of what is not new the position alone changes.
 
-    An operator may have published an event again on its own topic. It would count twice, and an old quantity would
-    replace a newer one.
+    An operator may have published an event again on its own topic, or have reset the account's checkpoint, whereupon
+    its events come again with a higher `ce_incarnation`. Such an event would count twice, and its old quantity would
+    replace a newer one. An event that is marked late is new, but what it says may be older than what is known.
     """
     headers = dict(message.headers())
-    is_new = "ce_replayid" not in headers
     with state:  # one transaction
+        is_new = "ce_replayid" not in headers and is_first_sight(state, headers)
         if is_new:
             event = read_event("order-update", message.value())  # exact: decimals are Decimal, with their scale
+            account, time = headers["ce_account"].decode(), event.EventTime.rstrip("Z")  # so it compares as text
             qty = None if event.FilledQty is None else str(event.FilledQty)
             state.execute(
-                "INSERT INTO orders VALUES (?, ?, 1, ?) "
-                "ON CONFLICT DO UPDATE SET updates = updates + 1, qty = excluded.qty",
-                (headers["ce_account"].decode(), event.OrderId, qty),
+                "INSERT INTO orders VALUES (?, ?, 1, ?, ?) ON CONFLICT DO UPDATE SET updates = updates + 1",
+                (account, event.OrderId, qty, time),
+            )
+            state.execute(
+                "UPDATE orders SET qty = ?, time = ? WHERE account = ? AND order_id = ? AND (time < ? OR NOT ?)",
+                (qty, time, account, event.OrderId, time, "ce_late" in headers),
             )
         state.execute(
             "INSERT INTO position VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET next = excluded.next",
             (message.topic(), message.partition(), message.offset() + 1),
         )
     return is_new
+
+
+def is_first_sight(state: sqlite3.Connection, headers: dict[str, bytes]) -> bool:
+    """Note an event by what names it for ever; return whether it was not known."""
+    names = headers["ce_source"].decode(), headers["ce_id"].decode()
+    return state.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", names).rowcount == 1
 
 
 def consume(servers: str, state_file: str, topic: str = TOPIC, *, until_end: bool = False) -> int:

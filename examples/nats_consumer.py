@@ -37,19 +37,34 @@ def open_state(path: str) -> sqlite3.Connection:
     """Hold what this service knows, and how far it has read, in one database: they change together."""
     state = sqlite3.connect(path, autocommit=False) if sys.version_info >= (3, 12) else sqlite3.connect(path)
     state.execute(
-        "CREATE TABLE IF NOT EXISTS filled (account TEXT, order_id INTEGER, qty TEXT, PRIMARY KEY (account, order_id))"
+        "CREATE TABLE IF NOT EXISTS filled "
+        "(account TEXT, order_id INTEGER, qty TEXT, time TEXT, PRIMARY KEY (account, order_id))"
     )
+    state.execute("CREATE TABLE IF NOT EXISTS seen (source TEXT, id TEXT, PRIMARY KEY (source, id))")
     state.execute("CREATE TABLE IF NOT EXISTS position (stream_sequence INTEGER)")
     state.commit()
     return state
 
 
+def is_first_sight(state: sqlite3.Connection, message: Msg) -> bool:
+    """Note an event by what names it for ever; return whether it was not known."""
+    names = message.headers["ce-source"], message.headers["ce-id"]
+    return state.execute("INSERT OR IGNORE INTO seen VALUES (?, ?)", names).rowcount == 1
+
+
 def apply(state: sqlite3.Connection, message: Msg) -> None:
-    """Note the quantity that an order update tells."""
+    """Note the quantity that an order update tells; a late one may tell what is older than what is known."""
     event = read_event("order-update", message.data)  # exact: decimals are Decimal, with their scale
     state.execute(
-        "INSERT INTO filled VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET qty = excluded.qty",
-        (message.headers["ce-account"], event.OrderId, None if event.FilledQty is None else str(event.FilledQty)),
+        "INSERT INTO filled VALUES (?, ?, ?, ?) "
+        "ON CONFLICT DO UPDATE SET qty = excluded.qty, time = excluded.time WHERE excluded.time > time OR NOT ?",
+        (
+            message.headers["ce-account"],
+            event.OrderId,
+            None if event.FilledQty is None else str(event.FilledQty),
+            event.EventTime.rstrip("Z"),  # so it compares as text
+            "ce-late" in message.headers,
+        ),
     )
 
 
@@ -101,9 +116,10 @@ async def consume(server: str, state_file: str, *, until_idle: bool = False) -> 
                 mine = unbroken(batch, count)
                 for message in mine:
                     done = message.metadata.sequence.stream
-                    # An operator may have published an event again on its own subject. Its old quantity would replace
-                    # a newer one, so of a replay's message the position alone changes.
-                    if "ce-replayid" not in message.headers:
+                    # An operator may have published an event again on its own subject, or have reset the account's
+                    # checkpoint, whereupon its events come again with a higher ce-incarnation. The old quantity would
+                    # replace a newer one, so of what is not new the position alone changes.
+                    if "ce-replayid" not in message.headers and is_first_sight(state, message):
                         apply(state, message)
                         applied += 1
                     state.execute("DELETE FROM position")
