@@ -56,6 +56,8 @@ class Outbox:
         self._has_unidentified = False
         self._events = SettledEvents()
         self._traces = self._events.traces
+        self._samples = self._events.samples
+        self.learn_forms = self._events.learn_forms
         self.queue = OutgoingQueue(settings.buffer_bytes)
         self.contradictions = Contradictions(self.queue, window, self.subscriptions, self.incarnation)
 
@@ -127,7 +129,13 @@ class Outbox:
 
     def _take_number(self, sequence: int, content: Content) -> bool:
         """Let `content` have a number; return True where it comes behind a higher one."""
-        self._traces[sequence] = content.id, hash(content.body) if type(content) is Event else None
+        if type(content) is Event:
+            self._traces[sequence] = content.id, hash(content.body)
+            self._samples.append(content)
+            if self._events.forms_differ:
+                self._events.add_meaning(sequence, content)
+        else:
+            self._traces[sequence] = content.id, None
         if sequence > self.draft.verified:
             self._placed.add(sequence)
         if sequence <= self.marked:

@@ -94,6 +94,7 @@ class PageMerger:
     def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue the new events of a page; return True where it must stop before the page's end."""
         cursor, outbox = self._cursor, self._outbox
+        outbox.learn_forms(contents)
         last = self._finality.last_final(contents, outbox.marked, outbox.has_hole) if cursor.all_final else None
         final = outbox.marked if last is None or last.sequence is None else last.sequence
         if cursor.origin is not None and final >= cursor.origin:
