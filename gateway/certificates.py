@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,15 @@ _NO_TLS: Final = {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"
 def is_answer_without_tls(error: ssl.SSLError) -> bool:
     """Return whether OpenSSL failed over an answer that is no TLS, as of a port that speaks plain HTTP."""
     return error.reason in _NO_TLS
+
+
+def why_not_connected(error: OSError) -> str:
+    """Say why there is no connection; what OpenSSL says of an answer that is no TLS leads nobody to the cause."""
+    if isinstance(error, ssl.SSLError) and is_answer_without_tls(error):
+        return f"the port does not speak TLS ({error.reason}); write http:// where it is meant to be without"
+    if error.errno is not None and (error.strerror or "").startswith("Connect call failed"):  # asyncio's own words
+        return os.strerror(error.errno)
+    return error.strerror or str(error) or type(error).__name__
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,8 @@ class ConfigurationError(GatewayError):
 
     def __init__(self, setting: str, problem: str, remedy: str) -> None:
         """Name the setting, what is wrong with its value, and what would be right."""
-        super().__init__(f"{setting}: {problem}. {remedy}")
+        end = "" if problem.endswith(("?", "!", ".")) else "."
+        super().__init__(f"{setting}: {problem}{end} {remedy}")
         self.setting = setting
         self.problem = problem
         self.remedy = remedy

@@ -13,6 +13,7 @@ import aiohttp
 
 from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
+from gateway.http_errors import words_of
 
 _LIMIT: Final = 30.0
 """Seconds for each answer."""
@@ -24,6 +25,7 @@ _MOST: Final = 256 * 1024 * 1024
 """Bytes of all parts of a list."""
 _WORDS: Final = 500
 """Letters of an answer that are shown."""
+_WHERE: Final = "The control plane is where control.port has it, 8080 by default; probes and metrics are elsewhere."
 _GOOD: Final = {200, 202}
 _REDIRECTS: Final = range(300, 400)
 _UNKNOWN_TOKEN: Final = 401
@@ -76,12 +78,16 @@ class Api:
                 if status in _REDIRECTS:  # never followed: the token is for this place
                     raise GatewayError(f"{self.url} answers {status}, a redirect: name in --url where it leads")
                 content = await _whole(answer.content, self.url)
-                said = json.loads(content)
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise no_url(self.url) from error
-        except (TimeoutError, aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
-            words = f"{self.url} does not answer as a gateway's control plane: {str(error) or 'timeout'}"
-            raise of_tls(self.url, error) or GatewayError(words) from error
+        except aiohttp.ClientResponseError as error:  # of an answer that is no HTTP, which it quotes
+            raise _no_control_plane(self.url, "what listens there does not speak HTTP") from error
+        except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+            raise of_tls(self.url, error) or _no_control_plane(self.url, words_of(error)) from error
+        try:
+            said = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            raise _no_control_plane(self.url, f"it answers {status}, and no JSON. {_WHERE}") from error
         if status in _GOOD and isinstance(said, dict):
             return said, len(content)
         words = str(said.get("detail") if isinstance(said, dict) else said)[:_WORDS].rstrip(".")
@@ -123,6 +129,10 @@ async def _whole(content: aiohttp.StreamReader, url: str) -> bytes:
         if len(found) > _LARGEST:
             raise _too_large(url, _LARGEST)
     return bytes(found)
+
+
+def _no_control_plane(url: str, words: str) -> GatewayError:
+    return GatewayError(f"{url} does not answer as a gateway's control plane: {words}")
 
 
 def _no_list(url: str, part: Mapping[str, Any]) -> GatewayError:

@@ -6,6 +6,7 @@ import http.client
 import ssl
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ import typer
 
 from gateway.addresses import is_loopback
 from gateway.bootstrap import terminal
-from gateway.certificates import PemFiles, client_context
+from gateway.certificates import PemFiles, client_context, why_not_connected
 from gateway.cli.options import CertFileOption, KeyFileOption, command_app
 from gateway.errors import ConfigurationError, GatewayError
 
@@ -59,10 +60,17 @@ def health(
             terminal.say("ok")
     except urllib.error.HTTPError as error:
         error.close()
-        words = "is not ready" if ready else "does not work"
-        raise GatewayError(f"{url} answers {error.code}: the gateway {words}") from error
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise GatewayError(f"{url} does not answer that it works: {error}") from error
+        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            words = "is not ready" if ready else "does not work"
+            raise GatewayError(f"{url} answers {error.code}: the gateway {words}") from error
+        where = "that is where monitoring.port has it, 9090 by default"
+        raise GatewayError(f"{url} answers {error.code}, as no gateway's monitoring listener does: {where}") from error
+    except http.client.HTTPException as error:  # its words are what came, and may be anything
+        raise GatewayError(f"{url} does not answer that it works: what listens there does not speak HTTP") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        words = why_not_connected(reason) if isinstance(reason, OSError) else str(reason)
+        raise GatewayError(f"{url} does not answer that it works: {words}") from error
 
 
 def _context(url: str, files: PemFiles) -> ssl.SSLContext:

@@ -6,8 +6,6 @@ No text that leaves here holds a key or a token: the texts of the hub or a libra
 from __future__ import annotations
 
 import asyncio
-import os
-import ssl
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,8 +16,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import aiohttp
 
-from gateway.certificates import is_answer_without_tls
 from gateway.errors import ConnectFailed, Unauthorized, forget_frames
+from gateway.http_errors import words_of
 from gateway.printable import printable
 from gateway.signalr import protocol
 
@@ -92,13 +90,13 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
         words = f"{name}: hub.proxy answered {error.status} {shown(error.message, secrets)}"
         raise ConnectFailed(words, reason="proxy") from None
     except aiohttp.ClientProxyConnectionError as error:
-        raise ConnectFailed(f"{name}: hub.proxy: {_words(error, secrets)}", reason="proxy") from None
+        raise ConnectFailed(f"{name}: hub.proxy: {shown(words_of(error), secrets)}", reason="proxy") from None
     except aiohttp.WSServerHandshakeError as error:
         if error.status != _SWITCHING:
             raise refusal(name, error.status, error.headers or {}, secrets) from None
         raise ConnectFailed(f"{name}: not a WebSocket: {error.message}", reason="protocol") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:
-        raise ConnectFailed(f"{name}: {_words(error, secrets)}", reason="unreachable") from None
+        raise ConnectFailed(f"{name}: {shown(words_of(error), secrets)}", reason="unreachable") from None
 
 
 async def check_upgrade(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -193,28 +191,3 @@ def abort(socket: aiohttp.ClientWebSocketResponse[bool], tcp: asyncio.BaseTransp
     if isinstance(tcp, asyncio.WriteTransport):
         tcp.abort()
     forget_frames(socket.exception())  # aiohttp keeps it
-
-
-def _why(error: OSError) -> str:
-    """Return why there is no connection; OpenSSL's text about an answer that is no TLS does not show the cause."""
-    if isinstance(error, ssl.SSLError) and is_answer_without_tls(error):
-        return f"the port does not speak TLS ({error.reason}); write http:// where it is meant to be without"
-    if error.errno is not None and (error.strerror or "").startswith("Connect call failed"):  # asyncio's own words
-        return os.strerror(error.errno)
-    return error.strerror or str(error) or type(error).__name__
-
-
-def _words(error: BaseException, secrets: Iterable[str]) -> str:
-    """Return what went wrong without the library's texts that quote a URL or an answer's headers."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        words = f"the certificate of {error.host}:{error.port} is refused: {error.certificate_error}"
-        return shown(words, secrets)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return shown(f"cannot connect to {error.host}:{error.port}: {_why(error.os_error)}", secrets)
-    if isinstance(error, aiohttp.ClientResponseError):
-        return shown(f"{error.status} {error.message}", secrets)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the connection ended before the answer"
-    if isinstance(error, OSError):
-        return shown(error.strerror or type(error).__name__, secrets)
-    return f"{type(error).__name__}: the URL, a header or the answer is not what HTTP allows"

@@ -132,3 +132,43 @@ async def test_few_words_of_a_long_refusal_are_shown() -> None:
         with pytest.raises(GatewayError) as error:
             await asked.ask("GET", "/v1/accounts/main")
     assert len(str(error.value)) < 1000
+
+
+async def test_what_is_not_there_is_said_without_the_library_s_words() -> None:
+    async with asking(Stranger(b"{}")) as asked:
+        pass
+    async with api_at(Target(asked.url)) as gone:
+        with pytest.raises(GatewayError) as error:
+            await gone.ask("GET", "/v1/accounts")
+    port = asked.url.rsplit(":", 1)[1]
+    assert str(error.value).endswith(f"control plane: cannot connect to 127.0.0.1:{port}: Connection refused")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"404: Not Found", 404), (b"", 200), (b"<html>", 200), (b"[" * 10**6, 200)]
+)
+async def test_an_answer_that_is_no_json_says_where_the_control_plane_is(body: bytes, status: int) -> None:
+    async with asking(Stranger(body, status=status)) as asked:
+        with pytest.raises(
+            GatewayError, match=f"it answers {status}, and no JSON. The control plane is where control.port"
+        ):
+            await asked.ask("GET", "/v1/accounts")
+
+
+async def test_an_answer_that_is_no_http_is_not_quoted() -> None:
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"N"}\r\n')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server, api_at(Target(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")) as asked:
+        with pytest.raises(GatewayError, match=r"what listens there does not speak HTTP$"):
+            await asked.ask("GET", "/v1/accounts")
+
+
+async def test_a_refusal_that_asks_ends_with_one_sign() -> None:
+    refusal = {"type": "urn:x", "detail": "There is no account 'mian'. Did you mean main?"}
+    async with asking(Stranger(json.dumps(refusal).encode(), status=404)) as asked:
+        with pytest.raises(GatewayError, match=r"Did you mean main\? Ask for something that there is\."):
+            await asked.ask("GET", "/v1/accounts/mian")

@@ -65,6 +65,27 @@ def test_what_does_not_answer_is_one_line(
     assert url in line
 
 
+@pytest.mark.parametrize(
+    ("status", "words"), [(503, "does not work"), (404, "monitoring.port"), (401, "monitoring.port")]
+)
+def test_only_a_gateway_s_own_refusal_says_that_it_does_not_work(
+    status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(status) as url:
+        assert health(url, monkeypatch) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_why_it_cannot_be_asked_is_said_without_a_library_s_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(200) as url:
+        assert health(url.replace("http", "https"), monkeypatch) == 1
+    assert "the port does not speak TLS" in capsys.readouterr().err
+    assert health(url, monkeypatch) == 1
+    assert capsys.readouterr().err == f"gateway: {url} does not answer that it works: Connection refused\n"
+
+
 def test_it_asks_whether_the_gateway_is_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     with answering(503) as url:
         assert health(url, monkeypatch, "--ready") == 0
