@@ -195,7 +195,7 @@ def time_of(start: str, *, position: str) -> datetime:
     try:
         since = datetime.fromisoformat(start)
     except ValueError as error:
-        raise ConfigurationError("start", f"{start!r}: {error}", remedy) from error
+        raise ConfigurationError("start", f"{start!r} is no time that exists", remedy) from error
     if since.tzinfo is None:
         raise ConfigurationError("start", f"{start!r} has no offset", remedy)
     return since

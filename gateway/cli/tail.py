@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import difflib
 import json
+import re
 from collections.abc import Callable
-from typing import Annotated, NoReturn
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final, NoReturn
 
 import typer
 from pydantic import ValidationError
@@ -23,6 +25,9 @@ from gateway.settings.load import load_broker_settings
 from gateway.settings.sections import BrokerSettings
 from gateway.telemetry.logs import configure_logs
 
+_AGO: Final = re.compile(r"([0-9]{1,12})([smhd])")
+_UNITS: Final = {"s": timedelta(seconds=1), "m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+
 app = command_app()
 
 
@@ -31,7 +36,10 @@ def tail(
     kind: Annotated[list[str] | None, typer.Option(help="Only this kind, such as order-update; repeatable.")] = None,
     account: AccountsOption = None,
     start: Annotated[
-        str, typer.Option("--from", help="first, last, new, a position, or a time such as 2026-11-22T13:32:25Z.")
+        str,
+        typer.Option(
+            "--from", help="first, last, new, a position, a time such as 2026-11-22T13:32:25Z, or an age: 5m."
+        ),
     ] = "new",
     follow: Annotated[bool, typer.Option(help="Go on as events come; otherwise end at the log's end.")] = True,
     output: Annotated[
@@ -74,13 +82,24 @@ def tail(
     show = _show_json if output == "json" else _show_line
     configure_logs("console", "warning")
     try:
-        loop.run(_tail(settings, kind, account, start=start, follow=follow, show=show))
+        loop.run(_tail(settings, kind, account, start=_begin(start), follow=follow, show=show))
     except ConfigurationError as error:
         if error.setting != "start":
             raise
         raise typer.BadParameter(f"{error.problem}. {error.remedy}", param_hint="--from") from error
     except BrokenPipeError:
         terminal.hush()
+
+
+def _begin(text: str) -> str:
+    """Return the time that was so long ago, `30s`, `5m`, `2h` or `7d`; what says no such thing as it is."""
+    match = _AGO.fullmatch(text)
+    if match is None:
+        return text
+    try:
+        return (datetime.now(UTC) - int(match[1]) * _UNITS[match[2]]).isoformat()
+    except OverflowError:
+        return "first"
 
 
 async def _tail(

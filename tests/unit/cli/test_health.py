@@ -66,14 +66,14 @@ def test_what_does_not_answer_is_one_line(
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(503, "does not work"), (404, "monitoring.port"), (401, "monitoring.port")]
+    ("status", "message"), [(503, "does not work"), (404, "monitoring.port"), (401, "monitoring.port")]
 )
 def test_only_a_gateway_s_own_refusal_says_that_it_does_not_work(
-    status: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    status: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with answering(status) as url:
         assert health(url, monkeypatch) == 1
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_why_it_cannot_be_asked_is_said_without_a_library_s_words(
