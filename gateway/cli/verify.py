@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 
-from gateway.accounts import AccountsDirectory
+from gateway.accounts import AccountsDirectory, is_account_name
 from gateway.bootstrap import event_loop as loop
 from gateway.bootstrap import terminal
 from gateway.bootstrap.broker import open_broker
@@ -86,10 +86,9 @@ def _strategies(text: str | None) -> Strategies:
 async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked) -> bool:
     assert settings.accounts.directory is not None  # noqa: S101 - the settings see to it
     keys = AccountsDirectory(settings.accounts.directory)
-    names = sorted(accounts or keys.scan()[0])
-    exact = bool(names)
+    names, exact = (accounts, True) if accounts else _names_in(keys)
     async with open_broker(settings.broker, settings.topics) as broker:
-        for name in names:
+        for name in sorted(names):
             try:
                 verdict = await _judge(settings, keys.key(name), broker, name, asked)
             except GatewayError as error:
@@ -100,6 +99,16 @@ async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked)
                 exact = exact and verdict.exact
     terminal.say("verdict: exact" if exact else "verdict: NOT exact")
     return exact
+
+
+def _names_in(keys: AccountsDirectory) -> tuple[Collection[str], bool]:
+    """Return the accounts of a directory, and whether these are all that it is to hold; say what is none."""
+    names, faults = keys.scan()
+    for fault in faults:
+        terminal.say(f"accounts.directory/{fault.entry}: cannot be compared: {fault.problem}. {fault.remedy}")
+    if not names and not faults:
+        terminal.say("accounts.directory holds no account: there is nothing to compare")
+    return names, bool(names) and not any(is_account_name(fault.entry) for fault in faults)
 
 
 async def _judge(settings: Settings, key: str, broker: Broker, account: str, asked: _Asked) -> Verdict:
