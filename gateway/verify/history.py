@@ -123,12 +123,18 @@ def read_envelope(envelope: bytes) -> Emitted | None:
     payload = _payload(members)
     if callback is None or not isinstance(payload, dict):
         return None
+    if payload is members:  # flat: what names the event is no part of it
+        payload = {name: value for name, value in members.items() if not _is_name_of(callback, name, value)}
     payload = _with_header(payload, folded)
     found = next((value for name, value in payload.items() if fold(name) == "eventseqid"), None)
     sequence = whole(found)
     if sequence is None or sequence <= 0:
         return None
     return Emitted(sequence, callback, _dump(payload))
+
+
+def _is_name_of(callback: str, name: str, value: Any) -> bool:  # noqa: ANN401 - any JSON
+    return fold(name) in _NAMES and isinstance(value, str) and _CALLBACKS.get(_short(value)) == callback
 
 
 def _members(envelope: bytes) -> dict[str, Any] | None:
