@@ -141,6 +141,7 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
             by_kind=not broker.one_order,
             enums=settings.hub.enums,
             wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
+            without_number=[message.value for message in logged if message.sequence is None],
         )
         verdict.older = len(_older(history, logged, since))
         verdict.unshown = (history.through, end) if history.through < end else None

@@ -93,6 +93,8 @@ class Verdict:
     dead_letters: int = 0
     not_subscribed: int = 0
     """Events of strategies that were not wanted, and that the log rightly lacks."""
+    without_number: int = 0
+    """Events that were pushed without EventSeqId, and so published without one; by their EventId they are there."""
     older: int = 0
     """Events of the log that are older than all that the hub's history still has: nothing is there to compare with."""
     unshown: tuple[int, int] | None = None
@@ -110,7 +112,8 @@ class Verdict:
             dead = f"; {self.dead_letters} more are dead letters" if self.dead_letters else ""
             other = f"; {self.not_subscribed} more are not subscribed" if self.not_subscribed else ""
             exact = f"{self.account}: exact: {self.logged} of {self.emitted} events once and in order"
-            return f"{exact}{late}{dead}{other}{self._uncompared()}"
+            unnumbered = f"; {self.without_number} more came without a number" if self.without_number else ""
+            return f"{exact}{late}{dead}{other}{unnumbered}{self._uncompared()}"
         faults: dict[str, Sequence[object]] = {
             "lost": self.lost,
             "repeated": self.repeated,
@@ -141,12 +144,14 @@ def compare(
     by_kind: bool = False,
     enums: Mapping[str, Sequence[str]] | None = None,
     wants: Callable[[int, int | None], bool] = lambda _sequence, _strategy: True,
+    without_number: Iterable[bytes] = (),
 ) -> Verdict:
     """Compare one account's log, in the log's order, with everything that its hub emitted.
 
     `by_kind` is for a log that has an order for each kind alone. An event among the `dead_letters`, by its sequence,
     could not be published and is not lost. `enums` are the names that the operator gave to numbers, from 0 on; this
     module has none of its own. `wants` returns by sequence and strategy what was to be published.
+    A message in the log `without_number`, by its value, is not lost where its EventId is that of an event.
     """
     verdict = Verdict(account)
     truth = {event.sequence: event for event in emitted}
@@ -180,6 +185,10 @@ def compare(
     missing = truth.keys() - seen
     verdict.dead_letters = len(missing & set(dead_letters))
     missing -= set(dead_letters)
+    ids = {id_ for value in without_number if (id_ := _id(value)) is not None}
+    unnumbered = {sequence for sequence in missing if ids and _id(truth[sequence].payload) in ids}
+    verdict.without_number = len(unnumbered)
+    missing -= unnumbered
     unwanted = {sequence for sequence in missing if not wants(sequence, _strategy(truth[sequence]))}
     verdict.not_subscribed = len(unwanted)
     verdict.lost = sorted(missing - unwanted)
@@ -188,14 +197,24 @@ def compare(
 
 def _strategy(event: Emitted) -> int | None:
     """Return the strategy that a payload names; None where it names none, or an invalid one."""
+    return whole(_member(event.payload, "strategyid"))
+
+
+def _id(payload: str | bytes) -> str | None:
+    """Return the digits of the EventId that a payload has; None where it has none, or the all-zero one."""
+    found = _member(payload, "eventid")
+    digits = _digits_of(found) if isinstance(found, str) else ""
+    return digits if digits.strip("0") else None
+
+
+def _member(payload: str | bytes, folded: str) -> object:
     try:
-        members = json.loads(event.payload, parse_float=_Number, parse_int=_Number)
+        members = json.loads(payload, parse_float=_Number, parse_int=_Number)
     except ValueError:
         return None
     if not isinstance(members, dict):
         return None
-    found = next((value for name, value in members.items() if fold(name) == "strategyid"), None)
-    return whole(found)
+    return next((value for name, value in members.items() if fold(name) == folded), None)
 
 
 def _difference(event: Emitted, message: Logged, enums: Mapping[str, Sequence[str]]) -> str | None:

@@ -152,3 +152,15 @@ async def test_entries_without_a_number_are_no_end(build: Build) -> None:
     world.hub.user("alpha").emit(4)
     await world.published("alpha", range(4, 8))
     assert (await judged(world, page=3)).emitted == 7
+
+
+async def test_what_was_pushed_without_its_number_is_not_lost(build: Build) -> None:
+    world = await build("alpha", prefill=3)
+    await world.replica()
+    await world.published("alpha", [1, 2, 3])
+    await world.until(lambda: world.status("alpha").state.value == "live", "alpha is live")
+    world.hub.patch_faults("alpha", sequence_missing=1.0)
+    world.hub.user("alpha").emit(4)
+    await world.until(lambda: len(world.messages("alpha")) >= 7, "all are published")
+    verdict = await judged(world)
+    assert str(verdict) == "alpha: exact: 3 of 7 events once and in order; 4 more came without a number"

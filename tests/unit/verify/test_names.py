@@ -11,7 +11,7 @@ from gateway.cli.verify import _names_in
 
 
 @pytest.mark.parametrize(
-    ("files", "is_all", "words"),
+    ("files", "is_all", "message"),
     [
         ({"main": "key"}, True, ""),
         ({}, False, "accounts.directory holds no account: there is nothing to compare"),
@@ -21,11 +21,11 @@ from gateway.cli.verify import _names_in
     ],
 )
 def test_an_account_that_cannot_be_compared_is_named(
-    files: dict[str, str], is_all: bool, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    files: dict[str, str], is_all: bool, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name, key in files.items():
         (tmp_path / name).write_text(key)
     assert _names_in(AccountsDirectory(tmp_path)) == ({"main"} & set(files), is_all)
-    said = capsys.readouterr().out
-    assert words in said
-    assert bool(words) == bool(said)
+    output = capsys.readouterr().out
+    assert message in output
+    assert bool(message) == bool(output)
