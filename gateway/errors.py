@@ -21,6 +21,7 @@ GatewayError
 │   └── Unavailable             the broker cannot be reached, or is busy
 │       ├── TooManyMessages     it takes less at once
 │       ├── StorageFull         somebody must make room in it
+│       ├── NotReady            it is there, and may serve by itself after a while
 │       └── ActionRequired      somebody must give a permission, a login or a topic back
 └── Diverged                    going on could publish the wrong thing
 """
@@ -193,6 +194,10 @@ class TooManyMessages(Unavailable):
 
 class StorageFull(Unavailable):
     """The broker has no room for the commit until somebody makes some; nothing was stored."""
+
+
+class NotReady(Unavailable):
+    """The broker is there and does not serve yet; nothing was stored."""
 
 
 class ActionRequired(Unavailable):

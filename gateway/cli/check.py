@@ -25,6 +25,7 @@ from gateway.errors import (
     ConfigurationError,
     GatewayError,
     HubError,
+    NotReady,
     Unauthorized,
     Unavailable,
 )
@@ -114,8 +115,8 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
 async def _check_broker(settings: Settings, accounts: Iterable[str]) -> str:
     try:
         return await _look_at_broker(settings, accounts)
-    except ActionRequired:
-        raise
+    except (ActionRequired, NotReady):
+        raise  # its words say what is right
     except Unavailable as error:
         remedy = f"Start {NAMES[settings.broker.kind]} there, or mend the setting."
         raise ConfigurationError("broker.servers", str(error), remedy) from error

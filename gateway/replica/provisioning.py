@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, NoReturn
 
-from gateway.errors import ActionRequired, BrokerError, ConfigurationError
+from gateway.errors import ActionRequired, BrokerError, ConfigurationError, NotReady
 from gateway.telemetry.logs import get_logger
 
 _CHECK_INTERVAL_S: Final = 180.0
@@ -56,6 +56,8 @@ class Provisioning:
         """`look` creates what is missing and compares what is there; it raises ConfigurationError and BrokerError."""
         self.problem: str | None = None
         """The problem, as text for people; None where none is known."""
+        self.not_ready: str | None = None
+        """Why the broker does not serve though it is there, where that may pass by itself; None where it serves."""
         self.throttle = LogThrottle()
         self._check_now = look
         self._check_requested = asyncio.Event()
@@ -67,8 +69,9 @@ class Provisioning:
     async def run(self) -> NoReturn:
         """Check each few minutes, and soon after a request."""
         while True:
+            interval = _RECHECK_INTERVAL_S if self.problem or self.not_ready else _CHECK_INTERVAL_S
             with suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_INTERVAL_S if self.problem is None else _RECHECK_INTERVAL_S):
+                async with asyncio.timeout(interval):
                     await self._check_requested.wait()
             self._check_requested.clear()
             await self.check()
@@ -78,8 +81,11 @@ class Provisioning:
         """Look now; never raises for what may pass by itself."""
         if self._check_now is None:
             return
+        self.not_ready = None
         try:
             await self._check_now()
+        except NotReady as error:
+            self.not_ready = str(error)
         except (ConfigurationError, ActionRequired) as error:
             self.problem = str(error)
             if self.throttle.should_log(self.problem):

@@ -9,6 +9,7 @@ from typing import Any
 import nats
 
 from tests.support.gateway_process import House, house
+from tests.support.nats_server import leaf_and_hub
 
 CONTROL = "mesolive-gateway-control"
 NOT_READABLE = f"the stream {CONTROL} cannot be read: allow_direct is off"
@@ -48,3 +49,17 @@ async def test_a_control_stream_that_allows_no_direct_get(tmp_path: Path) -> Non
         (passed,) = [line for line in checked.stdout.splitlines() if line.startswith("ok    broker")]
         assert passed.endswith("stream mesolive-gateway as it must be; 2.14.0 is the oldest server that is supported")
         assert (await place.verdict()).faults == {}
+
+
+async def test_a_server_without_jetstream_waits_for_those_that_have_it(tmp_path: Path) -> None:
+    """It ended with code 2, and was started again and again, while the servers behind its own were away."""
+    message = "has no JetStream, and nobody that it reaches"
+    async with house(tmp_path, accounts=1) as place:
+        with leaf_and_hub(tmp_path) as (near, _):
+            env = {"GATEWAY_BROKER__SERVERS": near.url}
+            gateway = await place.gateway(env)
+            await gateway.wait_for_log(message)
+            checked = await place.start("check", env=env)
+            assert await checked.ended() == 1
+            assert f"FAIL  broker: the NATS server edge {message}" in checked.stdout
+            assert gateway.popen.poll() is None

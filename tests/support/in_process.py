@@ -56,6 +56,7 @@ class World:
         audit: float = 0.2,
         connect: Any = None,  # noqa: ANN401
         memory_bytes: int = 256 * 2**20,
+        provision: Callable[[], Awaitable[object]] | None = None,
         **hub: Any,  # noqa: ANN401
     ) -> Replica:
         """Start a replica, with further settings of the hub's; it is stopped at the end."""
@@ -80,6 +81,7 @@ class World:
             member=owner,
             tracer=tracer,
             connect=connect,
+            provision=provision,
         )
         self.replicas.append(replica)
         running = asyncio.create_task(replica.run())

@@ -87,3 +87,19 @@ def _has_leader(monitor: int, size: int) -> bool:
     with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/jsz") as answer:
         meta = json.load(answer).get("meta_cluster") or {}
     return bool(meta.get("leader")) and meta.get("cluster_size") == size
+
+
+@contextmanager
+def leaf_and_hub(folder: Path) -> Iterator[tuple[NatsServer, NatsServer]]:
+    """Yield a server without JetStream, and the one with it that it reaches over a leaf connection, not started yet."""
+    port = free_port()
+    here: dict[str, Any] = {"jetstream": {"store_dir": str(folder / "hub/jetstream"), "domain": "far"}}
+    hub = NatsServer(folder / "hub", config={**here, "leafnodes": {"listen": f"127.0.0.1:{port}"}})
+    remote = {"remotes": [{"url": f"nats://127.0.0.1:{port}"}], "reconnect": 1}
+    leaf = NatsServer(folder / "leaf", config={"jetstream": None, "server_name": "edge", "leafnodes": remote})
+    try:
+        leaf.start()
+        yield leaf, hub
+    finally:
+        hub.stop()
+        leaf.stop()

@@ -142,3 +142,8 @@ def encrypted(client: Client) -> bool:
     """Return whether the connection is over TLS: nats-py goes on in plain text where the server offers none."""
     writer = getattr(client._transport, "_io_writer", None)  # noqa: SLF001
     return writer is None or extra(writer, "ssl_object") is not None
+
+
+def server_info(client: Client) -> dict[str, Any]:
+    """Return what the server last told of itself: `server_name`, `jetstream` where it has that, `cluster`."""
+    return client._server_info  # noqa: SLF001 - see above

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
-from gateway.broker.jetstream.link import JetStreamApiError, Link, NoResponders
+from gateway.broker.jetstream.link import JetStreamApiError, Link
+from gateway.broker.jetstream.readiness import jetstream_needed
 from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ActionRequired, ConfigurationError
@@ -33,7 +34,6 @@ _TRANSIENT: Final = frozenset({10005})
 _NOT_CLUSTERED: Final = 10074
 _OPERATORS: Final = 4
 """The first digit of a status that is the caller's to fix, as in HTTP."""
-_NOT_ENABLED: Final = frozenset({10039, 10076})
 REMEDY: Final = (
     "Mend it with `nats stream edit {stream}`. What that cannot change (storage, retention workqueue, sealed) is "
     "mended by `nats stream backup`, `nats stream rm` and `nats stream restore --config`, which keeps messages and "
@@ -68,25 +68,15 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
     Raises:
         ConfigurationError: JetStream is off, the server too old, a permission missing, the stream missing
             (and not to be made) or dangerous; says which, and what to do.
-        Unavailable: NATS did not answer, or has no room for the stream now.
+        Unavailable: NATS did not answer, or has no room for the stream now; of these, ActionRequired and NotReady
+            say why JetStream does not serve.
 
     """
     link = connection.link
     _check_server(link)
     stream = settings.topics.stream
-    try:
-        with permissions_needed():
-            info = await _made(link, settings)
-    except NoResponders as no_responders:
-        remedy = "Enable it: `jetstream { store_dir: … }`."
-        raise ConfigurationError(
-            "broker.servers", "JetStream is not enabled on this NATS server", remedy
-        ) from no_responders
-    except JetStreamApiError as refusal:
-        if refusal.code in _NOT_ENABLED:
-            remedy = "Enable it: `jetstream: enabled` in the account, or limits above 0 in its JWT."
-            raise ConfigurationError("broker", f"NATS says: {refusal.description}", remedy) from refusal
-        raise
+    with permissions_needed(), jetstream_needed(link):
+        info = await _made(link, settings)
     rules = StreamRules(
         "checkpoints", settings.topics.subjects, settings.replicas, SMALLEST_MESSAGE, also_without=("deny_purge",)
     )
@@ -144,7 +134,7 @@ async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
     except JetStreamApiError as refusal:
         if refusal.code == _NAME_IN_USE:  # another replica was quicker
             return await link.api(f"STREAM.INFO.{stream}")
-        if refusal.code in _TRANSIENT or refusal.code in _NOT_ENABLED:
+        if refusal.code in _TRANSIENT:
             raise
         if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _OPERATORS:
             raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal

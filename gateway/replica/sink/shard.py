@@ -251,8 +251,9 @@ class Shard:
             say = self._logger.error if needs_person else self._logger.warning
             say("shard log failed, reopening", error=str(error), retry_in=round(delay, 2))
         self.needs = str(error) if needs_person else provisioning.problem
-        for account in self.accounts.values() if self.needs is not None else ():
-            account.last_error = self.needs
+        words = self.needs or provisioning.not_ready
+        for account in self.accounts.values() if words is not None else ():
+            account.last_error = words
             account.touch()
 
     async def _reopen_delay(self, seconds: float) -> None:

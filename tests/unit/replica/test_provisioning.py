@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from gateway.broker.memory.faults import Edge, no_faults
-from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
+from gateway.errors import ActionRequired, ConfigurationError, GatewayError, NotReady, Unavailable
 from gateway.replica.provisioning import LogThrottle, Provisioning
 from gateway.replica.source.account import AccountState
 from tests.support.in_process import Build
@@ -108,3 +108,26 @@ async def test_accounts_say_what_to_mend_and_a_replica_with_no_shard_is_unready(
     assert not await needs_person()
     assert [entry["log_level"] for entry in logs if "shard log failed, reopening" in entry["event"]] == ["error"]
     assert not [entry for entry in world.broker.entries if entry.stored.message.topic == "dead-letter"]
+
+
+async def test_accounts_say_that_the_broker_does_not_serve_yet(build: Build) -> None:
+    world = await build("alpha", prefill=10)
+    words = "the cluster has no leader"
+
+    async def faults(edge: Edge) -> None:
+        if edge.call == "commit" and edge.when == "before":
+            raise NotReady(words)
+
+    async def look() -> None:
+        if world.broker.faults is faults:
+            raise NotReady(words)
+
+    world.broker.faults = faults
+    with structlog.testing.capture_logs() as logs:
+        replica = await world.replica(provision=look)
+        await world.until(lambda: world.status("alpha").last_error == words, "it says so")
+        assert not (await replica.metrics()).action_required
+        world.broker.faults = no_faults
+        await world.published("alpha", range(1, 11))
+        await world.until(lambda: world.status("alpha").last_error is None, "it is well")
+    assert {entry["log_level"] for entry in logs if words in entry.get("error", "")} == {"warning"}

@@ -24,11 +24,11 @@ MEMBERS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", ["EventType", "type", "event_name", "Callback", "CallbackName", "METHOD", "Name"])
-@pytest.mark.parametrize("says", ["OrderUpdate", "OnOrderUpdate", "order_update_event"])
+@pytest.mark.parametrize("message", ["OrderUpdate", "OnOrderUpdate", "order_update_event"])
 @pytest.mark.parametrize("has_other", [False, True])
-def test_the_name_of_the_event_is_no_member_of_it(name: str, says: str, has_other: bool) -> None:
+def test_the_name_of_the_event_is_no_member_of_it(name: str, message: str, has_other: bool) -> None:
     more = {"Method" if name == "type" else "Type": "a member of the payload"} if has_other else {}
-    envelope = json.dumps({**MEMBERS, **more, name: says}).encode()
+    envelope = json.dumps({**MEMBERS, **more, name: message}).encode()
     emitted, event = read_envelope(envelope), Decoder().envelope("main", envelope)
     assert emitted is not None
     assert isinstance(event, Event), event

@@ -1,0 +1,101 @@
+"""What is said while NATS is there and its JetStream is not, and that it is no wrong setting where it may pass."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.stream import StreamSettings, prepare
+from gateway.broker.jetstream.topics import Topics
+from gateway.cli.check import _check_broker
+from gateway.errors import ActionRequired, NotReady, Unavailable
+from gateway.settings.model import Settings
+from gateway.settings.sections import AccountsSettings, BrokerSettings, HubSettings
+from tests.support.nats_server import NatsServer, cluster, leaf_and_hub
+
+STREAM = StreamSettings(Topics("meso"))
+TIMEOUT_S = 60.0
+
+
+@pytest.fixture
+def leaf(folder: Path) -> Iterator[tuple[NatsServer, NatsServer]]:
+    with leaf_and_hub(folder) as servers:
+        yield servers
+
+
+@pytest.fixture
+async def at_leaf(leaf: tuple[NatsServer, NatsServer]) -> AsyncIterator[Connection]:
+    async with connect(ConnectionOptions(servers=[leaf[0].url])) as connection:
+        yield connection
+
+
+async def prepared(connection: Connection) -> None:
+    """Wait until it serves; each refusal until then must be of the kind that the gateway waits for."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            try:
+                return await prepare(connection, STREAM)
+            except Unavailable:
+                await asyncio.sleep(0.1)
+
+
+async def refused(connection: Connection) -> str:
+    """Wait until the cluster says that it has no leader; until then it answers still, or does not answer."""
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            try:
+                await prepare(connection, STREAM)
+            except NotReady as error:
+                if "says" in str(error):
+                    return str(error)
+
+
+def settings(server: NatsServer, folder: Path) -> Settings:
+    return Settings(
+        hub=HubSettings(url="http://hub"),
+        accounts=AccountsSettings(directory=folder),
+        broker=BrokerSettings(servers=[server.url], prefix="meso"),
+    )
+
+
+async def test_a_server_without_jetstream_that_reaches_others_may_pass(
+    at_leaf: Connection, leaf: tuple[NatsServer, NatsServer], tmp_path: Path
+) -> None:
+    """It was: the gateway ended with code 2 while the servers behind it were away."""
+    message = r"the NATS server edge has no JetStream, and nobody that it reaches .* Start the servers that have it"
+    with pytest.raises(ActionRequired, match=message):
+        await prepare(at_leaf, STREAM)
+    with pytest.raises(ActionRequired, match=message):
+        await _check_broker(settings(leaf[0], tmp_path), [])
+
+
+async def test_an_api_of_another_name_is_not_taken_for_jetstream_that_is_off(
+    leaf: tuple[NatsServer, NatsServer],
+) -> None:
+    near, far = leaf
+    async with connect(ConnectionOptions(servers=[near.url], api_prefix="$JS.far.API")) as connection:
+        with pytest.raises(ActionRequired, match=r"nobody serves \$JS\.far\.API: either broker\.api_prefix is not"):
+            await prepare(connection, STREAM)
+        far.start()
+        await prepared(connection)
+
+
+async def test_a_cluster_without_a_leader_says_so_and_is_waited_for(folder: Path, tmp_path: Path) -> None:
+    message = "JetStream says: .*, asked by way of the NATS server n0: the cluster or the stream elects"
+    with cluster(folder) as servers:
+        options = ConnectionOptions(servers=[servers[0].url], timeout=2.0, discover=False)
+        async with connect(options) as connection:
+            await prepared(connection)
+            for server in servers[1:]:
+                server.kill()
+            assert re.search(message, await refused(connection))
+            with pytest.raises(NotReady, match=message):
+                await _check_broker(settings(servers[0], tmp_path), [])
+            for server in servers[1:]:  # one of them may be the only one that has the stream
+                server.start()
+            await prepared(connection)
