@@ -91,6 +91,8 @@ class ReplayJob:
         self._history, self._probing = self._client(_PAGE), self._client(_PROBED)
         self._queue = ReplayQueue(id_, replay, progress or Progress(phase=Phase.PENDING))
         self.waits_for: str | None = None
+        self.held_up_by: str | None = None
+        """Why its next message did not get through so far."""
         self._offered: asyncio.Event | None = None
         self._taken: Progress | None = None
         self.is_over = False
@@ -116,7 +118,7 @@ class ReplayJob:
 
     def on_committed(self) -> None:
         """What was taken is committed."""
-        taken, self._taken = self._taken, None
+        taken, self._taken, self.held_up_by = self._taken, None, None
         self._marked_at = asyncio.get_running_loop().time()
         self.is_over = taken is not None and taken.phase.is_final
         if self._queue.has_progress or self._queue.progress is not taken:
@@ -139,7 +141,7 @@ class ReplayJob:
             published=progress.published,
             rate=round(rate, 1),
             seconds_left=None if left is None else round(left, 1),
-            detail=progress.detail if is_shown and progress.phase.is_final else self.waits_for,
+            detail=progress.detail if is_shown and progress.phase.is_final else self.waits_for or self.held_up_by,
             started=progress.started,
             ended=progress.ended if is_shown else None,
         )

@@ -40,6 +40,7 @@ class ReplayScheduler:
         self._taken: dict[str, bytes | None] = {}  # progress in the commit that is under way
         self._forgotten: set[str] = set()
         self._withdrawn: set[str] = set()  # of these, those whose progress is to be erased
+        self._held: dict[str, str] = {}  # why a message of theirs does not get through
         self._restart_delays = RestartDelays()
         self._tasks: asyncio.TaskGroup | None = None
 
@@ -47,6 +48,7 @@ class ReplayScheduler:
         """Follow what operators want of a replay; None where it is forgotten."""
         if replay is None:
             self._desired.pop(id_, None)
+            self._held.pop(id_, None)
             self._restart_delays.forget(id_)
             self._drop(id_)
             self._forgotten.add(id_)
@@ -110,6 +112,7 @@ class ReplayScheduler:
             return
         job = ReplayJob(id_, replay, progress, account, self._settings, partial(self._is_ready, id_))
         self._jobs[id_] = job
+        job.held_up_by = self._held.get(id_)
         self._running[id_] = self._tasks.create_task(self._run(id_, job.run), name=f"replay-{id_}")
 
     async def _run(self, id_: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -146,6 +149,15 @@ class ReplayScheduler:
             running.cancel()
             again = self._restart(id_, self._wait_to_restart(id_, error))
             self._running[id_] = self._tasks.create_task(again, name=f"replay-{id_}")
+
+    def hold(self, id_: str, problem: str) -> None:
+        """Note why a message of a replay did not get through: it is tried again after a while."""
+        self._held[id_] = f"{problem}; it is tried again, after a while and by itself"
+
+    def is_to_end(self, id_: str) -> bool:
+        """Return whether an operator wants it to end, or to be forgotten: then it has no message any more."""
+        replay = self._desired.get(id_)
+        return replay is None or replay.cancel_requested
 
     def _is_ready(self, id_: str) -> None:
         self._ready.add(id_)
@@ -192,6 +204,7 @@ class ReplayScheduler:
             else:
                 self._progress[id_] = progress
             job = self._jobs.get(id_)
+            self._held.pop(id_, None)
             if job is not None:
                 job.on_committed()
                 if job.is_over:

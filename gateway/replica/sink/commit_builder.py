@@ -39,6 +39,7 @@ class CommitBuilder:
         rejections: Rejections,
         turns: ReplayTurns,
         large: LargeTurns,
+        large_replays: LargeTurns,
         replays: ReplayScheduler,
         forgets: set[str],
         forgetter: AccountForgetter,
@@ -51,6 +52,7 @@ class CommitBuilder:
         self._rejections = rejections
         self._turns = turns
         self._large = large
+        self._large_replays = large_replays
         self._replays = replays
         self._forgets = forgets
         self._forgetter = forgetter
@@ -83,6 +85,10 @@ class CommitBuilder:
     def _next_commit(self, limits: Limits) -> PendingCommit:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
         pending = PendingCommit(aim=self._commits.aim)
+        if (id_ := self._large_replays.due(self._replays.ids())) is not None:
+            self._add_replay(id_, pending, limits, most=1)
+            if pending.checkpoints:
+                return pending
         if self._turns.must_be_alone:
             self._add_replays(pending, limits)
             if pending.checkpoints:
@@ -199,21 +205,29 @@ class CommitBuilder:
         """Add what replays have, behind everything that is new; after a failure alone, and not at once."""
         if not self._turns.may_go(has_others=bool(pending.checkpoints)):
             return
+        aside = {id_ for id_ in self._large_replays.names() if not self._replays.is_to_end(id_)}
         for id_ in self._replays.ids():
+            if id_ in aside:
+                continue
             room = limits.messages - len(pending.messages) - len(pending.checkpoints) - 1
             space = limits.bytes - pending.size - LARGEST
             aim = pending.aim - pending.size
             if pending.checkpoints and (room < 1 or space < limits.bytes // 4 or aim <= 0):
                 return
-            made = PreparedMessages(self._maker)
-            try:
-                taken = self._replays.take(id_, room, min(space // 2, aim), made.measure)
-                if taken is not None:
-                    items, progress = taken
-                    self.add(pending, KEY + id_, progress, limits, items, made.messages)
-                    pending.replays.append(id_)
-            except Exception as error:  # noqa: BLE001 - events and the other replays go on
-                self._replays.fail(id_, error)
+            self._add_replay(id_, pending, limits, most=room)
+
+    def _add_replay(self, id_: str, pending: PendingCommit, limits: Limits, *, most: int) -> None:
+        """Add at most so many messages of a replay, and the progress that covers them."""
+        made = PreparedMessages(self._maker)
+        space = min((limits.bytes - pending.size - LARGEST) // 2, pending.aim - pending.size)
+        try:
+            taken = self._replays.take(id_, most, space, made.measure)
+            if taken is not None:
+                items, progress = taken
+                self.add(pending, KEY + id_, progress, limits, items, made.messages)
+                pending.replays.append(id_)
+        except Exception as error:  # noqa: BLE001 - events and the other replays go on
+            self._replays.fail(id_, error)
 
     def has_room(self, pending: PendingCommit, limits: Limits, messages: int) -> bool:
         """Return whether so many messages more, small ones, and their checkpoint are well in the same commit."""

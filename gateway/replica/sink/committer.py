@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
+from typing import Final
 
 from gateway.broker.ports import Commit, Limits, ShardLog
 from gateway.errors import CommitRejected, OutcomeUnknown, TooLarge, TooManyMessages, Unavailable
@@ -17,6 +18,9 @@ from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.replica.sink.rejections import Rejections
 from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.telemetry.span import NO_SPAN
+
+_REPLAY_RESTS: Final = 3.0
+"""So many times as long as a commit took that failed for a replay's message, that is not tried again."""
 
 
 class Committer:
@@ -39,6 +43,10 @@ class Committer:
         """Whether fewer messages can be tried than the broker refused."""
         self.large = LargeTurns(wake)
         """Accounts whose messages may be too large for the line."""
+        self.large_replays = LargeTurns(wake, rests=_REPLAY_RESTS)
+        """Replays whose messages may be."""
+        self.blamed: tuple[Collection[str], Collection[str]] = (), ()
+        """Accounts and replays whose messages may be why the last commit failed: they are too large for the line."""
         self._shard = shard
         self._commits = settings.commits
         self._counters = settings.counters
@@ -80,24 +88,34 @@ class Committer:
             pending.messages[0] = self._maker.dead_letter(
                 pending.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
             )
-        began = loop.time()
+        began, self.blamed = loop.time(), ((), ())
         try:
             async with self._commits.slot(pending.size, has_failed=self._has_failed):
                 self._has_failed = True
                 began = loop.time()
                 await self._store_fitting(writer, pending)
         except (Unavailable, OutcomeUnknown):  # a refusal or a rival does not measure the line
-            self.large.on_failed(pending.largest(above=self._commits.aim), loop.time() - began)
+            self._blame(pending, loop.time() - began)
             raise
         self._has_failed = False
         self._rejections.on_stored(pending.items)
         if self.large.names():
             self.large.on_stored(pending.largest())
+        if self.large_replays.names():
+            self.large_replays.on_stored(pending.largest_replayed())
         if self._message_limit is not None:
             self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
         self.heard_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
         self.counts["messages"] += len(pending.messages)
+
+    def _blame(self, pending: PendingCommit, seconds: float) -> None:
+        """Let those go alone whose messages are larger than what is sent at once, after a commit of so many seconds."""
+        aim = self._commits.aim
+        sizes, replayed = pending.largest(above=aim), pending.largest_replayed(above=aim)
+        self.blamed = sizes.keys(), replayed.keys()
+        self.large.on_failed(sizes, seconds)
+        self.large_replays.on_failed(replayed, seconds)
 
     async def _store_fitting(self, writer: ShardLog, pending: PendingCommit) -> None:
         """Store it once each message is as large as the broker takes; raises BrokerError."""

@@ -3,6 +3,7 @@
 A message is one piece, however slow the line to the broker is. A message that never fits is tried again and again, for
 up to 80 s on Kafka, and what is beside it in a commit fails with it. So its account goes alone, and the neighbours
 first have as long as the failed commit took: each waits for one such commit at most, and has half of the time.
+A replay is in less of a hurry, and leaves them three quarters.
 """
 
 from __future__ import annotations
@@ -16,20 +17,21 @@ _FORGOTTEN: Final = 60.0
 
 
 class LargeTurns:
-    """Those of one shard."""
+    """Those of one shard's accounts, or of its replays."""
 
-    __slots__ = ("_after", "_is_others_turn", "_suspects", "_wake")
+    __slots__ = ("_after", "_is_others_turn", "_rests", "_suspects", "_wake")
 
-    def __init__(self, wake: Callable[[], None]) -> None:
-        """`wake` is called when a rest is over."""
+    def __init__(self, wake: Callable[[], None], *, rests: float = 1.0) -> None:
+        """`wake` is called when a rest is over, which lasts `rests` times as long as the commit that failed."""
+        self._rests = rests
         self._wake = wake
         self._after = 0.0
         self._is_others_turn = False
         self._suspects: dict[str, int] = {}
-        """By account, in the order in which they are tried: the bytes of the message."""
+        """By account or replay, in the order in which they are tried: the bytes of the message."""
 
     def names(self) -> Collection[str]:
-        """Return the accounts that are left out of what others share."""
+        """Return the accounts or replays that are left out of what others share."""
         if self._suspects and asyncio.get_running_loop().time() >= self._after + _FORGOTTEN:
             self._suspects.clear()
         return self._suspects.keys()
@@ -45,15 +47,16 @@ class LargeTurns:
         return None if self._is_others_turn else names[0]
 
     def on_failed(self, sizes: dict[str, int], seconds: float) -> None:
-        """A commit failed that took so many seconds, with messages of these sizes that are too large, by account."""
+        """A commit failed after so many seconds, with messages of these sizes that are too large, by whose they are."""
         if not sizes:
             return
         for name in sizes:
             self._suspects.pop(name, None)
         self._suspects |= sizes
         loop = asyncio.get_running_loop()
-        self._after, self._is_others_turn = loop.time() + seconds, False
-        loop.call_later(seconds, self._wake)
+        rest = self._rests * seconds
+        self._after, self._is_others_turn = loop.time() + rest, False
+        loop.call_later(rest, self._wake)
 
     def on_stored(self, sizes: dict[str, int]) -> None:
         """Note that a commit was stored; `sizes` are the largest of its messages, by account."""
@@ -62,5 +65,5 @@ class LargeTurns:
                 del self._suspects[name]
 
     def forget(self, name: str) -> None:
-        """An account goes."""
+        """An account or a replay goes."""
         self._suspects.pop(name, None)

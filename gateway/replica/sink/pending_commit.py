@@ -73,6 +73,14 @@ class PendingCommit:
                 found[message.account] = max(message.size, found.get(message.account, 0))
         return found
 
+    def largest_replayed(self, above: int = 0) -> dict[str, int]:
+        """Return the same of each replay, by its id."""
+        found: dict[str, int] = {}
+        for item, message in zip(self.items, self.messages, strict=True):
+            if message.size > above and item.replay is not None:
+                found[item.replay.replay] = max(message.size, found.get(item.replay.replay, 0))
+        return found
+
     @property
     def gaps(self) -> list[Notification]:
         """The gaps that it announces."""

@@ -84,6 +84,7 @@ class Shard:
             self._rejections,
             self._turns,
             self._committer.large,
+            self._committer.large_replays,
             self.replays,
             self.sessions.forgets,
             self.sessions.forgetter,
@@ -351,6 +352,8 @@ class Shard:
             self._settings.counters.failures += 1
             if isinstance(error, OutcomeUnknown):
                 self._count_uncertain(pending)
+            for id_ in self._committer.blamed[1]:
+                self.replays.hold(id_, str(error))
             if pending.replays:
                 self._turns.on_failed()
             raise
