@@ -71,6 +71,10 @@ class CommitBuilder:
         """Take nothing more of any."""
         self._ready.clear()
 
+    def begin(self) -> PendingCommit:
+        """Return an empty commit, as large as the line takes one now: it stays so while it is filled."""
+        return PendingCommit(aim=self._commits.aim)
+
     def build(self, limits: Limits, *, plain: bool) -> PendingCommit | None:
         """Return the next commit, of which some messages carry a trace; None where there is nothing to store."""
         pending = self._next_commit(limits)
@@ -84,7 +88,7 @@ class CommitBuilder:
 
     def _next_commit(self, limits: Limits) -> PendingCommit:
         """Take a batch of each account that has one, fairly, as much as one commit may hold."""
-        pending = PendingCommit(aim=self._commits.aim)
+        pending = self.begin()
         if (id_ := self._large_replays.due(self._replays.ids())) is not None:
             self._add_replay(id_, pending, limits, most=1)
             if pending.checkpoints:
@@ -232,4 +236,4 @@ class CommitBuilder:
     def has_room(self, pending: PendingCommit, limits: Limits, messages: int) -> bool:
         """Return whether so many messages more, small ones, and their checkpoint are well in the same commit."""
         has_place = len(pending.messages) + len(pending.checkpoints) + messages < limits.messages
-        return has_place and pending.size < self._commits.aim and pending.size + 2 * LARGEST < limits.bytes
+        return has_place and pending.size < pending.aim and pending.size + 2 * LARGEST < limits.bytes

@@ -25,6 +25,8 @@ from gateway.telemetry.tracer import Tracer
 class PendingCommit:
     """A commit in the making."""
 
+    aim: int
+    """Bytes of accounts and replays that it is to have at the most."""
     items: list[OutgoingItem] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     checkpoints: dict[str, bytes | None] = field(default_factory=dict)
@@ -44,8 +46,6 @@ class PendingCommit:
     """Of the messages that are sampled."""
     plain: dict[int, Message] = field(default_factory=dict)
     """Those messages by their places, as they would be otherwise."""
-    aim: int = 0
-    """Maximum bytes of accounts and replays in it."""
 
     def add_traces(self, place: int, tracer: Tracer) -> None:
         """Let the message at `place` carry a trace of its own."""

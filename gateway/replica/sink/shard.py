@@ -313,7 +313,7 @@ class Shard:
         checkpoints = await writer.checkpoints()
         left = taken_back(checkpoints, writer.lost)
         while left:
-            pending, limits = PendingCommit(), self._committer.limits(writer)
+            pending, limits = self._builder.begin(), self._committer.limits(writer)
             for name, taken in left.items():
                 messages = [self._maker.make(item) for item in taken.gaps]
                 if pending.checkpoints and not self._builder.has_room(pending, limits, len(messages)):

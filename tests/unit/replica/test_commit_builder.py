@@ -121,7 +121,7 @@ def test_what_became_of_a_commit_is_counted_by_what_is_in_it() -> None:
         OutgoingItem(Notification("main", "gap", {})),
         OutgoingItem(an_event(6), replay=ReplayMark("id")),
     ]
-    pending = PendingCommit(items, [to_message(item) for item in items])
+    pending = PendingCommit(0, items, [to_message(item) for item in items])
     pending.messages[2] = dead_letter_message(undecodable)  # the broker did not take it as it was
     pending.filtered["main", "error"] += 2
     counts, delays = pending.outcomes(ticks("2026-11-22T13:32:02Z") / TICKS_PER_SECOND)
@@ -134,3 +134,19 @@ def test_what_became_of_a_commit_is_counted_by_what_is_in_it() -> None:
         ("main", "error", "filtered"): 2,
     }
     assert delays == [1.5, 0.5]
+
+
+async def test_a_commit_has_room_by_its_own_aim_while_that_of_the_line_moves(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = await build("alpha")
+    replica = await world.replica()
+    builder, limits = replica._shards.known[0]._builder, Limits(messages=10, bytes=1024 * 1024)
+    monkeypatch.setattr(CommitSlots, "aim", 1000)
+    pending = builder.begin()
+    monkeypatch.setattr(CommitSlots, "aim", 100)
+    pending.size = 999
+    assert builder.has_room(pending, limits, 1)
+    monkeypatch.setattr(CommitSlots, "aim", 10_000)
+    pending.size = 1000
+    assert not builder.has_room(pending, limits, 1)
