@@ -23,7 +23,7 @@ class AccountStatus:
     settled: int
     """The highest sequence that is committed: published, filtered or dead-lettered."""
     last_error: str | None
-    """The last error, until the account is live again."""
+    """The last error, until the account is live again; of a message that does not get through, until it does."""
     connects: int
 
     @property
@@ -40,7 +40,7 @@ def status_of(account: Account) -> AccountStatus:
         published=account.counters.published,
         latest=account.lag.latest,
         settled=account.lag.settled,
-        last_error=account.last_error,
+        last_error=account.last_error or account.lag.held_up_by,
         connects=account.counters.connects,
     )
 

@@ -41,6 +41,7 @@ USUAL: Final = 10.0
 LONGEST: Final = 8 * USUAL
 UNSENDABLE: Final = 950_000
 """Bytes of a message that takes 95 s."""
+MESSAGE: Final = "the line is too slow"
 SECONDS: Final = 1000.0
 CANCELLED_AT: Final = 400.0
 """Between two tries of a replay's message."""
@@ -84,8 +85,8 @@ class SlowShard:
         if took > limit:
             self._log.failures += 1
             if size >= LARGE and self._log.limits.came_too_late(size):
-                self._log.needs.append("the line is too slow")
-                raise ActionRequired("the line is too slow")
+                self._log.needs.append(MESSAGE)
+                raise ActionRequired(MESSAGE)
             raise Unavailable("nothing was stored")
         self._log.limits.came_in_time(size, took)
         await self._good.commit(commit)
@@ -107,6 +108,8 @@ class Lived:
         """How far those are at the end."""
         self.then: dict[str, ReplayState] = {}
         """How far they are a few seconds after some are cancelled."""
+        self.errors: list[dict[str, str | None]] = []
+        """The accounts' last errors, twice a second."""
         self.cancelled: list[str] = []
         """Those that an operator ends in the middle."""
         self.keys = Path(tempfile.mkdtemp(prefix="keys-"))
@@ -133,12 +136,20 @@ class Lived:
         for name in self.large:
             self.hub.users[name].emit(UNSENDABLE)
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._look())
             for name in self.live:
                 tasks.create_task(self._emit(name))
             if self.replayed_from is not None:
                 tasks.create_task(self._replay(self.replayed_from))
         replica.stop()
         await running
+
+    async def _look(self) -> None:
+        """See twice a second what the accounts complain of."""
+        clock = asyncio.get_running_loop().time
+        while clock() < SECONDS - 1:
+            await asyncio.sleep(0.5)
+            self.errors.append({one.account: one.last_error for one in self.replica.statuses()})
 
     async def _replay(self, at: float) -> None:
         """Ask for all of each account again."""
@@ -189,6 +200,10 @@ def test_a_message_that_never_fits_holds_its_neighbours_up_for_one_try(live: int
     late = sorted(world.late())
     log.info("%d events, %.1f s late, the last %.1f s; %d tries", len(late), median(late), late[-1], world.log.failures)
     assert world.log.needs
+    assert not [reported for reported in world.errors if any(reported[name] for name in world.live)], (
+        "they wait for a try"
+    )
+    assert [world.errors[-1][name] for name in world.large] == [MESSAGE] * unsendable
     assert late[-1] < LONGEST + 20
     assert median(late) < LONGEST / 2
 
@@ -199,6 +214,8 @@ def test_a_message_that_fits_once_the_line_is_quick_again_is_stored() -> None:
     simulate(1, world.run)
     stored = [entry.at for entry in world.broker.entries if entry.stored.message.size > UNSENDABLE]
     assert len(stored) == 1
+    assert MESSAGE in {reported["large-0"] for reported in world.errors}
+    assert world.errors[-1]["large-0"] is None, "it is over"
     assert SECONDS / 2 < stored[0] < SECONDS / 2 + 2 * LONGEST + 20
     assert max(late for late in world.late()) < LONGEST + 20
 
@@ -211,10 +228,11 @@ def test_a_replay_of_what_never_fits_waits_in_words_and_alone(live: int, unsenda
     late = sorted(world.late())
     log.info("%d events, %.1f s late, the last %.1f s; %d tries", len(late), median(late), late[-1], world.log.failures)
     log.info("%s", world.replays)
+    assert not [reported for reported in world.errors if any(reported.values())], "no account is concerned"
     assert {world.replays[name].phase for name in world.live} == {Phase.COMPLETED}
     for name in world.large:
         assert world.replays[name].phase is Phase.RUNNING
-        assert "the line is too slow" in (world.replays[name].detail or "")
+        assert MESSAGE in (world.replays[name].detail or "")
     assert late[-1] < LONGEST + 20
     assert median(late) < LONGEST / 2
 

@@ -72,6 +72,14 @@ class AccountSessions:
             if account.is_at_rest:
                 self._has_work(account)  # an operator may want another checkpoint
 
+    def hold_up(self, names: Collection[str], problem: str | None) -> None:
+        """Note why a message of these accounts does not get through; None where it did, or is there no more."""
+        for name in names:
+            account = self._accounts.get(name)
+            if account is not None and account.lag.held_up_by != problem:
+                account.lag.held_up_by = problem
+                account.touch()
+
     def apply_resets(self, renewed: Mapping[str, Checkpoint | None], tasks: asyncio.TaskGroup) -> None:
         """Go on from the checkpoints that were set; what was erased is to be forgotten everywhere first."""
         for name, checkpoint in renewed.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +19,7 @@ from gateway.replica.sink.rejections import Rejections
 from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.telemetry.span import NO_SPAN
 
+_NOBODY: Final = frozenset[str](), frozenset[str]()
 _REPLAY_RESTS: Final = 3.0
 """So many times as long as a commit took that failed for a replay's message, that is not tried again."""
 
@@ -45,7 +46,7 @@ class Committer:
         """Accounts whose messages may be too large for the line."""
         self.large_replays = LargeTurns(wake, rests=_REPLAY_RESTS)
         """Replays whose messages may be."""
-        self.blamed: tuple[Collection[str], Collection[str]] = (), ()
+        self.blamed: tuple[frozenset[str], frozenset[str]] = _NOBODY
         """Accounts and replays whose messages may be why the last commit failed: they are too large for the line."""
         self._shard = shard
         self._commits = settings.commits
@@ -88,7 +89,7 @@ class Committer:
             pending.messages[0] = self._maker.dead_letter(
                 pending.items[0], DeadLetterReason.REJECTED, "the broker refuses this message"
             )
-        began, self.blamed = loop.time(), ((), ())
+        began, self.blamed = loop.time(), _NOBODY
         try:
             async with self._commits.slot(pending.size, has_failed=self._has_failed):
                 self._has_failed = True
@@ -113,9 +114,13 @@ class Committer:
         """Let those go alone whose messages are larger than what is sent at once, after a commit of so many seconds."""
         aim = self._commits.aim
         sizes, replayed = pending.largest(above=aim), pending.largest_replayed(above=aim)
-        self.blamed = sizes.keys(), replayed.keys()
+        self.blamed = frozenset(sizes), frozenset(replayed)
         self.large.on_failed(sizes, seconds)
         self.large_replays.on_failed(replayed, seconds)
+
+    def begin(self) -> None:
+        """The log is opened again: what fails from now on is nobody's fault yet."""
+        self.blamed = _NOBODY
 
     async def _store_fitting(self, writer: ShardLog, pending: PendingCommit) -> None:
         """Store it once each message is as large as the broker takes; raises BrokerError."""

@@ -190,6 +190,7 @@ class Shard:
         loop, reopening = asyncio.get_running_loop(), Reopening()
         while not self._stop.is_set():
             began, commits = loop.time(), self.counts["commits"]
+            self._committer.begin()
             try:
                 if await self._lost_ownership(membership):
                     break
@@ -245,7 +246,7 @@ class Shard:
             account.disconnect("there is no log to write to")
 
     def _log_failure(self, error: BrokerError, delay: float) -> None:
-        """Log why the log is reopened, once a minute; and the accounts, where only a person can fix it."""
+        """Log why the log is reopened, once a minute; and of the accounts that wait until a person fixes it."""
         provisioning, needs_person = self._settings.provisioning, isinstance(error, ActionRequired)
         provisioning.request_check()
         if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):
@@ -253,6 +254,9 @@ class Shard:
             say("shard log failed, reopening", error=str(error), retry_in=round(delay, 2))
         self.needs = str(error) if needs_person else provisioning.problem
         words = self.needs or provisioning.not_ready
+        if needs_person and any(self._committer.blamed):
+            self.sessions.hold_up(self._committer.blamed[0], words)
+            words = None  # their neighbours go on
         for account in self.accounts.values() if words is not None else ():
             account.last_error = words
             account.touch()
@@ -382,6 +386,7 @@ class Shard:
             self.sessions.high_water.note(name, reached[0])
             if name in self.accounts:
                 self.accounts[name].on_committed(*reached)
+        self.sessions.hold_up(pending.progress.keys() - self._committer.large.names(), None)
         counters = self._settings.counters
         counters.commit_messages.observe(len(pending.messages))
         counts, latencies = pending.outcomes(time.time() + counters.hub_offset.seconds)

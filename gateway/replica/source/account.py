@@ -213,7 +213,8 @@ class Account:
         desired = self.desired.revision, self.is_applied, self.subscription.failed
         names = self.source.decoder.names
         enums = len(names.as_names), len(names.as_numbers), len(names.without_names)
-        return self.state, self.last_error, self.counters.connects, desired, behind, begun, enums
+        error = self.last_error or lag.held_up_by
+        return self.state, error, self.counters.connects, desired, behind, begun, enums
 
     @property
     def state(self) -> AccountState:

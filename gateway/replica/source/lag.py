@@ -11,7 +11,7 @@ from __future__ import annotations
 class Lag:
     """What the hub has, and what the log has; times are seconds of the monotonic clock."""
 
-    __slots__ = ("_is_taken", "_mark", "latest", "level_at", "settled", "told_at", "verified")
+    __slots__ = ("_is_taken", "_mark", "held_up_by", "latest", "level_at", "settled", "told_at", "verified")
 
     def __init__(self) -> None:
         self.latest = 0
@@ -24,6 +24,8 @@ class Lag:
         """The newest moment at which the log is known to have had everything."""
         self.told_at = 0.0
         """When the hub last answered what its latest sequence is."""
+        self.held_up_by: str | None = None
+        """Why a message of it does not get through to the broker, also while the account is live."""
         self._mark: tuple[float, int] | None = None
         self._is_taken = False  # a batch that is not committed yet
 
@@ -42,7 +44,7 @@ class Lag:
 
     def forget(self) -> None:
         """Go on from another checkpoint, perhaps to another history."""
-        self.latest, self._mark = 0, None
+        self.latest, self._mark, self.held_up_by = 0, None, None
 
     def on_accounted(self, sequence: int) -> None:
         """Nothing up to this will come any more, and nothing waits to be taken: so it counts once all is committed."""
