@@ -109,10 +109,10 @@ class Observed(msgspec.Struct, frozen=True):
     its shard has a key, and the owner has none."""
     since: str
     """Since when it is so: RFC 3339, by the owner's clock."""
-    settled: int = 0
-    """The highest sequence that is published or about to be."""
-    latest: int = 0
-    """The hub's latest sequence as last returned."""
+    settled: int | msgspec.UnsetType = msgspec.UNSET
+    """The highest sequence that is published or about to be; left out where that is not known."""
+    latest: int | msgspec.UnsetType = msgspec.UNSET
+    """The hub's latest sequence as last returned; left out where nobody who has the key serves the account."""
     published: int = 0
     """Messages committed since the owner began."""
     connects: int = 0

@@ -72,7 +72,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     if seen is None:
         return [one["account"], "unknown", "", "", "", "", _strategies(wanted), "", ""]
     state = seen["state"] if one["is_applied"] or wanted is None else f"{seen['state']} (wanted: {wanted['state']})"
-    numbers = [str(seen["settled"]), str(seen["lag"]["sequences"])]
+    numbers = ["" if number is None else str(number) for number in (seen["settled"], seen["lag"]["sequences"])]
     age = f"{seen['age_seconds']:.0f} s" + (" (stale)" if seen["is_stale"] else "")
     error = seen["last_error"] or ""
     since = seen["since"] or ""

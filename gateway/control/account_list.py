@@ -120,10 +120,12 @@ def _badness(view: View, sighting: Versioned[state.Observed] | None) -> tuple[in
     rank = _RANK.get(sighting.value.state, 0)
     if _is_stale(view, sighting):
         rank = min(rank, _RANK_OF_STALE)
-    return rank, -_lag(sighting.value)
+    return rank, -(_lag(sighting.value) or 0)
 
 
-def _lag(observed: state.Observed) -> int:
+def _lag(observed: state.Observed) -> int | None:
+    if observed.latest is UNSET or observed.settled is UNSET:
+        return None
     return max(0, observed.latest - observed.settled)
 
 
@@ -149,8 +151,8 @@ def _observed(view: View, name: str) -> models.Observed | None:
         state=observed.state,
         since=observed.since or None,
         owner=observed.owner,
-        settled=observed.settled,
-        latest=observed.latest,
+        settled=None if observed.settled is UNSET else observed.settled,
+        latest=None if observed.latest is UNSET else observed.latest,
         lag=models.Lag(
             sequences=_lag(observed), seconds=0.0 if observed.lag_seconds is UNSET else observed.lag_seconds
         ),

@@ -104,8 +104,9 @@ class _Request(BaseModel):
 class Lag(Answer):
     """How far the log is behind the hub."""
 
-    sequences: int
-    """EventSeqIds that the hub has and the log has not: an upper bound, since they may have holes."""
+    sequences: int | None
+    """EventSeqIds that the hub has and the log has not: an upper bound, since they may have holes. Null where
+    `settled` or `latest` is."""
     seconds: float
     """For how long that has been so."""
 
@@ -152,10 +153,11 @@ class Observed(Answer):
     """Since when, by the owner's clock; null where it does not say."""
     owner: str
     """The replica that reported it."""
-    settled: int
-    """The highest EventSeqId that is published or about to be."""
-    latest: int
-    """The hub's latest EventSeqId as last told."""
+    settled: int | None
+    """The highest EventSeqId that is published or about to be; null where that is not known: no replica that has a key
+    serves the account, and its checkpoint cannot be read."""
+    latest: int | None
+    """The hub's latest EventSeqId as last told; null where no replica that has a key serves the account."""
     lag: Lag
     published: int
     """Messages committed since the owner began."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 from uuid import uuid4
 
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.broker.control_view import Versioned, View
@@ -42,13 +43,12 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Re
     """Return the record of the requested range; raises Problem, with a clear error, for an invalid one."""
     sighting = view.observed.get(account)
     observed = None if sighting is None else sighting.value
-    last = 0 if observed is None else observed.settled
+    last = 0 if observed is None or observed.settled is UNSET else observed.settled
     until_ = last if wanted.until is None else wanted.until
-    if wanted.until is not None and observed is not None and wanted.until > max(observed.latest, last):
-        raise _invalid(
-            "body.until",
-            f"{wanted.until} is beyond the hub's latest event, {observed.latest}: nothing to replay is there",
-        )
+    latest = last if observed is None or observed.latest is UNSET else max(observed.latest, last)
+    if wanted.until is not None and observed is not None and wanted.until > latest:
+        what = "the last event that is known" if observed.latest is UNSET else "the hub's latest event"
+        raise _invalid("body.until", f"{wanted.until} is beyond {what}, {latest}: nothing to replay is there")
     since = wanted.since
     if since is not None and since >= until_:
         what = f"until {until_}" if wanted.until is not None else f"{until_}, the last event that is published"

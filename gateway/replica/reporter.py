@@ -251,7 +251,7 @@ def _withdrawn(observed: Observed) -> Observed:
 
 
 def _without_counters(observed: Observed) -> Observed:
-    return replace(observed, settled=0, latest=0, published=0, lag_seconds=UNSET)
+    return replace(observed, settled=UNSET, latest=UNSET, published=0, lag_seconds=UNSET)
 
 
 def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:

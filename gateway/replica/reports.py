@@ -19,6 +19,7 @@ from gateway.replica.containment import MAX_DELAY_S, report_unexpected
 from gateway.replica.orphaned import KEY_MISSING, ORPHANED, OrphanedAccounts
 from gateway.replica.reporter import REPEAT_INTERVAL_S, AccountReport, StateReport
 from gateway.replica.served import ServedShards
+from gateway.replica.sink.account_sessions import NOT_KNOWN
 from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.replica.source.account import AccountState
 from gateway.replica.source.context import SourceContext
@@ -127,7 +128,17 @@ class ReplicaReports:
             epoch = self._epoch_for(name)
             if state == KEY_MISSING and self._orphaned.is_reported_elsewhere(name, epoch):
                 continue
-            yield AccountReport(name, (epoch, state), partial(Observed, self._member, state, "", epoch=epoch or UNSET))
+            kept = self._shards.of(name).sessions.key_missing.get(name, NOT_KNOWN)
+            tell_of = partial(
+                Observed,
+                self._member,
+                state,
+                "",
+                settled=kept.settled,
+                checkpoint=kept.checkpoint,
+                epoch=epoch or UNSET,
+            )
+            yield AccountReport(name, (epoch, state, kept), tell_of)
 
     def _epoch_for(self, name: str) -> int:
         """Return the epoch of the owner of an account's shard, also where that is another replica."""

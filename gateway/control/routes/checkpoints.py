@@ -89,7 +89,8 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
         raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(position)})
     observed = _at_rest(view, account, "reset")
     _check_replays(view, account)
-    known = 0 if observed is None else max(observed.latest, observed.settled, position.verified)
+    told = () if observed is None else (observed.latest, observed.settled, position.verified)
+    known = max((number for number in told if number is not UNSET), default=0)
     if body.verified > known:
         words = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
         raise Problem(ProblemType.INVALID, f"body.verified: {words}.", errors=(FieldError("body.verified", words),))

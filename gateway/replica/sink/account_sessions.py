@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from msgspec import UNSET, UnsetType
 
 from gateway.replica.sink.forgetting import AccountForgetter
 from gateway.replica.sink.shard_settings import ShardSettings
@@ -12,7 +16,31 @@ from gateway.replica.source.account import Account, AccountState
 from gateway.session.checkpoint import Checkpoint, CheckpointUnreadable, decode_checkpoint
 from gateway.session.replay_queue import KEY
 from gateway.session.session import Session
+from gateway.state import CheckpointPosition
 from gateway.telemetry.logs import get_logger
+
+
+@dataclass(frozen=True, slots=True)
+class KeptPosition:
+    """How far an account is that nobody with its key serves."""
+
+    settled: int | UnsetType
+    """The highest sequence that is settled; UNSET where that cannot be read."""
+    checkpoint: CheckpointPosition | UnsetType
+    """UNSET where there is none."""
+
+
+NOT_KNOWN: Final = KeptPosition(UNSET, UNSET)
+
+
+def kept_position(value: bytes) -> KeptPosition:
+    """Return what a stored checkpoint says."""
+    try:
+        checkpoint = decode_checkpoint(value)
+    except CheckpointUnreadable:
+        return KeptPosition(UNSET, CheckpointPosition(0, 0))
+    highest = max([checkpoint.verified, *(last for _, last in checkpoint.settled)])
+    return KeptPosition(highest, CheckpointPosition(checkpoint.verified, checkpoint.incarnation))
 
 
 class AccountSessions:
@@ -31,8 +59,8 @@ class AccountSessions:
         """Accounts that are to begin from the checkpoint that is read next."""
         self.unregistered: set[str] = set()
         """Accounts whose first checkpoint is not committed yet."""
-        self.key_missing: set[str] = set()
-        """Accounts that have a checkpoint here, and no key."""
+        self.key_missing: dict[str, KeptPosition] = {}
+        """Accounts that have a checkpoint here, and no key, with what it says."""
         self.forgets: set[str] = set()
         """Accounts without a key whose checkpoints are to be erased."""
         self.forgotten: set[str] = set()
@@ -48,7 +76,8 @@ class AccountSessions:
     def attach(self, names: Collection[str], checkpoints: dict[str, bytes], known: frozenset[str]) -> None:
         """Let these accounts begin from their checkpoints."""
         self.newcomers -= set(names)
-        self.key_missing = {name for name in checkpoints.keys() - self._accounts.keys() if not name.startswith(KEY)}
+        missing = (name for name in checkpoints.keys() - self._accounts.keys() if not name.startswith(KEY))
+        self.key_missing = {name: kept_position(checkpoints[name]) for name in missing}
         self.unregistered |= set(names) - checkpoints.keys() - known
         for name in self._accounts.keys() & set(names) - self.forgetter.names:
             account, value = self._accounts[name], checkpoints.get(name)
@@ -71,6 +100,13 @@ class AccountSessions:
                 continue
             if account.is_at_rest:
                 self._has_work(account)  # an operator may want another checkpoint
+
+    def on_key_gone(self, account: Account) -> None:
+        """Keep how far an account is that is served no more, if it had begun."""
+        self.newcomers.discard(account.name)
+        if (session := account.session) is not None:
+            position = CheckpointPosition(session.verified, session.incarnation) if session.is_begun else UNSET
+            self.key_missing[account.name] = KeptPosition(account.lag.settled, position)
 
     def hold_up(self, names: Collection[str], problem: str | None) -> None:
         """Note why a message of these accounts does not get through; None where it did, or is there no more."""
@@ -110,7 +146,7 @@ class AccountSessions:
                 account.attach(session)
             elif name in self.forgets:
                 self.forgets.discard(name)
-                self.key_missing.discard(name)
+                self.key_missing.pop(name, None)
                 self.forgotten.add(name)
 
     def _session(self, name: str, checkpoint: Checkpoint | None, *, known: bool) -> Session:

@@ -141,12 +141,10 @@ class Shard:
         account = self.accounts.pop(name)
         self._supervisors.pop(name, None)
         self._builder.discard(name)
-        self.sessions.newcomers.discard(name)
         self._rejections.forget(name)
         self._committer.large.forget(name)
         self._restart_delays.forget(name)
-        if account.session is not None:
-            self.sessions.key_missing.add(name)
+        self.sessions.on_key_gone(account)
         account.detach()
         self.replays.on_account_removed(name)
         if self._running is not None:

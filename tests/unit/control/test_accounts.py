@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from gateway.control import models
 from gateway.control.problems import nearest
@@ -62,6 +63,19 @@ async def test_an_account_shows_what_is_wanted_and_what_is_so(api: Api) -> None:
         "is_stale": False,
     }
     assert answer.body["is_applied"] is True
+
+
+async def test_numbers_that_nobody_knows_are_null_and_none_is_made_up(api: Api) -> None:
+    await api.observed("main", state="key_missing", settled=UNSET, latest=UNSET)
+    observed = (await api.ask("GET /v1/accounts/main")).body["observed"]
+    assert (observed["settled"], observed["latest"], observed["lag"]["sequences"]) == (None, None, None)
+    assert (await api.ask("GET /v1/accounts?sort=worst")).status == 200
+    await api.observed("main", state="key_missing", settled=40, latest=UNSET)
+    observed = (await api.ask("GET /v1/accounts/main")).body["observed"]
+    assert (observed["settled"], observed["latest"], observed["lag"]["sequences"]) == (40, None, None)
+    answer = await api.ask("POST /v1/accounts/main/replays", json={"until": 43})
+    assert "43 is beyond the last event that is known, 40" in str(answer.body)
+    assert (await api.ask("POST /v1/accounts/main/replays", json={"until": 40})).status == 202
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 
 from gateway.broker.control_view import View
 from gateway.broker.leases import LeaseTiming
@@ -16,9 +17,12 @@ from gateway.broker.memory.control import MemoryControl
 from gateway.broker.memory.ownership import MemoryOwnership
 from gateway.replica import orphaned, replica
 from gateway.replica.replica import Replica
+from gateway.replica.sink.account_sessions import KeptPosition, kept_position
+from gateway.session.checkpoint import Checkpoint, encode_checkpoint
 from gateway.state import (
     ACCOUNT,
     REPLAY,
+    CheckpointPosition,
     Desired,
     Destination,
     Observed,
@@ -178,6 +182,7 @@ async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
     held = shared(world)
     first = await world.replica(shards=1)
     await world.until(lambda: state(first) == "live", "it is live")
+    await world.published("alpha", range(1, 6))
     world.control = held.inner
     (tmp_path / ".none").mkdir()
     other = await world.replica(shards=1, keys=tmp_path / ".none")
@@ -191,8 +196,29 @@ async def test_an_account_whose_only_key_went_with_its_gateway_shows_none(
 
     await world.until(is_reported, "the other tells of it, in its report and in what alerts look at")
     assert asyncio.get_running_loop().time() - began < 15
-    reported = other.view.observed["alpha"]
-    assert (reported.value.owner, reported.value.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
+    reported = other.view.observed["alpha"].value
+    assert (reported.owner, reported.epoch) == ("replica-2", other.view.shards["0"].value.epoch)
+    assert (reported.settled, reported.latest, reported.checkpoint.incarnation) == (5, UNSET, 1), (
+        "what its checkpoint knows"
+    )
+
+
+async def test_an_account_whose_key_file_goes_still_shows_what_is_settled(build: Build, tmp_path: Path) -> None:
+    """It showed 0, as if nothing of it had ever been published."""
+    world = await build("alpha", "beta", prefill=5)
+    shared(world)
+    only = await world.replica(shards=1)
+    await world.published("alpha", range(1, 6))
+    (tmp_path / "alpha").unlink()
+    await world.until(lambda: state(only) == "key_missing", "it is reported of")
+    reported = only.view.observed["alpha"].value
+    assert (reported.settled, reported.latest, reported.checkpoint.incarnation) == (5, UNSET, 1)
+
+
+def test_of_a_checkpoint_that_cannot_be_read_no_number_is_reported() -> None:
+    assert kept_position(b"{") == KeptPosition(UNSET, CheckpointPosition(0, 0))
+    stored = encode_checkpoint(Checkpoint(verified=7, settled=((9, 9), (12, 15)), incarnation=3))
+    assert kept_position(stored) == KeptPosition(15, CheckpointPosition(7, 3))
 
 
 async def test_a_shard_opens_for_an_account_without_a_key_only_if_told_of_one(build: Build, tmp_path: Path) -> None:

@@ -183,7 +183,7 @@ class Fails(MemoryControl):
 
 async def test_what_could_not_be_reported_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporting, "_POLL_INTERVAL_S", 0.01)
-    observed, touched, store, looks = Observed("replica", "live", ""), {"alpha", "beta"}, Fails(), 0
+    observed, touched, store, looks = Observed("replica", "live", "", latest=0), {"alpha", "beta"}, Fails(), 0
 
     def accounts() -> Iterator[AccountReport | str]:
         nonlocal looks
