@@ -1,8 +1,8 @@
-"""What an event says, whatever form it came in: two sights of one event may differ in it, and contradict nothing.
+"""What an event says, in whatever form it came: two sights of one event may differ in form without a contradiction.
 
-A hub may push an event as it stands in memory and read it for its history from a database. There an amount has the
-scale of its column (1.1 is 1.1000), a time the column's precision, an object that was stored as JSON another order of
-members or another letter case, and what is null may be left out.
+A hub may push an event as it is in memory, and read it for its history from a database. There an amount has the scale
+of its column (1.1 is 1.1000), and an object that was stored as JSON another order of members. These two are the same
+numbers and the same objects. All else is a difference: a digit of a time, the letter case of a member, a null left out.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from decimal import Decimal
 from typing import Any, Final
 
 import msgspec
-
-from gateway.names import folded
 
 MOST: Final = 16 * 1024
 """Bytes of a body that is compared: the largest usual one, a prepared plan, has 3 KB."""
@@ -41,21 +39,15 @@ def meaning(body: bytes) -> int | None:
 def _meaning(value: Any) -> Any:  # noqa: ANN401 - JSON
     match value:
         case dict():
-            members = ((folded(name), member) for name, member in value.items() if member is not None)
-            return frozenset((name, _meaning(member)) for name, member in members)
+            return frozenset((name, _meaning(member)) for name, member in value.items())
         case list():
             return tuple(map(_meaning, value))
-        case str() if _is_number(value):
-            return Decimal(value)  # numbers that are equal have one hash, whatever their scale
-        case str() if (time := _is_time(value)) is not None:
-            return time[1]
-        case bool():
-            return str(value)  # True is 1 otherwise
+        case str():
+            return ("text", Decimal(value) if _is_number(value) else value)  # equal numbers have one hash
         case _:
-            return value
+            return (type(value) is bool, value)  # True is 1 otherwise
 
 
 _read: Final = msgspec.json.Decoder(float_hook=Decimal).decode
 _is_number: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?").fullmatch
-_is_time: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(\.[0-9]{1,9})?Z?").fullmatch
-"""Of a time the whole second counts: a column may cut the fraction off anywhere."""
+"""Amounts are texts in the canonical form."""
