@@ -24,6 +24,10 @@ TRACEPARENT: Final = "traceparent"
 """The attribute of CloudEvents' distributed tracing; the adapters write it under this very name, too, for consumers
 that support OpenTelemetry and no CloudEvents."""
 
+USUAL_MESSAGE: Final = 8 * 1024
+"""Bytes of one message that a broker must take at least. A usual event has up to 3 KB, with its headers: a lower limit
+is about every event, and a higher one about single large ones."""
+
 _DIGITS: Final = 20
 """Of a sequence that compares as text as it does as a number."""
 

@@ -56,8 +56,8 @@ SIZES: Final = [pytest.param(4_000, SOME, id="20000"), pytest.param(10_000, MANY
 
 LARGE: Final = (
     '{"OrderId":7,"StrategyId":1,"StrategyName":"%s","EventId":"$ID","EventSeqId":$SEQUENCE,"EventTime":"$TIME"}'
-) % ("x" * 200_000)
-"""A sound event above 160 KB."""
+) % ("x" * 20_000)
+"""A sound event above 16 KB."""
 SHARDS: Final = {shard_of(f"account-{number}", 16) for number in range(1, 6)}
 """What five accounts fall into."""
 
@@ -121,14 +121,14 @@ async def test_a_strangers_claim_loses_nothing_and_the_owner_takes_shards_back(
 
 
 async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(tmp_path: Path) -> None:
-    """An operator lowers the stream's max_msg_size under a gateway at work: one event of 200 KB fits no longer."""
+    """An operator lowers the stream's max_msg_size under a gateway at work: one event of 20 KB fits no longer."""
     async with house(tmp_path, seed=7) as here:
         gateway = await here.gateway()
         await here.emit(count=300, rate=RATE)
         await here.acknowledged(500)
         client = await nats.connect(here.server.url)
         stream = (await client.jetstream().stream_info("mesolive-gateway")).config
-        await client.jetstream().update_stream(stream.evolve(max_msg_size=160 * 1024))
+        await client.jetstream().update_stream(stream.evolve(max_msg_size=16 * 1024))
         await client.close()
         await here.ask("POST /users/account-1/inject", text=LARGE, history="payload")
         await here.emit(count=300, rate=RATE)
@@ -144,5 +144,5 @@ async def test_a_message_that_the_server_refuses_is_isolated_and_the_rest_exact(
     assert verdict.emitted == 3_000
     (letter,) = letters
     assert letter["Reason"] == "too-large"  # opened again after the refusal, the log knows the stream's new limit
-    assert letter["Size"] > 200_000
+    assert letter["Size"] > 20_000
     assert gateway.stderr.count("message replaced by a dead letter") == 1

@@ -116,17 +116,17 @@ async def test_a_topic_that_takes_small_messages_alone_is_waited_for(kafka: Kafk
 async def test_a_batch_that_failed_takes_the_whole_commit_with_it(kafka: KafkaRig, kafka_address: str) -> None:
     """aiokafka commits the rest of the transaction, checkpoint included, and says that all is well."""
     log = kafka.log("a")
-    big = message(2, value=b"x" * 200_000)
+    big = message(2, value=b"x" * 15_000)
     async with log.open(1) as shard:
         await shard.commit(commit(1, 1))
-        await asyncio.to_thread(set_largest, kafka_address, kafka.topics.message("order-update"), 150_000)
+        await asyncio.to_thread(set_largest, kafka_address, kafka.topics.message("order-update"), 10_000)
         with pytest.raises(CommitRejected, match="MessageSizeTooLarge"):
             await shard.commit(Commit([big], {"demo": b"2"}))
     async with log.open(1) as shard:
         assert await shard.checkpoints() == {"demo": b"1"}
         with pytest.raises(TooLarge) as named:
             await shard.commit(Commit([message(3), big], {"demo": b"2"}))
-        assert (named.value.index, named.value.limit) == (1, 150_000)
+        assert (named.value.index, named.value.limit) == (1, 10_000)
         await shard.commit(commit(2, 2))
     assert await numbers(kafka.reader) == [1, 2]
 

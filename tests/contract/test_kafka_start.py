@@ -92,7 +92,7 @@ async def test_topics_are_made_as_they_must_be_and_then_left_alone(kafka_address
         ("error", {"cleanup_policy": "compact,delete"}, "cleanup.policy is compact,delete: equal keys"),
         ("error", {"retention_ms": "1000"}, "retention.ms is 1000, events would leave before topics.retention"),
         ("error", {"retention_bytes": "1000"}, "retention.bytes is 1000: events would leave however young they are"),
-        ("error", {"max_message_bytes": "20000"}, "max.message.bytes is 20000: what belongs there may need 148480"),
+        ("error", {"max_message_bytes": "8000"}, "max.message.bytes is 8000: usual events need 8192"),
         ("error", {"min_insync_replicas": "2"}, "min.insync.replicas is 2 of 1 replicas: nothing could be written"),
     ],
 )

@@ -18,6 +18,7 @@ from gateway.broker.jetstream.readiness import jetstream_needed
 from gateway.broker.jetstream.stream_rules import StreamRules
 from gateway.broker.jetstream.topics import Topics
 from gateway.errors import ActionRequired, ConfigurationError
+from gateway.publication import USUAL_MESSAGE
 from gateway.session.checkpoint import LARGEST
 
 OLDEST_SERVER: Final = (2, 14, 0)
@@ -88,16 +89,16 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
 async def facts(link: Link, topics: Topics) -> StreamFacts:
     """Ask the stream's leader what it is like; raises Unavailable.
 
-    Raises ActionRequired where server or stream take too little of one message: that is about all of them, and no
-    event is to become a dead letter of it.
+    Raises ActionRequired where server or stream take too little for a usual event: such a limit is about all events,
+    and none of them is to become a dead letter for it.
     """
     info = await link.api(f"STREAM.INFO.{topics.stream}")
     largest = int(info["config"].get("max_msg_size", -1))
-    limits = {"max_payload": link.max_payload, "max_msg_size": largest if largest > 0 else SMALLEST_MESSAGE}
+    limits = {"max_payload": link.max_payload, "max_msg_size": largest if largest > 0 else USUAL_MESSAGE}
     for setting, limit in limits.items():
-        if limit < SMALLEST_MESSAGE:
+        if limit < USUAL_MESSAGE:
             who = "the server" if setting == "max_payload" else f"the stream {topics.stream}"
-            words = f"{who} takes messages of up to {limit} bytes, too few for a checkpoint"
+            words = f"{who} takes messages of up to {limit} bytes, too few for usual events"
             raise ActionRequired(f"{words}. Mend it: set {setting} to {SMALLEST_MESSAGE} or more")
     return StreamFacts(created=str(info["created"]), max_message=largest if largest > 0 else None)
 

@@ -34,6 +34,7 @@ from gateway.broker.kafka.topic_rules import (
 )
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ActionRequired, ConfigurationError, Unavailable
+from gateway.publication import USUAL_MESSAGE
 
 FIRST: Final = -2
 END: Final = -1
@@ -172,8 +173,8 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
     configs = await _configs(connection, names, ["max.message.bytes", "min.insync.replicas"])
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
     for name, limit in largest.items():
-        if limit < SMALLEST_MESSAGE:  # it is about every message, and no event is to become a dead letter of it
-            words = f"{name} takes messages of up to {limit} bytes, too few for what belongs there"
+        if limit < USUAL_MESSAGE:  # it is about all events, and none of them is to become a dead letter for it
+            words = f"{name} takes messages of up to {limit} bytes, too few for usual events"
             raise ActionRequired(f"{words}. Mend it: set max.message.bytes to {SMALLEST_MESSAGE} or more")
     in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
     return ClusterFacts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)

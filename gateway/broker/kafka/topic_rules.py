@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.broker.kafka.topics import DESIRED, OBSERVED, Topics
+from gateway.publication import USUAL_MESSAGE
 from gateway.session.checkpoint import LARGEST
 
 SMALLEST_MESSAGE: Final = LARGEST + 1024
@@ -135,9 +136,10 @@ def config_problems(wanted: DesiredTopic, settings: ClusterSettings, config: dic
 
 def _losing(wanted: DesiredTopic, settings: ClusterSettings, config: dict[str, str]) -> Iterator[str]:
     """Yield what would let a topic lose an acknowledged record, or misreport its age, or take nothing."""
-    if int(config["max.message.bytes"]) < SMALLEST_MESSAGE:
-        who = "a checkpoint needs" if wanted.config["cleanup.policy"] == "compact" else "what belongs there may need"
-        yield f"max.message.bytes is {config['max.message.bytes']}: {who} {SMALLEST_MESSAGE}"
+    is_compact = wanted.config["cleanup.policy"] == "compact"
+    least, who = (SMALLEST_MESSAGE, "a checkpoint needs") if is_compact else (USUAL_MESSAGE, "usual events need")
+    if int(config["max.message.bytes"]) < least:
+        yield f"max.message.bytes is {config['max.message.bytes']}: {who} {least}"
     clock = config["message.timestamp.type"]
     if wanted.name == settings.topics.control and clock != "LogAppendTime":
         yield f"message.timestamp.type is {clock}: ages would be by the writers' clocks; set it to LogAppendTime"
