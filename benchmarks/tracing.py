@@ -122,7 +122,7 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
 
 def commit(tracer: Tracer, items: list[OutgoingItem]) -> None:
     """Do what a shard does to make a commit of items."""
-    pending = PendingCommit()
+    pending = PendingCommit(aim=sys.maxsize)
     for item in items:
         message = to_message(item)
         pending.messages.append(message)
