@@ -30,11 +30,11 @@ PYTEST := PYTHONHASHSEED=0 $(BIN)/python -m pytest # a seed of a simulation is r
 SHARED_OUT := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 NONE_OF_THESE := [ $$? -eq 5 ] # pytest's exit code where ARGS names no test of a part
 
-test: install check requirements ## lint, types, layers, schemas, and all promises on real components: half an hour on two cores
+test: install check requirements ## lint, types, layers, schemas, and all promises on real components: 25 minutes on two cores
 	$(PYTEST) -m "not alone and not long" $(SHARED_OUT) $(ARGS) || $(NONE_OF_THESE)
 	$(PYTEST) -m "alone and not long" $(ARGS) || $(NONE_OF_THESE)
 
-test-long: install requirements ## at full size, one by one: 50,000 events, whole rounds of chaos, 5,000 accounts, fuzz; 20 minutes
+test-long: install requirements ## at full size, one by one: 50,000 events, whole rounds of chaos, 5,000 accounts, fuzz; half an hour
 	$(PYTEST) -m long $(ARGS)
 
 requirements: install ## say what the tests need and lack, with the line that installs it, and fetch the rest
