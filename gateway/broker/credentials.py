@@ -183,8 +183,8 @@ def _claims(file: Path, jwt: str) -> dict[str, Any]:
     try:
         _, body, _ = jwt.split(".")
         claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
-        int(claims.get("exp") or 0)
-    except (ValueError, TypeError, AttributeError):
+        datetime.fromtimestamp(int(claims.get("exp") or 0), UTC)
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError):  # the last two: a time that is none
         remedy = "Let nsc write the file anew."
         raise ConfigurationError(CREDENTIALS_FILE, f"the JWT in {file} cannot be read", remedy) from None
     return dict(claims)

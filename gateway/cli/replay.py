@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from urllib.parse import quote
 from uuid import uuid4
 
 import typer
@@ -81,7 +82,7 @@ def start(
     async def run() -> dict[str, Any]:
         async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             headers = {"Idempotency-Key": key or uuid4().hex}
-            path = f"/v1/accounts/{account}/replays"
+            path = f"/v1/accounts/{quote(account, safe='')}/replays"
             asked = await api.ask("POST", path, body=body, headers=headers)
             with as_promised(url):
                 id_ = str(asked["id"])
@@ -129,7 +130,7 @@ def cancel(
 
     async def run() -> dict[str, Any]:
         async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
-            await api.ask("POST", f"/v1/replays/{id_}/cancel")
+            await api.ask("POST", f"/v1/replays/{quote(id_, safe='')}/cancel")
             return await _watch(api, id_, quiet=True)
 
     found = loop.run(run())
@@ -174,7 +175,7 @@ async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
         unanswered = 0
         while True:
             try:
-                found = await api.ask("GET", f"/v1/replays/{id_}")
+                found = await api.ask("GET", f"/v1/replays/{quote(id_, safe='')}")
                 unanswered = 0
             except ConfigurationError:
                 raise

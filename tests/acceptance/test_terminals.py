@@ -144,6 +144,15 @@ def test_replays(is_terminal: bool, tmp_path: Path) -> None:
             assert code == 0
 
 
+def test_a_name_with_signs_of_a_url_stays_one_part_of_the_path(tmp_path: Path) -> None:
+    done = replay("done")
+    answers = {"GET /v1/replays/..%2Fx%3Fa%23": done, "POST /v1/replays/..%2Fx%3Fa%23/cancel": done}
+    with answering({**answers, "POST /v1/accounts/a%2Fb%3F/replays": done}) as url:
+        for command in (("watch", "../x?a#"), ("cancel", "../x?a#"), ("start", "a/b?", "--detach")):
+            code, output = run([GATEWAY, "replay", *command, "--url", url], is_terminal=False, folder=tmp_path)
+            assert code == 0, output
+
+
 def test_the_bar_of_a_replay(tmp_path: Path) -> None:
     running = replay(AS_ARGUMENT, "running")
     answers = {"GET /v1/replays/": running}

@@ -256,6 +256,10 @@ def _cut(operator: Operator) -> str:
     return operator.credentials(user_seed()).replace(".eyJ", ".", 1)
 
 
+def _in_milliseconds(operator: Operator) -> str:
+    return operator.credentials(user_seed(), expires=int(time.time()) * 1000)
+
+
 def _without_seed(operator: Operator) -> str:
     return operator.credentials(user_seed()).partition("-----BEGIN USER")[0]
 
@@ -278,6 +282,7 @@ def _of_an_account(operator: Operator) -> str:
         (_without_seed, "has no user JWT and nkey seed"),
         (_of_another, "is not that of the user in its JWT"),
         (_cut, "cannot be read. Let nsc write the file anew."),
+        (_in_milliseconds, "cannot be read. Let nsc write the file anew."),
         (_misspelt, "is not a user's. Let nsc write the file anew."),
         (_of_an_account, "is not a user's. Let nsc write the file anew."),
     ],
