@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.errors import KafkaConnectionError
 
 from gateway.broker.traffic import Traffic, drop, traffic
 
@@ -58,6 +59,9 @@ class ClientConnection(AIOKafkaConnection):  # type: ignore[misc]  # it has no a
         self._request_timeout = None  # aiokafka's own limit, for this request
         try:
             answer = super().send(request, expect_response)
+        except RuntimeError as error:  # uvloop's, of a transport that is closed; aiokafka expects an OSError
+            self.close(CloseReason.CONNECTION_BROKEN)
+            raise KafkaConnectionError(f"Connection at {self.host}:{self.port} closed") from error
         finally:
             self._request_timeout = limit
         return self._answered(answer, limit) if expect_response else answer
