@@ -80,8 +80,10 @@ class SettledEvents:
             return is_same
         if not self.forms_differ:
             return False
-        known = self._meanings.get(sequence)
-        return known is None or known == meaning(content.body)
+        if sequence not in self._meanings:
+            return True  # it was published before the forms were known to differ
+        known = self._meanings[sequence]
+        return known is not None and known == meaning(content.body)
 
     def learn_forms(self, contents: Sequence[Content]) -> None:
         """Find out by the events that are kept whole whether a page of the history has another form than they."""
@@ -105,12 +107,14 @@ class SettledEvents:
         """Forget the oldest of too many, and all but the last few where everything is verified; return `traces`."""
         if is_level:
             self.samples.clear()
-            self._meanings.clear()
         if is_level and len(self.traces) > _KEPT:
             self.traces, self._older = dict([*self.traces.items()][-_KEPT // 2 :]), {}
         elif len(self.traces) > _MOST // 2:
             self.traces, self._older = {}, self.traces
-            self._meanings = {sequence: one for sequence, one in self._meanings.items() if sequence in self._older}
+        else:
+            return self.traces
+        if self._meanings:
+            self._meanings = {sequence: one for sequence, one in self._meanings.items() if sequence in self}
         return self.traces
 
 

@@ -10,6 +10,7 @@ import pytest
 from gateway.events.decode import Decoder
 from gateway.events.event import DeadLetter, Event
 from gateway.session.content_forms import MOST, meaning, means_the_same
+from gateway.session.settled_events import SettledEvents, Sight
 from tests.unit.session.scenes import Scene, live
 
 DECODER = Decoder()
@@ -126,3 +127,26 @@ def test_what_is_too_large_is_compared_by_its_bytes_alone() -> None:
     assert not means_the_same(large, large.replace(b"1.0", b"1.00"))
     assert meaning(large) is None
     assert meaning(b"no JSON") is None
+
+
+def test_a_correction_of_a_large_event_is_a_dead_letter_where_forms_differ() -> None:
+    """Its meaning is not kept, so its bytes alone decide: it was taken for the same event, in silence."""
+    scene, form, large = pushed(1), OTHER_FORMS["the scale of a column"], {"StrategyName": "x" * MOST}
+    scene.audits(update(1), update(2, **form), latest=2, at=5.0)
+    scene.pushes(update(3, **large), *(update(sequence) for sequence in range(4, 43)))
+    scene.commits()
+    rest = [update(sequence, **form) for sequence in range(4, 43)]
+    scene.audits(update(1), update(2, **form), update(3, **large, FillPrice="1.2"), *rest, latest=42, at=10.0)
+    assert dead_letters(scene) == [3]
+
+
+def test_what_verified_events_say_is_kept_as_long_as_they_are() -> None:
+    events = SettledEvents()
+    events.forms_differ = True
+    for sequence in range(1, 41):
+        event = update(sequence)
+        events.traces[sequence] = event.id, hash(event.body)
+        events.add_meaning(sequence, event)
+    events.trim(is_level=True)
+    assert events.compare(40, update(40, **OTHER_FORMS["the scale of a column"])) is Sight.SAME
+    assert events.compare(40, update(40, FillPrice="1.2")) is Sight.CORRECTED
