@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import nats
 import pytest
 
 from tests.support.control_client import Control, control_of, put
-from tests.support.gateway_process import Process, house, until
+from tests.support.gateway_process import House, Process, house, until
 
 EVENTS = "mesolive-gateway"
 
@@ -83,13 +84,20 @@ async def test_a_setting_changed_for_a_while_buries_nothing_and_says_what_to_set
     assert len(logged) < 20, "not thousands of lines"
 
 
-async def test_a_deleted_stream_is_made_again_and_its_accounts_stop_and_say_so(tmp_path: Path) -> None:
-    async with house(tmp_path, accounts=2) as here:
+@asynccontextmanager
+async def settled_scene(folder: Path) -> AsyncIterator[tuple[House, Process, Control]]:
+    """Yield a gateway that has published 20 events of each of two accounts, and its control plane."""
+    async with house(folder, accounts=2) as here:
         gateway = await here.gateway()
         control = await control_of(gateway, here.http)
         await control.ready()
         await here.emit(20, 20)
         await here.settled(20)
+        yield here, gateway, control
+
+
+async def test_a_deleted_stream_is_made_again_and_its_accounts_stop_and_say_so(tmp_path: Path) -> None:
+    async with settled_scene(tmp_path) as (here, gateway, control):
         client = await nats.connect(here.server.url)
         await client.jetstream().delete_stream(EVENTS)
         await client.close()
@@ -103,12 +111,7 @@ async def test_a_deleted_stream_is_made_again_and_its_accounts_stop_and_say_so(t
 async def test_an_empty_server_is_furnished_and_its_accounts_stop_and_say_so(
     tmp_path: Path,
 ) -> None:
-    async with house(tmp_path, accounts=2) as here:
-        gateway = await here.gateway()
-        control = await control_of(gateway, here.http)
-        await control.ready()
-        await here.emit(20, 20)
-        await here.settled(20)
+    async with settled_scene(tmp_path) as (here, gateway, control):
         here.server.kill()
         shutil.rmtree(here.server.folder)
         await asyncio.to_thread(here.server.start)
@@ -121,12 +124,7 @@ async def test_an_empty_server_is_furnished_and_its_accounts_stop_and_say_so(
 
 
 async def test_a_deleted_control_stream_is_made_again_and_names_the_paused(tmp_path: Path) -> None:
-    async with house(tmp_path, accounts=2) as here:
-        gateway = await here.gateway()
-        control = await control_of(gateway, here.http)
-        await control.ready()
-        await here.emit(20, 20)
-        await here.settled(20)
+    async with settled_scene(tmp_path) as (here, gateway, control):
         await put(control, here.accounts[0], "paused")
         client = await nats.connect(here.server.url)
         await client.jetstream().delete_stream(f"{EVENTS}-control")
