@@ -7,7 +7,7 @@ CHART := helm/mesolive-gateway
 SECONDS ?= 300
 BROKER ?= jetstream
 # Tests mostly wait, so more files run at once than there are cores; each worker starts brokers of its own.
-WORKERS ?= 4
+WORKERS ?= 3
 
 .PHONY: help install run test test-long requirements fuzz bench bench-idle chaos takeover check schemas manifests lock packages sbom audit docs pictures format clean
 

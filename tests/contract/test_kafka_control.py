@@ -175,7 +175,7 @@ async def test_a_writer_that_is_overtaken_before_its_end_finds_the_conflict(
 
 async def test_of_two_replicas_that_write_at_once_one_wins(store: KafkaControl, rig: KafkaRig) -> None:
     async with another(rig) as other, watching(store) as view:
-        revision, unknown = 0, 0
+        revision, unknown, refused = 0, 0, 0
         for number in range(10):
             written = [(each, b"%d-%d" % (number, place)) for place, each in enumerate((store, other))]
             ended = await asyncio.gather(
@@ -183,14 +183,17 @@ async def test_of_two_replicas_that_write_at_once_one_wins(store: KafkaControl, 
             )
             won = [one for one in ended if isinstance(one, int)]
             unknown += sum(isinstance(one, OutcomeUnknown) for one in ended)
-            assert all(isinstance(one, int | Conflict | OutcomeUnknown) for one in ended)
+            assert all(isinstance(one, int | Conflict | OutcomeUnknown | Unavailable) for one in ended), ended
             assert len(won) <= 1
+            if all(isinstance(one, Unavailable) for one in ended):  # nothing was written, or the next round shows it
+                refused += 1
+                continue
             before = revision
             await until(lambda before=before: "main" in view.desired and view.desired["main"].revision > before, "one")
             revision = view.desired["main"].revision
             assert view.desired["main"].value in {value for _, value in written}
             assert won in ([], [revision])
-        assert unknown < 10
+        assert unknown + refused < 10
 
 
 # Brokers that freeze and die ------------------------------------------------------------------------------
