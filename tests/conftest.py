@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from tests.support import leftovers, requirements
+from tests.support import leftovers, preloaded, requirements
 
 _MARK: Final = pytest.StashKey[str]()
 _GRACE_S: Final = 5.0
@@ -23,6 +23,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if lacking:
             raise pytest.UsageError("in CI every test must run\n" + "\n".join(lacking))
     config.stash[_MARK] = leftovers.guard(getattr(config, "workerinput", {}).get("workerid", ""))
+    preloaded.LOADER.is_allowed = True
 
 
 def pytest_report_header() -> list[str]:
@@ -34,6 +35,7 @@ def pytest_report_header() -> list[str]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run that left processes behind, and kill them; the controller looks once its workers have ended."""
+    preloaded.LOADER.end()
     if hasattr(session.config, "workerinput"):
         return
     mark = session.config.stash[_MARK]

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support import kafka_server
+from tests.support import kafka_server, preloaded
 from tests.support.replay_client import Scenes
 from tools import chaos
+
+
+@pytest.fixture
+def started_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start gateways by the installed command, as users do, and not from modules that are loaded already."""
+    monkeypatch.setattr(preloaded.LOADER, "is_allowed", False)
 
 
 @pytest.fixture(params=["jetstream", "kafka"])

@@ -18,6 +18,8 @@ from tests.support.gateway_process import GATEWAY, Process, house, process
 from tests.support.nats_server import NatsServer
 from tests.support.sockets import free_port
 
+pytestmark = pytest.mark.usefixtures("started_afresh")
+
 SECRET = "s3cret-key-of-alpha"
 
 

@@ -34,6 +34,8 @@ from tests.support.checker import Found, judge, read_log, read_truth
 from tests.support.costly import COSTLY
 from tests.support.gateway_process import GATEWAY, Process, process, until
 
+pytestmark = pytest.mark.usefixtures("started_afresh")
+
 log = logging.getLogger(__name__)
 
 COSTLY_ONE: Final = "costly"

@@ -20,6 +20,8 @@ from tests.support.fault_injection import RATE, cut_connections, cuts_of, has_cu
 from tests.support.gateway_process import house, meanwhile
 from tests.support.nats_proxy import Catch, How
 
+pytestmark = pytest.mark.usefixtures("started_afresh")
+
 log = logging.getLogger(__name__)
 
 

@@ -6,8 +6,12 @@ import asyncio
 import logging
 from pathlib import Path
 
+import pytest
+
 from tests.support.crowd import connected, count, memory
 from tests.support.gateway_process import House, Process, house, until
+
+pytestmark = pytest.mark.usefixtures("started_afresh")
 
 log = logging.getLogger(__name__)
 

@@ -24,6 +24,8 @@ from tests.support.kafka_proxy import Api
 from tests.support.kafka_server import KafkaServer
 from tests.support.sockets import free_port
 
+pytestmark = pytest.mark.usefixtures("started_afresh")
+
 TAKEOVER = 9.0
 """Seconds that an account may be silent after its gateway was killed, or frozen."""
 SLACK = 2

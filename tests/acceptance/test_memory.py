@@ -11,6 +11,8 @@ import pytest
 from tests.support.crowd import connected, count, memory
 from tests.support.gateway_process import house, settled_of, until
 
+pytestmark = pytest.mark.usefixtures("started_afresh")
+
 ACCOUNTS = 1_000
 EVENTS = 100
 USUAL = 5

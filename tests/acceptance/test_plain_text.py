@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.gateway_process import GATEWAY, process, until
+
+pytestmark = pytest.mark.usefixtures("started_afresh")
 
 SECRET = "s3cret-of-the-hub"
 PROGRAMS = (b"gateway.bootstrap.control_main", b"gateway.bootstrap.monitor_main")

@@ -22,6 +22,7 @@ import aiohttp
 import nats
 from nats.js.errors import NotFoundError
 
+from tests.support import preloaded
 from tests.support.checker import Found, Truth, Verdict, judge, read_log, read_truth
 from tests.support.freezing import freeze
 from tests.support.nats_proxy import Wire
@@ -132,18 +133,21 @@ async def process(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> AsyncIterator[Process]:
-    """Run a program, in `folder` unless `cwd` says otherwise; it is killed on leaving if it still runs."""
+    """Run a program, in `folder` unless `cwd` says otherwise; it is killed on leaving if it still runs.
+
+    A gateway's modules are loaded already where the test process has allowed that; see `preloaded`.
+    """
     out, err = folder / f"{name}.out", folder / f"{name}.err"
     clean = {key: value for key, value in os.environ.items() if not key.startswith("GATEWAY_")}
+    whole = {**clean, **_FREE_PORTS, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})}
+    arguments = list(map(str, command))
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        popen = subprocess.Popen(
-            list(map(str, command)),
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env={**clean, **_FREE_PORTS, "COLUMNS": "120", "NO_COLOR": "1", **(env or {})},
-            cwd=cwd or folder,
-        )
+        if command[0] == GATEWAY and preloaded.suits(env or {}):
+            popen: subprocess.Popen[bytes] = preloaded.LOADER.fork(arguments, out, err, whole, cwd or folder)
+        else:
+            popen = subprocess.Popen(
+                arguments, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=whole, cwd=cwd or folder
+            )
     running = Process(name, popen, out, err)
     try:
         yield running
@@ -355,7 +359,7 @@ async def house(
         (keys / name).write_text(f"key-of-{name}\n")
         (keys / name).chmod(0o600)
     users = [part for name in names for part in ("--user", f"{name}=key-of-{name}")]
-    command = (str(GATEWAY), "simulate", *users, "--rate", "0", "--seed", str(seed))
+    command = (GATEWAY, "simulate", *users, "--rate", "0", "--seed", str(seed))
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(NatsServer(folder / "nats"))
         hub = await stack.enter_async_context(process(folder, *command, name="hub"))
