@@ -149,7 +149,10 @@ async def test_an_account_that_nothing_touches_is_looked_at_rarely(
     assert names(running) == ({"alpha", "beta"}, set())
 
 
-async def test_an_account_is_looked_at_as_soon_as_something_happens_to_it(build: Build) -> None:
+async def test_an_account_is_looked_at_as_soon_as_something_happens_to_it(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reports, "REPEAT_INTERVAL_S", 3600.0)  # how long it takes to connect again is not asked here
     world, running = await still(build)
     world.hub.user("alpha").emit(1)
     await world.published("alpha", [3])
