@@ -78,10 +78,10 @@ class EnumNames:
         """Return in a clause which forms the hub was seen to use, and which enums have numbers without names."""
         if not self.forms:
             return "no enum was seen in the last events"
-        words = f"the hub writes enums as {' and '.join(self.forms)}"
+        text = f"the hub writes enums as {' and '.join(self.forms)}"
         if self.unnamed:
-            words += f" (published as numbers, since hub.enums does not name them: {', '.join(self.unnamed)})"
-        return words
+            text += f" (published as numbers, since hub.enums does not name them: {', '.join(self.unnamed)})"
+        return text
 
 
 def _spellings(names: Collection[str]) -> dict[str, str]:

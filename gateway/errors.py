@@ -113,14 +113,14 @@ class CallFailed(HubError):
     """The hub answered a call with an error."""
 
     def __init__(self, method: str, message: str) -> None:
-        """Name the method and take the hub's own words."""
+        """Name the method and take the hub's own message."""
         super().__init__(f"{method}: {message}")
         self.method = method
-        self.words = message
+        self.message = message
 
     def redacted(self, redact: Callable[[str], str]) -> CallFailed:
-        """Return the error with the hub's words as `redact` puts them."""
-        return CallFailed(self.method, redact(self.words))
+        """Return the error with the hub's texts as `redact` puts them."""
+        return CallFailed(self.method, redact(self.message))
 
 
 class CallRejected(HubError):
@@ -139,8 +139,8 @@ class CallRejected(HubError):
         """Names of the arguments that ValidationErrors complains of."""
 
     def redacted(self, redact: Callable[[str], str]) -> CallRejected:
-        """Return the error with the hub's words as `redact` puts them."""
-        code, detail = (None if words is None else redact(words) for words in (self.code, self.detail))
+        """Return the error with the hub's texts as `redact` puts them."""
+        code, detail = (None if text is None else redact(text) for text in (self.code, self.detail))
         return CallRejected(self.method, redact(self.status), code, detail, tuple(map(redact, self.fields)))
 
 

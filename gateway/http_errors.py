@@ -7,7 +7,7 @@ import aiohttp
 from gateway.certificates import why_not_connected
 
 
-def words_of(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """Say what went wrong, without the library's texts that quote a URL or an answer's headers."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return f"the certificate of {error.host}:{error.port} is refused: {error.certificate_error}"

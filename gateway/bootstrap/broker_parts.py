@@ -22,7 +22,7 @@ TOPICS: Final = (*KINDS, DEAD_LETTER, NOTIFICATIONS, REPLAY)
 class BrokerFacts:
     """What was found in a broker that can be written to."""
 
-    said: str
+    summary: str
     """All of it, as text."""
     warnings: Sequence[str] = ()
     """What differs from the settings, and harms nothing."""

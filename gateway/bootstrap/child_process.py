@@ -102,7 +102,7 @@ class ChildProcess:
                 if line == LISTENS:
                     self._listens()
                 self.is_ready |= line == READY
-                await self.heard(line)
+                await self.on_message(line)
         except ValueError as error:  # a line without an end: no more of its output is read
             get_logger().error("unreadable message from a child process", error=str(error))
         finally:
@@ -118,7 +118,7 @@ class ChildProcess:
     def ended(self) -> None:
         """Note that the process has ended although the gateway did not ask for that: another one is started."""
 
-    async def heard(self, line: bytes) -> None:
+    async def on_message(self, line: bytes) -> None:
         """Do what the process asks for, if it asks for anything."""
 
     async def end(self) -> None:
@@ -138,11 +138,11 @@ class ChildProcess:
             await process.wait()
 
 
-def send_to_parent(words: bytes) -> bool:
+def send_to_parent(message: bytes) -> bool:
     """Write words of such a process to its parent, whole or not at all; return whether it took them."""
-    assert len(words) <= select.PIPE_BUF  # noqa: S101 - else a pipe might take a part of them
+    assert len(message) <= select.PIPE_BUF  # noqa: S101 - else a pipe might take a part of them
     try:
-        os.write(sys.stdout.fileno(), words)
+        os.write(sys.stdout.fileno(), message)
     except BlockingIOError:  # it is busy, where this process does not wait for it
         return False
     except BrokenPipeError:  # it is gone, and so is this process soon

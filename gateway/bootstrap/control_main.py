@@ -85,7 +85,7 @@ async def _read_tokens(path: Path | None) -> Tokens | None:
 
 async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts: ControlCounters) -> NoReturn:
     """Each second check the tokens, sum up refused requests, and report the counters to the parent."""
-    told = b""
+    reported = b""
     while True:
         await asyncio.sleep(_LOOK)
         try:
@@ -93,8 +93,8 @@ async def _keep_looking(tokens: Tokens | None, gate: AdmissionMiddleware, counts
                 tokens.reload()
                 counts.tokens_file_problems = tokens.problems
             gate.refused.tick()
-            if (line := counts.encode()) != told and send_to_parent(line):
-                told = line
+            if (line := counts.encode()) != reported and send_to_parent(line):
+                reported = line
         except Exception:  # noqa: BLE001 - the next look is a second away
             get_logger().exception("failed to reload tokens or report counts")
 

@@ -30,7 +30,7 @@ class ControlProcess(ChildProcess):
             get_logger().error("audit records lost: the control plane ended before it stored them", changes=lost)
         self._counted, self._counts = self.counts, ControlCounters()
 
-    async def heard(self, line: bytes) -> None:
+    async def on_message(self, line: bytes) -> None:
         """Take over the counters that the process reports."""
         if line in {LISTENS, READY}:
             return

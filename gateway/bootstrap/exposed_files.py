@@ -18,13 +18,13 @@ _REMEDY: Final = "Let its owner alone read and write it (`chmod 600`), at most i
 
 async def warn_of_exposed(settings: Settings, keys: AccountsDirectory) -> NoReturn:
     """Look again and again for files that others may use, and log each once."""
-    told: set[KeyFileError] = set()
+    logged: set[KeyFileError] = set()
     while True:
         found = set(await asyncio.to_thread(lambda: list(exposed_files(settings, keys))))
-        for fault in sorted(found - told, key=lambda fault: fault.entry):
-            words = {"setting": fault.entry, "problem": fault.problem, "remedy": fault.remedy}
-            get_logger().warning("secret file is accessible to other users", **words)
-        told = found
+        for fault in sorted(found - logged, key=lambda fault: fault.entry):
+            fields = {"setting": fault.entry, "problem": fault.problem, "remedy": fault.remedy}
+            get_logger().warning("secret file is accessible to other users", **fields)
+        logged = found
         await asyncio.sleep(_LOOK)
 
 

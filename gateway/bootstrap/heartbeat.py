@@ -69,7 +69,7 @@ class Heartbeat(ChildProcess):
         numbers: Callable[[], Awaitable[Scraped]],
     ) -> None:
         super().__init__(about, "gateway.bootstrap.monitor_main", listener, msgspec.json.encode(task, enc_hook=str))
-        self._tells_ready = is_ready
+        self._is_gateway_ready = is_ready
         self._numbers = numbers
 
     async def beat_forever(self) -> NoReturn:
@@ -81,20 +81,20 @@ class Heartbeat(ChildProcess):
     def beat(self) -> None:
         """Send a beat now, unless the process has not yet read the last one."""
         if self.writer is not None and not self.writer.transport.get_write_buffer_size():
-            self._send(BEAT, bytes([self._tells_ready()]))
+            self._send(BEAT, bytes([self._is_gateway_ready()]))
 
-    async def heard(self, line: bytes) -> None:
+    async def on_message(self, line: bytes) -> None:
         """Answer with the numbers."""
         if line != ASK:
             self.beat()  # it has just begun
             return
         try:
             numbers = await self._numbers()
-            said = NUMBERS, await asyncio.to_thread(pickle.dumps, numbers)  # 14 ms for 5,000 accounts
+            answer = NUMBERS, await asyncio.to_thread(pickle.dumps, numbers)  # 14 ms for 5,000 accounts
         except Exception as error:  # noqa: BLE001 - one scrape fails, and events go on
             report_unexpected(None, "metrics", error)
-            said = FAILED, b""
-        self._send(*said)
+            answer = FAILED, b""
+        self._send(*answer)
 
     def _send(self, kind: bytes, payload: bytes) -> None:
         if self.writer is not None and not self.writer.is_closing():

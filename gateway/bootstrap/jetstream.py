@@ -59,8 +59,8 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
             await audit.prepare(replicas=replicas, create=create, retention=kept.audit_retention)
-            said = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
-            return BrokerFacts(f"{said}; {OLDEST} is the oldest server that is supported")
+            summary = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
+            return BrokerFacts(f"{summary}; {OLDEST} is the oldest server that is supported")
 
         trial = Trial(connection, topics)
 

@@ -76,9 +76,9 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             await ownership.check()
             log.recreate_missing_topics(wanted)
             count = len(topics.events) + 4
-            said = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
+            summary = f"Kafka, {count} topics {topics.prefix}.… as they must be, events in {kept.partitions} partitions"
             release = f"by its requests {await trial.release()}, {OLDEST} is the oldest that is supported"
-            return BrokerFacts("; ".join([said, release, *surplus]), surplus)
+            return BrokerFacts("; ".join([summary, release, *surplus]), surplus)
 
         async def tried() -> None:
             await trial.begin()

@@ -37,7 +37,7 @@ class Listeners:
     heartbeat: Heartbeat = field(init=False)
     _replica: Replica | None = None
 
-    def tell_of(self, replica: Replica) -> None:
+    def attach_replica(self, replica: Replica) -> None:
         """Let what is counted be of this replica from now on."""
         self._replica = replica
 
@@ -100,12 +100,12 @@ def _listeners(
     about = ChildLog("control plane is listening", "control plane ended, restarting it", urls[0], host)
     process = ControlProcess(about, control, settings.model_dump_json(exclude=_UNUSED).encode())
     listeners = Listeners(is_ending, process, *urls)
-    words = "serving probes and metrics", "monitoring process ended, restarting it"
+    messages = "serving probes and metrics", "monitoring process ended, restarting it"
     per_account, log, tls = settings.metrics.per_account, settings.log, settings.monitoring.tls
     files = ListenerTls(tls.cert_file, tls.key_file, tls.client_ca_file)
     task = Task(settings.shards, per_account, log.format, log.level, replica_name(os.getpid()), files)
     listeners.heartbeat = Heartbeat(
-        ChildLog(*words, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
+        ChildLog(*messages, urls[1], settings.monitoring.host), monitoring, task, listeners.is_ready, listeners.scraped
     )
     return listeners
 

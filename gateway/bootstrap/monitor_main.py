@@ -55,7 +55,7 @@ class HeartbeatReader:
         self._loop = asyncio.get_running_loop()
         self._metrics = metrics
         self._ask = ask
-        self._heard_at = self._loop.time()  # it has just started this process
+        self._last_received_at = self._loop.time()  # it has just started this process
         self._is_ready = False
         self._next = asyncio.Event()
         """Set by the next frame."""
@@ -74,11 +74,11 @@ class HeartbeatReader:
         with suppress(asyncio.IncompleteReadError):
             while True:
                 kind, length = HEAD.unpack(await reader.readexactly(HEAD.size))
-                self.hear(kind, await reader.readexactly(length))
+                self.on_frame(kind, await reader.readexactly(length))
 
-    def hear(self, kind: bytes, payload: bytes) -> None:
+    def on_frame(self, kind: bytes, payload: bytes) -> None:
         """Take in one frame."""
-        now = self._heard_at = self._loop.time()
+        now = self._last_received_at = self._loop.time()
         if kind == BEAT:
             self._is_ready = payload != b"\0"
         else:
@@ -88,8 +88,8 @@ class HeartbeatReader:
             if self._answer is not None:
                 self._answer.set_result(kind == NUMBERS)
             self._answer = None
-        heard, self._next = self._next, asyncio.Event()
-        heard.set()
+        received, self._next = self._next, asyncio.Event()
+        received.set()
 
     async def is_alive(self) -> bool:
         """Return whether the loop that serves events is not stuck."""
@@ -104,7 +104,7 @@ class HeartbeatReader:
         return await self.is_alive() and self._is_ready
 
     def _silence(self) -> float:
-        return self._loop.time() - self._heard_at
+        return self._loop.time() - self._last_received_at
 
     async def scraped(self, accept: str) -> tuple[str, bytes]:
         """Return the media type and the metrics; raises TimeoutError where the loop does not report its numbers."""

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "bar",
-    "complain",
-    "complain_as",
+    "discard_output",
     "guard",
-    "hush",
     "live",
+    "print_error",
+    "print_json",
+    "print_json_text",
+    "print_line",
+    "print_usage_error",
     "printable",
-    "say",
-    "say_json",
-    "say_json_text",
     "show",
     "table",
 ]
@@ -49,34 +49,34 @@ _MOST_WHOLE: Final = 36
 _HEAD: Final = "Traceback (most recent call last):"
 
 
-def say(line: str, *, flush: bool = False) -> None:
+def print_line(line: str, *, flush: bool = False) -> None:
     """Write a line to standard output."""
     _write(sys.stdout, printable(line), flush=flush)
 
 
-def say_json(value: object, *, flush: bool = False) -> None:
+def print_json(value: object, *, flush: bool = False) -> None:
     """Write a value to standard output, as JSON on one line."""
-    say_json_text(json.dumps(value, ensure_ascii=False), flush=flush)
+    print_json_text(json.dumps(value, ensure_ascii=False), flush=flush)
 
 
-def say_json_text(text: str, *, flush: bool = False) -> None:
+def print_json_text(text: str, *, flush: bool = False) -> None:
     """Write a JSON text, which must be valid, to standard output, on one line."""
     _write(sys.stdout, printable_json(text), flush=flush)
 
 
-def complain(line: str) -> None:
+def print_error(line: str) -> None:
     """Write a line to standard error."""
     _write(sys.stderr, printable(line))
 
 
-def complain_as(error: Any) -> None:  # noqa: ANN401 - Click's, or Typer's own copy of it
+def print_usage_error(error: Any) -> None:  # noqa: ANN401 - Click's, or Typer's own copy of it
     """Write a usage error as Click words it; what it quotes is printable."""
     if type(error).__name__ != "NoArgsIsHelpError":  # its message is the whole help
         error.message = printable(error.message)
-    words = StringIO()
-    error.show(words)
-    for line in words.getvalue().splitlines():
-        complain(line)
+    buffer = StringIO()
+    error.show(buffer)
+    for line in buffer.getvalue().splitlines():
+        print_error(line)
 
 
 def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
@@ -88,7 +88,7 @@ def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
         stream.flush()
 
 
-def hush() -> None:
+def discard_output() -> None:
     """Write nothing more to standard output: its reader, such as `head`, has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
@@ -136,7 +136,7 @@ def show(shown: Table) -> None:
             cell.rjust(width) if column.justify == "right" else cell.ljust(width)
             for cell, width, column in zip(row, widths, shown.columns, strict=True)
         ]
-        say("  ".join(aligned).rstrip())
+        print_line("  ".join(aligned).rstrip())
 
 
 def live() -> Live | None:
@@ -148,13 +148,13 @@ def live() -> Live | None:
 
 
 def bar(*, is_quiet: bool) -> Progress:
-    """Return a progress bar on standard error, if that is a terminal; its tasks have a field `said`."""
+    """Return a progress bar on standard error, if that is a terminal; its tasks have a field `status`."""
     from rich.progress import BarColumn, Progress, TextColumn  # noqa: PLC0415 - likewise
 
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %  {task.fields[said]}", markup=False),
+        TextColumn("{task.percentage:>3.0f} %  {task.fields[status]}", markup=False),
     )
     at = _console(stderr=True)
     return Progress(*columns, console=at, disable=is_quiet or not at.is_terminal, transient=True)
@@ -175,17 +175,17 @@ def guard() -> None:
 def _on_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     for part in traceback.format_exception(kind, error, trace):
         for line in part.splitlines():
-            complain(line if line == _HEAD else _MARGIN + line)
+            print_error(line if line == _HEAD else _MARGIN + line)
 
 
 def _on_thread(ended: threading.ExceptHookArgs) -> None:
     if ended.exc_type is not SystemExit:
-        complain(f"a thread ended: {ended.thread.name if ended.thread else 'unknown'}")
+        print_error(f"a thread ended: {ended.thread.name if ended.thread else 'unknown'}")
         _on_exception(ended.exc_type, ended.exc_value or ended.exc_type(), ended.exc_traceback)
 
 
 def _on_unraisable(ignored: sys.UnraisableHookArgs) -> None:
-    complain(f"{ignored.err_msg or 'an error was ignored'}: {ignored.object!r}")
+    print_error(f"{ignored.err_msg or 'an error was ignored'}: {ignored.object!r}")
     if ignored.exc_value is not None:
         _on_exception(ignored.exc_type, ignored.exc_value, ignored.exc_traceback)
 

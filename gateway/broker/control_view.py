@@ -32,14 +32,14 @@ from gateway.telemetry.logs import get_logger
 STALE_AFTER_S: Final = 90.0
 """Seconds after which a report is stale: owners repeat theirs each 60 s at the latest."""
 
-_Said = TypeVar("_Said", Desired, Observed, ShardState, Replay, ReplayState)
+_Value = TypeVar("_Value", Desired, Observed, ShardState, Replay, ReplayState)
 
 
 @dataclass(frozen=True, slots=True)
-class Versioned(Generic[_Said]):
+class Versioned(Generic[_Value]):
     """A record of the control store."""
 
-    value: _Said | None
+    value: _Value | None
     """None where this release cannot read it."""
     revision: int
     written: float
@@ -100,7 +100,7 @@ class View:
             (SHARD, True): (self.shards, ShardState, _ignore),
         }
         self._on_report_rejected = passed_over or _ignore
-        self._heard_at = -math.inf
+        self._last_received_at = -math.inf
         self._passed_over: dict[str, LastWriter] = {}  # by key: the last report, where it is not the one that holds
         self._log = get_logger()
 
@@ -128,28 +128,28 @@ class View:
         sighting = self._spaces[kind + dot, True][0].get(name)
         return _NO_WRITER if sighting is None else LastWriter(sighting.revision, epoch_of(sighting.value))
 
-    def age(self, sighting: Versioned[_Said]) -> float:
+    def age(self, sighting: Versioned[_Value]) -> float:
         """Return the seconds since it was written."""
         return asyncio.get_running_loop().time() - sighting.written
 
     @property
     def silence(self) -> float:
         """The seconds since the store was last received; in a deployment that works, some owner writes each 5 s."""
-        return asyncio.get_running_loop().time() - self._heard_at
+        return asyncio.get_running_loop().time() - self._last_received_at
 
     @property
     def is_cut_off(self) -> bool:
         """Whether nothing was received for so long that no record need be true any more."""
         return self.silence > STALE_AFTER_S
 
-    def is_abandoned(self, sighting: Versioned[_Said]) -> bool:
+    def is_abandoned(self, sighting: Versioned[_Value]) -> bool:
         """Return whether a report had not been repeated for long when the store was last received."""
-        return self._heard_at - sighting.written > STALE_AFTER_S
+        return self._last_received_at - sighting.written > STALE_AFTER_S
 
     async def follow(self, store: ControlStore) -> None:
         """Receive the store's records, without end."""
         async for record in store.watch():
-            self._heard_at = asyncio.get_running_loop().time()
+            self._last_received_at = asyncio.get_running_loop().time()
             if record is None:
                 self.has_synced.set()
             else:
@@ -190,7 +190,7 @@ class View:
             return False
         return epoch_of(now.value) >= epoch_of(before.value) or now.written - before.written > STALE_AFTER_S
 
-    def _decode(self, type_: type[_Said], record: Record) -> Versioned[_Said]:
+    def _decode(self, type_: type[_Value], record: Record) -> Versioned[_Value]:
         written = asyncio.get_running_loop().time() - record.age
         try:
             return Versioned(decode_record(type_, record.value), record.revision, written)

@@ -113,11 +113,11 @@ class BrokerLogin:
         if self.password_file is not None:
             password = read_password(self.password_file)
 
-            def tell_password() -> str:
+            def guarded_password() -> str:
                 guard()
                 return password
 
-            return {"user": self.user, "password": tell_password}
+            return {"user": self.user, "password": guarded_password}
         if self.credentials_file is None:
             return {}
         credentials = read_credentials(self.credentials_file)

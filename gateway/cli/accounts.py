@@ -49,7 +49,7 @@ def accounts(
     found = loop.run(_all(Target(url, token_file, ca_file, cert_file, key_file), asked))
     if as_json:
         for one in found:
-            terminal.say_json(one)
+            terminal.print_json(one)
     else:
         with as_promised(url):
             shown = _table(found)

@@ -13,7 +13,7 @@ import aiohttp
 
 from gateway.cli.target import Target, no_url, of_tls
 from gateway.errors import ConfigurationError, GatewayError
-from gateway.http_errors import words_of
+from gateway.http_errors import error_message
 
 _LIMIT: Final = 30.0
 """Seconds for each answer."""
@@ -23,7 +23,7 @@ _LARGEST: Final = 32 * 1024 * 1024
 """Bytes of an answer: 500 accounts with errors and subscriptions of the greatest length take some less."""
 _MOST: Final = 256 * 1024 * 1024
 """Bytes of all parts of a list."""
-_WORDS: Final = 500
+_SHOWN_CHARS: Final = 500
 """Letters of an answer that are shown."""
 _WHERE: Final = "The control plane is where control.port has it, 8080 by default; probes and metrics are elsewhere."
 _GOOD: Final = {200, 202}
@@ -83,20 +83,20 @@ class Api:
         except aiohttp.ClientResponseError as error:  # of an answer that is no HTTP, which it quotes
             raise _no_control_plane(self.url, "what listens there does not speak HTTP") from error
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
-            raise of_tls(self.url, error) or _no_control_plane(self.url, words_of(error)) from error
+            raise of_tls(self.url, error) or _no_control_plane(self.url, error_message(error)) from error
         try:
-            said = json.loads(content)
+            document = json.loads(content)
         except (ValueError, RecursionError) as error:
             raise _no_control_plane(self.url, f"it answers {status}, and no JSON. {_WHERE}") from error
-        if status in _GOOD and isinstance(said, dict):
-            return said, len(content)
-        words = str(said.get("detail") if isinstance(said, dict) else said)[:_WORDS].rstrip(".")
+        if status in _GOOD and isinstance(document, dict):
+            return document, len(content)
+        message = str(document.get("detail") if isinstance(document, dict) else document)[:_SHOWN_CHARS].rstrip(".")
         if status == _UNKNOWN_TOKEN:
             remedy = "Name a file with a token that `gateway token` made and that control.tokens_file knows."
-            raise ConfigurationError("--token-file", words, remedy)
-        if status in {_INVALID, _NOT_FOUND} and isinstance(said, dict) and "type" in said:
-            raise ConfigurationError("the request", words, "Ask for something that there is.")
-        raise GatewayError(f"{self.url} answers {status}: {words}")
+            raise ConfigurationError("--token-file", message, remedy)
+        if status in {_INVALID, _NOT_FOUND} and isinstance(document, dict) and "type" in document:
+            raise ConfigurationError("the request", message, "Ask for something that there is.")
+        raise GatewayError(f"{self.url} answers {status}: {message}")
 
     async def items(self, path: str, query: Query) -> list[dict[str, Any]]:
         """Read all parts of a list."""
@@ -131,12 +131,12 @@ async def _whole(content: aiohttp.StreamReader, url: str) -> bytes:
     return bytes(found)
 
 
-def _no_control_plane(url: str, words: str) -> GatewayError:
-    return GatewayError(f"{url} does not answer as a gateway's control plane: {words}")
+def _no_control_plane(url: str, reason: str) -> GatewayError:
+    return GatewayError(f"{url} does not answer as a gateway's control plane: {reason}")
 
 
 def _no_list(url: str, part: Mapping[str, Any]) -> GatewayError:
-    return GatewayError(f"{url} does not answer as a gateway's control plane: {str(part)[:_WORDS]}")
+    return GatewayError(f"{url} does not answer as a gateway's control plane: {str(part)[:_SHOWN_CHARS]}")
 
 
 def _too_large(url: str, limit: int) -> GatewayError:

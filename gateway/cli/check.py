@@ -58,9 +58,9 @@ def check(config: ConfigOption = None) -> None:
     check_listeners(settings)
     check_writable(settings.broker)
     check_files(settings.hub)
-    terminal.say("ok    settings")
+    terminal.print_line("ok    settings")
     for warning in plain_text_secrets(settings):
-        terminal.say(f"warn  {warning}")
+        terminal.print_line(f"warn  {warning}")
     configure_logs("console", "warning")
     if not loop.run(_check(settings)):
         raise typer.Exit(1)
@@ -71,12 +71,12 @@ async def _check(settings: Settings) -> bool:
     keys = AccountsDirectory(settings.accounts.directory)
     names, faults = keys.scan()
     for fault in faults:
-        terminal.say(f"FAIL  accounts.directory/{fault.entry}: {fault.problem}. {fault.remedy}")
+        terminal.print_line(f"FAIL  accounts.directory/{fault.entry}: {fault.problem}. {fault.remedy}")
     if not names:
         remedy = "Write an API key into a file there; the file's name becomes the account's."
-        terminal.say(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
+        terminal.print_line(f"FAIL  accounts.directory: {settings.accounts.directory} holds no account. {remedy}")
     for fault in exposed_files(settings, keys):
-        terminal.say(f"warn  {fault.entry}: {fault.problem}. {fault.remedy}")
+        terminal.print_line(f"warn  {fault.entry}: {fault.problem}. {fault.remedy}")
     results = [not faults, bool(names)]
     if settings.control.tokens_file is not None:
         results.append(await _report("control.tokens_file", _check_tokens(settings.control.tokens_file)))
@@ -86,7 +86,7 @@ async def _check(settings: Settings) -> bool:
         await _report(f"account {name}", _check_account(settings, keys, name, decoder)) for name in sorted(names)
     ]
     if any(accounts):
-        terminal.say(f"ok    hub.enums: {decoder.names.described()}")
+        terminal.print_line(f"ok    hub.enums: {decoder.names.described()}")
     return all(results + accounts)
 
 
@@ -105,9 +105,9 @@ async def _report(what: str, look: Awaitable[str]) -> bool:
     try:
         found = await look
     except GatewayError as error:
-        terminal.say(f"FAIL  {what}: {error}")
+        terminal.print_line(f"FAIL  {what}: {error}")
     else:
-        terminal.say(f"ok    {what}: {found}")
+        terminal.print_line(f"ok    {what}: {found}")
         return True
     return False
 
@@ -130,7 +130,7 @@ async def _look_at_broker(settings: Settings, accounts: Iterable[str]) -> str:
             remedy = f"Give the user the permissions that docs/{DOCS[settings.broker.kind]} lists."
             more = f"; and {len(refusals) - _SHOWN} more" if len(refusals) > _SHOWN else ""
             raise ConfigurationError("broker", "; ".join(refusals[:_SHOWN]) + more, remedy)
-        return "; ".join([found.said, *await broker.tried_whole()])
+        return "; ".join([found.summary, *await broker.tried_whole()])
 
 
 async def _check_account(settings: Settings, keys: AccountsDirectory, name: str, decoder: Decoder) -> str:

@@ -93,10 +93,12 @@ async def _demo(events: int | None, rate: float) -> list[Verdict]:
             return []
         verdicts = [await _judge(house, account) for account in ACCOUNTS]
         for verdict in verdicts:
-            terminal.say(str(verdict))
+            terminal.print_line(str(verdict))
         exact = all(verdict.exact for verdict in verdicts)
         logged = sum(verdict.logged for verdict in verdicts)
-        terminal.say(f"verdict: {'exact' if exact else 'NOT exact'}: {logged} events in the log, {events} asked for")
+        terminal.print_line(
+            f"verdict: {'exact' if exact else 'NOT exact'}: {logged} events in the log, {events} asked for"
+        )
         return verdicts
 
 
@@ -128,7 +130,7 @@ async def _start(shares: list[int] | None, rate: float) -> AsyncIterator[_Demo]:
                 replica = Replica(
                     settings, broker.log, broker.registry, http, control=broker.control, member=broker.member
                 )
-                listeners.tell_of(replica)
+                listeners.attach_replica(replica)
                 yield _Demo(hub, broker, server.url, replica, listeners)
 
 
@@ -144,7 +146,7 @@ def _print_addresses(house: _Demo) -> None:
         f"           .venv/bin/gateway accounts --url {at.control_url}",
         "         Ctrl-C ends it.",
     ):
-        terminal.say(line, flush=True)
+        terminal.print_line(line, flush=True)
 
 
 async def _until_published(house: _Demo, events: int | None) -> None:
@@ -160,7 +162,7 @@ async def _until_published(house: _Demo, events: int | None) -> None:
         if published != before:
             before, moved = published, clock.time()
         await asyncio.sleep(0.05)
-    terminal.complain(f"nothing was published for {_STUCK:g} s")
+    terminal.print_error(f"nothing was published for {_STUCK:g} s")
 
 
 async def _show(house: _Demo) -> None:
@@ -170,7 +172,7 @@ async def _show(house: _Demo) -> None:
         with place:
             await _each(0.25, house, lambda statuses, rate: place.update(_table(statuses, rate)))
     else:
-        await _each(2.0, house, lambda statuses, rate: terminal.say(_line(statuses, rate), flush=True))
+        await _each(2.0, house, lambda statuses, rate: terminal.print_line(_line(statuses, rate), flush=True))
 
 
 async def _each(seconds: float, house: _Demo, show: Callable[[list[AccountStatus], float], None]) -> None:

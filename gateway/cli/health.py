@@ -57,20 +57,20 @@ def health(
     direct = urllib.request.build_opener(*handlers)
     try:
         with direct.open(f"{url.rstrip('/')}/{'readyz' if ready else 'healthz'}", timeout=_TIMEOUT_S):
-            terminal.say("ok")
+            terminal.print_line("ok")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
-            words = "is not ready" if ready else "does not work"
-            raise GatewayError(f"{url} answers {error.code}: the gateway {words}") from error
+            problem = "is not ready" if ready else "does not work"
+            raise GatewayError(f"{url} answers {error.code}: the gateway {problem}") from error
         where = "that is where monitoring.port has it, 9090 by default"
         raise GatewayError(f"{url} answers {error.code}, as no gateway's monitoring listener does: {where}") from error
     except http.client.HTTPException as error:  # its words are what came, and may be anything
         raise GatewayError(f"{url} does not answer that it works: what listens there does not speak HTTP") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        words = why_not_connected(reason) if isinstance(reason, OSError) else str(reason)
-        raise GatewayError(f"{url} does not answer that it works: {words}") from error
+        problem = why_not_connected(reason) if isinstance(reason, OSError) else str(reason)
+        raise GatewayError(f"{url} does not answer that it works: {problem}") from error
 
 
 def _context(url: str, files: PemFiles) -> ssl.SSLContext:

@@ -64,7 +64,7 @@ class _LazyCommands(TyperGroup):
         except _ClickException as error:
             if not standalone_mode:
                 raise
-            terminal.complain_as(error)
+            terminal.print_usage_error(error)
             sys.exit(error.exit_code)
         if standalone_mode:
             sys.exit(code or 0)
@@ -95,7 +95,7 @@ app = typer.Typer(
 
 def _print_version(value: bool) -> None:
     if value:
-        terminal.say(__version__)
+        terminal.print_line(__version__)
         raise typer.Exit
 
 
@@ -114,10 +114,10 @@ def main() -> None:
     try:
         typer.main.get_command(app)(prog_name="gateway")  # as `app()`, which has a hook of its own for tracebacks
     except ConfigurationError as error:
-        terminal.complain(f"gateway: {error}")
+        terminal.print_error(f"gateway: {error}")
         sys.exit(USAGE_ERROR)
     except GatewayError as error:
-        terminal.complain(f"gateway: {error}")
+        terminal.print_error(f"gateway: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

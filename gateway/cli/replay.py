@@ -134,7 +134,7 @@ def cancel(
             return await _watch(api, id_, quiet=True)
 
     found = loop.run(run())
-    _say(found, as_json=as_json)
+    _print_replay(found, as_json=as_json)
 
 
 @app.command("list", short_help="List replays, the newest first.")
@@ -161,7 +161,7 @@ def list_(
     found = loop.run(run())
     if as_json:
         for one in found:
-            terminal.say_json(one)
+            terminal.print_json(one)
     else:
         with as_promised(url):
             shown = _table(found)
@@ -171,7 +171,7 @@ def list_(
 async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
     """Look at a replay until it has ended, and return it; on a terminal a bar shows how far it is."""
     with terminal.bar(is_quiet=quiet) as bar:
-        task = bar.add_task(terminal.printable(id_[:8]), total=1.0, said="")
+        task = bar.add_task(terminal.printable(id_[:8]), total=1.0, status="")
         unanswered = 0
         while True:
             try:
@@ -188,11 +188,13 @@ async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
             with as_promised(api.url):
                 if found["state"] in _FINAL:
                     return found
-                bar.update(task, completed=found["progress"]["fraction"], said=terminal.printable(_in_words(found)))
+                bar.update(
+                    task, completed=found["progress"]["fraction"], status=terminal.printable(_progress_text(found))
+                )
             await asyncio.sleep(_LOOK)
 
 
-def _in_words(found: dict[str, Any]) -> str:
+def _progress_text(found: dict[str, Any]) -> str:
     progress = found["progress"]
     if found["state"] == "pending" or found["detail"]:
         return f"{found['state']}: {found['detail'] or 'nobody has begun yet'}"
@@ -207,24 +209,24 @@ def _span(seconds: float) -> str:
 
 
 def _end(found: dict[str, Any], *, as_json: bool, detached: bool = False) -> None:
-    _say(found, as_json=as_json)
+    _print_replay(found, as_json=as_json)
     if not detached and found["state"] != "completed":
         sys.exit(1)
 
 
-def _say(found: dict[str, Any], *, as_json: bool) -> None:
+def _print_replay(found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        terminal.say_json(found)
+        terminal.print_json(found)
         return
     with as_promised("the control plane"):
-        terminal.say(_sentence(found))
+        terminal.print_line(_sentence(found))
 
 
 def _sentence(found: dict[str, Any]) -> str:
-    words = f"replay {found['id']} of {found['account']}: {found['state']}"
+    line = f"replay {found['id']} of {found['account']}: {found['state']}"
     if found["state"] != "pending":
-        words += f", {found['progress']['published']} published"
-    return f"{words}: {found['detail']}" if found["detail"] else words
+        line += f", {found['progress']['published']} published"
+    return f"{line}: {found['detail']}" if found["detail"] else line
 
 
 def _table(found: list[dict[str, Any]]) -> Table:

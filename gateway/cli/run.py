@@ -89,7 +89,7 @@ async def _serve(settings: Settings, stop: asyncio.Event, listeners: Listeners, 
                     tracer=tracer,
                     provision=partial(broker.again, settings),
                 )
-                listeners.tell_of(replica)
+                listeners.attach_replica(replica)
                 tune_garbage_collector()
                 log.info("gateway started", hub=settings.hub.url, broker=settings.broker.servers)
                 await _until_stopped(replica, stop)

@@ -40,19 +40,19 @@ def schemas(
     orphans = [path for path in _found(directory) if path not in files]
     if check:
         for path in stale:
-            terminal.complain(f"stale: {directory / path}")
+            terminal.print_error(f"stale: {directory / path}")
         for orphan in orphans:
-            terminal.complain(f"of no model: {directory / orphan}")
+            terminal.print_error(f"of no model: {directory / orphan}")
         if stale or orphans:
-            words = "Run `gateway schemas`, delete what is of no model, and commit." if orphans else _RUN
-            terminal.complain(words)
+            remedy = "Run `gateway schemas`, delete what is of no model, and commit." if orphans else _RUN
+            terminal.print_error(remedy)
             raise typer.Exit(1)
-        terminal.say(f"{len(files)} schemas are fresh")
+        terminal.print_line(f"{len(files)} schemas are fresh")
         return
     _write(directory, {path: files[path] for path in stale})
     for orphan in orphans:
-        terminal.say(f"of no model, delete it where nobody needs it: {directory / orphan}")
-    terminal.say(f"{len(stale)} of {len(files)} schemas written in {directory}")
+        terminal.print_line(f"of no model, delete it where nobody needs it: {directory / orphan}")
+    terminal.print_line(f"{len(stale)} of {len(files)} schemas written in {directory}")
 
 
 def _write(directory: Path, files: Mapping[str, str]) -> None:

@@ -62,6 +62,6 @@ async def _simulate(config: SimulatorConfig) -> None:
     stop = asyncio.Event()
     loop.on_signal(stop.set)
     async with simulator(config) as hub:
-        terminal.say(f"hub: {hub.url}", flush=True)
-        terminal.say(f"users: {', '.join(config.users)}", flush=True)
+        terminal.print_line(f"hub: {hub.url}", flush=True)
+        terminal.print_line(f"users: {', '.join(config.users)}", flush=True)
         await stop.wait()

@@ -88,7 +88,7 @@ def tail(
             raise
         raise typer.BadParameter(f"{error.problem}. {error.remedy}", param_hint="--from") from error
     except BrokenPipeError:
-        terminal.hush()
+        terminal.discard_output()
 
 
 def _begin(text: str) -> str:
@@ -118,7 +118,7 @@ async def _tail(
             is_empty = False
         if is_empty:
             of = "" if not accounts else f" of {', '.join(accounts)}"
-            terminal.complain(f"no message{of} from {start} on")
+            terminal.print_error(f"no message{of} from {start} on")
 
 
 _MARKS = {"late": "late", "replayed": "replayid"}
@@ -129,7 +129,7 @@ def _show_line(stored: Stored) -> None:
     message = stored.message
     marks = "".join(f" {mark}" for mark, name in _MARKS.items() if name in message.attributes)
     key, value = message.key.decode(errors="backslashreplace"), message.value.decode(errors="backslashreplace")
-    terminal.say(f"{stored.position} {message.account} {message.topic} {key}{marks} {value}", flush=True)
+    terminal.print_line(f"{stored.position} {message.account} {message.topic} {key}{marks} {value}", flush=True)
 
 
 def _show_json(stored: Stored) -> None:
@@ -143,10 +143,10 @@ def _show_json(stored: Stored) -> None:
     }
     value = _json_of(message.value)
     if value is None:  # not the gateway's: a client with the permission may write anything
-        terminal.say_json(head | {"value_base64": base64.b64encode(message.value).decode()}, flush=True)
+        terminal.print_json(head | {"value_base64": base64.b64encode(message.value).decode()}, flush=True)
         return
     start = json.dumps(head, ensure_ascii=False)[:-1]
-    terminal.say_json_text(f'{start}, "value": {value}}}', flush=True)  # as it was written: no digit changes
+    terminal.print_json_text(f'{start}, "value": {value}}}', flush=True)  # as it was written: no digit changes
 
 
 def _json_of(value: bytes) -> str | None:

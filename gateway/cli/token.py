@@ -39,7 +39,7 @@ def token(
     except ValueError as error:
         raise typer.BadParameter(f"the line would let nobody in: {error}") from error
     if as_json:
-        terminal.say_json({"token": made, "line": line})
+        terminal.print_json({"token": made, "line": line})
         return
-    terminal.say(f"token, for {name} alone:          {made}")
-    terminal.say(f"line, for control.tokens_file:  {line}")
+    terminal.print_line(f"token, for {name} alone:          {made}")
+    terminal.print_line(f"line, for control.tokens_file:  {line}")

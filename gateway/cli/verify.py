@@ -92,12 +92,12 @@ async def _verify(settings: Settings, accounts: list[str] | None, asked: _Asked)
             try:
                 verdict = await _judge(settings, keys.key(name), broker, name, asked)
             except GatewayError as error:
-                terminal.say(f"{name}: cannot be compared: {error}")
+                terminal.print_line(f"{name}: cannot be compared: {error}")
                 exact = False
             else:
-                terminal.say(str(verdict))
+                terminal.print_line(str(verdict))
                 exact = exact and verdict.exact
-    terminal.say("verdict: exact" if exact else "verdict: NOT exact")
+    terminal.print_line("verdict: exact" if exact else "verdict: NOT exact")
     return exact
 
 
@@ -105,9 +105,9 @@ def _names_in(keys: AccountsDirectory) -> tuple[Collection[str], bool]:
     """Return the accounts of a directory, and whether these are all that it is to hold; say what is none."""
     names, faults = keys.scan()
     for fault in faults:
-        terminal.say(f"accounts.directory/{fault.entry}: cannot be compared: {fault.problem}. {fault.remedy}")
+        terminal.print_line(f"accounts.directory/{fault.entry}: cannot be compared: {fault.problem}. {fault.remedy}")
     if not names and not faults:
-        terminal.say("accounts.directory holds no account: there is nothing to compare")
+        terminal.print_line("accounts.directory holds no account: there is nothing to compare")
     return names, bool(names) and not any(is_account_name(fault.entry) for fault in faults)
 
 
@@ -115,14 +115,14 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
     reader = broker.reader
     notifications = [message async for message in read_log(reader, account, [NOTIFICATIONS])]
     try:
-        said = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
+        announcements = announced([(message.incarnation, message.value) for message in notifications], asked.strategies)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:  # others may write there, too
         raise GatewayError(f"a notification in the log cannot be read: {error!r}") from error
     lowest = await _lowest(reader, account)
-    incarnation = asked.incarnation or max([*lowest, *said.begins], default=1)
+    incarnation = asked.incarnation or max([*lowest, *announcements.begins], default=1)
     since = asked.since
     if since is None:
-        since = said.begins.get(incarnation)
+        since = announcements.begins.get(incarnation)
     if since is None:
         since = lowest[incarnation] - 1 if incarnation in lowest else _start(settings.accounts.start)
     history, end = await _read_hub(settings, key, since, asked.until)
@@ -140,7 +140,7 @@ async def _judge(settings: Settings, key: str, broker: Broker, account: str, ask
             {message.sequence for message in letters if message.sequence is not None},
             by_kind=not broker.one_order,
             enums=settings.hub.enums,
-            wants=lambda sequence, strategy: said.wants(incarnation, sequence, strategy),
+            wants=lambda sequence, strategy: announcements.wants(incarnation, sequence, strategy),
             without_number=[message.value for message in logged if message.sequence is None],
         )
         verdict.older = len(_older(history, logged, since))

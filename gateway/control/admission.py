@@ -68,20 +68,20 @@ def check_local(scope: Scope) -> None:
     """
     host = header(scope, b"host") or b""
     if not _is_loopback(host.decode("latin-1")):
-        words = "Without control.tokens_file only http://127.0.0.1 and http://localhost are answered."
-        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
+        detail = "Without control.tokens_file only http://127.0.0.1 and http://localhost are answered."
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, detail)
     origin = header(scope, b"origin")
     site = header(scope, b"sec-fetch-site")
     is_same = origin is None or origin.lower() == f"{scope['scheme']}://".encode() + host.lower()
     if not is_same or (site is not None and site not in _SAME):
-        words = "Without control.tokens_file pages of other origins are not answered."
-        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
+        detail = "Without control.tokens_file pages of other origins are not answered."
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, detail)
     if scope["method"] == "POST" and not _is_deliberate(scope):
-        words = (
+        detail = (
             "Without control.tokens_file a POST needs a header that no web form can send: add "
             "`Content-Type: application/json` or an `Idempotency-Key`."
         )
-        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, words)
+        raise Problem(ProblemType.ORIGIN_NOT_ALLOWED, detail)
 
 
 def _is_deliberate(scope: Scope) -> bool:
@@ -115,8 +115,8 @@ async def read_body(scope: Scope, receive: Receive, *, at_most: int, seconds: fl
                 if len(body) > at_most:
                     raise _too_large("more", at_most)
     except TimeoutError:
-        words = f"The body did not come within {seconds:g} s."
-        raise Problem(ProblemType.TOO_SLOW, words, headers={"connection": "close"}) from None
+        detail = f"The body did not come within {seconds:g} s."
+        raise Problem(ProblemType.TOO_SLOW, detail, headers={"connection": "close"}) from None
     return bytes(body)
 
 

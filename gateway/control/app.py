@@ -106,29 +106,29 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for them
     found = error.errors()
     if any(one["type"] == "json_invalid" for one in found):
-        words = str(found[0].get("ctx", {}).get("error", "it cannot be read"))
-        return _answer(request, Problem(ProblemType.MALFORMED, f"The body is not JSON: {words}."))
-    faults = tuple(FieldError(".".join(map(str, one["loc"])), _in_words(one)) for one in found[:_FAULTS])
+        reason = str(found[0].get("ctx", {}).get("error", "it cannot be read"))
+        return _answer(request, Problem(ProblemType.MALFORMED, f"The body is not JSON: {reason}."))
+    faults = tuple(FieldError(".".join(map(str, one["loc"])), _problem_of(one)) for one in found[:_FAULTS])
     detail = "; ".join(f"{fault.where}: {fault.problem}" for fault in faults[:3])
     return _answer(request, Problem(ProblemType.INVALID, f"{detail}.", errors=faults))
 
 
-def _in_words(error: dict[str, Any]) -> str:
-    words = str(error["msg"])
-    return "is not known here" if error["type"] == "extra_forbidden" else words[:1].lower() + words[1:]
+def _problem_of(error: dict[str, Any]) -> str:
+    message = str(error["msg"])
+    return "is not known here" if error["type"] == "extra_forbidden" else message[:1].lower() + message[1:]
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for them
     if error.status_code == _NOT_FOUND:
-        words = "There is nothing at this path: /openapi.json says what there is."
-        return _answer(request, Problem(ProblemType.NOT_FOUND, words))
+        detail = "There is nothing at this path: /openapi.json says what there is."
+        return _answer(request, Problem(ProblemType.NOT_FOUND, detail))
     if error.status_code == _NOT_ALLOWED:
         paths: dict[re.Pattern[str], list[str]] = request.app.state.paths
         methods = next((methods for path, methods in paths.items() if path.fullmatch(request.url.path)), [])
         allowed = ", ".join(methods)
-        words = f"{request.method} is not among what this path takes: {allowed}."
-        return _answer(request, Problem(ProblemType.METHOD_NOT_ALLOWED, words, headers={"allow": allowed}))
+        detail = f"{request.method} is not among what this path takes: {allowed}."
+        return _answer(request, Problem(ProblemType.METHOD_NOT_ALLOWED, detail, headers={"allow": allowed}))
     return _answer(request, Problem(ProblemType.MALFORMED, "The body cannot be read as JSON."))
 
 

@@ -130,21 +130,21 @@ class DesiredStateWriter:
         assert desired.desired is not None  # noqa: S101 - the caller made it
         account, auditing = intent.account, self._deployment.auditing
 
-        def is_heard_of() -> bool:
+        def has_changed() -> bool:
             return view.desired_of(account).revision != desired.revision
 
         try:
             revision = await store.write(ACCOUNT + account, encode_record(desired.desired), desired.revision)
         except Conflict:
-            if not await wait_until(is_heard_of, READ_TIMEOUT_S):
+            if not await wait_until(has_changed, READ_TIMEOUT_S):
                 raise broker_unavailable("it changed elsewhere, and this replica does not hear how") from None
             return None
         except Unavailable as error:
             raise broker_unavailable(str(error)) from error
         except OutcomeUnknown as error:
             get_logger(account=account).warning("outcome of a desired-state write unknown", error=str(error))
-            is_heard = await self._outcome(intent, desired, is_heard_of)
-            if not is_heard:
+            is_known = await self._outcome(intent, desired, has_changed)
+            if not is_known:
                 raise Problem(
                     ProblemType.OUTCOME_UNKNOWN,
                     f"The broker did not say whether the desired state of account {account} is written. Read it, or "
@@ -166,11 +166,11 @@ class DesiredStateWriter:
         )  # what is read next shows it
         return VersionedDesired(desired.desired, revision)
 
-    async def _outcome(self, intent: Intent, desired: VersionedDesired, is_heard_of: Callable[[], bool]) -> bool:
+    async def _outcome(self, intent: Intent, desired: VersionedDesired, has_changed: Callable[[], bool]) -> bool:
         """Wait until the outcome of a write with a lost answer is received; return whether it is. It is audited."""
         view, auditing, found = self._deployment.view_of(intent.account), self._deployment.auditing, False
         try:
-            found = await wait_until(is_heard_of, READ_TIMEOUT_S)
+            found = await wait_until(has_changed, READ_TIMEOUT_S)
         finally:  # also where the caller has left
             now = view.desired_of(intent.account)
             is_made = found and now.desired == desired.desired

@@ -121,8 +121,8 @@ class AdmissionMiddleware:
         except Problem as problem:
             await self._reject(passage, problem)
         except asyncio.CancelledError:  # the process ends, and this took longer than it may
-            words = "This replica ends. What was asked for may or may not be done: look, or ask another."
-            await self._reject(passage, Problem(ProblemType.OUTCOME_UNKNOWN, words, retry_after=1))
+            detail = "This replica ends. What was asked for may or may not be done: look, or ask another."
+            await self._reject(passage, Problem(ProblemType.OUTCOME_UNKNOWN, detail, retry_after=1))
             raise
         except Exception:  # noqa: BLE001 - whatever it was, the answer is a problem, and the gateway goes on
             self._log.exception(
@@ -131,8 +131,8 @@ class AdmissionMiddleware:
                 client_request_id=passage.client_request_id,
                 path=_path(scope),
             )
-            words = "The gateway's log says more under the request_id."
-            await self._reject(passage, Problem(ProblemType.INTERNAL, words))
+            detail = "The gateway's log says more under the request_id."
+            await self._reject(passage, Problem(ProblemType.INTERNAL, detail))
         finally:
             self._log_request(passage)
 
@@ -140,8 +140,8 @@ class AdmissionMiddleware:
         scope = passage.scope
         who = passage.who = self._authenticate(scope)
         if scope["method"] not in _READS and who.role is not Role.OPERATOR:
-            words = f"{who.name} is a {who.role.value}: only an operator may change something."
-            raise Problem(ProblemType.FORBIDDEN, words)
+            detail = f"{who.name} is a {who.role.value}: only an operator may change something."
+            raise Problem(ProblemType.FORBIDDEN, detail)
         with self._slots.taken(who):
             await self._answer(passage, who, receive)
 
@@ -171,8 +171,8 @@ class AdmissionMiddleware:
                 await self._app(inner, receive_again, forward)
             scope.setdefault("route", inner.get("route"))  # the request's span names it
         except TimeoutError:
-            words = f"There was no answer within {self._limits.answering:g} s. Read the state, then retry."
-            raise Problem(ProblemType.TIMED_OUT, words, retry_after=5) from None
+            detail = f"There was no answer within {self._limits.answering:g} s. Read the state, then retry."
+            raise Problem(ProblemType.TIMED_OUT, detail, retry_after=5) from None
 
     def _authenticate(self, scope: Scope) -> Principal:
         if self._tokens is None:
@@ -182,8 +182,8 @@ class AdmissionMiddleware:
         scheme, _, token = given.partition(b" ")
         who = self._tokens.authenticate(token.strip().decode("latin-1")) if scheme.lower() == b"bearer" else None
         if who is None:
-            words = "The token is not known." if given else "There is no token: send `Authorization: Bearer …`."
-            raise Problem(ProblemType.UNAUTHENTICATED, words, headers={"www-authenticate": 'Bearer realm="gateway"'})
+            detail = "The token is not known." if given else "There is no token: send `Authorization: Bearer …`."
+            raise Problem(ProblemType.UNAUTHENTICATED, detail, headers={"www-authenticate": 'Bearer realm="gateway"'})
         return who
 
     def is_known(self, scope: Scope) -> bool:

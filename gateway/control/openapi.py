@@ -32,7 +32,7 @@ def responses(
     *,
     status: int = 200,
     later: type[BaseModel] | None = None,
-    later_says: dict[str, Any] | None = None,
+    later_example: dict[str, Any] | None = None,
     etag: bool = False,
     location: bool = False,
     problems: tuple[ProblemType, ...],
@@ -46,7 +46,7 @@ def responses(
             **response,
             "model": later,
             "description": "Stored; the account's owner will apply it.",
-            "content": {"application/json": {"example": {**example, **(later_says or {"is_applied": False})}}},
+            "content": {"application/json": {"example": {**example, **(later_example or {"is_applied": False})}}},
         }
     by_status: dict[int, list[ProblemType]] = {}
     for kind in sorted({*_ALWAYS, *problems}, key=lambda kind: (kind.status, kind.type)):

@@ -30,5 +30,5 @@ def read_cursor(text: str, type_: type[_Place], of: str) -> _Place:
 
 def no_cursor(of: str) -> Problem:
     """Return the problem of an invalid cursor of such a list."""
-    words = f"is no cursor of a list {of}: give `next` of such a list as it came"
-    return Problem(ProblemType.INVALID, f"query.cursor {words}.", errors=(FieldError("query.cursor", words),))
+    problem = f"is no cursor of a list {of}: give `next` of such a list as it came"
+    return Problem(ProblemType.INVALID, f"query.cursor {problem}.", errors=(FieldError("query.cursor", problem),))

@@ -96,8 +96,8 @@ def _known_kind(kind: str) -> str:
     raise problem
 
 
-def _invalid(where: str, words: str) -> Problem:
-    return Problem(ProblemType.INVALID, f"{where}: {words}.", errors=(FieldError(where, words),))
+def _invalid(where: str, problem: str) -> Problem:
+    return Problem(ProblemType.INVALID, f"{where}: {problem}.", errors=(FieldError(where, problem),))
 
 
 class ReplayRequests:
@@ -124,8 +124,8 @@ class ReplayRequests:
         record = read_range(view, account, wanted, caller)
         open_ = sum(not phase_of(view, one).is_final for one in view.replays)
         if open_ >= self._deployment.replays.max_open:
-            words = f"{open_} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
-            raise Problem(ProblemType.TOO_MANY_REPLAYS, words, retry_after=_TOO_MANY)
+            detail = f"{open_} replays wait or run, which is as many as may. Cancel one, or wait until one has ended."
+            raise Problem(ProblemType.TOO_MANY_REPLAYS, detail, retry_after=_TOO_MANY)
         await self._write(store, of_replay(caller, "replay", id_, record), record, 0)
         if not await wait_until(lambda: id_ in view.replays, READ_TIMEOUT_S):
             raise _unknown(f"replay {id_}")
@@ -136,8 +136,8 @@ class ReplayRequests:
     def _check_same(self, id_: str, wanted: models.ReplayWanted, account: str) -> None:
         found = self.find(id_).value
         if found is not None and (found.request, found.account) != (_digest(wanted), account):
-            words = f"This Idempotency-Key was used for replay {id_}, which is another: give each its own."
-            raise Problem(ProblemType.KEY_REUSED, words)
+            detail = f"This Idempotency-Key was used for replay {id_}, which is another: give each its own."
+            raise Problem(ProblemType.KEY_REUSED, detail)
 
     async def cancel(self, id_: str, caller: RequestCaller) -> bool:
         """Request its end, and return whether it has ended so; raises Problem where it ended otherwise."""
@@ -234,5 +234,5 @@ def _digest(wanted: models.ReplayWanted) -> str:
 
 
 def _unknown(what: str) -> Problem:
-    words = f"The broker did not say whether {what} is written. Look at it, or ask again: with an Idempotency-Key "
-    return Problem(ProblemType.OUTCOME_UNKNOWN, f"{words}that does no harm.", retry_after=UNKNOWN)
+    detail = f"The broker did not say whether {what} is written. Look at it, or ask again: with an Idempotency-Key "
+    return Problem(ProblemType.OUTCOME_UNKNOWN, f"{detail}that does no harm.", retry_after=UNKNOWN)

@@ -66,8 +66,10 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
     """
     names = [found[name] for name in PAYLOADS if name in found]
     if not names:
-        spoken_for = {found[name] for name in DISCRIMINATORS if name in found and _names(members[found[name]], entry)}
-        return {name: value for name, value in members.items() if name not in spoken_for}
+        discriminators = {
+            found[name] for name in DISCRIMINATORS if name in found and _names(members[found[name]], entry)
+        }
+        return {name: value for name, value in members.items() if name not in discriminators}
     payload = _object(members, names)
     for known, name in HEADER.items():
         if known in found:

@@ -32,7 +32,7 @@ def payload_fault(error: ValidationError) -> DecodeError:
     found = error.errors(include_url=False, include_context=False)
     doubled = [fault for fault in found if fault["type"] == DUPLICATE]
     named = (doubled or found)[:_MAX_NAMED]
-    sentence = "; ".join(_words(dict(fault)) for fault in named)
+    sentence = "; ".join(_description(dict(fault)) for fault in named)
     if len(found) > len(named):
         sentence += f"; and {len(found) - len(named)} more"
     return DecodeError(
@@ -46,7 +46,7 @@ def bounded(text: str, most: int = MAX_DETAIL) -> str:
     return sound if len(sound) <= most else f"{sound[: most - 1]}…"
 
 
-def _words(fault: dict[str, Any]) -> str:
+def _description(fault: dict[str, Any]) -> str:
     where = path_text(fault["loc"])
     right = _RIGHT.get(fault["type"], fault["msg"])
     if fault["type"] == "missing":

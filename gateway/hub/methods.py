@@ -35,8 +35,8 @@ _WRAPPERS: Final = ("data", "payload", "result", "value")
 """Members that may hold the payload, folded."""
 _FIELD_NAMES: Final = ("field", "property", "propertyname", "name", "member", "key")
 """Members of an entry of ValidationErrors, where it is a list, that may name the argument; folded."""
-_MAX_WORDS: Final = 300
-_LONGEST_WORDS: Final = 64 * 1024
+_MAX_TEXT: Final = 300
+_MAX_ERROR_BYTES: Final = 64 * 1024
 """Bytes above which a status or an error is not read as JSON."""
 _MOST_EVENTS: Final = 10_000
 """Events that a page may have though fewer were requested: some hubs ignore the limit."""
@@ -136,12 +136,12 @@ class Hub:
         try:
             yield
         except (CallFailed, CallRejected, CallTimedOut) as error:
-            told = error if isinstance(error, CallTimedOut) else error.redacted(self._connection.shown)
+            redacted = error if isinstance(error, CallTimedOut) else error.redacted(self._connection.shown)
             now = asyncio.get_running_loop().time()
             spent = self._budget.failed(now, is_timeout=isinstance(error, CallTimedOut))
             if spent is not None:
-                self._connection.give_up(f"{spent}; the last one: {told}")
-            raise told from None
+                self._connection.give_up(f"{spent}; the last one: {redacted}")
+            raise redacted from None
         self._budget.succeeded()
 
     async def _call(self, method: str, argument: dict[str, object], read: Callable[[bytes], _Result]) -> _Result:
@@ -230,9 +230,9 @@ def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:
     detail = members.get("detail") or _plain(envelope.get("message")) or (validation or error)
     return CallRejected(
         method,
-        status[:_MAX_WORDS],
-        None if code is None else str(code)[:_MAX_WORDS],
-        None if detail is None else str(detail)[:_MAX_WORDS],
+        status[:_MAX_TEXT],
+        None if code is None else str(code)[:_MAX_TEXT],
+        None if detail is None else str(detail)[:_MAX_TEXT],
         fields=_fields(validation),
     )
 
@@ -309,12 +309,12 @@ def _elements(method: str, payload: _Members, name: str) -> list[bytes]:
 def _plain(raw: msgspec.Raw | None) -> Any:  # noqa: ANN401 - any JSON
     if raw is None:
         return None
-    if len(raw) > _LONGEST_WORDS:
-        return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
+    if len(raw) > _MAX_ERROR_BYTES:
+        return bytes(raw)[:_MAX_TEXT].decode(errors="replace")
     try:
         return _decode_any(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return bytes(raw)[:_MAX_WORDS].decode(errors="replace")
+        return bytes(raw)[:_MAX_TEXT].decode(errors="replace")
 
 
 def _is_null(raw: msgspec.Raw | None) -> bool:
@@ -322,4 +322,4 @@ def _is_null(raw: msgspec.Raw | None) -> bool:
 
 
 def _listed(members: _Members) -> str:
-    return ", ".join(sorted(members))[:_MAX_WORDS] or "nothing"
+    return ", ".join(sorted(members))[:_MAX_TEXT] or "nothing"

@@ -23,21 +23,23 @@ CONNECT_FAILURE_REASONS: Final = (
 
 def metrics_of(account: Account) -> AccountMetrics:
     """Return what is counted of `account`."""
-    heard_at, counts = account.link.heard_at, account.counters
+    received_at, counts = account.link.last_received_at, account.counters
     return AccountMetrics(
         account=account.name,
         state=account.state.value,
         is_awaited=account.state not in _NOT_AWAITED,
         lag=account.lag.sequences,
         lag_seconds=account.lag_seconds(),
-        heard_at=None if heard_at is None else time.time() - (asyncio.get_running_loop().time() - heard_at),
+        last_received_at=None
+        if received_at is None
+        else time.time() - (asyncio.get_running_loop().time() - received_at),
         is_connected=account.link.is_up,
         verified=account.lag.verified,
         disconnects=dict(counts.disconnects),
         connect_failures=dict(counts.connect_failures),
-        outcomes={outcome: counts.outcomes[outcome] for outcome in _TOLD if outcome in counts.outcomes},
+        outcomes={outcome: counts.outcomes[outcome] for outcome in _EXPORTED if outcome in counts.outcomes},
     )
 
 
 _NOT_AWAITED: Final = frozenset({AccountState.PAUSED, AccountState.UNAUTHORIZED, AccountState.DIVERGED})
-_TOLD: Final = (*OUTCOMES, "gap")
+_EXPORTED: Final = (*OUTCOMES, "gap")

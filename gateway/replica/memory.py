@@ -247,5 +247,5 @@ class Reservation:
 
 def memory_exhausted(unfinished: int) -> ConnectionLost:
     """Return why a connection ends that holds so many bytes of an incomplete record."""
-    words = f"a record of {unfinished} bytes so far is not complete, and memory is full (memory_bytes)"
-    return ConnectionLost(words, reason="too-large")
+    message = f"a record of {unfinished} bytes so far is not complete, and memory is full (memory_bytes)"
+    return ConnectionLost(message, reason="too-large")

@@ -37,9 +37,9 @@ class LogThrottle:
         self._clock = clock
         self._logged_at: dict[str, float] = {}
 
-    def should_log(self, words: str) -> bool:
-        """Return whether these words were not logged lately; then they count as logged."""
-        now, cause = self._clock(), _NUMBERS.sub("#", words)
+    def should_log(self, message: str) -> bool:
+        """Return whether this message was not logged lately; then it counts as logged."""
+        now, cause = self._clock(), _NUMBERS.sub("#", message)
         if now - self._logged_at.get(cause, float("-inf")) < _LOG_INTERVAL_S:
             return False
         self._logged_at.pop(cause, None)  # the newest stand last

@@ -229,10 +229,10 @@ class Replica:
         idle = self._shards.assigned - self._shards.serving.keys()
         if not idle or self._stop.is_set():
             return
-        told_of = {self._shards.number_of(name) for name in self.view.observed}  # maybe without a key by now
+        reported = {self._shards.number_of(name) for name in self.view.observed}  # maybe without a key by now
         for number in sorted(idle):
             shard = self._shards.known[number]
-            if shard.accounts or shard.sessions.forgets or number in told_of:
+            if shard.accounts or shard.sessions.forgets or number in reported:
                 self._shards.serving[number] = tasks.create_task(self._serve(number), name=f"shard-{number}")
 
     async def _serve(self, number: int) -> None:

@@ -123,7 +123,7 @@ class Reporter:
     async def run(self, stop: asyncio.Event) -> None:
         """Report until `stop`."""
         log = get_logger()
-        clock, last_error, told_at = asyncio.get_running_loop().time, "", float("-inf")
+        clock, last_error, notified_at = asyncio.get_running_loop().time, "", float("-inf")
         while not stop.is_set():
             try:
                 await self._report()
@@ -132,8 +132,8 @@ class Reporter:
                 if str(error) != last_error:
                     log.warning("failed to report observed state", error=str(error))
                 last_error = str(error)
-                if clock() - told_at >= _UNAVAILABLE_INTERVAL_S:
-                    told_at = clock()
+                if clock() - notified_at >= _UNAVAILABLE_INTERVAL_S:
+                    notified_at = clock()
                     self._on_unavailable()
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_INTERVAL_S):
@@ -158,7 +158,7 @@ class Reporter:
         waiting: dict[str, Callable[[], None]] = {}
         try:
             due = await self._changes(now, waiting)
-            records = {ACCOUNT + name: news.record for name, news in due.items()}
+            records = {ACCOUNT + name: report.record for name, report in due.items()}
             facts = {fact.key: fact for fact in self._state_reports()}
             self._sent = {key: sent for key, sent in self._sent.items() if key in facts}
             fresh = [fact for fact in facts.values() if self._is_due(fact, now)][:_BATCH_ACCOUNTS]
@@ -193,18 +193,18 @@ class Reporter:
             if strangers >= _BATCH_ACCOUNTS:
                 continue  # it waits: nothing more goes into this report, and to report thousands costs much
             strangers += last is None
-            if (news := self._pending(subject, last, now, last_writer.revision)) is not None:
-                urgency = _urgency(last, news)
+            if (report := self._pending(subject, last, now, last_writer.revision)) is not None:
+                urgency = _urgency(last, report)
                 if urgency is not None:
-                    due.append((urgency, name, news))
-                if urgency is not None or (last is not None and last.observed != news.observed):
+                    due.append((urgency, name, report))
+                if urgency is not None or (last is not None and last.observed != report.observed):
                     continue
             del waiting[name]
         for name in self._reported.keys() - present:
             del self._reported[name]  # another replica reports it now
             self._since.pop(name, None)
         self._resting = {name: until for name, until in self._resting.items() if name in present and until > now}
-        return {name: news for _, name, news in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
+        return {name: report for _, name, report in sorted(due, key=lambda one: one[0])[:_BATCH_ACCOUNTS]}
 
     def _last_report(self, name: str, last_writer: LastWriter) -> _Reported | None:
         """Return the last report of an account; None where another replica's report has replaced it."""
@@ -254,10 +254,10 @@ def _without_counters(observed: Observed) -> Observed:
     return replace(observed, settled=UNSET, latest=UNSET, published=0, lag_seconds=UNSET)
 
 
-def _urgency(last: _Reported | None, news: _Reported) -> tuple[int, float] | None:
+def _urgency(last: _Reported | None, report: _Reported) -> tuple[int, float] | None:
     """Return how soon to report `news`: changes of a state before numbers, the oldest first; None for not yet."""
-    if last is None or _without_counters(last.observed) != _without_counters(news.observed):
+    if last is None or _without_counters(last.observed) != _without_counters(report.observed):
         return 0, float("-inf") if last is None else last.at
-    if news.at - last.at >= (_NUMBERS if last.observed != news.observed else _RETRY_DELAY_S):
+    if report.at - last.at >= (_NUMBERS if last.observed != report.observed else _RETRY_DELAY_S):
         return 1, last.at
     return None

@@ -122,14 +122,14 @@ class ReplicaReports:
                 except Exception as error:  # noqa: BLE001 - the others are told of
                     self._shards.known[number].fail(account, error)
                 else:
-                    tell_of = partial(observed_of, account, self._member, epoch or UNSET)
-                    yield AccountReport(name, mark, tell_of, repeat_after=account.refresh_fingerprint)
+                    build = partial(observed_of, account, self._member, epoch or UNSET)
+                    yield AccountReport(name, mark, build, repeat_after=account.refresh_fingerprint)
         for name, state in [*self._orphaned_states()]:
             epoch = self._epoch_for(name)
             if state == KEY_MISSING and self._orphaned.is_reported_elsewhere(name, epoch):
                 continue
             kept = self._shards.of(name).sessions.key_missing.get(name, NOT_KNOWN)
-            tell_of = partial(
+            build = partial(
                 Observed,
                 self._member,
                 state,
@@ -138,7 +138,7 @@ class ReplicaReports:
                 checkpoint=kept.checkpoint,
                 epoch=epoch or UNSET,
             )
-            yield AccountReport(name, (epoch, state, kept), tell_of)
+            yield AccountReport(name, (epoch, state, kept), build)
 
     def _epoch_for(self, name: str) -> int:
         """Return the epoch of the owner of an account's shard, also where that is another replica."""
@@ -166,7 +166,7 @@ class ReplicaReports:
                 except Exception as error:  # noqa: BLE001 - the others are told of
                     report_unexpected(self._counters, "reports", error, replay=id_)
                     continue
-                said = replace(state, epoch=shard.epoch or UNSET)
+                reported = replace(state, epoch=shard.epoch or UNSET)
                 yield StateReport(
-                    REPLAY + id_, said, repeat_after=math.inf if state.phase.is_final else _REPLAY_REPORT_INTERVAL_S
+                    REPLAY + id_, reported, repeat_after=math.inf if state.phase.is_final else _REPLAY_REPORT_INTERVAL_S
                 )

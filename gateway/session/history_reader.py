@@ -57,7 +57,7 @@ class HistoryReader:
     def wants(self) -> PageRequest | None:
         """Return the page to request now; None when there is none to request, or no room for it."""
         lifecycle = self._lifecycle
-        if self._latest.must_be_told or not lifecycle.is_subscribed or self._outbox.queue.is_full:
+        if self._latest.must_be_asked or not lifecycle.is_subscribed or self._outbox.queue.is_full:
             return None
         return self._cursor.request if lifecycle.is_paging else None
 
@@ -81,7 +81,7 @@ class HistoryReader:
 
     def _on_page(self, page: Page, now: float) -> bool:
         cursor, lifecycle, latest = self._cursor, self._lifecycle, self._latest
-        if page.request != cursor.request or latest.told_at is None or not lifecycle.is_paging:
+        if page.request != cursor.request or latest.answered_at is None or not lifecycle.is_paging:
             return False  # the question has changed since: the answer is to another one
         contents = page.in_order()
         ended = cursor.read(page, contents)

@@ -9,7 +9,7 @@ from gateway.session.hub_clock import HubClock, Moment
 class LatestSequence:
     """The hub's latest sequence, over the present connection."""
 
-    __slots__ = ("_claim", "_clock", "_paged_since", "accounted_through", "is_old", "sequence", "told_at")
+    __slots__ = ("_claim", "_clock", "_paged_since", "accounted_through", "answered_at", "is_old", "sequence")
 
     def __init__(self, clock: HubClock) -> None:
         """`clock` shows when the grace of a claim has passed."""
@@ -27,23 +27,23 @@ class LatestSequence:
 
     def ask_anew(self) -> None:
         """Forget the answer: the hub must be asked before the next page."""
-        self.told_at: Moment | None = None
+        self.answered_at: Moment | None = None
         self._paged_since: float | None = None  # our monotonic clock at the first page after that
         self.is_old = False
         """Whether the answer is so old that what is read now would never be final."""
 
-    def on_told(self, sequence: int) -> Sighting:
+    def on_answer(self, sequence: int) -> Sighting:
         """Take the latest sequence that the hub returned; return it with the hub's time."""
         sighting = Sighting(sequence, self._clock.now)
         self.sequence = max(self.sequence, sequence)
-        self.told_at, self._paged_since, self.is_old = sighting.moment, None, False
+        self.answered_at, self._paged_since, self.is_old = sighting.moment, None, False
         self._claim = self._claim or sighting
         return sighting
 
     @property
-    def must_be_told(self) -> bool:
+    def must_be_asked(self) -> bool:
         """Whether the hub must return it before the next page."""
-        return self.told_at is None or self.is_old
+        return self.answered_at is None or self.is_old
 
     def on_all_shown(self) -> None:
         """Note that history has shown all it has: what the hub claimed longer than the grace ago will never come."""

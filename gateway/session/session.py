@@ -131,7 +131,7 @@ class Session:
     @property
     def has_latest(self) -> bool:
         """Whether the hub returned `latest` over this connection, and not before."""
-        return self._latest.told_at is not None
+        return self._latest.answered_at is not None
 
     @property
     def is_begun(self) -> bool:
@@ -244,11 +244,11 @@ class Session:
     def _on_latest(self, sequence: int) -> None:
         if self._start is not None:
             self._begin_account(self._start, sequence)
-        lifecycle, before = self._lifecycle, self._latest.told_at
+        lifecycle, before = self._lifecycle, self._latest.answered_at
         if self._cursor.is_behind(sequence, self._outbox.marked):
             lifecycle.doubt()  # until it has caught up itself, nothing is published
             return
-        sighting = self._latest.on_told(sequence)
+        sighting = self._latest.on_answer(sequence)
         lifecycle.on_latest(sighting)
         if self._overlap.on_latest(max(sequence, self._waiting.highest_unproven)):
             proof = self._waiting.first_proof_after(self._overlap.floor)
@@ -326,7 +326,7 @@ class Session:
         lifecycle = self._lifecycle
         if not lifecycle.is_subscribed or lifecycle.state is State.OFFLINE:
             return False
-        is_due = self._latest.must_be_told or lifecycle.is_starved
+        is_due = self._latest.must_be_asked or lifecycle.is_starved
         return is_due or self._change.is_possible or self._doubtful.asks
 
     # Batches --------------------------------------------------------------------------------------------

@@ -123,8 +123,8 @@ class Connection:
         match completion:
             case records.Completion(error=None):
                 return completion.result or b"null"
-            case records.Completion(error=str(words)):
-                raise CallFailed(method, shown(words, self._secrets))
+            case records.Completion(error=str(message)):
+                raise CallFailed(method, shown(message, self._secrets))
             case records.Malformed():
                 raise CallFailed(method, f"the answer cannot be read: {shown(completion.problem, self._secrets)}")
             case _:
@@ -209,10 +209,10 @@ class Connection:
 
     async def close(self) -> None:
         """Send the close record where the peer still reads, and close, within a second."""
-        heard = self._lost is None or self._lost.reason not in _NEVER
+        peer_reads = self._lost is None or self._lost.reason not in _NEVER
         self._lose(ConnectionLost("the gateway closed the connection", reason="closed"))
         try:
-            if heard and not self._socket.closed:
+            if peer_reads and not self._socket.closed:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     self._send(protocol.encode_close())
                     await self._socket.close()
@@ -281,8 +281,8 @@ class Connection:
         except StopIteration:
             return
         except (OSError, aiohttp.ClientError) as error:
-            words = shown(str(error), self._secrets)
-            raise ConnectionLost(f"the connection broke while sending: {words}", reason="dropped") from None
+            reason = shown(str(error), self._secrets)
+            raise ConnectionLost(f"the connection broke while sending: {reason}", reason="dropped") from None
         room._asyncio_future_blocking = False  # noqa: SLF001 - as a task does, so that others can wait for it
         room.add_done_callback(retrieve_exception)
         sending.close()
@@ -332,21 +332,21 @@ class Connection:
         assert lost is not None  # noqa: S101 - asked for only after the end
         return _alike(lost)
 
-    def _ended(self, type_: aiohttp.WSMsgType, data: object, words: str | None) -> ConnectionLost:
+    def _ended(self, type_: aiohttp.WSMsgType, data: object, text: str | None) -> ConnectionLost:
         """Return why a message without data is the last."""
         if self._lost is not None:
             return self._end
         if type_ is aiohttp.WSMsgType.CLOSE:
-            said = f": {shown(words, self._secrets)}" if words else ""
-            return ConnectionLost(f"the hub closed the WebSocket with code {data or 'none'}{said}", reason="closed")
+            suffix = f": {shown(text, self._secrets)}" if text else ""
+            return ConnectionLost(f"the hub closed the WebSocket with code {data or 'none'}{suffix}", reason="closed")
         if not isinstance(data, aiohttp.WebSocketError):
             return ConnectionLost("the connection was dropped without a close", reason="dropped")
         forget_frames(data)  # aiohttp's parser keeps it
         if data.code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG:
             limit = self._transport.max_record
             return ConnectionLost(too_large(f"a message is above the limit of {limit} bytes"), reason="too-large")
-        words = shown(str(data), self._secrets)
-        return ConnectionLost(f"the hub broke the WebSocket protocol: {words}", reason="protocol")
+        text = shown(str(data), self._secrets)
+        return ConnectionLost(f"the hub broke the WebSocket protocol: {text}", reason="protocol")
 
 
 def _alike(lost: ConnectionLost) -> ConnectionLost:

@@ -183,8 +183,8 @@ class Intake:
             case records.Completion():
                 self._calls.complete(record.id, record)
             case records.Close():
-                words = self._shown(record.error or "no reason given")
-                raise ConnectionLost(f"the hub closed the connection: {words}", reason="closed")
+                reason = self._shown(record.error or "no reason given")
+                raise ConnectionLost(f"the hub closed the connection: {reason}", reason="closed")
             case _:
                 pass  # a ping, or a type that the gateway has no use for
 
@@ -199,14 +199,14 @@ class Intake:
         self._malformed += 1
         if not record.raw or self._malformed > _MAX_MALFORMED:
             what = f"{self._malformed} records in a row that are none of SignalR's" if record.raw else "an empty record"
-            words = f"the hub sent {what}; {self._reader.behind} bytes that came with it are not read"
-            raise ConnectionLost(words, reason="protocol")
+            problem = f"the hub sent {what}; {self._reader.behind} bytes that came with it are not read"
+            raise ConnectionLost(problem, reason="protocol")
         return record.id is None or not self._calls.complete(record.id, record)
 
 
-def too_large(words: str) -> str:
+def too_large(problem: str) -> str:
     """Map each setting to the text of what is above it."""
-    return f"{words} (hub.max_record_bytes)"
+    return f"{problem} (hub.max_record_bytes)"
 
 
 def _cut(records: Iterable[bytes]) -> Iterator[bytes]:

@@ -138,8 +138,8 @@ def _read(body: bytes, route: Route) -> _Answer:
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         # JSON may hold an unknown token; a page of HTML helps to see who answered
         quoted = "" if body.lstrip()[:1] in {b"{", b"["} else f"; it begins {body[:80]!r}"
-        words = shown(f"the answer is no SignalR negotiation ({error}){quoted}", route.secrets)
-        raise ConnectFailed(f"{_STAGE}: {words}", reason=_STAGE) from None
+        problem = shown(f"the answer is no SignalR negotiation ({error}){quoted}", route.secrets)
+        raise ConnectFailed(f"{_STAGE}: {problem}", reason=_STAGE) from None
     route.secrets += filter(None, [answer.accessToken, answer.connectionToken, answer.connectionId])
     if answer.error:  # an empty text is none, as it is to Microsoft's clients
         raise ConnectFailed(f"{_STAGE}: {shown(answer.error, route.secrets)}", reason=_STAGE)

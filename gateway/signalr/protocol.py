@@ -306,8 +306,8 @@ def decode_handshake_response(raw: bytes) -> HandshakeResponse:
         message = f"not a handshake response: {error}{quoted}"
         raise ProtocolError(message) from error
     if answer.type is not msgspec.UNSET:
-        words = f": {answer.error}" if answer.error else ""
-        message = f"a record of {len(raw)} bytes came before the handshake was answered{words}"
+        suffix = f": {answer.error}" if answer.error else ""
+        message = f"a record of {len(raw)} bytes came before the handshake was answered{suffix}"
         raise ProtocolError(message)
     return HandshakeResponse(answer.error)
 

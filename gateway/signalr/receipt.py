@@ -28,8 +28,8 @@ class Receipt:
     """
 
     __slots__ = (
-        *("_arrived", "_framed", "_grown", "_loop", "_parser", "_protocol", "_queue", "_recent", "_told", "_waiting"),
-        "on_growth",
+        *("_arrived", "_framed", "_grown", "_loop", "_parser", "_protocol", "_queue", "_recent"),
+        *("_reported", "_waiting", "on_growth"),
     )
 
     def __init__(self, socket: Any) -> None:  # noqa: ANN401 - aiohttp's
@@ -39,7 +39,7 @@ class Receipt:
         self._waiting = 0
         self.on_growth: Callable[[], None] | None = None
         """Called soon after so much more waits that it matters."""
-        self._told = 0
+        self._reported = 0
         self._recent = 0  # bytes since a chunk in which a message ended, and of that chunk
         self._queue = socket._reader  # noqa: SLF001 - aiohttp gives no other way to it
         connection = socket._response.connection  # noqa: SLF001 - likewise
@@ -78,8 +78,8 @@ class Receipt:
         if waiting > 0:
             waiting = min(waiting, self._recent + self._queue._size)  # noqa: SLF001 - as above
         self._waiting = max(0, waiting)
-        if self._told > waiting:
-            self._told = self._waiting
+        if self._reported > waiting:
+            self._reported = self._waiting
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Count `data` and hand it to aiohttp's parser."""
@@ -89,8 +89,8 @@ class Receipt:
         self._waiting += size
         has_ended = any(queue[place][0].type in _DATA for place in range(before, len(queue)))
         self._recent = size if has_ended else self._recent + size
-        if self._waiting > self._told + _STEP and self.on_growth is not None:
-            self._told = self._waiting
+        if self._waiting > self._reported + _STEP and self.on_growth is not None:
+            self._reported = self._waiting
             self._loop.call_soon(self.on_growth)
         return result
 

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import aiohttp
 
 from gateway.errors import ConnectFailed, Unauthorized, forget_frames
-from gateway.http_errors import words_of
+from gateway.http_errors import error_message
 from gateway.printable import printable
 from gateway.signalr import protocol
 
@@ -87,16 +87,16 @@ async def stage(name: str, seconds: float, secrets: Iterable[str]) -> AsyncItera
     except TimeoutError:
         raise ConnectFailed(f"{name}: no answer within {seconds:g} s", reason="timeout") from None
     except aiohttp.ClientHttpProxyError as error:
-        words = f"{name}: hub.proxy answered {error.status} {shown(error.message, secrets)}"
-        raise ConnectFailed(words, reason="proxy") from None
+        problem = f"{name}: hub.proxy answered {error.status} {shown(error.message, secrets)}"
+        raise ConnectFailed(problem, reason="proxy") from None
     except aiohttp.ClientProxyConnectionError as error:
-        raise ConnectFailed(f"{name}: hub.proxy: {shown(words_of(error), secrets)}", reason="proxy") from None
+        raise ConnectFailed(f"{name}: hub.proxy: {shown(error_message(error), secrets)}", reason="proxy") from None
     except aiohttp.WSServerHandshakeError as error:
         if error.status != _SWITCHING:
             raise refusal(name, error.status, error.headers or {}, secrets) from None
         raise ConnectFailed(f"{name}: not a WebSocket: {error.message}", reason="protocol") from None
     except (OSError, aiohttp.ClientError, ValueError) as error:
-        raise ConnectFailed(f"{name}: {shown(words_of(error), secrets)}", reason="unreachable") from None
+        raise ConnectFailed(f"{name}: {shown(error_message(error), secrets)}", reason="unreachable") from None
 
 
 async def check_upgrade(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -142,8 +142,8 @@ def refusal(name: str, status: int, headers: Mapping[str, str], secrets: Iterabl
     retry_after = read_retry_after(headers)
     if status in _REFUSALS:
         challenge = headers.get("WWW-Authenticate")
-        words = f"{message} ({shown(challenge, secrets)})" if challenge else message
-        return Unauthorized(words, reason="unauthorized", retry_after=retry_after)
+        detail = f"{message} ({shown(challenge, secrets)})" if challenge else message
+        return Unauthorized(detail, reason="unauthorized", retry_after=retry_after)
     return ConnectFailed(message, reason=f"http-{status}", retry_after=retry_after)
 
 

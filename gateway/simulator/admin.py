@@ -46,9 +46,9 @@ _Body = TypeVar("_Body")
 class RequestError(Exception):
     """A request cannot be done; the text goes to the caller."""
 
-    def __init__(self, status: HTTPStatus, words: str) -> None:
+    def __init__(self, status: HTTPStatus, message: str) -> None:
         """Take the HTTP status and what would be right."""
-        super().__init__(words)
+        super().__init__(message)
         self.status = status
 
 

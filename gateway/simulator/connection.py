@@ -49,7 +49,7 @@ class Connection:
         self.user = user
         self.listener = Subscriber(id, self.push)
         self.began = time.monotonic()
-        self.sent = self.heard = self.began
+        self.sent = self.received_at = self.began
         self.pinged = False
         """Whether the client ever sent a ping: only then its silence counts."""
         self.silent = False
@@ -141,7 +141,7 @@ class Connection:
                         else:
                             limit.reschedule(None)
                             shaken = await self._shake(raw, opened)
-                    self.heard = time.monotonic()
+                    self.received_at = time.monotonic()
         except TimeoutError:
             self.end("no handshake", protocol.encode_handshake_response("Handshake was canceled."))
         except ProtocolError:
@@ -155,16 +155,16 @@ class Connection:
         try:
             request = protocol.decode_handshake_request(raw)
         except ProtocolError:
-            words = "An unexpected error occurred during connection handshake."
-            self.end("bad handshake", protocol.encode_handshake_response(words))
+            message = "An unexpected error occurred during connection handshake."
+            self.end("bad handshake", protocol.encode_handshake_response(message))
             return False
         if request.protocol != "json":
-            words = f"The protocol '{request.protocol}' is not supported."
-            self.end("unknown protocol", protocol.encode_handshake_response(words))
+            message = f"The protocol '{request.protocol}' is not supported."
+            self.end("unknown protocol", protocol.encode_handshake_response(message))
             return False
         if request.version > 1:
-            words = f"The server does not support version {request.version} of the 'json' protocol."
-            self.end("unknown protocol", protocol.encode_handshake_response(words))
+            message = f"The server does not support version {request.version} of the 'json' protocol."
+            self.end("unknown protocol", protocol.encode_handshake_response(message))
             return False
         self.push(protocol.encode_handshake_response())
         opened()
@@ -184,7 +184,7 @@ class Connection:
     async def _invoke(self, call: records.Invocation) -> None:
         """Run one call; like the real hub's, a connection's calls run one after the other."""
         if seconds := methods.delay(self.user, call.target):
-            self.heard = time.monotonic() + seconds  # a client's silence does not count while it waits for us
+            self.received_at = time.monotonic() + seconds  # a client's silence does not count while it waits for us
             await asyncio.sleep(seconds)
         try:
             result = methods.call(self.user, self.listener, call.target, call.arguments)

@@ -46,7 +46,7 @@ class Wrapping:
                 without_sequence=lot(sequence, "sequence") < faults.history_sequence_missing,
             )
         if faults.payload_as == "flat":
-            return b"{%b,%b" % (self._says(callback), join(body, header)[1:])
+            return b"{%b,%b" % (self._discriminator(callback), join(body, header)[1:])
         inner = body + b"}" if faults.header_in == "envelope" else join(body, header)
         outer = header
         if faults.header_in == "payload":
@@ -61,15 +61,15 @@ class Wrapping:
             case "list":
                 payload = b"[%b]" % payload
             case "text":
-                words = payload.decode(errors="surrogateescape")  # bytes that are no text stay as they are
-                payload = json.dumps(words, ensure_ascii=False).encode(errors="surrogateescape")
-        return b"{%b%b,%b:%b}" % (self._says(callback), _written(header), self._payload, payload)
+                text = payload.decode(errors="surrogateescape")  # bytes that are no text stay as they are
+                payload = json.dumps(text, ensure_ascii=False).encode(errors="surrogateescape")
+        return b"{%b%b,%b:%b}" % (self._discriminator(callback), _written(header), self._payload, payload)
 
-    def _says(self, callback: str) -> bytes:
-        says = self._values.get(callback)
-        if says is None:
-            says = self._values[callback] = b"%b:%b" % (self._kind, json.dumps(self._value(callback)).encode())
-        return says
+    def _discriminator(self, callback: str) -> bytes:
+        member = self._values.get(callback)
+        if member is None:
+            member = self._values[callback] = b"%b:%b" % (self._kind, json.dumps(self._value(callback)).encode())
+        return member
 
     def _value(self, callback: str) -> str:
         """Return the history's name of a kind: its model's, which is the callback's without On but for one."""

@@ -71,8 +71,10 @@ def call(user: User, listener: Subscriber, method: str, arguments: list[bytes]) 
 
 def _fail(user: User, method: str, failure: Failure) -> bytes:
     if failure.hub_exception is not None:
-        words = f"An unexpected error occurred invoking '{method}' on the server. HubException: {failure.hub_exception}"
-        raise CallError(words)
+        message = (
+            f"An unexpected error occurred invoking '{method}' on the server. HubException: {failure.hub_exception}"
+        )
+        raise CallError(message)
     return _refused(user, Member(failure.status, failure.status_number), failure.code, failure.detail)
 
 
@@ -112,15 +114,15 @@ def _since(user: User, _listener: Subscriber, method: str, arguments: list[bytes
     args = _bind(method, arguments, _Since)
     faults, history = user.faults, user.history
     if not 1 <= args.limit <= faults.max_events_limit:
-        words = f"Limit must be between 1 and {faults.max_events_limit}"
-        return _refused(user, _VALIDATION, "VALIDATION", words, "Limit")
+        message = f"Limit must be between 1 and {faults.max_events_limit}"
+        return _refused(user, _VALIDATION, "VALIDATION", message, "Limit")
     place = _Place(args.sinceeventseqid, empty=faults.empty_start)
     if args.continuationtoken:
         try:
             place = _Place.read(args.continuationtoken, faults.page_token_seconds)
         except ValueError:
-            words = "ContinuationToken is not one that the server gave"
-            return _refused(user, _VALIDATION, "VALIDATION", words, "ContinuationToken")
+            message = "ContinuationToken is not one that the server gave"
+            return _refused(user, _VALIDATION, "VALIDATION", message, "ContinuationToken")
     if place.empty:
         return _page(user, [], _Place(place.since, place.empty - 1).token(faults))
     indices, more = history.page(place.since, args.limit, faults, time.monotonic())
@@ -195,12 +197,12 @@ def _success(user: User, data: bytes) -> bytes:
     return b'{"%b":%b,%b' % (status, _STATUSES.get(faults.answer_status) or member_in(form, _SUCCESS).encode(), rest)
 
 
-def _refused(user: User, status: Member, code: str, words: str, invalid: str | None = None) -> bytes:
+def _refused(user: User, status: Member, code: str, message: str, invalid: str | None = None) -> bytes:
     """Write an envelope that refuses; `invalid` names the argument to blame."""
     user.counts["refused"] += 1
-    errors = None if invalid is None else Dictionary({invalid: [words]})
-    error: Tree = {"Code": code, "Detail": words, "Provider": None, "ValidationErrors": errors}
-    return encode({"Status": status, "Message": words, "Error": error, "Data": None}, user.style)
+    errors = None if invalid is None else Dictionary({invalid: [message]})
+    error: Tree = {"Code": code, "Detail": message, "Provider": None, "ValidationErrors": errors}
+    return encode({"Status": status, "Message": message, "Error": error, "Data": None}, user.style)
 
 
 @dataclass(frozen=True, slots=True)

@@ -145,9 +145,9 @@ class Server:
                 expires = connection.user.faults.token_seconds
                 if expires is not None and now - connection.began > expires:
                     self.drop([connection], "expire")
-                elif connection.pinged and now - connection.heard > timing.client_timeout:
-                    words = "Connection closed with an error."
-                    connection.end("client timeout", protocol.encode_close(words, allow_reconnect=True))
+                elif connection.pinged and now - connection.received_at > timing.client_timeout:
+                    message = "Connection closed with an error."
+                    connection.end("client timeout", protocol.encode_close(message, allow_reconnect=True))
                 elif now - connection.sent >= timing.ping_interval and not connection.waiting:
                     connection.push(protocol.encode_ping())
 

@@ -113,7 +113,7 @@ class LogRateLimiter(logging.Filter):
 
     def _judge(self, record: logging.LogRecord) -> tuple[_Cause | None, bool]:
         """Return whether the line is written, and what is to be summed up before it."""
-        now, fields = self._clock(), _sentence_of(record)
+        now, fields = self._clock(), _event_of(record)
         key = record.levelno, _cause_of(record, fields)
         cause = self._causes.get(key)
         due = None
@@ -140,7 +140,7 @@ class LogRateLimiter(logging.Filter):
     def _sum_up(self, cause: _Cause) -> None:
         assert cause.last is not None  # noqa: S101 - some were held back
         with suppress(Exception):  # as the standard library does with a line that cannot be written
-            line, fields = copy(cause.last), dict(_sentence_of(cause.last))
+            line, fields = copy(cause.last), dict(_event_of(cause.last))
             for name, values in (("account", cause.held_accounts), ("shard", cause.held_shards)):
                 if len(values) > 1:
                     fields.pop(name, None)
@@ -152,7 +152,7 @@ class LogRateLimiter(logging.Filter):
             self._write(line)
 
 
-def _sentence_of(record: logging.LogRecord) -> Mapping[str, Any]:
+def _event_of(record: logging.LogRecord) -> Mapping[str, Any]:
     """Return the event that structlog was given, an empty text where the line is a library's."""
     return record.msg if isinstance(record.msg, dict) else {}
 

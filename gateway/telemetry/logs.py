@@ -116,8 +116,8 @@ def make_printable(_: object, __: str, event_dict: structlog.types.EventDict) ->
 
 def _printable_value(key: str, value: object) -> object:
     if not isinstance(value, str):
-        words = repr(value)
-        return value if words.isascii() and words.isprintable() else printable(words)
+        text = repr(value)
+        return value if text.isascii() and text.isprintable() else printable(text)
     if key in _OF_MANY_LINES:
         return "\n".join(_MARGIN + printable(line) for line in value.splitlines())
     return printable(value)

@@ -291,7 +291,7 @@ def _each(numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
         "lag_sequences": (((one.account,), one.lag) for one in accounts),
         "lag_seconds": (((one.account,), one.lag_seconds) for one in accounts),
         "hub_last_record_timestamp_seconds": (
-            ((one.account,), one.heard_at) for one in accounts if one.heard_at is not None
+            ((one.account,), one.last_received_at) for one in accounts if one.last_received_at is not None
         ),
         "verified_sequence": (((one.account,), one.verified) for one in accounts),
         "account_state": ((row, 1) for row in states),
@@ -305,7 +305,10 @@ def _each(numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
 
 def _worst(accounts: Collection[AccountMetrics]) -> dict[str, _Rows | Histogram]:
     running = [one for one in accounts if one.is_awaited]
-    oldest = min((one.heard_at for one in accounts if one.is_connected and one.heard_at is not None), default=None)
+    oldest = min(
+        (one.last_received_at for one in accounts if one.is_connected and one.last_received_at is not None),
+        default=None,
+    )
     return {
         "lag_sequences": _one(max((one.lag for one in running), default=0)),
         "lag_seconds": _one(max((one.lag_seconds for one in running), default=0)),

@@ -204,7 +204,7 @@ class _ReportingExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
-        self._capture.heard.clear()
+        self._capture.messages.clear()
         result = self._inner.export(spans)
         is_refused = result is not SpanExportResult.SUCCESS
         dropped = self.dropped
@@ -212,12 +212,12 @@ class _ReportingExporter(SpanExporter):
         now = time.monotonic()
         if lost:
             if self._lost_at is None:
-                words = (
+                cause = (
                     self._shown(self._capture.cause)
                     if is_refused
                     else "the collector takes them more slowly than they come"
                 )
-                self._log.warning("traces lost, events are not affected", error=words)
+                self._log.warning("traces lost, events are not affected", error=cause)
             self._lost, self._lost_at = self._lost + lost, now
         elif self._lost_at is not None and now - self._lost_at >= self._quiet:
             self._log.info("trace export recovered", lost=self._lost)
@@ -233,16 +233,16 @@ class _ErrorCapture(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.heard: list[str] = []
+        self.messages: list[str] = []
 
     @property
     def cause(self) -> str:
         """The first message: those that follow are about tries and giving up."""
-        return self.heard[0] if self.heard else "no reason given"
+        return self.messages[0] if self.messages else "no reason given"
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.heard:
-            self.heard.append(" ".join(record.getMessage().split())[:_LOG_EXCERPT_CHARS])
+        if not self.messages:
+            self.messages.append(" ".join(record.getMessage().split())[:_LOG_EXCERPT_CHARS])
 
 
 def _capture_errors() -> _ErrorCapture:
@@ -275,11 +275,11 @@ class _Headers(AuthBase):
             request.headers.update(headers)
         return request
 
-    def without(self, words: str) -> str:
+    def without(self, text: str) -> str:
         """Remove what the headers had last: a collector may repeat it."""
         for secret in self._secrets:
-            words = words.replace(secret, "…")
-        return words
+            text = text.replace(secret, "…")
+        return text
 
 
 def _read_headers(path: Path) -> dict[str, str]:

@@ -20,7 +20,7 @@ class AccountMetrics:
     """Sequences that the hub has and the log has not."""
     lag_seconds: float
     """For how long that has been so."""
-    heard_at: float | None
+    last_received_at: float | None
     """When the hub's last record was received, in Unix time; None for never."""
     is_connected: bool
     verified: int

@@ -72,13 +72,13 @@ class Span:
         if self.inner is not None:
             self.inner.add_event(name)
 
-    def set_error(self, kind: str, words: str) -> None:
+    def set_error(self, kind: str, message: str) -> None:
         """Mark it as failed; `kind` is one of few, and the message must be fit for a log."""
         if self.inner is not None:
             from opentelemetry.trace import Status, StatusCode  # noqa: PLC0415 - it is loaded: there is a span
 
             self.inner.set_attribute("error.type", kind)
-            self.inner.set_status(Status(StatusCode.ERROR, words[:_MAX_ATTRIBUTE_CHARS] or None))
+            self.inner.set_status(Status(StatusCode.ERROR, message[:_MAX_ATTRIBUTE_CHARS] or None))
 
     def fail(self, error: BaseException) -> None:
         """End it as failed; what was given up, as at the end of the gateway, is no failure."""

@@ -121,10 +121,10 @@ class Verdict:
             "altered": self.altered,
             "unexpected": self.unexpected,
         }
-        words = [
+        parts = [
             f"{len(found)} {name} ({', '.join(map(str, found[:_SHOWN]))})" for name, found in faults.items() if found
         ]
-        return f"{self.account}: NOT exact: {'; '.join(words)}{self._uncompared()}"
+        return f"{self.account}: NOT exact: {'; '.join(parts)}{self._uncompared()}"
 
     def _uncompared(self) -> str:
         """Return the part that could not be compared."""

@@ -62,8 +62,8 @@ async def read_history(hub: Hub, *, since: int, until: int, limit: int) -> HubHi
             page = await hub.events_since(found.through, limit, token)
         except (CallFailed, CallRejected) as error:
             if limit == 1:
-                words = f"the hub cannot return what follows event {found.through}, not even alone: {error}"
-                raise GatewayError(words) from error
+                problem = f"the hub cannot return what follows event {found.through}, not even alone: {error}"
+                raise GatewayError(problem) from error
             limit, token = limit // 2, None
             continue
         is_further = _take(found, page.envelopes, until)

@@ -338,7 +338,7 @@ async def test_what_may_pass_is_a_warning_until_it_lasted(
     """A running gateway's member and its shards wait likewise; the library would wait for ever, and say nothing."""
     for module in ("ownership", "log"):
         monkeypatch.setattr(f"gateway.broker.kafka.{module}.LASTED", 1.0)
-    monkeypatch.setattr("gateway.broker.kafka.trial._TOLD", 0.5)
+    monkeypatch.setattr("gateway.broker.kafka.trial._LOG_AFTER_S", 0.5)
     topics = Topics(f"t{uuid4().hex[:12]}", ("error",))
     async with connected(ConnectionOptions([alone.address], timeout=1.5)) as connection:
         await cluster.prepare(connection, ClusterSettings(topics, partitions=1, shards=1))

@@ -90,7 +90,7 @@ async def test_on_kafka_the_long_forgotten_is_unknown_without_a_tombstone(
     await registry.register("main")
     registry._accounts.add("forgotten")
     assert await registry.accounts() == {"main", "forgotten"}
-    monkeypatch.setattr("gateway.broker.kafka.registry._TOLD", 0.0)
+    monkeypatch.setattr("gateway.broker.kafka.registry._TOMBSTONE_RETENTION_S", 0.0)
     assert await registry.accounts() == {"main"}
 
 

@@ -39,7 +39,7 @@ class NatsServer(EmbeddedServer, Freezable):
         self.process.send_signal(signal.SIGHUP)
         deadline = time.monotonic() + 10
         while self._log.read_text().count(_RELOADED) == before:
-            assert time.monotonic() < deadline, f"the server did not take its configuration: {self._last_words()}"
+            assert time.monotonic() < deadline, f"the server did not take its configuration: {self._last_log_line()}"
             time.sleep(0.01)
 
     def kill(self) -> None:

@@ -131,10 +131,10 @@ def abort(client: Client) -> None:
 
 def silence_library_logs() -> None:
     """Keep asyncio from logging the end of each TLS connection: nats-py does not mark it as one."""
-    logging.getLogger("asyncio").addFilter(_is_news)
+    logging.getLogger("asyncio").addFilter(_is_significant)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
+def _is_significant(record: logging.LogRecord) -> bool:
     return "eof_received() has no effect when using ssl" not in str(record.msg)
 
 

@@ -48,13 +48,13 @@ def explain(access: BrokerLogin, error: BaseException) -> ConfigurationError | U
         if isinstance(cause, ssl.SSLError) and access.handshake_first:
             problem = f"is set, and the server does not begin with TLS ({(cause.reason or str(cause)).lower()})"
             return ConfigurationError("broker.tls.handshake_first", problem, "Take it away, or let the server do so.")
-    words = str(error).lower()
-    if isinstance(error, nats.errors.AuthorizationError) or any(refused in words for refused in _LOGIN_REFUSED):
+    message = str(error).lower()
+    if isinstance(error, nats.errors.AuthorizationError) or any(refused in message for refused in _LOGIN_REFUSED):
         return _login_refused(access, str(error).removeprefix("nats: ").strip("'"))
     if isinstance(error, TimeoutError):
         hint = "; if the server does not begin with TLS, take broker.tls.handshake_first away"
         return Unavailable(f"it did not answer in time{hint if access.handshake_first else ''}")
-    if "expecting info" in words and not access.handshake_first:
+    if "expecting info" in message and not access.handshake_first:
         return Unavailable("it hung up without a greeting; if it waits for TLS, set broker.tls.handshake_first")
     return Unavailable(str(error) or type(error).__name__)
 
@@ -67,14 +67,14 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _server_refused(access: BrokerLogin, error: ssl.SSLCertVerificationError) -> ConfigurationError:
-    words = f"the server's certificate is refused: {error.verify_message}"
+    problem = f"the server's certificate is refused: {error.verify_message}"
     if error.verify_code in _WRONG_NAME:
-        return ConfigurationError("broker.servers", words, "Name the server as its certificate does.")
+        return ConfigurationError("broker.servers", problem, "Name the server as its certificate does.")
     if error.verify_code in _OUT_OF_DATE:
-        return ConfigurationError("broker.servers", words, "Renew it, or set this machine's clock.")
+        return ConfigurationError("broker.servers", problem, "Renew it, or set this machine's clock.")
     by = "broker.tls.ca_file is not set" if access.ca_file is None else f"{access.ca_file} does not vouch for it"
     remedy = "Name a PEM file with the certificate of the authority that signed it."
-    return ConfigurationError(CA_FILE, f"{words}; {by}", remedy)
+    return ConfigurationError(CA_FILE, f"{problem}; {by}", remedy)
 
 
 def _client_refused(access: BrokerLogin, error: ssl.SSLError) -> ConfigurationError:
@@ -86,8 +86,8 @@ def _client_refused(access: BrokerLogin, error: ssl.SSLError) -> ConfigurationEr
     return ConfigurationError(CERT_FILE, f"the server refuses {access.cert_file} ({alert})", remedy)
 
 
-def _login_refused(access: BrokerLogin, words: str) -> ConfigurationError:
-    refused = f"NATS refused the login ({words})"
+def _login_refused(access: BrokerLogin, message: str) -> ConfigurationError:
+    refused = f"NATS refused the login ({message})"
     if access.password_file is not None:
         remedy = "Write the user's present password into the file, or mend broker.sasl.username."
         return ConfigurationError(

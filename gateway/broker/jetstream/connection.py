@@ -110,7 +110,7 @@ class Connection:
         for failure in race.failures.values():
             if isinstance(failure, ConfigurationError):
                 raise failure
-        raise Unavailable(_told(race.failures))
+        raise Unavailable(_failure_message(race.failures))
 
     async def _dial_again(self) -> None:
         """Try the known servers until one accepts: a silent server does not delay new tries at the others."""
@@ -134,7 +134,7 @@ class Connection:
     def _note(self, race: PeerRace[Link]) -> None:
         """Log what failed, and put it behind the others."""
         if race.failures:
-            log.warning("%s; retrying", _told(race.failures))
+            log.warning("%s; retrying", _failure_message(race.failures))
         for server, failure in race.failures.items():
             if isinstance(failure.__cause__, TimeoutError):
                 self._slow[server] = self._slow.get(server, 0) + 1
@@ -178,11 +178,11 @@ class Connection:
 
     def _discover(self, link: Link, name: str | None) -> None:
         """Add the servers that a link lists: new ones in random order, those that failed stay last."""
-        told = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
-        new = [server for server in told if server not in self._discovered]
+        listed = {uri.geturl(): _certified(uri, name) for uri in link.client.discovered_servers}
+        new = [server for server in listed if server not in self._discovered]
         random.shuffle(new)
-        known = [server for server in self._discovered if server in told]
-        self._discovered = {server: told[server] for server in [*new, *known]}
+        known = [server for server in self._discovered if server in listed]
+        self._discovered = {server: listed[server] for server in [*new, *known]}
 
     async def keep(self) -> NoReturn:
         """Connect again whenever the link is lost; an unexpected error is logged, and it goes on."""
@@ -241,7 +241,7 @@ def _race() -> PeerRace[Link]:
     return PeerRace(Link.close, (ConfigurationError, Unavailable))
 
 
-def _told(failures: Mapping[str, Exception]) -> str:
+def _failure_message(failures: Mapping[str, Exception]) -> str:
     return "cannot connect to NATS: " + "; ".join(f"{at}: {why}" for at, why in failures.items())
 
 
@@ -305,7 +305,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
         if isinstance(error, PermissionDenied):
             raise _denied(options, str(error)) from error
         if isinstance(error, (nats.errors.Error, OSError, TimeoutError)):
-            reason = _telling([*failures, error])
+            reason = _root_cause([*failures, error])
             raise explain(options.access, reason) from reason
         raise
     failures.clear()
@@ -313,7 +313,7 @@ async def _dial(options: ConnectionOptions, server: str, certified: str | None, 
     return link
 
 
-def _telling(failures: Sequence[BaseException]) -> BaseException:
+def _root_cause(failures: Sequence[BaseException]) -> BaseException:
     """Return the failure that explains most: a refusal comes before or after the reset that ends the connection."""
     return next((one for one in failures if not isinstance(one, ConnectionError)), failures[0])
 

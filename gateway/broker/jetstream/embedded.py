@@ -21,7 +21,7 @@ from gateway.errors import ConfigurationError, Unavailable
 _READY: Final = 10.0
 """Seconds that a server may take to listen; it takes 0.1."""
 _POLL: Final = 0.01
-_FAREWELL: Final = 5.0
+_TERMINATION_TIMEOUT_S: Final = 5.0
 """Seconds between the polite request to end and the end."""
 
 
@@ -103,7 +103,7 @@ class EmbeddedServer:
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
         try:
-            self.process.wait(_FAREWELL)
+            self.process.wait(_TERMINATION_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -141,7 +141,7 @@ class EmbeddedServer:
         """Return whether the server wrote the file of its ports, as it does once it listens."""
         process = self.process
         if process is None or process.poll() is not None or time.monotonic() > self._deadline:
-            raise Unavailable(f"nats-server did not start: {self._last_words()}")
+            raise Unavailable(f"nats-server did not start: {self._last_log_line()}")
         ports = self.folder / f"nats-server_{process.pid}.ports"
         try:
             listening = json.loads(ports.read_text())["nats"]
@@ -154,7 +154,7 @@ class EmbeddedServer:
     def _log(self) -> Path:
         return self.folder / "nats-server.log"
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             return self._log.read_text().strip().rpartition("\n")[2]
         except FileNotFoundError:

@@ -55,17 +55,17 @@ SETTINGS: Final = {
 
 def problem_of(code: int, description: str, *, stream: str) -> BrokerError:
     """Return what a refusal means; Fenced means that the fence and the checkpoints must be compared."""
-    words = f"{description} (error {code})"
+    message = f"{description} (error {code})"
     if code in MOVED:
-        return Fenced(words)
+        return Fenced(message)
     if code in ONE_MESSAGE:
-        return CommitRejected(words)
+        return CommitRejected(message)
     if code in WENT_BACK:
-        return TooManyMessages(words)
+        return TooManyMessages(message)
     if code in FULL:
-        return StorageFull(words)
+        return StorageFull(message)
     if code in PASSES:
-        return Unavailable(words)
+        return Unavailable(message)
     if code in SETTINGS:
-        return ActionRequired(f"the stream {stream} takes nothing: {words}. Mend it: {SETTINGS[code]}")
-    return OutcomeUnknown(words)
+        return ActionRequired(f"the stream {stream} takes nothing: {message}. Mend it: {SETTINGS[code]}")
+    return OutcomeUnknown(message)

@@ -57,12 +57,12 @@ class JetStreamApiError(Unavailable):
 class ReplyInbox:
     """A subject of one's own on which answers arrive, for as long as the context lasts."""
 
-    def __init__(self, subject: str, spoken_to: Iterable[str]) -> None:
+    def __init__(self, subject: str, subjects: Iterable[str]) -> None:
         self.subject = subject
         """To be given as the reply subject."""
         self._expected: dict[str, str] = {}
         self._received: asyncio.Queue[Msg | BrokerError] = asyncio.Queue()
-        self.expect(spoken_to)
+        self.expect(subjects)
 
     def expect(self, subjects: Iterable[str]) -> None:
         """Note what is published to: the server's refusal of it is for this inbox, too."""
@@ -76,10 +76,10 @@ class ReplyInbox:
             PermissionDenied: the server does not let this user publish where the answer was to come from.
 
         """
-        heard = await self._received.get()
-        if isinstance(heard, BrokerError):
-            raise heard
-        return heard
+        answer = await self._received.get()
+        if isinstance(answer, BrokerError):
+            raise answer
+        return answer
 
     def received(self, message: Msg | BrokerError) -> None:
         """Put an answer, or the reason why none can come any more."""
@@ -87,8 +87,8 @@ class ReplyInbox:
 
     def refusals(self) -> list[str]:
         """Return the refusals so far for which no caller waited."""
-        heard = [self._received.get_nowait() for _ in range(self._received.qsize())]
-        return [str(one) for one in heard if isinstance(one, PermissionDenied)]
+        answers = [self._received.get_nowait() for _ in range(self._received.qsize())]
+        return [str(one) for one in answers if isinstance(one, PermissionDenied)]
 
     def denied(self, subject: str) -> None:
         """Note that a subject is refused (as nats-py has it, in small letters), if it is one of this inbox's."""
@@ -146,11 +146,11 @@ class Link:
         self._inbox = self.client.new_inbox()  # not before: it is the connecting client that learns its prefix
         with _as_unavailable("subscribe"):
             await self.client.subscribe(f"{self._inbox}.*", cb=self._on_message, pending_bytes_limit=0)
-            await self._refusals_told()
+            await self._wait_for_refusals()
         if self._closed_inboxes:
             raise PermissionDenied(self._why)
 
-    async def _refusals_told(self) -> None:
+    async def _wait_for_refusals(self) -> None:
         """Wait until the server has sent every refusal of what was requested of it so far.
 
         nats-py writes the first ping before what waits to be sent, and the second one after it, so that a refusal comes
@@ -265,7 +265,7 @@ class Link:
         with self.open_inbox(*subjects) as inbox, _as_unavailable("publish"):
             for subject in subjects:
                 await self.client.publish(subject, headers={"Nats-Expected-Stream": "."})
-            await self._refusals_told()
+            await self._wait_for_refusals()
             return inbox.refusals()
 
     @asynccontextmanager

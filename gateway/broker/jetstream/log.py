@@ -189,8 +189,8 @@ class JetStreamShard:
             raise self._spend(self._superseded(current))
         for name, known in (self._last_sequences or {}).items():
             if known is not None and places.get(name, 0) != known:
-                words = f"the checkpoint of {name} was at {known}, and is at {places.get(name, 0)}"
-                raise self._spend(OutcomeUnknown(words))
+                message = f"the checkpoint of {name} was at {known}, and is at {places.get(name, 0)}"
+                raise self._spend(OutcomeUnknown(message))
         self._last_sequences = places
         return found
 
@@ -204,8 +204,8 @@ class JetStreamShard:
         stored = await last_message(link, self._topics, subject)
         found = 0 if stored is None else int(stored["seq"])
         if found < expected:
-            words = f"the stream {self._topics.stream} went back: {subject} was at {expected}, and is at {found}"
-            raise self._spend(OutcomeUnknown(words))
+            message = f"the stream {self._topics.stream} went back: {subject} was at {expected}, and is at {found}"
+            raise self._spend(OutcomeUnknown(message))
 
     @property
     def is_interrupted(self) -> bool:

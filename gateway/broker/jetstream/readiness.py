@@ -79,10 +79,10 @@ def _unserved(link: Link) -> ConfigurationError | BrokerError:
     )
 
 
-def _leaderless(link: Link, words: str) -> str:
+def _leaderless(link: Link, problem: str) -> str:
     server = server_info(link.client).get("server_name")
     return (
-        f"JetStream {words}, asked by way of the NATS server {server}: the cluster or the stream elects a leader, or "
+        f"JetStream {problem}, asked by way of the NATS server {server}: the cluster or the stream elects a leader, or "
         "has none, as too many of its servers are away. It goes on by itself once they are back; "
         "`nats server report jetstream` shows them"
     )

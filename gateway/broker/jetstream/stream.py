@@ -98,8 +98,8 @@ async def facts(link: Link, topics: Topics) -> StreamFacts:
     for setting, limit in limits.items():
         if limit < USUAL_MESSAGE:
             who = "the server" if setting == "max_payload" else f"the stream {topics.stream}"
-            words = f"{who} takes messages of up to {limit} bytes, too few for usual events"
-            raise ActionRequired(f"{words}. Mend it: set {setting} to {SMALLEST_MESSAGE} or more")
+            problem = f"{who} takes messages of up to {limit} bytes, too few for usual events"
+            raise ActionRequired(f"{problem}. Mend it: set {setting} to {SMALLEST_MESSAGE} or more")
     return StreamFacts(created=str(info["created"]), max_message=largest if largest > 0 else None)
 
 

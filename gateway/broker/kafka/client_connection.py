@@ -31,26 +31,26 @@ class ClientConnection(AIOKafkaConnection):  # type: ignore[misc]  # it has no a
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - aiokafka's own
         """Take what aiokafka's takes."""
         super().__init__(*arguments, **options)
-        self._heard_at = -math.inf
+        self._last_received_at = -math.inf
         self._asked_at: list[float] = []
         """When each request was sent that has no answer yet; Kafka answers in their order."""
 
     @property
     def receives_since(self) -> float:
         """Since when no more has come of an answer of which something has; minus infinity where none is under way."""
-        is_under_way = bool(self._asked_at) and self._asked_at[0] < self._heard_at
-        return self._heard_at if is_under_way else -math.inf
+        is_under_way = bool(self._asked_at) and self._asked_at[0] < self._last_received_at
+        return self._last_received_at if is_under_way else -math.inf
 
     async def connect(self) -> Any:  # noqa: ANN401 - aiokafka's own
         """Connect, and take note of what comes from then on."""
         reader, writer = await super().connect()
         feed = reader.feed_data
 
-        def heard(data: bytes) -> None:
-            self._heard_at = self._loop.time()
+        def feed_timed(data: bytes) -> None:
+            self._last_received_at = self._loop.time()
             feed(data)
 
-        reader.feed_data = heard
+        reader.feed_data = feed_timed
         return reader, writer
 
     def send(self, request: Any, expect_response: bool = True) -> Any:  # noqa: ANN401, FBT001, FBT002 - aiokafka's own
@@ -75,7 +75,7 @@ class ClientConnection(AIOKafkaConnection):  # type: ignore[misc]  # it has no a
         end = 0 if then is None else then.taken + then.waiting
         try:
             while not waiting.done():
-                left = max(moved_at, self._heard_at) + limit - clock()
+                left = max(moved_at, self._last_received_at) + limit - clock()
                 if left <= 0:
                     raise TimeoutError
                 await asyncio.wait({waiting}, timeout=min(left, limit / _LOOKS))

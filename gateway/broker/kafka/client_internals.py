@@ -303,17 +303,17 @@ async def commit_as_member(consumer: AIOKafkaConsumer, tp: TopicPartition) -> No
                 raise failure(group.group_id if failure is GroupAuthorizationFailedError else tp.topic)
 
 
-async def end_producer(producer: AIOKafkaProducer, *, farewell: float) -> None:
+async def end_producer(producer: AIOKafkaProducer, *, abort_timeout: float) -> None:
     """End a producer whatever its state, leaving no task and no socket; within two request timeouts.
 
     `AIOKafkaProducer.stop` waits for ever for batches that a frozen broker does not take, and leaks its tasks and
-    sockets when it is cancelled. An open transaction is aborted if that takes less than `farewell` seconds, so that
-    readers need not wait until it times out.
+    sockets when it is cancelled. An open transaction is aborted if that takes less than `abort_timeout` seconds:
+    else readers wait until it times out.
     """
     transaction = producer._txn_manager  # noqa: SLF001
     if transaction.is_in_transaction():
         with suppress(TimeoutError, KafkaError, AssertionError):  # AssertionError: it failed for good just now
-            async with asyncio.timeout(farewell):
+            async with asyncio.timeout(abort_timeout):
                 await producer.flush()  # else the abort waits for batches that no broker takes, and never ends
                 await producer.abort_transaction()
     producer._closed = True  # noqa: SLF001 - else its destructor complains that stop was not called

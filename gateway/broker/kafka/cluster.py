@@ -47,7 +47,7 @@ _EXISTS: Final = 36
 _OPERATORS: Final = frozenset({17, 37, 40, 44})
 """Of CreateTopics: an invalid name, number of partitions or configuration; a policy of the cluster."""
 _TRANSIENT: Final = 0.05
-_HEARSAY: Final = 1.0
+_PROPAGATION_S: Final = 1.0
 """Seconds after which every broker has a topic that another one has created."""
 _NOT_TAKEN: Final = frozenset({40, 44})
 """Of CreateTopics: a configuration, or a policy of the cluster."""
@@ -156,7 +156,7 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
     """
     names = [*topics.events, topics.checkpoints]
     every = [*names, topics.accounts]
-    deadline = asyncio.get_running_loop().time() + _HEARSAY
+    deadline = asyncio.get_running_loop().time() + _PROPAGATION_S
     found = await described(connection, every)
     while missing := [name for name in every if name not in found]:
         if asyncio.get_running_loop().time() < deadline:
@@ -174,8 +174,8 @@ async def facts(connection: Connection, topics: Topics, partitions: int | None =
     largest = {name: int(config["max.message.bytes"]) for name, config in configs.items()}
     for name, limit in largest.items():
         if limit < USUAL_MESSAGE:  # it is about all events, and none of them is to become a dead letter for it
-            words = f"{name} takes messages of up to {limit} bytes, too few for usual events"
-            raise ActionRequired(f"{words}. Mend it: set max.message.bytes to {SMALLEST_MESSAGE} or more")
+            problem = f"{name} takes messages of up to {limit} bytes, too few for usual events"
+            raise ActionRequired(f"{problem}. Mend it: set max.message.bytes to {SMALLEST_MESSAGE} or more")
     in_sync = {name: int(config["min.insync.replicas"]) for name, config in configs.items()}
     return ClusterFacts(partitions or counts.pop(), len(found[topics.checkpoints]), largest, in_sync)
 
@@ -247,7 +247,7 @@ async def _configs(
     connection: Connection, names: list[str], keys: list[str] | None = None
 ) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    deadline = asyncio.get_running_loop().time() + _HEARSAY
+    deadline = asyncio.get_running_loop().time() + _PROPAGATION_S
     while left := [name for name in names if name not in found]:
         answer = await connection.ask(DescribeConfigsRequest([(_TOPIC, name, keys) for name in left]))
         for code, message, _, name, entries in answer.resources:

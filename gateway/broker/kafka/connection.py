@@ -201,7 +201,7 @@ class Connection:
             except BaseException:
                 if self._plain is producer:
                     self._plain = None
-                self.end(client_internals.end_producer(producer, farewell=0))
+                self.end(client_internals.end_producer(producer, abort_timeout=0))
                 raise
 
     @asynccontextmanager
@@ -231,7 +231,8 @@ class Connection:
     async def end_producer(self, producer: AIOKafkaProducer) -> None:
         """End a producer, and wait for it, though not for long."""
         await asyncio.wait(
-            {self.end(client_internals.end_producer(producer, farewell=_CLOSE_TIMEOUT_S))}, timeout=_CLOSE_TIMEOUT_S
+            {self.end(client_internals.end_producer(producer, abort_timeout=_CLOSE_TIMEOUT_S))},
+            timeout=_CLOSE_TIMEOUT_S,
         )
 
     async def close(self) -> None:
@@ -239,7 +240,7 @@ class Connection:
         if self._client is not None:
             self._forget(self._client)
         if self._plain is not None:
-            self.end(client_internals.end_producer(self._plain, farewell=0))
+            self.end(client_internals.end_producer(self._plain, abort_timeout=0))
         while self._ending:
             await asyncio.wait(self._ending)
 
@@ -249,7 +250,7 @@ class Connection:
             async with time_limit(producer.client, self.options.timeout):
                 await producer.start()
         except BaseException as error:
-            self.end(client_internals.end_producer(producer, farewell=0))
+            self.end(client_internals.end_producer(producer, abort_timeout=0))
             if isinstance(error, AssertionError):  # a broker that has just come back may name none, not even itself
                 raise Unavailable("Kafka does not say which brokers there are") from error
             raise

@@ -128,7 +128,7 @@ class KafkaControl:
         is_observed = record.partition == OBSERVED
         return Record(record.key.decode(errors="replace"), record.value or b"", _revision(record), is_observed, age)
 
-    def _heard(self, timestamp: int) -> None:
+    def _set_broker_time(self, timestamp: int) -> None:
         """Learn what time it is at the broker, from what it has just stored."""
         self._ahead = timestamp / 1000 - self._clock()
 
@@ -189,7 +189,7 @@ class KafkaControl:
             raise (None if change.is_ending else as_action_required(error)) or change.failed(describe(error)) from error
         finally:
             await self._connection.end_producer(producer)
-        self._heard(stored[0].timestamp)
+        self._set_broker_time(stored[0].timestamp)
         return int(stored[0].offset) + 1
 
     async def _send(self, producer: AIOKafkaProducer, change: _Change) -> list[Any]:
@@ -216,7 +216,7 @@ class KafkaControl:
         if observed:
             records = {key.encode(): value for key, value in observed.items()}
             with permissions_may_return():
-                self._heard(await self._connection.write(self._observed, records))
+                self._set_broker_time(await self._connection.write(self._observed, records))
 
 
 def _revision(record: fetch.Record) -> int:

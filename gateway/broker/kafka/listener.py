@@ -79,19 +79,19 @@ async def unreachable(connection: Connection) -> tuple[list[str], int]:
     Raises Unavailable.
     """
     brokers = await connection.brokers()
-    said = await asyncio.gather(*(_visited(connection, *broker) for broker in brokers))
-    return [one for one in said if one], len(brokers)
+    problems = await asyncio.gather(*(_visited(connection, *broker) for broker in brokers))
+    return [one for one in problems if one], len(brokers)
 
 
 async def _check_advertised(connection: Connection) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + _SETTLES
     while True:
-        said, count = await unreachable(connection)
-        if len(said) < count or not said:
+        problems, count = await unreachable(connection)
+        if len(problems) < count or not problems:
             return
         if loop.time() > deadline:
-            raise ActionRequired("; ".join(said))
+            raise ActionRequired("; ".join(problems))
         await asyncio.sleep(_AGAIN)
 
 

@@ -27,7 +27,7 @@ from gateway.telemetry.logs import get_logger
 VERSION: Final = 1
 _DEPLOYMENT: Final = b"deployment"
 _ACCOUNT: Final = "account/"
-_TOLD: Final = 3600.0
+_TOMBSTONE_RETENTION_S: Final = 3600.0
 """Seconds for which tombstones are relied upon to be read: compaction takes them away after a day, by default."""
 
 
@@ -151,7 +151,7 @@ class KafkaRegistry:
                 self._next = 0
                 end = (await cluster.places(self._connection, [self._tp]))[self._tp] or 0
             began, place, accounts = time.monotonic(), self._next, self._accounts
-            if began - self._read_at > _TOLD:
+            if began - self._read_at > _TOMBSTONE_RETENTION_S:
                 place, accounts = 0, set()
             records = read_all(self._connection, {self._tp: place}, {self._tp: end})
             async with aclosing(records):  # type: ignore[type-var]

@@ -42,9 +42,9 @@ async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) 
                     f"{name} has {one.in_sync} of the {facts.in_sync[name]} replicas in sync that its "
                     f"min.insync.replicas asks for, in partition {number}"
                 )
-    faults.sort(key=lambda words: not words.startswith(topics.checkpoints))
+    faults.sort(key=lambda fault: not fault.startswith(topics.checkpoints))
     more = f"; and {len(faults) - _NAMED} partitions more" if len(faults) > _NAMED else ""
-    return "".join(f"; {words}" for words in faults[:_NAMED]) + more
+    return "".join(f"; {fault}" for fault in faults[:_NAMED]) + more
 
 
 async def restore(connection: Connection, settings: ClusterSettings, missing: MissingTopics) -> None:

@@ -41,7 +41,7 @@ LASTED: Final = 30.0
 OLDEST: Final = "2.5"
 """The oldest release that has all that the gateway asks for."""
 
-_TOLD: Final = 3.0
+_LOG_AFTER_S: Final = 3.0
 """Seconds after which it is said what is waited for."""
 _AGAIN: Final = 0.2
 _SOON: Final = 500
@@ -141,8 +141,8 @@ class Trial:
             Unavailable: Kafka did not answer.
 
         """
-        for words_ in (await unreachable(self._connection))[0]:
-            log.warning("%s", words_)
+        for problem in (await unreachable(self._connection))[0]:
+            log.warning("%s", problem)
         await _all(self.group(max_wait), self._producer(max_wait))
 
     async def whole(self, max_wait: float) -> list[str]:
@@ -179,7 +179,7 @@ class Trial:
     async def _lasting(self, attempt: Callable[[], Awaitable[_T]], max_wait: float) -> _T:
         """Let it pass that there is no coordinator, for as long as `max_wait`."""
         loop = asyncio.get_running_loop()
-        began, is_told = loop.time(), False
+        began, is_logged = loop.time(), False
         while True:
             try:
                 return await attempt()
@@ -187,8 +187,8 @@ class Trial:
                 passing = error
             if loop.time() - began >= max_wait:
                 raise ActionRequired(await self._why(passing)) from passing
-            if loop.time() - began >= _TOLD and not is_told:
-                is_told = True
+            if loop.time() - began >= _LOG_AFTER_S and not is_logged:
+                is_logged = True
                 log.warning("%s; retrying", passing)
             await asyncio.sleep(_AGAIN)
 

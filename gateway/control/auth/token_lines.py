@@ -24,9 +24,9 @@ _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})"
 )
-_WORDS: Final = re.compile(r"[ \t]+")
+_SEPARATOR: Final = re.compile(r"[ \t]+")
 _NEEDED: Final = 3
-"""Words of each line: name, role, digest."""
+"""Fields of each line: name, role, digest."""
 _OPTIONS: Final = ("accounts", "until")
 
 
@@ -63,11 +63,11 @@ def read_lines(content: bytes) -> tuple[list[TokenEntry], list[LineError]]:
     entries: dict[bytes, TokenEntry] = {}
     faults: list[LineError] = []
     lines = list(_lines(content))
-    meanings = Counter(digest for digest, _ in {(_digest_in(words), tuple(words)) for _, words in lines} if digest)
-    for number, words in lines:
+    meanings = Counter(digest for digest, _ in {(_digest_in(fields), tuple(fields)) for _, fields in lines} if digest)
+    for number, fields in lines:
         try:
-            entry = _entry(words)
-            if meanings[words[2]] > 1:
+            entry = _entry(fields)
+            if meanings[fields[2]] > 1:
                 raise ValueError("its digest stands in another line too, with other words")  # noqa: TRY301 - likewise wrong
         except ValueError as error:
             faults.append(LineError(number, str(error)))
@@ -90,37 +90,37 @@ def read_until(text: str) -> datetime:
 
 
 def line_of(name: str, role: Role, token: str, *, accounts: str | None = None, until: str | None = None) -> str:
-    """Return the line that lets `token` in; raises ValueError where a word of it would be wrong."""
-    words = [name, role.value, f"{SCHEME}{hashlib.sha256(token.encode()).hexdigest()}"]
-    words += [
+    """Return the line that lets `token` in; raises ValueError where a field of it would be wrong."""
+    fields = [name, role.value, f"{SCHEME}{hashlib.sha256(token.encode()).hexdigest()}"]
+    fields += [
         f"{option}={value}" for option, value in zip(_OPTIONS, (accounts, until), strict=True) if value is not None
     ]
-    if any(not word or re.search(r"\s", word) for word in words):
+    if any(not field or re.search(r"\s", field) for field in fields):
         raise ValueError("no word of the line may be empty or hold a space")
-    _entry(words)
-    return " ".join(words)
+    _entry(fields)
+    return " ".join(fields)
 
 
 def _lines(content: bytes) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield the number and the words of each line that is to mean something.
+    """Yield the number and the fields of each line that is to mean something.
 
     Lines end at a line feed alone: `str.splitlines` would also find one behind a form feed within a comment.
     """
     for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
         text = line.removesuffix("\r").strip(" \t")
         if text and not text.startswith("#"):
-            yield number, _WORDS.split(text)
+            yield number, _SEPARATOR.split(text)
 
 
-def _digest_in(words: Sequence[str]) -> str:
-    return words[2] if len(words) >= _NEEDED and words[2].startswith(SCHEME) else ""
+def _digest_in(fields: Sequence[str]) -> str:
+    return fields[2] if len(fields) >= _NEEDED and fields[2].startswith(SCHEME) else ""
 
 
-def _entry(words: Sequence[str]) -> TokenEntry:
+def _entry(fields: Sequence[str]) -> TokenEntry:
     """Return what a line gives; raises ValueError."""
-    if len(words) < _NEEDED:
-        raise ValueError(f"it has {len(words)} words, and at least {_NEEDED} are needed")
-    name, role, digest, *options = words
+    if len(fields) < _NEEDED:
+        raise ValueError(f"it has {len(fields)} words, and at least {_NEEDED} are needed")
+    name, role, digest, *options = fields
     if not is_account_name(name):
         raise ValueError(f"its first word is no name ({NAME_RULE})")
     if role not in {known.value for known in Role}:
@@ -136,10 +136,10 @@ def _entry(words: Sequence[str]) -> TokenEntry:
     return TokenEntry(Principal(name, Role(role), accounts), raw, until)
 
 
-def _options(words: Sequence[str]) -> dict[str, str]:
+def _options(fields: Sequence[str]) -> dict[str, str]:
     given: dict[str, str] = {}
-    for place, word in enumerate(words, _NEEDED + 1):
-        option, equals, value = word.partition("=")
+    for place, field in enumerate(fields, _NEEDED + 1):
+        option, equals, value = field.partition("=")
         if not equals or option not in _OPTIONS:
             raise ValueError(f"its word {place} is not known (accounts=… and until=… are)")
         if option in given:

@@ -140,11 +140,11 @@ class Tokens:
         entries, faults = read_lines(content)
         self.is_unfinished = False
         if not is_settled and not content.endswith(b"\n"):
-            complete, told = read_lines(content[: content.rfind(b"\n") + 1])
+            complete, complete_faults = read_lines(content[: content.rfind(b"\n") + 1])
             known = {*complete, *self._entries}
             taken = [entry for entry in entries if entry in known]
-            self.is_unfinished = (len(taken), len(told)) != (len(entries), len(faults))
-            entries, faults = taken, told
+            self.is_unfinished = (len(taken), len(complete_faults)) != (len(entries), len(faults))
+            entries, faults = taken, complete_faults
         self._content = content
         self._entries = entries
         self._faults = len(faults)

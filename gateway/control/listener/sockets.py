@@ -24,8 +24,8 @@ def bind(section: str, host: str, port: int) -> socket.socket:
         )[0]
     except (OSError, UnicodeError) as error:
         remedy = "Name an address of this machine, or 0.0.0.0 for all."
-        words = getattr(error, "strerror", None) or "it is no name"
-        raise ConfigurationError(f"{section}.host", f"{host!r} is no address ({words})", remedy) from error
+        reason = getattr(error, "strerror", None) or "it is no name"
+        raise ConfigurationError(f"{section}.host", f"{host!r} is no address ({reason})", remedy) from error
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -35,8 +35,8 @@ def bind(section: str, host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except (OSError, OverflowError) as error:
         listener.close()
-        words = getattr(error, "strerror", None) or str(error)
-        problem = f"{host}:{port} cannot be listened on ({words})"
+        reason = getattr(error, "strerror", None) or str(error)
+        problem = f"{host}:{port} cannot be listened on ({reason})"
         remedy = f"Choose a port that is free, or 0 for any, and an address of this machine in {section}.host."
         raise ConfigurationError(f"{section}.port", problem, remedy) from error
     listener.setblocking(False)  # noqa: FBT003 - the library's name for it

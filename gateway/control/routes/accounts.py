@@ -215,8 +215,8 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
         if target is TargetState.PAUSED:
             return replace(desired, state=target)
         if desired.reset is not UNSET and _incarnation(deployment, account) < desired.reset.incarnation:
-            words = f"The checkpoint of account {account} is still being set. Ask again once it is."
-            raise Problem(ProblemType.RESET_IN_PROGRESS, words, retry_after=1)
+            detail = f"The checkpoint of account {account} is still being set. Ask again once it is."
+            raise Problem(ProblemType.RESET_IN_PROGRESS, detail, retry_after=1)
         # Neither is done again at the next pause.
         return replace(desired, state=target, reset=UNSET, forget=UNSET)
 
@@ -320,8 +320,8 @@ def _incarnation(deployment: DeploymentView, account: str) -> int:
 def _changed(deployment: DeploymentView, account: str) -> tuple[Desired, int]:
     desired = deployment.view_of(account).desired_of(account)
     if desired.desired is None:
-        words = f"A newer release wrote the desired state of account {account}. Ask a replica of that release."
-        raise Problem(ProblemType.WRITTEN_BY_NEWER_VERSION, words)
+        detail = f"A newer release wrote the desired state of account {account}. Ask a replica of that release."
+        raise Problem(ProblemType.WRITTEN_BY_NEWER_VERSION, detail)
     return desired.desired, desired.revision
 
 

@@ -82,18 +82,18 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
     view = _until_observed(deployment, account)
     position = checkpoint_position_of(view, account)
     if if_match is None:
-        words = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
-        raise Problem(ProblemType.PRECONDITION_REQUIRED, words)
+        detail = f"Read the checkpoint of account {account}, and send its ETag in If-Match."
+        raise Problem(ProblemType.PRECONDITION_REQUIRED, detail)
     if _tag(position) not in tags_of(if_match):
-        words = f"The checkpoint of account {account} has the ETag {_tag(position)}. Read it again, decide again."
-        raise Problem(ProblemType.PRECONDITION_FAILED, words, headers={"etag": _tag(position)})
+        detail = f"The checkpoint of account {account} has the ETag {_tag(position)}. Read it again, decide again."
+        raise Problem(ProblemType.PRECONDITION_FAILED, detail, headers={"etag": _tag(position)})
     observed = _at_rest(view, account, "reset")
     _check_replays(view, account)
-    told = () if observed is None else (observed.latest, observed.settled, position.verified)
-    known = max((number for number in told if number is not UNSET), default=0)
+    reported = () if observed is None else (observed.latest, observed.settled, position.verified)
+    known = max((number for number in reported if number is not UNSET), default=0)
     if body.verified > known:
-        words = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
-        raise Problem(ProblemType.INVALID, f"body.verified: {words}.", errors=(FieldError("body.verified", words),))
+        detail = f"{body.verified} is beyond the last event that is known, {known}: events between would be lost"
+        raise Problem(ProblemType.INVALID, f"body.verified: {detail}.", errors=(FieldError("body.verified", detail),))
     reset = Reset(position.incarnation + 1, body.verified)
 
     def change(desired: Desired) -> Desired:
@@ -101,8 +101,10 @@ async def put_checkpoint(  # noqa: PLR0917 - FastAPI gives them by name
             raise _not_paused(account, "reset")
         pending = desired.reset
         if pending is not UNSET and pending != reset and pending.incarnation >= reset.incarnation:
-            words = f"Another reset of account {account} is being carried out. Read the checkpoint again, decide again."
-            raise Problem(ProblemType.PRECONDITION_FAILED, words)
+            detail = (
+                f"Another reset of account {account} is being carried out. Read the checkpoint again, decide again."
+            )
+            raise Problem(ProblemType.PRECONDITION_FAILED, detail)
         return replace(desired, reset=reset, forget=UNSET)
 
     await desired_state.change(account, change, request.state.caller, "checkpoint")
@@ -175,8 +177,10 @@ def _check_replays(view: View, account: str) -> None:
     """Raise Problem where replays wait or run: they would go on in another history."""
     for id_, replay in view.replays.items():
         if replay.value is not None and replay.value.account == account and not phase_of(view, id_).is_final:
-            words = f"Replay {id_} of account {account} is {phase_of(view, id_).value}: cancel it, or wait for its end."
-            raise Problem(ProblemType.HAS_REPLAYS, words)
+            detail = (
+                f"Replay {id_} of account {account} is {phase_of(view, id_).value}: cancel it, or wait for its end."
+            )
+            raise Problem(ProblemType.HAS_REPLAYS, detail)
 
 
 def _tag(position: CheckpointPosition) -> str:
@@ -194,8 +198,8 @@ def _at_rest(view: View, account: str, what: str) -> Observed | None:
 
 
 def _not_paused(account: str, what: str) -> Problem:
-    words = f"Account {account} is not paused, or not yet: only one at rest is {what}. PUT its target-state first."
-    return Problem(ProblemType.NOT_PAUSED, words)
+    detail = f"Account {account} is not paused, or not yet: only one at rest is {what}. PUT its target-state first."
+    return Problem(ProblemType.NOT_PAUSED, detail)
 
 
 def _shown(account: str, position: CheckpointPosition, *, is_applied: bool) -> models.Checkpoint:

@@ -158,7 +158,7 @@ async def show_replay(deployment: DeploymentDep, replay_requests: ReplayRequests
     responses=responses(
         {**models.REPLAY, "state": "cancelled", "cancel_requested": True},
         later=models.Replay,
-        later_says={"state": "running"},
+        later_example={"state": "running"},
         problems=(*_WRITES, ProblemType.UNKNOWN_REPLAY, ProblemType.REPLAY_FINISHED),
     ),
 )

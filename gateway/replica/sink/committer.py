@@ -38,8 +38,8 @@ class Committer:
         """`wake` is called when a message that was refused is to be tried again."""
         self.counts: Counter[str] = Counter()
         """Commits and messages since the start."""
-        self.heard_at = float("-inf")
-        """When there was a word of the broker, by the loop's clock."""
+        self.last_answer_at = float("-inf")
+        """When the broker last answered, by the loop's clock."""
         self.can_halve = False
         """Whether fewer messages can be tried than the broker refused."""
         self.large = LargeTurns(wake)
@@ -106,7 +106,7 @@ class Committer:
             self.large_replays.on_stored(pending.largest_replayed())
         if self._message_limit is not None:
             self._message_limit = self._message_limit * 2 if self._message_limit < writer.limits.messages else None
-        self.heard_at = asyncio.get_running_loop().time()
+        self.last_answer_at = asyncio.get_running_loop().time()
         self.counts["commits"] += 1
         self.counts["messages"] += len(pending.messages)
 

@@ -39,8 +39,8 @@ class MessageMaker:
 
     def too_large(self, item: OutgoingItem, size: int, limits: Limits) -> Message:
         """Return the dead letter of what is larger, as a message of `size` bytes, than a commit can well hold."""
-        words = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
-        return self.dead_letter(item, DeadLetterReason.TOO_LARGE, words)
+        detail = f"a message of {size} bytes is too large for a commit of {limits.bytes}"
+        return self.dead_letter(item, DeadLetterReason.TOO_LARGE, detail)
 
     def dead_letter(
         self, item: OutgoingItem, reason: str, detail: str, *, keep: int = DEAD_LETTER_HEAD_BYTES

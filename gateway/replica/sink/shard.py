@@ -224,8 +224,8 @@ class Shard:
     async def _must_leave(self, error: BrokerError, membership: Membership | None) -> bool:
         """Return whether the shard is to be served no more after an error of its log."""
         if self._stop.is_set():  # on Kafka its next owner does not wait for the commit in hand
-            words = "shard released without a clean answer to its last commit: its next owner reads what is stored"
-            self._logger.info(words, error=str(error))
+            message = "shard released without a clean answer to its last commit: its next owner reads what is stored"
+            self._logger.info(message, error=str(error))
             return True
         if not isinstance(error, Fenced):
             return False
@@ -248,15 +248,15 @@ class Shard:
         provisioning, needs_person = self._settings.provisioning, isinstance(error, ActionRequired)
         provisioning.request_check()
         if isinstance(error, Fenced) or provisioning.throttle.should_log(str(error)):
-            say = self._logger.error if needs_person else self._logger.warning
-            say("shard log failed, reopening", error=str(error), retry_in=round(delay, 2))
+            log = self._logger.error if needs_person else self._logger.warning
+            log("shard log failed, reopening", error=str(error), retry_in=round(delay, 2))
         self.needs = str(error) if needs_person else provisioning.problem
-        words = self.needs or provisioning.not_ready
+        problem = self.needs or provisioning.not_ready
         if needs_person and any(self._committer.blamed):
-            self.sessions.hold_up(self._committer.blamed[0], words)
-            words = None  # their neighbours go on
-        for account in self.accounts.values() if words is not None else ():
-            account.last_error = words
+            self.sessions.hold_up(self._committer.blamed[0], problem)
+            problem = None  # their neighbours go on
+        for account in self.accounts.values() if problem is not None else ():
+            account.last_error = problem
             account.touch()
 
     async def _reopen_delay(self, seconds: float) -> None:
@@ -287,18 +287,18 @@ class Shard:
             self.sessions.attach(self.accounts.keys(), checkpoints, known | begun)
             assert self._running is not None  # noqa: S101 - it is run
             self.replays.on_opened(checkpoints, self._running.group)
-            self._opened_at = self._committer.heard_at = loop.time()
+            self._opened_at = self._committer.last_answer_at = loop.time()
             self.needs = None
             self._logger.info("shard log opened", accounts=len(self.accounts))
             while not self._stop.is_set():
                 with suppress(TimeoutError):
-                    async with asyncio.timeout_at(self._committer.heard_at + _UNCERTAIN_AFTER_S):
+                    async with asyncio.timeout_at(self._committer.last_answer_at + _UNCERTAIN_AFTER_S):
                         await self._work.wait()
-                if loop.time() >= self._committer.heard_at + _UNCERTAIN_AFTER_S:
+                if loop.time() >= self._committer.last_answer_at + _UNCERTAIN_AFTER_S:
                     if await self._lost_ownership(membership):
                         return
                     await writer.check()
-                    self._committer.heard_at = loop.time()
+                    self._committer.last_answer_at = loop.time()
                 self._work.clear()
                 if self.sessions.newcomers:
                     known = await self._settings.registry.accounts()

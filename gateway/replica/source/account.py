@@ -177,11 +177,13 @@ class Account:
             lag.latest = self._latest(session)
             if not session.queued_bytes:
                 lag.on_accounted(session.accounted_through)
-        is_told = now - lag.told_at < _QUIET_OUTAGE_S * self.source.audit_interval + self.source.transport.call_timeout
-        if session is None or self.state is not AccountState.LIVE or lag.sequences or not is_told:
+        is_recent = (
+            now - lag.answered_at < _QUIET_OUTAGE_S * self.source.audit_interval + self.source.transport.call_timeout
+        )
+        if session is None or self.state is not AccountState.LIVE or lag.sequences or not is_recent:
             return now - lag.level_at
-        heard_at = self.link.heard_at
-        silence = 0.0 if heard_at is None else asyncio.get_running_loop().time() - heard_at
+        last_received_at = self.link.last_received_at
+        silence = 0.0 if last_received_at is None else asyncio.get_running_loop().time() - last_received_at
         lag.level_at = max(lag.level_at, now - silence)
         return 0.0
 

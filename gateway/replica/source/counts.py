@@ -53,7 +53,7 @@ class AccountCounters:
     """Attempts to make one that failed, by reason."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """Events by what became of them, and notifications by their types."""
-    _said: Counter[str] = field(default_factory=Counter)
+    _occurrences: Counter[str] = field(default_factory=Counter)
     _is_connected: bool = False
 
     @property
@@ -93,16 +93,16 @@ class AccountCounters:
 
     def on_contradiction(self, outcome: Outcome, content: Content) -> None:
         """Log something that is not as it should be: of each at first, then of the hundredth, the thousandth."""
-        self._said[outcome.value] += 1
-        count = self._said[outcome.value]
+        self._occurrences[outcome.value] += 1
+        count = self._occurrences[outcome.value]
         if count <= _EACH or str(count).strip("0") == "1":
-            level, words = _CONTRADICTIONS[outcome]
-            get_logger(account=self.account).log(level, words, sequence=content.sequence, id=content.id, count=count)
+            level, message = _CONTRADICTIONS[outcome]
+            get_logger(account=self.account).log(level, message, sequence=content.sequence, id=content.id, count=count)
 
     def on_unpublished(self, what: str, more: int) -> None:
         """Log an event that is not published, and should have been: the first time, the tenth, the hundredth."""
-        before = self._said[what]
-        self._said[what] = after = before + more
+        before = self._occurrences[what]
+        self._occurrences[what] = after = before + more
         if more and len(str(after)) > (len(str(before)) if before else 0):
             level = logging.ERROR if what == LOST else logging.WARNING
             get_logger(account=self.account).log(level, _UNPUBLISHED[what], count=after)

@@ -63,7 +63,7 @@ class HistoryClient:
         self._question: PageRequest | None = None
         self._failures = 0
         self._empty = 0
-        self._told_of: int | None = None
+        self._logged_since: int | None = None
         self._skip_after = skip_after
         self._is_replay = is_replay
         self._alone = 0  # failures of the question for one event
@@ -182,9 +182,9 @@ class HistoryClient:
 
     def _log_skipped(self, since: int, error: HubError) -> None:
         """Log once which event the hub does not return, although it is requested alone."""
-        if self._told_of == since or self._is_replay:
+        if self._logged_since == since or self._is_replay:
             return
-        self._told_of = since
+        self._logged_since = since
         is_large = isinstance(error, ConnectionLost) and error.reason == "too-large"
         get_logger(account=self._account).error(
             "account halted: an event of its history is above hub.max_record_bytes; raise it"
@@ -202,5 +202,5 @@ def _is_about_token(request: PageRequest, error: CallRejected | CallFailed, trie
 def _is_about_limit(error: CallRejected | CallFailed) -> bool:
     if isinstance(error, CallRejected) and any(field.lower() == "limit" for field in error.fields):
         return True
-    words = str(error)
-    return _ABOUT_LIMIT.search(words) is not None and _RATE.search(words) is None
+    message = str(error)
+    return _ABOUT_LIMIT.search(message) is not None and _RATE.search(message) is None

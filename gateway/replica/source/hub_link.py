@@ -24,7 +24,7 @@ class HubLink:
     __slots__ = (
         "_connection",
         "_failure",
-        "_heard_at",
+        "_last_received_at",
         "_release",
         "_released_for",
         "backpressure",
@@ -46,7 +46,7 @@ class HubLink:
         self.connect_span: Span = NO_SPAN
         """Of the last try to connect."""
         self._connection: Connection | None = None
-        self._heard_at: float | None = None
+        self._last_received_at: float | None = None
         self._release = asyncio.Event()
         self._released_for = ""
         self._failure: Exception | None = None
@@ -57,9 +57,9 @@ class HubLink:
         return self._connection is not None
 
     @property
-    def heard_at(self) -> float | None:
+    def last_received_at(self) -> float | None:
         """When the last record of the hub was received over the present or the last connection, by the loop's clock."""
-        return self._heard_at if self._connection is None else self._connection.last_received_at
+        return self._last_received_at if self._connection is None else self._connection.last_received_at
 
     @property
     def unfinished(self) -> int:
@@ -78,7 +78,7 @@ class HubLink:
     def on_down(self) -> None:
         """It is gone."""
         if self._connection is not None:
-            self._heard_at = self._connection.last_received_at
+            self._last_received_at = self._connection.last_received_at
         self._connection = self.hub = None
 
     # Letting it go --------------------------------------------------------------------------------------

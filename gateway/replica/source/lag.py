@@ -11,7 +11,7 @@ from __future__ import annotations
 class Lag:
     """What the hub has, and what the log has; times are seconds of the monotonic clock."""
 
-    __slots__ = ("_is_taken", "_mark", "held_up_by", "latest", "level_at", "settled", "told_at", "verified")
+    __slots__ = ("_is_taken", "_mark", "answered_at", "held_up_by", "latest", "level_at", "settled", "verified")
 
     def __init__(self) -> None:
         self.latest = 0
@@ -22,7 +22,7 @@ class Lag:
         """Everything up to this is committed, and the history there is final."""
         self.level_at = 0.0
         """The newest moment at which the log is known to have had everything."""
-        self.told_at = 0.0
+        self.answered_at = 0.0
         """When the hub last answered what its latest sequence is."""
         self.held_up_by: str | None = None
         """Why a message of it does not get through to the broker, also while the account is live."""

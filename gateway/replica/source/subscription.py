@@ -18,7 +18,7 @@ _RENEWAL_INTERVAL_S: Final = 600.0
 """Seconds between two subscriptions over one connection: a strategy that was made since may not be covered."""
 _TRIES: Final = 3
 """Subscriptions that may fail in a row before it goes on without."""
-_TOLD: Final = 20
+_MAX_LOGGED: Final = 20
 """Strategies that a line of the log names."""
 
 Call = Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
@@ -85,7 +85,7 @@ class HubSubscription:
             self.failed = answer.failed
             get_logger(account=self._account).warning(
                 "rejected strategies of the subscription changed",
-                failed=list(answer.failed[:_TOLD]),
+                failed=list(answer.failed[:_MAX_LOGGED]),
                 of=len(answer.failed),
             )
 

@@ -161,7 +161,7 @@ class Supervisor:
                 tasks.create_task(sync(account, hub, pages, subject_of(key)))
                 tasks.create_task(link.until_released())
         except* (HubError, Diverged) as group:
-            ended = _most_telling(group)
+            ended = _root_cause(group)
             clear_frames(group.__traceback__)  # the task group's own, which refers to what it raised
             forget_frames(group)
         finally:
@@ -193,7 +193,7 @@ def _delay(retry: Retry, backoff: Backoff, *, lasted: float) -> float:
     return backoff.next_delay(lasted=lasted if retry.is_outage else 0.0, at_least=retry.at_least)
 
 
-def _most_telling(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | Diverged:
+def _root_cause(group: BaseExceptionGroup[HubError | Diverged]) -> HubError | Diverged:
     """Return the error that explains best why a connection ended: a divergence, else the loss that made calls fail."""
     errors: list[HubError | Diverged] = []
     pending: list[BaseException] = [group]

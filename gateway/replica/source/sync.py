@@ -207,16 +207,16 @@ class SyncLoop:
         account, session = self._account, self._session
         unpushed = session.counts.unpushed
         found, self._unpushed = unpushed - self._unpushed, unpushed
-        heard, self._pushes = account.link.pushes - self._pushes, account.link.pushes
-        if heard:
+        pushed, self._pushes = account.link.pushes - self._pushes, account.link.pushes
+        if pushed:
             self._deaf = self._missed = account.link.deaf_connections = 0
-        self._partly_deaf = self._partly_deaf + 1 if heard and found else 0
+        self._partly_deaf = self._partly_deaf + 1 if pushed and found else 0
         if self._partly_deaf > 1 and self._partly_deaf.bit_count() == 1:
             get_logger(account=account.name).warning(
                 "hub does not push all of its events, resubscribing", events=found, audits=self._partly_deaf
             )
             account.subscription.expire()
-        if heard or not found:
+        if pushed or not found:
             return
         self._deaf += 1
         self._missed += found
@@ -245,7 +245,7 @@ class SyncLoop:
         offset.on_time(asked, time.time(), ticks(latest.time) / TICKS_PER_SECOND)
         self._session.on_latest(latest.sequence, latest.time, time.time())
         self._account.log_contradictions(self._session)
-        self._account.lag.told_at = time.monotonic()
+        self._account.lag.answered_at = time.monotonic()
         if self._session.has_batch:
             self._account.has_work()
         self._account.count_dead_letters(self._session)

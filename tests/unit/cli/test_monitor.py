@@ -25,10 +25,10 @@ class Loop:
         self.asked += 1
 
     def beat(self, *, ready: bool = False) -> None:
-        self.pulse.hear(BEAT, bytes([ready]))
+        self.pulse.on_frame(BEAT, bytes([ready]))
 
     def answer(self) -> None:
-        self.pulse.hear(NUMBERS, pickle.dumps((None, ControlCounters())))
+        self.pulse.on_frame(NUMBERS, pickle.dumps((None, ControlCounters())))
 
 
 async def turns() -> None:
@@ -113,7 +113,7 @@ async def test_numbers_that_cannot_be_gathered_end_the_scrape() -> None:
     loop = Loop()
     scrape = asyncio.create_task(loop.pulse.scraped(""))
     await turns()
-    loop.pulse.hear(FAILED, b"")
+    loop.pulse.on_frame(FAILED, b"")
     with pytest.raises(TimeoutError):
         await scrape
 

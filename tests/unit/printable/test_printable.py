@@ -62,5 +62,5 @@ def test_what_a_terminal_has_no_code_for_is_written_as_one(monkeypatch: pytest.M
 
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr("sys.stdout", out)
-    terminal.say("é 中", flush=True)
+    terminal.print_line("é 中", flush=True)
     assert out.buffer.getvalue() == b"\\xe9 \\u4e2d\n"  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ async def test_an_audit_that_finds_nothing_new_does_not_wake_the_shard(build: Bu
         has_work(one)
 
     def is_audited_again() -> bool:
-        audits.add(account.lag.told_at)
+        audits.add(account.lag.answered_at)
         return len(audits) > 3
 
     account._has_work = wake

@@ -19,7 +19,7 @@ from gateway.errors import (
 from gateway.replica.source.account import AccountState
 from gateway.replica.source.hub_link import Released
 from gateway.replica.source.retry import Retry, retry_of
-from gateway.replica.source.supervisor import _delay, _most_telling
+from gateway.replica.source.supervisor import _delay, _root_cause
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_a_diverged_history_is_looked_at_after_60_to_90_seconds() -> None:
 )
 def test_of_several_errors_the_most_telling_is_raised(errors: list[HubError], raised: type) -> None:
     nested = BaseExceptionGroup("outer", [BaseExceptionGroup("inner", errors[1:]), errors[0]])
-    assert type(_most_telling(nested)) is raised
+    assert type(_root_cause(nested)) is raised
