@@ -41,7 +41,7 @@ TERMS: Final = {
     "wishes": "desired_state",
 }
 """Words that no name may hold, and the term of the field in their place."""
-TERMS_BESIDE: Final = {
+TERMS_OF_TALK: Final = {
     "hear": "receive",
     "heard": "received",
     "hears": "receives, or wait_for_output",
@@ -54,24 +54,23 @@ TERMS_BESIDE: Final = {
     "tells": "reports",
     "told": "reported, or logged",
 }
-"""Words that no name may hold beside the product, in tests and tools, but for a test's own: that is a sentence."""
-PRODUCT: Final = "gateway"
+"""Words that no name may hold but a test's own: that is a sentence."""
 LONGEST: Final = 70
 """Characters of a test's name, without its parameters."""
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
-def violations(source: str, *, is_product: bool) -> Iterator[tuple[int, str]]:
+def violations(source: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the violation of each node of a module that breaks a rule."""
     for node in ast.walk(ast.parse(source)):
-        for violation in _violations_of(node, is_product=is_product):
+        for violation in _violations_of(node):
             yield getattr(node, "lineno", 1), violation
 
 
-def _violations_of(node: ast.AST, *, is_product: bool) -> Iterator[str]:
+def _violations_of(node: ast.AST) -> Iterator[str]:
     """Yield what is wrong with one node."""
     for name in _names_in(node):
-        terms = TERMS if is_product or name.startswith("test_") else TERMS | TERMS_BESIDE
+        terms = TERMS if name.startswith("test_") else TERMS | TERMS_OF_TALK
         for word in map(str.lower, _WORD.findall(name)):
             if word in terms:
                 yield f"{name} holds the word {word}: the field says {terms[word]}"
@@ -118,7 +117,7 @@ def main(folders: list[str]) -> int:
         f"{file}:{line}: {violation}"
         for folder in folders
         for file in sorted(Path(folder).rglob("*.py"))
-        for line, violation in violations(file.read_text("utf-8"), is_product=Path(folder).name == PRODUCT)
+        for line, violation in violations(file.read_text("utf-8"))
     ]
     print(*found, sep="\n", end="\n" if found else "")
     return 1 if found else 0
