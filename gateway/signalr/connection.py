@@ -121,7 +121,7 @@ class Connection:
             if call is not None and not call.is_overdue:
                 self._calls.end(call)
         match completion:
-            case records.Completion(error=None):
+            case records.Completion(error=None | ""):  # an empty text is none, as it is to Microsoft's clients
                 return completion.result or b"null"
             case records.Completion(error=str(message)):
                 raise CallFailed(method, shown(message, self._secrets))

@@ -97,6 +97,8 @@ _INVOCATION: Final = b'{"type":1,'
 _R = TypeVar("_R", Invocation, Completion, Ping, UnknownRecord)
 _COMPLETION_HEAD: Final = re.compile(rb'\s*\{\s*"type"\s*:\s*3\s*,\s*"invocationId"\s*:\s*"([!#-\[\]-~]{1,64})"')
 _PLAIN_INVOCATION: Final = len('{"type":1,"target":"","arguments":[]}')
+_NO_ERROR: Final = (b"null", b'""')
+"""An `error` that is none: an empty text is, as it is to Microsoft's clients."""
 _PLAIN_COMPLETION: Final = len('{"type":3,"invocationId":"","result":}')
 
 
@@ -274,7 +276,8 @@ def _salvage(raw: bytes) -> Record | None:
     if found is None:
         return None
     id_ = salvage.text(found.get("invocationId"))
-    if found.get("type") == b"3" and id_ is not None and "result" in found and "error" not in found:
+    has_error = found.get("error", _NO_ERROR[0]) not in _NO_ERROR
+    if found.get("type") == b"3" and id_ is not None and "result" in found and not has_error:
         return Completion(id_, found["result"])
     target, arguments = salvage.text(found.get("target")), salvage.elements(found.get("arguments", b""))
     if found.get("type") == b"1" and target is not None and arguments is not None:

@@ -25,7 +25,12 @@ async def answer_calls(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
     async for message in peer.socket:
         for text in message.data.split("\x1e")[:-1]:
             call = json.loads(text)
-            outcome = {"Echo": {"result": call.get("arguments")}, "Fail": {"error": f"no, {KEY}\nreally " + "x" * 9999}}
+            outcome = {
+                "Echo": {"result": call.get("arguments")},
+                "Fail": {"error": f"no, {KEY}\nreally " + "x" * 9999},
+                "Go": {"result": call.get("arguments"), "error": ""},
+                "GoVoid": {"error": ""},
+            }
             if call.get("target") in outcome:
                 await peer.send(
                     json.dumps({"type": 3, "invocationId": call["invocationId"], **outcome[call["target"]]})
@@ -40,6 +45,16 @@ async def test_calls_are_answered_each_with_its_own(start: Start, open_to: Start
     await asyncio.sleep(0)
     running = asyncio.create_task(connection.run(ignore))
     assert await asyncio.gather(*early) == [b'[{"n": %d}]' % n for n in range(50)]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_an_error_without_words_is_none_as_it_is_to_microsofts_clients(start: Start, open_to: Start) -> None:
+    """Servers that are written in Go write each member of a record, an empty `error` too."""
+    connection = await open_to(await start(answer_calls))
+    running = asyncio.create_task(connection.run(ignore))
+    assert await connection.call("Go", {"n": 1}) == b'[{"n": 1}]'
+    assert await connection.call("GoVoid", {}) == b"null"
     running.cancel()
     await asyncio.wait({running})
 

@@ -125,6 +125,12 @@ def test_an_answer_that_cannot_be_taken_apart_still_names_its_call() -> None:
     assert record.id == "12"
 
 
+@pytest.mark.parametrize("error", ["", ',"error":null', ',"error":""'])
+def test_a_result_that_is_no_json_is_left_to_its_reader_beside_no_error(error: str) -> None:
+    record = protocol.decode(b'{"type":3,"invocationId":"12","result":{"a":NaN}%b}' % error.encode())
+    assert record == Completion("12", b'{"a":NaN}')
+
+
 def test_a_null_result_is_a_result_and_no_result_is_none() -> None:
     assert protocol.decode(b'{"type":3,"invocationId":"1","result":null}') == Completion("1", b"null")
     assert protocol.decode(b'{"type":3,"invocationId":"1"}') == Completion("1")
