@@ -292,6 +292,50 @@ def test_empty_pages_with_ever_new_tokens_do_not_go_on_for_ever() -> None:
     assert scene.asks() == PageRequest(0)
 
 
+def test_a_hub_that_ignores_its_ever_new_tokens_is_read_by_sequences() -> None:
+    """It shows the first page again and again: no hub needs ten thousand of them."""
+    scene = Scene()
+    scene.connect(latest=30)
+
+    pages = 0
+    while scene.session.state is not State.LIVE:
+        request = scene.asks()
+        assert request is not None
+        scene.answers(*events(range(request.since + 1, min(request.since + 10, 30) + 1)), token=f"token {pages}")
+        pages += 1
+
+    assert scene.published() == list(range(1, 31))
+    assert pages < 30
+
+
+def test_two_pages_in_turn_under_ever_new_tokens_do_not_go_on_for_ever() -> None:
+    scene = Scene()
+    scene.connect(latest=9)
+    scene.answers(*events([1, 2, 3, 4]), token="first")
+
+    pages = 0
+    while (scene.asks() or PageRequest(0)).token is not None:
+        shown = [event(None, id="a"), event(3)] if pages % 2 else [event(None, id="b"), event(4)]
+        scene.answers(*shown, token=f"token {pages}")
+        pages += 1
+
+    assert scene.asks() == PageRequest(4)
+    assert pages < 10
+
+
+def test_pages_that_go_down_are_read_to_the_end() -> None:
+    """Each shows lower sequences than the one before, under a token of its own; none of them is the same."""
+    scene = live(*events([199, 200]), latest=200)
+    scene.session.on_latest(200, clock(5))
+    scene.session.history.audit()
+    scene.answers(*events([199, 200]))  # the anchor is found
+    for last in range(200, 0, -2):
+        scene.answers(*events([last - 1, last]), token=f"before {last - 1}")
+
+    assert sorted(number or 0 for number in scene.published()) == list(range(1, 201))
+    assert scene.asks() == PageRequest(0, "before 1")
+
+
 def test_an_empty_page_with_a_token_is_not_the_end() -> None:
     scene = Scene()
     scene.connect(latest=2)
