@@ -6,6 +6,7 @@ beside a payload (an object, a list of one object, or JSON as a text), or the pa
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any, Final
 
@@ -78,9 +79,9 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
 
 
 def lacks(value: object) -> bool:
-    """Return whether a value of the header is as good as none: null, 0, `"0"`, `0.0`, or the all-zero UUID."""
+    """Return whether a value of the header is as good as none: null, 0 in any spelling, or the all-zero UUID."""
     if isinstance(value, str):
-        return value == str(NO_SEQUENCE) or _is_no_id(value)
+        return _ZERO.fullmatch(value) is not None or _is_no_id(value)
     return value is None or (isinstance(value, int | Decimal) and value is not False and value == NO_SEQUENCE)
 
 
@@ -91,6 +92,8 @@ def unwrapped(value: object) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+_ZERO: Final = re.compile(r"-?0(\.0+)?")
+"""A sequence that means none, as a text: `JsonNumberHandling.WriteAsString` keeps the scale of a decimal."""
 _KNOWN: Final = frozenset({*DISCRIMINATORS, *PAYLOADS, *HEADER})
 
 

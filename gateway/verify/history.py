@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -154,6 +155,10 @@ def _payload(members: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON
     return next((_unwrap(folded[name]) for name in _PAYLOADS if name in folded), members)
 
 
+_NO_ID: Final = re.compile(r"[{(]?0{8}(-?0{4}){3}-?0{12}[)}]?|\{(0x0+,){3}\{0x00(,0x00){7}\}\}")
+"""As .NET writes it, in whatever format."""
+
+
 class _Digits(str):
     """A JSON number by its digits."""
 
@@ -178,9 +183,15 @@ def _with_header(payload: dict[str, Any], envelope: dict[str, Any]) -> dict[str,
     own = {fold(name): name for name in payload}
     for name in ("EventId", "EventSeqId", "EventTime"):
         written = own.get(fold(name), name)
-        if payload.get(written) in (None, "0", "0.0") and envelope.get(fold(name)) is not None:
-            payload = payload | {written: envelope[fold(name)]}
+        value = envelope.get(fold(name))
+        if _is_unset(payload.get(written)) and not _is_unset(value):
+            payload = payload | {written: value}
     return payload
+
+
+def _is_unset(value: object) -> bool:
+    """Return whether a value of the header is none: null, 0 as a number or a text, or the UUID of zeros alone."""
+    return value is None or whole(value) == 0 or (isinstance(value, str) and _NO_ID.fullmatch(value) is not None)
 
 
 def _dump(value: Any) -> str:  # noqa: ANN401 - any JSON

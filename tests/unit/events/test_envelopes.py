@@ -86,6 +86,15 @@ def test_what_the_payload_lacks_is_filled_from_the_envelope(
         assert enveloped(EventType="OrderUpdate", **header, Payload=form) == live
 
 
+@pytest.mark.parametrize("none", ["0", "0.0", "0.00", "-0", "-0.0"])
+def test_a_sequence_of_0_is_none_as_a_text_too(order: dict[str, Any], live: Event, none: str) -> None:
+    """`JsonNumberHandling.WriteAsString` writes a decimal with its scale: the event would have no number."""
+    header = {name: order[name] for name in HEADER}
+    for unset in (none, float(none)):
+        assert enveloped(EventType="OrderUpdate", **header, Payload={**order, "EventSeqId": unset}) == live
+    assert enveloped(EventType="OrderUpdate", EventSeqId=none, Payload=order) == live
+
+
 def test_where_envelope_and_payload_differ_the_payload_holds(order: dict[str, Any], live: Event) -> None:
     other = {"EventId": OTHER_ID, "EventSeqId": 99, "EventTime": "2027-01-01T00:00:00Z"}
     assert enveloped(EventType="OrderUpdate", **other, Payload=order) == live

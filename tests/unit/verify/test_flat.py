@@ -1,4 +1,7 @@
-"""An entry of the history whose payload stands beside the name of the event is compared without that name."""
+"""An entry of the history is compared as the event that it is.
+
+Without the name of the event where that stands beside the payload, and with the header that the payload lacks.
+"""
 
 from __future__ import annotations
 
@@ -35,3 +38,18 @@ def test_the_name_of_the_event_is_no_member_of_it(name: str, message: str, has_o
     assert compare("main", [emitted], [Logged(event.kind, 7, event.body, late=False)]).exact
     other = event.body.replace(b'"State":1', b'"State":2')
     assert not compare("main", [emitted], [Logged(event.kind, 7, other, late=False)]).exact
+
+
+@pytest.mark.parametrize("number", [None, 0, 0.0, "0", "0.00", "-0"])
+@pytest.mark.parametrize(
+    "id_", [None, "00000000-0000-0000-0000-000000000000", "0" * 32, "{00000000-0000-0000-0000-000000000000}"]
+)
+def test_a_header_that_is_unset_in_the_payload_is_that_of_the_entry(number: object, id_: str | None) -> None:
+    header = {name: MEMBERS[name] for name in ("EventId", "EventSeqId", "EventTime")}
+    payload = {**MEMBERS, "EventSeqId": number, "EventId": id_, "EventTime": None}
+    envelope = json.dumps({"EventType": "OrderUpdate", **header, "Payload": payload}).encode()
+    emitted, event = read_envelope(envelope), Decoder().envelope("main", envelope)
+    assert emitted is not None
+    assert isinstance(event, Event), event
+    assert (event.sequence, event.id) == (7, MEMBERS["EventId"])
+    assert str(compare("main", [emitted], [Logged(event.kind, 7, event.body, late=False)])).startswith("main: exact")
