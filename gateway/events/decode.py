@@ -26,6 +26,7 @@ from gateway.events.envelope import (
     fold,
     lacks,
     payload_of,
+    without_type,
 )
 from gateway.events.event import DeadLetter, Event
 from gateway.events.fast import DecodePlan, FallBack, camel_case
@@ -98,7 +99,7 @@ class Decoder:
 
     def _event(self, account: str, entry: EventKind, members: dict[str, Any]) -> Event:
         try:
-            payload = entry.model.model_validate(members, context=self.names)
+            payload = entry.model.model_validate(without_type(members, entry), context=self.names)
         except ValidationError as error:
             raise payload_fault(error) from error
         return Event(

@@ -20,6 +20,9 @@ from gateway.names import folded
 DISCRIMINATORS: Final = ("eventtype", "type", "eventname", "callback", "callbackname", "method", "name")
 """Members that may name the event's kind, folded; the first that names a known one holds."""
 
+TYPE: Final = "$type"
+"""By which .NET's serializers say of which type an object is, at most with its namespace and its assembly."""
+
 PAYLOADS: Final = ("payload", "event", "data", "args", "body")
 """Members that may hold the payload, folded; the first object holds, else the first text."""
 
@@ -47,12 +50,18 @@ def fold(members: dict[str, Any]) -> dict[str, str]:
 
 
 def discriminate(members: dict[str, Any], found: dict[str, str]) -> EventKind:
-    """Return which event an envelope holds; raises unknown-kind or malformed-envelope."""
+    """Return which event an envelope holds; raises unknown-kind or malformed-envelope, or what `read` raises."""
     given = [members[found[name]] for name in DISCRIMINATORS if name in found]
     for value in given:
         entry = find(value) if isinstance(value, str) else None
         if entry is not None:
             return entry
+    names = [found[name] for name in PAYLOADS if name in found]
+    for typed in [members, *([_object(members, names)] if names and not given else [])]:
+        entry = _of_type(typed)
+        if entry is not None:
+            return entry
+        given += [typed[TYPE]] if TYPE in typed else []
     if not given:
         detail = "no member says which event it is; EventType with a callback's name would be right"
         raise DecodeError(DeadLetterReason.MALFORMED_ENVELOPE, detail)
@@ -67,6 +76,7 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
     """
     names = [found[name] for name in PAYLOADS if name in found]
     if not names:
+        members = without_type(members, entry)
         discriminators = {
             found[name] for name in DISCRIMINATORS if name in found and _names(members[found[name]], entry)
         }
@@ -76,6 +86,13 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
         if known in found:
             _fill(payload, known, name, members[found[known]])
     return payload
+
+
+def without_type(members: dict[str, Any], entry: EventKind) -> dict[str, Any]:
+    """Return an object without the `$type` that says of it that it is an event of this kind, which is known."""
+    if TYPE not in members or _of_type(members) is not entry:
+        return members
+    return {name: value for name, value in members.items() if name != TYPE}
 
 
 def lacks(value: object) -> bool:
@@ -95,6 +112,12 @@ def unwrapped(value: object) -> dict[str, Any] | None:
 _ZERO: Final = re.compile(r"-?0(\.0+)?")
 """A sequence that means none, as a text: `JsonNumberHandling.WriteAsString` keeps the scale of a decimal."""
 _KNOWN: Final = frozenset({*DISCRIMINATORS, *PAYLOADS, *HEADER})
+
+
+def _of_type(members: dict[str, Any]) -> EventKind | None:
+    """Return the event that a `$type` names: `OrderUpdateEvent`, `MesoLive.OrderUpdateEvent, MesoLive.Contracts`."""
+    name = members.get(TYPE)
+    return find(re.split(r"[.+]", name.partition(",")[0])[-1]) if isinstance(name, str) else None
 
 
 def _names(value: object, entry: EventKind) -> bool:

@@ -33,6 +33,7 @@ _EVENTS: Final = (
     "AutoUpdateVarsAdjustmentCompleted",
     "AutoUpdateVarsAdjustmentFailed",
 )
+_TYPE: Final = "$type"
 _CALLBACKS: Final = {name.lower(): f"On{name}" for name in _EVENTS} | {"agentstatus": "OnAgentStatusChange"}
 
 
@@ -120,18 +121,29 @@ def read_envelope(envelope: bytes) -> Emitted | None:
         return None
     folded = _folded(members)
     names = [folded[name] for name in _NAMES if isinstance(folded.get(name), str)]
-    callback = next((_CALLBACKS[short] for name in names if (short := _short(name)) in _CALLBACKS), None)
     payload = _payload(members)
-    if callback is None or not isinstance(payload, dict):
+    if not isinstance(payload, dict):
         return None
-    if payload is members:  # flat: what names the event is no part of it
-        payload = {name: value for name, value in members.items() if not _is_name_of(callback, name, value)}
+    names += [_type_of(members), _type_of(payload)]
+    callback = next((_CALLBACKS[short] for name in names if (short := _short(name)) in _CALLBACKS), None)
+    if callback is None:
+        return None
+    if _CALLBACKS.get(_short(_type_of(payload))) == callback:  # the serializer's word for the name, and no member
+        payload = {name: value for name, value in payload.items() if name != _TYPE}
+    if all(name not in folded for name in _PAYLOADS):  # flat: what names the event is no part of it
+        payload = {name: value for name, value in payload.items() if not _is_name_of(callback, name, value)}
     payload = _with_header(payload, folded)
     found = next((value for name, value in payload.items() if fold(name) == "eventseqid"), None)
     sequence = whole(found)
     if sequence is None or sequence <= 0:
         return None
     return Emitted(sequence, callback, _dump(payload))
+
+
+def _type_of(members: dict[str, Any]) -> str:
+    """Return the name that a `$type` gives, without its namespace and assembly; empty where it gives none."""
+    name = members.get(_TYPE)
+    return re.split(r"[.+]", name.partition(",")[0])[-1] if isinstance(name, str) else ""
 
 
 def _is_name_of(callback: str, name: str, value: Any) -> bool:  # noqa: ANN401 - any JSON
