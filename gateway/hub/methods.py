@@ -29,7 +29,7 @@ from gateway.signalr.large_records import ODD, decode_aside
 from gateway.signalr.protocol import MOST_PARTS
 
 PATH: Final = "/hubs/event/v1"
-_SUCCESS: Final = {"0", "success"}
+_SUCCESS: Final = {"0", "0.0", "success"}
 _DUPLICATE: Final = "duplicaterequest"
 _WRAPPERS: Final = ("data", "payload", "result", "value")
 """Members that may hold the payload, folded."""
@@ -202,24 +202,29 @@ def _strategies(method: str, result: bytes) -> Subscription:
 def read_envelope(method: str, result: bytes, *names: str) -> _Members:
     """Return the payload's members by their folded names; `names` are members that only the payload has.
 
-    Raises CallRejected for a status that is not success, or an error without a status; CallFailed for what is
-    no envelope or has no payload. Where the payload's own members stand beside or without Status, the result
-    is the payload.
+    Raises CallRejected for a status that is not success, or an error without a status, whatever stands beside it: of
+    a call that failed the payload may be there, and empty. CallFailed for what is no envelope or has no payload. Where
+    the payload's own members stand beside or without Status, the result is the payload.
     """
     envelope = _fold(method, result, "the result")
     status = _plain(envelope.get("status"))
     succeeded = status is not None and str(status).lower() in _SUCCESS
     if status is not None and not succeeded:
         raise _rejection(method, str(status), envelope)
+    if not succeeded and _is_error(_plain(envelope.get("error"))):
+        raise _rejection(method, "missing", envelope)
     if any(name.lower() in envelope for name in names):
         return envelope
     for name in _WRAPPERS:
         if name in envelope and not _is_null(envelope[name]):
             return _fold(method, envelope[name], f"the result's {name}")
-    if not succeeded and not _is_null(envelope.get("error")):
-        raise _rejection(method, "missing", envelope)
     status_text = f"Status {status}" if succeeded else "no Status"
     raise CallFailed(method, f"the result has {status_text} and no data, only {_listed(envelope)}")
+
+
+def _is_error(error: object) -> bool:
+    """Return whether an error says anything."""
+    return any(error.values()) if isinstance(error, dict) else bool(error)
 
 
 def _rejection(method: str, status: str, envelope: _Members) -> CallRejected:

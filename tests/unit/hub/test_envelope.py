@@ -42,8 +42,9 @@ PAGE = '{"Events":[{"a": 0.10}, 7],"ContinuationToken":"t"}'
         *[f'{{"{name}":{PAGE}}}' for name in ("Data", "data", "Payload", "Result", "value")],
         *[
             f'{{"Status":{status},"Error":null,"Data":{PAGE}}}'
-            for status in ("0", '"0"', '"Success"', '"SUCCESS"', "null")
+            for status in ("0", "0.0", '"0"', '"0.0"', '"Success"', '"SUCCESS"', "null")
         ],
+        *[f'{{"Error":{error},"Data":{PAGE}}}' for error in ("null", '""', "{}", "[]", '{"Code":null,"Detail":""}')],
         f'{{"status":0,"message":null,"error":null,"data":{PAGE},"traceId":"x"}}',
         f'{{"Data":null,"Payload":{PAGE},"Status":0}}',
     ],
@@ -104,6 +105,9 @@ async def test_an_answer_that_makes_no_sense_fails_the_call_in_words(answer: str
         ),
         ('{"Status":3,"Error":{"ValidationErrors":["Limit is too big"]}}', "3", None, "['Limit is too big']", ()),
         ('{"Error":{"Code":"C","Detail":"no status"}}', "missing", "C", "no status", ()),
+        ('{"Error":{"Code":"C","Detail":"d"},"Data":{"Events":[]}}', "missing", "C", "d", ()),
+        ('{"Error":"words","Events":[]}', "missing", None, "words", ()),
+        ('{"Status":null,"Error":{"Detail":"d"},"Data":{"Events":[]}}', "missing", None, "d", ()),
         ('{"Status":true,"Data":{"Events":[]}}', "True", None, None, ()),
         ('{"Status":5,"Events":[]}', "5", None, None, ()),
     ],
