@@ -59,6 +59,10 @@ class HistoryCursor:
         """The highest sequence taken in."""
         self.all_final = True
         """Whether all that was taken in was final when it was read: only then may `verified` follow."""
+        self.pending: Anchor | None = None
+        """The last event that is final once it is clear that no later page shows what is missing before it."""
+        self.is_unordered = False
+        """Whether a page showed what is below events of the page before: only the last page ends the holes."""
         self.origin: int | None = None
         """Where the history begins that has lost the anchor."""
         self.passed: tuple[int, int] | None = None
@@ -73,6 +77,8 @@ class HistoryCursor:
     def _go_to(self, since: int) -> None:
         self.request = PageRequest(since)
         self._tokens = PageTokens(since)
+        self._lowest: tuple[int, int] | None = None
+        """The lowest sequence of all pages since that lacked what is looked for, and that of the last of them."""
 
     def is_behind(self, latest: int, verified: int) -> bool:
         """Return whether the hub has less than what is `verified`: for its grace that may be a lag.
@@ -96,6 +102,11 @@ class HistoryCursor:
     def read(self, page: Page, contents: Sequence[Content]) -> bool:
         """Look at the answer to `request`; return True where it does not lead on."""
         return self._tokens.read(page, contents)
+
+    @property
+    def leads_on(self) -> bool:
+        """Whether the page that was read last has a token for the next."""
+        return self._tokens.next is not None
 
     def turn(self) -> None:
         """Ask for the next page."""
@@ -148,8 +159,10 @@ class HistoryCursor:
             return self.phase is CursorPhase.FORWARD
         if self.phase is CursorPhase.ANCHOR:
             return self._find_anchor(anchor, contents, ended=ended)
-        if first is None:
+        if first is None or self._may_go_down(first):
             return False
+        assert self._lowest is not None  # noqa: S101 - `_may_go_down` has set it
+        first = self._lowest[0]
         if first <= anchor.sequence:
             self._miss(anchor, first)
             return False
@@ -173,15 +186,26 @@ class HistoryCursor:
                     "history now: the hub started again, or the key is another user's. If that is meant, reset the "
                     "checkpoint"
                 )
-            if self._imposter is None and is_over:
+            first = next((content.sequence for content in contents if content.sequence is not None), None)
+            if self._imposter is None and is_over and (first is None or not self._may_go_down(first)):
                 self._look_for_origin()
             return False
         self._missed = None
-        if anchor.sequence > self._marked:  # what is before it may have come into view since
+        # What is before it may have come into view since; or pages that came before this one have what is behind it.
+        if anchor.sequence > self._marked or self._lowest is not None:
             self.read_forward()
             return False
         self.phase = CursorPhase.FORWARD
         return True
+
+    def _may_go_down(self, first: int) -> bool:
+        """Return whether a page that follows may show what is below this one, which begins with `first`.
+
+        A hub need not sort its pages: only one that begins above the page before it shows that this one does.
+        """
+        lowest, before = self._lowest or (first, first)
+        self._lowest = min(first, lowest), first
+        return self.leads_on and first <= before
 
     def _miss(self, anchor: Anchor, earlier: int) -> None:
         """History has what is before the anchor but not the anchor: once may be a hiccup."""

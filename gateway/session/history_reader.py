@@ -96,6 +96,7 @@ class HistoryReader:
             self._merger.check_without_anchor(contents)
         if lifecycle.trust():
             self._pushes.reconsider()
+        self._merger.end_holes(contents)
         if cursor.has_seam(contents, self._outbox.anchor):
             cursor.requires_overlap = True
             cursor.begin(self._outbox.marked, self._outbox.anchor)

@@ -91,6 +91,17 @@ class PageMerger:
                 "checkpoint"
             )
 
+    def end_holes(self, contents: Sequence[Content]) -> None:
+        """Let the page before end the holes in it, where this one does not fill any: a hub need not sort its pages."""
+        cursor, outbox = self._cursor, self._outbox
+        if (pending := cursor.pending) is None:
+            return
+        below = (one.sequence for one in contents if one.sequence is not None and one.sequence < pending.sequence)
+        cursor.is_unordered = cursor.is_unordered or any(map(outbox.is_open, below))
+        if not cursor.is_unordered:
+            cursor.pending = None
+            outbox.mark(max(outbox.marked, pending.sequence), pending)
+
     def merge(self, contents: Sequence[Content], *, live: bool) -> bool:
         """Queue the new events of a page; return True where it must stop before the page's end."""
         cursor, outbox = self._cursor, self._outbox
@@ -119,8 +130,19 @@ class PageMerger:
             else:
                 self._merge(sequence, content, final, live=live)
         if last is not None and final > outbox.marked:
-            outbox.mark(final, Anchor.of(last))
+            self._mark(Anchor.of(last), goes_on=cursor.leads_on and not stopped)
         return stopped
+
+    def _mark(self, last: Anchor, *, goes_on: bool) -> None:
+        """Let everything up to `last` be final; where there are holes only once no page that follows can fill them."""
+        cursor, outbox = self._cursor, self._outbox
+        if cursor.pending is not None and cursor.pending.sequence > last.sequence:
+            last = cursor.pending
+        if goes_on and not cursor.requires_overlap and outbox.has_hole(outbox.marked + 1, last.sequence):
+            cursor.pending = last
+        else:
+            cursor.pending = None
+            outbox.mark(last.sequence, last)
 
     def _must_wait(self, content: Content, final: int, *, live: bool) -> bool:
         """Live, what is young may still be on its way as a push. With a full checkpoint it waits until it is final."""
