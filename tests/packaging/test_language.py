@@ -83,29 +83,42 @@ def test_name_with_a_word_that_is_no_term_is_found(line: str, name: str, tmp_pat
     assert bool(violation) is bool(name)
 
 
+@pytest.mark.parametrize("pattern", ["str(wish)", "[1, *wish]", "{1: 1, **wish}", "int() as wish"])
+def test_name_that_a_pattern_binds_is_found(pattern: str, tmp_path: Path) -> None:
+    found = "wish holds the word wish: the field says desired"
+    assert check(tmp_path, f"match 1:\n    case {pattern}: ...\n") == [f"one.py:2: {found}"]
+
+
+def test_name_that_a_handler_binds_is_found(tmp_path: Path) -> None:
+    found = "wish holds the word wish: the field says desired"
+    assert check(tmp_path, "try: ...\nexcept OSError as wish: ...\n") == [f"one.py:2: {found}"]
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [
         ("async def until(patience): ...", "patience holds the word patience: the field says timeout"),
-        ("complaints, words = 1, 2", "complaints holds the word complaints: the field says violations, or errors"),
+        ("complaints, one = 1, 2", "complaints holds the word complaints: the field says violations, or errors"),
         ("def test_of_patience(): ...", "test_of_patience holds the word patience: the field says timeout"),
+        ("TOLD = 1", "TOLD holds the word told: the field says reported, or logged"),
+        ("def hears(): ...", "hears holds the word hears: the field says receives, or wait_for_output"),
+        ("self._said = 1", "_said holds the word said: the field says stdout, output or message"),
+        ("def of(words): ...", "words holds the word words: the field says message, detail, text, fields or arguments"),
     ],
 )
-@pytest.mark.parametrize("folder", ["gateway", "tests"])
+@pytest.mark.parametrize("folder", ["gateway", "tests", "tools"])
 def test_word_that_has_a_term_is_found_everywhere(line: str, found: str, folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir()
     assert check(tmp_path / folder, line) == [f"one.py:1: {found}"]
 
 
-@pytest.mark.parametrize(
-    ("line", "found"),
-    [
-        ("TOLD = 1", ["TOLD holds the word told: the field says reported, or logged"]),
-        ("def hears(): ...", ["hears holds the word hears: the field says receives, or wait_for_output"]),
-        ("self._said = 1", ["_said holds the word said: the field says stdout, output or message"]),
-        ("standings = 1", []),
-        ("def test_it_is_told(): ...", []),
-    ],
-)
-def test_word_of_talk_is_found_but_in_the_name_of_a_test(line: str, found: list[str], tmp_path: Path) -> None:
-    assert check(tmp_path, line) == [f"one.py:1: {one}" for one in found]
+@pytest.mark.parametrize("folder", ["gateway", "tests"])
+def test_name_of_a_test_is_a_sentence_and_may_hold_words_of_talk(folder: str, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    line = "def test_what_is_said_is_told_in_words(): ...\ndef test_outstandings(): ...\nstandings = 1\n"
+    assert check(tmp_path / folder, line) == []
+
+
+def test_function_that_no_test_is_may_hold_no_word_of_talk(tmp_path: Path) -> None:
+    found = "what_is_told holds the word told: the field says reported, or logged"
+    assert check(tmp_path, "def what_is_told(): ...\n") == [f"one.py:1: {found}"]

@@ -65,7 +65,7 @@ class Options:
     indent: str = ""
 
 
-def words(name: str) -> list[str]:
+def name_parts(name: str) -> list[str]:
     """Part a name as JsonNamingPolicy does: `RealizedPnL` is realized, pn, l."""
     return re.findall(r"[A-Z][a-z]*|[a-z]+", name)
 
@@ -104,10 +104,10 @@ def fields(uuid: str) -> str:
 OPTIONS = {
     "JsonNamingPolicy.CamelCase": Options(name=lambda name: name[0].lower() + name[1:]),
     "PropertyNamingPolicy null": Options(),
-    "JsonNamingPolicy.SnakeCaseLower": Options(name=lambda name: "_".join(words(name)).lower()),
-    "JsonNamingPolicy.SnakeCaseUpper": Options(name=lambda name: "_".join(words(name)).upper()),
-    "JsonNamingPolicy.KebabCaseLower": Options(name=lambda name: "-".join(words(name)).lower()),
-    "JsonNamingPolicy.KebabCaseUpper": Options(name=lambda name: "-".join(words(name)).upper()),
+    "JsonNamingPolicy.SnakeCaseLower": Options(name=lambda name: "_".join(name_parts(name)).lower()),
+    "JsonNamingPolicy.SnakeCaseUpper": Options(name=lambda name: "_".join(name_parts(name)).upper()),
+    "JsonNamingPolicy.KebabCaseLower": Options(name=lambda name: "-".join(name_parts(name)).lower()),
+    "JsonNamingPolicy.KebabCaseUpper": Options(name=lambda name: "-".join(name_parts(name)).upper()),
     "JsonNumberHandling.WriteAsString": Options(number=as_text),
     "enums' numbers as text as well": Options(number=lambda _, digits: f'"{digits}"'),
     "integers that are doubles": Options(number=with_point),

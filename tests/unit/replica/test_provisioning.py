@@ -26,10 +26,10 @@ def test_the_same_words_are_said_once_a_minute_whatever_their_numbers() -> None:
 
 def test_not_all_words_that_were_ever_said_are_remembered() -> None:
     seldom = LogThrottle(lambda: 0.0)
-    words = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(300)]
-    assert all(seldom.should_log(one) for one in words)
+    messages = ["".join(chr(97 + int(digit)) for digit in str(number)) for number in range(300)]
+    assert all(seldom.should_log(one) for one in messages)
     assert len(seldom._logged_at) == 100
-    assert not seldom.should_log(words[-1])
+    assert not seldom.should_log(messages[-1])
 
 
 async def test_what_only_a_person_can_mend_is_known_until_it_is_mended() -> None:
@@ -112,22 +112,22 @@ async def test_accounts_say_what_to_mend_and_a_replica_with_no_shard_is_unready(
 
 async def test_accounts_say_that_the_broker_does_not_serve_yet(build: Build) -> None:
     world = await build("alpha", prefill=10)
-    words = "the cluster has no leader"
+    problem = "the cluster has no leader"
 
     async def faults(edge: Edge) -> None:
         if edge.call == "commit" and edge.when == "before":
-            raise NotReady(words)
+            raise NotReady(problem)
 
     async def look() -> None:
         if world.broker.faults is faults:
-            raise NotReady(words)
+            raise NotReady(problem)
 
     world.broker.faults = faults
     with structlog.testing.capture_logs() as logs:
         replica = await world.replica(provision=look)
-        await world.until(lambda: world.status("alpha").last_error == words, "it says so")
+        await world.until(lambda: world.status("alpha").last_error == problem, "it says so")
         assert not (await replica.metrics()).action_required
         world.broker.faults = no_faults
         await world.published("alpha", range(1, 11))
         await world.until(lambda: world.status("alpha").last_error is None, "it is well")
-    assert {entry["log_level"] for entry in logs if words in entry.get("error", "")} == {"warning"}
+    assert {entry["log_level"] for entry in logs if problem in entry.get("error", "")} == {"warning"}

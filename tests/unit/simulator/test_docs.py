@@ -55,9 +55,9 @@ async def test_the_examples_work_as_they_stand(page: str, run: Run, session: aio
     examples = re.findall(r"^curl (.*)$", page, re.MULTILINE)
     assert len(examples) >= 3
     for example in examples:
-        words = shlex.split(example.replace("$HUB", hub.url))
-        options: dict[str, Any] = dict(itertools.pairwise(words))
-        (url,) = [word for word in words if word.startswith("http")]
+        arguments = shlex.split(example.replace("$HUB", hub.url))
+        options: dict[str, Any] = dict(itertools.pairwise(arguments))
+        (url,) = [argument for argument in arguments if argument.startswith("http")]
         method = options.get("-X", "POST" if "-d" in options else "GET")
         async with session.request(method, url, data=options.get("-d")) as answer:
             assert answer.status == 200, f"{example}: {await answer.text()}"
