@@ -103,17 +103,15 @@ class ShardLog(Protocol):
     async def commit(self, commit: Commit) -> None:
         """Store all of `commit` or nothing of it, and return only when it is stored.
 
-        Never called again before it returned, and never with more than `limits` allow. Cancelling it is
-        safe and makes the outcome unknown.
+        Never called again before it returned, and never with more than `limits` allow. Cancelling it is safe and makes
+        the outcome unknown. Where it raises anything but OutcomeUnknown, nothing was stored.
 
         Raises:
-            Fenced: a newer claim owns the shard; nothing was stored.
+            Fenced: a newer claim owns the shard.
             OutcomeUnknown: anything but a clean answer; open again and read the checkpoints.
-            TooLarge: message `index` is above the broker's limit; nothing was stored, the log can go on
-                without it.
-            CommitRejected: the broker refused something in the commit without saying what; nothing was stored.
-                Open again and try less at once, until the culprit stands alone.
-            Unavailable: the broker said that it has no room, or was not reached; nothing was stored.
+            TooLarge: message `index` is above the broker's limit; the log can go on without it.
+            CommitRejected: something in it is refused, and not said what; open again, try less until it stands alone.
+            Unavailable: the broker said that it has no room, or was not reached.
 
         """
         ...
@@ -294,13 +292,13 @@ class ControlStore(Protocol):
     async def forget(self, keys: Collection[str]) -> None:
         """Erase the desired and the observed state of `keys`, whatever the revisions.
 
-        Then each of them is a key that was never written: `write` takes it with 0 and with no former revision, from
-        every replica, also from one that has not heard of it yet; and its next revision is above all that it had. A
-        report that comes later is there again.
+        Then each is a key that was never written: `write` takes it with 0 and with no former revision, from every
+        replica, also from one that does not know it yet. Its next revision is above all that it had. A later report is
+        there again.
 
-        `watch` gives a record without a value and with revision 0 for each of the two spaces of a key in which
-        something was, and maybe where nothing was. A watch that begins later gives the same or nothing. That is so
-        for a day; a watch that was cut off for longer may never tell, so a view may keep what is long forgotten.
+        For a day `watch` returns a record without a value and with revision 0 for each of the two spaces of a key in
+        which something was, and maybe for the other. A later watch returns the same or nothing; one that was cut off
+        for longer may miss it, so a view may keep what is long forgotten.
 
         Raises:
             OutcomeUnknown: some or all of it may be erased; to ask again does no harm.

@@ -1,18 +1,17 @@
 """One account's way from the hub to the log: what to page, what to publish and when, what is settled.
 
 A session has no socket, no broker and no clock. Its caller passes the hub's pushes and pages; the session returns the
-page to request next, and batches. It lives from one opening of its shard's log to the next and is thrown away, never
+page to request next, and batches. It lives from one opening of its shard's log to the next. It is thrown away, never
 rewound, when the outcome of a commit is unknown.
 
-Nothing is lost or doubled between history and live, for these reasons. The account subscribes first; pushes are held
-while history is paged from the checkpoint. When a page has passed the latest sequence known at the subscription and
-overlaps the held pushes, those are drained and the session is live. Where no push has arrived to overlap with, the
-session goes live on probation: a first push that leaves a hole sends it back to paging. Sequences may have holes, so a
-hole proves nothing by itself; the audit, a later look at the history from `verified`, finds what was never pushed.
+Nothing is lost or doubled between history and live. The account subscribes first, and pushes are held while history is
+paged from the checkpoint. When a page has passed the latest sequence known at the subscription and overlaps the held
+pushes, those are drained and the session is live. Where no push has arrived, it goes live on probation: a first push
+that leaves a hole sends it back to paging. A hole proves nothing by itself, as sequences may have holes. The audit, a
+later look at the history from `verified`, finds what was never pushed.
 
-Where to look: `PushMerger` has the outcomes of a push, `HistoryReader` (`session.history`) the paging,
-`SessionLifecycle` the states and the trust, `LatestSequence` the hub's latest sequence, `SubscriptionChange` a change
-that waits.
+See `PushMerger` (outcomes of a push), `HistoryReader` (paging), `SessionLifecycle` (states and trust),
+`LatestSequence` (the hub's latest), `SubscriptionChange` (a change that waits).
 """
 
 from __future__ import annotations

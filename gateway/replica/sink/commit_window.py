@@ -1,17 +1,16 @@
 """How many bytes of commits may be in flight: no more than the line to the broker carries in good time.
 
-Where more is sent than the line carries, every answer comes too late: a commit of megabytes over 40 kB/s times out, and
-so does each that is tried after it; pings and leases wait behind it. So a window bounds the bytes in flight, as in TCP.
-It begins small, grows while it is full and commits are quick, and shrinks as soon as they wait for others in the line.
-What is quick is measured by the way: a commit may take a second longer, and over a long way three times as long, or one
-shard alone would leave the line idle (three round trips of 0.4 s on Kafka: a commit that took a second more used 40 %
-of it). Small commits of live shards show how long the way is, and nothing else: they stay quick beside one of 16 MB,
-and the window grew by them (1 shard that caught up beside 4 live ones over 40 kB/s never did).
+A window bounds the bytes in flight, as in TCP. Without one, a commit of megabytes over 40 kB/s times out, and so does
+each after it; pings and leases wait behind it. The window begins small, grows while it is full and commits are quick,
+and shrinks as soon as they wait for others. A commit is quick that takes at most a second more than the way, or three
+times as long over a long way. Else one shard alone leaves the line idle: over three round trips of 0.4 s, on Kafka, the
+second more alone used 40 % of it. Small commits of live shards show how long the way is, and nothing else. They stay
+quick beside one of 16 MB, and the window grew by them (1 shard beside 4 live ones over 40 kB/s never caught up).
 
-A commit may also take long because the broker is busy, and then sending less does not help: it takes as long, and
-carries less. So where commits seem to wait for others, an eighth is sent for a few commits. If they take as long, the
-broker causes the delay, and the window opens again. Without that a broker whose commits took 0.3 to 3 s, whatever their
-size, came to be sent 8 kB/s; with it at least 14 MB/s (measured in virtual time).
+A busy broker also makes commits slow, and sending less does not help. So where commits seem to wait for others, an
+eighth is sent for a few commits. If they take as long, the broker causes the delay, and the window opens again. Without
+that a broker whose commits took 0.3 to 3 s, whatever their size, was sent 8 kB/s; with it 14 MB/s or more (measured in
+virtual time).
 """
 
 from __future__ import annotations
