@@ -32,7 +32,7 @@ _BAD: Final = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 
 
 def judge(output: str, *, is_terminal: bool) -> list[str]:
-    """Return what is wrong with everything that a command wrote; `said` has surrogates for bytes that are no UTF-8."""
+    """Return what is wrong with all that a command wrote; `output` has surrogates for bytes that are no UTF-8."""
     output = _OWN.sub("", output) if is_terminal else output
     bad = {ascii(character) for character in output if character != "\n" and unicodedata.category(character) in _BAD}
     faults = [f"it wrote {character}" for character in sorted(bad)]
