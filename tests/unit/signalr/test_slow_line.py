@@ -105,12 +105,13 @@ async def test_a_call_does_not_wait_for_pieces_without_end(start: Start, open_to
             peer.tcp.write(b"x")
             await asyncio.sleep(0.01)
 
-    connection = await open_to(await start(speak), call_timeout=0.1)
+    connection = await open_to(await start(speak), call_timeout=0.3)
     running = asyncio.create_task(pushed_until_the_end(connection))
     began = asyncio.get_running_loop().time()
     with pytest.raises(CallTimedOut):
         await connection.call("Echo", {})
-    assert 0.4 <= asyncio.get_running_loop().time() - began < 5  # four times its limit
+    # Four times its limit, or less where a busy peer pauses for longer than the limit; 30 only a hang breaks.
+    assert 0.6 <= asyncio.get_running_loop().time() - began < 30
     await connection.close()
     await running
 
