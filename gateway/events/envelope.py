@@ -76,7 +76,6 @@ def payload_of(members: dict[str, Any], found: dict[str, str], entry: EventKind)
     """
     names = [found[name] for name in PAYLOADS if name in found]
     if not names:
-        members = without_type(members, entry)
         discriminators = {
             found[name] for name in DISCRIMINATORS if name in found and _names(members[found[name]], entry)
         }

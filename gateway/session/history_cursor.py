@@ -77,8 +77,6 @@ class HistoryCursor:
     def _go_to(self, since: int) -> None:
         self.request = PageRequest(since)
         self._tokens = PageTokens(since)
-        self._lowest: tuple[int, int] | None = None
-        """The lowest sequence of all pages since that lacked what is looked for, and that of the last of them."""
 
     def is_behind(self, latest: int, verified: int) -> bool:
         """Return whether the hub has less than what is `verified`: for its grace that may be a lag.
@@ -158,20 +156,19 @@ class HistoryCursor:
                 self.phase = CursorPhase.FORWARD
             return self.phase is CursorPhase.FORWARD
         if self.phase is CursorPhase.ANCHOR:
-            return self._find_anchor(anchor, contents, ended=ended)
-        if first is None or self._may_go_down(first):
+            return self._find_anchor(anchor, contents, first, ended=ended)
+        begins_at = None if first is None else self._tokens.begins_at(first)
+        if begins_at is None:
             return False
-        assert self._lowest is not None  # noqa: S101 - `_may_go_down` has set it
-        first = self._lowest[0]
-        if first <= anchor.sequence:
-            self._miss(anchor, first)
+        if begins_at <= anchor.sequence:
+            self._miss(anchor, begins_at)
             return False
         self._missed = None
-        self.origin = first
+        self.origin = begins_at
         self.read_forward()
         return False
 
-    def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], *, ended: bool) -> bool:
+    def _find_anchor(self, anchor: Anchor, contents: Sequence[Content], first: int | None, *, ended: bool) -> bool:
         """Look for the anchor among all entries of its number: a hub may use one twice, and show one page after page.
 
         Another event of that number proves as much where it was published too. Raises Diverged where none does.
@@ -186,26 +183,16 @@ class HistoryCursor:
                     "history now: the hub started again, or the key is another user's. If that is meant, reset the "
                     "checkpoint"
                 )
-            first = next((content.sequence for content in contents if content.sequence is not None), None)
-            if self._imposter is None and is_over and (first is None or not self._may_go_down(first)):
+            if self._imposter is None and is_over and (first is None or self._tokens.begins_at(first) is not None):
                 self._look_for_origin()
             return False
         self._missed = None
         # What is before it may have come into view since; or pages that came before this one have what is behind it.
-        if anchor.sequence > self._marked or self._lowest is not None:
+        if anchor.sequence > self._marked or self._tokens.lowest is not None:
             self.read_forward()
             return False
         self.phase = CursorPhase.FORWARD
         return True
-
-    def _may_go_down(self, first: int) -> bool:
-        """Return whether a page that follows may show what is below this one, which begins with `first`.
-
-        A hub need not sort its pages: only one that begins above the page before it shows that this one does.
-        """
-        lowest, before = self._lowest or (first, first)
-        self._lowest = min(first, lowest), first
-        return self.leads_on and first <= before
 
     def _miss(self, anchor: Anchor, earlier: int) -> None:
         """History has what is before the anchor but not the anchor: once may be a hiccup."""

@@ -39,6 +39,7 @@ class Fork(subprocess.Popen[bytes]):
     """A program that is a child of this process, though another one forked it."""
 
     def __init__(self, pid: int, command: Sequence[str]) -> None:
+        """Set what `Popen` sets once it has started a child, and start none."""
         self.pid = pid
         self.args = command
         self.returncode = None
@@ -62,7 +63,7 @@ class Loader:
                 [sys.executable, "-P", __file__],  # -P: nothing is imported from beside it
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=env,
+                env={name: value for name, value in env.items() if not name.startswith("GATEWAY_")},
                 text=True,
             )
         assert self._process.stdin is not None
@@ -71,10 +72,11 @@ class Loader:
         _adopt_orphans(adopts=True)  # for this moment: a later orphan, of a killed gateway, is no child of this process
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
-            pid = int(self._process.stdout.readline())
+            pid = self._process.stdout.readline()
         finally:
             _adopt_orphans(adopts=False)
-        return Fork(pid, command)
+        assert pid, f"the process that has the modules ended; its traceback is on standard error: {self._process.args}"
+        return Fork(int(pid), command)
 
     def end(self) -> None:
         """End it; what it forked goes on."""
