@@ -8,7 +8,6 @@ events must not push out the others.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
 from typing import Final
 
 DIGEST_BYTES: Final = 8
@@ -65,7 +64,7 @@ class DedupWindow:
         """Remember what was published, oldest first: `limit` with a sequence, and `most` without one."""
         self._limit = limit
         self._sequenced = DigestRing(sequenced, limit)
-        self._newest: deque[str] = deque(maxlen=limit)  # behind those in the ring
+        self._newest: list[str] = []  # behind those in the ring; an empty deque takes 760 bytes
         self._unsequenced = DigestRing(unsequenced, most)
         self.forgotten = 0
         """Identities without a sequence that there was no room for: their events may be published again."""
@@ -135,7 +134,7 @@ class DedupWindow:
 
     def _digested(self) -> DigestRing:
         """Return the ring of those with a sequence once all of them are in it."""
-        for identity in self._newest:
+        for identity in self._newest[-self._limit :]:
             self._sequenced.append(digest8(identity))
         self._newest.clear()
         return self._sequenced

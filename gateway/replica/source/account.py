@@ -19,6 +19,7 @@ from typing import Final
 from msgspec import UNSET
 
 from gateway.broker.control_view import VersionedDesired
+from gateway.compact_event import CompactEvent
 from gateway.errors import HubError, TooManyDeadLetters
 from gateway.replica.memory import MemoryShare
 from gateway.replica.source.context import SourceContext
@@ -68,15 +69,15 @@ class Account:
     last_error: str | None = None
     """The last error, for people."""
     _state: AccountState | None = None
-    _attached: asyncio.Event = field(default_factory=asyncio.Event)
-    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _attached: CompactEvent = field(default_factory=CompactEvent)
+    _changed: CompactEvent = field(default_factory=CompactEvent)
     is_unreadable: bool = False
     """Whether there is a checkpoint that this release cannot read."""
     is_touched: bool = True
     """Whether something may have changed since the last look."""
     looked_at: float = float("-inf")
     """When it was looked at last, by the loop's clock."""
-    _runs: asyncio.Event = field(default_factory=asyncio.Event)
+    _runs: CompactEvent = field(default_factory=CompactEvent)
     link: HubLink = field(default_factory=HubLink)
     """The connection to the hub."""
     counters: AccountCounters = field(init=False)

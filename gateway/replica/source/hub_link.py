@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 from typing import NoReturn
 
+from gateway.compact_event import CompactEvent
 from gateway.errors import HubError
 from gateway.hub.methods import Hub
 from gateway.replica.memory import memory_exhausted
@@ -47,7 +48,7 @@ class HubLink:
         """Of the last try to connect."""
         self._connection: Connection | None = None
         self._last_received_at: float | None = None
-        self._release = asyncio.Event()
+        self._release = CompactEvent()
         self._released_for = ""
         self._failure: Exception | None = None
 

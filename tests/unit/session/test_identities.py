@@ -29,6 +29,15 @@ def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str
     assert (memory.sequenced(), memory.unsequenced()) == ((kept, b"") if sequenced else (b"", kept))
 
 
+def test_of_a_batch_of_more_than_are_remembered_the_last_are_kept() -> None:
+    memory = DedupWindow(b"".join(map(digest8, "xyz")), b"", LIMIT, LIMIT)
+    for identity in "abcdef":
+        memory.on_queued(identity, sequenced=True)
+        memory.on_taken(identity, sequenced=True)
+    assert memory.sequenced() == b"".join(map(digest8, "cdef"))
+    assert not memory.has_all
+
+
 @given(st.lists(digests, max_size=40))
 def test_a_ring_knows_the_last_that_were_appended(appended: list[bytes]) -> None:
     ring = DigestRing(b"", LIMIT)
