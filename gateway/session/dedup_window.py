@@ -71,6 +71,8 @@ class DedupWindow:
         self._queued: dict[str, int] = {}  # how often, with a sequence
         self._queued_unsequenced: set[str] = set()
         self._claimed: set[str] = set()
+        self.knows_unsequenced = bool(self._unsequenced.bytes)
+        """Whether anything without a sequence was published lately, or is about to be: looked at with each event."""
 
     def has_seen(self, identity: str) -> bool:
         """Return whether an event of this identity was published lately or is about to be."""
@@ -96,6 +98,7 @@ class DedupWindow:
             self._queued[identity] = self._queued.get(identity, 0) + 1
         else:
             self._queued_unsequenced.add(identity)
+            self.knows_unsequenced = True
 
     def on_taken(self, identity: str, *, sequenced: bool) -> None:
         """Note that an event of this identity left the queue in a batch."""
@@ -107,12 +110,17 @@ class DedupWindow:
         else:
             self._queued_unsequenced.discard(identity)
             self.forgotten += self._unsequenced.append(digest8(identity))
+            self._update()
 
     def on_claimed(self, identity: str) -> None:
         """Note that an event published without a sequence is known by its sequence from here on."""
         self._claimed.discard(identity)
         self._unsequenced.discard(digest8(identity))
         self._newest.append(identity)
+        self._update()
+
+    def _update(self) -> None:
+        self.knows_unsequenced = bool(self._unsequenced.bytes or self._queued_unsequenced)
 
     def sequenced(self) -> bytes:
         """Return what the checkpoint keeps of events with a sequence, oldest first."""
@@ -122,11 +130,6 @@ class DedupWindow:
     def has_all(self) -> bool:
         """Whether no identity with a sequence was ever forgotten: there is room for more."""
         return len(self._digested().bytes) < self._limit * DIGEST_BYTES
-
-    @property
-    def knows_unsequenced(self) -> bool:
-        """Whether anything without a sequence was published lately, or is about to be."""
-        return bool(self._unsequenced.bytes or self._queued_unsequenced)
 
     def unsequenced(self) -> bytes:
         """Return what the checkpoint keeps of events without one, oldest first."""

@@ -25,6 +25,7 @@ def test_what_was_seen_last_is_remembered_and_nothing_else(steps: list[tuple[str
             memory.on_queued(identity, sequenced=sequenced)
             memory.on_taken(identity, sequenced=sequenced)
             model = [*model, identity][-LIMIT:]
+        assert memory.knows_unsequenced == (bool(model) and not sequenced)
     kept = b"".join(map(digest8, model))
     assert (memory.sequenced(), memory.unsequenced()) == ((kept, b"") if sequenced else (b"", kept))
 
@@ -36,6 +37,18 @@ def test_of_a_batch_of_more_than_are_remembered_the_last_are_kept() -> None:
         memory.on_taken(identity, sequenced=True)
     assert memory.sequenced() == b"".join(map(digest8, "cdef"))
     assert not memory.has_all
+
+
+def test_nothing_without_a_sequence_is_known_once_its_sequence_is() -> None:
+    memory = DedupWindow(b"", b"", LIMIT, LIMIT)
+    memory.on_queued("a", sequenced=False)
+    assert memory.knows_unsequenced  # it is about to be published
+    memory.on_taken("a", sequenced=False)
+    assert memory.knows_unsequenced
+    assert DedupWindow(b"", memory.unsequenced(), LIMIT, LIMIT).knows_unsequenced
+    assert memory.claim("a")
+    memory.on_claimed("a")
+    assert not memory.knows_unsequenced
 
 
 @given(st.lists(digests, max_size=40))
