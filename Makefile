@@ -64,6 +64,7 @@ check: install ## lint, types, layers, and whether what is generated is fresh
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_language.py gateway tests benchmarks examples tools
 	$(BIN)/python tools/check_sizes.py gateway
+	$(BIN)/python tools/check_class_names.py gateway
 	$(BIN)/gateway schemas --check
 	set -e; for page in $(REFERENCE); do $(BIN)/python tools/make_$${page%%:*}_page.py | diff -u docs/reference/$${page##*:}.md -; done # stale? run: make schemas
 	$(BIN)/python tools/make_chart_files.py values | diff -u $(CHART)/values.yaml - # likewise

@@ -33,7 +33,7 @@ from gateway.replica.sink.message_maker import to_message
 from gateway.replica.sink.pending_commit import PendingCommit
 from gateway.session.types import OutgoingItem
 from gateway.settings.sections import TracingSettings
-from gateway.telemetry.tracer import Broker, Tracer, tracing
+from gateway.telemetry.tracer import MessagingSystem, Tracer, tracing
 
 OFF = "off"
 _COMMIT = 968
@@ -94,7 +94,7 @@ def aside(url: str, ratios: dict[str, float | None], rounds: int) -> dict[str, l
         OutgoingItem(Event("acme", "order-update", number, str(uuid4()), "2026-11-22T13:32:25.0923668Z", 7, body))
         for number in range(1, _COMMIT + 1)
     ]
-    broker = Broker("nats", {"order-update": "mesolive.events.order-update.v1.*"})
+    broker = MessagingSystem("nats", {"order-update": "mesolive.events.order-update.v1.*"})
     took: dict[str, list[float]] = {name: [] for name in ratios}
     with ExitStack() as stack:
         tracers = {

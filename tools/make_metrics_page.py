@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
 from gateway.events.catalogue import KINDS
-from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, Family, Scope
+from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, Family, MetricScope
 
 _INTRODUCTION = f"""# Metrics
 
@@ -37,21 +37,21 @@ def _kind(family: Family) -> str:
     return "counter" if family.kind is CounterMetricFamily else "gauge"
 
 
-def _table(title: str, scopes: set[Scope]) -> None:
+def _table(title: str, scopes: set[MetricScope]) -> None:
     print(f"\n## {title}\n")
     print("| metric | type | labels | meaning |")
     print("|---|---|---|---|")
     for family in FAMILIES.values():
         if family.scope in scopes:
             labels = ", ".join(f"`{label}`" for label in family.labels)
-            worst = " Without `metrics.per_account`: the worst." if family.scope is Scope.WORST else ""
+            worst = " Without `metrics.per_account`: the worst." if family.scope is MetricScope.WORST else ""
             print(f"| `{family.name}` | {_kind(family)} | {labels} | {family.help}{worst} |")
 
 
 def main() -> None:
     print(_INTRODUCTION, end="")
-    _table("Of the process", {Scope.PROCESS})
-    _table("Of each account", {Scope.ACCOUNT, Scope.WORST})
+    _table("Of the process", {MetricScope.PROCESS})
+    _table("Of each account", {MetricScope.ACCOUNT, MetricScope.WORST})
     print(_CARDINALITY, end="")
 
 

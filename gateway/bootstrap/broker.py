@@ -43,9 +43,9 @@ def topic_names(settings: BrokerSettings) -> dict[str, str]:
     return jetstream.topic_names(settings.prefix)
 
 
-def tracing_destinations(settings: BrokerSettings) -> traces.Broker:
+def tracing_destinations(settings: BrokerSettings) -> traces.MessagingSystem:
     """Return the broker in the words of traces."""
-    return traces.Broker({"jetstream": "nats"}.get(settings.kind, settings.kind), topic_names(settings))
+    return traces.MessagingSystem({"jetstream": "nats"}.get(settings.kind, settings.kind), topic_names(settings))
 
 
 def check_writable(settings: BrokerSettings) -> None:

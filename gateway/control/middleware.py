@@ -42,7 +42,7 @@ _LOG_EXCERPT_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RequestLimits:
     """What requests may take."""
 
     at_once: int = 64
@@ -100,13 +100,17 @@ class AdmissionMiddleware:
     """Lets requests through to `app`."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens | None, limits: Limits | None = None, counts: ControlCounters | None = None
+        self,
+        app: ASGIApp,
+        tokens: Tokens | None,
+        limits: RequestLimits | None = None,
+        counts: ControlCounters | None = None,
     ) -> None:
         """Without `tokens` every caller on this machine may do everything."""
         self.refused = RefusedRequests()
         self._app = app
         self._tokens = tokens
-        self._limits = limits or Limits()
+        self._limits = limits or RequestLimits()
         self._slots = RequestSlots(self._limits.at_once, self._limits.each, self._limits.for_operators)
         self._counts = ControlCounters() if counts is None else counts
         self._log = get_logger()

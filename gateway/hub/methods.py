@@ -24,7 +24,7 @@ from gateway.events.times import canonical_time
 from gateway.names import folded
 from gateway.signalr import lenient_json as salvage
 from gateway.signalr.calls import CallBudget
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.large_records import ODD, decode_aside
 from gateway.signalr.protocol import MOST_PARTS
 
@@ -55,7 +55,7 @@ _Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Subscription:
+class SubscriptionAnswer:
     """The answer to SubscribeToStrategies and UnsubscribeFromStrategies."""
 
     successful: tuple[int, ...]
@@ -91,16 +91,16 @@ class Hub:
     once `latest` has seen `latest_event_seq_id` or `latest-event-seq-id`, arguments are spelled in the same way.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: HubConnection) -> None:
         self._connection = connection
         self._budget = CallBudget()
         self._separator = ""
 
-    async def subscribe(self, strategies: Sequence[int] | None) -> Subscription:
+    async def subscribe(self, strategies: Sequence[int] | None) -> SubscriptionAnswer:
         """Subscribe to `strategies`, or to all with None; an empty list does nothing."""
         return await self._subscription("SubscribeToStrategies", strategies)
 
-    async def unsubscribe(self, strategies: Sequence[int] | None) -> Subscription:
+    async def unsubscribe(self, strategies: Sequence[int] | None) -> SubscriptionAnswer:
         """Unsubscribe from `strategies`, or from all with None; an empty list does nothing."""
         return await self._subscription("UnsubscribeFromStrategies", strategies)
 
@@ -120,14 +120,14 @@ class Hub:
         with self._counted():
             return await self._call(method, argument, partial(_page, method, max(limit, _MOST_EVENTS)))
 
-    async def _subscription(self, method: str, strategies: Sequence[int] | None) -> Subscription:
+    async def _subscription(self, method: str, strategies: Sequence[int] | None) -> SubscriptionAnswer:
         argument: dict[str, object] = {"Strategies": None if strategies is None else list(strategies)}
         with self._counted():
             try:
                 return await self._call(method, argument, partial(_strategies, method))
             except CallRejected as error:
                 if method == "SubscribeToStrategies" and folded(error.status) == _DUPLICATE:
-                    return Subscription(tuple(strategies or ()), ())  # it is subscribed to already
+                    return SubscriptionAnswer(tuple(strategies or ()), ())  # it is subscribed to already
                 raise
 
     @contextmanager
@@ -190,13 +190,13 @@ def _page(method: str, most: int, result: bytes) -> EventsPage:
     return EventsPage(events, following or None)
 
 
-def _strategies(method: str, result: bytes) -> Subscription:
+def _strategies(method: str, result: bytes) -> SubscriptionAnswer:
     payload = read_envelope(method, result, "SuccessfulStrategies", "FailedStrategies")
     successful, failed = (
         tuple(_read(method, payload, name, list[int] | None, otherwise=None) or ())
         for name in ("SuccessfulStrategies", "FailedStrategies")
     )
-    return Subscription(successful, failed)
+    return SubscriptionAnswer(successful, failed)
 
 
 def read_envelope(method: str, result: bytes, *names: str) -> _Members:

@@ -36,7 +36,7 @@ from gateway.replica.sink.shard_settings import ShardSettings
 from gateway.replica.source.account import Account
 from gateway.replica.source.context import AdaptivePageSize, Connect, RateLimiter, SourceContext
 from gateway.replica.status import AccountStatus, status_of
-from gateway.session.types import SessionSettings
+from gateway.session.types import SessionLimits
 from gateway.settings.model import Settings
 from gateway.signalr.connect import connect as connect_to_hub
 from gateway.state import ACCOUNT
@@ -98,7 +98,7 @@ class Replica:
         )
         self._shard_settings = ShardSettings(
             start=settings.accounts.start,
-            session=SessionSettings(
+            session=SessionLimits(
                 grace=settings.session.history_grace,
                 reorder_window=settings.session.reorder_window,
                 buffer_bytes=settings.session.buffer_bytes,

@@ -21,7 +21,7 @@ from gateway.session.interval_set import IntervalSet
 from gateway.session.outgoing_queue import Change, Mark, OutgoingQueue, Settled
 from gateway.session.settled_events import SettledEvents, Sight
 from gateway.session.subscriptions import Subscription, Subscriptions, strategies_text
-from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionSettings
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, SessionLimits
 
 _SLACK: Final = 128
 """Bytes that intervals may grow by one number: two intervals of 20 digits each, and the first gap."""
@@ -33,7 +33,7 @@ class Outbox:
     """What is queued of one account: by number, by identity and in order."""
 
     def __init__(
-        self, account: str, checkpoint: Checkpoint, settings: SessionSettings, sightings: Callable[[], Sightings]
+        self, account: str, checkpoint: Checkpoint, settings: SessionLimits, sightings: Callable[[], Sightings]
     ) -> None:
         """Go on from `checkpoint`; `sightings` gives those that the next one keeps."""
         self._account = account

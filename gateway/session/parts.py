@@ -11,7 +11,7 @@ from gateway.session.latest import LatestSequence
 from gateway.session.outbox import Outbox
 from gateway.session.overlap import Overlap
 from gateway.session.reorder_buffer import ReorderBuffer
-from gateway.session.types import SessionSettings
+from gateway.session.types import SessionLimits
 
 
 class SessionParts:
@@ -19,7 +19,7 @@ class SessionParts:
 
     __slots__ = ("clock", "cursor", "doubtful", "finality", "latest", "outbox", "overlap", "settings", "waiting")
 
-    def __init__(self, account: str, checkpoint: Checkpoint, settings: SessionSettings) -> None:
+    def __init__(self, account: str, checkpoint: Checkpoint, settings: SessionLimits) -> None:
         """Make them from `checkpoint`."""
         self.settings = settings
         self.clock = clock = HubClock(settings.grace)

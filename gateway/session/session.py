@@ -35,7 +35,7 @@ from gateway.session.types import (
     Outcome,
     OutgoingItem,
     SessionCounts,
-    SessionSettings,
+    SessionLimits,
     State,
 )
 
@@ -69,7 +69,7 @@ class Session:
         checkpoint: Checkpoint | None,
         *,
         start: str | int = "earliest",
-        settings: SessionSettings | None = None,
+        settings: SessionLimits | None = None,
         known: bool = False,
     ) -> None:
         """Go on from `checkpoint`, or begin a new account at `start` (`earliest`, `latest`, a sequence).
@@ -80,7 +80,7 @@ class Session:
         self.account = account
         self._start = start if checkpoint is None else None
         self._checkpoint_lost = known and checkpoint is None
-        parts = SessionParts(account, checkpoint or Checkpoint(verified=0), settings or SessionSettings())
+        parts = SessionParts(account, checkpoint or Checkpoint(verified=0), settings or SessionLimits())
         self._settings = parts.settings
         self._clock = parts.clock
         self._outbox = parts.outbox

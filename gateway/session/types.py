@@ -47,7 +47,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionSettings:
+class SessionLimits:
     """The bounds of a session."""
 
     grace: float = 30.0

@@ -10,7 +10,7 @@ import aiohttp
 
 from gateway.errors import ConnectFailed, ProtocolError
 from gateway.signalr import protocol
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.frames import BINARY, CLOSE_TIMEOUT_S, PING, PONG, TEXT, Socket, size_of
 from gateway.signalr.negotiation import Route, negotiate
 from gateway.signalr.receipt import Receipt
@@ -22,7 +22,7 @@ _MESSAGE_ROOM: Final = 1024 * 1024
 """Bytes by which a WebSocket message may be longer than a record: it may hold several."""
 
 
-async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> Connection:
+async def connect(transport: Transport, url: str, key: str, passed: Matched = lambda _: None) -> HubConnection:
     """Connect to the hub at `url` with the bearer `key`; `passed` is called for each completed stage.
 
     Raises Unauthorized on 401 and 403, else ConnectFailed, which names the stage, and the hub's Retry-After. Whatever
@@ -45,7 +45,7 @@ async def connect(transport: Transport, url: str, key: str, passed: Matched = la
         abort(socket, tcp)
         receipt.end()
         raise
-    return Connection(transport, socket, reader, tcp=tcp, receipt=receipt, early=early, secrets=route.secrets)
+    return HubConnection(transport, socket, reader, tcp=tcp, receipt=receipt, early=early, secrets=route.secrets)
 
 
 async def _upgrade(transport: Transport, route: Route) -> Socket:

@@ -35,7 +35,7 @@ _MAX_CALL_BYTES: Final = 4
 """How many times the limit of a call its answer may take while parts of it come."""
 
 
-class Connection:
+class HubConnection:
     """An open connection, made by `connect`. `run` must be running for calls to be answered."""
 
     __slots__ = (

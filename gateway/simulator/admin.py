@@ -30,11 +30,11 @@ from gateway.simulator.admin_models import (
     UnlistenBody,
     UserBody,
 )
-from gateway.simulator.connection import Connection
+from gateway.simulator.connection import ServerConnection
 from gateway.simulator.events import CALLBACKS
-from gateway.simulator.faults import Failure, Refusal, Scope
+from gateway.simulator.faults import Failure, FaultScope, Refusal
 from gateway.simulator.history import Injection
-from gateway.simulator.hub import Hub
+from gateway.simulator.hub import SimulatedHub
 from gateway.simulator.listener import Listener
 from gateway.simulator.server import Server
 from gateway.simulator.user import Emission, User, emit_in_steps
@@ -52,7 +52,7 @@ class RequestError(Exception):
         self.status = status
 
 
-def application(hub: Hub, server: Server, door: Listener) -> web.Application:
+def application(hub: SimulatedHub, server: Server, door: Listener) -> web.Application:
     """Make the application to mount at `/simulator`."""
     admin = _Admin(hub, server, door)
     app = web.Application(middlewares=[_local_only, _problems])
@@ -91,7 +91,7 @@ def application(hub: Hub, server: Server, door: Listener) -> web.Application:
 class _Admin:
     """What each route does; a route with a user's name concerns that user, one without concerns the hub."""
 
-    def __init__(self, hub: Hub, server: Server, door: Listener) -> None:
+    def __init__(self, hub: SimulatedHub, server: Server, door: Listener) -> None:
         self._hub = hub
         self._server = server
         self._door = door
@@ -265,7 +265,7 @@ class _Admin:
         self._server.wake()
         return _json(faults)
 
-    def _scope(self, request: web.Request) -> Scope:
+    def _scope(self, request: web.Request) -> FaultScope:
         return self._by_name(request.match_info["name"]).scope if "name" in request.match_info else self._hub.scope
 
     def _set_paused(self, request: web.Request, *, paused: bool) -> web.Response:
@@ -283,7 +283,7 @@ class _Admin:
             return user
         raise RequestError(HTTPStatus.NOT_FOUND, f"no user is named {name!r}")
 
-    def _chosen(self, user: str | None, connection: str | None) -> list[Connection]:
+    def _chosen(self, user: str | None, connection: str | None) -> list[ServerConnection]:
         of_user = self._server.of(None if user is None else self._by_name(user))
         return [item for item in of_user if connection in (None, item.id)]
 

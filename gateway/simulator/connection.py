@@ -31,7 +31,7 @@ _ERROR: Final = protocol.encode_close("Connection closed with an error.", allow_
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ServerLimits:
     """What a connection puts up with."""
 
     handshake_timeout: float
@@ -40,10 +40,10 @@ class Limits:
     """Bytes that may wait for a slow client."""
 
 
-class Connection:
+class ServerConnection:
     """A client's WebSocket, from its upgrade to its end."""
 
-    def __init__(self, id: str, user: User, transport: asyncio.Transport, limits: Limits) -> None:  # noqa: A002
+    def __init__(self, id: str, user: User, transport: asyncio.Transport, limits: ServerLimits) -> None:  # noqa: A002
         """`transport` is what lies under the WebSocket, to be cut."""
         self.id = id
         self.user = user

@@ -158,10 +158,10 @@ class Faults:
 HEALTHY: Final = Faults()
 
 
-class Scope:
+class FaultScope:
     """The faults of the hub or of one user: what was set here, over what holds above."""
 
-    def __init__(self, above: Scope | None = None, initial: Faults = HEALTHY) -> None:
+    def __init__(self, above: FaultScope | None = None, initial: Faults = HEALTHY) -> None:
         """`above` is the hub's scope where this is a user's; `initial` only matters without one."""
         self._above = above
         self._initial = initial

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gateway.simulator.faults import HEALTHY, Faults, Refusal, Scope
+from gateway.simulator.faults import HEALTHY, Faults, FaultScope, Refusal
 from gateway.simulator.user import User
 from gateway.simulator.wire import Form
 
 
-class Hub:
+class SimulatedHub:
     """All users, and the faults that hold for all of them."""
 
     def __init__(
@@ -21,7 +21,7 @@ class Hub:
         """`users` gives each name its key."""
         self.form = form
         self.seed = seed
-        self.scope = Scope(initial=faults)
+        self.scope = FaultScope(initial=faults)
         self.refusals: list[Refusal] = []
         self.users: dict[str, User] = {}
         self._by_key: dict[str, User] = {}

@@ -17,7 +17,7 @@ import msgspec
 from gateway.simulator.envelopes import Wrapping
 from gateway.simulator.faults import HEALTHY, Failure, Faults
 from gateway.simulator.user import Subscriber, User
-from gateway.simulator.wire import Clock, Dictionary, Member, Moment, Tree, encode, member_in, name_in
+from gateway.simulator.wire import Clock, Dictionary, Member, Tree, WireTime, encode, member_in, name_in
 
 _Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 _VALIDATION: Final = Member("ValidationError", 3)
@@ -106,7 +106,7 @@ def _latest(user: User, _listener: Subscriber, method: str, arguments: list[byte
     _bind(method, arguments, _Nothing)
     clock = Clock()
     latest = user.history.latest(user.faults, time.monotonic())
-    data: Tree = {"LatestEventSeqId": latest, "SnapshotTime": Moment(clock.write(clock.now()).decode())}
+    data: Tree = {"LatestEventSeqId": latest, "SnapshotTime": WireTime(clock.write(clock.now()).decode())}
     return _success(user, encode(data, user.style))
 
 

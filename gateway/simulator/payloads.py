@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
-from gateway.simulator.wire import Dictionary, Member, Moment, Number, Slot, Tree
+from gateway.simulator.wire import Dictionary, Member, Number, Slot, Tree, WireTime
 
 NAMES: Final = (
     "Iron Condor 45DTE",
@@ -93,12 +93,12 @@ class PayloadContext:
         """Return a decimal with a fixed scale."""
         return Number(f"{self.dice.uniform(low, high):.{digits}f}")
 
-    def moment(self) -> Moment:
+    def moment(self) -> WireTime:
         """Return a time with up to seven digits."""
         dice = self.dice
         fraction = f".{dice.randrange(10_000_000):07d}".rstrip("0")
         day, hour, minute = dice.randint(5, 30), dice.randint(14, 20), dice.randrange(60)
-        return Moment(f"2026-01-{day:02d}T{hour}:{minute:02d}:07{fraction}Z")
+        return WireTime(f"2026-01-{day:02d}T{hour}:{minute:02d}:07{fraction}Z")
 
 
 def _condition(scene: PayloadContext) -> Tree:
@@ -126,7 +126,7 @@ def _contract(scene: PayloadContext) -> Tree:
         "Underlying": dice.choice(_UNDERLYINGS),
         "Root": "SPXW",
         "OptionType": dice.choice(OPTION_TYPE),
-        "Expiration": Moment(f"2026-12-{dice.randint(1, 31):02d}T00:00:00Z"),
+        "Expiration": WireTime(f"2026-12-{dice.randint(1, 31):02d}T00:00:00Z"),
         "Strike": Number(f"{dice.randint(3000, 5500)}.5"),
         "Multiplier": 100,
     }

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from gateway.signalr import protocol
 from gateway.simulator import methods
-from gateway.simulator.connection import Connection, Limits
-from gateway.simulator.hub import Hub
+from gateway.simulator.connection import ServerConnection, ServerLimits
+from gateway.simulator.hub import SimulatedHub
 from gateway.simulator.user import User
 
 PATH: Final = "/hubs/event/v1"
@@ -70,13 +70,13 @@ class LogEntry:
 class Server:
     """Serves one Hub; every open WebSocket is in `connections`."""
 
-    def __init__(self, hub: Hub, timing: Timing, queue_bytes: int) -> None:
+    def __init__(self, hub: SimulatedHub, timing: Timing, queue_bytes: int) -> None:
         """`queue_bytes` may wait for a slow client before it is cut off."""
         self.hub = hub
-        self.connections: dict[str, Connection] = {}
+        self.connections: dict[str, ServerConnection] = {}
         self.log: deque[LogEntry] = deque(maxlen=10_000)
         self._timing = timing
-        self._limits = Limits(timing.handshake_timeout, queue_bytes)
+        self._limits = ServerLimits(timing.handshake_timeout, queue_bytes)
         self._negotiated: dict[str, tuple[User, str]] = {}
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
@@ -85,13 +85,13 @@ class Server:
             router.add_post(f"{prefix}{PATH}/negotiate", self._negotiate)
             router.add_get(f"{prefix}{PATH}", self._upgrade)
 
-    def of(self, user: User | None) -> list[Connection]:
+    def of(self, user: User | None) -> list[ServerConnection]:
         """Return the connections of `user`, or all."""
         return [connection for connection in self.connections.values() if user in (None, connection.user)]
 
     def drop(
         self,
-        connections: Iterable[Connection],
+        connections: Iterable[ServerConnection],
         how: Ending = "abort",
         *,
         error: str | None = None,
@@ -215,7 +215,7 @@ class Server:
             return web.Response(status=HTTPStatus.NOT_FOUND, text="No Connection with that ID")
         if token:
             del self._negotiated[token]
-        connection = Connection(negotiated[1], user, transport, self._limits)
+        connection = ServerConnection(negotiated[1], user, transport, self._limits)
         await socket.prepare(request)
         self._note("upgrade", user.name, connection.id, HTTPStatus.SWITCHING_PROTOCOLS)
         self.connections[connection.id] = connection

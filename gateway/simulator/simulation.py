@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.simulator import admin
 from gateway.simulator.faults import HEALTHY, Faults
-from gateway.simulator.hub import Hub
+from gateway.simulator.hub import SimulatedHub
 from gateway.simulator.listener import Listener
 from gateway.simulator.server import Ending, Server, Timing
 from gateway.simulator.user import Emission, User, emit_in_steps
@@ -63,7 +63,7 @@ class Simulator:
 
     url: str
     """What a gateway is given as `hub.url`: scheme, host and port."""
-    hub: Hub
+    hub: SimulatedHub
     server: Server
     door: Listener
     """The listening socket; `await door.shut(seconds)` refuses connections at TCP."""
@@ -89,7 +89,7 @@ class Simulator:
 async def simulator(config: SimulatorConfig) -> AsyncIterator[Simulator]:
     """Run a simulated hub; on leaving, it drops its connections as a process does that is asked to end."""
     seed = secrets.randbits(32) if config.seed is None else config.seed
-    hub = Hub(config.users, strategies=config.strategies, form=config.form, seed=seed, faults=config.faults)
+    hub = SimulatedHub(config.users, strategies=config.strategies, form=config.form, seed=seed, faults=config.faults)
     server = Server(hub, config.timing, config.queue_bytes)
     for user in hub.users.values():
         await emit_in_steps(user, config.prefill, spread=_PREFILL_SPREAD)

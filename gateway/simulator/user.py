@@ -17,7 +17,7 @@ from typing import Final
 
 from gateway.simulator.envelopes import Members, join, lot, split, thinned
 from gateway.simulator.events import CALLBACKS, EventSource, Template
-from gateway.simulator.faults import Failure, Faults, Refusal, Scope
+from gateway.simulator.faults import Failure, Faults, FaultScope, Refusal
 from gateway.simulator.history import NAMES, History, Injected, Injection
 from gateway.simulator.wire import TICKS, Clock, Form, Style, name_in
 
@@ -87,13 +87,21 @@ class User:
     """One API key: its strategies, its history, its listeners and its faults."""
 
     def __init__(
-        self, name: str, key: str, strategies: tuple[int, ...], *, seed: int, form: Form, above: Scope, busy: set[User]
+        self,
+        name: str,
+        key: str,
+        strategies: tuple[int, ...],
+        *,
+        seed: int,
+        form: Form,
+        above: FaultScope,
+        busy: set[User],
     ) -> None:
         """`above` are the hub's faults, which hold where the user has none of its own; `busy` wants its ticks."""
         self.name = name
         self.key = key
         self.strategies = strategies
-        self.scope = Scope(above)
+        self.scope = FaultScope(above)
         self.refusals: list[Refusal] = []
         self.failures: list[Failure] = []
         self.emissions: list[Emission] = []

@@ -83,7 +83,7 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class WireTime:
     """A time in UTC as .NET writes it: `2026-11-22T13:32:25.0533061Z`."""
 
     text: str
@@ -103,7 +103,9 @@ class Slot:
     name: str
 
 
-Tree = None | bool | int | str | Member | Number | Moment | Dictionary | Slot | Mapping[str, "Tree"] | Sequence["Tree"]
+Tree = (
+    None | bool | int | str | Member | Number | WireTime | Dictionary | Slot | Mapping[str, "Tree"] | Sequence["Tree"]
+)
 """A value before it has a form: no floats, since there is money in it; a form re-cases the names of a plain mapping."""
 
 
@@ -162,7 +164,7 @@ def render(tree: Tree, style: Style, slots: list[str]) -> str:
             return text(tree).replace("%", "%%")
         case Number():
             return f'"{tree.text}"' if style.decimals_as_text else tree.text
-        case Moment():
+        case WireTime():
             return f'"{time_in(style, tree.text)}"'
         case Member():
             return member_in(style.form, tree, style.enums)

@@ -8,7 +8,7 @@ from enum import Enum
 from prometheus_client.core import Metric
 
 
-class Scope(Enum):
+class MetricScope(Enum):
     """What a metric describes."""
 
     PROCESS = "process"
@@ -27,4 +27,4 @@ class Family:
     kind: type[Metric]
     help: str
     labels: tuple[str, ...] = ()
-    scope: Scope = Scope.PROCESS
+    scope: MetricScope = MetricScope.PROCESS

@@ -20,7 +20,7 @@ from gateway import __version__
 from gateway.telemetry.control_counts import CONTROL_FAMILIES, ControlCounters
 from gateway.telemetry.counters import Histogram
 from gateway.telemetry.exposition import encode, form_for
-from gateway.telemetry.families import Family, Scope
+from gateway.telemetry.families import Family, MetricScope
 from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 PREFIX: Final = "mesolive_gateway_"
@@ -159,7 +159,7 @@ _FAMILIES: Final = (
         _GAUGE,
         "EventSeqIds that the hub has and that are not committed: at most, since sequences may have holes.",
         ("account",),
-        Scope.WORST,
+        MetricScope.WORST,
     ),
     Family(
         "lag_seconds",
@@ -169,7 +169,7 @@ _FAMILIES: Final = (
         "is. It begins at 0 with the replica that serves the account now. The worst leaves out accounts that are "
         "paused, unauthorized or diverged.",
         ("account",),
-        Scope.WORST,
+        MetricScope.WORST,
     ),
     Family(
         "hub_last_record_timestamp_seconds",
@@ -177,36 +177,36 @@ _FAMILIES: Final = (
         "When the hub said anything last over the account's connection, a ping included; Unix time by this machine's "
         "clock. A hub with nothing to say still pings. The worst is the oldest of those that are connected.",
         ("account",),
-        Scope.WORST,
+        MetricScope.WORST,
     ),
     Family(
         "verified_sequence",
         _GAUGE,
         "The EventSeqId up to which everything is committed and the hub's history is final.",
         ("account",),
-        Scope.ACCOUNT,
+        MetricScope.ACCOUNT,
     ),
-    Family("account_state", _GAUGE, "1, with the account's present state.", ("account", "state"), Scope.ACCOUNT),
+    Family("account_state", _GAUGE, "1, with the account's present state.", ("account", "state"), MetricScope.ACCOUNT),
     Family(
         "account_events_total",
         _COUNTER,
         "Events of the account by what became of them, as in events_total, and gaps; those outcomes that there were.",
         ("account", "outcome"),
-        Scope.ACCOUNT,
+        MetricScope.ACCOUNT,
     ),
     Family(
         "account_disconnects_total",
         _COUNTER,
         "Connections of the account to the hub that ended; only reasons that occurred.",
         ("account", "reason"),
-        Scope.ACCOUNT,
+        MetricScope.ACCOUNT,
     ),
     Family(
         "account_connect_failures_total",
         _COUNTER,
         "Attempts to connect the account to the hub that failed; only reasons that occurred.",
         ("account", "reason"),
-        Scope.ACCOUNT,
+        MetricScope.ACCOUNT,
     ),
 )
 FAMILIES: Final[Mapping[str, Family]] = {family.name: family for family in _FAMILIES}
@@ -239,7 +239,7 @@ class _ScrapeCollector(Collector):
                 histogram.add_metric([], list(found.buckets()), found.sum)
                 yield histogram
             elif found is not None:
-                yield _metric(family.name, found, has_labels=family.scope is not Scope.WORST or self._per_account)
+                yield _metric(family.name, found, has_labels=family.scope is not MetricScope.WORST or self._per_account)
 
     def _rows(self, numbers: ReplicaMetrics) -> dict[str, _Rows | Histogram]:
         counters, accounts = numbers.counters, numbers.accounts

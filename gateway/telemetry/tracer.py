@@ -35,7 +35,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", 
 
 
 @dataclass(frozen=True, slots=True)
-class Broker:
+class MessagingSystem:
     """The broker in the words of the conventions."""
 
     system: str
@@ -51,13 +51,13 @@ class Tracer:
         self,
         source: Source | None = None,
         ratio: float = 0,
-        broker: Broker | None = None,
+        broker: MessagingSystem | None = None,
         dice: random.Random | None = None,
     ) -> None:
         """`ratio` is the part of messages, commits and requests that is sampled; all else is rare, and always is."""
         dice = dice or random.Random()  # noqa: S311 - it samples
         self._source = source
-        self._broker = broker or Broker("", {})
+        self._broker = broker or MessagingSystem("", {})
         self._messages, self._commits, self._requests = (
             Sampler(0 if source is None else ratio, dice) for _ in range(3)
         )
@@ -219,7 +219,7 @@ def check(settings: TracingSettings) -> None:
 
 
 @contextmanager
-def tracing(settings: TracingSettings, *, role: str, broker: Broker | None = None) -> Iterator[Tracer]:
+def tracing(settings: TracingSettings, *, role: str, broker: MessagingSystem | None = None) -> Iterator[Tracer]:
     """Trace by the settings for as long as the context lasts; leaving takes a second at most.
 
     `role` is what this process does. A file that cannot be used is no reason to stop: `check` reports it.

@@ -275,7 +275,7 @@ async def test_the_suite_notices_a_batch_that_expects_no_checkpoint(
 ) -> None:
     made = batch.make_batch
 
-    def unconditioned(*args: Any, **kwargs: Any) -> batch.Batch:  # noqa: ANN401
+    def unconditioned(*args: Any, **kwargs: Any) -> batch.BatchFrames:  # noqa: ANN401
         return made(*args, **kwargs | {"last_sequences": None})
 
     monkeypatch.setattr("gateway.broker.jetstream.batch.make_batch", unconditioned)

@@ -15,7 +15,7 @@ from gateway.errors import Diverged
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Anchor, decode_checkpoint, encode_checkpoint, reset_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Outcome, OutgoingItem, Page, SessionSettings, State
+from gateway.session.types import Batch, Outcome, OutgoingItem, Page, SessionLimits, State
 from tests.simulation.hub_model import ACCOUNT, NEVER, Happening, HubModel, Weather
 
 MakeSession = Callable[..., Session]
@@ -172,7 +172,7 @@ class Life:
         self._was_live = False
         """Whether the session was live over it."""
         self.incarnation = 0
-        self.settings = SessionSettings(
+        self.settings = SessionLimits(
             grace=self.weather.grace,
             buffer_bytes=self.fate.buffer_bytes,
             interval_bytes=self.fate.interval_bytes,

@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, cast
 import msgspec
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectFailed, ConnectionLost, Unauthorized
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.intake import OnPush, Pause
 from tests.simulation.virtual import EPOCH, Machine, machine_of
 
@@ -160,7 +160,7 @@ def _wake(waiting: asyncio.Future[None]) -> None:
 
 
 class FakeConnection:
-    """The surface of `gateway.signalr.connection.Connection`, without a socket; one method runs at a time."""
+    """The surface of `gateway.signalr.connection.HubConnection`, without a socket; one method runs at a time."""
 
     unfinished = 0
 
@@ -269,16 +269,16 @@ class FakeConnection:
         return b'{"Status":"Success","Data":{"Events":[%b],"ContinuationToken":null}}' % events
 
     def give_up(self, why: str) -> NoReturn:
-        """See Connection."""
+        """See HubConnection."""
         self.end("call")
         raise ConnectionLost(f"the connection is of no use: {why}", reason="call")
 
     def shown(self, text: str) -> str:
-        """See Connection."""
+        """See HubConnection."""
         return text
 
     async def close(self) -> None:
-        """See Connection."""
+        """See HubConnection."""
         self.end("closed")
         await asyncio.sleep(0)
         self.user.cross("close")
@@ -294,10 +294,10 @@ class FakeHub:
     def __init__(self, names: list[str]) -> None:
         self.users = {name: User(name) for name in names}
 
-    def connector(self) -> Callable[[str, str, Callable[[str], None]], Awaitable[Connection]]:
+    def connector(self) -> Callable[[str, str, Callable[[str], None]], Awaitable[HubConnection]]:
         """Return what connects a replica."""
 
-        async def connect(_url: str, key: str, _passed: Callable[[str], None]) -> Connection:
+        async def connect(_url: str, key: str, _passed: Callable[[str], None]) -> HubConnection:
             user = self.users[key.removeprefix("key-of-")]
             await asyncio.sleep(_LATENCY)
             user.cross("connect")
@@ -308,6 +308,6 @@ class FakeHub:
             user.connects += 1
             connection = FakeConnection(user)
             user.connections.append(connection)
-            return cast("Connection", connection)
+            return cast("HubConnection", connection)
 
         return connect

@@ -32,7 +32,7 @@ _MOST_HEADERS: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchFrames:
     """Protocol frames, ready to be written."""
 
     id: str
@@ -59,7 +59,7 @@ class BatchLayout:
 
 def make_batch(
     form: BatchLayout, commit: Commit, *, last_sequences: Mapping[str, int | None] | None, answer_to: str, largest: int
-) -> Batch:
+) -> BatchFrames:
     """Return the batch of `commit`, whose answers go to `answer_to`.
 
     `last_sequences` has the sequence of each existing checkpoint, by name, which must still be the last when the batch
@@ -109,7 +109,7 @@ def make_batch(
         if oversize.place < len(commit.messages):
             raise TooLarge(oversize.place, oversize.size, oversize.limit) from None
         raise CommitRejected(f"a checkpoint has {oversize.size} bytes, NATS takes at most {oversize.limit}") from None
-    return Batch(identity, frames, subjects, checkpoints)
+    return BatchFrames(identity, frames, subjects, checkpoints)
 
 
 def _fenced(form: BatchLayout) -> str:

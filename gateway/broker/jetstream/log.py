@@ -236,7 +236,7 @@ class JetStreamShard:
             problem = await self._what_moved(link, commit)
         raise self._spend(problem)
 
-    def _stored(self, made: batch.Batch, last: int) -> None:
+    def _stored(self, made: batch.BatchFrames, last: int) -> None:
         """Note where the checkpoints of a batch are, whose last message is at `last`."""
         self._stored_up_to = last
         if made.checkpoints:
@@ -248,7 +248,7 @@ class JetStreamShard:
             if place is not None:
                 self._newest = self._topics.checkpoint(self._form.shard, name), place
 
-    async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.Batch, Msg]:
+    async def _exchange(self, link: Link, commit: Commit) -> tuple[batch.BatchFrames, Msg]:
         """Send the batch of `commit` and return the answer to it: the first error, or the acknowledgement."""
         with link.open_inbox(self._topics.stream) as inbox:
             largest = min(link.max_payload, self._facts.max_message or link.max_payload)
@@ -317,7 +317,7 @@ def _is_bare(answer: Msg) -> bool:
     return not answer.data and not has_no_responders(answer)
 
 
-def _judge(answer: Msg, made: batch.Batch, stored_up_to: int, stream: str) -> tuple[int, BrokerError | None]:
+def _judge(answer: Msg, made: batch.BatchFrames, stored_up_to: int, stream: str) -> tuple[int, BrokerError | None]:
     """Return the last sequence stored, and what is wrong; anything but the exact acknowledgement is."""
     if has_no_responders(answer):
         return 0, OutcomeUnknown("no stream takes the commit's messages")

@@ -54,7 +54,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAt:
     """Where a stream keeps a message that it took."""
 
     stream: str
@@ -125,7 +125,7 @@ def is_marker(stored: Mapping[str, Any]) -> bool:
     return not stored.get("data") and f"{TTL}:".encode() in base64.b64decode(stored.get("hdrs", ""))
 
 
-async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str] | None) -> Stored:
+async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str] | None) -> StoredAt:
     """Publish one message, and return where the server stored it.
 
     Raises JetStreamApiError where the server refused it, PermissionDenied or NoResponders where it never reached a
@@ -141,7 +141,7 @@ async def stored(link: Link, subject: str, value: bytes, headers: dict[str, str]
         answered = json.loads(answer.data)
         refused = answered.get("error")
         if refused is None:
-            return Stored(str(answered["stream"]), int(answered["seq"]))
+            return StoredAt(str(answered["stream"]), int(answered["seq"]))
         refusal = JetStreamApiError(subject, refused)
     except (ValueError, AttributeError, KeyError, TypeError) as unclear:
         raise OutcomeUnknown(f"{subject}: unclear answer {answer.data[:100]!r}") from unclear

@@ -36,7 +36,7 @@ _BESIDE: Final = 1000
 _UNNUMBERED: Final = frozenset({DEAD_LETTER, NOTIFICATIONS, REPLAY})
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """What a batch holds of one account."""
 
     account: str
@@ -58,14 +58,14 @@ class Part(NamedTuple):
         return _PART + len(self.sequences) * self.sequences.itemsize
 
 
-class Batch(NamedTuple):
+class RecordBatch(NamedTuple):
     """A batch of records as Kafka took it."""
 
     tp: TopicPartition
     place: int
     """Of its first record; -1 where Kafka returns none."""
     records: int
-    parts: Collection[Part] = ()
+    parts: Collection[BatchPart] = ()
 
     @property
     def last(self) -> int:
@@ -81,7 +81,7 @@ def numbered(message: Message) -> Lost | None:
     return Lost(int(shared.get("incarnation") or message.own.get("incarnation", "1")), int(number))
 
 
-def parts_of(messages: Iterable[Message]) -> list[Part]:
+def parts_of(messages: Iterable[Message]) -> list[BatchPart]:
     """Return what a batch with these messages holds of each account."""
     found: dict[tuple[str, int], tuple[list[bytes], array[int]]] = {}
     for message in messages:
@@ -90,12 +90,14 @@ def parts_of(messages: Iterable[Message]) -> list[Part]:
         keys[1:] = [message.key]
         if event is not None:
             sequences.append(event.sequence)
-    return [Part(account, keys[0], keys[-1], which, sequences) for (account, which), (keys, sequences) in found.items()]
+    return [
+        BatchPart(account, keys[0], keys[-1], which, sequences) for (account, which), (keys, sequences) in found.items()
+    ]
 
 
 def _without(
-    recent: deque[tuple[TopicPartition, int, Part]], forgotten: Collection[tuple[TopicPartition, int, Part]]
-) -> deque[tuple[TopicPartition, int, Part]]:
+    recent: deque[tuple[TopicPartition, int, BatchPart]], forgotten: Collection[tuple[TopicPartition, int, BatchPart]]
+) -> deque[tuple[TopicPartition, int, BatchPart]]:
     """Return what is remembered without some of it: of a few thousand most may go."""
     dropped = {id(one) for one in forgotten}
     return deque(one for one in recent if id(one) not in dropped)
@@ -122,9 +124,9 @@ class PartitionEnds:
         self._shard = shard
         self._own = own
         self._last: dict[TopicPartition, int] = {}
-        self._recent: deque[tuple[TopicPartition, int, Part]] = deque()
+        self._recent: deque[tuple[TopicPartition, int, BatchPart]] = deque()
         self._events = self._bytes = 0  # of what is remembered
-        self._under_way: list[Batch] = []
+        self._under_way: list[RecordBatch] = []
         self._short: dict[TopicPartition, _Short] = {}
         """The partitions that lost their ends, as far as that is known; they may have grown since."""
         self.lost: dict[str, set[Lost]] = {}
@@ -166,7 +168,7 @@ class PartitionEnds:
         self._short.pop(self._own, None)
         self._under_way, self._own_places = [], []
 
-    def on_placed(self, batches: Iterable[Batch]) -> None:
+    def on_placed(self, batches: Iterable[RecordBatch]) -> None:
         """Note the places of batches of a transaction that is about to end.
 
         A batch that stands where an earlier one stood, or the marker of its transaction, shows that the earlier one is
@@ -202,7 +204,7 @@ class PartitionEnds:
         while self._events > _MOST or self._bytes > _BYTES:
             self._count(self._recent.popleft()[2], -1)
 
-    def _count(self, part: Part, sign: int) -> None:
+    def _count(self, part: BatchPart, sign: int) -> None:
         self._events += sign * len(part.sequences)
         self._bytes += sign * part.size
 
@@ -329,7 +331,7 @@ class PartitionEnds:
         if not self.lost:
             self._lost_from.clear()
 
-    def _log_lost(self, tp: TopicPartition, end: int, gone: list[Part], *, maybe_earlier_ones: bool) -> None:
+    def _log_lost(self, tp: TopicPartition, end: int, gone: list[BatchPart], *, maybe_earlier_ones: bool) -> None:
         keys: dict[str, tuple[bytes, bytes]] = {}
         for part in gone:
             keys[part.account] = keys.get(part.account, (part.first, part.last))[0], part.last

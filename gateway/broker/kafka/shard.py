@@ -25,7 +25,7 @@ from gateway.broker.kafka.cluster import ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits, largest
 from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.connection_limit import time_limit
-from gateway.broker.kafka.ends import Batch, PartitionEnds, parts_of
+from gateway.broker.kafka.ends import PartitionEnds, RecordBatch, parts_of
 from gateway.broker.kafka.error_codes import problem_of
 from gateway.broker.kafka.errors import describe, map_aiokafka_errors, permissions_may_return
 from gateway.broker.kafka.fence import Claim, read_shard, superseded
@@ -229,7 +229,7 @@ class KafkaShard:
         for failure in sorted(failures, key=lambda one: not isinstance(one, _FENCED)):
             raise failure
         self.ends.on_placed(
-            Batch(one.topic_partition, one.offset, *contents) for one, contents in zip(stored, held, strict=True)
+            RecordBatch(one.topic_partition, one.offset, *contents) for one, contents in zip(stored, held, strict=True)
         )
 
     async def _check_partitions(self, topic: str) -> None:

@@ -1,8 +1,8 @@
 """One connection of a listener: uvicorn's HTTP/1.1 with limits on what an unknown peer may cost.
 
-`Parser` refuses an invalid request before anything is routed. `Connection` limits time and memory: how long a head may
-take, how long a peer may leave an answer unread, how many connections stay open. All of it holds before authentication,
-and for any peer that can reach the port.
+`Parser` refuses an invalid request before anything is routed. `HttpConnection` limits time and memory: how long a head
+may take, how long a peer may leave an answer unread, how many connections stay open. All of it holds before
+authentication, and for any peer that can reach the port.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ class Parser(h11.Connection):
         raise h11.RemoteProtocolError(problem)
 
 
-class Connection(H11Protocol):
+class HttpConnection(H11Protocol):
     """One connection."""
 
     conn: Parser
@@ -165,7 +165,7 @@ class Connection(H11Protocol):
 
         One that is to close once its peer has read the last answer counts as long as it is there.
         """
-        alive = [one for one in self.connections if isinstance(one, Connection) and not one.is_gone]
+        alive = [one for one in self.connections if isinstance(one, HttpConnection) and not one.is_gone]
         if len(alive) <= self._limits.connections:
             return
         count = Counter(one.neighbourhood for one in alive)

@@ -13,7 +13,7 @@ from typing import Final, NoReturn
 import uvicorn
 from starlette.types import ASGIApp
 
-from gateway.control.listener.connection import LARGEST_HEAD, Connection, ConnectionLimits
+from gateway.control.listener.connection import LARGEST_HEAD, ConnectionLimits, HttpConnection
 from gateway.control.listener.handshake import shake_hands
 from gateway.control.listener.pieces import SplitLargeResponses
 from gateway.control.listener.sockets import BACKLOG
@@ -74,7 +74,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; uvicorn's own gives a TLS handshake a minute, and bounds the number of them by nothing."""
         loop = asyncio.get_running_loop()
-        create = partial(Connection, self.config, self.server_state, self._limits)
+        create = partial(HttpConnection, self.config, self.server_state, self._limits)
         self.servers = []
         for listener in sockets or ():
             if self._tls is None:
@@ -83,7 +83,9 @@ class _Server(uvicorn.Server):
                 self._accepting.append(asyncio.create_task(self._accept(listener, self._tls, create), name="accept"))
         self.started = True
 
-    async def _accept(self, listener: socket.socket, tls: ssl.SSLContext, create: Callable[[], Connection]) -> NoReturn:
+    async def _accept(
+        self, listener: socket.socket, tls: ssl.SSLContext, create: Callable[[], HttpConnection]
+    ) -> NoReturn:
         """Accept connections; where too many are at their TLS handshake, the one that began first is given up."""
         loop = asyncio.get_running_loop()
         shaking: dict[asyncio.Task[None], None] = {}

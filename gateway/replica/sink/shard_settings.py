@@ -8,7 +8,7 @@ from gateway.broker.ports import Registry
 from gateway.replica.provisioning import Provisioning
 from gateway.replica.replay.job import ReplaySettings
 from gateway.replica.sink.commit_slots import CommitSlots
-from gateway.session.types import SessionSettings
+from gateway.session.types import SessionLimits
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.tracer import NOOP_TRACER, Tracer
 
@@ -18,7 +18,7 @@ class ShardSettings:
     """What all shards of a process have in common."""
 
     start: str | int
-    session: SessionSettings
+    session: SessionLimits
     registry: Registry
     provisioning: Provisioning
     """What is wrong with the broker."""

@@ -33,7 +33,7 @@ from gateway.replica.source.subscription import HubSubscription, subscription_of
 from gateway.session.checkpoint import Checkpoint, reset_checkpoint
 from gateway.session.session import Session
 from gateway.session.types import Batch, SessionCounts, State
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.state import TargetState
 from gateway.telemetry.logs import get_logger
 
@@ -263,7 +263,7 @@ class Account:
             if self._runs.is_set():
                 return
 
-    def on_connected(self, connection: Connection) -> None:
+    def on_connected(self, connection: HubConnection) -> None:
         """Note a new connection: nothing is subscribed over it."""
         self.touch()
         self.counters.on_connected()

@@ -12,7 +12,7 @@ from gateway.accounts import AccountsDirectory
 from gateway.events.decode import Decoder
 from gateway.replica.memory import MemoryBudget
 from gateway.signalr.connect import Matched
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.transport import Transport
 from gateway.telemetry.counters import Counters
 from gateway.telemetry.tracer import NOOP_TRACER, Tracer
@@ -168,7 +168,7 @@ class RateLimiter:
         self.rate = max(self._most * _LEAST, self.rate * _SLOWER)
 
 
-Connect = Callable[[str, str, Matched], Awaitable[Connection]]
+Connect = Callable[[str, str, Matched], Awaitable[HubConnection]]
 """Connects to the hub at a URL with a key, and reports each stage, as `gateway.signalr.connection.connect` does."""
 
 

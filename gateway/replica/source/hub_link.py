@@ -11,7 +11,7 @@ from gateway.errors import HubError
 from gateway.hub.methods import Hub
 from gateway.replica.memory import memory_exhausted
 from gateway.replica.source.backpressure import Backpressure
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.telemetry.span import NO_SPAN, Span
 
 
@@ -46,7 +46,7 @@ class HubLink:
         """When its socket is not read for a moment."""
         self.connect_span: Span = NO_SPAN
         """Of the last try to connect."""
-        self._connection: Connection | None = None
+        self._connection: HubConnection | None = None
         self._last_received_at: float | None = None
         self._release = CompactEvent()
         self._released_for = ""
@@ -72,7 +72,7 @@ class HubLink:
         """Bytes of the message that is being read."""
         return 0 if self._connection is None else self._connection.unread
 
-    def on_up(self, connection: Connection) -> None:
+    def on_up(self, connection: HubConnection) -> None:
         """A connection stands."""
         self._connection = connection
 

@@ -9,7 +9,7 @@ from typing import Final
 from gateway.backoff import Backoff
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, HubError
 from gateway.hub.methods import Hub
-from gateway.hub.methods import Subscription as Answer
+from gateway.hub.methods import SubscriptionAnswer as Answer
 from gateway.replica.source.hub_calls import MAX_CALL_DELAY_S
 from gateway.session.subscriptions import Strategies
 from gateway.telemetry.logs import get_logger

@@ -28,7 +28,7 @@ from gateway.replica.source.push_receiver import PushReceiver
 from gateway.replica.source.retry import Retry, retry_of
 from gateway.replica.source.sync import sync
 from gateway.session.session import Session
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.jwt import subject_of
 from gateway.tasks import run_apart
 from gateway.telemetry.logs import bind, get_logger
@@ -113,7 +113,7 @@ class Supervisor:
         except ConfigurationError:
             return None
 
-    async def _connect(self) -> tuple[Connection, str]:
+    async def _connect(self) -> tuple[HubConnection, str]:
         """Return a connection, and the key that it was made with; its span, if it failed, is that of the log's line."""
         account, source = self._account, self._account.source
         async with source.connecting:
@@ -146,7 +146,7 @@ class Supervisor:
         finally:
             await connection.close()
 
-    async def _follow(self, connection: Connection, key: str) -> NoReturn:
+    async def _follow(self, connection: HubConnection, key: str) -> NoReturn:
         """Serve sessions over a connection until it ends; raises HubError, Diverged."""
         account, link = self._account, self._account.link
         receiver = PushReceiver(account)

@@ -9,7 +9,7 @@ import pytest
 import structlog
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.ends import Batch, Part, PartitionEnds, numbered, parts_of
+from gateway.broker.kafka.ends import BatchPart, PartitionEnds, RecordBatch, numbered, parts_of
 from gateway.broker.ports import Lost
 from gateway.errors import Unavailable
 from gateway.events.event import DeadLetter, Event, Notification
@@ -19,13 +19,13 @@ OWN = TopicPartition("checkpoints", 0)
 EVENTS, OTHERS = TopicPartition("order-update.v1", 3), TopicPartition("position-update.v1", 3)
 
 
-def part(account: str, *sequences: int) -> Part:
-    return Part(account, b"%d" % sequences[0], b"%d" % sequences[-1], 1, array("Q", sequences))
+def part(account: str, *sequences: int) -> BatchPart:
+    return BatchPart(account, b"%d" % sequences[0], b"%d" % sequences[-1], 1, array("Q", sequences))
 
 
-def wrote(ends: PartitionEnds, *batches: tuple[int, list[Part]]) -> None:
+def wrote(ends: PartitionEnds, *batches: tuple[int, list[BatchPart]]) -> None:
     for place, parts in batches:
-        ends.on_placed([Batch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
+        ends.on_placed([RecordBatch(EVENTS, place, sum(len(one.sequences) for one in parts), parts)])
         ends.on_stored()
 
 
@@ -59,7 +59,7 @@ def test_a_partition_that_ends_with_our_record_lost_its_marker() -> None:
     with pytest.raises(Unavailable, match="went back to 1"):
         ends.compare({EVENTS: 1}, is_marked=False)
     with pytest.raises(Unavailable, match="went back to 2"):
-        ends.on_placed([Batch(EVENTS, 2, 1)])
+        ends.on_placed([RecordBatch(EVENTS, 2, 1)])
     with pytest.raises(Unavailable, match="went back to 2"):
         ends.compare({EVENTS: 2})
     ends.lose(EVENTS, 1, 0, set(), now=2)
@@ -164,7 +164,7 @@ def test_what_is_older_than_what_is_remembered_may_be_lost_too() -> None:
 def test_what_was_not_stored_is_not_remembered() -> None:
     ends = PartitionEnds(0, OWN)
     wrote(ends, (0, [part("alpha", 1)]))
-    ends.on_placed([Batch(EVENTS, 2, 1, [part("alpha", 2)])])
+    ends.on_placed([RecordBatch(EVENTS, 2, 1, [part("alpha", 2)])])
     ends.begin_again()
     wrote(ends, (5, [part("alpha", 2)]))
     ends.lose(EVENTS, 2, 0, there("alpha", [1]), now=2)
@@ -188,7 +188,7 @@ def test_a_number_is_of_an_event_that_is_published_for_the_first_time() -> None:
 def of_two_topics() -> PartitionEnds:
     """Return the ends of two topics that have two records and a marker each."""
     ends = PartitionEnds(0, OWN)
-    ends.on_placed([Batch(EVENTS, 0, 2, [part("alpha", 1, 2)]), Batch(OTHERS, 0, 2, [part("alpha", 3, 4)])])
+    ends.on_placed([RecordBatch(EVENTS, 0, 2, [part("alpha", 1, 2)]), RecordBatch(OTHERS, 0, 2, [part("alpha", 3, 4)])])
     ends.on_stored()
     return ends
 
@@ -197,7 +197,9 @@ def test_a_commit_that_notices_one_loss_hides_no_other() -> None:
     """Both topics went back to 1; the records and the marker of the commit, which is aborted, stand behind that."""
     ends = of_two_topics()
     with pytest.raises(Unavailable):
-        ends.on_placed([Batch(EVENTS, 1, 3, [part("alpha", 5, 6)]), Batch(OTHERS, 1, 3, [part("alpha", 7, 8)])])
+        ends.on_placed(
+            [RecordBatch(EVENTS, 1, 3, [part("alpha", 5, 6)]), RecordBatch(OTHERS, 1, 3, [part("alpha", 7, 8)])]
+        )
     assert ends.short({EVENTS: 5, OTHERS: 5}) == {EVENTS: 1, OTHERS: 1}
 
 

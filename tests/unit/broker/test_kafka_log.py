@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from gateway.broker.kafka import losses
 from gateway.broker.kafka.cluster import FIRST, ClusterFacts
 from gateway.broker.kafka.commit_limits import LARGE, CommitLimits
-from gateway.broker.kafka.ends import Batch, Part, PartitionEnds
+from gateway.broker.kafka.ends import BatchPart, PartitionEnds, RecordBatch
 from gateway.broker.kafka.fence import Claim, ShardRecords
 from gateway.broker.kafka.losses import look_back
 from gateway.broker.kafka.shard import KafkaShard
@@ -223,8 +223,8 @@ async def test_all_partitions_that_lost_their_ends_are_read_at_once(monkeypatch:
     topics = Topics("meso", kinds)
     for kind in kinds:
         tp = TopicPartition(topics.message(kind), 1)
-        part = Part("demo", b"8", b"9", 1, array("Q", [8, 9]))
-        shard.ends.on_placed([Batch(tp, 10, 2, [part])])
+        part = BatchPart("demo", b"8", b"9", 1, array("Q", [8, 9]))
+        shard.ends.on_placed([RecordBatch(tp, 10, 2, [part])])
         shard.ends.on_stored()
         producer.ends[tp.topic] = 5
     cluster.firsts = [0, 0]

@@ -22,7 +22,7 @@ from gateway.control.auth.tokens import Tokens
 from gateway.control.deployment_view import DeploymentView
 from gateway.control.listener.server import serving
 from gateway.control.listener.sockets import bind, url_of
-from gateway.control.middleware import AdmissionMiddleware, Limits
+from gateway.control.middleware import AdmissionMiddleware, RequestLimits
 from gateway.errors import GatewayError
 from gateway.settings.sections import ReplaysSettings
 from gateway.state import Observed, Phase, ReplayState, encode_record
@@ -89,7 +89,9 @@ class Api:
     owning: bool = True
     """Whether an owner applies what is wanted."""
 
-    async def replica(self, tokens: Tokens | None = None, limits: Limits | None = None, *, fills: bool = True) -> None:
+    async def replica(
+        self, tokens: Tokens | None = None, limits: RequestLimits | None = None, *, fills: bool = True
+    ) -> None:
         """Serve one more."""
         view = View(lambda _: None)
         if fills:

@@ -18,7 +18,7 @@ from gateway.control.auth.token_lines import line_of
 from gateway.control.auth.tokens import Tokens, new_token
 from gateway.control.listener.server import serving
 from gateway.control.listener.sockets import address_of, bind
-from gateway.control.middleware import BODY, AdmissionMiddleware, Limits
+from gateway.control.middleware import BODY, AdmissionMiddleware, RequestLimits
 from gateway.errors import ConfigurationError, Unavailable
 from tests.unit.control.conftest import Api
 
@@ -150,7 +150,7 @@ async def test_a_large_body_is_refused_whether_its_size_is_told_or_not(api: Api,
 
 
 async def test_too_many_at_once_are_told_to_come_again(api: Api) -> None:
-    await api.replica(limits=Limits(at_once=2))
+    await api.replica(limits=RequestLimits(at_once=2))
     api.owning = False
     waiting = [asyncio.create_task(api.ask("POST /v1/accounts/main/reconnect", at=1)) for _ in range(2)]
     await asyncio.sleep(0.3)
@@ -165,7 +165,7 @@ async def test_each_token_has_its_share_and_some_requests_are_kept_for_operators
     viewers, operator = [new_token() for _ in range(3)], new_token()
     lines = [line_of(f"vera-{number}", Role.VIEWER, token) for number, token in enumerate(viewers)]
     tokens_file.write_text("\n".join([*lines, line_of("otto", Role.OPERATOR, operator), ""]))
-    await api.replica(Tokens(tokens_file), Limits(at_once=4, each=2, for_operators=1, reading=3))
+    await api.replica(Tokens(tokens_file), RequestLimits(at_once=4, each=2, for_operators=1, reading=3))
     port = int(api.urls[1].rpartition(":")[2])
     held: list[asyncio.StreamWriter] = []
 
@@ -195,7 +195,7 @@ async def test_each_token_has_its_share_and_some_requests_are_kept_for_operators
 
 
 async def test_an_answer_that_takes_too_long_is_given_up(api: Api) -> None:
-    await api.replica(limits=Limits(answering=0.2))
+    await api.replica(limits=RequestLimits(answering=0.2))
     api.owning = False
     answer = await api.ask("POST /v1/accounts/main/reconnect", at=1)
     assert (answer.status, answer.problem) == (503, "timed-out")
@@ -211,7 +211,7 @@ async def test_a_caller_who_reads_slowly_may_take_longer_than_the_answer() -> No
         await send({"type": "http.response.body", "body": body})
 
     listener = bind("control", "127.0.0.1", 0)
-    async with serving(AdmissionMiddleware(app, None, Limits(answering=0.2)), listener):
+    async with serving(AdmissionMiddleware(app, None, RequestLimits(answering=0.2)), listener):
         with socket.socket() as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             peer.setblocking(False)  # noqa: FBT003 - the library's name for it
@@ -226,7 +226,7 @@ async def test_a_caller_who_reads_slowly_may_take_longer_than_the_answer() -> No
 
 
 async def test_a_body_that_does_not_come_is_given_up(api: Api) -> None:
-    await api.replica(limits=Limits(reading=0.2))
+    await api.replica(limits=RequestLimits(reading=0.2))
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.urls[1].rpartition(":")[2]))
     writer.write(f"PUT {TARGET} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n".encode())
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallFailed, CallTimedOut, ConnectionLost
-from gateway.hub.methods import Hub, Subscription
+from gateway.hub.methods import Hub, SubscriptionAnswer
 from gateway.signalr.calls import CallBudget
 
 LATEST = b'{"LatestEventSeqId":1,"SnapshotTime":"2026-01-01T00:00:00Z"}'
@@ -87,4 +87,4 @@ async def test_an_error_is_an_error_whatever_method_it_comes_from() -> None:
 async def test_a_duplicate_request_at_a_subscription_says_that_it_holds() -> None:
     hub, _ = hub_of(b'{"Status":"DuplicateRequest","Error":{"Code":"DuplicateRequest"}}')
 
-    assert await hub.subscribe([1, 2]) == Subscription((1, 2), ())
+    assert await hub.subscribe([1, 2]) == SubscriptionAnswer((1, 2), ())

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import CallFailed, CallRejected
-from gateway.hub.methods import EventsPage, Hub, Latest, Subscription, read_envelope
+from gateway.hub.methods import EventsPage, Hub, Latest, SubscriptionAnswer, read_envelope
 
 
 class Answers:
@@ -153,13 +153,13 @@ async def test_a_latest_that_is_none_fails_the_call(payload: str, message: str) 
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
-        ('"SuccessfulStrategies":[1,2],"FailedStrategies":[3]', Subscription((1, 2), (3,))),
-        ('"successfulStrategies":[1,"2"]', Subscription((1, 2), ())),
-        ('"SuccessfulStrategies":null,"FailedStrategies":null', Subscription((), ())),
-        ('"FailedStrategies":[3]', Subscription((), (3,))),
+        ('"SuccessfulStrategies":[1,2],"FailedStrategies":[3]', SubscriptionAnswer((1, 2), (3,))),
+        ('"successfulStrategies":[1,"2"]', SubscriptionAnswer((1, 2), ())),
+        ('"SuccessfulStrategies":null,"FailedStrategies":null', SubscriptionAnswer((), ())),
+        ('"FailedStrategies":[3]', SubscriptionAnswer((), (3,))),
     ],
 )
-async def test_a_subscription_may_leave_out_what_is_empty(payload: str, expected: Subscription) -> None:
+async def test_a_subscription_may_leave_out_what_is_empty(payload: str, expected: SubscriptionAnswer) -> None:
     assert await hub(f'{{"Status":0,"Data":{{{payload}}}}}').subscribe(None) == expected
     assert await hub(f"{{{payload}}}").unsubscribe([1]) == expected
 

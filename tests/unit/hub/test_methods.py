@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import CallFailed, CallRejected
-from gateway.hub.methods import Hub, Subscription
+from gateway.hub.methods import Hub, SubscriptionAnswer
 from gateway.signalr.connect import connect
 from gateway.signalr.transport import Transport
 from gateway.simulator import PATH, Failure, Form, Simulator, SimulatorConfig, simulator
@@ -33,9 +33,9 @@ async def hub(simulated: Simulator) -> AsyncIterator[Hub]:
 
 
 async def test_a_subscription_names_what_holds_and_what_does_not(hub: Hub) -> None:
-    assert await hub.subscribe(None) == Subscription((1, 2, 3, 4, 5), ())
-    assert await hub.subscribe([1, 99]) == Subscription((1,), (99,))
-    assert await hub.unsubscribe([]) == Subscription((), ())
+    assert await hub.subscribe(None) == SubscriptionAnswer((1, 2, 3, 4, 5), ())
+    assert await hub.subscribe([1, 99]) == SubscriptionAnswer((1,), (99,))
+    assert await hub.unsubscribe([]) == SubscriptionAnswer((), ())
     assert await hub.unsubscribe(None)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, cast
 
 from gateway.broker.control_view import VersionedDesired
 from gateway.replica.source.account import Account, AccountState
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.state import Desired
 from tests.support.in_process import Build, World
 
@@ -32,9 +32,9 @@ class Hub:
     """Called with what is asked, before it is answered."""
     last_received_at: float = 0.0
 
-    async def connect(self, *_: object) -> Connection:
+    async def connect(self, *_: object) -> HubConnection:
         """Connect, as `gateway.signalr.connect.connect` does."""
-        return cast("Connection", self)
+        return cast("HubConnection", self)
 
     async def run(self, *_: object) -> NoReturn:
         """Push nothing."""

@@ -14,12 +14,12 @@ from gateway.replica.source.account import AccountState
 from gateway.replica.source.catch_up_span import CatchUpSpan
 from gateway.replica.source.prefetch import PagePrefetcher
 from gateway.replica.source.sync import SyncLoop
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.intake import Intake
 from gateway.signalr.receipt import Receipt
 from tests.support.in_process import Build
 
-OURS = {one.__name__ for one in (Connection, Hub, PagePrefetcher, SyncLoop, CatchUpSpan, Intake, Receipt)}
+OURS = {one.__name__ for one in (HubConnection, Hub, PagePrefetcher, SyncLoop, CatchUpSpan, Intake, Receipt)}
 THEIRS = {"ClientWebSocketResponse", "ResponseHandler", "ClientResponse", "BaseExceptionGroup", "ExceptionGroup"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from gateway.events.event import DeadLetter, Event, Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page, PageRequest, SessionSettings
+from gateway.session.types import Batch, Content, Outcome, OutgoingItem, Page, PageRequest, SessionLimits
 
 OLD = -3600.0
 """A time, in seconds by the hub's clock, that is beyond any grace."""
@@ -45,7 +45,7 @@ class Scene:
 
     def __init__(self, checkpoint: Checkpoint | None = None, *, start: str | int = "earliest", **more: Any) -> None:
         known = more.pop("known", False)
-        self.settings = SessionSettings(**more)
+        self.settings = SessionLimits(**more)
         self.session = Session("acme", checkpoint, start=start, settings=self.settings, known=known)
         self.now = 100.0
         self.items: list[OutgoingItem] = []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from gateway.events.event import Notification
 from gateway.session.checkpoint import Checkpoint, decode_checkpoint
 from gateway.session.session import Session
-from gateway.session.types import Outcome, Page, SessionSettings, State
+from gateway.session.types import Outcome, Page, SessionLimits, State
 from tests.unit.session.scenes import Scene, clock, event, events, letter, live
 
 KIBI = 1024
@@ -201,7 +201,7 @@ def test_a_sparse_history_is_paged_within_the_limit_and_comes_to_its_end(page: i
 
 def test_the_largest_checkpoint_that_can_be_is_below_128_kib() -> None:
     """Every ring full, every interval as long as can be, subscriptions and subject at their limits."""
-    session = Session("acme", None, settings=SessionSettings())
+    session = Session("acme", None, settings=SessionLimits())
     session.subscribe(range(10**6, 10**6 + 1500))
     session.on_connected("s" * 256)
     session.on_subscribed()

@@ -26,7 +26,7 @@ from gateway.session.hub_clock import Moment
 from gateway.session.interval_set import IntervalSet
 from gateway.session.subscriptions import MAX_BYTES, MAX_PAST_BYTES, Subscription
 from gateway.session.taking_back import LOST_BYTES
-from gateway.session.types import SessionSettings
+from gateway.session.types import SessionLimits
 
 RECORDED = (
     b'{"version":1,"verified":41,"incarnation":2,"anchor":[40,"10f687b3-c9a7-6caa-fd89-7d99fe7ad0b0",'
@@ -211,7 +211,7 @@ def test_another_event_is_known_by_its_id_else_by_its_time(known: Anchor, shown:
 
 
 def test_the_fullest_checkpoint_stays_below_what_brokers_are_asked_to_take() -> None:
-    bounds = SessionSettings()
+    bounds = SessionLimits()
     settled = IntervalSet((at, at) for at in range(2**61, 2**61 + bounds.interval_bytes // 4 * 2, 2))
     strategies = frozenset(range(10**9, 10**9 + (MAX_BYTES + MAX_PAST_BYTES) // 11))
     holes = IntervalSet((at, at) for at in range(2**61 - 10**5, 2**61 - 10**5 + HOLE_BYTES // 4 * 2, 2))

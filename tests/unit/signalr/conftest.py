@@ -14,7 +14,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed
 from gateway.signalr.connect import connect
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.transport import Transport
 from tests.support.certificates import Authority
 
@@ -83,7 +83,7 @@ async def negotiated(_: web.Request) -> web.Response:
 
 Start = Callable[..., Awaitable[Hub]]
 Transports = Callable[..., Transport]
-Connect = Callable[..., Awaitable[Connection]]
+Connect = Callable[..., Awaitable[HubConnection]]
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ async def open_to(transports: Transports) -> AsyncIterator[Connect]:
     """Connect to a hub; closed after the test."""
     async with AsyncExitStack() as stack:
 
-        async def open_to(hub: Hub, **fields: Any) -> Connection:  # noqa: ANN401 - Transport's own fields
+        async def open_to(hub: Hub, **fields: Any) -> HubConnection:  # noqa: ANN401 - Transport's own fields
             connection = await connect(transports(**fields), hub.url, KEY)
             stack.push_async_callback(connection.close)
             return connection

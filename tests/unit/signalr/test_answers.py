@@ -18,7 +18,7 @@ from gateway.errors import ConnectFailed
 from gateway.hub.client import hub_http, transport_of
 from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 
 PATH = "/hubs/event/v1"
 KEY = "the-key-of-an-account"
@@ -84,7 +84,7 @@ async def http_of(url: str, *, skips: bool = False) -> AsyncIterator[tuple[HubSe
         yield made, http
 
 
-async def opened(url: str) -> Connection:
+async def opened(url: str) -> HubConnection:
     async with http_of(url, skips=True) as (settings, http):
         connection = await connect(transport_of(settings, http), url + PATH, KEY)
         await connection.close()

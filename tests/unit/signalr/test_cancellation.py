@@ -13,7 +13,7 @@ from aiohttp import web
 
 from gateway.errors import ConnectFailed, GatewayError
 from gateway.signalr.connect import connect
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 
 KEY = "the-key-of-an-account"
 Start = Callable[..., Awaitable[Any]]
@@ -31,7 +31,7 @@ class CancelledAt:
         self._late = late
         self.waits = 0
 
-    def __await__(self) -> Generator[Any, Any, Connection]:
+    def __await__(self) -> Generator[Any, Any, HubConnection]:
         task = asyncio.current_task()
         assert task is not None
         steps = self._coroutine.__await__()
@@ -139,7 +139,7 @@ async def test_a_connect_that_fails_at_any_stage_leaves_nothing_open(  # noqa: P
 async def test_a_thousand_connections_come_and_go_without_a_trace(
     start: Start, transports: Transports, opened: Opened, until: Until
 ) -> None:
-    async def come_and_go(connection: Connection) -> None:
+    async def come_and_go(connection: HubConnection) -> None:
         running = asyncio.create_task(connection.run(lambda *_: None))
         await asyncio.sleep(0)
         await connection.close()

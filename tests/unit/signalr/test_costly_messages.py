@@ -17,7 +17,7 @@ from gateway.errors import ConnectionLost
 from gateway.events.decode import Decoder
 from gateway.events.lossless_json import MAX_PARTS
 from gateway.replica.source import push_receiver
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.large_records import decode_aside
 from tests.support.costly import COSTLY, ROOM
 
@@ -73,7 +73,7 @@ class Taken:
         await decode_aside(push_receiver.decoded, self.decoder, "account", target, arguments)
         self.is_busy = False
 
-    async def until_lost(self, connection: Connection) -> ConnectionLost:
+    async def until_lost(self, connection: HubConnection) -> ConnectionLost:
         connection.on_large = self.on_large
         with pytest.raises(ConnectionLost) as lost:
             await connection.run(self.on_push, at_sight=self.at_sight)

@@ -15,14 +15,14 @@ import pytest
 from gateway.errors import ConnectionLost
 from gateway.signalr.calls import Calls
 from gateway.signalr.connect import connect
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from gateway.signalr.intake import Intake
 from gateway.signalr.protocol import RecordReader
 from gateway.signalr.receipt import Receipt
 
 Start = Callable[..., Awaitable[Any]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
-OURS = {one.__name__ for one in (Connection, Intake, Receipt, Calls, RecordReader)}
+OURS = {one.__name__ for one in (HubConnection, Intake, Receipt, Calls, RecordReader)}
 THEIRS = {"ClientWebSocketResponse", "ClientResponse", "ClientRequest", "ResponseHandler"}
 """Those of aiohttp that only a client has; the hub's side is in this process too."""
 
@@ -68,14 +68,14 @@ async def is_silent(peer: Any) -> None:  # noqa: ANN401 - conftest's Peer
     await peer.gone()
 
 
-async def ends_by_itself(connection: Connection) -> None:
+async def ends_by_itself(connection: HubConnection) -> None:
     """Read until the hub ends it, with a call in flight."""
     calling = connection.call("GetEventsSince", {"Limit": 1})
     lost = await asyncio.gather(connection.run(lambda *_: None), calling, return_exceptions=True)
     assert all(isinstance(one, ConnectionLost) for one in lost)
 
 
-async def is_cancelled(connection: Connection) -> None:
+async def is_cancelled(connection: HubConnection) -> None:
     """Read until it is cancelled."""
     running = asyncio.create_task(connection.run(lambda *_: None))
     await asyncio.sleep(0.02)
@@ -83,7 +83,7 @@ async def is_cancelled(connection: Connection) -> None:
     await asyncio.wait({running})
 
 
-async def is_never_read(_connection: Connection) -> None:
+async def is_never_read(_connection: HubConnection) -> None:
     """End before anything was read."""
 
 
@@ -97,7 +97,7 @@ WAYS = [
 @pytest.mark.parametrize(("speak", "lives"), WAYS, ids=lambda way: way.__name__)
 async def test_a_connection_that_ended_is_freed_at_once(
     speak: Callable[[Any], Awaitable[None]],
-    lives: Callable[[Connection], Awaitable[None]],
+    lives: Callable[[HubConnection], Awaitable[None]],
     start: Start,
     transports: Callable[..., Any],
     until: Until,

@@ -16,7 +16,7 @@ from gateway.hub.client import hub_http, transport_of
 from gateway.hub.methods import PATH
 from gateway.settings.sections import HubSettings
 from gateway.signalr.connect import connect
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 from tests.unit.signalr.answers import answering
 
 KEY = "the-key-of-an-account"
@@ -105,7 +105,7 @@ async def proxy(answers: Answers = None) -> AsyncIterator[tuple[Proxy, int]]:
         yield proxy, server.sockets[0].getsockname()[1]
 
 
-async def through(proxy: str, hub: str, **settings: Any) -> Connection:  # noqa: ANN401 - of the hub
+async def through(proxy: str, hub: str, **settings: Any) -> HubConnection:  # noqa: ANN401 - of the hub
     """Connect to a hub through a proxy, as the gateway does, and close."""
     made = HubSettings(url=hub.removesuffix(PATH), proxy=proxy, **settings)
     async with hub_http(made) as http:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.errors import ConnectionLost
-from gateway.signalr.connection import Connection
+from gateway.signalr.connection import HubConnection
 
 Start = Callable[..., Awaitable[Any]]
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -44,7 +44,7 @@ async def test_what_is_not_complete_is_counted_and_told(
         await peer.gone()
 
     sizes: list[int] = []
-    connection: Connection = await open_to(await start(speak))
+    connection: HubConnection = await open_to(await start(speak))
 
     def on_growth() -> None:
         sizes.append(connection.unfinished)
@@ -71,7 +71,7 @@ async def test_nothing_is_left_of_what_is_complete(start: Start, open_to: Start,
         await peer.gone()
 
     pushed: list[str] = []
-    connection: Connection = await open_to(await start(speak))
+    connection: HubConnection = await open_to(await start(speak))
     running = asyncio.create_task(connection.run(lambda target, _: pushed.append(target)))
     await until(lambda: len(pushed) == 66)
     assert connection.unfinished == 0
@@ -84,7 +84,7 @@ async def test_a_connection_that_may_not_grow_any_more_ends(start: Start, open_t
         await one_frame(peer)
         await peer.gone()
 
-    connection: Connection = await open_to(await start(speak))
+    connection: HubConnection = await open_to(await start(speak))
 
     def refuse() -> None:
         raise ConnectionLost("no room", reason="too-large")

@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 
 from gateway.simulator.events import CALLBACKS
-from gateway.simulator.faults import HEALTHY, Faults, Refusal, Scope
-from gateway.simulator.hub import Hub
+from gateway.simulator.faults import HEALTHY, Faults, FaultScope, Refusal
+from gateway.simulator.hub import SimulatedHub
 from gateway.simulator.user import Emission, Subscriber, User, emit_in_steps
 from gateway.simulator.wire import Form, name_in
 
 
 @pytest.fixture
-def hub() -> Hub:
-    return Hub({"demo": "key"}, strategies=(1, 2, 3), form=Form.CAMEL_INT, seed=7)
+def hub() -> SimulatedHub:
+    return SimulatedHub({"demo": "key"}, strategies=(1, 2, 3), form=Form.CAMEL_INT, seed=7)
 
 
 @pytest.fixture
-def user(hub: Hub) -> User:
+def user(hub: SimulatedHub) -> User:
     return hub.users["demo"]
 
 
@@ -190,7 +190,7 @@ def test_a_rate_gives_its_number_of_events_and_stops_at_its_total(user: User) ->
     assert len(user.history) == 55
 
 
-def test_a_paused_user_emits_nothing_at_its_rate(hub: Hub, user: User) -> None:
+def test_a_paused_user_emits_nothing_at_its_rate(hub: SimulatedHub, user: User) -> None:
     user.begin(Emission(rate=1000, remaining=None))
     user.paused = True
     hub.tick(1.0)
@@ -217,7 +217,7 @@ def test_who_connects_may_be_told_which_signals_and_errors_are_on(user: User) ->
     assert all(payload["state"] == 1 for payload in payloads(records))
 
 
-def test_a_user_has_the_hubs_faults_and_its_own_over_them(hub: Hub, user: User) -> None:
+def test_a_user_has_the_hubs_faults_and_its_own_over_them(hub: SimulatedHub, user: User) -> None:
     hub.scope.patch({"drop": 0.1, "delay": 1})
     user.scope.patch({"drop": 0.2})
     assert user.faults == Faults(drop=0.2, delay=1)
@@ -229,7 +229,7 @@ def test_a_user_has_the_hubs_faults_and_its_own_over_them(hub: Hub, user: User) 
 
 @pytest.mark.parametrize("changes", [{"dorp": 1}, {"drop": 2}, {"drop": "often"}, {"form": "xml"}, {"slow": {"x": -1}}])
 def test_what_is_no_fault_is_refused_and_changes_nothing(changes: dict[str, object]) -> None:
-    scope = Scope()
+    scope = FaultScope()
     with pytest.raises(ValueError, match=r"."):
         scope.patch({"delay": 1, **changes})
     assert scope.faults == HEALTHY

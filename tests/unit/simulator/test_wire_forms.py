@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.simulator import CALLBACKS, UNKNOWN, Faults, Form, Simulator
-from gateway.simulator.faults import Scope
+from gateway.simulator.faults import FaultScope
 
 KINDS = len(CALLBACKS)
 Run = Callable[..., Awaitable[Simulator]]
@@ -330,7 +330,7 @@ async def test_an_enum_may_be_declared_in_another_order(look: Look) -> None:
 )
 def test_an_order_that_is_none_is_refused_in_words(enums: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)):
-        Scope().patch({"enums": enums})
+        FaultScope().patch({"enums": enums})
 
 
 def test_an_order_that_is_none_is_refused_from_the_start() -> None:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain
 from gateway.replica.account_metrics import CONNECT_FAILURE_REASONS, DISCONNECT_REASONS
 from gateway.telemetry.control_counts import CONTROL_FAMILIES
 from gateway.telemetry.counters import Counters, Histogram
-from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, Metrics, Scope
+from gateway.telemetry.metrics import FAMILIES, OUTCOMES, PREFIX, Metrics, MetricScope
 from gateway.telemetry.replica_metrics import AccountMetrics, ReplicaMetrics
 
 ROOT = Path(__file__).parents[3]
@@ -183,7 +183,9 @@ def test_without_accounts_the_worst_is_told_and_none_is_named() -> None:
     assert not {"calm", "behind", "paused", "lonely"} & {
         part for key in now for part in key[1:] if key[0] != "accounts"
     }
-    assert not {name for name, family in FAMILIES.items() if family.scope is Scope.ACCOUNT} & {key[0] for key in now}
+    assert not {name for name, family in FAMILIES.items() if family.scope is MetricScope.ACCOUNT} & {
+        key[0] for key in now
+    }
     assert now["accounts", "live"] == 2
 
 

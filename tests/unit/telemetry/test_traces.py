@@ -26,7 +26,7 @@ from gateway.publication import event_message
 from gateway.telemetry import span, tracer
 from gateway.telemetry.sampler import Sampler
 from gateway.telemetry.span import NO_SPAN, add_trace
-from gateway.telemetry.tracer import NOOP_TRACER, Broker, Tracer, end_request
+from gateway.telemetry.tracer import NOOP_TRACER, MessagingSystem, Tracer, end_request
 
 MESSAGE = event_message(Event("acme", "order-update", 42, "an-id", "2026-11-22T13:32:25.0923668Z", 7, b"{}"))
 Make = Callable[..., Tracer]
@@ -126,7 +126,9 @@ def test_a_commit_links_to_its_messages_and_a_failed_one_says_so(tracer: Make, s
 
 def test_a_commit_over_several_topics_names_none(tracer: Make, spans: InMemorySpanExporter) -> None:
     other = event_message(Event("beta", "leg-update", 1, None, "2026-11-22T13:32:25Z", None, b"{}"))
-    tracer(broker=Broker("kafka", {"order-update": "mesolive.order-update.v1"})).send(3, [MESSAGE, other], 2, []).end()
+    tracer(broker=MessagingSystem("kafka", {"order-update": "mesolive.order-update.v1"})).send(
+        3, [MESSAGE, other], 2, []
+    ).end()
     (span,) = spans.get_finished_spans()
     assert span.name == "send"
     assert "messaging.destination.name" not in (span.attributes or {})
