@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from gateway.accounts import shard_of
 from gateway.bootstrap.broker_parts import TOPICS, Broker, BrokerFacts, access_of, replica_name
@@ -18,6 +19,7 @@ from gateway.broker.jetstream.reader import JetStreamReader
 from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.topics import Topics
 from gateway.broker.jetstream.trial import OLDEST, Trial
+from gateway.broker.one_cluster import AT_START, OneCluster
 from gateway.errors import ConfigurationError
 from gateway.settings.model import Settings
 from gateway.settings.sections import BrokerSettings, TopicsSettings
@@ -52,19 +54,24 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         registry = JetStreamRegistry(connection, topics)
         ownership = JetStreamOwnership(connection, topics)
         audit = JetStreamAudit(connection, topics)
+        one_cluster = OneCluster(settings.servers, partial(stream.identity, connection, topics))
 
         async def prepare(_: Settings) -> BrokerFacts:
             replicas, create = settings.replicas, kept.create
+            await one_cluster.check(AT_START)  # before anything is made in another one
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
             await audit.prepare(replicas=replicas, create=create, retention=kept.audit_retention)
+            if one_cluster.is_new:
+                await one_cluster.check(AT_START)
             summary = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
             return BrokerFacts(f"{summary}; {OLDEST} is the oldest server that is supported")
 
         trial = Trial(connection, topics)
 
         async def tried_whole() -> list[str]:
+            await one_cluster.check(settings.commit_timeout)
             await trial.reads()
             await trial.batches()
             return []
@@ -72,6 +79,7 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         async def again(whole: Settings) -> None:
             await prepare(whole)
             await registry.ensure_layout(whole.shards)
+            await one_cluster.check(settings.commit_timeout)
 
         async def refused(whole: Settings, accounts: Iterable[str]) -> list[str]:
             return await connection.link.refused(_written(topics, whole.shards, accounts))

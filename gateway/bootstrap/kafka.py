@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from gateway.bootstrap.broker_parts import TOPICS, Broker, BrokerFacts, access_of, replica_name
@@ -21,6 +22,7 @@ from gateway.broker.kafka.reader import KafkaReader
 from gateway.broker.kafka.registry import KafkaRegistry
 from gateway.broker.kafka.topics import Topics
 from gateway.broker.kafka.trial import OLDEST, Trial
+from gateway.broker.one_cluster import AT_START, OneCluster
 from gateway.settings.model import Settings
 from gateway.settings.sections import BrokerSettings, TopicsSettings
 
@@ -72,6 +74,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
 
         async def prepare(whole: Settings) -> BrokerFacts:
             wanted = topics_of(whole)
+            await one_cluster.check(AT_START)  # before anything is made in another one
             surplus = await cluster.prepare(connection, wanted)
             await ownership.check()
             log.recreate_missing_topics(wanted)
@@ -84,9 +87,11 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             await trial.begin()
 
         async def tried_whole() -> list[str]:
+            await one_cluster.check(settings.commit_timeout)
             return await trial.whole(settings.commit_timeout)
 
         async def again(whole: Settings) -> None:
+            await one_cluster.check(settings.commit_timeout)
             try:
                 await cluster.compare(connection, topics_of(whole))
             except cluster.MissingTopics as missing:
@@ -96,6 +101,7 @@ async def open_kafka(settings: BrokerSettings, kept: TopicsSettings) -> AsyncIte
             return await permissions.missing_permissions(connection, topics, whole.shards)
 
         reader, registry = KafkaReader(connection, topics), KafkaRegistry(connection, topics, kept.partitions)
+        one_cluster = OneCluster(settings.servers, partial(cluster.identity, options))
         timing = GroupTiming()
         ownership = KafkaOwnership(connection, topics, timing)
         trial = Trial(connection, topics, session=timing.session, transaction=log_settings.transaction_timeout)

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from gateway.broker.jetstream import stream
 from gateway.broker.jetstream.connection import Connection, ConnectionOptions, connect
+from gateway.broker.jetstream.registry import JetStreamRegistry
 from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.jetstream.topics import Topics
 from gateway.cli.check import _check_broker
@@ -102,3 +104,16 @@ async def test_a_cluster_without_a_leader_says_so_and_is_waited_for(folder: Path
             for server in others:
                 server.start()
             await prepared(connection)
+
+
+async def test_servers_of_a_cluster_are_one_before_and_after_their_streams_are_made(folder: Path) -> None:
+    topics = Topics("meso")
+    with cluster(folder) as servers:
+        urls = [server.url for server in servers]
+        async with connect(ConnectionOptions(servers=urls)) as connection:
+            assert {await stream.identity(connection, topics, url) for url in urls} == {None}
+            registry = JetStreamRegistry(connection, topics)
+            async with asyncio.timeout(TIMEOUT_S):
+                await registry.prepare(replicas=3, create=True)
+            (created,) = {await stream.identity(connection, topics, url) for url in urls}
+    assert created

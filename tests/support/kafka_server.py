@@ -71,12 +71,13 @@ class KafkaServer(Freezable):
         nodes: int | None = None,
         scram: dict[str, str] | None = None,
         java: Sequence[str] = (),
+        cluster_id: str = _CLUSTER_ID,
     ) -> None:
         """`config` adds to the properties or replaces some; `{port}` and `{controller}` in values are its ports.
 
         `voters` are the ports of all controllers by node, where there are several or it is none itself; `nodes` is
         how many brokers there are, where not all of them are controllers; `scram` are passwords by user,
-        known from the first start on; `java` are more of the options of its Java.
+        known from the first start on; `java` are more of the options of its Java; `cluster_id` names its cluster.
         """
         self.folder = folder
         self.number = number
@@ -91,6 +92,7 @@ class KafkaServer(Freezable):
         self._config = config or {}
         self._scram = scram or {}
         self._options = java
+        self._cluster_id = cluster_id
 
     @property
     def address(self) -> str:
@@ -211,7 +213,7 @@ class KafkaServer(Freezable):
             for user, password in self._scram.items()
             for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
         ]
-        tool = ["kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(self._file), *known]
+        tool = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._file), *known]
         done = subprocess.run([*_java(), *tool], capture_output=True, check=False, timeout=_READY)
         assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
 

@@ -112,6 +112,15 @@ class Connection:
                 raise failure
         raise Unavailable(_failure_message(race.failures))
 
+    @asynccontextmanager
+    async def visit(self, server: str) -> AsyncIterator[Link]:
+        """Yield a link of its own to one of the configured servers; raises ConfigurationError, Unavailable."""
+        link = await _dial(self.options, server, None, self.options.timeout)
+        try:
+            yield link
+        finally:
+            await link.close()
+
     async def _dial_again(self) -> None:
         """Try the known servers until one accepts: a silent server does not delay new tries at the others."""
         clock = asyncio.get_running_loop().time

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.broker.jetstream.client_internals import server_info
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
 from gateway.broker.jetstream.link import JetStreamApiError, Link
@@ -101,6 +102,22 @@ async def facts(link: Link, topics: Topics) -> StreamFacts:
             problem = f"{who} takes messages of up to {limit} bytes, too few for usual events"
             raise ActionRequired(f"{problem}. Mend it: set {setting} to {SMALLEST_MESSAGE} or more")
     return StreamFacts(created=str(info["created"]), max_message=largest if largest > 0 else None)
+
+
+async def identity(connection: Connection, topics: Topics, server: str) -> str | None:
+    """Ask one server when the stream of the accounts was created, to tell clusters apart.
+
+    Where there is none, a server without a cluster is known by its id; None for one with. Raises ConfigurationError,
+    Unavailable.
+    """
+    async with connection.visit(server) as link:
+        try:
+            return str((await link.api(f"STREAM.INFO.{topics.control}"))["created"])
+        except JetStreamApiError as refusal:
+            if refusal.code != _NOT_FOUND:
+                raise
+            info = server_info(link.client)
+            return None if info.get("cluster") else str(info.get("server_id"))
 
 
 def _check_server(link: Link) -> None:

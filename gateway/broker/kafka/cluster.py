@@ -19,7 +19,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.structs import TopicPartition
 
-from gateway.broker.kafka.connection import Connection
+from gateway.broker.kafka.connection import Connection, ConnectionOptions, connect
 from gateway.broker.kafka.errors import map_aiokafka_errors, permission_error
 from gateway.broker.kafka.topic_rules import (
     SAFE_ELECTION,
@@ -147,6 +147,16 @@ async def _compare(
         )
         raise ConfigurationError("topics", "; ".join(problems), remedy)
     return [surplus(one, len(found[one.name])) for one in wanted if len(found[one.name]) > one.partitions]
+
+
+async def identity(options: ConnectionOptions, server: str) -> str | None:
+    """Ask one server for the id of its cluster; None where that has none yet.
+
+    Raises ConfigurationError, Unavailable.
+    """
+    async with connect(replace(options, servers=[server])) as connection:
+        answer = (await connection.ask(MetadataRequest([], allow_auto_topic_creation=False))).to_object()
+    return answer.get("cluster_id") or None
 
 
 async def facts(connection: Connection, topics: Topics, partitions: int | None = None) -> ClusterFacts:
