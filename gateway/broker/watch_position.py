@@ -69,8 +69,8 @@ class WatchPosition(Generic[Place]):
             wanted = _named(key for is_observed, key in {*gone, *self._older} if not is_observed)
             log.log(
                 logging.ERROR if wanted else logging.WARNING,
-                "control store went back in time or was re-created: %d records are gone, %d are older; the last "
-                "changes may have to be repeated for: %s",
+                "control store was purged, was re-created or went back in time: %d records are gone, %d are older; the "
+                "last changes may have to be repeated for: %s",
                 len(gone),
                 len(self._older),
                 wanted or "none",

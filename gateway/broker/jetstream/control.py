@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -25,6 +25,9 @@ _HINTED_INTERVAL_S: Final = 0.02
 """The same after a hint; then twice as long each time."""
 _BEHIND_S: Final = 0.02
 """Seconds before a server that was behind the leader is asked again."""
+_LISTED_S: Final = 60.0
+"""Seconds after which the leader is asked at the latest whether all records that were read are there; with fewer
+subjects than before at once. With 10,000 records the list is of some 700 kB."""
 _FORGOTTEN_FOR: Final = 24 * 3600
 """Seconds for which watches report erased records."""
 _PERMITTED: Final = 5.0
@@ -41,6 +44,8 @@ class _StreamState:
     """When it was created, and which server leads it."""
     ahead: float
     """Seconds since 1970 by the leader's clock, less those of our monotonic one."""
+    subjects: int
+    """How many subjects have a message."""
 
 
 @dataclass(slots=True)
@@ -52,12 +57,31 @@ class _ReadPosition:
     read_to: int = -1
     """The stream's last sequence when all records up to it were read; -1 before."""
     identity: tuple[str, str | None] | None = None
+    held: set[str] = field(default_factory=set)
+    """The subjects of the records that were read and not forgotten since."""
+    subjects: int = 0
+    """How many subjects had a message at most, since the held ones were last looked for."""
+    listed_at: float = field(default_factory=time.monotonic)
 
     def continues(self, state: _StreamState) -> bool:
         """Return whether it is the stream that was read so far, with the same leader, and did not go back in time."""
         is_same = self.identity in {None, state.identity} and state.last >= self.read_to
         self.identity = state.identity
         return is_same
+
+    def on_record(self, subject: str, *, is_forgotten: bool) -> None:
+        """Note whether the record of a subject is to be there from now on."""
+        (self.held.discard if is_forgotten else self.held.add)(subject)
+
+    def must_list(self, state: _StreamState) -> bool:
+        """Return whether it is time to look for the held records: nothing else would show that some were purged."""
+        is_fewer = state.subjects < self.subjects
+        self.subjects = max(self.subjects, state.subjects)
+        return is_fewer or time.monotonic() - self.listed_at > _LISTED_S
+
+    def on_listed(self, state: _StreamState) -> None:
+        """Note that all held records are there."""
+        self.subjects, self.listed_at = state.subjects, time.monotonic()
 
 
 class JetStreamControl:
@@ -77,8 +101,8 @@ class JetStreamControl:
     async def _read(self) -> AsyncGenerator[tuple[tuple[int, float], Record | None], None]:
         """Yield records with their places and times, and None once all are read that there were.
 
-        It ends where the stream is another one, has another leader, or went back in time. The leader reports how far
-        the stream goes, and what time it is; any server with a copy returns its records.
+        It ends where the stream is another one, has another leader, went back in time, or lacks what was read. The
+        leader reports how far the stream goes, and what time it is; any server with a copy returns its records.
         """
         link, position, pause = self._connection.link, _ReadPosition(), _POLL_INTERVAL_S
         reader = DirectReader(link, self._topics.control, self._topics.stated)
@@ -93,16 +117,23 @@ class JetStreamControl:
                 async with aclosing(self._entries(link, reader, position, state.last)) as entries:
                     async for entry in entries:
                         record = self._record(entry, state.ahead + time.monotonic())
+                        position.on_record(entry.subject, is_forgotten=record.revision == 0)
                         yield (entry.sequence, entry.stored_at), record
                 if is_first:
                     yield (position.place, 0.0), None
+                if position.must_list(state):
+                    if position.held - await records.subjects(link, self._topics.control, self._topics.stated):
+                        return
+                    position.on_listed(state)
                 pause = await _wait_for_hint(hint, asked, min(2 * pause, _POLL_INTERVAL_S))
 
     async def _stream_state(self, link: Link) -> _StreamState:
         info = await link.api(f"STREAM.INFO.{self._topics.control}")
         ahead = datetime.fromisoformat(str(info["ts"])).timestamp() - time.monotonic()
         leader = (info.get("cluster") or {}).get("leader")
-        return _StreamState(int(info["state"]["last_seq"]), (info["created"], leader), ahead)
+        found = info["state"]
+        identity = info["created"], leader
+        return _StreamState(int(found["last_seq"]), identity, ahead, int(found.get("num_subjects", 0)))
 
     async def _entries(
         self, link: Link, reader: DirectReader, position: _ReadPosition, last: int

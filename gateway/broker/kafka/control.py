@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -48,6 +48,26 @@ class _Change:
     def failed(self, why: str) -> BrokerError:
         """Return the error that has the outcome of the write."""
         return OutcomeUnknown(why) if self.is_ending else Unavailable(f"{why}; nothing was written")
+
+
+class _Held:
+    """The places of the records that one read has yielded and that no later one replaced."""
+
+    def __init__(self) -> None:
+        self._places: dict[tuple[int, bytes], int] = {}
+
+    def add(self, found: Iterable[fetch.Record]) -> None:
+        """Note records, in their order; a tombstone need not stay."""
+        for record in found:
+            if record.key is not None:
+                self._places.pop((record.partition, record.key), None)
+                if record.value is not None:
+                    self._places[record.partition, record.key] = record.offset
+
+    def is_short(self, firsts: Mapping[TopicPartition, int]) -> bool:
+        """Return whether partitions that begin at these places lack some of them."""
+        begins = {tp.partition: first for tp, first in firsts.items()}
+        return any(place < begins[partition] for (partition, _), place in self._places.items())
 
 
 class _Overtaken(Exception):
@@ -95,7 +115,10 @@ class KafkaControl:
                     yield (0, 0), None
 
     async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
-        """Yield the newest record of every key, then of those that changed; ends where the topic is another one."""
+        """Yield the newest record of every key, then of those that changed.
+
+        It ends where the topic is another one, or begins behind a record that was yielded: no compaction does that.
+        """
         places = await self._ends()
         begin = dict.fromkeys(places, 0)
         newest: dict[tuple[int, bytes], fetch.Record] = {}
@@ -104,6 +127,8 @@ class KafkaControl:
                 if record.key is not None:
                     newest[record.partition, record.key] = record
         yield newest
+        held = _Held()
+        held.add(newest.values())
         looked = time.monotonic()
         async with aclosing(fetch.follow(self._connection, dict(places))) as batches:  # type: ignore[type-var]
             async for batch in batches:
@@ -112,15 +137,16 @@ class KafkaControl:
                     if record.offset < places[tp]:
                         return
                     places[tp] = record.offset + 1
+                held.add(batch)
                 yield {(record.partition, record.key): record for record in batch if record.key is not None}
                 if time.monotonic() - looked > _POLL_INTERVAL_S:
                     ends = await self._ends()
-                    if any(ends[tp] < places[tp] for tp in places):
+                    if any(ends[tp] < places[tp] for tp in places) or held.is_short(await self._ends(cluster.FIRST)):
                         return
                     looked = time.monotonic()
 
-    async def _ends(self) -> dict[TopicPartition, int]:
-        ends = await cluster.places(self._connection, [self._desired, self._observed])
+    async def _ends(self, which: int = cluster.END) -> dict[TopicPartition, int]:
+        ends = await cluster.places(self._connection, [self._desired, self._observed], which)
         return {tp: place or 0 for tp, place in ends.items()}
 
     def _record(self, record: fetch.Record) -> Record:
