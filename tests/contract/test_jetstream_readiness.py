@@ -106,7 +106,7 @@ async def test_a_cluster_without_a_leader_says_so_and_is_waited_for(folder: Path
             await prepared(connection)
 
 
-async def test_servers_of_a_cluster_are_one_before_and_after_their_streams_are_made(folder: Path) -> None:
+async def test_servers_of_a_cluster_are_one_before_and_after_streams_are_made(folder: Path) -> None:
     topics = Topics("meso")
     with cluster(folder) as servers:
         urls = [server.url for server in servers]
