@@ -106,6 +106,23 @@ async def test_a_cluster_without_a_leader_says_so_and_is_waited_for(folder: Path
             await prepared(connection)
 
 
+async def test_too_few_servers_for_the_copies_are_named_and_waited_for(folder: Path, tmp_path: Path) -> None:
+    """It was: check said `Start NATS there` of a cluster that was running."""
+    message = r"stream [-\w]+: JetStream finds no 5 servers that can hold it .* or set broker\.replicas to fewer"
+    with cluster(folder) as servers:
+        wanted = settings(servers[0], tmp_path)
+        wanted = wanted.model_copy(update={"broker": wanted.broker.model_copy(update={"replicas": 5})})
+        async with connect(ConnectionOptions(servers=[servers[0].url])) as connection:
+            await prepared(connection)  # the cluster has a leader
+            with pytest.raises(NotReady, match=message):
+                await prepare(connection, StreamSettings(Topics("other"), replicas=5))
+            with pytest.raises(NotReady, match=message):
+                await JetStreamRegistry(connection, Topics("other")).prepare(replicas=5, create=True)
+            await connection.link.api(f"STREAM.DELETE.{STREAM.topics.stream}")
+        with pytest.raises(NotReady, match=message):
+            await _check_broker(wanted, [])
+
+
 async def test_servers_of_a_cluster_are_one_before_and_after_streams_are_made(folder: Path) -> None:
     topics = Topics("meso")
     with cluster(folder) as servers:

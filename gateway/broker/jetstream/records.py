@@ -24,7 +24,7 @@ from gateway.broker.jetstream.link import (
     result_of,
 )
 from gateway.broker.jetstream.topics import TTL
-from gateway.errors import ConfigurationError, Conflict, OutcomeUnknown, Unavailable
+from gateway.errors import ConfigurationError, Conflict, NotReady, OutcomeUnknown, Unavailable
 
 _NOT_FOUND: Final = 10059
 _NAME_IN_USE: Final = 10058
@@ -34,8 +34,9 @@ _GONE: Final = 10057
 """The message could not be deleted: it is not there."""
 _OPERATORS: Final = 4
 """The first digit of a status that is the caller's to fix, as in HTTP."""
-_TRANSIENT: Final = frozenset({10005})
+_TOO_FEW_SERVERS: Final = 10005
 """No suitable servers for as many replicas: one may be down."""
+_NOT_CLUSTERED: Final = 10074
 _ATTEMPTS: Final = 3
 """Of a write where there is nothing: a marker may come or go before each."""
 
@@ -72,18 +73,25 @@ async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str,
         if not create:
             remedy = "Make it, or let the gateway make it."
             raise ConfigurationError(f"stream {stream}", "there is no such stream", remedy) from refusal
-        info = await _create(link, config)
+        info = await create_stream(link, config)
     return dict(info["config"])
 
 
-async def _create(link: Link, config: dict[str, Any]) -> dict[str, Any]:
+async def create_stream(link: Link, config: dict[str, Any]) -> dict[str, Any]:
+    """Create a stream and return what JetStream says of it; raises ConfigurationError, NotReady, Unavailable."""
     stream = str(config["name"])
     try:
         return await link.api(f"STREAM.CREATE.{stream}", config)
     except JetStreamApiError as refusal:
         if refusal.code == _NAME_IN_USE:  # another replica was quicker
             return await link.api(f"STREAM.INFO.{stream}")
-        if refusal.status // 100 == _OPERATORS and refusal.code not in _TRANSIENT:
+        if refusal.code == _TOO_FEW_SERVERS:
+            raise NotReady(
+                f"stream {stream}: JetStream finds no {config['num_replicas']} servers that can hold it "
+                f"({refusal.description}). It goes on by itself once as many have room; or set broker.replicas "
+                "to fewer"
+            ) from refusal
+        if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _OPERATORS:
             raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
         raise
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.broker.jetstream import records
 from gateway.broker.jetstream.client_internals import server_info
 from gateway.broker.jetstream.connect_errors import permissions_needed
 from gateway.broker.jetstream.connection import Connection
@@ -30,12 +31,6 @@ SMALLEST_MESSAGE: Final = LARGEST + 1024
 """Bytes that the server must take: a checkpoint, and the headers around it."""
 
 _NOT_FOUND: Final = 10059
-_NAME_IN_USE: Final = 10058
-_TRANSIENT: Final = frozenset({10005})
-"""No suitable servers for as many replicas: one may be down."""
-_NOT_CLUSTERED: Final = 10074
-_OPERATORS: Final = 4
-"""The first digit of a status that is the caller's to fix, as in HTTP."""
 REMEDY: Final = (
     "Mend it with `nats stream edit {stream}`. What that cannot change (storage, retention workqueue, sealed) is "
     "mended by `nats stream backup`, `nats stream rm` and `nats stream restore --config`, which keeps messages and "
@@ -144,19 +139,10 @@ async def _made(link: Link, settings: StreamSettings) -> dict[str, Any]:
 
 
 async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
-    stream = settings.topics.stream
     if not settings.create:
-        raise ConfigurationError(f"stream {stream}", "there is no such stream", "Make it, or let the gateway make it.")
-    try:
-        return await link.api(f"STREAM.CREATE.{stream}", wanted(settings))
-    except JetStreamApiError as refusal:
-        if refusal.code == _NAME_IN_USE:  # another replica was quicker
-            return await link.api(f"STREAM.INFO.{stream}")
-        if refusal.code in _TRANSIENT:
-            raise
-        if refusal.code == _NOT_CLUSTERED or refusal.status // 100 == _OPERATORS:
-            raise ConfigurationError(f"stream {stream}", refusal.description, "Mend what it names.") from refusal
-        raise
+        stream = f"stream {settings.topics.stream}"
+        raise ConfigurationError(stream, "there is no such stream", "Make it, or let the gateway make it.")
+    return await records.create_stream(link, wanted(settings))
 
 
 def wanted(settings: StreamSettings) -> dict[str, Any]:
