@@ -11,6 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support import preloaded
+from tests.support.gateway_process import GATEWAY
+
 _TIMEOUT_S = 60.0
 
 
@@ -24,15 +27,21 @@ def run(
 ) -> tuple[int, str]:
     """Return the exit code and all output; with `until` the program is asked to end (SIGTERM) once it has said that."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")}
+    whole = {**clean, "COLUMNS": "4000", "TERM": "xterm", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", **(env or {})}
     ours, theirs = pty.openpty() if is_terminal else os.pipe()
-    popen = subprocess.Popen(
-        [os.fspath(part) for part in command],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
-        cwd=folder,
-        env={**clean, "COLUMNS": "4000", "TERM": "xterm", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", **(env or {})},
-    )
+    if command[0] == GATEWAY and preloaded.suits(env or {}):
+        end = Path(os.ttyname(theirs) if is_terminal else f"/proc/{os.getpid()}/fd/{theirs}")
+        arguments = [os.fsdecode(part) for part in command]
+        popen: subprocess.Popen[bytes] = preloaded.LOADER.fork(arguments, end, end, whole, folder)
+    else:
+        popen = subprocess.Popen(
+            [os.fspath(part) for part in command],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            cwd=folder,
+            env=whole,
+        )
     os.close(theirs)
     output, deadline = b"", time.monotonic() + _TIMEOUT_S
     try:

@@ -27,7 +27,10 @@ from typing import Final
 _SET_CHILD_SUBREAPER: Final = 36
 """prctl(2)."""
 _MODULES: Final = (
-    *(f"gateway.cli.{command}" for command in ("run", "simulate", "check", "tail", "verify", "accounts", "replay")),
+    *(
+        f"gateway.cli.{command}"
+        for command in ("run", "simulate", "check", "tail", "verify", "accounts", "replay", "schemas")
+    ),
     *(f"gateway.bootstrap.{kind}" for kind in ("kafka", "jetstream")),
     "aiokafka",
     "nats",
@@ -57,7 +60,7 @@ class Loader:
         self._process: subprocess.Popen[str] | None = None
 
     def fork(self, command: Sequence[str], out: Path, err: Path, env: Mapping[str, str], cwd: Path) -> Fork:
-        """Start `gateway` with the arguments that follow the first one; its output goes to these files."""
+        """Start `gateway` with the arguments that follow the first one; its output goes to these files, now open."""
         if self._process is None:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__],  # -P: nothing is imported from beside it
@@ -107,9 +110,7 @@ def serve() -> None:
             pid = os.fork()
             if pid == 0:
                 os.close(reading)
-                os.close(writing)
-                return _become(json.loads(line))
-            os.write(writing, str(pid).encode())
+                return _become(json.loads(line), writing)
             os._exit(0)
         os.close(writing)
         os.waitpid(between, 0)  # from now on the program is a child of the test process
@@ -119,7 +120,8 @@ def serve() -> None:
     return None
 
 
-def _become(request: dict[str, object]) -> None:
+def _become(request: dict[str, object], begun: int) -> None:
+    """Run the program; once it has its files open, its process id is written to the descriptor `begun`."""
     os.chdir(str(request["cwd"]))
     os.environ.clear()
     os.environ.update(request["env"])
@@ -132,6 +134,8 @@ def _become(request: dict[str, object]) -> None:
         opened = os.open(str(path), flags)
         os.dup2(opened, descriptor)
         os.close(opened)
+    os.write(begun, str(os.getpid()).encode())
+    os.close(begun)
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     gc.unfreeze()

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.freezing import freeze
 from tests.support.gateway_process import GATEWAY
-from tests.support.preloaded import Loader, suits
+from tests.support.on_terminal import run
+from tests.support.preloaded import LOADER, Loader, suits
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks are adopted by prctl(2)")
 
@@ -91,3 +92,17 @@ def test_only_variables_that_python_does_not_read_suit() -> None:
     assert suits({"GATEWAY_HUB__URL": "x"})
     assert not suits({"TZ": "UTC"})
     assert not suits({"GATEWAY_HUB__URL": "x", "SSL_CERT_FILE": "x"})
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("arguments", [("--help",), ("check",), ("accounts", "list", "--url", "no url")])
+def test_on_a_terminal_and_into_a_pipe_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], is_terminal: bool
+) -> None:
+    ended = []
+    for is_allowed in (True, False):
+        monkeypatch.setattr(LOADER, "is_allowed", is_allowed)
+        ended.append(run([GATEWAY, *arguments], is_terminal=is_terminal, folder=tmp_path))
+    forked, afresh = ended
+    assert forked == afresh
+    assert forked[1]
