@@ -137,6 +137,7 @@ async def test_events_are_exact_through_a_bad_hub_and_gateway_and_brokers_kills(
     assert place.errors() == []
 
 
+@pytest.mark.long  # the short run has the port, in tests/contract/test_kafka_faults.py: a zombie that thaws
 async def test_a_gateway_frozen_past_its_transactions_time_writes_nothing_more(
     tmp_path: Path, servers: list[KafkaServer]
 ) -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 RATE: Final = 50
 """Events a second, of all accounts."""
-SECONDS: Final = 3.0
+SECONDS: Final = 2.4
 """For which each attack goes on: longer than FLOOR, or events that one holds up would not be late."""
 HANGS: Final = 10.0
 """Seconds within which a probe and an operator are answered: on a quiet machine it takes some hundredths of one."""
