@@ -33,13 +33,18 @@ class OrphanedAccounts:
 
     def update(self, elsewhere: Iterable[tuple[str, int]], now: float) -> frozenset[str]:
         """Find the orphans among the accounts `elsewhere`, which have keys here and shards that others own."""
-        missed = {name for name, shard in elsewhere if not self._is_served(name, shard)}
+        missed = {name: shard for name, shard in elsewhere if not self._is_served(name, shard)}
         self._since = {name: self._since.get(name, now) for name in missed}
         orphaned = {name for name, since in self._since.items() if now - since >= _ORPHANED_AFTER_S}
         for name in sorted(orphaned - self._logged):
-            get_logger(account=name).warning(
-                "account orphaned: this replica has its key file, the owner of its shard has none"
-            )
+            if self._is_owned(missed[name]):
+                get_logger(account=name).warning(
+                    "account orphaned: this replica has its key file, the owner of its shard has none"
+                )
+            else:
+                get_logger(account=name).warning(
+                    "account orphaned: this replica has its key file, its shard has no owner"
+                )
         self._logged = orphaned
         self.names = frozenset(orphaned)
         return self.names
@@ -51,6 +56,11 @@ class OrphanedAccounts:
             return False
         is_anothers = seen.value.state == ORPHANED and seen.value.owner != self._member
         return is_anothers and epoch_of(seen.value) >= epoch
+
+    def _is_owned(self, shard: int) -> bool:
+        """Return whether an owner of the shard reports it."""
+        owned = self._view.shards.get(str(shard))
+        return owned is not None and self._view.age(owned) <= _OWNER_STALE_AFTER_S
 
     def _is_served(self, name: str, shard: int) -> bool:
         owned, seen = self._view.shards.get(str(shard)), self._view.observed.get(name)

@@ -151,9 +151,18 @@ class KafkaMembership(ConsumerRebalanceListener):  # type: ignore[misc]  # it ha
             try:
                 await self._poll()
             except (kafka.KafkaError, OSError, Unavailable) as error:
-                self._note_problem(error)
+                self._note_problem(await self._explained(error))
                 await self.end()  # the library's member does not outlive an error, and keeps the login it began with
                 await asyncio.sleep(_RETRY_DELAY_S)
+
+    async def _explained(self, error: Exception) -> Exception:
+        """Return the error with the names of those in the way, where the group has members that are no gateways."""
+        if isinstance(error, kafka.InconsistentGroupProtocolError):
+            try:
+                await self._trial.group(0)
+            except (ActionRequired, Unavailable, ConfigurationError) as found:
+                return found
+        return error
 
     def _note_problem(self, error: Exception) -> None:
         """Keep why the group cannot be used, and log it where it is another reason than before."""

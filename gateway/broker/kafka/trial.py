@@ -28,6 +28,7 @@ from aiokafka.protocol.transaction import AddPartitionsToTxnRequest, EndTxnReque
 from gateway.broker.kafka import cluster
 from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.errors import describe, permission_error
+from gateway.broker.kafka.foreign_members import INCONSISTENT, held_by_others
 from gateway.broker.kafka.listener import unreachable
 from gateway.broker.kafka.topics import OBSERVED, Topics
 from gateway.errors import ActionRequired, ConfigurationError, GatewayError, Unavailable
@@ -196,7 +197,10 @@ class Trial:
 
     async def _known_to_nobody(self) -> None:
         at = await self._coordinator(self._topics.group, _GROUP)
-        self._look_at(at, _GROUPS, self._topics.group, (await self._joined(at, self._topics.group, _NOBODY)).error_code)
+        code = (await self._joined(at, self._topics.group, _NOBODY)).error_code
+        if code == INCONSISTENT:
+            raise await held_by_others(self._connection, self._topics.group, at.number)
+        self._look_at(at, _GROUPS, self._topics.group, code)
 
     async def _member(self) -> str:
         """Join a group of its own as a member, and remove it; return what was left out."""
