@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, Ne
 
 from tests.support import kafka_server
 from tests.support.checker import judge
+from tests.support.control_client import control_of, put
 from tests.support.gateway_process import TIMEOUT_S, Process, until
 from tests.support.kafka_cluster import Place, made
 from tests.support.kafka_server import KafkaServer
@@ -209,3 +210,23 @@ async def test_partitions_that_were_added_are_a_warning_and_every_event_is_exact
         verdict = await place.verdict()
     assert verdict.faults == {}
     assert verdict.found == 900
+
+
+async def test_a_deleted_topic_of_control_is_made_again_and_names_the_paused(
+    tmp_path: Path, server: KafkaServer
+) -> None:
+    async with place_at(tmp_path, server) as place:
+        gateway = await serving(place)
+        control = await control_of(gateway, place.http)
+        await control.ready()
+        await put(control, place.accounts[0], "paused")
+        topic = f"{place.prefix}.gateway.control"
+        await delete(place, topic)
+        # A deleted topic is missed when a shard is opened: let the one of events be missed, too.
+        await delete(place, place.topic(KIND))
+        await place.emit(200, RATE)
+        logged = await gateway.wait_for_log(f'.*"topic": "{topic}", "went_with_it": .*')
+        assert "paused accounts run again" in logged[0]
+        await gateway.wait_for_log(f"may have to be repeated for: account.{place.accounts[0]}")
+        await place.settled(300)
+        await is_exact(place, gateway)

@@ -17,11 +17,13 @@ from gateway.broker.kafka.connection import Connection
 from gateway.broker.kafka.topic_rules import ClusterSettings
 from gateway.broker.kafka.topics import Topics
 from gateway.errors import ActionRequired, GatewayError
+from gateway.publication import DEAD_LETTER, NOTIFICATIONS, REPLAY
 from gateway.telemetry.logs import get_logger
 
 _CHECK_INTERVAL_S: Final = 0.2
 """The part of a call's time that a look at what ails the cluster may take on top of it."""
 _NAMED: Final = 3
+_PUBLISHED_ONCE: Final = (DEAD_LETTER, NOTIFICATIONS, REPLAY)
 _EVENTS: Final = "its events: what this process wrote there last is published again, what is older is lost"
 
 
@@ -47,6 +49,17 @@ async def problems(connection: Connection, topics: Topics, facts: ClusterFacts) 
     return "".join(f"; {fault}" for fault in faults[:_NAMED]) + more
 
 
+def lost_with(topics: Topics, name: str) -> str:
+    """Return, as text, what a deleted topic held, and what becomes of that."""
+    once = dict.fromkeys(map(topics.message, _PUBLISHED_ONCE), "its messages, which are lost: none is published again")
+    return {
+        topics.accounts: "the accounts, which are written again",
+        topics.audit: "the record of who changed what, which is lost",
+        topics.control: "the desired state of accounts and all replays, which are lost: paused accounts run again",
+        **once,
+    }.get(name, _EVENTS)
+
+
 async def restore(connection: Connection, settings: ClusterSettings, missing: MissingTopics) -> None:
     """Create deleted topics again, and log at ERROR what is lost.
 
@@ -68,9 +81,5 @@ async def restore(connection: Connection, settings: ClusterSettings, missing: Mi
         how = "; ".join(f"{one.name} with {one.partitions} partitions and {one.config}" for one in wanted)
         raise ActionRequired(f"topics are gone, and topics.create is false: somebody else must make {how}")
     for name in missing.names:
-        lost = {
-            topics.accounts: "the accounts, which are written again",
-            topics.audit: "the record of who changed what, which is lost",
-        }.get(name, _EVENTS)
-        log.error("topic was deleted, re-creating it", topic=name, went_with_it=lost)
+        log.error("topic was deleted, re-creating it", topic=name, went_with_it=lost_with(topics, name))
     await cluster.prepare(connection, settings)
