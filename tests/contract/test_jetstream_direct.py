@@ -9,7 +9,9 @@ import pytest
 
 from gateway.broker.jetstream.control import JetStreamControl
 from gateway.broker.jetstream.registry import JetStreamRegistry
+from gateway.broker.jetstream.stream import StreamSettings, prepare
 from gateway.broker.ports import Commit
+from gateway.errors import Unavailable
 from tests.support.event_log_suite import message, messages
 from tests.support.nats_server import NatsServer
 from tests.support.ownership_suite import until
@@ -87,3 +89,25 @@ async def test_a_watch_reads_all_again_from_a_stream_that_was_made_anew(nats: Na
         for name in ("two", "three"):
             await control.write(name, b"after", 0)
         await until(lambda: view.values() == {"one": b"", "two": b"after", "three": b"after"}, "the new one is seen")
+
+
+async def test_a_follower_of_a_stream_that_was_made_anew_says_so(nats: NatsRig) -> None:
+    """It waited in silence for the place in the old stream, while the new one filled."""
+    seen: list[int] = []
+
+    async def follow() -> None:
+        async for stored in nats.reader.read(topics=None, accounts=None, start="first", follow=True):
+            seen.append(int(stored.message.key))  # noqa: PERF401 - watched while it grows
+
+    async with nats.log("a").open(1) as shard:
+        await shard.commit(Commit(messages(1, 9)))
+    following = asyncio.create_task(follow())
+    await until(lambda: len(seen) == 9, "all is read")
+    await nats.connection.link.api(f"STREAM.DELETE.{nats.topics.stream}")
+    await prepare(nats.connection, StreamSettings(nats.topics))
+    async with nats.log("a").open(1) as shard:
+        await shard.commit(Commit(messages(10, 12)))
+    await until(following.done, "it does not go on waiting")
+    with pytest.raises(Unavailable, match=r"was re-created|stream not found"):
+        await following
+    assert seen == list(range(1, 10))

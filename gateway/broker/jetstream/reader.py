@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from gateway.publication import Message
 
 _POLL_INTERVAL_S: Final = 0.1
 """Seconds between two looks for new messages."""
+_COMPARED_S: Final = 1.0
+"""Seconds between two looks whether a stream without news is still the one that is followed."""
 _BEHIND_S: Final = 0.02
 """Seconds before a server that was behind the leader is asked again."""
 
@@ -34,6 +37,11 @@ class _ReadPosition:
     """The last stream sequence to read; None to go on for ever."""
     since: datetime | None
     """A time instead of `next`, until the first message."""
+    created: str
+    """When the stream was created: another time means another stream, in which `next` is no place of this read."""
+    last: int
+    """The last sequence of the stream, as last heard: it never falls."""
+    compared_at: float = field(default_factory=time.monotonic)
 
     def is_open(self) -> bool:
         """Return whether there may be more to read."""
@@ -101,7 +109,8 @@ class JetStreamReader:
                 for account in ([None] if accounts is None else accounts)
             )
         )
-        last = int((await link.api(f"STREAM.INFO.{self._topics.stream}"))["state"]["last_seq"])
+        info = await link.api(f"STREAM.INFO.{self._topics.stream}")
+        last = int(info["state"]["last_seq"])
         # What is stored between the two questions is not of this read.
         candidates = await self._ask(link, [{"last_by_subj": one} for one in filters])
         newest = max(candidates, key=lambda message: int(message["seq"]), default=None)
@@ -109,7 +118,7 @@ class JetStreamReader:
         first, since = _start(start, newest=end, last=last)
         if newest is not None and since is not None and datetime.fromisoformat(newest["time"]) < since:
             first, since = end + 1, None
-        return _ReadPosition(filters, first, None if follow else end, since)
+        return _ReadPosition(filters, first, None if follow else end, since, str(info["created"]), last)
 
     async def _wait_for_more(self, link: Link, position: _ReadPosition, moved: float) -> bool:
         """Wait a moment after an empty batch, and return whether there can be more; `moved` is when the last one came.
@@ -117,6 +126,7 @@ class JetStreamReader:
         Raises Unavailable where no server gives for so long what there is.
         """
         if position.end is None:
+            await self._compare(link, position)
             await asyncio.sleep(_POLL_INTERVAL_S)
             return True
         if not await self._has_more(link, position, position.end):
@@ -125,6 +135,16 @@ class JetStreamReader:
             raise Unavailable(f"no server gives what follows {position.next} in the stream, although there is more")
         await asyncio.sleep(_BEHIND_S)
         return True
+
+    async def _compare(self, link: Link, position: _ReadPosition) -> None:
+        """Raise Unavailable where the stream is another one, or lost its end: new messages stand before `next`."""
+        if time.monotonic() - position.compared_at < _COMPARED_S:
+            return
+        info = await link.api(f"STREAM.INFO.{self._topics.stream}")
+        last = int(info["state"]["last_seq"])
+        if info["created"] != position.created or last < position.last:
+            raise Unavailable(f"the stream {self._topics.stream} was re-created or went back in time; read it again")
+        position.last, position.compared_at = last, time.monotonic()
 
     async def _has_more(self, link: Link, position: _ReadPosition, end: int) -> bool:
         """Ask the stream's leader whether anything is left; the server that gave the last batch may be behind it."""
