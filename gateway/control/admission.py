@@ -15,9 +15,7 @@ from starlette.types import Receive, Scope
 from gateway.control.auth.principals import LOCAL, Principal, Role
 from gateway.control.problems import Problem, ProblemType
 
-_NOT_OF_FORMS: Final = frozenset(
-    {b"authorization", b"idempotency-key", b"if-match", b"x-request-id", b"x-requested-with"}
-)
+_NOT_OF_FORMS: Final = frozenset({b"authorization", b"idempotency-key", b"x-request-id", b"x-requested-with"})
 """Headers that no HTML form sends, and no script of another origin without asking first (CORS)."""
 _JSON: Final = b"application/json"
 _SAME: Final = frozenset({b"same-origin", b"none"})

@@ -2,20 +2,70 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Header, Path, Request
+from fastapi.routing import APIRoute
 from pydantic import StringConstraints
 from pydantic.json_schema import SkipJsonSchema
 
 from gateway.control.deployment_view import DeploymentView
-from gateway.control.problems import Problem, ProblemType
+from gateway.control.problems import FieldError, Problem, ProblemType
 from gateway.control.scoping import check_scope
+
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Unmodified-Since")
+"""Headers that forbid a change where they do not hold. If-Modified-Since and Range have no meaning for changes."""
+_NO_BODY: Final = frozenset({b"", b"{}", b"null"})
+"""Bodies that ask for nothing: some clients send one with each POST."""
+
+
+async def check_change(request: Request) -> None:
+    """Raise Problem where a change would be made although the request asks for more, or for less, than is looked at.
+
+    Each query parameter, each body and each condition that an operation does not know may be what should limit it:
+    `?dry_run=true`, strategies in the body of a DELETE, or the ETag that the caller has seen. Of a member that stands
+    twice in a body, Python takes the last, and other programs take the first.
+    """
+    if request.method in _READS:
+        return
+    route: APIRoute = request.scope["route"]
+    for name in request.query_params:
+        raise _not_known(f"query.{name[:63]}", "a change takes no parameters in its query")
+    known = {field.alias for field in route.dependant.header_params}
+    for name in _CONDITIONS:
+        if name in request.headers and name not in known:
+            raise _not_known(f"header.{name}", "this operation takes no such condition")
+    body = await request.body()
+    if route.body_field is None:
+        if body.strip() not in _NO_BODY:
+            raise _not_known("body", "this operation takes no body")
+    elif body:
+        json.loads(body, object_pairs_hook=_each_once)
+
+
+def _each_once(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in members:
+        if name in found:
+            where = f"body.{name[:63].encode(errors='backslashreplace').decode()}"
+            raise _not_known(where, "stands twice: which of the two is meant is not known")
+        found[name] = value
+    return found
+
+
+def _not_known(where: str, problem: str) -> Problem:
+    detail = f"{where}: {problem}. Nothing was changed."
+    return Problem(ProblemType.INVALID, detail, errors=(FieldError(where, problem),))
 
 
 def resource_router(prefix: str, tag: str) -> APIRouter:
-    """Return a router for the operations of a resource: each of them keeps callers to the accounts in their scope."""
-    return APIRouter(prefix=prefix, tags=[tag], dependencies=[Depends(check_scope)])
+    """Return a router for the operations of a resource.
+
+    Each of them keeps callers to the accounts in their scope, and refuses a change that it would only half look at.
+    """
+    return APIRouter(prefix=prefix, tags=[tag], dependencies=[Depends(check_scope), Depends(check_change)])
 
 
 async def deployment_of(request: Request) -> DeploymentView:

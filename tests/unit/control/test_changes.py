@@ -100,6 +100,52 @@ async def test_a_body_that_is_not_said_to_be_json_is_refused(api: Api, media_typ
     assert (answer.status, answer.problem) == (415, "unsupported-media-type")
 
 
+_JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "more", "where"),
+    [
+        ("DELETE /v1/accounts/main", {"headers": {"If-Match": '"99"'}}, "header.If-Match"),
+        (RECONNECT, {"headers": {"if-match": '"99"'}}, "header.If-Match"),
+        ("POST /v1/accounts/main/replays", {"json": {}, "headers": {"If-Match": "*"}}, "header.If-Match"),
+        (
+            f"PUT {SUBSCRIPTION}",
+            {"json": {"strategies": [1]}, "headers": {"If-None-Match": "*"}},
+            "header.If-None-Match",
+        ),
+        (
+            f"DELETE {SUBSCRIPTION}",
+            {"headers": {"If-Unmodified-Since": "Sun, 22 Nov 2026 13:00:00 GMT"}},
+            "header.If-Unmodified-Since",
+        ),
+        ("DELETE /v1/accounts/main?dry_run=true", {}, "query.dry_run"),
+        (f"PUT {SUBSCRIPTION}?dryRun=All", {"json": {"strategies": [1]}}, "query.dryRun"),
+        (f"DELETE {SUBSCRIPTION}", {"json": {"strategies": [1]}}, "body"),
+        ("DELETE /v1/accounts/main", {"json": {"dry_run": True}}, "body"),
+        (RECONNECT, {"data": b"force=no"}, "body"),
+        (f"PUT {TARGET}", {"data": b'{"state":"paused","state":"running"}', "headers": _JSON}, "body.state"),
+        (f"PUT {SUBSCRIPTION}", {"data": b'{"strategies":[1],"strategies":null}', "headers": _JSON}, "body.strategies"),
+    ],
+)
+async def test_no_change_is_made_of_a_request_that_would_be_half_looked_at(
+    api: Api, request_: str, more: dict[str, Any], where: str
+) -> None:
+    await api.ask(f"PUT {TARGET}", json={"state": "paused" if "DELETE /v1/accounts/main" in request_ else "running"})
+    before = dict(api.store.records)
+    answer = await api.ask(request_, **more)
+    assert (answer.status, answer.problem) == (422, "invalid")
+    assert [error["where"] for error in answer.body["errors"]] == [where]
+    assert {key: found[0] for key, found in api.store.records.items()} == {
+        key: found[0] for key, found in before.items()
+    }
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"{}\n", b"null"])
+async def test_a_body_that_asks_for_nothing_may_come_with_what_takes_none(api: Api, body: bytes) -> None:
+    assert (await api.ask(RECONNECT, data=body, headers=_JSON)).status == 200
+
+
 async def test_if_match_lets_only_what_was_seen_be_changed(api: Api) -> None:
     body = {"strategies": [1]}
     missing = await api.ask(f"PUT {SUBSCRIPTION}", json=body, headers={"If-Match": "*"})

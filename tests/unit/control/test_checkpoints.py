@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,6 +14,10 @@ from tests.unit.control.conftest import Api
 
 CHECKPOINT = "/v1/accounts/main/checkpoint"
 TAG = {"If-Match": '"1-40"'}
+BOTH: Sequence[tuple[str, dict[str, Any]]] = (
+    (f"PUT {CHECKPOINT}", {"json": {"verified": 7}, "headers": TAG}),
+    ("DELETE /v1/accounts/main", {}),
+)
 
 
 def wanted(api: Api, account: str = "main") -> Desired:
@@ -73,12 +78,12 @@ async def test_what_cannot_be_is_refused(
 
 async def test_an_account_that_runs_or_is_not_at_rest_yet_is_left_alone(api: Api) -> None:
     await api.observed("main", checkpoint=CheckpointPosition(40, 1), settled=40, latest=42)
-    for request, more in ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/main", {})):
-        answer = await api.ask(request, headers=TAG, **more)
+    for request, more in BOTH:
+        answer = await api.ask(request, **more)
         assert (answer.status, answer.problem) == (409, "not-paused")
     await paused(api, applied=0)  # its connection still stands
-    for request, more in ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/main", {})):
-        assert (await api.ask(request, headers=TAG, **more)).problem == "not-paused"
+    for request, more in BOTH:
+        assert (await api.ask(request, **more)).problem == "not-paused"
 
 
 async def test_a_paused_account_is_forgotten_once_and_not_again_after_it_ran(api: Api) -> None:
@@ -131,8 +136,6 @@ async def test_what_is_not_done_yet_is_not_left_to_a_later_pause(api: Api) -> No
 
 # A view that hears nothing ----------------------------------------------------------------------------------
 
-BOTH = ((f"PUT {CHECKPOINT}", {"json": {"verified": 7}}), ("DELETE /v1/accounts/main", {}))
-
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +154,7 @@ async def test_a_replica_that_has_long_not_heard_from_the_broker_decides_nothing
     await asyncio.sleep(0.4)
     before = list(api.store.writes)
     for request, more in BOTH:
-        answer = await api.ask(request, headers=TAG, **more)
+        answer = await api.ask(request, **more)
         assert (answer.status, answer.problem) == (503, "broker-unavailable")
         assert int(answer.headers["Retry-After"]) > 0
         assert "has not heard from the broker for" in answer.body["detail"]
@@ -165,7 +168,7 @@ async def test_an_account_served_when_the_broker_was_last_heard_must_be_paused(a
     await api.observed("other")
     await asyncio.sleep(0.2)  # the report is old by now, and was not when the broker was heard last
     for request, more in BOTH:
-        answer = await api.ask(request, headers=TAG, **more)
+        answer = await api.ask(request, **more)
         assert (answer.status, answer.problem) == (409, "not-paused")
 
 
