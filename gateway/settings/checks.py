@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Final
+from pathlib import Path
+from typing import Final, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
@@ -17,6 +18,19 @@ from gateway.settings.file import read_json
 _HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 _NOT_OF_URLS: Final = re.compile(r"[\x00-\x20\x7f]")
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
+
+
+def check_kind(value: object, annotation: object) -> object:
+    """Return a value that may be of a field's type; raises ValueError where pydantic would take it for another.
+
+    It reads `true` as the number 1, which is a retention of one second, and an empty text as the working directory,
+    whose files, whatever is in them, would go to the hub as API keys.
+    """
+    if isinstance(value, bool) and annotation is not bool:
+        raise ValueError("should not be true or false")
+    if isinstance(value, str) and not value.strip() and Path in (annotation, *get_args(annotation)):
+        raise ValueError("is empty, and should be a path; leave it out, or write null, for none")
+    return value
 
 
 def _parts_of(url: str, example: str) -> SplitResult:

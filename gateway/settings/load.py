@@ -144,4 +144,5 @@ def _explain(error: ValidationError) -> ConfigurationError:
     if not isinstance(value, dict) and not _is_secretive(*field) and not may_hold_secret(value):
         reads_on = problem.startswith(("is ", "must ", "should "))
         problem = f"{shown_value(value)} {problem}" if reads_on else f"{shown_value(value)}: {problem}"
-    return ConfigurationError(setting, problem, f"It says: {field[1].description}")
+    meaning = " ".join((field[1].description or "").split())  # some take two lines
+    return ConfigurationError(setting, problem, f"It says: {meaning}")

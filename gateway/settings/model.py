@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from gateway.settings.checks import check_kind
 from gateway.settings.sections import (
     AccountsSettings,
     BrokerSettings,
@@ -73,6 +74,11 @@ class Settings(SourcedSettings):
     replays: ReplaysSettings = ReplaysSettings()
     tracing: TracingSettings = TracingSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_kind(cls, value: object, info: ValidationInfo) -> object:
+        return check_kind(value, cls.model_fields[str(info.field_name)].annotation)
 
     @model_validator(mode="after")
     def _check_required(self) -> Settings:

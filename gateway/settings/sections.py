@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_settings import NoDecode
 
 from gateway.settings.checks import (
@@ -13,6 +22,7 @@ from gateway.settings.checks import (
     check_enums,
     check_hosts,
     check_hub_url,
+    check_kind,
     check_networks,
     check_proxy,
     read_list,
@@ -35,6 +45,11 @@ class _Section(BaseModel):
         hide_input_in_errors=True,
         allow_inf_nan=False,
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_kind(cls, value: object, info: ValidationInfo) -> object:
+        return check_kind(value, cls.model_fields[str(info.field_name)].annotation)
 
 
 class HubSettings(_Section):

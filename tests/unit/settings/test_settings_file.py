@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from annotated_types import Le
@@ -184,3 +185,41 @@ def test_a_variable_gets_the_same_care(variable: str, value: str, message: str) 
 @pytest.mark.parametrize("value", [[1, {"a": "[[[[[[[[[[[[[[[[[["}], "x", {"a": ['\\"[{', 1.5]}])
 def test_json_that_is_fine_is_read(value: object) -> None:
     assert read_json(json.dumps(value)) == value
+
+
+def _lines_with(setting: str, value: str) -> str:
+    content: dict[str, Any] = {"hub": {"url": "http://h"}, "accounts": {"directory": "/keys"}}
+    *sections, name = setting.split(".")
+    place = content
+    for section in sections:
+        place = place.setdefault(section, {})
+    place[name] = json.loads(value)
+    return json.dumps(content)  # which is YAML, too
+
+
+OF_PATHS: Final = [name for name, field in fields() if "Path" in str(field.annotation)]
+OF_NUMBERS: Final = [name for name, field in fields() if re.search(r"int|float", str(field.annotation))]
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t"])
+@pytest.mark.parametrize("setting", OF_PATHS)
+def test_an_empty_path_is_not_the_working_directory(setting: str, empty: str, tmp_path: Path) -> None:
+    """Else each file there, such as one with a password, is an account whose content goes to the hub as its key."""
+    assert "accounts.directory" in OF_PATHS
+    assert str(refusal(tmp_path, _lines_with(setting, json.dumps(empty)))).startswith(f"{setting}: is empty")
+
+
+@pytest.mark.parametrize("truth", ["true", "false"])
+@pytest.mark.parametrize("setting", OF_NUMBERS)
+def test_true_is_not_the_number_one(setting: str, truth: str, tmp_path: Path) -> None:
+    """Else `topics.retention: true` removes events after a second, and `shards: true` makes one shard."""
+    assert {"topics.retention", "shards"} <= set(OF_NUMBERS)
+    message = str(refusal(tmp_path, _lines_with(setting, truth)))
+    assert message.startswith(f"{setting}: {truth.title()} should not be true or false. It says: ")
+
+
+def test_an_empty_variable_is_no_directory_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_HUB__URL", "http://h")
+    monkeypatch.setenv("GATEWAY_ACCOUNTS__DIRECTORY", "")
+    with pytest.raises(ConfigurationError, match=r"^accounts\.directory: is empty"):
+        load_settings(None)
