@@ -14,7 +14,7 @@ from gateway.broker.ports import Membership, Ownership
 log = logging.getLogger(__name__)
 
 SHARDS = 16
-TIMEOUT_S = 20.0
+TIMEOUT_S = 45.0
 TAKEOVER = 10.0  # 2.8 to 3.4 s where nothing else runs
 """Seconds within which a member that died is replaced."""
 
