@@ -187,6 +187,9 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     version: int = VERSION
     written: Written | msgspec.UnsetType = msgspec.UNSET
     """The author of the last change: the request, or the cancellation."""
+    incarnation: int | msgspec.UnsetType = msgspec.UNSET
+    """Of the account's checkpoint when it was requested: `until` is a sequence of its history. Left out where that was
+    not known, and by releases that did not keep it."""
 
 
 class Phase(Enum):

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from gateway.broker.control_view import Versioned, View
 from gateway.broker.ports import ControlStore
 from gateway.control import models
+from gateway.control.account_list import checkpoint_position_of
 from gateway.control.auditing import Intent, of_replay
 from gateway.control.auth.callers import RequestCaller
 from gateway.control.auth.principals import AccountScope
@@ -72,7 +73,21 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Re
         requested_by=written.by,
         written=written,
         request=_digest(wanted),
+        incarnation=checkpoint_position_of(view, account).incarnation or UNSET,
     )
+
+
+def check_same_history(view: View, account: str) -> None:
+    """Raise Problem where the account is about to begin anew: what is asked of it now is of a history that ends."""
+    desired, position = view.desired_of(account).desired, checkpoint_position_of(view, account)
+    if desired is None:
+        return
+    is_reset = desired.reset is not UNSET and position.incarnation < desired.reset.incarnation
+    is_forgotten = desired.forget is True and position.incarnation > 0
+    if is_reset or is_forgotten:
+        what = "set" if is_reset else "deleted"
+        detail = f"The checkpoint of account {account} is still being {what}. Ask again once it is."
+        raise Problem(ProblemType.RESET_IN_PROGRESS, detail, retry_after=1)
 
 
 def _time(where: str, text: str | None) -> str | None:
@@ -121,6 +136,7 @@ class ReplayRequests:
         if id_ in view.replays:
             self._check_same(id_, wanted, account)
             return id_
+        check_same_history(view, account)
         record = read_range(view, account, wanted, caller)
         open_ = sum(not phase_of(view, one).is_final for one in view.replays)
         if open_ >= self._deployment.replays.max_open:

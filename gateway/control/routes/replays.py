@@ -79,6 +79,7 @@ class _Filters(BaseModel):
             ProblemType.UNSUPPORTED_MEDIA_TYPE,
             ProblemType.KEY_REUSED,
             ProblemType.TOO_MANY_REPLAYS,
+            ProblemType.RESET_IN_PROGRESS,
         ),
     ),
     dependencies=[Depends(check_json)],

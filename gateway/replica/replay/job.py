@@ -16,6 +16,7 @@ from gateway.clock import now_text
 from gateway.errors import ConnectionLost
 from gateway.hub.methods import EventsPage, Hub
 from gateway.replica.memory import MemoryShare
+from gateway.replica.replay.reset_since import reset_since
 from gateway.replica.source.account import Account, AccountState
 from gateway.replica.source.context import RateLimiter
 from gateway.replica.source.history_client import HistoryClient
@@ -168,7 +169,8 @@ class ReplayJob:
         span = self.account.source.tracer.replay(self.account.name, self.id, progress.position)
         span.activate()
         try:
-            await (self.cancel() if self._replay.cancel_requested else self._replay_and_finish())
+            is_wanted = not self._replay.cancel_requested
+            await self._end(*(await self._replay_range() if is_wanted else (Phase.CANCELLED, None)))
         finally:  # cancelled, handed over, or the log is opened again: then another span goes on
             now = self._queue.progress
             span.set(
@@ -181,9 +183,6 @@ class ReplayJob:
             if self.is_over and now.phase is Phase.FAILED:
                 span.set_error("failed", now.detail or "")
             span.end()
-
-    async def _replay_and_finish(self) -> None:
-        await self._end(*await self._replay_range())
 
     async def cancel(self) -> None:
         """End it where it is; `run` must have returned."""
@@ -202,14 +201,13 @@ class ReplayJob:
         failures, failing_since = 0, 0.0
         while True:
             hub = await self._connection()
-            before = self._queue.place
-            problem = None
+            before, problem = self._queue.place, None
             self.waits_for = "other replays go first"
             async with self._settings.slots:
                 self.waits_for = None
                 try:
-                    if await self._try(hub):
-                        return Phase.COMPLETED, None
+                    if (end := await self._try(hub)) is not None:
+                        return end
                 except _Missing as error:
                     problem = str(error)
                 except ConnectionLost as error:  # the account makes another
@@ -226,9 +224,11 @@ class ReplayJob:
             elif before == self._queue.place:
                 await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _try(self, hub: Hub) -> bool:
+    async def _try(self, hub: Hub) -> tuple[Phase, str | None] | None:
+        if (problem := reset_since(self._replay, self.account.session)) is not None:
+            return Phase.FAILED, problem
         try:
-            return await self._page_through(hub)
+            return (Phase.COMPLETED, None) if await self._page_through(hub) else None
         except UnservableEvents as error:  # the next try asks the hub for all of it once more
             self._history, self._probing = self._client(_PAGE), self._client(_PROBED)
             first, last = error.since + 1, error.through

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from gateway.state import CheckpointPosition, Desired, Replay, Reset, TargetState, decode_record, encode_record
@@ -132,6 +133,22 @@ async def test_what_is_not_done_yet_is_not_left_to_a_later_pause(api: Api) -> No
     await paused(api, checkpoint=CheckpointPosition(7, 2))
     assert (await api.ask("PUT /v1/accounts/main/target-state", json={"state": "running"})).status == 202
     assert "reset" not in str(encode_record(wanted(api)))
+
+
+@pytest.mark.parametrize(
+    "change", [(f"PUT {CHECKPOINT}", {"json": {"verified": 7}, "headers": TAG}), ("DELETE /v1/accounts/main", {})]
+)
+async def test_no_replay_is_taken_for_a_history_that_is_about_to_end(api: Api, change: tuple[str, Any]) -> None:
+    await paused(api)
+    assert (await api.ask(change[0], **change[1])).status == 202
+    answer = await api.ask("POST /v1/accounts/main/replays", json={})
+    assert (answer.status, answer.problem, answer.headers["Retry-After"]) == (409, "reset-in-progress", "1")
+    position = UNSET if "DELETE" in change[0] else CheckpointPosition(7, 2)
+    await paused(api, checkpoint=position)  # it is done
+    answer = await api.ask("POST /v1/accounts/main/replays", json={})
+    assert answer.status == 202
+    record = decode_record(Replay, api.store.records[False, f"replay.{answer.body['id']}"][0].value)
+    assert record.incarnation == (UNSET if position is UNSET else 2)
 
 
 # A view that hears nothing ----------------------------------------------------------------------------------

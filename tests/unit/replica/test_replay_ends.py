@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import pytest
 import structlog
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from gateway.broker.memory.control import MemoryControl
 from gateway.publication import REPLAY as TOPIC
 from gateway.simulator import Injection
-from gateway.state import REPLAY, Destination, Phase, Replay, ReplayState, decode_record, encode_record
+from gateway.state import (
+    REPLAY,
+    Desired,
+    Destination,
+    Phase,
+    Replay,
+    ReplayState,
+    Reset,
+    TargetState,
+    decode_record,
+    encode_record,
+)
 from tests.support.in_process import Build, World
+from tests.unit.replica.desired_state import applied, set_desired
 
 PUSHED = (
     '{"OrderId":7,"StrategyId":1,"StrategyName":"S","State":1,"FilledQty":null,"RemainingQty":null,"FillPrice":null,'
@@ -73,3 +87,27 @@ async def test_a_replay_that_meets_an_event_not_given_ends_and_says_why(
     assert (current.phase, current.detail) == (phase, detail)
     assert [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC] == [1, 2, 3, 4]
     assert not [entry for entry in logs if "account halted" in entry["event"]]
+
+
+@pytest.mark.parametrize("incarnation", [1, UNSET])
+async def test_a_replay_of_a_history_that_was_reset_since_publishes_nothing(
+    build: Build, incarnation: int | UnsetType
+) -> None:
+    world = await build("alpha", prefill=9)
+    world.control = MemoryControl()
+    await world.replica()
+    await world.published("alpha", range(1, 10))
+    reset = Reset(incarnation=2, verified=9)
+    await applied(world, await set_desired(world, Desired(state=TargetState.PAUSED, reset=reset)))
+    wanted = replace(replay_until(9), incarnation=incarnation)  # of another replica, at the same moment
+    await world.control.write(f"{REPLAY}r-1", encode_record(wanted), 0)
+    await applied(world, await set_desired(world, Desired(reset=reset)))
+    await world.until(lambda: (current := state(world)) is not None and current.phase.is_final, "it has ended")
+    current = state(world)
+    replayed = [int(message.key) for message in world.messages("alpha") if message.topic == TOPIC]
+    assert current is not None
+    if incarnation is UNSET:  # of a release that did not keep it
+        assert (current.phase, replayed) == (Phase.COMPLETED, list(range(1, 10)))
+    else:
+        assert (current.phase, replayed) == (Phase.FAILED, [])
+        assert "was reset since this was requested (incarnation 2, not 1)" in str(current.detail)
