@@ -18,6 +18,7 @@ from io import StringIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from gateway.errors import GatewayError
 from gateway.printable import printable, printable_json
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "OutputClosed",
     "bar",
-    "discard_output",
+    "discard",
+    "finish",
     "guard",
     "live",
+    "open_streams",
     "print_error",
     "print_json",
     "print_json_text",
@@ -83,14 +87,59 @@ def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
     encoding = stream.encoding or "utf-8"
     if encoding.lower() not in {"utf-8", "utf8"}:  # what the terminal has no code for is no reason to fail
         line = line.encode(encoding, "backslashreplace").decode(encoding)
-    stream.write(line + "\n")
-    if flush:
-        stream.flush()
+    try:
+        stream.write(line + "\n")
+        if flush:
+            stream.flush()
+    except OSError as error:
+        if stream is not sys.stderr:
+            raise _unwritable(error) from error
+        discard(sys.stderr)  # there is no place left to say it
 
 
-def discard_output() -> None:
-    """Write nothing more to standard output: its reader, such as `head`, has seen enough."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+class OutputClosed(GatewayError):
+    """The reader of standard output, such as `head`, is gone."""
+
+
+def _unwritable(error: OSError) -> GatewayError:
+    """Return why standard output takes nothing more, and let it take everything: what waits in it is lost."""
+    discard(sys.stdout)
+    if isinstance(error, BrokenPipeError):
+        return OutputClosed("the reader of standard output is gone")
+    return GatewayError(f"standard output cannot be written to ({error.strerror}): it lacks lines")
+
+
+def finish() -> None:
+    """Write what waits for standard output; raises GatewayError where that fails, as Python would at its end."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _unwritable(error) from error
+
+
+def discard(stream: TextIO) -> None:
+    """Write nothing more to a stream."""
+    device = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(device, stream.fileno())
+    os.close(device)
+
+
+def open_streams() -> None:
+    """Open those of the standard streams that were closed when the process began.
+
+    Else the next file or socket that is opened takes the number of one, and libuv ends the process at its closing.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            device = os.open(os.devnull, os.O_RDWR)
+            if device != number:
+                os.dup2(device, number)
+                os.close(device)
+            os.set_inheritable(number, True)  # noqa: FBT003 - its only way
+            stream = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+            setattr(sys, name, stream)
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 from uuid import uuid4
 
 import aiohttp
@@ -141,6 +142,11 @@ def _no_list(url: str, part: Mapping[str, Any]) -> GatewayError:
 
 def _too_large(url: str, limit: int) -> GatewayError:
     return GatewayError(f"{url} does not answer as a gateway's control plane: there are more than {limit} bytes")
+
+
+def segment(name: str) -> str:
+    """Return a part of a path; an argument may have bytes that are no UTF-8."""
+    return quote(name, safe="", errors="surrogateescape")
 
 
 @contextmanager

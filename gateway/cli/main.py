@@ -110,14 +110,25 @@ def _options(
 
 def main() -> None:
     """Run the command; the gateway's own errors end as one line, not as a traceback."""
+    terminal.open_streams()
     terminal.guard()
     try:
-        typer.main.get_command(app)(prog_name="gateway")  # as `app()`, which has a hook of its own for tracebacks
+        _run()
     except ConfigurationError as error:
         terminal.print_error(f"gateway: {error}")
         sys.exit(USAGE_ERROR)
+    except terminal.OutputClosed:  # nobody reads what would be said, and what was asked for is not complete
+        sys.exit(1)
     except GatewayError as error:
         terminal.print_error(f"gateway: {error}")
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _run() -> None:
+    """Run the command, and write what it left to be written, however it ends."""
+    try:
+        typer.main.get_command(app)(prog_name="gateway")  # as `app()`, which has a hook of its own for tracebacks
+    finally:
+        terminal.finish()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
-from urllib.parse import quote
 from uuid import uuid4
 
 import typer
 
 from gateway.bootstrap import event_loop as loop
 from gateway.bootstrap import terminal
-from gateway.cli.api_client import Api, api_at, as_promised
+from gateway.cli.api_client import Api, api_at, as_promised, segment
 from gateway.cli.options import (
     CaFileOption,
     CertFileOption,
@@ -82,7 +81,7 @@ def start(
     async def run() -> dict[str, Any]:
         async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
             headers = {"Idempotency-Key": key or uuid4().hex}
-            path = f"/v1/accounts/{quote(account, safe='')}/replays"
+            path = f"/v1/accounts/{segment(account)}/replays"
             asked = await api.ask("POST", path, body=body, headers=headers)
             with as_promised(url):
                 id_ = str(asked["id"])
@@ -130,7 +129,7 @@ def cancel(
 
     async def run() -> dict[str, Any]:
         async with api_at(Target(url, token_file, ca_file, cert_file, key_file)) as api:
-            await api.ask("POST", f"/v1/replays/{quote(id_, safe='')}/cancel")
+            await api.ask("POST", f"/v1/replays/{segment(id_)}/cancel")
             return await _watch(api, id_, quiet=True)
 
     found = loop.run(run())
@@ -175,7 +174,7 @@ async def _watch(api: Api, id_: str, *, quiet: bool) -> dict[str, Any]:
         unanswered = 0
         while True:
             try:
-                found = await api.ask("GET", f"/v1/replays/{quote(id_, safe='')}")
+                found = await api.ask("GET", f"/v1/replays/{segment(id_)}")
                 unanswered = 0
             except ConfigurationError:
                 raise

@@ -87,8 +87,8 @@ def tail(
         if error.setting != "start":
             raise
         raise typer.BadParameter(f"{error.problem}. {error.remedy}", param_hint="--from") from error
-    except BrokenPipeError:
-        terminal.discard_output()
+    except terminal.OutputClosed:  # it has seen enough
+        pass
 
 
 def _begin(text: str) -> str:
