@@ -265,6 +265,13 @@ def test_alerts_and_dashboards_are_those_that_are_tested() -> None:
             ["minReplicas (9) is above autoscaling.maxReplicas (8)"],
         ),
         ({"image": {"tag": "latest"}}, ["image.tag is latest"]),
+        ({"control": {"port": 9090}}, ["control.port and monitoring.port are both 9090"]),
+        ({"monitoring": {"port": 8080}}, ["control.port and monitoring.port are both 8080"]),
+        ({"monitoring": {"port": 0}}, ["monitoring.port is 0", "Leave it out"]),
+        ({"control": {"port": 0}}, ["control.port is 0", "Leave it out"]),
+        ({"monitoring": {"host": "127.0.0.1"}}, ["monitoring.host is 127.0.0.1", "probes"]),
+        ({"monitoring": {"host": "::1"}}, ["monitoring.host is ::1", "probes"]),
+        ({"control": {"host": "localhost"}, "secrets": {"tokens": "t"}}, ["control.host is localhost", "the Service"]),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], messages: list[str]) -> None:
@@ -284,6 +291,16 @@ def test_what_cannot_work_is_refused_in_words(values: dict[str, Any], messages: 
         ({"tracing": {"endpoint": "https://user:s3cret@collector"}}, ["tracing.endpoint must not"]),
         ({"extraEnv": [{"name": "GATEWAY_HUB__HEADERS__X-KEY", "value": "s3cret"}]}, ["extraEnv", "valueFrom"]),
         ({"extraEnv": [{"name": "GATEWAY_HUB__PROXY", "value": "http://u:s3cret@proxy:1"}]}, ["extraEnv", "valueFrom"]),
+        ({"extraEnv": [{"name": "gateway_hub__headers__x-key", "value": "s3cret"}]}, ["extraEnv", "valueFrom"]),
+        ({"extraEnv": [{"name": "GATEWAY_HUB", "value": '{"headers":{"X":"s3cret"}}'}]}, ["extraEnv", "valueFrom"]),
+        (
+            {"extraEnv": [{"name": "GATEWAY_HUB", "value": '{"proxy":"http://u:s3cret@p:1"}'}]},
+            ["extraEnv", "valueFrom"],
+        ),
+        (
+            {"extraEnv": [{"name": "GATEWAY_BROKER__SERVERS", "value": "nats://u:s3cret@n:1"}]},
+            ["extraEnv", "valueFrom"],
+        ),
     ],
 )
 def test_a_secret_among_the_settings_is_refused_and_not_shown(values: dict[str, Any], messages: list[str]) -> None:
@@ -296,6 +313,10 @@ def test_a_secret_among_the_settings_is_refused_and_not_shown(values: dict[str, 
 def test_what_is_no_secret_passes() -> None:
     from_secret = {"name": "GATEWAY_HUB__HEADERS__X-KEY", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
     template({"hub": {"proxy": "http://proxy:3128"}, "extraEnv": [from_secret]})
+    template(
+        {"extraEnv": [{"name": "GATEWAY_HUB", "value": '{"page_limit":500}'}, {"name": "CONTACT", "value": "a@b.c"}]}
+    )
+    template({"monitoring": {"port": 9091}, "control": {"port": 9090, "host": "127.0.0.1"}})
     template({"ingress": {"enabled": True, "host": "a.example", "allowPlain": True}, "secrets": {"tokens": "t"}})
 
 

@@ -39,6 +39,7 @@
 {{- if and .Values.ingress.enabled (not .Values.ingress.tlsSecret) (not .Values.ingress.allowPlain) -}}
 {{- fail "\n\ningress.enabled needs ingress.tlsSecret: without it tokens come in clear from the callers. Name the Secret with the certificate of ingress.host, or set ingress.allowPlain to true where something before the Ingress ends TLS." -}}
 {{- end -}}
+{{- include "gateway.listenerChecks" . -}}
 {{- with .Values.autoscaling -}}
 {{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
 {{- fail (printf "\n\nautoscaling.minReplicas (%d) is above autoscaling.maxReplicas (%d)." (int .minReplicas) (int .maxReplicas)) -}}
@@ -48,6 +49,28 @@
 {{- fail "\n\nimage.tag is latest, which names another image tomorrow: name a release, or set image.digest." -}}
 {{- end -}}
 {{- include "gateway.fixed" . -}}
+{{- end }}
+
+{{/* Pods that start, and that no probe and no Service reaches. */}}
+{{- define "gateway.listenerChecks" -}}
+{{- $control := .Values.control | default dict -}}
+{{- $monitoring := .Values.monitoring | default dict -}}
+{{- range $name, $section := dict "control" $control "monitoring" $monitoring -}}
+{{- if and (hasKey $section "port") (eq (int $section.port) 0) -}}
+{{- fail (printf "\n\n%s.port is 0, which is another free port at each start: probes, the Service and the NetworkPolicy need one that is known. Leave it out, or give a number." $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports := include "gateway.ports" . | fromYaml -}}
+{{- if eq (int $ports.control) (int $ports.monitoring) -}}
+{{- fail (printf "\n\ncontrol.port and monitoring.port are both %d: give each its own." (int $ports.control)) -}}
+{{- end -}}
+{{- $loopback := "^(localhost|127\\..*|::1)$" -}}
+{{- if and (regexMatch $loopback ($monitoring.host | default "")) (not ($monitoring.tls | default dict).client_ca_file) -}}
+{{- fail (printf "\n\nmonitoring.host is %s, where the kubelet's probes do not reach it: it would end the pods again and again. Leave it out; networkPolicy.from.monitoring says who may reach the port." $monitoring.host) -}}
+{{- end -}}
+{{- if and .Values.secrets.tokens (regexMatch $loopback ($control.host | default "")) -}}
+{{- fail (printf "\n\ncontrol.host is %s, where the Service does not reach it. Leave it out; networkPolicy.from.control says who may reach the port, and without secrets.tokens nobody but the pod may." $control.host) -}}
+{{- end -}}
 {{- end }}
 
 {{/* No secret in the settings: they are a ConfigMap, which more people and programs can read than a Secret. */}}
@@ -69,8 +92,12 @@
 {{- end -}}
 {{- end -}}
 {{- range .Values.extraEnv -}}
-{{- if and (hasKey . "value") (or (hasPrefix "GATEWAY_HUB__HEADERS" .name) (and (eq .name "GATEWAY_HUB__PROXY") (contains "@" (.value | default "")))) -}}
-{{- fail (printf "\n\nextraEnv gives %s its value in clear: take it from a Secret by valueFrom, or use hub.headers_file or hub.proxy_file." .name) -}}
+{{- $name := .name | default "" | toString | upper -}}{{/* the gateway reads names in any case */}}
+{{- $value := .value | default "" | toString -}}
+{{- $isSection := and (eq $name "GATEWAY_HUB") (contains "headers" (lower $value)) -}}
+{{- $isUser := and (hasPrefix "GATEWAY_" $name) (contains "@" $value) -}}
+{{- if and $value (or (hasPrefix "GATEWAY_HUB__HEADERS" $name) $isSection $isUser) -}}
+{{- fail (printf "\n\nextraEnv gives %s its value in clear: take it from a Secret by valueFrom, or use hub.headers_file, hub.proxy_file or broker.sasl." .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
