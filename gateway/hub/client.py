@@ -19,7 +19,7 @@ from gateway.certificates import PemFiles, live_client_context
 from gateway.errors import ConfigurationError
 from gateway.redaction import shown_path
 from gateway.reloaded import Reloaded
-from gateway.settings.checks import check_proxy_url
+from gateway.settings.checks import check_proxy_url, is_header
 from gateway.settings.sections import HubSettings
 from gateway.signalr.transport import Transport, check_upgrade
 from gateway.signalr.tunnel import TunnelledRequest, TunnellingConnector
@@ -113,7 +113,7 @@ def _read_headers(path: Path, content: bytes, given: Mapping[str, str]) -> dict[
             continue
         header = _HEADER.fullmatch(line)
         remedy = "Write lines `<name>: <value>`, each name once and not in hub.headers besides."
-        if header is None:
+        if header is None or not is_header(header[1], header[2]):
             raise ConfigurationError(_HEADERS_FILE, f"line {number} of {shown_path(path)} is no header", remedy)
         if header[1].lower() in taken:
             raise ConfigurationError(_HEADERS_FILE, f"line {number} of {shown_path(path)} says a header again", remedy)

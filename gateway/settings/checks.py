@@ -17,6 +17,9 @@ from gateway.settings.file import read_json
 
 _HOST_PATTERN: Final = re.compile(r"(\*\.)?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*")
 _NOT_OF_URLS: Final = re.compile(r"[\x00-\x20\x7f]")
+_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_NOT_OF_VALUES: Final = re.compile(r"[\x00-\x1f\x7f]")
+_FRAMING: Final = frozenset({"connection", "content-length", "te", "trailer", "transfer-encoding", "upgrade"})
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|[0-9A-Fa-f:.]+")
 
 
@@ -113,6 +116,24 @@ def check_enums(enums: dict[str, list[str]]) -> dict[str, list[str]]:
         if not all(names):
             raise ValueError(f"the enum {enum} has an empty name; a number without a known name ends the list")
     return enums
+
+
+def is_header(name: str, value: str) -> bool:
+    """Return whether RFC 9110 allows a header, and the gateway does not frame its requests by it."""
+    is_framing = name.lower() in _FRAMING or name.lower().startswith("sec-websocket-")
+    return _NAME.fullmatch(name) is not None and _NOT_OF_VALUES.search(value) is None and not is_framing
+
+
+def check_headers(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    """Return headers as they are; raises ValueError, which quotes none of them: they hold secrets."""
+    names: set[str] = set()
+    for place, (name, value) in enumerate(headers.items(), 1):
+        if not is_header(name, value.get_secret_value()):
+            raise ValueError(f"header {place} is none that a request to the hub can have; write `X-Key: …`")
+        if name.lower() in names:
+            raise ValueError(f"header {place} has the name of one before it, but for the case of its letters")
+        names.add(name.lower())
+    return headers
 
 
 def read_list(value: object) -> object:

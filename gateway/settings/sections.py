@@ -20,6 +20,7 @@ from pydantic_settings import NoDecode
 from gateway.settings.checks import (
     check_collector_url,
     check_enums,
+    check_headers,
     check_hosts,
     check_hub_url,
     check_kind,
@@ -63,7 +64,7 @@ class HubSettings(_Section):
     """URL of an HTTP proxy that lets the hub be reached through CONNECT: `http://proxy.example.com:3128`."""
     proxy_file: Path | None = None
     """A file that holds the URL of such a proxy, for one with a password; it is read again when it changes."""
-    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    headers: Annotated[dict[str, SecretStr], AfterValidator(check_headers)] = Field(default_factory=dict)
     """Further headers of every request to the hub."""
     headers_file: Path | None = None
     """A file with such headers, one a line, `X-Key: …`; it is read again when it changes."""

@@ -148,3 +148,33 @@ def test_the_dump_for_a_log_hides_secrets(tmp_path: Path) -> None:
     settings = load_settings(file, {})
     for shown in (repr(settings), str(settings), settings.model_dump_json(), repr(settings.model_dump())):
         assert MARKER not in shown
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X Y": "s3cret"},
+        {"": "s3cret"},
+        {"X": "s3cret\nAdmin: yes"},
+        {"X": "s3cret\x7f"},
+        {"Ключ": "s3cret"},
+        {"Content-Length": "3"},
+        {"upgrade": "h2c"},
+        {"Sec-WebSocket-Key": "s3cret"},
+        {"X-Key": "s3cret", "x-key": "other"},
+    ],
+)
+def test_a_header_that_no_request_can_have_is_refused_and_not_shown(headers: dict[str, str], tmp_path: Path) -> None:
+    """Else the hub refuses each connection, and the hub is blamed for it."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(json.dumps({"hub": {"url": "http://h", "headers": headers}, "accounts": {"directory": "/keys"}}))
+    with pytest.raises(ConfigurationError, match=r"^hub\.headers: header [12] ") as refused:
+        load_settings(file, {})
+    assert "s3cret" not in str(refused.value)
+
+
+def test_headers_that_requests_have_pass(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    headers = {"X-Key": "a b\u00e9", "Host": "hub.example", "x_other": ""}
+    file.write_text(json.dumps({"hub": {"url": "http://h", "headers": headers}, "accounts": {"directory": "/keys"}}))
+    assert load_settings(file, {}).hub.headers.keys() == headers.keys()
