@@ -15,7 +15,7 @@ import pytest
 from tests.support import kafka_cluster, kafka_server
 from tests.support.gateway_process import TIMEOUT_S, Process, Scene, house, until
 from tests.support.kafka_server import KafkaServer
-from tests.support.putting_back import Stoppable, keep, put_back, put_back_only
+from tests.support.putting_back import Stoppable, keep, put_back_only
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +56,13 @@ async def test_what_a_store_that_went_back_lost_is_published_again_and_no_more(
     on: type,  # a function that gives a scene
     then: str,
 ) -> None:
-    async with on(tmp_path) as (here, server):
+    async with on(tmp_path) as (here, _):
         gateway = await here.gateway()
         await here.settled(1000)
-        await asyncio.to_thread(keep, server)
+        await asyncio.to_thread(here.keep_store)
         await here.emit(200, 100)
         await here.settled(1200)
-        await asyncio.to_thread(put_back, server)
+        await asyncio.to_thread(here.put_store_back)
         total = 1200
         if then == "events come":
             await here.emit(100, 100)

@@ -12,6 +12,7 @@ ROOM: Final = Path(__file__).parents[3] / "gateway"
 _ALLOWED: Final = {
     "small_files.py": "the way in itself",
     "bootstrap/monitor_main.py": "its own standard input",
+    "bootstrap/terminal.py": "the process's own standard streams",
     "pem.py": "what OpenSSL opens is a copy in memory",
     "broker/jetstream/embedded.py": "files of the demo's own server, in the demo's own folder",
 }
