@@ -56,15 +56,15 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
         audit = JetStreamAudit(connection, topics)
         one_cluster = OneCluster(settings.servers, partial(stream.identity, connection, topics))
 
-        async def prepare(_: Settings) -> BrokerFacts:
+        async def prepare(_: Settings, limit: float = AT_START) -> BrokerFacts:
             replicas, create = settings.replicas, kept.create
-            await one_cluster.check(AT_START)  # before anything is made in another one
+            await one_cluster.check(limit)  # before anything is made in another one
             await stream.prepare(connection, stream.StreamSettings(topics=topics, replicas=replicas, create=create))
             await registry.prepare(replicas=replicas, create=create)
             await ownership.prepare(replicas=replicas, create=create)
             await audit.prepare(replicas=replicas, create=create, retention=kept.audit_retention)
             if one_cluster.is_new:
-                await one_cluster.check(AT_START)
+                await one_cluster.check(limit)
             summary = f"nats-server {connection.link.server_version}, stream {topics.stream} as it must be"
             return BrokerFacts(f"{summary}; {OLDEST} is the oldest server that is supported")
 
@@ -77,9 +77,8 @@ async def open_jetstream(settings: BrokerSettings, kept: TopicsSettings) -> Asyn
             return []
 
         async def again(whole: Settings) -> None:
-            await prepare(whole)
+            await prepare(whole, settings.commit_timeout)
             await registry.ensure_layout(whole.shards)
-            await one_cluster.check(settings.commit_timeout)
 
         async def refused(whole: Settings, accounts: Iterable[str]) -> list[str]:
             return await connection.link.refused(_written(topics, whole.shards, accounts))

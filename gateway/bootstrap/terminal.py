@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = [
     "OutputClosed",
     "bar",
-    "discard",
     "finish",
     "guard",
     "live",
@@ -94,7 +93,7 @@ def _write(stream: TextIO, line: str, *, flush: bool = False) -> None:
     except OSError as error:
         if stream is not sys.stderr:
             raise _unwritable(error) from error
-        discard(sys.stderr)  # there is no place left to say it
+        _discard(sys.stderr)  # there is no place left to say it
 
 
 class OutputClosed(GatewayError):
@@ -103,7 +102,7 @@ class OutputClosed(GatewayError):
 
 def _unwritable(error: OSError) -> GatewayError:
     """Return why standard output takes nothing more, and let it take everything: what waits in it is lost."""
-    discard(sys.stdout)
+    _discard(sys.stdout)
     if isinstance(error, BrokenPipeError):
         return OutputClosed("the reader of standard output is gone")
     return GatewayError(f"standard output cannot be written to ({error.strerror}): it lacks lines")
@@ -117,7 +116,7 @@ def finish() -> None:
         raise _unwritable(error) from error
 
 
-def discard(stream: TextIO) -> None:
+def _discard(stream: TextIO) -> None:
     """Write nothing more to a stream."""
     device = os.open(os.devnull, os.O_WRONLY)
     os.dup2(device, stream.fileno())

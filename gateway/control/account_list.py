@@ -14,6 +14,7 @@ from gateway.broker.control_view import STALE_AFTER_S, Versioned, View
 from gateway.control import models
 from gateway.control.auth.principals import EVERY_ACCOUNT, AccountScope
 from gateway.control.pagination import no_cursor, read_cursor, write_cursor
+from gateway.control.problems import Problem, ProblemType
 
 Sort = Literal["worst", "name"]
 
@@ -83,6 +84,13 @@ def checkpoint_position_of(view: View, name: str) -> state.CheckpointPosition:
     sighting = view.observed.get(name)
     observed = None if sighting is None else sighting.value
     return state.CheckpointPosition(0, 0) if observed is None or observed.checkpoint is UNSET else observed.checkpoint
+
+
+def check_no_reset(view: View, name: str, desired: state.Desired) -> None:
+    """Raise Problem where the owner has not set the checkpoint yet that is desired."""
+    if desired.reset is not UNSET and checkpoint_position_of(view, name).incarnation < desired.reset.incarnation:
+        detail = f"The checkpoint of account {name} is still being set. Ask again once it is."
+        raise Problem(ProblemType.RESET_IN_PROGRESS, detail, retry_after=1)
 
 
 def _is_stale(view: View, sighting: Versioned[state.Observed]) -> bool:

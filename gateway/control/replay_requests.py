@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from gateway.broker.control_view import Versioned, View
 from gateway.broker.ports import ControlStore
 from gateway.control import models
-from gateway.control.account_list import checkpoint_position_of
+from gateway.control.account_list import check_no_reset, checkpoint_position_of
 from gateway.control.auditing import Intent, of_replay
 from gateway.control.auth.callers import RequestCaller
 from gateway.control.auth.principals import AccountScope
@@ -79,14 +79,12 @@ def read_range(view: View, account: str, wanted: models.ReplayWanted, caller: Re
 
 def check_same_history(view: View, account: str) -> None:
     """Raise Problem where the account is about to begin anew: what is asked of it now is of a history that ends."""
-    desired, position = view.desired_of(account).desired, checkpoint_position_of(view, account)
+    desired = view.desired_of(account).desired
     if desired is None:
         return
-    is_reset = desired.reset is not UNSET and position.incarnation < desired.reset.incarnation
-    is_forgotten = desired.forget is True and position.incarnation > 0
-    if is_reset or is_forgotten:
-        what = "set" if is_reset else "deleted"
-        detail = f"The checkpoint of account {account} is still being {what}. Ask again once it is."
+    check_no_reset(view, account, desired)
+    if desired.forget is True and checkpoint_position_of(view, account).incarnation > 0:
+        detail = f"The checkpoint of account {account} is still being deleted. Ask again once it is."
         raise Problem(ProblemType.RESET_IN_PROGRESS, detail, retry_after=1)
 
 

@@ -73,12 +73,11 @@ async def made(link: Link, config: dict[str, Any], *, create: bool) -> dict[str,
         if not create:
             remedy = "Make it, or let the gateway make it."
             raise ConfigurationError(f"stream {stream}", "there is no such stream", remedy) from refusal
-        info = await create_stream(link, config)
+        info = await _create(link, config)
     return dict(info["config"])
 
 
-async def create_stream(link: Link, config: dict[str, Any]) -> dict[str, Any]:
-    """Create a stream and return what JetStream says of it; raises ConfigurationError, NotReady, Unavailable."""
+async def _create(link: Link, config: dict[str, Any]) -> dict[str, Any]:
     stream = str(config["name"])
     try:
         return await link.api(f"STREAM.CREATE.{stream}", config)

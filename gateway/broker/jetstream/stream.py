@@ -73,11 +73,11 @@ async def prepare(connection: Connection, settings: StreamSettings) -> None:
     _check_server(link)
     stream = settings.topics.stream
     with permissions_needed(), jetstream_needed(link):
-        info = await _made(link, settings)
+        config = await records.made(link, wanted(settings), create=settings.create)
     rules = StreamRules(
         "checkpoints", settings.topics.subjects, settings.replicas, SMALLEST_MESSAGE, also_without=("deny_purge",)
     )
-    wrong = [*_missing(info["config"]), *_evicting(info["config"]), *rules.broken_by(info["config"])]
+    wrong = [*_missing(config), *_evicting(config), *rules.broken_by(config)]
     if wrong:
         raise ConfigurationError(f"stream {stream}", "; ".join(wrong), REMEDY.format(stream=stream))
 
@@ -127,22 +127,6 @@ def _check_server(link: Link) -> None:
             f"the server takes messages of up to {link.max_payload} bytes, too few for a checkpoint",
             f"Set max_payload to {SMALLEST_MESSAGE} or more.",
         )
-
-
-async def _made(link: Link, settings: StreamSettings) -> dict[str, Any]:
-    try:
-        return await link.api(f"STREAM.INFO.{settings.topics.stream}")
-    except JetStreamApiError as refusal:
-        if refusal.code != _NOT_FOUND:
-            raise
-        return await _create(link, settings)
-
-
-async def _create(link: Link, settings: StreamSettings) -> dict[str, Any]:
-    if not settings.create:
-        stream = f"stream {settings.topics.stream}"
-        raise ConfigurationError(stream, "there is no such stream", "Make it, or let the gateway make it.")
-    return await records.create_stream(link, wanted(settings))
 
 
 def wanted(settings: StreamSettings) -> dict[str, Any]:

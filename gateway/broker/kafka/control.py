@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -48,26 +48,6 @@ class _Change:
     def failed(self, why: str) -> BrokerError:
         """Return the error that has the outcome of the write."""
         return OutcomeUnknown(why) if self.is_ending else Unavailable(f"{why}; nothing was written")
-
-
-class _Held:
-    """The places of the records that one read has yielded and that no later one replaced."""
-
-    def __init__(self) -> None:
-        self._places: dict[tuple[int, bytes], int] = {}
-
-    def add(self, found: Iterable[fetch.Record]) -> None:
-        """Note records, in their order; a tombstone need not stay."""
-        for record in found:
-            if record.key is not None:
-                self._places.pop((record.partition, record.key), None)
-                if record.value is not None:
-                    self._places[record.partition, record.key] = record.offset
-
-    def is_short(self, firsts: Mapping[TopicPartition, int]) -> bool:
-        """Return whether partitions that begin at these places lack some of them."""
-        begins = {tp.partition: first for tp, first in firsts.items()}
-        return any(place < begins[partition] for (partition, _), place in self._places.items())
 
 
 class _Overtaken(Exception):
@@ -117,9 +97,9 @@ class KafkaControl:
     async def _batches(self) -> AsyncIterator[dict[tuple[int, bytes], fetch.Record]]:
         """Yield the newest record of every key, then of those that changed.
 
-        It ends where the topic is another one, or begins behind a record that was yielded: no compaction does that.
+        It ends where the topic is another one, or begins elsewhere than it did: no compaction does that.
         """
-        places = await self._ends()
+        firsts, places = await self._places(cluster.FIRST), await self._places(cluster.END)
         begin = dict.fromkeys(places, 0)
         newest: dict[tuple[int, bytes], fetch.Record] = {}
         async with aclosing(fetch.read_all(self._connection, begin, places)) as records:  # type: ignore[type-var]
@@ -127,8 +107,6 @@ class KafkaControl:
                 if record.key is not None:
                     newest[record.partition, record.key] = record
         yield newest
-        held = _Held()
-        held.add(newest.values())
         looked = time.monotonic()
         async with aclosing(fetch.follow(self._connection, dict(places))) as batches:  # type: ignore[type-var]
             async for batch in batches:
@@ -137,17 +115,16 @@ class KafkaControl:
                     if record.offset < places[tp]:
                         return
                     places[tp] = record.offset + 1
-                held.add(batch)
                 yield {(record.partition, record.key): record for record in batch if record.key is not None}
                 if time.monotonic() - looked > _POLL_INTERVAL_S:
-                    ends = await self._ends()
-                    if any(ends[tp] < places[tp] for tp in places) or held.is_short(await self._ends(cluster.FIRST)):
+                    ends = await self._places(cluster.END)
+                    if any(ends[tp] < places[tp] for tp in places) or await self._places(cluster.FIRST) != firsts:
                         return
                     looked = time.monotonic()
 
-    async def _ends(self, which: int = cluster.END) -> dict[TopicPartition, int]:
-        ends = await cluster.places(self._connection, [self._desired, self._observed], which)
-        return {tp: place or 0 for tp, place in ends.items()}
+    async def _places(self, which: int) -> dict[TopicPartition, int]:
+        places = await cluster.places(self._connection, [self._desired, self._observed], which)
+        return {tp: place or 0 for tp, place in places.items()}
 
     def _record(self, record: fetch.Record) -> Record:
         age = max(0.0, self._clock() + self._ahead - record.timestamp / 1000)
@@ -229,7 +206,7 @@ class KafkaControl:
     async def _read_revision(self, key: str) -> int:
         """Read the desired state to its end: a transaction that is being ended there is waited for."""
         revision = 0
-        ends = await self._ends()
+        ends = await self._places(cluster.END)
         end = {self._desired: ends[self._desired]}
         async with aclosing(fetch.read_all(self._connection, {self._desired: 0}, end)) as records:  # type: ignore[type-var]
             async for record in records:

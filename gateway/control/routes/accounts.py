@@ -214,9 +214,7 @@ async def put_target_state(  # noqa: PLR0917 - FastAPI gives them by name
     def change(desired: Desired) -> Desired:
         if target is TargetState.PAUSED:
             return replace(desired, state=target)
-        if desired.reset is not UNSET and _incarnation(deployment, account) < desired.reset.incarnation:
-            detail = f"The checkpoint of account {account} is still being set. Ask again once it is."
-            raise Problem(ProblemType.RESET_IN_PROGRESS, detail, retry_after=1)
+        listing.check_no_reset(deployment.view_of(account), account, desired)
         # Neither is done again at the next pause.
         return replace(desired, state=target, reset=UNSET, forget=UNSET)
 
@@ -311,10 +309,6 @@ async def _answer(desired_state: DesiredStateWriter, account: str, revision: int
     if not applied:
         response.status_code = ACCEPTED
     return applied
-
-
-def _incarnation(deployment: DeploymentView, account: str) -> int:
-    return listing.checkpoint_position_of(deployment.view_of(account), account).incarnation
 
 
 def _changed(deployment: DeploymentView, account: str) -> tuple[Desired, int]:

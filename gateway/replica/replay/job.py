@@ -169,8 +169,8 @@ class ReplayJob:
         span = self.account.source.tracer.replay(self.account.name, self.id, progress.position)
         span.activate()
         try:
-            is_wanted = not self._replay.cancel_requested
-            await self._end(*(await self._replay_range() if is_wanted else (Phase.CANCELLED, None)))
+            end = (Phase.CANCELLED, None) if self._replay.cancel_requested else await self._replay_range()
+            await self._end(*end)
         finally:  # cancelled, handed over, or the log is opened again: then another span goes on
             now = self._queue.progress
             span.set(

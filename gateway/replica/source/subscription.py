@@ -8,8 +8,7 @@ from typing import Final
 
 from gateway.backoff import Backoff
 from gateway.errors import CallFailed, CallRejected, CallTimedOut, HubError
-from gateway.hub.methods import Hub
-from gateway.hub.methods import SubscriptionAnswer as Answer
+from gateway.hub.methods import Hub, SubscriptionAnswer
 from gateway.replica.source.hub_calls import MAX_CALL_DELAY_S
 from gateway.session.subscriptions import Strategies
 from gateway.telemetry.logs import get_logger
@@ -21,7 +20,7 @@ _TRIES: Final = 3
 _MAX_LOGGED: Final = 20
 """Strategies that a line of the log names."""
 
-Call = Callable[[Callable[[], Awaitable[Answer]]], Awaitable[Answer]]
+Call = Callable[[Callable[[], Awaitable[SubscriptionAnswer]]], Awaitable[SubscriptionAnswer]]
 
 
 class HubSubscription:
@@ -78,7 +77,7 @@ class HubSubscription:
         self._apply(answer)
         return True
 
-    def _apply(self, answer: Answer) -> None:
+    def _apply(self, answer: SubscriptionAnswer) -> None:
         self._pushed |= frozenset(answer.successful)
         self._renew_at = 0.0 if answer.failed else asyncio.get_running_loop().time() + _RENEWAL_INTERVAL_S
         if answer.failed != self.failed:
